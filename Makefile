@@ -1,0 +1,68 @@
+# Every target stands alone: it makes .venv from the lock first, or brings it up to date.
+
+PYTHON ?= python3
+# Add --upgrade to take newer releases: make lock LOCKFLAGS=--upgrade
+LOCKFLAGS ?=
+
+BIN := .venv/bin
+READY := .venv/.ready
+SOURCES := dpdau_assets resources sensors eval dpdau_tests tools
+
+.DEFAULT_GOAL := help
+.PHONY: help demo dev test lint types bench lock clean
+
+help: ## Show the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
+
+demo: $(READY) ## Publish five months of bundled real events, and show what came out
+	$(BIN)/python -m eval.demo
+
+dev: $(READY) ## Start the Dagster UI on the demo's data, on port 3000 or PORT
+	$(BIN)/python -m eval.demo --prepare
+	mkdir -p .demo/dagster_home
+	cp dagster.yaml .demo/dagster_home/dagster.yaml
+	set -a; . ./.demo/env; DAGSTER_HOME="$(CURDIR)/.demo/dagster_home"; \
+	exec $(BIN)/dagster dev -w workspace.yaml -h 127.0.0.1 -p "$${PORT:-3000}"
+
+test: $(READY) ## Run the tests, except the ones marked slow or browser
+	$(BIN)/python -m pytest -m "not slow and not browser" -n 2
+
+lint: $(READY) ## Check style, format and placeholders
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/python tools/check_placeholders.py
+
+types: $(READY) ## Check types with pyright
+	$(BIN)/pyright
+
+bench: $(READY) ## Print the measures against bare DuckDB
+	$(BIN)/python -m eval.bench
+
+# The full lock comes first: the runtime lock is the part of it that runs without the extra.
+COMPILE := $(BIN)/pip-compile --quiet --no-strip-extras --generate-hashes --allow-unsafe --no-header \
+	--no-emit-options --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
+
+lock: .venv/.locked ## Write requirements.lock and requirements-dev.lock from pyproject.toml
+	$(COMPILE) $(LOCKFLAGS) --extra dev --output-file requirements-dev.lock pyproject.toml
+	cp requirements-dev.lock requirements.lock
+	$(COMPILE) --output-file requirements.lock pyproject.toml
+
+clean: ## Remove .venv, the demo's data and caches; never ./data
+	rm -rf .venv .demo .artifacts .pytest_cache .ruff_cache .hypothesis build dist
+	find $(SOURCES) -type d -name __pycache__ -prune -exec rm -rf {} +
+
+.venv/.locked: requirements-dev.lock
+	@command -v $(PYTHON) >/dev/null 2>&1 || \
+	  { echo "$(PYTHON) was not found: install Python 3.11 or newer, or say make PYTHON=/path/to/python3." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "$$($(PYTHON) --version) is too old: dpdau needs 3.11 or newer. Say make PYTHON=/path/to/python3." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "$(PYTHON) has no venv module: on Debian or Ubuntu, apt-get install python3-venv." >&2; exit 1; }
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.lock
+	@touch $@
+
+$(READY): .venv/.locked pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m pip check || { echo "The lock does not satisfy pyproject.toml: make lock." >&2; exit 1; }
+	@touch $@

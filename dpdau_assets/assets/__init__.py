@@ -1,0 +1,1 @@
+"""The assets, each: load, call one core function, save, report."""

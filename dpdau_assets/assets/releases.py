@@ -1,0 +1,55 @@
+"""`dau_release` and `mau_release`: the published numbers. Materialising a day again returns the stored number.
+
+They run by schedule, by hand or by backfill, never by automation on upstream change: that would spend budget.
+"""
+
+from datetime import date
+
+import dagster as dg
+
+from dpdau_assets.core.answers import release_answer
+from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.release import publish
+from dpdau_assets.core.settings import Metric
+from dpdau_assets.metadata import reveal
+from dpdau_assets.partitions import Calendar
+
+SHOWN = ("estimate", "noisy_value", "lower_95", "upper_95", "epsilon_used", "budget_remaining", "mechanism")
+
+
+def build_dau_release(calendar: Calendar) -> dg.AssetsDefinition:
+    """One partition a day, from that day's sketch."""
+
+    @dg.asset(
+        group_name="releases", kinds={"dp"}, code_version="1", pool="ledger", owners=["team:privacy"],
+        partitions_def=calendar.days, deps=["day_sketch"], description="Daily active users with differential privacy.",
+    )  # fmt: skip
+    def dau_release(context: dg.AssetExecutionContext, outside: dg.ResourceParam[Outside]) -> dg.MaterializeResult:
+        return _published("dau", context.partition_time_window.start.date(), outside)
+
+    return dau_release
+
+
+def build_mau_release(calendar: Calendar) -> dg.AssetsDefinition:
+    """One partition a day, from the sketches of its window, and after the day before: the stream skips none."""
+
+    @dg.asset(
+        group_name="releases", kinds={"dp"}, code_version="1", pool="ledger", owners=["team:privacy"],
+        partitions_def=calendar.mau_days,
+        deps=[
+            dg.AssetDep("day_sketch", partition_mapping=calendar.window),
+            dg.AssetDep("mau_release", partition_mapping=calendar.day_before),
+        ],
+        description="Monthly active users (rolling window) with differential privacy.",
+    )  # fmt: skip
+    def mau_release(context: dg.AssetExecutionContext, outside: dg.ResourceParam[Outside]) -> dg.MaterializeResult:
+        return _published("mau", context.partition_time_window.start.date(), outside)
+
+    return mau_release
+
+
+def _published(metric: Metric, day: date, outside: Outside) -> dg.MaterializeResult:
+    release = publish(metric, day, outside)
+    answer = release_answer(release, outside)
+    version = dg.DataVersion(f"revision-{release.key.revision}")
+    return dg.MaterializeResult(data_version=version, metadata=reveal({name: answer[name] for name in SHOWN}))

@@ -1,0 +1,125 @@
+"""The state of a day: a two-phase set of keys, present if there was a '+' and no removal, in any order.
+
+What writes here takes the state's lock, under which a release also seals the days it reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import date
+
+from dpdau_assets.core.erasure import Tombstones
+from dpdau_assets.core.errors import Refused
+from dpdau_assets.core.identity import content_version
+from dpdau_assets.core.keysets import EMPTY, subtract, unite
+from dpdau_assets.core.ports import DaySet, Keys, Outside, StateStore
+from dpdau_assets.core.settings import Settings
+from dpdau_assets.core.windows import epoch_of, epochs_of_day
+
+
+def process_days(days: list[date], outside: Outside) -> None:
+    """Fold the whole inbox, then make sure that each of these days has its files, empty ones too.
+
+    Raises Refused for a sealed day whose files are gone: empty ones in their place would be a wrong number.
+    """
+    with outside.activity.lock():
+        apply_removals(outside)
+        _fold_inbox(outside)
+        _create_missing(days, outside)
+
+
+def apply_removals(outside: Outside) -> None:
+    """Rewrite every file that holds a removed key. The caller holds the lock. Running it again changes nothing."""
+    watermark = outside.removals.recorded()
+    if watermark == outside.removals.applied():
+        return
+    for store in (outside.activity, outside.late):
+        store.replace(_rewritten(store, outside))
+    outside.removals.mark_applied(watermark)
+
+
+def day_version(day: date, outside: Outside) -> str:
+    """The day's data version: a keyed hash of what its files hold, so the same users give the same version."""
+    digests = [require_digest(day, epoch, outside) for epoch in epochs_of(day, outside.settings)]
+    own_epoch = epoch_of(day, outside.settings.hash_salt_rotation_days)
+    key = outside.salts.epoch_keys([own_epoch])[own_epoch]
+    return content_version(key, f"activity {day}", "/".join(digests).encode())
+
+
+def require_digest(day: date, epoch: int, outside: Outside) -> str:
+    """Digest of the day's keys under this epoch. Raises Refused when the day was never processed."""
+    found = outside.activity.digest(day, epoch)
+    if found is None:
+        raise Refused(f"There is no state for {day}.", f"Materialise `activity` for {day}.", day=day.isoformat())
+    return found
+
+
+def epochs_of(day: date, settings: Settings) -> range:
+    """The salt epochs under which this day is keyed."""
+    return epochs_of_day(day, settings.hash_salt_rotation_days, settings.mau_window_days)
+
+
+def fold(before: Keys, arrived: Keys, removed: Keys) -> Keys:
+    """The two-phase set: what was there or came, less what was ever removed."""
+    return subtract(unite([before, arrived]), removed)
+
+
+def _rewritten(store: StateStore, outside: Outside) -> Iterator[DaySet]:
+    """The files of this store that change when every recorded removal is applied."""
+    tombstones: dict[int, Tombstones] = {}
+    for day, epoch in store.stored():
+        if epoch not in tombstones:
+            tombstones[epoch] = outside.removals.tombstones(epoch)
+        removed = tombstones[epoch].removed_on(day)
+        before = store.read(day, epoch) if len(removed) else None
+        if before is not None and len(kept := subtract(before, removed)) < len(before):
+            yield DaySet(day, epoch, kept)
+
+
+def _fold_inbox(outside: Outside) -> None:
+    batches = outside.inbox.batches()
+    late: list[DaySet] = []
+    outside.activity.replace(_folded(outside.inbox.read(batches), late, outside))
+    outside.late.replace(late)
+    outside.inbox.discard(batches)
+
+
+def _folded(arrivals: Iterable[DaySet], late: list[DaySet], outside: Outside) -> Iterator[DaySet]:
+    """The new state of every open day that gained a user; what came for sealed days is put into `late`."""
+    sealed = outside.ledger.sealed()
+    tombstones: dict[int, Tombstones] = {}
+    for arrived in arrivals:
+        day, epoch = arrived.day, arrived.epoch
+        if epoch not in tombstones:
+            tombstones[epoch] = outside.removals.tombstones(epoch)
+        removed = tombstones[epoch].removed_on(day)
+        before = outside.activity.read(day, epoch)
+        if day in sealed:
+            late.extend(_late(arrived, before, removed, outside))
+        elif len(after := fold(_or_empty(before), arrived.keys, removed)) > len(_or_empty(before)) or before is None:
+            yield DaySet(day, epoch, after)
+
+
+def _late(arrived: DaySet, sealed_state: Keys | None, removed: Keys, outside: Outside) -> list[DaySet]:
+    """The day's late set with these arrivals, if they change it: users that the sealed state does not have."""
+    before = _or_empty(outside.late.read(arrived.day, arrived.epoch))
+    new = subtract(arrived.keys, _or_empty(sealed_state))
+    after = fold(before, new, removed)
+    return [DaySet(arrived.day, arrived.epoch, after)] if len(after) > len(before) else []
+
+
+def _create_missing(days: list[date], outside: Outside) -> None:
+    sealed = outside.ledger.sealed()
+    missing = [(day, epoch) for day in days for epoch in epochs_of(day, outside.settings)
+               if outside.activity.digest(day, epoch) is None]  # fmt: skip
+    lost = sorted({day for day, _ in missing if day in sealed})
+    if lost:
+        raise Refused(
+            f"The state of {len(lost)} sealed day(s), the first {lost[0]}, is gone.",
+            "Restore the data directory from its backup; published days are never rebuilt from nothing.",
+        )
+    outside.activity.replace(DaySet(day, epoch, EMPTY) for day, epoch in missing)
+
+
+def _or_empty(keys: Keys | None) -> Keys:
+    return EMPTY if keys is None else keys

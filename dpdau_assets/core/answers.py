@@ -1,0 +1,140 @@
+"""What readers are told, in one form for the CLI, the mart and every other edge: published numbers and their cost.
+
+Asking costs nothing: everything here reads what was published.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from datetime import date
+from typing import Any
+
+from dpdau_assets.core.accounting import Budget, Published, budget_summary
+from dpdau_assets.core.calendar import METRICS, releases_planned
+from dpdau_assets.core.errors import NotPublished, Refused
+from dpdau_assets.core.ports import Outside, Release
+from dpdau_assets.core.settings import Metric
+from dpdau_assets.core.windows import month_of, months_read
+
+Answer = dict[str, Any]
+
+
+def latest_release(metric: Metric, day: date, window_days: int, revision: int | None, outside: Outside) -> Release:
+    """The release of this revision, or the latest one. Raises NotPublished, naming the job that makes it."""
+    same_day = [found for found in outside.ledger.releases(metric)
+                if found.key.day == day and found.key.window_days == window_days]  # fmt: skip
+    wanted = [found for found in same_day if revision in (None, found.key.revision)]
+    if not wanted:
+        raise NotPublished(
+            f"{metric} of {day} (window {window_days} days) is not published"
+            + ("" if revision is None else f" as revision {revision}") + ".",
+            f"The job publish_{metric} makes it: `dpdau run --from {day} --to {day}`.",
+            metric=metric, day=day.isoformat(),
+        )  # fmt: skip
+    return wanted[-1]
+
+
+def release_answer(release: Release, outside: Outside) -> Answer:
+    """One release as JSON. `epsilon_used` is what its month had cost when it came out, itself included."""
+    key = release.key
+    budget = budget_answer(key.metric, month_of(key.day), outside, until=release)
+    return {
+        "metric": key.metric,
+        "day": key.day.isoformat(),
+        "window_days": key.window_days,
+        "revision": key.revision,
+        **interval(release),
+        "epsilon_used": budget["epsilon_spent"],
+        "delta": outside.settings.delta,
+        "mechanism": release.mechanism,
+        "sketch_impl": release.sketch_impl,
+        "privacy_unit": "user-month",
+        "budget_remaining": budget["epsilon_remaining"],
+        "budget": budget,
+        "published_at": release.published_at,
+        "private": release.private,
+        "version": release.version,
+    }
+
+
+def interval(release: Release) -> dict[str, float]:
+    """The number as drawn, and for display the same and its 95 % bounds, none below 0."""
+    noisy, half = release.noisy_value, release.half_width
+    shown = {"estimate": noisy, "lower_95": noisy - half, "upper_95": noisy + half}
+    return {"noisy_value": noisy, **{name: round(max(0.0, value), 3) for name, value in shown.items()}}
+
+
+def budget_answer(metric: Metric, month: date, outside: Outside, until: Release | None = None) -> Answer:
+    """One month of one metric, from all its numbers, or from those published up to `until`."""
+    settings = outside.settings
+    releases = [found for found in outside.ledger.releases(metric) if until is None or _not_after(found, until)]
+    first_day = min((found.key.day for found in releases), default=month)
+    planned = releases_planned(settings, metric, month, first_day)
+    published = _published(metric, month, releases, outside)
+    budget = Budget(settings.cap(metric), settings.delta)
+    return asdict(budget_summary(published, month, budget, planned, settings))
+
+
+def budget_rows(outside: Outside) -> list[Answer]:
+    """Every month that a published number was charged to, by metric."""
+    return [
+        {"metric": metric, "month": f"{month:%Y-%m}", **budget_answer(metric, month, outside)}
+        for metric in METRICS
+        for month in charged_months(outside.ledger.releases(metric))
+    ]
+
+
+def budget_table(rows: list[Answer]) -> str:
+    """The same as a Markdown table."""
+    columns = ["metric", "month", "epsilon_spent", "epsilon_cap", "releases_made", "releases_planned"]
+    lines = [columns, ["---"] * len(columns), *([_cell(row[name]) for name in columns] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def mart_rows(outside: Outside) -> list[Answer]:
+    """One row a release, in order."""
+    return [_mart_row(release) for release in outside.ledger.releases()]
+
+
+def charged_months(releases: Iterable[Release]) -> list[date]:
+    """Every month whose data these releases read."""
+    return sorted({month for found in releases for month in months_read(found.key.day, found.key.window_days)})
+
+
+def _published(metric: Metric, month: date, releases: list[Release], outside: Outside) -> list[Published]:
+    """What is public of every instance of which some number reads the month."""
+    by_instance: dict[str, list[Release]] = {}
+    for found in releases:
+        by_instance.setdefault(found.instance, []).append(found)
+    shown = []
+    for instance in outside.ledger.instances():
+        numbers = by_instance.get(instance.name, [])
+        reading = [found for found in numbers if month in months_read(found.key.day, found.key.window_days)]
+        if instance.metric == metric and reading:
+            last_day = max(found.key.day for found in numbers)
+            shown.append(Published(instance.mechanism, len(reading), instance.first_day, last_day))
+    return shown
+
+
+def _not_after(release: Release, until: Release) -> bool:
+    """In the order of the public schedule, which need not be the order in which a backfill went."""
+    return (release.key.revision, release.key.day) <= (until.key.revision, until.key.day)
+
+
+def _mart_row(release: Release) -> Answer:
+    if not release.private:
+        raise Refused(
+            f"{release.key.metric} of {release.key.day} was drawn from predictable noise.",
+            "Such a store is for tests; publish from one whose noise is private.",
+        )
+    key = release.key
+    return {
+        "metric": key.metric, "day": key.day, "window_days": key.window_days, "revision": key.revision,
+        **interval(release), "mechanism": release.mechanism, "sketch_impl": release.sketch_impl,
+        "privacy_unit": "user-month", "published_at": release.published_at, "version": release.version,
+    }  # fmt: skip
+
+
+def _cell(value: object) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

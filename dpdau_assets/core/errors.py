@@ -1,0 +1,43 @@
+"""Every error that dpdau raises on purpose: what happened, with which value, and what to do about it."""
+
+from __future__ import annotations
+
+
+class DpdauError(Exception):
+    """Root of all of them. `fields` are for machines; `reason` and `remedy` are one sentence each, for people."""
+
+    exit_code = 1
+
+    def __init__(self, reason: str, remedy: str, **fields: object) -> None:
+        super().__init__(f"{reason} {remedy}")
+        self.reason = reason
+        self.remedy = remedy
+        self.fields = fields
+
+
+class BadSetting(DpdauError):
+    """One or more configuration values are wrong, or do not fit together or with the living store."""
+
+    exit_code = 2
+
+
+class NotPublished(DpdauError):
+    """The number asked for does not exist (yet)."""
+
+    exit_code = 3
+
+
+class Refused(DpdauError):
+    """The privacy contract forbids it: order of days, sealed state, a changed instance, a missing input."""
+
+    exit_code = 4
+
+
+class BudgetRefused(Refused):
+    """The month's cap does not admit the charge."""
+
+
+class BadInput(DpdauError):
+    """What was handed in cannot be taken; nothing of it was."""
+
+    exit_code = 5

@@ -1,0 +1,200 @@
+"""What makes one row a valid event: the rules, in order, in plain Python. Bulk engines are held to this reference.
+
+A reason is a fixed sentence and never says what the row held. The patterns use only what Python's `re` and RE2 read
+alike, so that an engine can match with the very same text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+from dpdau_assets.core.windows import day_number
+
+UNPARSABLE = "The row cannot be parsed."
+NO_USER = "user_id is missing, empty or not a string."
+BAD_OP = "op is neither + nor -."
+BAD_DAY = "day is not a real date written YYYY-MM-DD."
+BAD_TS = "ts is neither an ISO 8601 time nor Unix seconds."
+NO_DAY = "day and ts are both missing."
+TOO_EARLY = "The day is before START_DATE."
+TOO_LATE = "The day is after tomorrow."
+BAD_LIST = "metadata.days is not a non-empty list of real dates written YYYY-MM-DD."
+LIST_OUTSIDE = "metadata.days names a day before START_DATE or after tomorrow."
+
+DATE_PATTERN = "[0-9]{4}-[0-9]{2}-[0-9]{2}"
+UNIX_PATTERN = r"-?[0-9]{1,10}(?:\.[0-9]+)?"
+ISO_PATTERN = (
+    f"({DATE_PATTERN})"
+    r"(?:[T ]([01][0-9]|2[0-3]):([0-5][0-9])(?::([0-5][0-9])(?:\.[0-9]+)?)?"
+    r"(Z|([+-])([01][0-9]|2[0-3])(?::?([0-5][0-9]))?)?)?"
+)
+MOMENT_LIMIT = 10**10
+"""Moments this many seconds from 1970 or further (before 1653, after 2286) are not read as times at all."""
+
+_DATE, _UNIX, _ISO = re.compile(DATE_PATTERN), re.compile(UNIX_PATTERN), re.compile(ISO_PATTERN)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The fields of one row as they came: text, or None where a field is absent.
+
+    `days` is the list in metadata.days; it is empty also when something stands there that is no list.
+    """
+
+    user_id: str | None = field(repr=False)
+    op: str | None = None
+    day: str | None = None
+    ts: str | None = None
+    days: tuple[str | None, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A valid row. `days` are the listed days of a '-' row, sorted and distinct; empty for all others."""
+
+    user_id: str = field(repr=False)
+    op: str
+    day: date
+    days: tuple[date, ...] = ()
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The first and the last day that events may have, and the zone in which a moment's day follows."""
+
+    first: date
+    last: date
+    zone: ZoneInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The dates of a row; None stands where there is no real date."""
+
+    day: date | None
+    days: tuple[date | None, ...] | None
+    limits: Limits
+
+    def inside(self, day: date | None) -> bool:
+        """Whether the day is a real one within the limits."""
+        return day is not None and self.limits.first <= day <= self.limits.last
+
+
+Rule = tuple[str, Callable[[Row, Reading], bool]]
+
+RULES: tuple[Rule, ...] = (
+    (NO_USER, lambda row, _: bool(row.user_id)),
+    (BAD_OP, lambda row, _: row.op in (None, "+", "-")),
+    (BAD_DAY, lambda row, reading: row.day is None or reading.day is not None),
+    (BAD_TS, lambda row, reading: row.day is not None or row.ts is None or reading.day is not None),
+    (NO_DAY, lambda _, reading: reading.day is not None),
+    (TOO_EARLY, lambda _, reading: reading.day is not None and reading.day >= reading.limits.first),
+    (TOO_LATE, lambda _, reading: reading.day is not None and reading.day <= reading.limits.last),
+    (BAD_LIST, lambda _, reading: reading.days is None or (len(reading.days) > 0 and None not in reading.days)),
+    (LIST_OUTSIDE, lambda _, reading: reading.days is None or all(map(reading.inside, reading.days))),
+)
+"""Each rule is what must hold, and the reason given when it is the first that does not."""
+
+REASONS: tuple[str, ...] = (UNPARSABLE, *(reason for reason, _ in RULES))
+"""Every reason, in the order in which the rules are asked."""
+
+
+def validate(row: Row | None, limits: Limits) -> Event | str:
+    """The event that this row is, or the reason of the first rule it breaks. None is a row that cannot be parsed."""
+    if row is None:
+        return UNPARSABLE
+    reading = _read(row, limits)
+    for reason, holds in RULES:
+        if not holds(row, reading):
+            return reason
+    listed = sorted({day for day in reading.days or () if day is not None})
+    assert row.user_id is not None and reading.day is not None
+    return Event(row.user_id, row.op or "+", reading.day, tuple(listed))
+
+
+def row_of_object(found: object) -> Row | None:
+    """The row in one decoded JSON value; None when it is no object or its user_id cannot be written as UTF-8."""
+    if not isinstance(found, Mapping):
+        return None
+    user_id = found.get("user_id")
+    user_id = user_id if isinstance(user_id, str) else None
+    if user_id is not None and not _has_utf8(user_id):
+        return None
+    op, day, ts = (_text(found.get(name)) for name in ("op", "day", "ts"))
+    return Row(user_id, op, day, ts, _days_of_metadata(found.get("metadata")))
+
+
+def calendar_day(text: str) -> date | None:
+    """The day written YYYY-MM-DD, if there is such a day."""
+    if not _DATE.fullmatch(text):
+        return None
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        return None
+
+
+def day_of_moment(text: str, zone: ZoneInfo) -> date | None:
+    """The day in `zone` of an ISO 8601 time (naive: a time of that zone) or of Unix seconds, rounded down."""
+    if _UNIX.fullmatch(text):
+        whole, _, fraction = text.partition(".")
+        below = whole.startswith("-") and fraction.strip("0") != ""
+        return _day_of_second(int(whole) - below, zone)
+    found = _ISO.fullmatch(text)
+    day = calendar_day(found[1]) if found else None
+    if found is None or day is None or found[5] is None:
+        return day
+    hours, minutes, seconds, ahead_hours, ahead_minutes = (int(found[group] or 0) for group in (2, 3, 4, 7, 8))
+    ahead = (ahead_hours * 60 + ahead_minutes) * (-60 if found[6] == "-" else 60)
+    return _day_of_second(day_number(day) * 86400 + hours * 3600 + minutes * 60 + seconds - ahead, zone)
+
+
+def local_offset(second: int, zone: ZoneInfo) -> int:
+    """How many seconds the zone's clocks are ahead of UTC at this Unix second."""
+    return int((datetime.fromtimestamp(second, zone).utcoffset() or timedelta()).total_seconds())
+
+
+def _day_of_second(second: int, zone: ZoneInfo) -> date | None:
+    return datetime.fromtimestamp(second, zone).date() if abs(second) < MOMENT_LIMIT else None
+
+
+def _read(row: Row, limits: Limits) -> Reading:
+    """Make out the dates: `day` decides, `ts` only where there is no `day`, the list only for a '-' row."""
+    if row.day is not None:
+        day = calendar_day(row.day)
+    else:
+        day = day_of_moment(row.ts, limits.zone) if row.ts is not None else None
+    listed = None
+    if row.op == "-" and row.days is not None:
+        listed = tuple(None if text is None else calendar_day(text) for text in row.days)
+    return Reading(day, listed, limits)
+
+
+def _days_of_metadata(metadata: object) -> tuple[str | None, ...] | None:
+    """The listed days. What is no list counts as an empty one: a removal must never grow by being misread."""
+    if metadata is None:
+        return None
+    days = metadata.get("days") if isinstance(metadata, Mapping) else ()
+    if days is None:
+        return None
+    return tuple(_text(day) for day in days) if isinstance(days, list) else ()
+
+
+def _text(value: object) -> str | None:
+    """A JSON value as text; an array or object becomes text that no rule accepts."""
+    if value is None or isinstance(value, str):
+        return value
+    return repr(value) if isinstance(value, int | float) else "[]"
+
+
+def _has_utf8(text: str) -> bool:
+    """False for half a surrogate pair, which JSON can escape and nothing can encode."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

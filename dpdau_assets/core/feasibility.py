@@ -1,0 +1,130 @@
+"""Whether a Settings can be run at all: every rule that a value breaks, and then the budget calendar's verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from dpdau_assets.core.calendar import Refusal, first_refusal
+from dpdau_assets.core.errors import BadSetting
+from dpdau_assets.core.mechanisms import STREAM_WINDOW, Gaussian, Laplace, SharedNoise, Stream
+from dpdau_assets.core.settings import Settings
+
+SKETCHES = ("set", "theta", "kmv", "hllpp")
+DAU_MECHANISMS = (SharedNoise.name, Gaussian.name, Laplace.name)
+MAU_MECHANISMS = (Stream.name, Gaussian.name, Laplace.name)
+LARGEST_DELTA = 1e-3
+SHORTEST_SECRET = 32
+
+
+def check(settings: Settings) -> None:
+    """Raise one BadSetting that lists every problem as "VARIABLE=value: rule; what to set"; else return.
+
+    The calendar is asked only when each value is right by itself. The error's `variables` names those at fault.
+    """
+    problems = list(_problems(settings)) or list(_verdict(settings))
+    if problems:
+        raise BadSetting(
+            "\n".join(f"{problem}." for problem in problems),
+            "Correct what is named, in the environment or in .env.",
+            variables=[problem.partition("=")[0] for problem in problems],
+        )
+
+
+def _problems(settings: Settings) -> Iterator[str]:
+    yield from _names(settings)
+    yield from _window(settings)
+    yield from _budgets(settings)
+    yield from _publication(settings)
+    yield from _store(settings)
+
+
+def _names(settings: Settings) -> Iterator[str]:
+    if settings.dau_mechanism not in DAU_MECHANISMS:
+        yield _problem(settings, "dau_mechanism", "no such mechanism for DAU", f"set one of {_listed(DAU_MECHANISMS)}")
+    if settings.mau_mechanism not in MAU_MECHANISMS:
+        yield _problem(settings, "mau_mechanism", "no such mechanism for MAU", f"set one of {_listed(MAU_MECHANISMS)}")
+    if settings.sketch_impl not in SKETCHES:
+        yield _problem(settings, "sketch_impl", f"must be one of {_listed(SKETCHES)}", "set SKETCH_IMPL=set")
+    elif settings.sketch_impl != "set":
+        yield _problem(settings, "sketch_impl", "only set is built in this version", "set SKETCH_IMPL=set")
+
+
+def _window(settings: Settings) -> Iterator[str]:
+    if settings.w_bound != 2:
+        rule = (
+            "the noise is calibrated for a user's published bit that changes twice, on one interval; removals that end "
+            "with their month make that a theorem for 2 and for nothing else"
+        )
+        yield _problem(settings, "w_bound", rule, "set W_BOUND=2")
+    days = settings.mau_window_days
+    if days < 1:
+        yield _problem(settings, "mau_window_days", "a window has at least one day", "set MAU_WINDOW_DAYS=30")
+    elif settings.mau_mechanism == Stream.name and days != STREAM_WINDOW:
+        short = "gaps inside a month would change a user's bit on several intervals, and the stream would cost more"
+        rule = short if days < STREAM_WINDOW else "gaussian_stream is calibrated for 30 days only in this version"
+        yield _problem(settings, "mau_window_days", rule, "set MAU_WINDOW_DAYS=30 or MAU_MECHANISM=gaussian")
+
+
+def _budgets(settings: Settings) -> Iterator[str]:
+    for name in ("dau_budget_total", "mau_budget_total", "epsilon_dau", "epsilon_mau"):
+        if getattr(settings, name) <= 0:
+            yield _problem(settings, name, "an epsilon is positive", "set a number above 0, such as 0.3 or 3.0")
+    if not 0 < settings.delta <= LARGEST_DELTA:
+        yield _problem(settings, "delta", f"must be above 0 and at most {LARGEST_DELTA:g}", "set DELTA=1e-6")
+    if not 0 < settings.advanced_delta < 1:
+        yield _problem(settings, "advanced_delta", "must lie between 0 and 1", "set ADVANCED_DELTA=1e-7")
+    if not settings.rdp_orders or min(settings.rdp_orders) <= 1:
+        yield _problem(settings, "rdp_orders", "orders are above 1", "set RDP_ORDERS=2,4,8,16,32")
+
+
+def _publication(settings: Settings) -> Iterator[str]:
+    try:
+        ZoneInfo(settings.timezone)
+    except (ZoneInfoNotFoundError, ValueError, OSError):  # unknown, malformed, or a folder of zones such as America
+        yield _problem(settings, "timezone", "not a time zone of the tz database", "set one such as Europe/Berlin")
+    if settings.grace_days < 0:
+        yield _problem(settings, "grace_days", "a day is published after it has ended", "set 0 or more")
+    if settings.restatements_per_month not in (0, 1):
+        yield _problem(settings, "restatements_per_month", "a month is restated once or never", "set 0 or 1")
+    elif settings.restatements_per_month and not 1 + settings.grace_days < settings.restatement_day <= 28:
+        rule = "a month is restated once all of it is published (after day 1 + GRACE_DAYS), on a day every month has"
+        yield _problem(settings, "restatement_day", rule, f"set {2 + max(0, settings.grace_days)} to 28")
+
+
+def _store(settings: Settings) -> Iterator[str]:
+    if settings.hash_salt_rotation_days < settings.mau_window_days:
+        rule = f"a salt must last for a whole window of {settings.mau_window_days} days"
+        remedy = f"set {settings.mau_window_days} or more"
+        yield _problem(settings, "hash_salt_rotation_days", rule, remedy)
+    if settings.hash_salt_secret is not None and len(settings.hash_salt_secret) < SHORTEST_SECRET:
+        rule = f"shorter than {SHORTEST_SECRET} characters"
+        yield f"HASH_SALT_SECRET=...: {rule}; set a random one, for example from: openssl rand -hex 32"
+
+
+def _verdict(settings: Settings) -> Iterator[str]:
+    refusal = first_refusal(settings)
+    if refusal is not None:
+        name = f"epsilon_{refusal.metric}"
+        yield _problem(settings, name, f"the budget runs out on {refusal.day}: {refusal}", _way_out(refusal))
+
+
+def _way_out(refusal: Refusal) -> str:
+    metric = refusal.metric.upper()
+    default = SharedNoise.name if refusal.metric == "dau" else Stream.name
+    return f"set {metric}_MECHANISM={default}, a smaller EPSILON_{metric} or a larger {metric}_BUDGET_TOTAL"
+
+
+def _problem(settings: Settings, name: str, rule: str, remedy: str) -> str:
+    return f"{name.upper()}={_shown(getattr(settings, name))}: {rule}; {remedy}"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return str(value) if isinstance(value, str | int) else f"{float(value):g}"
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return ", ".join(names)

@@ -1,0 +1,195 @@
+"""From event files to keyed batches: the one path by which people's events come in. Raw ids end here.
+
+What is durable comes in this order: removals, then the batch, then the quarantine; each can be repeated without harm,
+so an ingest that was cut short is completed by running it again.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from dpdau_assets.core.events import Event, Limits, Row, validate
+from dpdau_assets.core.identity import user_key
+from dpdau_assets.core.ports import (
+    Clock,
+    DaySet,
+    Engine,
+    EpochKey,
+    Inbox,
+    Quarantine,
+    RejectedRow,
+    Removal,
+    Salts,
+    Scan,
+)
+from dpdau_assets.core.settings import Settings
+from dpdau_assets.core.windows import days_of_epoch, epoch_of, epochs_of_day, month_end, month_of
+
+Progress = Callable[[str], None]
+
+
+class RecordsRemovals(Protocol):
+    """What ingest needs of the port Removals."""
+
+    def record(self, removals: list[Removal]) -> None: ...
+
+
+@dataclass(frozen=True)
+class IngestReport:
+    """What one ingest took: rows accepted and rejected, the days that gained '+' rows, and the names of what it wrote.
+
+    `batch` is None without '+' rows, `quarantine` without bad ones.
+    """
+
+    ingested: int
+    rejected: int
+    days: tuple[date, ...]
+    batch: str | None
+    quarantine: Path | None
+
+
+def ingest(
+    files: list[Path],
+    *,
+    engine: Engine,
+    salts: Salts,
+    inbox: Inbox,
+    quarantine: Quarantine,
+    removals: RecordsRemovals,
+    clock: Clock,
+    settings: Settings,
+    progress: Progress | None = None,
+) -> IngestReport:
+    """Validate, key and durably keep the events of these files. Raises BadInput, with nothing kept, for a broken file.
+
+    Twice the same files are the same batch, the same quarantine and the same removals.
+    """
+    tell = progress or (lambda _: None)
+    tell(f"Reading {len(files)} file(s).")
+    with engine.scan(files, settings.start_date, last_day(clock)) as scan:
+        return take(
+            scan, salts=salts, inbox=inbox, quarantine=quarantine, removals=removals, settings=settings, progress=tell
+        )
+
+
+def take(
+    scan: Scan,
+    *,
+    salts: Salts,
+    inbox: Inbox,
+    quarantine: Quarantine,
+    removals: RecordsRemovals,
+    settings: Settings,
+    progress: Progress,
+) -> IngestReport:
+    """Key what was scanned and keep it durably: removals first, so that a batch never arrives ahead of them."""
+    asked = keyed_removals(scan, salts, settings)
+    if asked:
+        progress("Recording removals.")
+        removals.record(asked)
+    batch = inbox.append(keyed_days(scan, salts, settings, progress))
+    bad = _Counted(scan.rejected())
+    kept = quarantine.keep(bad)
+    return IngestReport(scan.accepted, bad.count, tuple(scan.days()), batch, kept)
+
+
+def last_day(clock: Clock) -> date:
+    """The last day that an event may have: tomorrow, since somewhere it has begun."""
+    return clock.today() + timedelta(days=1)
+
+
+def keyed_days(scan: Scan, salts: Salts, settings: Settings, progress: Progress) -> Iterator[DaySet]:
+    """Each day's users, under every epoch whose windows reach the day; epoch by epoch, in order of days."""
+    rotation, longest = settings.hash_salt_rotation_days, settings.mau_window_days
+    epochs = sorted({epoch for day in scan.days() for epoch in epochs_of_day(day, rotation, longest)})
+    keys = salts.epoch_keys(epochs)
+    for epoch in epochs:
+        progress(f"Keying the days of salt epoch {epoch}.")
+        yield from scan.user_days(keys[epoch], *days_of_epoch(epoch, rotation, longest))
+
+
+def keyed_removals(scan: Scan, salts: Salts, settings: Settings) -> list[Removal]:
+    """Every '-' row under every epoch it has to reach; the salts of all these epochs are made at once."""
+    if not scan.removals():
+        return []
+    first = epoch_of(settings.start_date, settings.hash_salt_rotation_days)
+    asked = scan.removals_under(salts.epoch_keys([first])[first])
+    latest = max(removal.through for removal in asked)
+    keys = salts.epoch_keys(removal_epochs(latest, settings))
+    return [
+        removal
+        for epoch, key in sorted(keys.items())
+        for removal in scan.removals_under(key)
+        if epoch in removal_epochs(removal.through, settings)
+    ]
+
+
+def removal_epochs(through: date, settings: Settings) -> range:
+    """The epochs that need a tombstone: from START_DATE's to that of the last window that holds the user out."""
+    rotation = settings.hash_salt_rotation_days
+    reach = month_end(month_of(through)) + timedelta(days=settings.mau_window_days - 1)
+    return range(epoch_of(settings.start_date, rotation), epoch_of(reach, rotation) + 1)
+
+
+class RowScan:
+    """A Scan of rows in memory, in plain Python: what a call with a few hundred events hands in, and the reference."""
+
+    def __init__(self, rows: Iterable[tuple[str, int, Row | None]], limits: Limits) -> None:
+        """Rows are (file, line, row); a row that cannot be parsed is None."""
+        self.accepted = 0
+        self._users: dict[date, set[str]] = defaultdict(set)
+        self._removals: dict[tuple[str, date, tuple[date, ...]], None] = {}
+        self._rejected: list[RejectedRow] = []
+        for file, line, row in rows:
+            self._sort_in(file, line, validate(row, limits))
+
+    def _sort_in(self, file: str, line: int, found: Event | str) -> None:
+        if isinstance(found, str):
+            self._rejected.append(RejectedRow(file, line, found))
+            return
+        self.accepted += 1
+        if found.op == "+":
+            self._users[found.day].add(found.user_id)
+        else:
+            self._removals[found.user_id, found.days[-1] if found.days else found.day, found.days] = None
+
+    def rejected(self) -> Iterable[RejectedRow]:
+        return iter(self._rejected)
+
+    def days(self) -> list[date]:
+        return sorted(self._users)
+
+    def removals(self) -> bool:
+        return bool(self._removals)
+
+    def user_days(self, key: EpochKey, first: date, last: date) -> Iterator[DaySet]:
+        days = [day for day in self.days() if first <= day <= last]
+        users = set().union(*(self._users[day] for day in days))
+        keys = {user: user_key(key.secret, user) for user in users}
+        for day in days:
+            found = np.array(sorted({keys[user] for user in self._users[day]}), dtype=np.uint64)
+            yield DaySet(day, key.epoch, found)
+
+    def removals_under(self, key: EpochKey) -> Iterator[Removal]:
+        for user, through, days in self._removals:
+            yield Removal(key.epoch, user_key(key.secret, user), through, days)
+
+
+class _Counted:
+    """Passes rows on and counts them."""
+
+    def __init__(self, rows: Iterable[RejectedRow]) -> None:
+        self.count = 0
+        self._rows = rows
+
+    def __iter__(self) -> Iterator[RejectedRow]:
+        for row in self._rows:
+            self.count += 1
+            yield row

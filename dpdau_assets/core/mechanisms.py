@@ -1,0 +1,385 @@
+"""The release mechanisms: what is stored about each, how it is calibrated, what its noise looks like. Formulas only.
+
+A mechanism is stored as a frozen fact; what it costs a user-month is computed in `accounting`.
+
+| name in code | symbol | meaning |
+|---|---|---|
+| `eps`, `delta` | ε, δ | the guarantee stated to readers |
+| `mu` | μ | sensitivity / standard deviation of a Gaussian; adds as μ² |
+| `sigma` | σ | parameter of a discrete Gaussian: P(x) ∝ exp(-x² / 2σ²) on the integers |
+| `filter` | D | integer weights of the stream on the last days' statistics, newest first |
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import date
+from fractions import Fraction
+from functools import lru_cache
+from statistics import NormalDist
+from typing import Any, ClassVar, TypeAlias, assert_never
+
+import numpy as np
+import numpy.typing as npt
+
+from dpdau_assets.core.errors import Refused
+from dpdau_assets.core.windows import month_end
+
+Probabilities: TypeAlias = npt.NDArray[np.float64]
+
+COVERAGE = 0.95
+STREAM_WINDOW = 30
+STREAM_FILTER = (1024, -505, -126, -64, -41, -30, -24, -22, -32)
+LONGEST_MONTH = 31
+
+# The discrete Gaussian costs a hair more than the continuous one whose curve prices it.
+_DISCRETE_MARGIN = 1.001
+_FACTS_VERSION = 1
+
+
+# --- The Gaussian trade-off curve (Balle & Wang 2018, arXiv 1805.06530, theorem 8) -------------------------------
+
+
+def delta_of(mu: float, eps: float) -> float:
+    """Exact δ at `eps` >= 0 of a Gaussian mechanism: Φ(μ/2 - ε/μ) - e^ε Φ(-μ/2 - ε/μ)."""
+    if mu == 0:
+        return 0.0
+    near, far = eps / mu - mu / 2, eps / mu + mu / 2
+    # e^ε φ(far) = φ(near), so both terms share a factor: no overflow, and no difference of two huge exponents
+    density = math.exp(-near * near / 2) / math.sqrt(2 * math.pi)
+    if near < 0:
+        return math.erfc(near / math.sqrt(2)) / 2 - density * _mills_ratio(far)
+    return density * (_mills_ratio(near) - _mills_ratio(far))
+
+
+@lru_cache(maxsize=1024)
+def mu_of(eps: float, delta: float) -> float:
+    """The largest μ that is (eps, delta)-DP, to about 1e-13 relative; eps >= 0, 0 < delta < 1."""
+    return _crossing(lambda mu: delta_of(mu, eps) <= delta)[0]
+
+
+def eps_of(mu: float, delta: float) -> float:
+    """The smallest ε >= 0 at which a Gaussian mechanism of this μ is (ε, delta)-DP, to about 1e-13 relative."""
+    if delta_of(mu, 0.0) <= delta:
+        return 0.0
+    return _crossing(lambda eps: delta_of(mu, eps) > delta)[1]
+
+
+def _mills_ratio(x: float) -> float:
+    """Φ(-x) / φ(x) for x >= 0, to about 1e-15."""
+    if x < 4:
+        return math.sqrt(math.pi / 2) * math.exp(x * x / 2) * math.erfc(x / math.sqrt(2))
+    fraction = x
+    for k in range(40, 0, -1):  # Laplace's continued fraction; the 41st term is below 1e-30 here
+        fraction = x + k / fraction
+    return 1 / fraction
+
+
+def _crossing(holds: Callable[[float], bool]) -> tuple[float, float]:
+    """The neighbouring floats between which `holds`, true at 0, turns false."""
+    low, high = 0.0, 1.0
+    while holds(high):
+        low, high = high, 2 * high
+    while low < (middle := (low + high) / 2) < high:
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    return low, high
+
+
+# --- Facts: what the ledger stores -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Fact:
+    name: ClassVar[str]
+
+    def to_json(self) -> dict[str, object]:
+        """Kind, version and fields as plain values, a fraction as "3/10"; `mechanism_from_json` reads them back."""
+        values = {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
+        return {"kind": self.name, "version": _FACTS_VERSION, **values}
+
+
+@dataclass(frozen=True)
+class SharedNoise(_Fact):
+    """One month of numbers with one noise in common: y = (2c + ξ_day + ξ_month) / 2 (Lebeda 2024, arXiv 2408.06853)."""
+
+    name: ClassVar[str] = "gaussian_shared"
+    releases: int
+    sigma_day: float
+    sigma_month: float
+
+
+@dataclass(frozen=True)
+class Stream(_Fact):
+    """A rolling window's stream that never resets: u_t = Σ_k filter_k M(t-k) + z_t, z_t of parameter `sigma`.
+
+    `sensitivity2` is the squared L2 sensitivity of u to one user-month.
+    """
+
+    name: ClassVar[str] = "gaussian_stream"
+    window_days: int
+    filter: tuple[int, ...]
+    sensitivity2: int
+    sigma: float
+
+
+@dataclass(frozen=True)
+class Gaussian(_Fact):
+    """One number with its own discrete Gaussian noise; sensitivity 1."""
+
+    name: ClassVar[str] = "gaussian"
+    sigma: float
+
+
+@dataclass(frozen=True)
+class Laplace(_Fact):
+    """One number with its own discrete Laplace noise, P(x) ∝ exp(-epsilon |x|); sensitivity 1, pure epsilon."""
+
+    name: ClassVar[str] = "laplace"
+    epsilon: Fraction
+
+    @property
+    def scale(self) -> float:
+        """1 / epsilon, rounded up: a scale a hair too small would cost a hair more than `epsilon`."""
+        scale = float(1 / self.epsilon)
+        return scale if Fraction(scale) * self.epsilon >= 1 else math.nextafter(scale, math.inf)
+
+
+Mechanism: TypeAlias = SharedNoise | Stream | Gaussian | Laplace
+
+_KINDS: Mapping[str, type[Mechanism]] = {kind.name: kind for kind in (SharedNoise, Stream, Gaussian, Laplace)}
+
+
+def mechanism_from_json(facts: Mapping[str, object]) -> Mechanism:
+    """The mechanism that `to_json` wrote. Raises Refused for a kind, version or field that is not known here."""
+    kind = _KINDS.get(str(facts.get("kind")))
+    values = {name: value for name, value in facts.items() if name not in ("kind", "version")}
+    if kind is None or facts.get("version") != _FACTS_VERSION or set(values) != {f.name for f in fields(kind)}:
+        raise Refused(
+            f"The stored mechanism {facts.get('kind')!r} version {facts.get('version')!r} is not known here.",
+            "Read this ledger with the version of dpdau that wrote it, or a later one.",
+            kind=facts.get("kind"),
+            version=facts.get("version"),
+            fields=sorted(values),
+        )
+    return kind(**{name: _exact(name, value) for name, value in values.items()})
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Fraction):
+        return str(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _exact(name: str, value: object) -> Any:
+    if name == "epsilon":
+        return Fraction(str(value))
+    return tuple(value) if isinstance(value, list) else value
+
+
+# --- Calibration: the least noise for a guarantee ----------------------------------------------------------------
+
+
+def shared_noise(releases: int, eps: float, delta: float) -> SharedNoise:
+    """`releases` numbers of one month, together (eps, delta)-DP for a user-month."""
+    root = math.sqrt(releases)
+    kappa = (root + 1) / mu_of(eps, delta) ** 2
+    return SharedNoise(releases, _DISCRETE_MARGIN * math.sqrt(root * kappa), _DISCRETE_MARGIN * math.sqrt(kappa))
+
+
+def stream(window_days: int, eps: float, delta: float) -> Stream:
+    """The stream of a 30-day window, (eps, delta)-DP for a user-month. Raises Refused for any other window."""
+    if window_days != STREAM_WINDOW:
+        raise Refused(*_uncalibrated(window_days), window_days=window_days)
+    sensitivity2 = interval_sensitivity2(STREAM_FILTER, longest_interval(window_days))
+    sigma = math.ceil(100 * math.sqrt(sensitivity2) / mu_of(eps, delta)) / 100
+    return Stream(window_days, STREAM_FILTER, sensitivity2, sigma)
+
+
+def independent_gaussian(eps: float, delta: float) -> Gaussian:
+    """One number that is (eps, delta)-DP by itself."""
+    return Gaussian(math.nextafter(1 / mu_of(eps, delta), math.inf))
+
+
+def longest_interval(window_days: int) -> int:
+    """The most days on which one user-month can change a rolling window's bit: 60 for a 30-day window."""
+    return LONGEST_MONTH + window_days - 1
+
+
+def interval_sensitivity2(filter_: Sequence[int], longest: int) -> int:
+    """The largest ‖filter ∗ 1_I‖² over intervals I of at most `longest` days, tail included; an exact integer."""
+    return _largest_interval_cost(filter_, longest, longest + len(filter_) - 1)
+
+
+def _uncalibrated(window_days: int) -> tuple[str, str]:
+    remedy = f"Set MAU_WINDOW_DAYS={STREAM_WINDOW}, or MAU_MECHANISM=gaussian."
+    if window_days < STREAM_WINDOW:
+        return (
+            f"A window of {window_days} days leaves gaps inside a month, so one user-month would change the bit on "
+            "several intervals and gaussian_stream would cost more than it states.",
+            remedy,
+        )
+    return f"gaussian_stream is calibrated for a window of 30 days only in this version, not {window_days}.", remedy
+
+
+def _largest_interval_cost(filter_: Sequence[int], days: int, outputs: int) -> int:
+    """The largest ‖filter ∗ 1_I‖² over intervals I inside `days` days, seen in the first `outputs` days only."""
+    step = np.cumsum(np.asarray(filter_, dtype=np.int64))
+    lag = np.arange(outputs) - np.arange(days + 1)[:, None]
+    since = np.where(lag >= 0, step[np.clip(lag, 0, len(step) - 1)], 0)  # row i: a bit that is 1 from day i on
+    product = since @ since.T
+    own = np.diag(product)
+    return int((own[:, None] + own - 2 * product).max())  # an interval is one row minus a later one
+
+
+# --- Release: exact arithmetic on integer draws ------------------------------------------------------------------
+
+
+def independent_number(count: int, draw: int) -> float:
+    """The published number under `Gaussian` and `Laplace`."""
+    return float(count + draw)
+
+
+def shared_number(count: int, day_draw: int, month_draw: int) -> float:
+    """The published number under `SharedNoise`: a multiple of one half."""
+    return (2 * count + day_draw + month_draw) / 2
+
+
+def stream_output(mechanism: Stream, history: Sequence[int], draw: int) -> int:
+    """u_t, the DP output, as an exact integer.
+
+    `history` is the frozen statistics M, oldest first, ending with day t; days before it are 0.
+    """
+    return sum(weight * count for weight, count in zip(mechanism.filter, reversed(history), strict=False)) + draw
+
+
+def stream_number(mechanism: Stream, output: int, earlier: Sequence[float]) -> float:
+    """y_t, the published number, from u_t and the numbers published before, oldest first; post-processing only."""
+    past = zip(mechanism.filter[1:], reversed(earlier), strict=False)
+    return (output - sum(weight * number for weight, number in past)) / mechanism.filter[0]
+
+
+# --- Noise of a published number ---------------------------------------------------------------------------------
+
+
+def noise_std(mechanism: Mechanism, stream_day: int = 1) -> float:
+    """Standard deviation of a published number, in users; `stream_day` is 1 on a stream's first day, else unused."""
+    match mechanism:
+        case SharedNoise():
+            return math.hypot(_gaussian_std(mechanism.sigma_day), _gaussian_std(mechanism.sigma_month)) / 2
+        case Stream():
+            return mechanism.sigma / mechanism.filter[0] * _response_norm(mechanism.filter, stream_day)
+        case Gaussian():
+            return _gaussian_std(mechanism.sigma)
+        case Laplace():
+            return math.sqrt(0.5) / math.sinh(float(mechanism.epsilon) / 2)
+        case _:
+            assert_never(mechanism)
+
+
+@lru_cache(maxsize=4096)
+def half_width_95(mechanism: Mechanism, stream_day: int = 1) -> float:
+    """The smallest h with P(|noise of a published number| <= h) >= 0.95, in users, from the noise as it is drawn."""
+    match mechanism:
+        case SharedNoise():
+            return _covering(_probabilities(mechanism.sigma_day), _probabilities(mechanism.sigma_month)) / 2
+        case Stream():
+            # A sum of discrete Gaussians that are thousands of steps wide, in steps of 1/1024: a normal distribution
+            # to far more digits than are published.
+            return NormalDist().inv_cdf((1 + COVERAGE) / 2) * noise_std(mechanism, stream_day)
+        case Gaussian():
+            return float(_covering(_probabilities(mechanism.sigma), np.ones(1)))
+        case Laplace():
+            return float(_laplace_covering(float(mechanism.epsilon)))
+        case _:
+            assert_never(mechanism)
+
+
+def _probabilities(sigma: float) -> Probabilities:
+    """The discrete Gaussian's probabilities on -n..n; what lies beyond is below 1e-30."""
+    reach = math.ceil(12 * sigma) + 1
+    weights = np.exp(-((np.arange(-reach, reach + 1) / sigma) ** 2) / 2)
+    return weights / weights.sum()
+
+
+def _gaussian_std(sigma: float) -> float:
+    """Standard deviation of the discrete Gaussian: `sigma` itself but for sigma below about 1."""
+    probabilities = _probabilities(sigma)
+    reach = len(probabilities) // 2
+    return math.sqrt(float(probabilities @ np.arange(-reach, reach + 1) ** 2))
+
+
+def _covering(first: Probabilities, second: Probabilities) -> int:
+    """The smallest integer h with P(|X + Y| <= h) >= 0.95 for X, Y with these probabilities on -n..n."""
+    below = np.concatenate([[0.0], np.cumsum(first)])
+    centre = len(first) // 2
+    shift = np.arange(len(second)) - len(second) // 2
+
+    def coverage(h: int) -> float:
+        low, high = (np.clip(edge - shift + centre, 0, len(first)) for edge in (-h, h + 1))
+        return float(second @ (below[high] - below[low]))
+
+    return bisect_left(range(len(first) + len(second)), COVERAGE, key=coverage)
+
+
+def _laplace_covering(epsilon: float) -> int:
+    """As `_covering`, from P(|X| > h) = 2 q^(h+1) / (1 + q) with q = e^-epsilon."""
+    outside = (1 - COVERAGE) * (1 + math.exp(-epsilon)) / 2
+    return max(0, math.ceil(-math.log(outside) / epsilon) - 1)
+
+
+@lru_cache(maxsize=4096)
+def _response_norm(filter_: tuple[int, ...], day: int) -> float:
+    """‖first `day` values of the inverse filter's impulse response‖: what the noise so far adds up to."""
+    response: list[float] = []
+    for n in range(min(day, 4096)):  # STREAM_FILTER's response is below 1e-100 long before
+        past = zip(filter_[1:], reversed(response), strict=False)
+        response.append(((n == 0) * filter_[0] - sum(weight * value for weight, value in past)) / filter_[0])
+    return math.sqrt(math.fsum(value * value for value in response))
+
+
+# --- What the numbers published so far have cost -----------------------------------------------------------------
+
+
+def shared_mu2_so_far(published: int, mechanism: SharedNoise) -> float:
+    """μ² of the first `published` numbers: the worst user, who is in j of them. Never more than the instance's price.
+
+    The numerators 2c + ξ_day + ξ_month have covariance σ_day² I + σ_month² 11ᵀ, and a user moves j of them by 2.
+    """
+    if published == 0:
+        return 0.0
+    day2, month2 = mechanism.sigma_day**2, mechanism.sigma_month**2
+    j = np.arange(published + 1)
+    return float((4 * (j / day2 - month2 * j**2 / (day2 * (day2 + published * month2)))).max())
+
+
+def stream_mu2_so_far(mechanism: Stream, month: date, first_day: date, last_published: date) -> float:
+    """μ² that a stream's outputs from `first_day` to `last_published` have cost one user-month; exact.
+
+    The worst interval of days on which the user's month can change M: not before the month or the stream begins, and
+    not after the last window that reads the month. 0 before any such day; the whole price from eight days after it on.
+    """
+    outputs = stream_outputs(mechanism, month, first_day, last_published)
+    if outputs == 0:
+        return 0.0
+    return _largest_interval_cost(mechanism.filter, _reach(mechanism, month, first_day), outputs) / mechanism.sigma**2
+
+
+def stream_outputs(mechanism: Stream, month: date, first_day: date, last_published: date) -> int:
+    """How many of the outputs from `first_day` to `last_published` one user-month can have changed, tail included."""
+    reach = _reach(mechanism, month, first_day)
+    published = (last_published - max(month, first_day)).days + 1
+    return max(0, min(published, reach + len(mechanism.filter) - 1)) if reach > 0 else 0
+
+
+def output_sensitivity(mechanism: Stream) -> int:
+    """The most by which one user-month changes a single u_t."""
+    sums = np.cumsum([0, *mechanism.filter])
+    return int(sums.max() - sums.min())
+
+
+def _reach(mechanism: Stream, month: date, first_day: date) -> int:
+    """Days from the first on which the month can change M to the last window that reads the month."""
+    return (month_end(month) - max(month, first_day)).days + mechanism.window_days

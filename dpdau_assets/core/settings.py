@@ -1,0 +1,66 @@
+"""One frozen Settings, validated as a whole: a wrong value stops the start and says which, why, and what to set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import date
+from fractions import Fraction
+from pathlib import Path
+from typing import Literal
+
+Metric = Literal["dau", "mau"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What an operator may set. Field names are the environment's names in lower case.
+
+    Budgets and per-release epsilons are exact fractions, so that ten times 0.3 is 3.0 and not a hair more.
+    """
+
+    data_dir: Path = Path("data")
+    start_date: date = date(2025, 1, 1)
+    timezone: str = "UTC"
+    sketch_impl: str = "set"
+    mau_window_days: int = 30
+    w_bound: int = 2
+    dau_mechanism: str = "gaussian_shared"
+    mau_mechanism: str = "gaussian_stream"
+    dau_budget_total: Fraction = Fraction(3)
+    mau_budget_total: Fraction = Fraction(7, 2)
+    delta: float = 1e-6
+    epsilon_dau: Fraction = Fraction(3, 10)
+    epsilon_mau: Fraction = Fraction(1, 2)
+    restatements_per_month: int = 1
+    restatement_day: int = 5
+    grace_days: int = 1
+    hash_salt_secret: str | None = field(default=None, repr=False)
+    hash_salt_rotation_days: int = 90
+    ledger_url: str | None = field(default=None, repr=False)
+    rdp_orders: tuple[int, ...] = (2, 4, 8, 16, 32)
+    advanced_delta: float = 1e-7
+
+    def window_days(self, metric: Metric) -> int:
+        """How many days a release of this metric reads."""
+        return 1 if metric == "dau" else self.mau_window_days
+
+    def mechanism(self, metric: Metric) -> str:
+        """The mechanism's name, as configured."""
+        return self.dau_mechanism if metric == "dau" else self.mau_mechanism
+
+    def cap(self, metric: Metric) -> Fraction:
+        """The metric's epsilon per user-month, at `delta`."""
+        return self.dau_budget_total if metric == "dau" else self.mau_budget_total
+
+    def epsilon_each(self, metric: Metric) -> Fraction:
+        """Epsilon of one release under an independent mechanism."""
+        return self.epsilon_dau if metric == "dau" else self.epsilon_mau
+
+    def terms_of_store(self) -> dict[str, str]:
+        """What the keys and files of a living store were laid out by, and can never be changed under it."""
+        return {
+            "START_DATE": self.start_date.isoformat(),
+            "TIMEZONE": self.timezone,
+            "MAU_WINDOW_DAYS": str(self.mau_window_days),
+            "HASH_SALT_ROTATION_DAYS": str(self.hash_salt_rotation_days),
+        }

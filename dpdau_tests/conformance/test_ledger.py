@@ -1,0 +1,171 @@
+"""What every ledger must do, on real databases; a new one is finished when it passes."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator
+from datetime import date
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from dpdau_assets.core.accounting import Budget, Charge, admits
+from dpdau_assets.core.errors import BadSetting, BudgetRefused
+from dpdau_assets.core.mechanisms import Laplace, shared_noise, stream
+from dpdau_assets.core.ports import Instance, Release, ReleaseKey, Removal
+from resources.ledger_sql.database import Database
+from resources.ledger_sql.ledger import SqlLedger
+from resources.ledger_sql.removals import SqlRemovals
+from resources.ledger_sql.salts import SqlSalts
+
+MONTH = date(2025, 1, 1)
+CAP = Budget(Fraction(3), 1e-6)
+PRICE = Laplace(Fraction(3, 10))  # ten fit
+
+
+@pytest.fixture(params=["sqlite"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    yield f"sqlite:///{tmp_path}/ledger.sqlite"
+
+
+@pytest.fixture
+def ledger(url: str) -> SqlLedger:
+    return SqlLedger(Database(url))
+
+
+def release(number: int = 0, noisy_value: float = 1.5) -> Release:
+    key = ReleaseKey("dau", 1, date(2025, 1, 1 + number % 31), number // 31)
+    return Release(key, f"instance {number}", "laplace", noisy_value, 3.0, "set", "2025-01-03", True, "0.1.0")
+
+
+def instance(number: int = 0) -> Instance:
+    return Instance(f"instance {number}", "dau", 1, MONTH, PRICE, {"sketch_impl": "set"})
+
+
+def test_what_is_stored_is_read_back_alike(ledger: SqlLedger) -> None:
+    instances = [
+        instance(),
+        Instance("shared", "dau", 1, MONTH, shared_noise(62, 3.0, 1e-6), {}),
+        Instance("stream", "mau", 30, MONTH, stream(30, 3.5, 1e-6), {"a": "b"}),
+    ]
+    with ledger.transaction() as books:
+        for opened in instances:
+            books.open_instance(opened)
+        books.charge(Charge("dau", MONTH, "instance 0", PRICE))
+        books.store(release())
+    assert ledger.instances() == instances
+    assert ledger.charges("dau", MONTH) == [Charge("dau", MONTH, "instance 0", PRICE)]
+    assert ledger.release(release().key) == release()
+    assert ledger.releases() == ledger.releases("dau") == [release()]
+    assert ledger.releases("mau") == []
+
+
+def test_an_aborted_transaction_leaves_nothing(ledger: SqlLedger) -> None:
+    with pytest.raises(RuntimeError), ledger.transaction() as books:
+        books.open_instance(instance())
+        books.charge(Charge("dau", MONTH, "instance 0", PRICE))
+        books.keep_shared_noise("instance 0", 7)
+        books.store(release())
+        raise RuntimeError
+    assert (ledger.instances(), ledger.charges("dau", MONTH), ledger.releases()) == ([], [], [])
+
+
+def test_a_key_is_stored_once(ledger: SqlLedger) -> None:
+    from sqlalchemy.exc import IntegrityError
+
+    with ledger.transaction() as books:
+        books.open_instance(instance())
+        books.store(release())
+    with pytest.raises(IntegrityError), ledger.transaction() as books:
+        books.store(release(noisy_value=2.5))
+    assert ledger.releases() == [release()]
+
+
+def test_an_error_does_not_quote_what_was_bound(ledger: SqlLedger) -> None:
+    from sqlalchemy.exc import IntegrityError
+
+    with pytest.raises(IntegrityError) as caught, ledger.transaction() as books:
+        books.open_instance(instance())
+        books.keep_shared_noise("instance 0", 987_654_321)
+        books.keep_shared_noise("instance 0", 987_654_321)
+    assert "987654321" not in str(caught.value)
+
+
+def test_terms_are_fixed_at_the_first_opening_and_a_change_is_named(ledger: SqlLedger) -> None:
+    ledger.fix_terms({"TIMEZONE": "UTC", "START_DATE": "2025-01-01"})
+    ledger.fix_terms({"TIMEZONE": "UTC", "START_DATE": "2025-01-01"})
+    with pytest.raises(BadSetting, match=r"TIMEZONE=Asia/Kolkata: this store was begun with UTC"):
+        ledger.fix_terms({"TIMEZONE": "Asia/Kolkata", "START_DATE": "2025-01-01"})
+
+
+def test_a_seal_is_for_ever(url: str) -> None:
+    SqlLedger(Database(url)).seal([date(2025, 1, 2), MONTH])
+    reopened = SqlLedger(Database(url))
+    reopened.seal([MONTH])
+    assert reopened.sealed() == {MONTH, date(2025, 1, 2)}
+
+
+def test_salts_are_made_once_and_only_the_secret_opens_them(url: str) -> None:
+    made = SqlSalts(Database(url), "s" * 40).epoch_keys([7, 8])
+    assert SqlSalts(Database(url), "s" * 40).epoch_keys([8, 7]) == made
+    assert len({key.secret for key in made.values()}) == 2
+    with pytest.raises(BadSetting, match="does not open"):
+        SqlSalts(Database(url), "t" * 40).epoch_keys([7])
+    with pytest.raises(BadSetting, match="HASH_SALT_SECRET is not set"):
+        SqlSalts(Database(url), None).epoch_keys([7])
+
+
+def test_no_salt_stands_unwrapped_in_the_database(url: str) -> None:
+    made = SqlSalts(Database(url), "s" * 40).epoch_keys([7])
+    stored = b"".join(path.read_bytes() for path in Path(url.removeprefix("sqlite:///")).parent.iterdir())
+    assert made[7].secret not in stored
+    assert made[7].secret.hex() not in repr(made)
+
+
+def test_the_same_removal_again_keeps_the_day_from_which_it_was_first_in_force(url: str) -> None:
+    database = Database(url)
+    removals, ledger = SqlRemovals(database, date(2025, 1, 30)), SqlLedger(database)
+    asked = Removal(5, 2**64 - 1, date(2025, 1, 9))
+    removals.record([asked])
+    with ledger.transaction() as books:
+        books.open_instance(Instance("stream", "mau", 30, MONTH, PRICE, {}))
+        books.store(Release(ReleaseKey("mau", 30, date(2025, 2, 3)), "stream", "x", 1.0, 1.0, "set", "", True, ""))
+    removals.record([asked, Removal(5, 3, date(2025, 1, 9))])
+    found = removals.tombstones(5)
+    first_days = dict(zip(found.keys.tolist(), found.effective_from.tolist(), strict=True))
+    assert first_days == {2**64 - 1: 20118, 3: 20123}  # 30 January 2025, and the day after the last published
+    assert removals.recorded() == 2
+
+
+def spend(url: str, worker: int, barrier: object) -> int:
+    """Try to make twenty releases, each its own key, with a price of which ten fit; how many went through."""
+    ledger, made = SqlLedger(Database(url)), 0
+    barrier.wait()  # type: ignore[attr-defined]
+    for number in range(20):
+        name = worker * 20 + number
+        try:
+            with ledger.transaction() as books:
+                charge = Charge("dau", MONTH, f"instance {name}", PRICE)
+                admits(books.charges("dau", MONTH), charge, CAP)
+                books.open_instance(instance(name))
+                books.charge(charge)
+                books.store(release(name))
+            made += 1
+        except BudgetRefused:
+            pass
+    return made
+
+
+def _spend(arguments: tuple) -> int:
+    return spend(*arguments)
+
+
+def test_processes_that_race_for_a_budget_never_overspend_it(url: str) -> None:
+    context = multiprocessing.get_context("spawn")
+    with context.Manager() as manager, context.Pool(4) as pool:
+        barrier = manager.Barrier(4)
+        made = pool.map(_spend, [(url, worker, barrier) for worker in range(4)])
+    assert sum(made) == 10
+    ledger = SqlLedger(Database(url))
+    assert len(ledger.charges("dau", MONTH)) == len(ledger.releases()) == 10

@@ -1,0 +1,84 @@
+"""What the tests share: a store in a temporary folder, with the real adapters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from dpdau_assets.core.activity import process_days
+from dpdau_assets.core.day_sketch import refresh
+from dpdau_assets.core.events import Limits, Row
+from dpdau_assets.core.ingest import RowScan, last_day, take
+from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.settings import Settings
+from resources.store import open_store
+
+SECRET = "a secret for tests only, of some length"
+
+
+class FixedClock:
+    """A day that does not move."""
+
+    def __init__(self, today: date) -> None:
+        self._today = today
+
+    def today(self) -> date:
+        return self._today
+
+
+@pytest.fixture
+def make_store(tmp_path: Path) -> Iterator[Callable[..., Outside]]:
+    """Opens stores with the given settings; each call with the same `name` opens the same one anew."""
+
+    def make(name: str = "store", today: date = date(2030, 1, 1), **settings: object) -> Outside:
+        chosen = {"data_dir": tmp_path / name, "hash_salt_secret": SECRET, **settings}
+        open_store.cache_clear()
+        return replace(open_store(Settings(**chosen)), clock=FixedClock(today))
+
+    yield make
+    open_store.cache_clear()
+
+
+def put(outside: Outside, rows: Iterable[tuple]) -> None:
+    """Ingest events given as (user_id, day, op, listed days) through the real path, from memory."""
+    settings = outside.settings
+    limits = Limits(settings.start_date, last_day(outside.clock), ZoneInfo(settings.timezone))
+    scan = RowScan((("test", number, _row(*row)) for number, row in enumerate(rows, 1)), limits)
+    assert not list(scan.rejected()), "a test's own events are valid"
+    take(
+        scan, salts=outside.salts, inbox=outside.inbox, quarantine=outside.quarantine, removals=outside.removals,
+        settings=settings, progress=lambda _: None,
+    )  # fmt: skip
+
+
+def _row(user_id: str, day: date, op: str = "+", days: tuple[date, ...] | None = None) -> Row:
+    listed = None if days is None else tuple(found.isoformat() for found in days)
+    return Row(user_id, op, day.isoformat(), None, listed)
+
+
+def prepare(outside: Outside, days: list[date]) -> None:
+    """State and sketches of these days, as the assets build them."""
+    process_days(days, outside)
+    refresh(days, outside)
+
+
+class Silent:
+    """Noise that is always 0, so that a release shows the statistic it was made from."""
+
+    private = False
+
+    def gaussian(self, sigma: float, draws: int = 1) -> list[int]:
+        return [0] * draws
+
+    def laplace(self, scale: float, draws: int = 1) -> list[int]:
+        return [0] * draws
+
+
+def silent(outside: Outside) -> Outside:
+    """The same store without noise."""
+    return replace(outside, noise=Silent())

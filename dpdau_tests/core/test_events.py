@@ -1,0 +1,189 @@
+"""The rules of one row, each with what it lets through and what it stops."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, date, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dpdau_assets.core import events
+from dpdau_assets.core.events import Event, Limits, Row, calendar_day, day_of_moment, row_of_object, validate
+
+UTC_ZONE = ZoneInfo("UTC")
+LIMITS = Limits(date(2025, 1, 1), date(2025, 3, 2), UTC_ZONE)
+
+
+def reason_of(**fields: object) -> str:
+    """The reason for a row that is valid but for these fields."""
+    found = validate(Row(**{"user_id": "u", "day": "2025-02-01", **fields}), LIMITS)  # type: ignore[arg-type]
+    return "" if isinstance(found, Event) else found
+
+
+def test_a_row_that_cannot_be_parsed_is_rejected_for_that() -> None:
+    assert validate(None, LIMITS) == events.UNPARSABLE
+
+
+def test_a_valid_row_is_an_event_and_an_absent_op_is_a_plus() -> None:
+    assert validate(Row("u", day="2025-02-01"), LIMITS) == Event("u", "+", date(2025, 2, 1))
+    assert validate(Row("u", "-", "2025-02-01"), LIMITS) == Event("u", "-", date(2025, 2, 1))
+
+
+@pytest.mark.parametrize("user_id", [None, ""])
+def test_a_row_without_a_user_is_rejected(user_id: str | None) -> None:
+    assert reason_of(user_id=user_id) == events.NO_USER
+
+
+@pytest.mark.parametrize("op", ["", "++", "add", " +", "−"])
+def test_an_op_that_is_neither_plus_nor_minus_is_rejected(op: str) -> None:
+    assert reason_of(op=op) == events.BAD_OP
+
+
+@pytest.mark.parametrize(
+    "day",
+    ["", "2025-02-29", "2025-13-01", "2025-2-1", "20250201", "2025-02-01 ", "2025-02-01\n", "0000-01-01",
+     "٢٠٢٥-02-01", "2025-02-01T00:00", "10000-01-01"],
+)  # fmt: skip
+def test_a_day_that_is_no_real_date_is_rejected(day: str) -> None:
+    assert reason_of(day=day) == events.BAD_DAY
+
+
+def test_a_leap_day_is_a_real_date_in_leap_years_only() -> None:
+    assert calendar_day("2024-02-29") == date(2024, 2, 29)
+    assert calendar_day("1900-02-29") is None
+
+
+def test_the_limits_belong_to_what_is_allowed() -> None:
+    assert reason_of(day="2025-01-01") == reason_of(day="2025-03-02") == ""
+    assert reason_of(day="2024-12-31") == events.TOO_EARLY
+    assert reason_of(day="2025-03-03") == events.TOO_LATE
+
+
+def test_the_day_wins_over_the_moment_even_when_it_is_bad() -> None:
+    found = validate(Row("u", day="2025-02-01", ts="2025-01-05T00:00Z"), LIMITS)
+    assert isinstance(found, Event) and found.day == date(2025, 2, 1)
+    assert reason_of(day="nonsense", ts="2025-02-05T00:00Z") == events.BAD_DAY
+    assert reason_of(ts="nonsense") == ""
+
+
+def test_a_row_without_day_and_moment_is_rejected() -> None:
+    assert reason_of(day=None) == events.NO_DAY
+
+
+@pytest.mark.parametrize(
+    "ts",
+    ["", "yesterday", "2025-02-30T00:00Z", "2025-02-01T24:00Z", "2025-02-01T10:60", "2025-02-01T10:00:60Z",
+     "2025-02-01T10", "2025-02-01T10:00+24:00", "2025-02-01T10:00+01:60", "2025-02-01t10:00z", "1e9", "NaN",
+     "1738400000.", ".5", "+1738400000", "17384000000", "1738400000000", "1 738 400 000", "2025-02-01T10:00Z ", "true",
+     "9999-12-31T23:59:59Z", "0001-01-01T00:00+14:00", "-9999999999.5"],
+)  # fmt: skip
+def test_a_moment_that_is_neither_iso_nor_unix_seconds_is_rejected(ts: str) -> None:
+    assert reason_of(day=None, ts=ts) in (events.BAD_TS, events.TOO_EARLY)
+    assert reason_of(day=None, ts=ts) == events.BAD_TS or ts == "-9999999999.5"
+
+
+@pytest.mark.parametrize(
+    ("ts", "day"),
+    [
+        ("2025-02-01", date(2025, 2, 1)),
+        ("2025-02-01T23:59", date(2025, 2, 1)),
+        ("2025-02-01 23:59:59.999999999", date(2025, 2, 1)),
+        ("2025-02-01T23:30Z", date(2025, 2, 1)),
+        ("2025-02-01T23:30-01:00", date(2025, 2, 2)),
+        ("2025-02-01T00:30+0100", date(2025, 1, 31)),
+        ("2025-02-01T00:30+01", date(2025, 1, 31)),
+        ("1738454399", date(2025, 2, 1)),
+        ("1738454399.9999999999", date(2025, 2, 1)),
+        ("1738454400", date(2025, 2, 2)),
+        ("-0.5", date(1969, 12, 31)),
+        ("-0", date(1970, 1, 1)),
+    ],
+)
+def test_the_day_of_a_moment_follows_in_utc(ts: str, day: date) -> None:
+    assert day_of_moment(ts, UTC_ZONE) == day
+
+
+@pytest.mark.parametrize(("zone", "day"), [("America/New_York", date(2025, 3, 9)), ("Asia/Kolkata", date(2025, 3, 10))])
+def test_the_day_of_a_moment_follows_in_the_zone_but_a_naive_time_is_already_there(zone: str, day: date) -> None:
+    assert day_of_moment("2025-03-10T03:59:59Z", ZoneInfo(zone)) == day
+    assert day_of_moment("2025-03-10T03:59:59", ZoneInfo(zone)) == date(2025, 3, 10)
+
+
+@given(st.datetimes(datetime(1990, 1, 1), datetime(2100, 1, 1)), st.integers(-1439, 1439))
+def test_an_iso_time_with_an_offset_is_the_same_moment_as_its_unix_seconds(moment: datetime, ahead: int) -> None:
+    sign, minutes = "-" if ahead < 0 else "+", abs(ahead)
+    text = f"{moment.isoformat()}{sign}{minutes // 60:02}:{minutes % 60:02}"
+    unix = (moment.replace(tzinfo=UTC) - timedelta(minutes=ahead)).timestamp()
+    zone = ZoneInfo("Australia/Lord_Howe")
+    assert day_of_moment(text, zone) == day_of_moment(str(int(unix // 1)), zone)
+
+
+def test_listed_days_are_kept_sorted_and_once() -> None:
+    row = Row("u", "-", "2025-02-01", days=("2025-01-09", "2025-01-03", "2025-01-09"))
+    found = validate(row, LIMITS)
+    assert isinstance(found, Event) and found.days == (date(2025, 1, 3), date(2025, 1, 9))
+
+
+@pytest.mark.parametrize("days", [(), (None,), ("2025-01-03", "soon"), ("2025-02-29",)])
+def test_a_removal_of_listed_days_needs_real_dates(days: tuple[str | None, ...]) -> None:
+    assert reason_of(op="-", days=days) == events.BAD_LIST
+
+
+@pytest.mark.parametrize("day", ["2024-12-31", "2025-03-03"])
+def test_listed_days_have_the_same_limits(day: str) -> None:
+    assert reason_of(op="-", days=("2025-01-03", day)) == events.LIST_OUTSIDE
+
+
+def test_a_plus_row_may_carry_any_metadata() -> None:
+    assert reason_of(op="+", days=()) == reason_of(days=("soon",)) == ""
+
+
+def test_the_first_broken_rule_is_the_reason() -> None:
+    assert validate(Row("", "?", "?", "?", ()), LIMITS) == events.NO_USER
+    assert validate(Row("u", "?", "?", "?", ()), LIMITS) == events.BAD_OP
+
+
+def test_reasons_are_distinct_sentences_in_the_order_of_the_rules() -> None:
+    assert len(set(events.REASONS)) == len(events.REASONS) == len(events.RULES) + 1
+    assert events.REASONS[0] == events.UNPARSABLE
+
+
+def test_a_row_and_an_event_do_not_print_their_user() -> None:
+    assert "alice" not in repr(Row("alice")) + repr(Event("alice", "+", date(2025, 1, 1)))
+
+
+@pytest.mark.parametrize("found", [None, [], "text", 3, ["user_id"]])
+def test_only_an_object_is_a_row(found: object) -> None:
+    assert row_of_object(found) is None
+
+
+def test_half_a_surrogate_pair_cannot_be_an_id() -> None:
+    assert row_of_object(json.loads('{"user_id": "a\\ud800"}')) is None
+    assert row_of_object(json.loads('{"user_id": "a\\ud83d\\ude00"}')) == Row("a😀")
+
+
+@pytest.mark.parametrize("user_id", [7, True, 1.5, ["u"], {"u": 1}, None])
+def test_an_id_that_is_no_string_is_a_missing_id(user_id: object) -> None:
+    assert row_of_object({"user_id": user_id}) == Row(None)
+
+
+def test_unix_seconds_may_be_json_numbers() -> None:
+    assert row_of_object({"user_id": "u", "ts": 1738400000}) == Row("u", ts="1738400000")
+    assert row_of_object({"user_id": "u", "ts": 1738400000.5}) == Row("u", ts="1738400000.5")
+
+
+@pytest.mark.parametrize("metadata", ["2025-01-03", 5, ["2025-01-03"], {"days": "2025-01-03"}, {"days": {}}])
+def test_a_removal_with_unreadable_metadata_is_rejected_and_never_becomes_a_removal_of_everything(
+    metadata: object,
+) -> None:
+    row = row_of_object({"user_id": "u", "op": "-", "day": "2025-02-01", "metadata": metadata})
+    assert validate(row, LIMITS) == events.BAD_LIST
+
+
+@pytest.mark.parametrize("metadata", [None, {}, {"days": None}, {"source": "web"}])
+def test_a_removal_without_listed_days_reaches_through_its_day(metadata: object) -> None:
+    row = row_of_object({"user_id": "u", "op": "-", "day": "2025-02-01", "metadata": metadata})
+    assert validate(row, LIMITS) == Event("u", "-", date(2025, 2, 1))

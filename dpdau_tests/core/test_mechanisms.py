@@ -1,0 +1,472 @@
+"""The mechanisms against constants of the privacy contract, an exhaustive view of one user, and other libraries."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+from datetime import date, timedelta
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dp_accounting.pld.privacy_loss_distribution import from_discrete_gaussian_mechanism
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.signal import lfilter
+
+from dpdau_assets.core import mechanisms
+from dpdau_assets.core.errors import Refused
+from dpdau_assets.core.mechanisms import (
+    STREAM_FILTER,
+    Gaussian,
+    Laplace,
+    SharedNoise,
+    Stream,
+    delta_of,
+    eps_of,
+    half_width_95,
+    independent_gaussian,
+    independent_number,
+    interval_sensitivity2,
+    longest_interval,
+    mechanism_from_json,
+    mu_of,
+    noise_std,
+    output_sensitivity,
+    shared_mu2_so_far,
+    shared_noise,
+    shared_number,
+    stream,
+    stream_mu2_so_far,
+    stream_number,
+    stream_output,
+    stream_outputs,
+)
+from dpdau_assets.core.windows import days_between, month_end, next_month, window
+
+DELTA = 1e-6
+MARGIN = 1.001  # PRIVACY 2: both sigmas of a shared month are larger by this factor
+MAU = stream(30, 3.5, DELTA)
+RESTATED = shared_noise(62, 3.0, DELTA)
+REFERENCE = Path(__file__).resolve().parents[3] / "shared" / "reference" / "privacy_reference.py"
+
+
+# --- The Gaussian curve ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("eps", "delta", "mu"),
+    [  # 20 digits by mpmath with 50, from the curve's definition
+        (0.3, 1e-6, 0.076968174975578856721),
+        (0.5, 1e-6, 0.12410614903052813034),
+        (3.0, 1e-6, 0.6477265306887304296),
+        (3.5, 1e-6, 0.74383094452692499043),
+        (0.01, 1e-6, 0.0032642362400687986974),
+        (0.001, 1e-6, 0.00041041594735417444294),
+        (20.0, 1e-6, 3.2353593068946385621),
+        (3.0, 1e-3, 0.96408613471202487755),
+        (1.0, 1e-12, 0.15248965124598128398),
+    ],
+)
+def test_mu_agrees_with_fifty_digits_and_eps_inverts_it(eps: float, delta: float, mu: float) -> None:
+    assert mu_of(eps, delta) == pytest.approx(mu, rel=1e-12)
+    assert eps_of(mu, delta) == pytest.approx(eps, rel=1e-11)
+    assert delta_of(mu, eps) == pytest.approx(delta, rel=1e-10)
+
+
+def test_both_metrics_together_have_the_mu_and_epsilon_of_the_contract() -> None:
+    joint = math.hypot(mu_of(3.0, DELTA), mu_of(3.5, DELTA))  # PRIVACY 1
+    assert (round(joint, 5), round(eps_of(joint, DELTA), 3)) == (0.98632, 4.811)
+
+
+def test_no_noise_in_the_sum_costs_nothing() -> None:
+    assert delta_of(0.0, 1.0) == 0.0
+    assert eps_of(0.0, DELTA) == 0.0
+
+
+def test_delta_stays_finite_far_out() -> None:
+    assert delta_of(60.0, 0.0) == pytest.approx(1.0)
+    assert delta_of(0.001, 200.0) == 0.0
+    assert 0 < delta_of(60.0, 2000.0) < 1
+
+
+# --- Calibration -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("releases", "sigma_day", "sigma_month", "std"),
+    [(31, 9.3359, 3.9566, 5.07), (62, 12.9052, 4.5991, 6.85)],  # PRIVACY 2, table, before the factor 1.001
+)
+def test_a_shared_month_has_the_sigmas_of_the_contract(
+    releases: int, sigma_day: float, sigma_month: float, std: float
+) -> None:
+    month = shared_noise(releases, 3.0, DELTA)
+    assert month.sigma_day / MARGIN == pytest.approx(sigma_day, abs=5e-5)
+    assert month.sigma_month / MARGIN == pytest.approx(sigma_month, abs=5e-5)
+    assert noise_std(month) / MARGIN == pytest.approx(std, abs=5e-3)
+
+
+def test_independent_noise_has_the_sigmas_of_the_contract() -> None:
+    assert independent_gaussian(0.3, DELTA).sigma == pytest.approx(12.99, abs=5e-3)  # PRIVACY 6
+    assert independent_gaussian(0.5, DELTA).sigma == pytest.approx(8.06, abs=5e-3)
+    assert longest_interval(30) ** 0.5 / mu_of(3.5, DELTA) == pytest.approx(10.41, abs=5e-3)  # PRIVACY 3
+
+
+@given(st.floats(0.01, 10), st.floats(1e-12, 1e-3))
+@settings(derandomize=True, max_examples=100, deadline=None)
+def test_one_independent_release_always_fits_a_cap_of_its_own_epsilon(eps: float, delta: float) -> None:
+    assert 1 / independent_gaussian(eps, delta).sigma ** 2 <= mu_of(eps, delta) ** 2
+
+
+def test_the_stream_is_the_one_of_the_contract() -> None:
+    assert Stream(30, (1024, -505, -126, -64, -41, -30, -24, -22, -32), 4_431_150, 2829.99) == MAU
+    assert MAU.sensitivity2 / MAU.sigma**2 <= mu_of(3.5, DELTA) ** 2
+
+
+def test_the_stream_has_the_std_of_the_contract_on_its_first_day_and_for_ever() -> None:
+    days = {1: 2.76, 7: 3.55, 30: 3.88, 120: 3.88, 20_000: 3.88}
+    assert {day: round(noise_std(MAU, day), 2) for day in days} == days
+    impulse = lfilter([1.0], np.array(STREAM_FILTER) / 1024, [1.0] + [0.0] * 500)
+    assert noise_std(MAU, 501) == pytest.approx(MAU.sigma / 1024 * np.linalg.norm(impulse), rel=1e-12)
+    daily_change = MAU.sigma / 1024 * np.linalg.norm(np.diff(impulse, prepend=0.0))
+    assert daily_change == pytest.approx(3.1, abs=0.05)
+
+
+def test_the_streams_noise_is_above_the_limit_that_no_stationary_gaussian_can_pass() -> None:
+    assert 3.717 < noise_std(MAU, 10_000) < 1.05 * 3.717  # PRIVACY 3
+
+
+def test_a_short_window_has_no_stream_and_the_refusal_says_why() -> None:
+    with pytest.raises(Refused, match="gaps inside a month") as refused:
+        stream(7, 3.5, DELTA)
+    assert "MAU_MECHANISM=gaussian" in refused.value.remedy
+
+
+def test_a_longer_window_is_not_calibrated_yet() -> None:
+    with pytest.raises(Refused, match="30 days only") as refused:
+        stream(60, 3.5, DELTA)
+    assert "MAU_MECHANISM=gaussian" in refused.value.remedy
+
+
+@pytest.mark.skipif(not REFERENCE.exists(), reason="the reference calculation is not part of this repository")
+def test_the_reference_calculation_agrees() -> None:
+    spec = importlib.util.spec_from_file_location("privacy_reference", REFERENCE)
+    assert spec and spec.loader
+    reference = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(reference)
+    for eps, releases in ((0.3, 28), (1.0, 31), (3.0, 62), (3.5, 60)):
+        assert mu_of(eps, DELTA) == pytest.approx(reference.mu_of(eps, DELTA), rel=1e-11)
+        day, month, std = reference.dau_noise(releases, eps, DELTA)
+        ours = shared_noise(releases, eps, DELTA)
+        assert (ours.sigma_day, ours.sigma_month) == pytest.approx((MARGIN * day, MARGIN * month), rel=1e-10)
+        assert noise_std(ours) == pytest.approx(MARGIN * std, rel=1e-9)
+        for published in range(releases + 1):
+            spent = reference.dau_mu2_so_far(published, ours.sigma_day, ours.sigma_month)
+            assert shared_mu2_so_far(published, ours) == pytest.approx(spent, rel=1e-12)
+    for longest in (1, 8, 9, 30, 60, 90):
+        assert interval_sensitivity2(STREAM_FILTER, longest) == reference.stream_sensitivity2(STREAM_FILTER, longest)
+    for day in (1, 2, 9, 30, 1000):
+        assert noise_std(MAU, day) == pytest.approx(reference.stream_std(STREAM_FILTER, MAU.sigma, day), rel=1e-12)
+
+
+# --- The discrete noise as another library prices it -------------------------------------------------------------
+
+
+def pld_epsilon(month: SharedNoise, factor: float, tight: bool) -> float:
+    """dp-accounting's upper bound for the independent noises behind a month; `tight` rounds losses more closely."""
+    day, whole = (
+        from_discrete_gaussian_mechanism(sigma * factor, value_discretization_interval=1e-4, use_connect_dots=tight)
+        for sigma in (month.sigma_day, month.sigma_month)
+    )
+    return day.self_compose(month.releases).compose(whole).get_epsilon_for_delta(DELTA)
+
+
+def test_a_month_of_discrete_noise_keeps_its_guarantee_by_another_accountant() -> None:
+    assert pld_epsilon(RESTATED, 1.0, tight=False) == pytest.approx(2.9998, abs=5e-5)  # PRIVACY 2
+    assert pld_epsilon(RESTATED, 1.0, tight=True) < 3.0
+
+
+def test_without_the_margin_the_discrete_noise_would_cost_more_than_stated() -> None:
+    assert pld_epsilon(RESTATED, 1 / MARGIN, tight=False) == pytest.approx(3.0031, abs=5e-5)  # PRIVACY 2
+    assert pld_epsilon(RESTATED, 1 / MARGIN, tight=True) > 3.0
+
+
+@pytest.mark.parametrize(("releases", "eps"), [(28, 0.3), (31, 1.0), (28, 5.0), (62, 10.0)])
+def test_other_months_and_caps_keep_their_guarantee_too(releases: int, eps: float) -> None:
+    assert pld_epsilon(shared_noise(releases, eps, DELTA), 1.0, tight=True) <= eps
+
+
+# --- Facts -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mechanism", [RESTATED, MAU, Gaussian(12.99), Laplace(Fraction(3, 10))])
+def test_a_stored_mechanism_comes_back_as_it_was(mechanism: mechanisms.Mechanism) -> None:
+    assert mechanism_from_json(json.loads(json.dumps(mechanism.to_json()))) == mechanism
+
+
+def test_epsilon_is_stored_exactly_and_read_as_fraction_or_decimal() -> None:
+    stored = Laplace(Fraction(3, 10)).to_json()
+    assert stored == {"kind": "laplace", "version": 1, "epsilon": "3/10"}
+    assert mechanism_from_json({**stored, "epsilon": "0.3"}) == Laplace(Fraction(3, 10))
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {},
+        {"kind": "uniform", "version": 1, "sigma": 1.0},
+        {"kind": "gaussian", "version": 2, "sigma": 1.0},
+        {"kind": "gaussian", "version": 1},
+        {"kind": "gaussian", "version": 1, "sigma": 1.0, "mean": 3},
+    ],
+)
+def test_an_unknown_stored_mechanism_is_refused(facts: dict[str, object]) -> None:
+    with pytest.raises(Refused, match="not known"):
+        mechanism_from_json(facts)
+
+
+@pytest.mark.parametrize("epsilon", [Fraction(3, 10), Fraction(1, 2), Fraction(3, 310), Fraction(7, 3), Fraction(1, 3)])
+def test_a_laplace_scale_never_costs_more_than_its_epsilon(epsilon: Fraction) -> None:
+    assert 1 / Fraction(Laplace(epsilon).scale) <= epsilon
+    assert Laplace(epsilon).scale == pytest.approx(float(1 / epsilon), rel=1e-15)
+
+
+# --- One user's month in the published statistics ----------------------------------------------------------------
+
+MONTHS = [date(2024, 2, 1), date(2025, 2, 1), date(2025, 1, 1), date(2024, 12, 1), date(2025, 3, 1), date(2025, 4, 1)]
+OFFSETS = st.sampled_from([*range(31), 27, 28, 29, 30, 30, 0, 0])
+
+
+@st.composite
+def user_histories(draw: st.DrawFn) -> tuple[date, frozenset[date], frozenset[date]]:
+    """(month, active days with that month, active days without): walks whose gaps are mostly about a window long."""
+    month = draw(st.sampled_from(MONTHS))
+    first, last = month - timedelta(days=75), next_month(month) + timedelta(days=75)
+    gaps = draw(st.lists(st.sampled_from([1, 2, 7, 28, 29, 30, 31, 32, 45]), max_size=40))
+    walk, active = first + timedelta(days=draw(st.integers(0, 31))), set()
+    for gap in gaps:
+        active |= {walk} if walk <= last else set()
+        walk += timedelta(days=gap)
+    days = {month + timedelta(days=offset) for offset in draw(st.sets(OFFSETS, min_size=1, max_size=31))}
+    inside = set(days_between(month, month_end(month)))
+    outside = frozenset(active - inside)
+    return month, outside | ((days | active) & inside), outside
+
+
+def monthly_bits(active: frozenset[date], days: list[date]) -> list[int]:
+    """Whether the user is in the 30-day window that ends on each day."""
+    return [int(not active.isdisjoint(window(day, 30))) for day in days]
+
+
+def stream_change(with_month: frozenset[date], without: frozenset[date], month: date) -> tuple[list[int], int]:
+    """The change of M day by day, and ‖D ∗ change‖², tail included."""
+    days = days_between(month - timedelta(days=80), next_month(month) + timedelta(days=120))
+    pairs = zip(monthly_bits(with_month, days), monthly_bits(without, days), strict=True)
+    change = [a - b for a, b in pairs]
+    outputs = [stream_output(MAU, change[: n + 1], 0) for n in range(len(change))]
+    return change, sum(output**2 for output in outputs)
+
+
+@given(user_histories())
+@settings(derandomize=True, max_examples=600, deadline=None)
+def test_a_user_month_changes_the_stream_on_one_interval_and_dau_by_one_a_day(
+    history: tuple[date, frozenset[date], frozenset[date]],
+) -> None:
+    month, with_month, without = history
+    change, cost = stream_change(with_month, without, month)
+    assert set(change) <= {0, 1}  # one sign
+    changed = [n for n, bit in enumerate(change) if bit]
+    assert changed == list(range(changed[0], changed[0] + len(changed))) if changed else True  # one interval
+    assert len(changed) <= 60
+    assert cost <= 4_431_150
+    assert {day for day in with_month ^ without if day < month or day > month_end(month)} == set()  # DAU: 1 a day
+
+
+def test_the_first_and_last_day_of_a_long_month_attain_the_sensitivity_exactly() -> None:
+    january = date(2025, 1, 1)
+    change, cost = stream_change(frozenset({january, date(2025, 1, 31)}), frozenset(), january)
+    assert (sum(change), cost) == (60, 4_431_150)
+
+
+def test_the_sensitivity_is_that_of_the_plain_convolution() -> None:
+    plain = max(int((np.convolve(STREAM_FILTER, np.ones(days, dtype=int)) ** 2).sum()) for days in range(1, 61))
+    assert interval_sensitivity2(STREAM_FILTER, 60) == plain == 4_431_150
+
+
+def test_a_seven_day_window_would_leave_gaps_that_the_streams_noise_does_not_cover() -> None:
+    january = date(2025, 1, 1)
+    active = {january + timedelta(days=n) for n in (0, 10, 20, 30)}
+    days = days_between(january, date(2025, 3, 1))
+    change = [int(not active.isdisjoint(window(day, 7))) for day in days]
+    cost = sum(stream_output(MAU, change[: n + 1], 0) ** 2 for n in range(len(change)))
+    assert eps_of(math.sqrt(cost) / MAU.sigma, DELTA) == pytest.approx(5.2, abs=0.05)  # PRIVACY 3.6, for a stated 3.5
+
+
+# --- Release arithmetic ------------------------------------------------------------------------------------------
+
+COUNTS = st.lists(st.integers(0, 10**9), min_size=1, max_size=50)
+
+
+@given(COUNTS)
+@settings(derandomize=True, max_examples=100, deadline=None)
+def test_without_noise_the_stream_publishes_the_statistic_exactly(counts: list[int]) -> None:
+    published: list[float] = []
+    for n in range(len(counts)):
+        output = stream_output(MAU, counts[: n + 1], 0)
+        published.append(stream_number(MAU, output, published))
+    assert published == counts
+
+
+@given(COUNTS, st.data())
+@settings(derandomize=True, max_examples=100, deadline=None)
+def test_the_filter_applied_to_the_published_numbers_gives_the_outputs_back(
+    counts: list[int], data: st.DataObject
+) -> None:
+    draws = data.draw(st.lists(st.integers(-15_000, 15_000), min_size=len(counts), max_size=len(counts)))
+    outputs = [stream_output(MAU, counts[: n + 1], draw) for n, draw in enumerate(draws)]
+    published: list[float] = []
+    for output in outputs:
+        published.append(stream_number(MAU, output, published))
+    # floats of about 1e9 have steps of 1e-7, and eight weights of up to 1024 add up
+    assert np.convolve(STREAM_FILTER, published)[: len(outputs)] == pytest.approx(outputs, rel=1e-12, abs=1e-2)
+
+
+def test_a_stream_output_is_an_exact_integer_however_large() -> None:
+    assert stream_output(MAU, [10**30, 1], 5) == 1024 - 505 * 10**30 + 5
+
+
+def test_shared_and_independent_numbers_are_the_count_and_its_draws() -> None:
+    assert shared_number(100, 3, -8) == 97.5
+    assert independent_number(100, -8) == 92.0
+
+
+# --- The noise of a published number -----------------------------------------------------------------------------
+
+
+def gaussian_probabilities(sigma: float) -> dict[int, float]:
+    """Straight from the definition."""
+    weights = {x: math.exp(-(x**2) / (2 * sigma**2)) for x in range(-math.ceil(15 * sigma), math.ceil(15 * sigma) + 1)}
+    whole = math.fsum(weights.values())
+    return {x: weight / whole for x, weight in weights.items()}
+
+
+def is_least_covering(distribution: dict[float, float], width: float, step: float) -> bool:
+    """Whether `width` holds 95 % and one step less does not."""
+
+    def within(h: float) -> float:
+        return math.fsum(p for x, p in distribution.items() if abs(x) <= h + 1e-9)
+
+    return within(width) >= 0.95 > within(width - step)
+
+
+@pytest.mark.parametrize("month", [RESTATED, shared_noise(28, 3.0, DELTA), shared_noise(31, 20.0, DELTA)])
+def test_the_interval_of_a_shared_month_is_the_least_that_covers(month: SharedNoise) -> None:
+    distribution: dict[float, float] = {}
+    for x, p in gaussian_probabilities(month.sigma_day).items():
+        for y, q in gaussian_probabilities(month.sigma_month).items():
+            distribution[(x + y) / 2] = distribution.get((x + y) / 2, 0.0) + p * q
+    assert is_least_covering(distribution, half_width_95(month), 0.5)
+    variance = math.fsum(p * x * x for x, p in distribution.items())
+    assert noise_std(month) == pytest.approx(math.sqrt(variance), rel=1e-9)
+
+
+@pytest.mark.parametrize("sigma", [0.3, 1.0, 8.06, 12.99])
+def test_the_interval_of_an_independent_gaussian_is_the_least_that_covers(sigma: float) -> None:
+    distribution = {float(x): p for x, p in gaussian_probabilities(sigma).items()}
+    assert is_least_covering(distribution, half_width_95(Gaussian(sigma)), 1)
+    assert noise_std(Gaussian(sigma)) == pytest.approx(math.sqrt(sum(p * x * x for x, p in distribution.items())))
+
+
+@pytest.mark.parametrize("epsilon", [Fraction(3, 310), Fraction(3, 10), Fraction(1, 2), Fraction(3), Fraction(9)])
+def test_the_interval_of_laplace_noise_is_the_least_that_covers(epsilon: Fraction) -> None:
+    reach = math.ceil(60 / epsilon)
+    weights = {float(x): math.exp(-abs(x) * float(epsilon)) for x in range(-reach, reach + 1)}
+    whole = math.fsum(weights.values())
+    distribution = {x: weight / whole for x, weight in weights.items()}
+    assert is_least_covering(distribution, half_width_95(Laplace(epsilon)), 1)
+    variance = math.fsum(p * x * x for x, p in distribution.items())
+    assert noise_std(Laplace(epsilon)) == pytest.approx(math.sqrt(variance), rel=1e-6)
+
+
+def test_the_interval_of_a_stream_widens_from_its_first_day_to_its_steady_width() -> None:
+    assert [round(half_width_95(MAU, day), 2) for day in (1, 30, 20_000)] == [5.42, 7.6, 7.61]  # 1.96 times the std
+
+
+# --- Spent so far ------------------------------------------------------------------------------------------------
+
+
+def test_a_months_cost_grows_with_its_numbers_to_the_whole_price() -> None:
+    without_margin = SharedNoise(62, RESTATED.sigma_day / MARGIN, RESTATED.sigma_month / MARGIN)
+    spent = [eps_of(math.sqrt(shared_mu2_so_far(n, without_margin)), DELTA) for n in range(63)]
+    assert [round(spent[n], 3) for n in (0, 1, 31, 62)] == [0.0, 0.595, 2.17, 3.0]  # PRIVACY 2
+    assert spent == sorted(spent)
+    price = 62 / RESTATED.sigma_day**2 + 1 / RESTATED.sigma_month**2
+    assert price * 0.9999 < shared_mu2_so_far(62, RESTATED) <= price
+
+
+JANUARY = date(2025, 1, 1)
+LONG_AGO = date(2024, 1, 30)
+
+
+def slow_stream_mu2(month: date, first_day: date, last_published: date) -> float:
+    """By listing every interval that the month can change, and every published output."""
+    start, end = max(month, first_day), month_end(month) + timedelta(days=29)
+    published = days_between(first_day, last_published)
+    most = 0
+    for a in days_between(start, end):
+        for b in days_between(a, end):
+            bits = [int(a <= day <= b) for day in published]
+            most = max(most, int((np.convolve(STREAM_FILTER, bits)[: len(bits)] ** 2).sum()) if bits else 0)
+    return most / MAU.sigma**2
+
+
+@pytest.mark.parametrize(
+    ("month", "first_day", "last_published"),
+    [
+        (JANUARY, date(2024, 12, 20), date(2025, 1, 1)),
+        (JANUARY, date(2024, 12, 20), date(2025, 1, 17)),
+        (JANUARY, date(2025, 1, 30), date(2025, 2, 3)),
+        (JANUARY, date(2025, 1, 30), date(2025, 3, 20)),
+        (date(2025, 2, 1), date(2025, 1, 30), date(2025, 3, 31)),
+        (date(2025, 2, 1), date(2025, 1, 30), date(2025, 4, 30)),
+    ],
+)
+def test_a_streams_cost_so_far_is_that_of_the_worst_interval(
+    month: date, first_day: date, last_published: date
+) -> None:
+    spent = stream_mu2_so_far(MAU, month, first_day, last_published)
+    assert spent == pytest.approx(slow_stream_mu2(month, first_day, last_published), rel=1e-14)
+
+
+def test_a_stream_has_cost_a_month_nothing_before_it_is_read_and_the_whole_price_after_the_tail() -> None:
+    whole = MAU.sensitivity2 / MAU.sigma**2
+    assert stream_mu2_so_far(MAU, JANUARY, LONG_AGO, date(2024, 12, 31)) == 0.0
+    assert stream_mu2_so_far(MAU, JANUARY, LONG_AGO, JANUARY) == 1024**2 / MAU.sigma**2
+    assert stream_mu2_so_far(MAU, JANUARY, LONG_AGO, date(2025, 3, 8)) < whole
+    assert stream_mu2_so_far(MAU, JANUARY, LONG_AGO, date(2025, 3, 9)) == whole
+    assert stream_mu2_so_far(MAU, JANUARY, LONG_AGO, date(2026, 1, 1)) == whole
+
+
+def test_a_streams_cost_never_falls_and_a_short_month_costs_less() -> None:
+    days = days_between(date(2025, 2, 1), date(2025, 5, 1))
+    spent = [stream_mu2_so_far(MAU, date(2025, 2, 1), LONG_AGO, day) for day in days]
+    assert spent == sorted(spent)
+    assert spent[-1] == interval_sensitivity2(STREAM_FILTER, 57) / MAU.sigma**2
+
+
+def test_a_month_that_the_stream_never_read_costs_nothing() -> None:
+    assert stream_mu2_so_far(MAU, JANUARY, date(2025, 3, 2), date(2025, 6, 1)) == 0.0
+    assert stream_mu2_so_far(MAU, JANUARY, date(2025, 3, 1), date(2025, 6, 1)) > 0.0
+
+
+def test_the_outputs_that_a_month_can_have_changed_are_its_windows_and_eight_days() -> None:
+    assert stream_outputs(MAU, JANUARY, LONG_AGO, date(2024, 12, 31)) == 0
+    assert stream_outputs(MAU, JANUARY, LONG_AGO, date(2025, 1, 10)) == 10
+    assert stream_outputs(MAU, JANUARY, LONG_AGO, date(2026, 1, 1)) == 68
+    assert stream_outputs(MAU, JANUARY, date(2025, 3, 2), date(2026, 1, 1)) == 0
+
+
+def test_a_user_month_moves_a_single_output_by_at_most_the_filters_first_weight() -> None:
+    assert output_sensitivity(MAU) == 1024

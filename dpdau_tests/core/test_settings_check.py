@@ -1,0 +1,118 @@
+"""A wrong configuration stops with every problem named: variable, value, rule and what to set."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date
+from fractions import Fraction
+
+import pytest
+
+from dpdau_assets.core.errors import BadSetting
+from dpdau_assets.core.feasibility import check
+from dpdau_assets.core.settings import Settings
+
+SECRET = "correct horse battery staple, longer than it needs"
+
+
+def complaint(settings: Settings) -> str:
+    with pytest.raises(BadSetting) as raised:
+        check(settings)
+    return raised.value.reason
+
+
+def test_the_defaults_are_feasible_with_and_without_a_secret() -> None:
+    check(Settings())
+    check(Settings(hash_salt_secret=SECRET))
+
+
+@pytest.mark.parametrize(
+    "good",
+    [
+        {"dau_mechanism": "gaussian"},
+        {"restatements_per_month": 0, "restatement_day": 1},
+        {"timezone": "Europe/Berlin"},
+        {"grace_days": 0, "restatement_day": 2},
+        {"restatement_day": 28},
+        {"hash_salt_rotation_days": 30},
+        {"start_date": date(2024, 2, 29)},
+        {"mau_mechanism": "gaussian", "mau_window_days": 1},
+        {"mau_mechanism": "gaussian", "mau_window_days": 60, "epsilon_mau": Fraction(3, 10)},
+    ],
+)
+def test_what_the_rules_allow_is_accepted(good: dict[str, object]) -> None:
+    check(Settings(**good))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"w_bound": 3}, "W_BOUND=3"),
+        ({"w_bound": 1}, "set W_BOUND=2"),
+        ({"mau_window_days": 7}, "MAU_WINDOW_DAYS=7: gaps inside a month"),
+        ({"mau_window_days": 29}, "MAU_MECHANISM=gaussian"),
+        ({"mau_window_days": 60}, "30 days only in this version"),
+        ({"mau_window_days": 0, "mau_mechanism": "gaussian"}, "MAU_WINDOW_DAYS=0"),
+        ({"sketch_impl": "bloom"}, "must be one of set, theta, kmv, hllpp"),
+        ({"sketch_impl": "theta"}, "only set is built in this version"),
+        ({"dau_mechanism": "gaussian_stream"}, "DAU_MECHANISM=gaussian_stream"),
+        ({"mau_mechanism": "gaussian_shared"}, "MAU_MECHANISM=gaussian_shared"),
+        ({"dau_budget_total": Fraction(0)}, "DAU_BUDGET_TOTAL=0"),
+        ({"mau_budget_total": Fraction(-1)}, "MAU_BUDGET_TOTAL=-1"),
+        ({"epsilon_dau": Fraction(-3, 10)}, "EPSILON_DAU=-0.3"),
+        ({"epsilon_mau": Fraction(0)}, "EPSILON_MAU=0"),
+        ({"delta": 0.0}, "DELTA=0"),
+        ({"delta": 0.002}, "DELTA=0.002"),
+        ({"delta": float("nan")}, "DELTA=nan"),
+        ({"advanced_delta": 1.0}, "ADVANCED_DELTA=1"),
+        ({"hash_salt_rotation_days": 29}, "HASH_SALT_ROTATION_DAYS=29"),
+        ({"restatements_per_month": 2}, "RESTATEMENTS_PER_MONTH=2"),
+        ({"restatement_day": 2}, "RESTATEMENT_DAY=2"),
+        ({"restatement_day": 29}, "RESTATEMENT_DAY=29"),
+        ({"grace_days": 4}, "RESTATEMENT_DAY=5"),
+        ({"grace_days": -1}, "GRACE_DAYS=-1"),
+        ({"timezone": "Mars/Olympus"}, "TIMEZONE=Mars/Olympus"),
+        ({"timezone": "America"}, "TIMEZONE=America"),
+        ({"timezone": "../etc/passwd"}, "TIMEZONE="),
+        ({"timezone": ""}, "TIMEZONE="),
+        ({"rdp_orders": (1, 2)}, "RDP_ORDERS=1,2"),
+        ({"rdp_orders": ()}, "RDP_ORDERS="),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_rule(wrong: dict[str, object], says: str) -> None:
+    assert says in complaint(Settings(**wrong))  # type: ignore[arg-type]
+
+
+def test_all_problems_are_listed_at_once_one_on_a_line() -> None:
+    settings = Settings(w_bound=4, delta=1.0, sketch_impl="hllpp", hash_salt_secret="short", timezone="Nowhere")
+    lines = complaint(settings).splitlines()
+    variables = [line.partition("=")[0] for line in lines]
+    assert variables == ["SKETCH_IMPL", "W_BOUND", "DELTA", "TIMEZONE", "HASH_SALT_SECRET"]
+    assert all(":" in line and "; set " in line for line in lines)
+
+
+def test_a_short_secret_is_refused_without_being_shown() -> None:
+    secret = "too-short-a-secret"
+    with pytest.raises(BadSetting, match="HASH_SALT_SECRET") as raised:
+        check(Settings(hash_salt_secret=secret))
+    assert secret not in str(raised.value)
+    assert secret not in repr(raised.value.fields)
+    assert "32 characters" in str(raised.value)
+
+
+def test_a_schedule_that_does_not_fit_is_refused_with_the_day_it_would_run_out() -> None:
+    said = complaint(Settings(dau_mechanism="laplace"))
+    assert said.startswith("EPSILON_DAU=0.3: the budget runs out on 2025-01-11")
+    assert "set DAU_MECHANISM=gaussian_shared" in said
+
+
+def test_the_calendar_is_not_asked_about_values_that_are_wrong_by_themselves() -> None:
+    wrong = replace(Settings(dau_mechanism="laplace"), delta=0.0)
+    assert "runs out" not in complaint(wrong)
+
+
+def test_a_wrong_configuration_ends_with_the_exit_code_of_misuse() -> None:
+    with pytest.raises(BadSetting) as raised:
+        check(Settings(w_bound=0))
+    assert raised.value.exit_code == 2
+    assert raised.value.fields["variables"] == ["W_BOUND"]

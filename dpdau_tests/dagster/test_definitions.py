@@ -1,0 +1,133 @@
+"""What Dagster is told: the graph, its partitions, and that it loads where nothing is ready yet."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.settings import Settings
+from dpdau_assets.core.windows import days_between
+from dpdau_assets.definitions import build_definitions
+from dpdau_assets.jobs import DAU, MAU, REPORTS, STATE, steps
+from dpdau_tests.conftest import prepare, put
+
+START = date(2025, 1, 1)
+
+
+def materialise(outside: Outside, key: str, day: date | None, instance: dg.DagsterInstance) -> dg.DataVersion:
+    definitions = build_definitions(outside.settings)
+    result = dg.materialize(
+        [definitions.get_assets_def(key), *_specs(definitions, key)],
+        selection=[key],
+        partition_key=day.isoformat() if day else None,
+        resources={"outside": outside, "mart": None},
+        instance=instance,
+    )
+    (event,) = result.asset_materializations_for_node(key)
+    return dg.DataVersion((event.tags or {})["dagster/data_version"])
+
+
+def _specs(definitions: dg.Definitions, key: str) -> list[dg.AssetSpec]:
+    others = (found for found in definitions.resolve_all_asset_specs() if found.key != dg.AssetKey(key))
+    return [dg.AssetSpec(found.key, partitions_def=found.partitions_def) for found in others]
+
+
+def test_the_definitions_are_loadable() -> None:
+    dg.Definitions.validate_loadable(build_definitions(Settings()))
+
+
+def test_the_code_location_loads_without_data_ledger_or_secret(tmp_path: Path) -> None:
+    code = "import dpdau_assets.definitions as d; print(len(list(d.defs.resolve_all_asset_specs())))"
+    environment = {"PATH": "/usr/bin:/bin", "DATA_DIR": str(tmp_path / "none")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=Path.cwd())
+    assert (done.returncode, done.stdout.strip()) == (0, "6"), done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_setting_stops_the_code_location_and_is_named(tmp_path: Path) -> None:
+    environment = {"PATH": "/usr/bin:/bin", "DATA_DIR": str(tmp_path), "DAU_MECHANISM": "laplace"}
+    done = subprocess.run(
+        [sys.executable, "-c", "import dpdau_assets.definitions"], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode != 0
+    assert "2025-01-11" in done.stderr  # the eleventh day at 0.3 a day against a cap of 3.0
+
+
+def test_mau_partitions_begin_when_the_first_window_is_whole() -> None:
+    definitions = build_definitions(Settings())
+    days = definitions.get_assets_def("mau_release").partitions_def
+    assert days is not None and days.get_first_partition_key() == "2025-01-30"
+
+
+def test_a_mau_day_depends_on_exactly_the_thirty_days_of_its_window() -> None:
+    graph = build_definitions(Settings()).resolve_asset_graph()
+    upstream = graph.get(dg.AssetKey("mau_release")).partition_mappings
+    mapping = upstream[dg.AssetKey("day_sketch")]
+    assert isinstance(mapping, dg.TimeWindowPartitionMapping)
+    assert (mapping.start_offset, mapping.end_offset) == (-29, 0)
+
+
+def test_every_asset_has_group_kind_owner_description_and_code_version() -> None:
+    for spec in build_definitions(Settings()).resolve_all_asset_specs():
+        assert all([spec.group_name, spec.kinds, spec.owners, spec.description, spec.code_version]), spec.key
+
+
+def test_each_day_has_a_data_version_of_its_own_content(make_store: Callable[..., Outside]) -> None:
+    outside = make_store()
+    put(outside, [("someone", START)])
+    with dg.DagsterInstance.ephemeral() as instance:
+        first = materialise(outside, "activity", START, instance)
+        same = materialise(outside, "activity", START, instance)
+        empty = materialise(outside, "activity", date(2025, 1, 2), instance)
+        put(outside, [("someone else", START)])
+        grown = materialise(outside, "activity", START, instance)
+    assert first == same
+    assert len({first, empty, grown}) == 3
+
+
+def test_data_versions_are_keyed_so_equal_stores_have_different_ones(make_store: Callable[..., Outside]) -> None:
+    versions = []
+    for name in ("one", "two"):
+        outside = make_store(name)
+        put(outside, [("someone", START)])
+        with dg.DagsterInstance.ephemeral() as instance:
+            versions.append(materialise(outside, "activity", START, instance))
+    assert versions[0] != versions[1]
+
+
+def test_materialising_a_release_again_returns_the_stored_number(make_store: Callable[..., Outside]) -> None:
+    outside = make_store()
+    prepare(outside, [START])
+    with dg.DagsterInstance.ephemeral() as instance:
+        versions = {materialise(outside, "dau_release", START, instance) for _ in range(3)}
+    assert len(versions) == 1
+    assert len(outside.ledger.releases()) == 1
+
+
+def test_a_run_of_days_builds_the_state_that_its_first_window_reaches_back_to() -> None:
+    wanted = list(steps(date(2025, 3, 1), date(2025, 3, 2), Settings()))
+    assert [step.day for step in wanted if step.job == STATE.name] == days_between(date(2025, 1, 31), date(2025, 2, 28))
+    tail = [(step.job, step.day and step.day.day) for step in wanted][-5:]
+    assert tail == [(DAU.name, 1), (MAU.name, 1), (DAU.name, 2), (MAU.name, 2), (REPORTS.name, None)]
+
+
+def test_a_run_before_the_first_whole_window_publishes_dau_alone() -> None:
+    wanted = list(steps(START, date(2025, 1, 3), Settings()))
+    assert {step.job for step in wanted} == {DAU.name, REPORTS.name}
+
+
+@pytest.mark.parametrize("metric", ["dau", "mau"])
+def test_no_release_job_runs_by_itself(metric: str) -> None:
+    spec = next(
+        found
+        for found in build_definitions(Settings()).resolve_all_asset_specs()
+        if found.key == dg.AssetKey(f"{metric}_release")
+    )
+    assert spec.automation_condition is None

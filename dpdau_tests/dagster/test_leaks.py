@@ -1,0 +1,135 @@
+"""Nothing that Dagster keeps, and nothing in the mart, says more than the published numbers do."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from dpdau_assets.core.errors import Refused
+from dpdau_assets.core.ports import Outside, ReleaseKey
+from dpdau_assets.core.release import read_statistic
+from dpdau_assets.core.windows import epoch_of
+from dpdau_assets.definitions import build_definitions
+from dpdau_assets.jobs import STATE, open_instance, run_steps, steps
+from dpdau_assets.metadata import ALLOWED, reveal
+from dpdau_tests.conftest import SECRET, prepare, put
+from resources.settings_env import read_settings
+from resources.store import open_store
+
+FIRST, LAST = date(2025, 1, 30), date(2025, 2, 1)
+PLANTED = "planted-user-31337@example.org"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A store whose days were published through Dagster, and the folder that Dagster kept."""
+
+    outside: Outside
+    home: Path
+    printed: Path
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    folder = tmp_path_factory.mktemp("published")
+    home = folder / "dagster"
+    values = {"DATA_DIR": folder / "data", "HASH_SALT_SECRET": SECRET, "DAGSTER_HOME": home}
+    with pytest.MonkeyPatch.context() as patch, open_printed(folder / "printed") as printed:
+        for name, value in values.items():
+            patch.setenv(name, str(value))
+        outside = open_store(read_settings())
+        put(outside, [(PLANTED, FIRST), *((f"user {n}", FIRST) for n in range(48_610))])
+        wanted = list(steps(FIRST, LAST, outside.settings))
+        with open_instance(home) as instance:
+            run_steps(wanted, build_definitions(outside.settings), instance, lambda _: None)
+            yield Run(outside, home, printed)
+
+
+@contextmanager
+def open_printed(path: Path) -> Iterator[Path]:
+    """Everything that this process prints meanwhile, by file descriptor, so that no logger gets around it."""
+    kept = [os.dup(descriptor) for descriptor in (1, 2)]
+    with path.open("wb") as file:
+        for descriptor in (1, 2):
+            os.dup2(file.fileno(), descriptor)
+        try:
+            yield path
+        finally:
+            for descriptor, original in zip((1, 2), kept, strict=True):
+                os.dup2(original, descriptor)
+
+
+def everything_shown(run: Run) -> bytes:
+    files = [path for folder in (run.home, run.outside.settings.data_dir / "mart") for path in folder.rglob("*")]
+    return b"\n".join(path.read_bytes() for path in (run.printed, *files) if path.is_file())
+
+
+def test_no_user_id_key_or_salt_reaches_dagsters_storage_or_the_mart(published: Run) -> None:
+    shown = everything_shown(published)
+    epoch = epoch_of(FIRST, 90)
+    secret = published.outside.salts.epoch_keys([epoch])[epoch].secret
+    keys = published.outside.activity.read(FIRST, epoch)
+    assert keys is not None and len(keys) == 48_611
+    texts = [PLANTED, "31337@", SECRET, secret.hex(), *(text for key in keys[:200] for text in (str(key), f"{key:x}"))]
+    raw = [secret, *(int(key).to_bytes(8, order) for key in keys[:200] for order in ("little", "big"))]  # type: ignore[arg-type]
+    assert [text for text in texts if text.encode() in shown] == []
+    assert [number for number, found in enumerate(raw) if found in shown] == []
+
+
+def test_no_exact_count_reaches_dagsters_storage_or_the_mart(published: Run) -> None:
+    exact = read_statistic(ReleaseKey("dau", 1, FIRST), published.outside)[0]
+    assert exact == 48_611
+    numbers = {release.noisy_value for release in published.outside.ledger.releases()}
+    if exact in numbers:
+        pytest.skip("a noise of exactly 0 was drawn, as it is once in thirty runs")
+    found = re.findall(rb"(?<![0-9.])48,?611(?:\.0*)?(?![0-9.])", everything_shown(published))
+    assert found == []
+
+
+def test_the_search_finds_what_is_there(published: Run) -> None:
+    """The check can fail: a published number does stand in both places."""
+    number = published.outside.ledger.releases("dau")[0].noisy_value
+    assert str(number).encode() in everything_shown(published)
+
+
+def test_every_metadata_key_of_a_whole_run_is_on_the_allow_list(published: Run) -> None:
+    with dg.DagsterInstance.get() as instance:
+        materialised = instance.fetch_materializations(dg.AssetKey("mau_release"), limit=10).records
+        names = [
+            name
+            for key in instance.all_asset_keys()
+            for record in instance.fetch_materializations(key, limit=100).records
+            for name in (record.asset_materialization.metadata if record.asset_materialization else {})
+        ]
+    assert len(materialised) == 3
+    assert names and set(names) <= ALLOWED
+
+
+def test_a_metadata_key_that_is_not_on_the_allow_list_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="row_count"):
+        reveal({"estimate": 1.0, "dagster/row_count": 5})
+
+
+def test_a_failed_step_leaves_no_secret_in_the_event_log(published: Run, make_store: Callable[..., Outside]) -> None:
+    """State of another store under this one's name: the refusal is logged, and says nothing of either's keys."""
+    other = make_store("other")
+    put(other, [(PLANTED, date(2025, 2, 2))])
+    prepare(other, [date(2025, 2, 2)])
+    (foreign,) = (other.settings.data_dir / "activity" / "day=2025-02-02").iterdir()
+    own = published.outside.settings.data_dir / "activity" / "day=2025-02-02" / foreign.name
+    own.parent.mkdir()
+    own.write_bytes(foreign.read_bytes())
+    definitions = build_definitions(published.outside.settings)
+    with open_instance(published.home) as instance, pytest.raises(Refused):
+        definitions.resolve_job_def(STATE.name).execute_in_process(partition_key="2025-02-02", instance=instance)
+    shown = everything_shown(published)
+    assert b"another key of salt epoch" in shown
+    assert PLANTED.encode() not in shown and SECRET.encode() not in shown

@@ -1,0 +1,170 @@
+"""The Dagster UI in a real browser, on the project as `make dev` starts it: materialise a day, backfill a range."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, sync_playwright
+
+pytestmark = pytest.mark.browser
+
+PROJECT = Path(__file__).parents[2]
+PICTURES = PROJECT / ".artifacts"
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PATIENCE_SECONDS = 300
+
+
+def wait_for(what: str, ready: Callable[[], bool]) -> None:
+    """Poll what another process does; only a hang makes the patience end."""
+    for _ in range(PATIENCE_SECONDS):
+        if ready():
+            return
+        time.sleep(1)
+    pytest.fail(f"{what} did not come")
+
+
+class Ui:
+    """A running `dagster dev` and its GraphQL."""
+
+    def __init__(self, port: int) -> None:
+        self.address = f"http://127.0.0.1:{port}"
+
+    def is_up(self) -> bool:
+        try:
+            return bool(self.ask("{ version }"))
+        except (urllib.error.URLError, ConnectionError):
+            return False
+
+    def ask(self, query: str) -> dict:
+        body = json.dumps({"query": query}).encode()
+        request = urllib.request.Request(f"{self.address}/graphql", body, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request) as answer:
+            return json.load(answer)["data"]
+
+    def materialised(self, asset: str) -> int:
+        """How many partitions of the asset are there."""
+        query = f'{{ assetNodes(assetKeys: [{{path: ["{asset}"]}}]) {{ partitionStats {{ numMaterialized }} }} }}'
+        return self.ask(query)["assetNodes"][0]["partitionStats"]["numMaterialized"]
+
+    def has_run(self, asset: str) -> bool:
+        """Whether an asset without partitions is there."""
+        query = (
+            f'{{ assetNodes(assetKeys: [{{path: ["{asset}"]}}]) {{ assetMaterializations(limit: 1) {{ runId }} }} }}'
+        )
+        return bool(self.ask(query)["assetNodes"][0]["assetMaterializations"])
+
+
+@pytest.fixture(scope="module")
+def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ui]:
+    folder = tmp_path_factory.mktemp("ui")
+    subprocess.run([sys.executable, "-m", "eval.demo", "--prepare"], cwd=folder, check=True)
+    home = folder / ".demo" / "dagster_home"
+    home.mkdir(exist_ok=True)
+    shutil.copy(PROJECT / "dagster.yaml", home)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = (
+        f". {folder}/.demo/env; exec {Path(sys.executable).parent}/dagster dev -w workspace.yaml -h 127.0.0.1 -p {port}"
+    )
+    log = (folder / "log").open("wb")
+    server = subprocess.Popen(["sh", "-c", command], cwd=PROJECT, stdout=log, stderr=log, start_new_session=True)
+    try:
+        found = Ui(port)
+        wait_for("the UI", found.is_up)
+        yield found
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(60)
+
+
+@pytest.fixture(scope="module")
+def page(ui: Ui) -> Iterator[Page]:
+    browser_path = os.environ.get("DPDAU_CHROMIUM") or shutil.which("chromium")
+    if not browser_path:
+        assert not os.environ.get("DPDAU_CI"), "CI must have Chromium"
+        pytest.skip("no Chromium here: apt-get install chromium, or set DPDAU_CHROMIUM")
+    PICTURES.mkdir(exist_ok=True)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=browser_path, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1500, "height": 950})
+        page.set_default_timeout(60_000)
+        yield page
+        browser.close()
+
+
+def launch(page: Page, button: str, days: str) -> None:
+    """Fill in the dialog that the button opens, and launch."""
+    page.get_by_role("button", name=button).first.click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_text("Show all partitions").click()
+    box = dialog.locator("input[type=text]").first
+    box.fill(days)
+    box.press("Enter")
+    box.blur()
+    page.screenshot(path=PICTURES / f"launch-{days.strip('[]')}.png")
+    dialog.get_by_role("button", name="Launch").last.click()
+    dialog.wait_for(state="hidden")
+
+
+def assert_drawn(page: Page, alt: str) -> None:
+    picture = page.get_by_alt_text(alt).first
+    picture.wait_for()
+    assert picture.evaluate("image => image.naturalWidth") > 0
+
+
+def test_the_asset_graph_loads_with_its_three_groups(ui: Ui, page: Page) -> None:
+    page.goto(f"{ui.address}/asset-groups")
+    for group in ("state", "releases", "published"):
+        page.get_by_text(group, exact=True).first.wait_for()
+    page.screenshot(path=PICTURES / "asset-groups.png")
+
+
+def test_a_partition_is_materialised_from_the_ui(ui: Ui, page: Page) -> None:
+    page.goto(f"{ui.address}/assets/activity?view=partitions")
+    launch(page, "Materialize", "2013-12-01")
+    wait_for("the partition", lambda: ui.materialised("activity") == 1)
+    page.goto(f"{ui.address}/assets/activity?view=partitions&partition=2013-12-01")
+    page.get_by_text("Materialized", exact=True).first.wait_for()
+    page.screenshot(path=PICTURES / "activity-partition.png")
+
+
+def test_a_range_is_backfilled_from_the_ui_and_its_numbers_are_shown(ui: Ui, page: Page) -> None:
+    page.goto(f"{ui.address}/locations/dpdau/jobs/publish_dau")
+    launch(page, "Materialize all", "[2013-12-01...2013-12-03]")
+    wait_for("the range", lambda: ui.materialised("dau_release") == 3)
+    page.goto(f"{ui.address}/assets/dau_release?view=partitions&partition=2013-12-02")
+    page.get_by_text("upper_95").first.wait_for()
+    assert page.get_by_text("gaussian_shared").first.is_visible()
+    page.screenshot(path=PICTURES / "dau-release.png")
+
+
+def test_the_chart_of_the_mart_renders_in_the_ui(ui: Ui, page: Page) -> None:
+    page.goto(f"{ui.address}/locations/dpdau/jobs/refresh_mart")
+    page.get_by_text("budget_report", exact=True).first.wait_for()  # before that the button does nothing
+    page.get_by_role("button", name="Materialize all").first.click()
+    wait_for("the mart", lambda: ui.has_run("active_users"))
+    page.goto(f"{ui.address}/assets/active_users")
+    assert_drawn(page, "DAU above, MAU below")
+    page.screenshot(path=PICTURES / "active-users.png")
+    page.get_by_text("[Show Markdown]").first.click()
+    assert_drawn(page, "DAU and MAU with 95 % intervals")
+    page.screenshot(path=PICTURES / "chart.png")

@@ -1,0 +1,96 @@
+"""State is a two-phase set: whatever the order of events, removals, replays and restarts, the same bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import date, timedelta
+from itertools import count
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.windows import days_between
+from dpdau_tests.conftest import prepare, put
+
+START = date(2025, 3, 20)  # epoch 223 of 90 days ends on 27 March: days here have one epoch or two
+DAYS = days_between(START, START + timedelta(days=9))
+NAMES = count()
+Make = Callable[..., Outside]
+
+day = st.sampled_from(DAYS)
+arrival = st.tuples(st.sampled_from("abc"), day)
+through = st.tuples(st.sampled_from("abc"), day, st.just("-"))
+listed = st.tuples(st.sampled_from("abc"), day, st.just("-"), st.lists(day, min_size=1, max_size=3).map(tuple))
+events = st.lists(st.one_of(arrival, arrival, arrival, through, listed), max_size=25)
+
+
+def expected(history: list[tuple], name: date) -> set[str]:
+    """The rule in words: a '+' on the day and no removal of it, ever."""
+    here = {event[0] for event in history if len(event) == 2 and event[1] == name}
+    gone = {event[0] for event in history if len(event) == 3 and event[1] >= name}
+    gone |= {event[0] for event in history if len(event) == 4 and name in event[3]}
+    return here - gone
+
+
+def state_bytes(outside: Outside) -> dict[tuple[date, int], bytes]:
+    folder = outside.settings.data_dir / "activity"
+    return {place: (folder / f"day={place[0]}" / f"epoch={place[1]}.parquet").read_bytes()
+            for place in outside.activity.stored()}  # fmt: skip
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(history=events, cuts=st.sets(st.integers(0, 24)))
+def test_state_follows_the_rule_of_the_two_phase_set_in_any_batches(make_store: Make, history: list, cuts: set) -> None:
+    outside = make_store(f"store {next(NAMES)}", start_date=DAYS[0])
+    for number, event in enumerate(history):
+        put(outside, [event])
+        if number in cuts:
+            prepare(outside, DAYS)
+    prepare(outside, DAYS)
+    for name, epoch in outside.activity.stored():
+        users = outside.activity.read(name, epoch)
+        assert users is not None and len(users) == len(expected(history, name))
+    assert {name for name, _ in outside.activity.stored()} == set(DAYS)
+    assert outside.inbox.batches() == []
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(history=events, order=st.randoms(use_true_random=False))
+def test_order_and_replay_change_no_byte_of_the_state(make_store: Make, history: list, order) -> None:
+    outside = make_store(f"store {next(NAMES)}", start_date=DAYS[0])
+    put(outside, history)
+    prepare(outside, DAYS)
+    before = state_bytes(outside)
+    shuffled = [*history]
+    order.shuffle(shuffled)
+    put(outside, shuffled)
+    prepare(outside, DAYS)
+    assert state_bytes(outside) == before
+
+
+def test_a_removal_that_came_first_stops_what_arrives_later(make_store: Make) -> None:
+    outside = make_store(start_date=START)
+    put(outside, [("her", DAYS[5], "-")])
+    prepare(outside, DAYS)
+    put(outside, [("her", found) for found in DAYS])
+    prepare(outside, DAYS)
+    active = {found for found, epoch in outside.activity.stored() if len(outside.activity.read(found, epoch))}  # type: ignore[arg-type]
+    assert active == set(DAYS[6:])
+
+
+def test_every_processed_day_has_its_files_empty_ones_too(make_store: Make) -> None:
+    outside = make_store(start_date=START)
+    prepare(outside, DAYS)
+    assert {found for found, _ in outside.activity.stored()} == set(DAYS)
+
+
+def test_a_day_is_keyed_under_each_epoch_whose_windows_reach_it(make_store: Make) -> None:
+    outside = make_store(start_date=START, hash_salt_rotation_days=30)
+    put(outside, [("her", found) for found in DAYS])
+    prepare(outside, DAYS)
+    for name in DAYS:
+        epochs = [epoch for found, epoch in outside.activity.stored() if found == name]
+        keys = [outside.activity.read(name, epoch) for epoch in epochs]
+        assert len(epochs) in (1, 2)
+        assert len({int(found[0]) for found in keys if found is not None}) == len(epochs)  # another key under each

@@ -1,0 +1,260 @@
+"""Ingest as a whole: from files to a keyed batch, with the real engine and files and small fakes for the rest."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from dpdau_assets.core.errors import BadInput
+from dpdau_assets.core.events import Limits, Row
+from dpdau_assets.core.identity import user_key
+from dpdau_assets.core.ingest import IngestReport, RowScan, ingest, removal_epochs, take
+from dpdau_assets.core.ports import EpochKey, Removal
+from dpdau_assets.core.settings import Settings
+from dpdau_assets.core.windows import epoch_of, epochs_of_day
+from eval.simulate import generate_synthetic
+from resources.engine_duckdb import DuckDBEngine
+from resources.inbox_files import FileInbox, FileQuarantine
+
+TODAY = date(2025, 4, 29)
+SETTINGS = Settings(start_date=date(2025, 1, 1), hash_salt_rotation_days=90, mau_window_days=30)
+
+
+class FixedClock:
+    def today(self) -> date:
+        return TODAY
+
+
+@dataclass
+class KnownSalts:
+    """A key for every epoch, and which were asked for."""
+
+    asked: list[list[int]] = field(default_factory=list)
+
+    def epoch_keys(self, epochs: Iterable[int]) -> Mapping[int, EpochKey]:
+        self.asked.append(sorted(epochs))
+        return {epoch: EpochKey(epoch, hashlib.sha256(f"epoch {epoch}".encode()).digest()) for epoch in self.asked[-1]}
+
+
+@dataclass
+class NotedRemovals:
+    """What was recorded; and, with an inbox given, how many batches it had by then."""
+
+    inbox: FileInbox
+    noted: list[list[Removal]] = field(default_factory=list)
+    batches_then: list[int] = field(default_factory=list)
+
+    def record(self, removals: list[Removal]) -> None:
+        self.noted.append(removals)
+        self.batches_then.append(len(self.inbox.batches()))
+
+
+class Store:
+    """The real adapters on one folder, and the fakes."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.inbox = FileInbox(root)
+        self.salts = KnownSalts()
+        self.removals = NotedRemovals(self.inbox)
+        self.said: list[str] = []
+
+    def ingest(self, *files: Path, settings: Settings = SETTINGS) -> IngestReport:
+        return ingest(
+            list(files), engine=DuckDBEngine("UTC"), salts=self.salts, inbox=self.inbox,
+            quarantine=FileQuarantine(self.root), removals=self.removals,
+            clock=FixedClock(), settings=settings, progress=self.said.append,
+        )  # fmt: skip
+
+    def contents(self) -> dict[tuple[date, int], list[int]]:
+        return {(found.day, found.epoch): found.keys.tolist() for found in self.inbox.read(self.inbox.batches())}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "data")
+
+
+def key_of(user_id: str, epoch: int) -> int:
+    return user_key(hashlib.sha256(f"epoch {epoch}".encode()).digest(), user_id)
+
+
+def lines(folder: Path, name: str, *rows: dict[str, object]) -> Path:
+    path = folder / name
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def plus(user_id: str, day: str) -> dict[str, object]:
+    return {"user_id": user_id, "day": day}
+
+
+def minus(user_id: str, day: str, *days: str) -> dict[str, object]:
+    return {"user_id": user_id, "day": day, "op": "-", **({"metadata": {"days": days}} if days else {})}
+
+
+def test_each_day_is_keyed_under_every_epoch_whose_windows_reach_it(store: Store, tmp_path: Path) -> None:
+    days = [date(2025, 1, 1), date(2025, 3, 1), date(2025, 4, 30)]  # an epoch begins on 2025-03-13
+    report = store.ingest(lines(tmp_path, "e.jsonl", *(plus(user, str(day)) for day in days for user in ("a", "b"))))
+    wanted = {
+        (day, epoch): sorted(key_of(user, epoch) for user in ("a", "b"))
+        for day in days
+        for epoch in epochs_of_day(day, 90, 30)
+    }
+    assert sorted(wanted) == [(days[0], 223), (days[1], 223), (days[1], 224), (days[2], 224)]
+    assert store.contents() == wanted
+    assert report == IngestReport(6, 0, tuple(days), store.inbox.batches()[0], None)
+    assert store.salts.asked == [sorted({epoch for _, epoch in wanted})]
+
+
+def test_all_days_of_all_epochs_are_one_batch_and_twice_is_the_same_batch(store: Store, tmp_path: Path) -> None:
+    rows = [plus(f"u{n % 7}", f"2025-{1 + n % 4:02}-{1 + n % 28:02}") for n in range(200)]
+    first = store.ingest(lines(tmp_path, "e.jsonl", *rows))
+    again = store.ingest(lines(tmp_path, "shuffled.jsonl", *rows[::-1], *rows))
+    assert first.batch == again.batch and store.inbox.batches() == [first.batch]
+    assert first.days == again.days and again.ingested == 2 * first.ingested
+
+
+def test_a_removal_is_recorded_in_every_epoch_it_reaches_before_the_batch_is_there(
+    store: Store, tmp_path: Path
+) -> None:
+    report = store.ingest(lines(tmp_path, "e.jsonl", plus("a", "2025-01-01"), minus("gone", "2025-02-10")))
+    [noted] = store.removals.noted
+    assert noted == [Removal(epoch, key_of("gone", epoch), date(2025, 2, 10)) for epoch in (223, 224)]
+    assert store.removals.batches_then == [0] and report.batch
+    assert report.ingested == 2 and report.days == (date(2025, 1, 1),)
+
+
+def test_a_removal_of_listed_days_ends_with_the_last_of_them(store: Store, tmp_path: Path) -> None:
+    report = store.ingest(lines(tmp_path, "e.jsonl", minus("gone", "2025-01-02", "2025-04-30", "2025-01-31")))
+    [noted] = store.removals.noted
+    through = date(2025, 4, 30)
+    assert {(found.through, found.days) for found in noted} == {(through, (date(2025, 1, 31), through))}
+    assert [found.epoch for found in noted] == list(removal_epochs(through, SETTINGS))
+    assert report.batch is None and report.days == () and store.inbox.batches() == []
+
+
+def test_every_removal_gets_its_own_reach_and_the_salts_are_made_at_once(store: Store, tmp_path: Path) -> None:
+    settings = Settings(start_date=date(2024, 1, 1), hash_salt_rotation_days=30, mau_window_days=30)
+    store.ingest(lines(tmp_path, "e.jsonl", minus("x", "2024-01-05"), minus("y", "2025-04-05")), settings=settings)
+    [noted] = store.removals.noted
+    for user, through in (("x", date(2024, 1, 5)), ("y", date(2025, 4, 5))):
+        reached = removal_epochs(through, settings)
+        assert sorted(r.epoch for r in noted if r.key == key_of(user, r.epoch)) == list(reached)
+    assert store.salts.asked[-2] == list(removal_epochs(date(2025, 4, 5), settings))
+
+
+def test_the_tombstone_epochs_reach_the_last_window_that_holds_the_user_out() -> None:
+    epochs = removal_epochs(date(2025, 2, 3), SETTINGS)
+    assert epochs[0] == epoch_of(date(2025, 1, 1), 90)
+    assert epochs[-1] == epoch_of(date(2025, 3, 29), 90)
+
+
+def test_bad_rows_go_to_the_quarantine_and_stop_nothing(store: Store, tmp_path: Path) -> None:
+    path = lines(tmp_path, "e.jsonl", plus("a", "2025-02-01"), plus("secret-person", "never"), plus("b", "2025-05-01"))
+    report = store.ingest(path)
+    assert (report.ingested, report.rejected) == (1, 2)
+    assert report.quarantine
+    found = list(csv.reader(report.quarantine.read_text().splitlines()))
+    assert found[0] == ["file", "line", "reason"]
+    assert [(file, line) for file, line, _ in found[1:]] == [(str(path), "2"), (str(path), "3")]
+    assert "secret-person" not in report.quarantine.read_text() and "never" not in report.quarantine.read_text()
+    assert store.ingest(path).quarantine == report.quarantine
+
+
+def test_tomorrow_is_taken_and_the_day_after_is_not(store: Store, tmp_path: Path) -> None:
+    report = store.ingest(lines(tmp_path, "e.jsonl", plus("a", "2025-04-30"), plus("a", "2025-05-01")))
+    assert (report.days, report.rejected) == ((date(2025, 4, 30),), 1)
+
+
+def test_one_file_that_cannot_be_read_stops_everything_and_nothing_is_kept(store: Store, tmp_path: Path) -> None:
+    sound = lines(tmp_path, "a.jsonl", plus("a", "2025-02-01"), minus("b", "2025-02-01"), plus("", "2025-02-01"))
+    broken = tmp_path / "b.jsonl.gz"
+    broken.write_bytes(gzip.compress(sound.read_bytes())[:-8])
+    with pytest.raises(BadInput, match=r"b\.jsonl\.gz"):
+        store.ingest(sound, broken)
+    assert store.removals.noted == [] and not list(store.root.rglob("*"))
+
+
+def test_nobody_is_written_down_by_name(store: Store, tmp_path: Path) -> None:
+    planted = [f"planted-person-{n}" for n in range(50)]
+    rows = [
+        row for user in planted for row in (plus(user, "2025-02-01"), plus(user, "soon"), minus(user, "2025-02-02"))
+    ]
+    report = store.ingest(lines(tmp_path, "e.jsonl", *rows))
+    files = [path for path in store.root.rglob("*") if path.is_file()]
+    assert len(files) == 2
+    for text in (*(path.read_bytes() for path in files), repr(report).encode(), "".join(store.said).encode()):
+        assert b"planted" not in text
+
+
+def test_progress_is_told_without_counting_people(store: Store, tmp_path: Path) -> None:
+    store.ingest(lines(tmp_path, "e.jsonl", plus("a", "2025-02-01"), minus("b", "2025-02-01")))
+    assert store.said[0] == "Reading 1 file(s)."
+    assert any("salt epoch" in text for text in store.said) and "Recording removals." in store.said
+
+
+def test_rows_in_memory_take_the_same_path_to_the_same_batch(tmp_path: Path) -> None:
+    rows = [("u1", "2025-02-01"), ("u2", "2025-02-01"), ("u1", "2025-03-31"), ("", "2025-03-31")]
+    by_file, by_rows = Store(tmp_path / "file"), Store(tmp_path / "rows")
+    report = by_file.ingest(lines(tmp_path, "e.jsonl", *(plus(*row) for row in rows), minus("u9", "2025-02-01")))
+    limits = Limits(SETTINGS.start_date, date(2025, 4, 30), ZoneInfo("UTC"))
+    found = [Row(user, day=day) for user, day in rows] + [Row("u9", "-", "2025-02-01")]
+    other = take(
+        RowScan((("e.jsonl", line, row) for line, row in enumerate(found, 1)), limits),
+        salts=by_rows.salts, inbox=by_rows.inbox, quarantine=FileQuarantine(by_rows.root),
+        removals=by_rows.removals, settings=SETTINGS, progress=lambda _: None,
+    )  # fmt: skip
+    assert (other.batch, other.ingested, other.days) == (report.batch, report.ingested, report.days)
+    assert by_rows.removals.noted == by_file.removals.noted
+    assert by_rows.contents() == by_file.contents()
+
+
+def test_made_up_events_are_valid_and_the_same_for_the_same_seed_in_every_format(tmp_path: Path) -> None:
+    reports = []
+    for name, seed in (("a.parquet", 1), ("a.csv", 1), ("a.jsonl", 1), ("b.csv", 2)):
+        generate_synthetic(tmp_path / name, days=40, users=50, events=900, first_day=date(2025, 1, 20), seed=seed)
+        reports.append(Store(tmp_path / "data").ingest(tmp_path / name))
+    assert {(report.ingested, report.rejected, len(report.days)) for report in reports} == {(900, 0, 40)}
+    assert reports[0].batch == reports[1].batch == reports[2].batch != reports[3].batch
+
+
+KILLED = """
+    import os, signal, sys
+    from pathlib import Path
+    sys.path.insert(0, sys.argv[1])
+    from test_ingest import Store
+
+    Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+    Store(Path(sys.argv[2])).ingest(Path(sys.argv[3]))
+"""
+
+
+def test_an_ingest_killed_before_the_rename_is_invisible_and_the_rerun_completes_it(
+    store: Store, tmp_path: Path
+) -> None:
+    path = lines(tmp_path, "e.jsonl", *(plus(f"u{n}", "2025-02-01") for n in range(500)), plus("", "2025-02-01"))
+    command = [sys.executable, "-c", textwrap.dedent(KILLED), Path(__file__).parent, store.root, path]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    killed = subprocess.run([str(part) for part in command], env=environment, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert list(store.root.rglob("*.tmp")) and store.inbox.batches() == []
+    assert not list(store.root.rglob("*.csv"))
+    report = store.ingest(path)
+    assert store.inbox.batches() == [report.batch] and report.quarantine
+    assert not list(store.root.rglob("*.tmp"))
+    assert {len(found) for found in store.contents().values()} == {500}

@@ -1,0 +1,251 @@
+"""Who may import whom, and what core may not touch: the design's table, checked on every module's source.
+
+Python's standard library is always allowed, except what `NOT_IN_CORE` names. A new module or library needs its row.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+CORE = frozenset({"dpdau_assets.core", "numpy"})
+ADAPTER = frozenset({"dpdau_assets.core", "resources", "numpy", "pyarrow"})  # ports speak arrays, files are Parquet
+DAGSTER = frozenset({"dagster", "dpdau_assets.core", "dpdau_assets.partitions", "dpdau_assets.metadata"})
+EDGE = frozenset({"dpdau_assets.core", "resources"})
+
+# The row with the longest name that a module begins with is its row.
+MAY_IMPORT: dict[str, frozenset[str]] = {
+    "dpdau_assets.core": CORE,
+    "dpdau_assets.core.sketches.theta": CORE | {"datasketches"},
+    "dpdau_assets.core.sketches.hllpp": CORE | {"datasketches"},
+    "resources": ADAPTER,
+    "resources.chart": ADAPTER | {"matplotlib"},
+    "resources.engine_duckdb": ADAPTER | {"duckdb"},
+    "resources.event_reading": ADAPTER | {"duckdb"},
+    "resources.event_sql": ADAPTER | {"duckdb"},
+    "resources.ledger_sql": ADAPTER | {"sqlalchemy", "alembic", "cryptography"},
+    "resources.mart_duckdb": ADAPTER | {"duckdb"},
+    "resources.noise_opendp": ADAPTER | {"opendp"},
+    "resources.settings_env": ADAPTER | {"pydantic", "pydantic_settings"},
+    "resources.wiring": ADAPTER | {"dagster"},
+    "dpdau_assets.partitions": frozenset({"dagster", "dpdau_assets.core"}),
+    "dpdau_assets.metadata": frozenset({"dagster", "dpdau_assets.core"}),
+    "dpdau_assets.assets": DAGSTER | {"dpdau_assets.assets"},
+    "dpdau_assets.checks": DAGSTER,
+    "dpdau_assets.jobs": DAGSTER,
+    "dpdau_assets.schedules": DAGSTER,
+    "dpdau_assets.automation": DAGSTER,
+    "sensors": DAGSTER | {"sensors"},
+    "dpdau_assets.definitions": DAGSTER
+    | {f"dpdau_assets.{part}" for part in ("assets", "checks", "jobs", "schedules", "automation")}
+    | {"sensors", "resources.wiring", "resources.settings_env"},
+    "dpdau_assets.api": EDGE | {"fastapi", "pydantic", "starlette", "prometheus_client", "uvicorn"},
+    "dpdau_assets.cli": EDGE
+    | {"typer", "rich", "dagster", "dpdau_assets.definitions", "dpdau_assets.jobs", "eval.simulate"},
+}
+
+# A row that allows a whole folder does not allow these to anyone else.
+ONLY_FROM = {"resources.wiring": "dpdau_assets.definitions"}
+
+READS_THE_ENVIRONMENT = ("os.environ", "os.getenv")
+
+# The clock, the environment, randomness and files come to core through its ports.
+NOT_IN_CORE = (
+    "datetime.date.today",
+    "datetime.datetime.now",
+    "datetime.datetime.today",
+    "datetime.datetime.utcnow",
+    "importlib",
+    "numpy.random",
+    "open",
+    *READS_THE_ENVIRONMENT,
+    "os.urandom",
+    "random",
+    "secrets",
+    "sqlite3",
+    "time",
+)
+
+OUTSIDE = ("dagster", "sqlalchemy", "duckdb", "opendp", "fastapi", "pyarrow", "resources", "sensors", "eval")
+
+
+def violations(module: str, source: str, *, is_package: bool = False) -> list[str]:
+    """One sentence for each rule that the module's source breaks."""
+    row = max((name for name in MAY_IMPORT if within(module, name)), key=len, default=None)
+    if row is None:
+        return [f"{module} has no row in MAY_IMPORT."]
+    tree = ast.parse(source)
+    found = list(imports(tree, module if is_package else module.rpartition(".")[0]))
+    imported = {name for name, _, _ in found}
+    broken = [f"{module} may not import {name}." for name in imported if not may_import(module, row, name)]
+    touched = imported | set(uses(tree, {local: meaning for _, local, meaning in found}))
+    if within(module, "dpdau_assets.core"):
+        broken += [f"{module} may not touch {name}." for name in touched if within_any(name, NOT_IN_CORE)]
+    elif module != "resources.settings_env":
+        broken += [f"{module} may not read {name}." for name in touched if within_any(name, READS_THE_ENVIRONMENT)]
+    return sorted(broken)
+
+
+def may_import(module: str, row: str, name: str) -> bool:
+    """Whether the module, whose row this is, may import this dotted name."""
+    if any(within(name, guarded) and module != only for guarded, only in ONLY_FROM.items()):
+        return False
+    return name.partition(".")[0] in sys.stdlib_module_names or within_any(name, MAY_IMPORT[row])
+
+
+def within(name: str, parent: str) -> bool:
+    return name == parent or name.startswith(f"{parent}.")
+
+
+def within_any(name: str, parents: tuple[str, ...] | frozenset[str]) -> bool:
+    return any(within(name, parent) for parent in parents)
+
+
+def imports(tree: ast.Module, package: str) -> Iterator[tuple[str, str, str]]:
+    """Every import, wherever it stands: what is imported, the local name, and what that name stands for."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                head = alias.name.partition(".")[0]
+                yield alias.name, alias.asname or head, alias.name if alias.asname else head
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                name = origin(node, package) if alias.name == "*" else f"{origin(node, package)}.{alias.name}"
+                yield name, alias.asname or alias.name, name
+
+
+def origin(node: ast.ImportFrom, package: str) -> str:
+    """The absolute module of a from-import: `from ..errors import X` in package a.b is from a.errors."""
+    if not node.level:
+        return node.module or ""
+    parts = package.split(".")
+    base = parts[: len(parts) - node.level + 1]
+    return ".".join([*base, node.module] if node.module else base)
+
+
+def uses(tree: ast.Module, names: dict[str, str]) -> Iterator[str]:
+    """The absolute name of every attribute chain that begins with an import, and the built-ins that reach outside.
+
+    Setting a variable for a child process is not reading one: the target `os.environ[...]` is left out.
+    """
+    written = {id(n.value) for n in ast.walk(tree) if isinstance(n, ast.Subscript) and isinstance(n.ctx, ast.Store)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and id(node) not in written:
+            head, _, rest = chain(node).partition(".")
+            if head in names:
+                yield f"{names[head]}.{rest}"
+        elif isinstance(node, ast.Name) and node.id not in names:
+            yield from {"open": ["open"], "__import__": ["importlib"]}.get(node.id, [])
+
+
+def chain(node: ast.expr) -> str:
+    """`a.b.c` of nested attributes; what does not begin with a plain name gives a text that begins with a dot."""
+    if isinstance(node, ast.Attribute):
+        return f"{chain(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    """Every module of ours that the table speaks of. `eval` may import anything, and no row allows importing it."""
+    for folder in ("dpdau_assets", "resources", "sensors"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
+
+
+MODULES = dict(modules())
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name != "dpdau_assets"])
+def test_every_module_keeps_to_its_layer(module: str) -> None:
+    path = MODULES[module]
+    assert violations(module, path.read_text(), is_package=path.name == "__init__.py") == []
+
+
+def test_the_package_itself_holds_only_a_docstring() -> None:
+    body = ast.parse((ROOT / "dpdau_assets" / "__init__.py").read_text()).body
+    assert len(body) == 1
+    assert isinstance(body[0], ast.Expr)
+    assert isinstance(body[0].value, ast.Constant)
+    assert isinstance(body[0].value.value, str)
+
+
+def test_a_fresh_interpreter_that_imports_all_of_core_has_loaded_nothing_from_outside() -> None:
+    core = [name for name in MODULES if within(name, "dpdau_assets.core")]
+    assert len(core) > 5
+    lines = [f"import {name}" for name in core]
+    lines += ["import sys", f"print(*[name for name in {OUTSIDE} if name in sys.modules])"]
+    command = [sys.executable, "-c", "\n".join(lines)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == ""
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "culprit"),
+    [
+        ("dpdau_assets.core.release", "import dagster as dg", "dagster"),
+        ("dpdau_assets.core.release", "def late():\n    from duckdb import connect", "duckdb.connect"),
+        ("dpdau_assets.core.release", "if TYPE_CHECKING:\n    import pyarrow.parquet as pq", "pyarrow.parquet"),
+        ("dpdau_assets.core.release", "from resources.store import open_store", "resources.store.open_store"),
+        ("dpdau_assets.core.release", "from dpdau_assets import definitions", "dpdau_assets.definitions"),
+        ("dpdau_assets.core.release", "from ..assets import activity", "dpdau_assets.assets.activity"),
+        ("dpdau_assets.core.release", "from dagster import *", "dagster"),
+        ("dpdau_assets.core.release", "import eval.simulate", "eval.simulate"),
+        ("dpdau_assets.core.sketches.kmv", "import datasketches", "datasketches"),
+        ("dpdau_assets.core.settings", "import os\nos.environ['DATA_DIR']", "os.environ"),
+        ("dpdau_assets.core.settings", "import os\nos.environ['DATA_DIR'] = 'x'.strip(os.environ['A'])", "os.environ"),
+        ("dpdau_assets.core.settings", "from os import environ", "os.environ"),
+        ("dpdau_assets.core.settings", "import os.path\nos.getenv('DATA_DIR')", "os.getenv"),
+        ("dpdau_assets.core.windows", "from datetime import date\ndate.today()", "datetime.date.today"),
+        ("dpdau_assets.core.windows", "import datetime as dt\ndt.datetime.now(dt.UTC)", "datetime.datetime.now"),
+        ("dpdau_assets.core.windows", "from time import time", "time.time"),
+        ("dpdau_assets.core.windows", "import numpy as np\nnp.random.default_rng(1)", "numpy.random.default_rng"),
+        ("dpdau_assets.core.windows", "open('events.csv')", "open"),
+        ("dpdau_assets.core.windows", "__import__('dagster')", "importlib"),
+        ("resources.state_files", "import dagster", "dagster"),
+        ("resources.state_files", "import sqlalchemy", "sqlalchemy"),
+        ("resources.state_files", "from dpdau_assets.jobs import steps", "dpdau_assets.jobs.steps"),
+        ("resources.state_files", "import os\nos.environ.get('DATA_DIR')", "os.environ.get"),
+        ("resources.store", "from resources import wiring", "resources.wiring"),
+        ("resources.ledger_sql", "from .. import eval\nimport eval", "eval"),
+        ("dpdau_assets.assets.mart", "import duckdb", "duckdb"),
+        ("dpdau_assets.assets.mart", "from resources.store import open_store", "resources.store.open_store"),
+        ("dpdau_assets.checks", "from dpdau_assets.cli import main", "dpdau_assets.cli.main"),
+        ("sensors.erasure", "import sqlalchemy as sa", "sqlalchemy"),
+        ("dpdau_assets.definitions", "import resources.store", "resources.store"),
+        ("dpdau_assets.api", "import dagster", "dagster"),
+        ("dpdau_assets.api", "from dpdau_assets.cli import main", "dpdau_assets.cli.main"),
+        ("dpdau_assets.cli", "from dpdau_assets import api", "dpdau_assets.api"),
+        ("dpdau_assets.cli", "from eval.evaluate import run", "eval.evaluate.run"),
+        ("dpdau_assets.helpers", "import json", "no row"),
+    ],
+)
+def test_a_planted_violation_is_found(module: str, source: str, culprit: str) -> None:
+    assert any(culprit in sentence for sentence in violations(module, source)), violations(module, source)
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("dpdau_assets.core.windows", "from datetime import date, time\ndate(2025, 1, 1)\ntime(0)"),
+        ("dpdau_assets.core.windows", "import os\nos.cpu_count()\noutside.clock.today()"),
+        ("dpdau_assets.core.sketches.theta", "import datasketches\nimport numpy as np\nnp.uint64(1)"),
+        ("dpdau_assets.core.sketches.exact", "from .base import Sketch\nfrom ..errors import BadInput"),
+        ("resources.wiring", "import dagster as dg\nfrom resources.settings_env import read_settings"),
+        ("resources.settings_env", "import os\nos.environ.get('DAGSTER_HOME')"),
+        ("dpdau_assets.jobs", "import os\nos.environ['DAGSTER_HOME'] = 'home'"),
+        ("dpdau_assets.assets.mart", "import dagster as dg\nfrom dpdau_assets.partitions import DAYS"),
+        ("dpdau_assets.definitions", "from resources import wiring\nfrom sensors.erasure import erasure_sensor"),
+        ("dpdau_assets.cli", "from eval.simulate import generate_synthetic\nfrom dpdau_assets.jobs import steps"),
+    ],
+)
+def test_what_the_table_allows_passes(module: str, source: str) -> None:
+    assert violations(module, source) == []

@@ -1,0 +1,99 @@
+"""One month from an event file to every published number and its cost, on the real adapters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from dpdau_assets.core.answers import budget_answer, mart_rows, release_answer
+from dpdau_assets.core.ingest import ingest
+from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.release import publish
+from dpdau_assets.core.windows import days_between
+from dpdau_tests.conftest import prepare
+from eval.simulate import generate_synthetic
+from resources.store import open_mart
+
+START, FIRST_MAU, LAST = date(2025, 1, 1), date(2025, 1, 30), date(2025, 2, 28)
+
+
+def test_one_month(make_store: Callable[..., Outside], tmp_path: Path) -> None:
+    outside = make_store(restatements_per_month=0)
+    events = tmp_path / "events.parquet"
+    generate_synthetic(events, days=59, users=3_000, events=60_000, first_day=START, seed=1)
+    report = ingest(
+        [events],
+        engine=outside.engine, salts=outside.salts, inbox=outside.inbox, quarantine=outside.quarantine,
+        removals=outside.removals, clock=outside.clock, settings=outside.settings,
+    )  # fmt: skip
+    assert (report.ingested, report.rejected) == (60_000, 0)
+    prepare(outside, days_between(START, LAST))
+
+    for day in days_between(date(2025, 2, 1), LAST):
+        publish("dau", day, outside)
+    for day in days_between(FIRST_MAU, LAST):
+        publish("mau", day, outside)
+
+    for release in outside.ledger.releases():
+        exact = exact_count(events, release.key.day, release.key.window_days)
+        assert abs(release.noisy_value - exact) < 7 * 6.9  # std 5.1 and 3.9 users
+        answer = release_answer(release, outside)
+        assert answer["lower_95"] <= answer["estimate"] <= answer["upper_95"]
+    spent = budget_answer("dau", date(2025, 2, 1), outside)
+    assert (spent["releases_made"], spent["releases_planned"]) == (28, 28)
+    assert (
+        2.98 < spent["epsilon_spent"] <= 3.0
+    )  # the whole month is out: all of its cap, and not a hair more
+    assert budget_answer("mau", date(2025, 2, 1), outside)["epsilon_spent"] <= 3.5
+
+
+def test_the_mart_holds_every_release_and_nothing_exact(make_store: Callable[..., Outside]) -> None:
+    outside = make_store()
+    prepare(outside, [START])
+    release = publish("dau", START, outside)
+    files = open_mart(outside.settings).replace(mart_rows(outside))
+    with duckdb.connect(str(files.table), read_only=True) as mart:
+        relation = mart.sql("SELECT * FROM active_users")
+        assert relation.columns == [
+            "metric", "day", "window_days", "revision", "noisy_value", "estimate", "lower_95", "upper_95", "mechanism",
+            "sketch_impl", "privacy_unit", "published_at", "version",
+        ]  # fmt: skip
+        (row,) = relation.fetchall()
+    assert row[:5] == ("dau", START, 1, 0, release.noisy_value)
+    assert files.csv.read_text().count("\n") == 2
+    assert files.chart.read_text().startswith("<?xml")
+
+
+def test_the_mart_is_replaced_while_a_reader_has_it_open(make_store: Callable[..., Outside]) -> None:
+    outside = make_store()
+    prepare(outside, [START, date(2025, 1, 2)])
+    publish("dau", START, outside)
+    mart = open_mart(outside.settings)
+    old = mart.replace(mart_rows(outside))
+    with duckdb.connect(str(old.table), read_only=True) as reader:
+        publish("dau", date(2025, 1, 2), outside)
+        mart.replace(mart_rows(outside))
+        assert reader.sql("SELECT count(*) FROM active_users").fetchall() == [(1,)]
+    with duckdb.connect(str(old.table), read_only=True) as reader:
+        assert reader.sql("SELECT count(*) FROM active_users").fetchall() == [(2,)]
+
+
+def test_a_number_from_predictable_noise_is_refused_by_the_mart(make_store: Callable[..., Outside]) -> None:
+    from dpdau_assets.core.errors import Refused
+    from dpdau_tests.conftest import silent
+
+    outside = silent(make_store())
+    prepare(outside, [START])
+    assert publish("dau", START, outside).private is False
+    with pytest.raises(Refused, match="predictable noise"):
+        mart_rows(outside)
+
+
+def exact_count(events: Path, day: date, window_days: int) -> int:
+    query = "SELECT count(DISTINCT user_id) FROM read_parquet(?) WHERE day > ?::DATE - ?::INTEGER AND day <= ?::DATE"
+    ((count,),) = duckdb.execute(query, [str(events), day, window_days, day]).fetchall()
+    return count

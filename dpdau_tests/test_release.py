@@ -1,0 +1,250 @@
+"""The main path on real adapters: sealed, in order, charged once, drawn once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import date, timedelta
+from fractions import Fraction
+from itertools import count
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dpdau_assets.core.errors import Refused
+from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.release import publish
+from dpdau_assets.core.windows import days_between, month_end, window
+from dpdau_tests.conftest import prepare, put, silent
+
+START = date(2025, 1, 1)
+LAST = START + timedelta(days=74)
+FIRST_MAU = date(2025, 1, 30)
+ARCHIVE = [(f"user {n % 17}", START + timedelta(days=n % 75)) for n in range(400)]
+Make = Callable[..., Outside]
+HISTORIES = count()
+
+
+def after(day: date, days: int) -> date:
+    return day + timedelta(days=days)
+
+
+@pytest.fixture
+def store(make_store: Make) -> Outside:
+    outside = make_store()
+    put(outside, ARCHIVE)
+    prepare(outside, days_between(START, LAST))
+    return outside
+
+
+def test_asking_two_hundred_times_gives_one_number_and_one_ledger_row(store: Outside) -> None:
+    answers = {publish("dau", START, store).noisy_value for _ in range(200)}
+    assert len(answers) == 1
+    assert len(store.ledger.releases()) == 1
+    assert len(store.ledger.charges("dau", START)) == 1
+
+
+def test_a_published_number_is_not_drawn_again_after_a_restart(store: Outside, make_store: Make) -> None:
+    first = publish("dau", START, store)
+    assert publish("dau", START, make_store()) == first
+
+
+def test_two_stores_with_the_same_events_publish_different_numbers(make_store: Make) -> None:
+    days = days_between(START, after(START, 9))
+    series = []
+    for name in ("one", "two"):
+        outside = make_store(name)
+        put(outside, [("user", START)])
+        prepare(outside, days)
+        series.append([publish("dau", day, outside).noisy_value for day in days])
+    assert series[0] != series[1]  # ten equal pairs of draws of std 6.9 by chance: below 1e-12
+
+
+def test_days_of_mau_follow_one_another_and_none_is_skipped(store: Outside) -> None:
+    publish("mau", FIRST_MAU, store)
+    with pytest.raises(Refused, match="2025-02-01 does not follow"):
+        publish("mau", after(FIRST_MAU, 2), store)
+    assert publish("mau", after(FIRST_MAU, 1), store).key.day == after(FIRST_MAU, 1)
+
+
+def test_days_before_the_first_published_mau_are_refused(store: Outside) -> None:
+    publish("mau", after(FIRST_MAU, 5), store)
+    with pytest.raises(Refused, match="does not follow"):
+        publish("mau", FIRST_MAU, store)
+
+
+def test_a_mau_whose_window_begins_before_start_date_is_refused(store: Outside) -> None:
+    with pytest.raises(Refused, match=f"from {FIRST_MAU} on"):
+        publish("mau", after(FIRST_MAU, -1), store)
+
+
+def test_a_day_that_has_not_ended_is_refused(make_store: Make) -> None:
+    with pytest.raises(Refused, match="has not ended"):
+        publish("dau", START, make_store(today=START))
+
+
+def test_a_release_without_state_is_refused_and_leaves_nothing(make_store: Make) -> None:
+    outside = make_store()
+    with pytest.raises(Refused, match="no state"):
+        publish("dau", START, outside)
+    assert outside.ledger.sealed() == frozenset()
+    assert outside.ledger.releases() == []
+
+
+def test_a_release_out_of_order_seals_no_day_and_charges_nothing(store: Outside) -> None:
+    publish("mau", FIRST_MAU, store)
+    sealed = store.ledger.sealed()
+    with pytest.raises(Refused):
+        publish("mau", after(FIRST_MAU, 9), store)
+    assert store.ledger.sealed() == sealed == frozenset(window(FIRST_MAU, 30))
+    assert store.ledger.charges("mau", date(2025, 2, 1)) == []
+
+
+def test_what_comes_for_a_published_day_is_late_and_changes_no_later_number(store: Outside) -> None:
+    publish("dau", START, store)
+    put(store, [("a latecomer", START)])
+    prepare(store, [START])
+    counted = publish("mau", FIRST_MAU, silent(store)).noisy_value
+    assert counted == 17  # the latecomer is in the late set and never enters MAU
+    assert [day for day, _ in store.late.stored()] == [START]
+
+
+def test_what_comes_for_an_open_day_counts(store: Outside) -> None:
+    put(store, [("a newcomer", START)])
+    prepare(store, [START])
+    assert publish("mau", FIRST_MAU, silent(store)).noisy_value == 18
+    assert store.late.stored() == []
+
+
+def test_a_replay_of_the_whole_archive_makes_nobody_late(store: Outside) -> None:
+    for day in days_between(START, LAST):
+        publish("dau", day, store)
+    put(store, ARCHIVE)
+    prepare(store, [START])
+    assert store.late.stored() == []
+    assert store.inbox.batches() == []
+
+
+def test_the_state_of_a_sealed_day_is_never_rebuilt_from_nothing(store: Outside) -> None:
+    publish("dau", START, store)
+    for path in store.settings.data_dir.glob(f"activity/day={START}/*"):
+        path.unlink()
+    with pytest.raises(Refused, match="sealed day"):
+        prepare(store, [START])
+
+
+def test_state_keyed_by_another_store_is_refused(store: Outside, make_store: Make) -> None:
+    other = make_store("other")
+    prepare(other, [START])
+    (foreign,) = (other.settings.data_dir / "activity" / f"day={START}").iterdir()
+    own = store.settings.data_dir / "activity" / f"day={START}" / foreign.name
+    own.write_bytes(foreign.read_bytes())
+    with pytest.raises(Refused, match="another key of salt epoch"):
+        publish("dau", START, store)
+
+
+def test_a_damaged_sketch_is_rebuilt_before_it_is_read(store: Outside) -> None:
+    for path in store.settings.data_dir.glob("sketches/day=2025-01-01/*"):
+        path.write_bytes(b"\x00" * 100)
+    assert publish("dau", START, silent(store)).noisy_value == len({u for u, day in ARCHIVE if day == START})
+
+
+def test_a_stream_is_charged_once_to_every_month_that_it_reads(store: Outside) -> None:
+    for day in days_between(FIRST_MAU, date(2025, 3, 2)):
+        publish("mau", day, store)
+    for month in (date(2025, 1, 1), date(2025, 2, 1), date(2025, 3, 1)):
+        assert len(store.ledger.charges("mau", month)) == 1
+    assert store.ledger.charges("mau", date(2024, 12, 1)) == []
+
+
+def test_a_mau_on_the_first_of_march_is_charged_to_three_months(store: Outside) -> None:
+    publish("mau", date(2025, 3, 1), store)
+    months = [date(2024, 12, 1), START, date(2025, 2, 1), date(2025, 3, 1), date(2025, 4, 1)]
+    assert [len(store.ledger.charges("mau", month)) for month in months] == [0, 1, 1, 1, 0]
+
+
+def test_a_living_stream_refuses_another_cap(store: Outside) -> None:
+    publish("mau", FIRST_MAU, store)
+    changed = replace(store, settings=replace(store.settings, mau_budget_total=Fraction(2)))
+    with pytest.raises(Refused, match="sigma"):
+        publish("mau", after(FIRST_MAU, 1), changed)
+
+
+def test_a_begun_month_of_shared_noise_keeps_its_terms(store: Outside) -> None:
+    publish("dau", START, store)
+    changed = replace(store, settings=replace(store.settings, restatements_per_month=0))
+    publish("dau", after(START, 1), changed)
+    (instance,) = store.ledger.instances()
+    assert instance.mechanism.to_json()["releases"] == 62
+
+
+def test_the_shared_noise_is_destroyed_with_the_months_last_number(make_store: Make) -> None:
+    outside = make_store(restatements_per_month=0)
+    days = days_between(START, date(2025, 1, 31))
+    prepare(outside, days)
+    kept = []
+    for day in days:
+        publish("dau", day, outside)
+        with outside.ledger.transaction() as books:
+            kept.append(books.shared_noise(outside.ledger.instances()[0].name) is not None)
+    assert kept == [True] * 30 + [False]
+
+
+def test_a_removal_recorded_while_the_statistic_is_read_is_in_the_number(store: Outside) -> None:
+    counted = len({user for user, day in ARCHIVE if day == START})
+    real_read, reads = store.sketches.read, []
+
+    def read_while_a_removal_comes(day: date, epoch: int) -> object:
+        if not reads:
+            put(store, [("user 0", START, "-")])
+        reads.append(day)
+        return real_read(day, epoch)
+
+    store.sketches.read = read_while_a_removal_comes  # type: ignore[method-assign, assignment]
+    assert publish("dau", START, silent(store)).noisy_value == counted - 1
+    assert len(reads) == 2  # read once with her, and again without
+
+
+def test_a_removed_user_is_out_of_mau_until_the_next_month(make_store: Make) -> None:
+    outside = make_store()
+    put(outside, [("her", START), ("her", date(2025, 2, 20)), ("her", date(2025, 3, 5))])
+    prepare(outside, days_between(START, LAST))
+    quiet = silent(outside)
+    before = [publish("mau", day, quiet).noisy_value for day in days_between(FIRST_MAU, date(2025, 2, 21))]
+    put(outside, [("her", date(2025, 2, 12), "-")])  # her 20 February is not removed, and yet held out
+    then = [publish("mau", day, quiet).noisy_value for day in days_between(date(2025, 2, 22), date(2025, 3, 6))]
+    assert before == [1] + [0] * 20 + [1] * 2
+    assert then == [0] * 11 + [1] * 2
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    days=st.lists(st.integers(0, 74), min_size=1, max_size=40),
+    removal=st.none() | st.tuples(st.integers(0, 74), st.lists(st.integers(0, 74), max_size=3), st.integers(0, 44)),
+)
+def test_without_noise_mau_is_the_rule_of_the_contract_computed_another_way(
+    make_store: Make, days: list[int], removal: tuple[int, list[int], int] | None
+) -> None:
+    """M(t) by brute force over one user's days, with the removal recorded before the MAU of day `when`."""
+    outside = make_store(f"history {next(HISTORIES)}")
+    put(outside, [("her", after(START, n)) for n in days])
+    prepare(outside, days_between(START, LAST))
+    quiet = silent(outside)
+    mau_days = days_between(FIRST_MAU, LAST)
+    when = mau_days[removal[2]] if removal else None
+    for day in mau_days:
+        if removal and day == when:
+            listed = tuple(after(START, n) for n in sorted(set(removal[1]))) or None
+            put(outside, [("her", after(START, removal[0]), "-", listed)])
+        got = publish("mau", day, quiet).noisy_value
+        assert got == expected_bit({after(START, n) for n in days}, removal, when, day)
+
+
+def expected_bit(active: set[date], removal: tuple | None, when: date | None, day: date) -> int:
+    if removal is None or when is None or day < when:
+        return int(any(found in active for found in window(day, 30)))
+    listed = [after(START, n) for n in removal[1]]
+    through = max(listed) if listed else after(START, removal[0])
+    held = month_end(through.replace(day=1))
+    return int(any(found in active and found > held for found in window(day, 30)))

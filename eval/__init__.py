@@ -1,0 +1,1 @@
+"""Simulation, measurement and the demo: what shows that the project does what it says. Nothing imports it."""

@@ -1,0 +1,96 @@
+"""`make demo`: real events in, five months of published DAU and MAU out, by the commands that a user would type.
+
+`python -m eval.demo --prepare` stops after the events are in, for `make dev`.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import secrets
+import subprocess
+import sys
+from datetime import date
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+HOME = Path(".demo")
+EVENTS = Path(__file__).parent / "data" / "oulad_register_submit" / "events.parquet"
+FIRST, LAST = date(2013, 12, 1), date(2014, 4, 30)
+console = Console()
+
+
+def main(arguments: list[str]) -> None:
+    """Run the demo in ./.demo; running it again shows the same numbers, for each was drawn once."""
+    environment = prepare()
+    if "--prepare" in arguments:
+        return
+    dpdau(environment, "run", "--from", str(FIRST), "--to", str(LAST))
+    show_series(HOME / "data" / "mart" / "active_users.csv")
+    show_budget(environment)
+    console.print(f"\nPlot: {HOME / 'data' / 'mart' / 'active_users.svg'}")
+    console.print("One number: [bold]. .demo/env && .venv/bin/dpdau dau 2014-02-27[/]")
+    console.print("The Dagster UI on this data: [bold]make dev[/], then http://127.0.0.1:3000/asset-groups")
+
+
+def prepare() -> dict[str, str]:
+    """Make the demo's settings, with a secret of its own, and take the events in."""
+    settings = HOME / "env"
+    if not settings.exists():
+        HOME.mkdir(exist_ok=True)
+        home = HOME.resolve()
+        settings.touch(mode=0o600)
+        settings.write_text(
+            f"export DATA_DIR='{home}/data'\nexport DAGSTER_HOME='{home}/dagster_home'\n"
+            f"export START_DATE=2012-03-01\nexport HASH_SALT_SECRET={secrets.token_hex(32)}\n"
+        )
+    lines = (line.removeprefix("export ") for line in settings.read_text().splitlines())
+    environment = dict(line.split("=", 1) for line in lines if line)
+    environment = {**os.environ, **{name: value.strip("'") for name, value in environment.items()}}
+    dpdau(environment, "ingest", "--from", str(EVENTS))
+    return environment
+
+
+def dpdau(environment: dict[str, str], *arguments: str) -> dict[str, object]:
+    """One command as a user types it; what it prints for machines."""
+    console.print(f"[bold]$ dpdau {' '.join(arguments)}[/]")
+    command = [sys.executable, "-m", "dpdau_assets.cli", *arguments]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        sys.exit(done.returncode)
+    return json.loads(done.stdout)
+
+
+def show_series(mart: Path) -> None:
+    """Every tenth day of both series."""
+    table = Table("day", "DAU", "95 % interval", "MAU", "95 % interval", title="Published active users, every 10th day")
+    days: dict[str, dict[str, dict[str, str]]] = {}
+    for row in csv.DictReader(mart.open()):
+        days.setdefault(row["day"], {})[row["metric"]] = row
+    for day in sorted(days)[::10]:
+        table.add_row(day, *(cell for metric in ("dau", "mau") for cell in _cells(days[day].get(metric))))
+    console.print(table)
+
+
+def show_budget(environment: dict[str, str]) -> None:
+    """What February has spent."""
+    table = Table("metric", "month", "epsilon spent", "cap", "numbers made", "planned", title="Privacy budget")
+    for metric in ("dau", "mau"):
+        answer = dpdau(environment, "budget", metric, "--month", "2014-02")
+        spent, cap = f"{answer['epsilon_spent']:.3f}", f"{answer['epsilon_cap']:.1f}"
+        table.add_row(metric, "2014-02", spent, cap, str(answer["releases_made"]), str(answer["releases_planned"]))
+    console.print(table)
+
+
+def _cells(row: dict[str, str] | None) -> tuple[str, str]:
+    if row is None:
+        return "", ""
+    estimate, low, high = (float(row[name]) for name in ("estimate", "lower_95", "upper_95"))
+    return f"{estimate:,.1f}", f"{low:,.1f} to {high:,.1f}"
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

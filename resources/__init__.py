@@ -1,0 +1,1 @@
+"""Adapters: each module implements a port of `dpdau_assets.core.ports` with the one library it is named after."""

@@ -1,0 +1,125 @@
+"""Files whose bytes appear whole or not at all, and are on disk when a call returns.
+
+A file is written under a temporary name that ends with `.tmp`, synced, renamed, and its folder synced. While a writer
+lives it holds a lock on its temporary file, so `sweep` can tell what a killed one left behind.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO
+
+Write = Callable[[BinaryIO], None]
+
+_SYNCS_AT_ONCE = 8
+_OPEN_AT_ONCE = 128  # far below the 1024 files that a process may usually hold open
+
+
+def write_durably(path: Path, write: Write) -> None:
+    """Give `path` the bytes that `write` writes; whatever stood there is replaced in one step."""
+    write_all_durably([(path, write)])
+
+
+def write_all_durably(files: Iterable[tuple[Path, Write]]) -> None:
+    """The same for many files, each for itself: their syncs overlap, and each folder is synced once a group.
+
+    `files` is asked for the next one only after the last was written, so one file's content is in memory at a time.
+    """
+    rest = iter(files)
+    with ThreadPoolExecutor(_SYNCS_AT_ONCE) as threads:
+        while _write_group(islice(rest, _OPEN_AT_ONCE), threads):
+            pass
+
+
+def write_named_durably(folder: Path, staging: Path, write: Callable[[BinaryIO], str | None]) -> Path | None:
+    """A file in `folder` under the name that `write` returns once the content is known; None: there is no file.
+
+    `staging`, on the same file system, holds the temporary file.
+    """
+    _make_folder(folder)
+    with _temporary(staging) as (temporary, file):
+        name = write(file)
+        if name is None:
+            return None
+        file.flush()
+        os.fsync(file.fileno())
+        temporary.replace(folder / name)
+        sync_folder(folder)
+    return folder / name
+
+
+def sweep(root: Path) -> None:
+    """Unlink the temporary files in this folder, and those below it, that no living writer holds."""
+    for path in root.rglob("*.tmp"):
+        try:
+            with path.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink(missing_ok=True)
+        except (BlockingIOError, FileNotFoundError):
+            continue  # its writer lives, or has just renamed it
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames and unlinks in this folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_group(files: Iterator[tuple[Path, Write]], threads: ThreadPoolExecutor) -> bool:
+    """Write, sync and rename these; False when there were none. Nothing is renamed before all of them are on disk."""
+    staged: list[tuple[Path, Path, Future[None]]] = []
+    with ExitStack() as temporaries:
+        for path, write in files:
+            _make_folder(path.parent)
+            temporary, file = temporaries.enter_context(_temporary(path.parent))
+            write(file)
+            file.flush()
+            staged.append((temporary, path, threads.submit(os.fsync, file.fileno())))
+        for _, _, synced in staged:
+            synced.result()
+        for temporary, path, _ in staged:
+            temporary.replace(path)
+        for folder in {path.parent for _, path, _ in staged}:
+            sync_folder(folder)
+    return bool(staged)
+
+
+@contextmanager
+def _temporary(folder: Path) -> Iterator[tuple[Path, BinaryIO]]:
+    """A new temporary file, locked; it is unlinked at the end unless it was renamed by then."""
+    _make_folder(folder)
+    path, file = _claim(folder)
+    try:
+        with file:
+            yield path, file
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _claim(folder: Path) -> tuple[Path, BinaryIO]:
+    """Create and lock; again under another name if a sweep came in between the two."""
+    while True:
+        path = folder / f".{secrets.token_hex(8)}.tmp"
+        file = path.open("x+b")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file.fileno()).st_nlink:
+            return path, file
+        file.close()
+
+
+def _make_folder(folder: Path) -> None:
+    """Create the folder and what is missing above it, durably."""
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for place in missing:
+        sync_folder(place.parent)

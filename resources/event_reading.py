@@ -1,0 +1,237 @@
+"""Files into the tables of one scan: each row judged once, '+' rows folded into bits, all others kept apart.
+
+Tables afterwards: `users` (id, user_id), each distinct user of a '+' row once; `bits` (id, block, mask), the days of a
+user in one block of 64; `odd` (file, line, code, user_id, day, listed), the bad rows, without content, and '-' rows.
+"""
+
+from __future__ import annotations
+
+import glob
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+from duckdb import DuckDBPyConnection
+
+from dpdau_assets.core.errors import BadInput, DpdauError
+from dpdau_assets.core.events import Limits
+from resources.event_files import COLUMNS, csv_tables, format_of, is_gzip, json_tables, parquet_tables, unreadable
+from resources.event_sql import Types, json_rows, judged, require_types
+
+BLOCK_DAYS = 64
+"""Days are bits of one UBIGINT; block 0 begins on the first day that events may have."""
+
+_COMPACT_ABOVE = 4_000_000
+_NAMES_OF_DUCKDB = {"file_row_number", "file_index"}
+_Files = Sequence[tuple[int, Path]]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Rows to judge: what follows FROM, the types of its columns, and the files (by their place) they come from."""
+
+    table: str
+    types: Types
+    files: _Files
+
+
+def read_files(connection: DuckDBPyConnection, files: Sequence[Path], limits: Limits) -> int:
+    """Fill the scan's tables and return the number of valid rows.
+
+    Raises BadInput, that quotes nothing, for a file that cannot be read and for more users than memory holds.
+    """
+    reading = _Reading(connection, limits)
+    for source in _sources(connection, list(enumerate(files))):
+        reading.take(source)
+    return reading.finish()
+
+
+@contextmanager
+def own_words(culprit: Callable[[], DpdauError]) -> Iterator[None]:
+    """DuckDB's errors, which can quote rows, become ours: too little memory, else what `culprit` makes."""
+    try:
+        yield
+    except (duckdb.BinderException, duckdb.ParserException, duckdb.CatalogException):
+        raise  # a mistake of ours: they speak of the query, in which there is no data
+    except duckdb.OutOfMemoryException:
+        raise BadInput(
+            "These files name more people, or more bad rows, than fit into memory; nothing was taken.",
+            "Hand in fewer files at a time (each file may be a part of a day), or allow more memory.",
+        ) from None
+    except duckdb.Error:
+        raise culprit() from None
+
+
+def failed() -> DpdauError:
+    """Where no file can be at fault."""
+    return DpdauError("DuckDB failed.", "Report it. Its own words are left out here: they can quote rows.")
+
+
+def quiet(connection: DuckDBPyConnection) -> DuckDBPyConnection:
+    """The same connection, without a progress bar on the terminal; each connection needs to be told."""
+    return connection.execute("SET enable_progress_bar = false")
+
+
+class _Reading:
+    """Judges one source after the other; the SQL of each pass is built for the types of the source's columns."""
+
+    def __init__(self, connection: DuckDBPyConnection, limits: Limits) -> None:
+        self._connection = connection
+        self._limits = limits
+        self._compact_above = _COMPACT_ABOVE
+        self._sources = 0
+        self._run("CREATE TABLE masks (user_id VARCHAR, block USMALLINT, mask UBIGINT, times BIGINT)")
+        self._run("CREATE TABLE odd (file INT, line BIGINT, code UTINYINT, user_id VARCHAR, day DATE, listed DATE[])")
+
+    def take(self, source: Source) -> None:
+        """Judge all rows of a source. A second pass, for what is not a valid '+' row, is made only if there is any."""
+        rows = judged(source.table, source.types, self._limits)
+        with own_words(lambda: self._culprit(source)):
+            missing = self._count(f"SELECT count(*) FROM {source.table}") - self._fold_plus_rows(rows)
+            missing -= self._keep_odd_rows(rows) if missing else 0
+            if missing:
+                raise _changed(source.files)
+            self._sources += 1
+            if self._count("SELECT count(*) FROM masks") > self._compact_above:
+                self._compact()
+
+    def finish(self) -> int:
+        """Give each distinct user an id. Returns the number of valid rows."""
+        with own_words(failed):
+            if self._sources > 1:
+                self._compact()
+            valid = self._plus_rows() + self._count("SELECT count(*) FROM odd WHERE code = 0")
+            self._run(
+                """CREATE TABLE users AS SELECT row_number() OVER () - 1 AS id, user_id
+                FROM (SELECT DISTINCT user_id FROM masks)"""
+            )
+            self._run("CREATE TABLE bits AS SELECT id, block, mask FROM masks JOIN users USING (user_id)")
+            self._run("DROP TABLE masks")
+        return valid
+
+    def _fold_plus_rows(self, rows: str) -> int:
+        before = self._plus_rows()
+        self._run(
+            f"""INSERT INTO masks
+            SELECT user_id, n // {BLOCK_DAYS}, bit_or(1::UBIGINT << (n % {BLOCK_DAYS})::UBIGINT), count(*)
+            FROM (SELECT user_id, day - DATE '{self._limits.first}' AS n FROM ({rows}) WHERE code = 0 AND op = '+')
+            GROUP BY ALL"""
+        )
+        return self._plus_rows() - before
+
+    def _keep_odd_rows(self, rows: str) -> int:
+        """Bad rows lose what they hold here."""
+        before = self._count("SELECT count(*) FROM odd")
+        self._run(
+            f"""INSERT INTO odd SELECT file, line, code, CASE WHEN code = 0 THEN user_id END,
+                CASE WHEN code = 0 THEN day END, CASE WHEN code = 0 THEN listed END
+            FROM ({rows}) WHERE code > 0 OR op = '-'"""
+        )
+        return self._count("SELECT count(*) FROM odd") - before
+
+    def _compact(self) -> None:
+        """Bring the rows of one user and block, from several sources, together."""
+        self._run(
+            """CREATE TABLE compacted AS
+            SELECT user_id, block, bit_or(mask) AS mask, sum(times)::BIGINT AS times FROM masks GROUP BY ALL"""
+        )
+        self._run("DROP TABLE masks")
+        self._run("ALTER TABLE compacted RENAME TO masks")
+        self._compact_above = max(_COMPACT_ABOVE, 2 * self._count("SELECT count(*) FROM masks"))
+
+    def _culprit(self, source: Source) -> BadInput:
+        """The first file that cannot be read; where many were read in one pass, each is read alone to find it."""
+        for file in source.files[:-1]:
+            single = _parquet_source([file], source.types)
+            rows = judged(single.table, single.types, self._limits)
+            try:
+                self._run(f"SELECT max(length(user_id)), max(code), max(len(listed)) FROM ({rows})")
+            except duckdb.Error:
+                return unreadable(file[1])
+        return unreadable(source.files[-1][1])
+
+    def _plus_rows(self) -> int:
+        return self._count("SELECT coalesce(sum(times), 0)::BIGINT FROM masks")
+
+    def _count(self, query: str) -> int:
+        [(count,)] = self._run(query)
+        return count
+
+    def _run(self, query: str) -> list[tuple]:
+        return self._connection.execute(query).fetchall()
+
+
+def _sources(connection: DuckDBPyConnection, files: _Files) -> Iterator[Source]:
+    """The sources of these files. A source made of chunks is gone when the next one is asked for."""
+    direct: dict[tuple[tuple[str, str], ...], list[tuple[int, Path]]] = defaultdict(list)
+    types_of: dict[tuple[tuple[str, str], ...], Types] = {}
+    for place, path in files:
+        types = _direct_types(connection, path)
+        if types is None:
+            yield from _chunks(connection, place, path)
+        else:
+            kind = tuple((name, str(types[name])) for name in types)
+            direct[kind].append((place, path))
+            types_of[kind] = types
+    for kind, alike in direct.items():
+        yield _parquet_source(alike, types_of[kind])
+
+
+def _direct_types(connection: DuckDBPyConnection, path: Path) -> Types | None:
+    """The event columns of a file that DuckDB reads by itself in parallel; None for any other file."""
+    if format_of(path) != "parquet" or is_gzip(path):
+        return None
+    with own_words(lambda: unreadable(path)):
+        columns = _types(connection, _read_parquet([path]))
+    if _NAMES_OF_DUCKDB & set(columns):
+        return None
+    require_types(columns, str(path))
+    return {name: columns[name] for name in COLUMNS if name in columns}
+
+
+def _parquet_source(files: _Files, types: Types) -> Source:
+    places = [place for place, _ in files]
+    columns = ", ".join(f'"{name}"' for name in types)
+    rows = _read_parquet([path for _, path in files])
+    return Source(
+        f"(SELECT {places}[file_index::BIGINT + 1] AS file, file_row_number + 1 AS line, {columns} FROM {rows})",
+        types,
+        files,
+    )
+
+
+def _read_parquet(paths: Sequence[Path]) -> str:
+    """Absolute and escaped: a name is never taken for a pattern, a URL or a partition's value."""
+    names = ", ".join("'" + glob.escape(str(path.resolve())).replace("'", "''") + "'" for path in paths)
+    return f"read_parquet([{names}], hive_partitioning = false)"
+
+
+def _chunks(connection: DuckDBPyConnection, place: int, path: Path) -> Iterator[Source]:
+    """A file that is read here and handed over in pieces."""
+    for table in _tables(path):
+        connection.register("chunk", table.append_column("file", pa.repeat(pa.scalar(place, pa.int32()), len(table))))
+        source = json_rows("chunk") if "raw" in table.column_names else "chunk"
+        with own_words(lambda: unreadable(path)):
+            types = _types(connection, source)
+        require_types({name: types[name] for name in COLUMNS if name in types}, str(path))
+        yield Source(source, types, [(place, path)])
+        connection.unregister("chunk")
+
+
+def _tables(path: Path) -> Iterator[pa.Table]:
+    readers = {"json": json_tables, "csv": csv_tables, "parquet": parquet_tables}
+    return readers[format_of(path)](path)
+
+
+def _types(connection: DuckDBPyConnection, table: str) -> Types:
+    relation = connection.sql(f"SELECT * FROM {table}")
+    return dict(zip(relation.columns, relation.types, strict=True))
+
+
+def _changed(files: _Files) -> BadInput:
+    names = ", ".join(str(path) for _, path in files)
+    return BadInput(f"Changed while it was read: {names}.", "Hand it in again when nothing writes to it any more.")

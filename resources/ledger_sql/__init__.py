@@ -1,0 +1,4 @@
+"""The ledger in one SQL database, so that check, charge, draw and store are one transaction.
+
+`schema` has the tables, `database` the transactions; `ledger`, `removals` and `salts` implement the three ports.
+"""

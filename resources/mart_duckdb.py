@@ -1,0 +1,77 @@
+"""The port Mart: one DuckDB table and one CSV of everything published, and a chart; each replaced by rename."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import duckdb
+
+from dpdau_assets.core.ports import MartPaths
+from resources.chart import chart_in_markdown, draw_series, sparkline_in_markdown
+
+_TABLE = """
+CREATE TABLE active_users (
+    metric VARCHAR, day DATE, window_days INTEGER, revision INTEGER,
+    noisy_value DOUBLE, estimate DOUBLE, lower_95 DOUBLE, upper_95 DOUBLE,
+    mechanism VARCHAR, sketch_impl VARCHAR, privacy_unit VARCHAR, published_at TIMESTAMPTZ, version VARCHAR,
+    PRIMARY KEY (metric, window_days, day, revision)
+)
+"""
+
+
+class MartFiles:
+    """`active_users.duckdb`, `active_users.csv` and `active_users.svg` in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def replace(self, rows: list[dict[str, object]]) -> MartPaths:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        paths = MartPaths(
+            table=self._folder / "active_users.duckdb",
+            csv=self._folder / "active_users.csv",
+            chart=self._folder / "active_users.svg",
+            chart_in_markdown=chart_in_markdown(rows),
+            sparkline_in_markdown=sparkline_in_markdown(rows),
+        )
+        with duckdb.connect() as work:
+            _fill(work, rows)
+            _replace(paths.table, lambda path: _copy_database(work, path))
+            _replace(paths.csv, lambda path: _copy_csv(work, path))
+        _replace(paths.chart, lambda path: draw_series(rows, path))
+        return paths
+
+
+def _fill(work: duckdb.DuckDBPyConnection, rows: list[dict[str, object]]) -> None:
+    work.execute(_TABLE)
+    if rows:
+        names = list(rows[0])
+        statement = f"INSERT INTO active_users ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
+        work.executemany(statement, [[row[name] for name in names] for row in rows])
+
+
+def _copy_database(work: duckdb.DuckDBPyConnection, path: Path) -> None:
+    work.execute(f"ATTACH '{_quoted(path)}' AS mart")
+    work.execute(_TABLE.replace("active_users (", "mart.active_users (", 1))
+    work.execute("INSERT INTO mart.active_users SELECT * FROM active_users ORDER BY ALL")
+    work.execute("DETACH mart")
+
+
+def _copy_csv(work: duckdb.DuckDBPyConnection, path: Path) -> None:
+    work.execute(f"COPY (SELECT * FROM active_users ORDER BY ALL) TO '{_quoted(path)}' (HEADER, FORMAT csv)")
+
+
+def _quoted(path: Path) -> str:
+    return str(path).replace("'", "''")
+
+
+def _replace(path: Path, write: Callable[[Path], None]) -> None:
+    """Write beside it, make it durable, then rename: a reader sees the old file or the new one."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.unlink(missing_ok=True)
+    write(temporary)
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)

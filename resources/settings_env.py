@@ -1,0 +1,91 @@
+"""The only reader of the environment (and of `.env`): text in, one checked Settings out."""
+
+from __future__ import annotations
+
+import os
+from datetime import date
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from dpdau_assets.core.errors import BadSetting
+from dpdau_assets.core.feasibility import check
+from dpdau_assets.core.settings import Settings
+
+_SECRETS = {"hash_salt_secret", "ledger_url"}
+
+
+class Environment(BaseSettings):
+    """The variables by name and type; their defaults are those of core Settings, their rules are checked there."""
+
+    model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore")
+
+    data_dir: Path = Settings.data_dir
+    start_date: date = Settings.start_date
+    timezone: str = Settings.timezone
+    sketch_impl: str = Settings.sketch_impl
+    mau_window_days: int = Settings.mau_window_days
+    w_bound: int = Settings.w_bound
+    dau_mechanism: str = Settings.dau_mechanism
+    mau_mechanism: str = Settings.mau_mechanism
+    dau_budget_total: Decimal = Decimal("3.0")
+    mau_budget_total: Decimal = Decimal("3.5")
+    delta: float = Settings.delta
+    epsilon_dau: Decimal = Decimal("0.3")
+    epsilon_mau: Decimal = Decimal("0.5")
+    restatements_per_month: int = Settings.restatements_per_month
+    restatement_day: int = Settings.restatement_day
+    grace_days: int = Settings.grace_days
+    hash_salt_secret: SecretStr | None = None
+    hash_salt_rotation_days: int = Settings.hash_salt_rotation_days
+    ledger_url: SecretStr | None = None
+    rdp_orders: Annotated[str, NoDecode] = ",".join(map(str, Settings.rdp_orders))
+    advanced_delta: float = Settings.advanced_delta
+
+
+def read_settings() -> Settings:
+    """The settings of this process, checked as a whole. Raises BadSetting with every wrong variable at once."""
+    settings = _parse()
+    check(settings)
+    return settings
+
+
+def _parse() -> Settings:
+    try:
+        values = Environment().model_dump()
+    except ValidationError as error:
+        raise BadSetting(_describe(error), "Correct the variables named, in the environment or in .env.") from None
+    revealed: dict[str, Any] = {name: _reveal(value) for name, value in values.items()}
+    revealed["rdp_orders"] = _orders(values["rdp_orders"])
+    return Settings(**revealed)
+
+
+def _reveal(value: object) -> object:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    return Fraction(value) if isinstance(value, Decimal) else value
+
+
+def _orders(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(order) for order in text.split(","))
+    except ValueError:
+        raise BadSetting(f"RDP_ORDERS={text}: not whole numbers.", "Write them as 2,4,8.") from None
+
+
+def _describe(error: ValidationError) -> str:
+    problems = []
+    for problem in error.errors():
+        name = str(problem["loc"][0])
+        shown = "..." if name in _SECRETS else problem["input"]
+        problems.append(f"{name.upper()}={shown}: {problem['msg']}")
+    return "; ".join(problems) + "."
+
+
+def dagster_home(settings: Settings) -> Path:
+    """DAGSTER_HOME, or a folder in the data directory, which then is DAGSTER_HOME: dagster.yaml names storage by it."""
+    return Path(os.environ.setdefault("DAGSTER_HOME", str((settings.data_dir / "dagster_home").resolve())))

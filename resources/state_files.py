@@ -1,0 +1,105 @@
+"""The port StateStore: one Parquet file a (day, epoch), `day=YYYY-MM-DD/epoch=N.parquet`, replaced and never edited.
+
+Keys stand PLAIN and uncompressed, so that a scan of bytes sees every one. The footer holds the digest of the keys
+and a commitment to the epoch's key: a file of another store is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dpdau_assets.core.errors import Refused
+from dpdau_assets.core.identity import epoch_key_commitment
+from dpdau_assets.core.keysets import digest
+from dpdau_assets.core.ports import DaySet, Keys, Salts
+from resources.durable import Write, sweep, write_all_durably
+from resources.file_lock import FileLock
+
+_NAME = re.compile(r"day=(\d{4}-\d{2}-\d{2})/epoch=(\d+)\.parquet")
+
+
+class StateFiles:
+    """The files below one folder. With `keep_empty` False a file that would be empty is unlinked instead."""
+
+    def __init__(self, folder: Path, salts: Salts, lock: FileLock, *, keep_empty: bool) -> None:
+        self._folder = folder
+        self._salts = salts
+        self._lock = lock
+        self._keep_empty = keep_empty
+        self._footers: dict[tuple[str, int, int], dict[bytes, bytes]] = {}
+        self._swept = False
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        with self._lock.held():
+            yield
+
+    def stored(self) -> list[tuple[date, int]]:
+        names = (path.relative_to(self._folder).as_posix() for path in self._folder.glob("day=*/epoch=*.parquet"))
+        found = (_NAME.fullmatch(name) for name in names)
+        return sorted((date.fromisoformat(match[1]), int(match[2])) for match in found if match)
+
+    def read(self, day: date, epoch: int) -> Keys | None:
+        if self.digest(day, epoch) is None:
+            return None
+        column = pq.read_table(self._path(day, epoch), columns=["key"])["key"]
+        return column.to_numpy().astype(np.uint64, copy=False)
+
+    def digest(self, day: date, epoch: int) -> str | None:
+        footer = self._footer(self._path(day, epoch))
+        if footer is None:
+            return None
+        if footer[b"epoch_key_commitment"].decode() != self._commitment(epoch):
+            raise Refused(
+                f"The state of {day} was keyed under another key of salt epoch {epoch}.",
+                "Restore the data directory and the ledger from the same backup.",
+            )
+        return footer[b"digest"].decode()
+
+    def replace(self, sets: Iterable[DaySet]) -> None:
+        if not self._swept:
+            sweep(self._folder)  # what a writer left that was killed before this process began
+            self._swept = True
+        write_all_durably((self._path(kept.day, kept.epoch), self._writer(kept)) for kept in self._kept(sets))
+
+    def _kept(self, sets: Iterable[DaySet]) -> Iterator[DaySet]:
+        for found in sets:
+            if self._keep_empty or len(found.keys):
+                yield found
+            else:
+                self._path(found.day, found.epoch).unlink(missing_ok=True)
+
+    def _writer(self, found: DaySet) -> Write:
+        footer = {"digest": digest(found.keys), "epoch_key_commitment": self._commitment(found.epoch)}
+        table = pa.table({"key": pa.array(found.keys, pa.uint64())}).replace_schema_metadata(footer)
+
+        def write(file: BinaryIO) -> None:
+            pq.write_table(table, file, compression="none", use_dictionary=False, column_encoding="PLAIN")
+
+        return write
+
+    def _footer(self, path: Path) -> dict[bytes, bytes] | None:
+        """The file's own metadata. A replaced file is another inode, so what was read of one never goes stale."""
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            return None
+        name = (str(path), status.st_ino, status.st_mtime_ns)
+        if name not in self._footers:
+            self._footers[name] = dict(pq.read_metadata(path).metadata or {})
+        return self._footers[name]
+
+    def _commitment(self, epoch: int) -> str:
+        return epoch_key_commitment(self._salts.epoch_keys([epoch])[epoch])
+
+    def _path(self, day: date, epoch: int) -> Path:
+        return self._folder / f"day={day.isoformat()}" / f"epoch={epoch}.parquet"

@@ -1,0 +1,62 @@
+"""Opening a store: every adapter on one data directory, put together as what core calls `Outside`."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from functools import cache
+from zoneinfo import ZoneInfo
+
+from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.settings import Settings
+from dpdau_assets.core.windows import first_window_end
+from resources.engine_duckdb import DuckDBEngine
+from resources.file_lock import FileLock
+from resources.inbox_files import FileInbox, FileQuarantine
+from resources.ledger_sql.database import Database
+from resources.ledger_sql.ledger import SqlLedger
+from resources.ledger_sql.removals import SqlRemovals
+from resources.ledger_sql.salts import SqlSalts
+from resources.mart_duckdb import MartFiles
+from resources.noise_opendp import OpenDPNoise
+from resources.sketch_files import SketchFiles
+from resources.state_files import StateFiles
+
+
+class SystemClock:
+    """The port Clock."""
+
+    def __init__(self, timezone: str) -> None:
+        self._zone = ZoneInfo(timezone)
+
+    def today(self) -> date:
+        return datetime.now(self._zone).date()
+
+
+@cache
+def open_store(settings: Settings) -> Outside:
+    """Every adapter on this data directory, made if it is not there. Raises BadSetting for another store's terms."""
+    settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    database = Database(settings.ledger_url or f"sqlite:///{settings.data_dir.resolve()}/ledger.sqlite")
+    ledger = SqlLedger(database)
+    ledger.fix_terms(settings.terms_of_store())
+    salts = SqlSalts(database, settings.hash_salt_secret)
+    lock = FileLock(settings.data_dir / "state.lock")
+    return Outside(
+        settings=settings,
+        clock=SystemClock(settings.timezone),
+        engine=DuckDBEngine(settings.timezone),
+        quarantine=FileQuarantine(settings.data_dir),
+        salts=salts,
+        inbox=FileInbox(settings.data_dir),
+        activity=StateFiles(settings.data_dir / "activity", salts, lock, keep_empty=True),
+        late=StateFiles(settings.data_dir / "late", salts, lock, keep_empty=False),
+        sketches=SketchFiles(settings.data_dir / "sketches"),
+        ledger=ledger,
+        removals=SqlRemovals(database, first_window_end(settings.start_date, settings.mau_window_days)),
+        noise=OpenDPNoise(),
+    )
+
+
+def open_mart(settings: Settings) -> MartFiles:
+    """The mart of this data directory."""
+    return MartFiles(settings.data_dir / "mart")

@@ -1,0 +1,21 @@
+"""The shells in which Dagster is handed the adapters. No logic: what is opened, and how, is in `store`."""
+
+import dagster as dg
+
+from dpdau_assets.core.ports import Mart, Outside
+from resources.settings_env import read_settings
+from resources.store import open_mart, open_store
+
+
+class OutsideResource(dg.ConfigurableResource):
+    """Hands assets what core calls `Outside`."""
+
+    def create_resource(self, context: dg.InitResourceContext) -> Outside:
+        return open_store(read_settings())
+
+
+class MartResource(dg.ConfigurableResource):
+    """Hands assets the mart."""
+
+    def create_resource(self, context: dg.InitResourceContext) -> Mart:
+        return open_mart(read_settings())
