@@ -6,7 +6,6 @@ LOCKFLAGS ?=
 
 BIN := .venv/bin
 READY := .venv/.ready
-SOURCES := dpdau_assets resources sensors eval dpdau_tests tools
 
 .DEFAULT_GOAL := help
 .PHONY: help demo dev test lint types bench lock clean
@@ -14,7 +13,7 @@ SOURCES := dpdau_assets resources sensors eval dpdau_tests tools
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
 
-demo: $(READY) ## Publish five months of bundled real events, and show what came out
+demo: $(READY) ## Publish four months of bundled real events, and show what came out
 	$(BIN)/python -m eval.demo
 
 dev: $(READY) ## Start the Dagster UI on the demo's data, on port 3000 or PORT
@@ -28,8 +27,8 @@ test: $(READY) ## Run the tests, except the ones marked slow or browser
 	$(BIN)/python -m pytest -m "not slow and not browser" -n 2
 
 lint: $(READY) ## Check style, format and placeholders
-	$(BIN)/ruff check $(SOURCES)
-	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/python tools/check_placeholders.py
 
 types: $(READY) ## Check types with pyright
@@ -49,7 +48,7 @@ lock: .venv/.locked ## Write requirements.lock and requirements-dev.lock from py
 
 clean: ## Remove .venv, the demo's data and caches; never ./data
 	rm -rf .venv .demo .artifacts .pytest_cache .ruff_cache .hypothesis build dist
-	find $(SOURCES) -type d -name __pycache__ -prune -exec rm -rf {} +
+	find . -type d -name __pycache__ -prune -exec rm -rf {} +
 
 .venv/.locked: requirements-dev.lock
 	@command -v $(PYTHON) >/dev/null 2>&1 || \

@@ -25,7 +25,6 @@ MAU = dg.define_asset_job("publish_mau", selection=["mau_release"], description=
 REPORTS = dg.define_asset_job(
     "refresh_mart", selection=["active_users", "budget_report"], description="The mart and the budget report."
 )
-SHIPPED = Path(__file__).resolve().parents[1] / "dagster.yaml"
 ALL = (STATE, DAU, MAU, REPORTS)
 
 
@@ -69,9 +68,15 @@ def run_steps(
         done(step)
 
 
+def shipped_configuration() -> Path:
+    """The project's dagster.yaml: at the top of a checkout, beside this module once installed from a wheel."""
+    installed = Path(__file__).with_name("dagster.yaml")
+    return installed if installed.exists() else Path(__file__).resolve().parents[1] / "dagster.yaml"
+
+
 def open_instance(home: Path) -> dg.DagsterInstance:
     """The Dagster instance of this DAGSTER_HOME, with the settings that dpdau ships where it has none of its own."""
     home.mkdir(parents=True, exist_ok=True)
     if not (home / "dagster.yaml").exists():
-        shutil.copy(SHIPPED, home / "dagster.yaml")
+        shutil.copy(shipped_configuration(), home / "dagster.yaml")
     return dg.DagsterInstance.from_config(str(home))

@@ -359,6 +359,10 @@ def test_bad_csv_rows_are_found_at_their_first_line_despite_quoted_newlines_and_
     assert accepted == 3
 
 
+def test_a_csv_row_of_empty_fields_is_a_bad_row(tmp_path: Path) -> None:
+    assert scanned(write(tmp_path, "e.csv", b"user_id,day\n,\n"))[1] == [(2, events.NO_USER)]
+
+
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [
@@ -501,6 +505,14 @@ def test_several_files_of_different_formats_and_schemas_are_one_scan(tmp_path: P
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("name", ["a?.parquet", "a*.parquet", "a[b].parquet"])
+def test_a_file_name_is_never_taken_for_a_pattern(name: str, tmp_path: Path) -> None:
+    day = pa.array([date(2025, 2, 1)])
+    parquet(tmp_path, "ab.parquet", user_id=pa.array(["other"]), day=day)
+    found = scanned(parquet(tmp_path, name, user_id=pa.array(["asked"]), day=day))
+    assert found[2] == {date(2025, 2, 1): [user_key(KEY.secret, "asked")]}
+
+
 def test_bits_of_one_user_from_many_sources_come_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_reading, "_COMPACT_ABOVE", 3)
     monkeypatch.setattr(event_files, "_CHUNK_ROWS", 2)
@@ -610,15 +622,26 @@ def test_nothing_is_spilled_to_any_folder(tmp_path: Path, monkeypatch: pytest.Mo
     assert [found for found in tmp_path.rglob("*") if found not in (source, path)] == []
 
 
+PLANTED_IDS = f"CREATE TABLE t AS SELECT '{PLANTED}-' || lpad(i::VARCHAR, 9, '0') AS u FROM range(4000000) r(i)"
+
+
 def test_duckdb_would_spill_raw_ids_if_it_had_a_folder(tmp_path: Path) -> None:
-    """The reason why it has none; and the engine's settings say so."""
+    """The reason why it has none, and the proof that one would be noticed."""
     with DuckDBEngine("UTC").scan([], FIRST, LAST) as scan:
-        [(folder,)] = scan._connection.execute("SELECT current_setting('temp_directory')").fetchall()
-    assert folder == ""
-    with pytest.raises(duckdb.Error, match="crypto"), duckdb.connect(
-        config={"memory_limit": "40MB", "temp_directory": str(tmp_path), "temp_file_encryption": "true"}
-    ) as connection:  # fmt: skip
-        connection.execute("CREATE TABLE t AS SELECT 'user-' || i AS u FROM range(5000000) r(i)")
+        assert scan._connection.execute("SELECT current_setting('temp_directory')").fetchall() == [("",)]
+    with duckdb.connect(config={"memory_limit": "60MB", "temp_directory": str(tmp_path)}) as connection:
+        connection.execute(PLANTED_IDS)
+        assert any(PLANTED.encode() in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+
+
+def test_duckdb_alone_cannot_encrypt_what_it_spills(tmp_path: Path) -> None:
+    """Should this fail one day, spilling may be allowed: see what is in the files then."""
+    config: dict[str, str | bool | int | float | list[str]] = {
+        "memory_limit": "60MB", "temp_directory": str(tmp_path), "temp_file_encryption": True,
+        "autoload_known_extensions": False,
+    }  # fmt: skip
+    with pytest.raises(duckdb.Error, match="crypto"), duckdb.connect(config=config) as connection:
+        connection.execute(PLANTED_IDS)
 
 
 def test_no_error_quotes_a_row(tmp_path: Path) -> None:
@@ -660,18 +683,20 @@ def test_each_distinct_user_is_hashed_once_an_epoch(tmp_path: Path, monkeypatch:
         return hashlib.sha256(data).hexdigest()
 
     monkeypatch.setattr(engine_duckdb, "USER_KEY", USER_KEY.replace("sha256(", "counted_sha256("))
-    days = [(FIRST + timedelta(days=n)).isoformat() for n in range(0, 120, 3)]
+    days = [(FIRST + timedelta(days=n)).isoformat() for n in range(0, 119, 3)]
     files = [
         write(tmp_path, name, WRITERS[name]([plus(user, day) for day in days for user in users]))
         for name, users in (("e.parquet", "abcdef"), ("e.csv", "efg"))
     ]
+    files.append(write(tmp_path, "last.json", json_bytes([plus("h", LAST.isoformat())])))
     with DuckDBEngine("UTC").scan(files, FIRST, LAST) as scan:
         scan._connection.create_function("counted_sha256", counted_sha256, ["BLOB"], "VARCHAR")
         for epoch in (1, 2):
-            hashed.clear()
-            found = list(scan.user_days(EpochKey(epoch, bytes([epoch]) * 32), FIRST, LAST))
-            assert len(found) == len(days) and all(len(day.keys) == 7 for day in found)
-            assert len(hashed) == 2 * 7, "an HMAC is two SHA-256"
+            for until, users in ((LAST, 8), (FIRST + timedelta(days=30), 7)):
+                hashed.clear()
+                found = list(scan.user_days(EpochKey(epoch, bytes([epoch]) * 32), FIRST, until))
+                assert {len(day.keys) for day in found if day.day < LAST} == {7}
+                assert len(hashed) == 2 * users, "an HMAC is two SHA-256, and only those who were there are hashed"
 
 
 def test_two_users_with_one_key_are_one_key() -> None:
@@ -683,7 +708,7 @@ def test_two_users_with_one_key_are_one_key() -> None:
     assert users.with_bit(masks, 2).tolist() == []
 
 
-def test_only_the_asked_days_are_given_and_only_their_users_are_hashed(tmp_path: Path) -> None:
+def test_only_the_asked_days_are_given(tmp_path: Path) -> None:
     objects = [plus(f"{day}", (FIRST + timedelta(days=day)).isoformat()) for day in range(120)]
     path = write(tmp_path, "e.csv", csv_bytes(objects))
     with DuckDBEngine("UTC").scan([path], FIRST, LAST) as scan:

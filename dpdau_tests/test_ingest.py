@@ -162,6 +162,9 @@ def test_the_tombstone_epochs_reach_the_last_window_that_holds_the_user_out() ->
     epochs = removal_epochs(date(2025, 2, 3), SETTINGS)
     assert epochs[0] == epoch_of(date(2025, 1, 1), 90)
     assert epochs[-1] == epoch_of(date(2025, 3, 29), 90)
+    begins_there = Settings(start_date=date(2025, 1, 1), hash_salt_rotation_days=97)
+    last = removal_epochs(date(2025, 2, 3), begins_there)[-1]
+    assert last == epoch_of(date(2025, 3, 29), 97) == epoch_of(date(2025, 3, 28), 97) + 1
 
 
 def test_bad_rows_go_to_the_quarantine_and_stop_nothing(store: Store, tmp_path: Path) -> None:

@@ -45,9 +45,7 @@ def test_one_month(make_store: Callable[..., Outside], tmp_path: Path) -> None:
         assert answer["lower_95"] <= answer["estimate"] <= answer["upper_95"]
     spent = budget_answer("dau", date(2025, 2, 1), outside)
     assert (spent["releases_made"], spent["releases_planned"]) == (28, 28)
-    assert (
-        2.98 < spent["epsilon_spent"] <= 3.0
-    )  # the whole month is out: all of its cap, and not a hair more
+    assert 2.98 < spent["epsilon_spent"] <= 3.0  # the whole month is out: all of its cap, and not a hair more
     assert budget_answer("mau", date(2025, 2, 1), outside)["epsilon_spent"] <= 3.5
 
 

@@ -6,27 +6,28 @@ Each piece of work runs in a fresh process, so that its peak memory is its own; 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import multiprocessing
 import resource
 import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import duckdb
 
+from dpdau_assets.core.activity import process_days
+from dpdau_assets.core.day_sketch import refresh
 from dpdau_assets.core.ingest import ingest
-from dpdau_assets.core.ports import EpochKey, Removal
+from dpdau_assets.core.ports import Outside, ReleaseKey
+from dpdau_assets.core.release import read_statistic
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.windows import UNIX_EPOCH, days_between, epochs_of_day
 from eval.simulate import DEFAULT_SEED, generate_synthetic
-from resources.engine_duckdb import DuckDBEngine
-from resources.inbox_files import FileInbox, FileQuarantine
+from resources.store import open_store
 
 WINDOW_DAYS = 30
 FIRST_DAY = UNIX_EPOCH + timedelta(days=90 * 225)  # an epoch of 90 days begins here
@@ -60,12 +61,12 @@ def main() -> None:
     bench(events, chosen.folder / "data", chosen.days, chosen.repeat)
 
 
-def bench(events: Path, data_dir: Path, days: int, repeat: int, then: Mapping[str, Work] | None = None) -> None:
-    """Measure the bare query, the ingest under one and under two epochs, and what comes `then`, by its name.
+def bench(events: Path, data_dir: Path, days: int, repeat: int) -> None:
+    """Measure the bare query, and the whole way to sketches under one and under two epochs; then one MAU.
 
     Works run in this order within one repetition, each finding in `data_dir` what the one before left there.
     """
-    works: dict[str, Work] = {"ingest": ingest_files, "inbox read back": read_inbox, **(then or {})}
+    works: dict[str, Work] = {"ingest, state and sketches": ingest_and_state, "one 30-day MAU": one_mau}
     figures: dict[str, list[Figure]] = {}
     for _ in range(repeat):
         figures.setdefault("bare count(distinct)", []).append(measure(bare_query, events, data_dir, 0))
@@ -101,47 +102,36 @@ def bare_query(events: Path, data_dir: Path, rotation_days: int) -> None:  # noq
         connection.execute(query, [str(events)]).fetchall()
 
 
-def ingest_files(events: Path, data_dir: Path, rotation_days: int) -> None:
-    """Raw Parquet to the durable inbox."""
-    ingest(
-        [events], engine=DuckDBEngine("UTC"), salts=BenchSalts(), inbox=FileInbox(data_dir),
-        quarantine=FileQuarantine(data_dir), removals=NoRemovals(), clock=BenchClock(),
-        settings=Settings(start_date=FIRST_DAY, hash_salt_rotation_days=rotation_days, mau_window_days=WINDOW_DAYS),
+def ingest_and_state(events: Path, data_dir: Path, rotation_days: int) -> None:
+    """Raw Parquet to the durable inbox, and from there to keyed state and exact sketches; all of it on disk."""
+    outside = open_bench_store(data_dir, rotation_days)
+    report = ingest(
+        [events], engine=outside.engine, salts=outside.salts, inbox=outside.inbox, quarantine=outside.quarantine,
+        removals=outside.removals, clock=outside.clock, settings=outside.settings,
     )  # fmt: skip
+    process_days(list(report.days), outside)
+    refresh(report.days, outside)
 
 
-def read_inbox(events: Path, data_dir: Path, rotation_days: int) -> None:  # noqa: ARG001
-    """Every key of every batch, read back."""
-    inbox = FileInbox(data_dir)
-    for _ in inbox.read(inbox.batches()):
-        pass
+def one_mau(events: Path, data_dir: Path, rotation_days: int) -> None:  # noqa: ARG001
+    """The exact statistic of one window from its sketches, as a release reads it."""
+    outside = open_bench_store(data_dir, rotation_days)
+    last = max(day for day, _ in outside.activity.stored())
+    read_statistic(ReleaseKey("mau", WINDOW_DAYS, last), outside)
+
+
+def open_bench_store(data_dir: Path, rotation_days: int) -> Outside:
+    """A store of its own, with real adapters."""
+    settings = Settings(
+        data_dir=data_dir, start_date=FIRST_DAY, hash_salt_rotation_days=rotation_days, hash_salt_secret="b" * 32
+    )
+    return open_store(settings)
 
 
 def rotation_for_two_epochs(days: int) -> int:
     """The rotation under which most of the days need two epochs."""
     calendar = days_between(FIRST_DAY, FIRST_DAY + timedelta(days=days - 1))
     return max(range(60, 366), key=lambda rotation: sum(len(epochs_of_day(d, rotation, WINDOW_DAYS)) for d in calendar))
-
-
-class BenchSalts:
-    """Keys that anyone can know; the data are made up."""
-
-    def epoch_keys(self, epochs: Iterable[int]) -> Mapping[int, EpochKey]:
-        return {epoch: EpochKey(epoch, hashlib.sha256(str(epoch).encode()).digest()) for epoch in epochs}
-
-
-class BenchClock:
-    """A day after all of the events."""
-
-    def today(self) -> date:
-        return date(2100, 1, 1)
-
-
-class NoRemovals:
-    """For events without any '-' row."""
-
-    def record(self, removals: list[Removal]) -> None:
-        raise NotImplementedError
 
 
 def _timed(work: Work, events: Path, data_dir: Path, rotation_days: int) -> Figure:

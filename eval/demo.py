@@ -1,4 +1,4 @@
-"""`make demo`: real events in, five months of published DAU and MAU out, by the commands that a user would type.
+"""`make demo`: real events in, four months of published DAU and MAU out, by the commands that a user would type.
 
 `python -m eval.demo --prepare` stops after the events are in, for `make dev`.
 """
@@ -19,7 +19,7 @@ from rich.table import Table
 
 HOME = Path(".demo")
 EVENTS = Path(__file__).parent / "data" / "oulad_register_submit" / "events.parquet"
-FIRST, LAST = date(2013, 12, 1), date(2014, 4, 30)
+FIRST, LAST = date(2013, 12, 15), date(2014, 4, 14)
 console = Console()
 
 

@@ -78,7 +78,7 @@ class DuckDBScan:
 
     def user_days(self, key: EpochKey, first: date, last: date) -> Iterator[DaySet]:
         """Hashes each user who has a day there once. Memory: every user's key, and the bits of one block of days."""
-        first_block, last_block = (max(0, (day - self._first_day).days // BLOCK_DAYS) for day in (first, last))
+        first_block, last_block = ((day - self._first_day).days // BLOCK_DAYS for day in (first, last))
         present = f"SELECT * FROM bits WHERE block BETWEEN {first_block} AND {last_block}"
         blocks = [block for (block,) in self._rows(f"SELECT DISTINCT block FROM ({present}) ORDER BY block")]
         users = SortedUsers(*self._arrays(

@@ -37,7 +37,8 @@ _LAYOUT: dict[str, Any] = {
 }
 _ROWS_AT_ONCE = 10_000
 
-_Place = tuple[Path, int]
+_Batch = tuple[Path, pq.FileMetaData]
+_Place = tuple[_Batch, int]
 
 
 class FileInbox:
@@ -60,9 +61,9 @@ class FileInbox:
         """In order of days, then epochs. Memory: one (day, epoch) of all batches. Raises Refused for a broken batch."""
         places: dict[tuple[date, int], list[_Place]] = defaultdict(list)
         for name in sorted(set(batches)):
-            path = self._path(name)
-            for group, place in enumerate(_contents(path)):
-                places[place].append((path, group))
+            batch = _opened(self._path(name))
+            for group, place in enumerate(_contents(batch)):
+                places[place].append((batch, group))
         for day, epoch in sorted(places):
             yield DaySet(day, epoch, _union(places[day, epoch]))
 
@@ -110,12 +111,17 @@ def _table(found: DaySet) -> pa.Table:
     return pa.table(columns, schema=_SCHEMA)
 
 
-def _contents(path: Path) -> Iterator[tuple[date, int]]:
-    """(day, epoch) of each row group, from the statistics."""
+def _opened(path: Path) -> _Batch:
+    """With its footer, which is long: one that is read again for every row group is most of a fold's time."""
     try:
-        footer = pq.read_metadata(path)
+        return path, pq.read_metadata(path)
     except (OSError, pa.ArrowException):
         raise _broken(path) from None
+
+
+def _contents(batch: _Batch) -> Iterator[tuple[date, int]]:
+    """(day, epoch) of each row group, from the statistics."""
+    _, footer = batch
     for group in range(footer.num_row_groups):
         epoch, day = (footer.row_group(group).column(column).statistics for column in (0, 1))
         yield day.min, epoch.min
@@ -123,13 +129,14 @@ def _contents(path: Path) -> Iterator[tuple[date, int]]:
 
 def _union(places: list[_Place]) -> Keys:
     """The keys of these row groups; a single one is read as it stands."""
-    keys = [_keys(path, group) for path, group in places]
+    keys = [_keys(batch, group) for batch, group in places]
     return keys[0] if len(keys) == 1 else unite(keys)
 
 
-def _keys(path: Path, group: int) -> Keys:
+def _keys(batch: _Batch, group: int) -> Keys:
+    path, footer = batch
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, metadata=footer) as file:
             return file.read_row_group(group, columns=["key"])["key"].to_numpy()
     except (OSError, pa.ArrowException):
         raise _broken(path) from None
