@@ -20,8 +20,8 @@ dev: $(READY) ## Start the Dagster UI on the demo's data, on port 3000 or PORT
 	$(BIN)/python -m eval.demo --prepare
 	mkdir -p .demo/dagster_home
 	cp dagster.yaml .demo/dagster_home/dagster.yaml
-	set -a; . ./.demo/env; DAGSTER_HOME="$(CURDIR)/.demo/dagster_home"; \
-	exec $(BIN)/dagster dev -w workspace.yaml -h 127.0.0.1 -p "$${PORT:-3000}"
+	. ./.demo/env; export DAGSTER_HOME="$(CURDIR)/.demo/dagster_home"; \
+	cd .demo && exec ../$(BIN)/dagster dev -w ../workspace.yaml -h 127.0.0.1 -p "$${PORT:-3000}"
 
 test: $(READY) ## Run the tests, except the ones marked slow or browser
 	$(BIN)/python -m pytest -m "not slow and not browser" -n 2

@@ -11,18 +11,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from dpdau_assets.core.answers import budget_answer, charged_months, latest_release, release_answer
+from dpdau_assets.core.answers import budget_answer, last_published_month, latest_release, release_answer, run_answer
 from dpdau_assets.core.calendar import METRICS
-from dpdau_assets.core.errors import BadInput, DpdauError, NotPublished
+from dpdau_assets.core.errors import DpdauError
 from dpdau_assets.core.ingest import ingest as take_in
 from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.runs import plan_run
 from dpdau_assets.core.settings import Metric
 from dpdau_assets.core.version import VERSION
 from resources.event_files import event_files
@@ -34,19 +35,15 @@ app = typer.Typer(
 )
 _people = Console(stderr=True)
 
-Day = Annotated[datetime, typer.Argument(formats=["%Y-%m-%d"], metavar="DAY", help="YYYY-MM-DD")]
-
 
 @app.command()
 def ingest(source: Annotated[Path, typer.Option("--from", help="A file, or a folder of files.")]) -> None:
     """Take events in: JSON Lines, CSV or Parquet, each also .gz. Twice the same file changes nothing."""
     outside = _outside()
-    with _people.status("Reading.") as status:
-        report = take_in(
-            event_files(source),
-            engine=outside.engine, salts=outside.salts, inbox=outside.inbox, quarantine=outside.quarantine,
-            removals=outside.removals, clock=outside.clock, settings=outside.settings, progress=status.update,
-        )  # fmt: skip
+    files = event_files(source)
+    with _progress() as progress:
+        task = progress.add_task("Reading.", total=None)
+        report = take_in(files, outside, lambda stage: progress.update(task, description=stage))
     _tell(f"{report.ingested} rows taken, {report.rejected} rejected.")
     if report.quarantine:
         _tell(f"Where and why: {report.quarantine}")
@@ -59,22 +56,22 @@ def run(
     first: Annotated[datetime, typer.Option("--from", formats=["%Y-%m-%d"], help="First day to publish.")],
     last: Annotated[datetime, typer.Option("--to", formats=["%Y-%m-%d"], help="Last day to publish.")],
 ) -> None:
-    """Declare these days complete, and publish DAU and MAU of each, in order, through Dagster in this process."""
+    """Declare these days complete, and publish DAU and MAU of each, in order, through Dagster in this process.
+
+    Asks first: days that cannot be published as asked are refused before anything is done.
+    """
     from dpdau_assets.definitions import defs  # Dagster takes seconds to import: only this command pays for it
-    from dpdau_assets.jobs import open_instance, run_steps, steps
+    from dpdau_assets.jobs import open_instance, run_steps
 
     outside = _outside()
     from_day, to_day = first.date(), last.date()
     if to_day < from_day:
-        raise BadInput(f"--to {to_day} is before --from {from_day}.", "Give the earlier day first.")
-    wanted = list(steps(from_day, to_day, outside.settings))
+        raise typer.BadParameter(f"--to {to_day} is before --from {from_day}.")
+    wanted = plan_run(from_day, to_day, outside)
     with open_instance(dagster_home(outside.settings)) as instance, _progress() as progress:
         task = progress.add_task("Publishing", total=len(wanted))
         run_steps(wanted, defs, instance, lambda step: progress.update(task, advance=1, description=step.title))
-    inside = [r.key.metric for r in outside.ledger.releases() if from_day <= r.key.day <= to_day]
-    days = (to_day - from_day).days + 1
-    published = {f"{metric}_published": inside.count(metric) for metric in METRICS}
-    _answer({"days": days, **published, "restated": 0})
+    _answer({**run_answer(from_day, to_day, outside), "restated": 0})
 
 
 @app.command()
@@ -108,7 +105,7 @@ def budget(
     if metric not in METRICS:
         raise typer.BadParameter(f"{metric!r} is not a metric: dau or mau.")
     outside = _outside()
-    asked = month.date() if month else _last_month(metric, outside)
+    asked = month.date() if month else last_published_month(metric, outside)
     answer = budget_answer(metric, asked, outside)
     _answer({"metric": metric, "month": f"{asked:%Y-%m}", **answer})
 
@@ -120,12 +117,13 @@ def generate_synthetic(
     users: Annotated[int, typer.Option(min=1)] = 10_000,
     events: Annotated[int, typer.Option(min=1)] = 300_000,
     first_day: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"])] = datetime(2025, 1, 1),
-    seed: Annotated[int, typer.Option(envvar="DEFAULT_SEED")] = 20251009,
+    seed: Annotated[int | None, typer.Option(help="Default: DEFAULT_SEED.")] = None,
 ) -> None:
     """Write made-up events, the same ones for the same seed."""
     from eval.simulate import generate_synthetic as generate
 
-    generate(out, days=days, users=users, events=events, first_day=first_day.date(), seed=seed)
+    chosen = read_settings().default_seed if seed is None else seed
+    generate(out, days=days, users=users, events=events, first_day=first_day.date(), seed=chosen)
     _tell(f"Made-up events written to {out}.")
     _answer({"file": str(out), "events": events, "days": days, "users": users})
 
@@ -162,15 +160,7 @@ def _show(metric: Metric, day: date, window_days: int, revision: int | None) -> 
 def _one_day(argument: datetime | None, option: datetime | None, name: str) -> date:
     if (argument is None) == (option is None):
         raise typer.BadParameter(f"Give the day once, as DAY or as {name} DAY.")
-    return (argument or option or datetime.min).date()
-
-
-def _last_month(metric: Metric, outside: Outside) -> date:
-    months = charged_months(outside.ledger.releases(metric))
-    if not months:
-        raise NotPublished(f"No {metric} is published yet.", "`dpdau run --from DAY --to DAY` publishes.")
-    last = max(found.key.day for found in outside.ledger.releases(metric))
-    return last.replace(day=1)
+    return (argument or cast(datetime, option)).date()
 
 
 def _answer(value: dict[str, Any]) -> None:

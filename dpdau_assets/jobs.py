@@ -1,57 +1,34 @@
-"""The jobs, and the one loop that materialises a range of days in this process."""
+"""The jobs, and the one loop that runs many of them in this process."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from datetime import date, timedelta
+from collections.abc import Callable
 from pathlib import Path
 
 import dagster as dg
 
-from dpdau_assets.core.settings import Settings
-from dpdau_assets.core.windows import days_between, first_window_end
+from dpdau_assets.core import runs
+from dpdau_assets.core.runs import Step
 
 STATE = dg.define_asset_job(
-    "build_state", selection=["activity", "day_sketch"], description="Fold the inbox into a day's state and sketch."
+    runs.STATE, selection=["activity", "day_sketch"], description="Fold the inbox into a day's state and sketch."
 )
 DAU = dg.define_asset_job(
-    "publish_dau",
+    runs.DAU,
     selection=["activity", "day_sketch", "dau_release"],
     description="A day's state, sketch and published DAU.",
 )
-MAU = dg.define_asset_job("publish_mau", selection=["mau_release"], description="A day's published MAU.")
+MAU = dg.define_asset_job(
+    runs.MAU,
+    selection=["mau_release"],
+    tags={"dpdau/stream": "mau"},  # dagster.yaml admits one at a time: a stream's days follow one another
+    description="A day's published MAU; its 30 days of state must be there, and the day before be published.",
+)
 REPORTS = dg.define_asset_job(
-    "refresh_mart", selection=["active_users", "budget_report"], description="The mart and the budget report."
+    runs.REPORTS, selection=["active_users", "budget_report"], description="The mart and the budget report."
 )
 ALL = (STATE, DAU, MAU, REPORTS)
-
-
-@dataclass(frozen=True)
-class Step:
-    """One run: a job and, but for the reports, its day."""
-
-    job: str
-    day: date | None
-
-    @property
-    def title(self) -> str:
-        """For a progress bar."""
-        return f"{self.job} {self.day or ''}"
-
-
-def steps(first: date, last: date, settings: Settings) -> Iterator[Step]:
-    """Every run that publishes these days: first the state that the first window reaches back to, then day by day."""
-    first_mau_day = first_window_end(settings.start_date, settings.mau_window_days)
-    reach = max(settings.start_date, first - timedelta(days=settings.mau_window_days - 1))
-    for day in days_between(reach, first - timedelta(days=1)):
-        yield Step(STATE.name, day)
-    for day in days_between(first, last):
-        yield Step(DAU.name, day)
-        if day >= first_mau_day:
-            yield Step(MAU.name, day)
-    yield Step(REPORTS.name, None)
 
 
 def run_steps(

@@ -16,7 +16,10 @@ from dpdau_assets.core.events import Limits, Row
 from dpdau_assets.core.ingest import RowScan, last_day, take
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.settings import Settings
+from resources.settings_env import Environment
 from resources.store import open_store
+
+Environment.model_config["env_file"] = None  # a developer's own .env is no business of the tests
 
 SECRET = "a secret for tests only, of some length"
 
@@ -50,10 +53,7 @@ def put(outside: Outside, rows: Iterable[tuple]) -> None:
     limits = Limits(settings.start_date, last_day(outside.clock), ZoneInfo(settings.timezone))
     scan = RowScan((("test", number, _row(*row)) for number, row in enumerate(rows, 1)), limits)
     assert not list(scan.rejected()), "a test's own events are valid"
-    take(
-        scan, salts=outside.salts, inbox=outside.inbox, quarantine=outside.quarantine, removals=outside.removals,
-        settings=settings, progress=lambda _: None,
-    )  # fmt: skip
+    take(scan, outside, progress=lambda _: None)
 
 
 def _row(user_id: str, day: date, op: str = "+", days: tuple[date, ...] | None = None) -> Row:

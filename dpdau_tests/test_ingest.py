@@ -23,7 +23,7 @@ from dpdau_assets.core.errors import BadInput
 from dpdau_assets.core.events import Limits, Row
 from dpdau_assets.core.identity import user_key
 from dpdau_assets.core.ingest import IngestReport, RowScan, ingest, removal_epochs, take
-from dpdau_assets.core.ports import EpochKey, Removal
+from dpdau_assets.core.ports import EpochKey, Outside, Removal
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.windows import epoch_of, epochs_of_day
 from eval.simulate import generate_synthetic
@@ -73,12 +73,16 @@ class Store:
         self.removals = NotedRemovals(self.inbox)
         self.said: list[str] = []
 
-    def ingest(self, *files: Path, settings: Settings = SETTINGS) -> IngestReport:
-        return ingest(
-            list(files), engine=DuckDBEngine("UTC"), salts=self.salts, inbox=self.inbox,
-            quarantine=FileQuarantine(self.root), removals=self.removals,
-            clock=FixedClock(), settings=settings, progress=self.said.append,
+    def outside(self, settings: Settings) -> Outside:
+        """What an ingest uses of it; the rest is not there."""
+        unused = dict.fromkeys(("activity", "late", "sketches", "ledger", "noise"))
+        return Outside(
+            settings=settings, clock=FixedClock(), engine=DuckDBEngine("UTC"), salts=self.salts, inbox=self.inbox,
+            quarantine=FileQuarantine(self.root), removals=self.removals, **unused,
         )  # fmt: skip
+
+    def ingest(self, *files: Path, settings: Settings = SETTINGS) -> IngestReport:
+        return ingest(list(files), self.outside(settings), self.said.append)
 
     def contents(self) -> dict[tuple[date, int], list[int]]:
         return {(found.day, found.epoch): found.keys.tolist() for found in self.inbox.read(self.inbox.batches())}
@@ -217,11 +221,8 @@ def test_rows_in_memory_take_the_same_path_to_the_same_batch(tmp_path: Path) -> 
     report = by_file.ingest(lines(tmp_path, "e.jsonl", *(plus(*row) for row in rows), minus("u9", "2025-02-01")))
     limits = Limits(SETTINGS.start_date, date(2025, 4, 30), ZoneInfo("UTC"))
     found = [Row(user, day=day) for user, day in rows] + [Row("u9", "-", "2025-02-01")]
-    other = take(
-        RowScan((("e.jsonl", line, row) for line, row in enumerate(found, 1)), limits),
-        salts=by_rows.salts, inbox=by_rows.inbox, quarantine=FileQuarantine(by_rows.root),
-        removals=by_rows.removals, settings=SETTINGS, progress=lambda _: None,
-    )  # fmt: skip
+    scan = RowScan((("e.jsonl", line, row) for line, row in enumerate(found, 1)), limits)
+    other = take(scan, by_rows.outside(SETTINGS), progress=lambda _: None)
     assert (other.batch, other.ingested, other.days) == (report.batch, report.ingested, report.days)
     assert by_rows.removals.noted == by_file.removals.noted
     assert by_rows.contents() == by_file.contents()

@@ -25,11 +25,7 @@ def test_one_month(make_store: Callable[..., Outside], tmp_path: Path) -> None:
     outside = make_store(restatements_per_month=0)
     events = tmp_path / "events.parquet"
     generate_synthetic(events, days=59, users=3_000, events=60_000, first_day=START, seed=1)
-    report = ingest(
-        [events],
-        engine=outside.engine, salts=outside.salts, inbox=outside.inbox, quarantine=outside.quarantine,
-        removals=outside.removals, clock=outside.clock, settings=outside.settings,
-    )  # fmt: skip
+    report = ingest([events], outside)
     assert (report.ingested, report.rejected) == (60_000, 0)
     prepare(outside, days_between(START, LAST))
 

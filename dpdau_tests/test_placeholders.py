@@ -12,7 +12,7 @@ import pytest
 
 from dpdau_assets.core.errors import BadSetting
 from dpdau_assets.core.settings import Settings
-from resources.settings_env import read_settings
+from resources.settings_env import Environment, read_settings
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAD = "| Placeholder | File | Meaning | Type | Constraint and example | Default |\n|---|---|---|---|---|---|\n"
@@ -97,6 +97,7 @@ def no_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working directory without `.env`, and no variable of ours in the environment."""
     for field in dataclasses.fields(Settings):
         monkeypatch.delenv(field.name.upper(), raising=False)
+    monkeypatch.setitem(Environment.model_config, "env_file", ".env")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

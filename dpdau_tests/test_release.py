@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date, timedelta
 from fractions import Fraction
 from itertools import count
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dpdau_assets.core.errors import Refused
+from dpdau_assets.core.errors import BudgetRefused, Refused
+from dpdau_assets.core.identity import user_key
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.release import publish
-from dpdau_assets.core.windows import days_between, month_end, window
-from dpdau_tests.conftest import prepare, put, silent
+from dpdau_assets.core.settings import Settings
+from dpdau_assets.core.windows import days_between, epoch_of, month_end, window
+from dpdau_tests.conftest import SECRET, prepare, put, silent
+from resources.store import open_store
 
 START = date(2025, 1, 1)
 LAST = START + timedelta(days=74)
@@ -144,10 +149,81 @@ def test_state_keyed_by_another_store_is_refused(store: Outside, make_store: Mak
         publish("dau", START, store)
 
 
-def test_a_damaged_sketch_is_rebuilt_before_it_is_read(store: Outside) -> None:
+@pytest.mark.parametrize("place", [0, 40, -1])
+def test_a_damaged_sketch_is_rebuilt_before_it_is_read(store: Outside, place: int) -> None:
     for path in store.settings.data_dir.glob("sketches/day=2025-01-01/*"):
-        path.write_bytes(b"\x00" * 100)
+        damaged = bytearray(path.read_bytes())
+        damaged[place] ^= 0xFF
+        path.write_bytes(damaged)
     assert publish("dau", START, silent(store)).noisy_value == len({u for u, day in ARCHIVE if day == START})
+
+
+def test_after_a_removal_is_applied_only_its_tombstone_holds_the_key(store: Outside) -> None:
+    put(store, [("her", START), ("her", after(START, 40))])
+    prepare(store, days_between(START, LAST))
+    epochs = store.salts.epoch_keys([epoch_of(START, 90), epoch_of(after(START, 40), 90)])
+    keys = [user_key(key.secret, "her").to_bytes(8, "little") for key in epochs.values()]
+    data = store.settings.data_dir
+    assert any(key in path.read_bytes() for key in keys for path in data.rglob("*") if path.is_file())
+    put(store, [("her", LAST, "-")])
+    publish("dau", START, store)  # any release first applies what was recorded
+    holders = [path for path in data.rglob("*") if path.is_file() and any(key in path.read_bytes() for key in keys)]
+    assert [path for path in holders if not path.name.startswith("ledger.sqlite")] == []
+
+
+def test_a_published_number_stays_when_its_user_is_removed(store: Outside) -> None:
+    before = publish("dau", START, store)
+    put(store, [("user 0", LAST, "-")])
+    prepare(store, [START])
+    assert publish("dau", START, store) == before
+
+
+@pytest.mark.parametrize("mechanism", ["gaussian", "laplace"])
+def test_independent_noise_is_charged_for_every_number(make_store: Make, mechanism: str) -> None:
+    small = Fraction(1, 100)
+    outside = make_store(dau_mechanism=mechanism, mau_mechanism=mechanism, epsilon_dau=small, epsilon_mau=small)
+    prepare(outside, days_between(START, after(FIRST_MAU, 2)))
+    for day in days_between(FIRST_MAU, after(FIRST_MAU, 2)):
+        publish("dau", day, outside)
+        publish("mau", day, outside)
+    assert [len(outside.ledger.charges("dau", month)) for month in (START, date(2025, 2, 1))] == [2, 1]
+    assert [len(outside.ledger.charges("mau", month)) for month in (START, date(2025, 2, 1))] == [3, 1]
+    assert publish("mau", FIRST_MAU, silent(outside)).mechanism == mechanism
+
+
+def test_a_release_that_the_cap_does_not_admit_leaves_no_charge_and_no_number(make_store: Make) -> None:
+    outside = make_store(dau_mechanism="laplace")  # 0.3 a day: settings that the start refuses, forced in here
+    days = days_between(START, date(2025, 1, 11))
+    prepare(outside, days)
+    for day in days[:10]:
+        publish("dau", day, outside)
+    with pytest.raises(BudgetRefused, match="cap 3"):
+        publish("dau", days[10], outside)
+    assert len(outside.ledger.releases()) == len(outside.ledger.charges("dau", START)) == 10
+    assert days[10] not in outside.ledger.sealed()
+
+
+def publish_in_a_process(arguments: tuple[Path, object]) -> float:
+    data_dir, barrier = arguments
+    outside = open_store(Settings(data_dir=data_dir, hash_salt_secret=SECRET))
+    barrier.wait()  # type: ignore[attr-defined]
+    return publish("mau", FIRST_MAU, outside).noisy_value
+
+
+def test_processes_that_publish_the_same_day_at_once_get_one_number(store: Outside) -> None:
+    context = multiprocessing.get_context("spawn")
+    with context.Manager() as manager, context.Pool(4) as pool:
+        barrier = manager.Barrier(4)
+        numbers = pool.map(publish_in_a_process, [(store.settings.data_dir, barrier)] * 4)
+    assert len(set(numbers)) == 1
+    assert [release.noisy_value for release in store.ledger.releases()] == numbers[:1]
+    assert len(store.ledger.instances()) == 1
+
+
+def test_a_later_restatement_day_leaves_the_stream_alone(store: Outside) -> None:
+    publish("mau", FIRST_MAU, store)
+    changed = replace(store, settings=replace(store.settings, restatement_day=9, restatements_per_month=0))
+    assert publish("mau", after(FIRST_MAU, 1), changed).instance == publish("mau", FIRST_MAU, store).instance
 
 
 def test_a_stream_is_charged_once_to_every_month_that_it_reads(store: Outside) -> None:

@@ -105,10 +105,7 @@ def bare_query(events: Path, data_dir: Path, rotation_days: int) -> None:  # noq
 def ingest_and_state(events: Path, data_dir: Path, rotation_days: int) -> None:
     """Raw Parquet to the durable inbox, and from there to keyed state and exact sketches; all of it on disk."""
     outside = open_bench_store(data_dir, rotation_days)
-    report = ingest(
-        [events], engine=outside.engine, salts=outside.salts, inbox=outside.inbox, quarantine=outside.quarantine,
-        removals=outside.removals, clock=outside.clock, settings=outside.settings,
-    )  # fmt: skip
+    report = ingest([events], outside)
     process_days(list(report.days), outside)
     refresh(report.days, outside)
 

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 HOME = Path(".demo")
-EVENTS = Path(__file__).parent / "data" / "oulad_register_submit" / "events.parquet"
+EVENTS = Path(__file__).resolve().parent / "data" / "oulad_register_submit" / "events.parquet"
 FIRST, LAST = date(2013, 12, 15), date(2014, 4, 14)
 console = Console()
 
@@ -58,7 +58,8 @@ def dpdau(environment: dict[str, str], *arguments: str) -> dict[str, object]:
     """One command as a user types it; what it prints for machines."""
     console.print(f"[bold]$ dpdau {' '.join(arguments)}[/]")
     command = [sys.executable, "-m", "dpdau_assets.cli", *arguments]
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
+    # In the demo's folder, so that a .env of the user's own is not read.
+    done = subprocess.run(command, env=environment, cwd=HOME, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         sys.exit(done.returncode)
     return json.loads(done.stdout)

@@ -39,9 +39,8 @@ BROKEN_RULES = {
     events.LIST_OUTSIDE: "list_min(listed) < {first} OR list_max(listed) > {last}",
 }
 
-_INTEGERS = {"tinyint", "smallint", "integer", "bigint", "hugeint"}
-_INTEGERS |= {"utinyint", "usmallint", "uinteger", "ubigint", "uhugeint"}
-_FRACTIONS = {"float", "double", "decimal"}
+_NUMBERS = {"tinyint", "smallint", "integer", "bigint", "hugeint", "float", "double", "decimal"}
+_NUMBERS |= {"utinyint", "usmallint", "uinteger", "ubigint", "uhugeint"}
 _LOCAL_TIMES = {"date", "timestamp", "timestamp_s", "timestamp_ms", "timestamp_ns"}
 _ZONED_TIMES = {"timestamp with time zone", "timestamptz_ns"}
 _DAYS_UP = 200_000  # added before a division and taken off after it: `//` rounds towards zero, a day begins below
@@ -84,7 +83,7 @@ def require_types(types: Types, path: str) -> None:
     if "user_id" not in types or not ("day" in types or "ts" in types):
         found = ", ".join(types) or "none"
         raise BadInput(f"The columns of {path} are: {found}.", "It must have user_id and day or ts.", path=path)
-    times = _INTEGERS | _FRACTIONS | _LOCAL_TIMES | _ZONED_TIMES
+    times = _NUMBERS | _LOCAL_TIMES | _ZONED_TIMES
     for name, kinds, wanted in (("user_id", set(), "VARCHAR"), ("day", {"date"}, "DATE"), ("ts", times, "TIMESTAMPTZ")):
         if name in types and types[name].id not in {"varchar", "null", *kinds}:
             raise BadInput(
@@ -97,16 +96,14 @@ def require_types(types: Types, path: str) -> None:
 
 def _fields(source: str, types: Types, limits: Limits) -> str:
     """The event's fields made out, whatever types they come in."""
-    local_day, second = _moment(types)
     return f"""
         SELECT file, line, broken, user_id, op, has_day, has_ts, listed,
             CASE WHEN has_day THEN day WHEN has_ts THEN coalesce(local_day, {_day_of("second", limits)}) END AS day
         FROM (SELECT file, line, {"broken" if "broken" in types else "false"} AS broken, user_id::VARCHAR AS user_id,
             coalesce({_column("op", types)}::VARCHAR, '+') AS op, {_given("day", types)} AS has_day,
-            {_given("ts", types)} AS has_ts, {_date(_column("day", types), types.get("day"))} AS day,
-            {local_day} AS local_day, {second} AS second,
+            {_given("ts", types)} AS has_ts, {_date(_column("day", types), types.get("day"))} AS day, local_day, second,
             CASE WHEN {_column("op", types)}::VARCHAR = '-' THEN {_listed(types)} END AS listed
-            FROM {source})"""
+            FROM {_with_moment(source, types)})"""
 
 
 def _column(name: str, types: Types) -> str:
@@ -126,45 +123,56 @@ def _date(value: str, kind: DuckDBPyType | None) -> str:
     return f"CASE WHEN {matches} THEN try_cast({text} AS DATE) END"
 
 
-def _moment(types: Types) -> tuple[str, str]:
-    """The column ts as (local day, Unix second), of which at most one is not null."""
+def _with_moment(source: str, types: Types) -> str:
+    """The source with the column ts made out as local_day or as second (Unix); at most one of them is not null."""
     kind = types["ts"].id if "ts" in types else "null"
+    if kind == "varchar":
+        return _with_moment_of_text(source)
+    local_day, second = "NULL::DATE", "NULL::BIGINT"
     if kind in _LOCAL_TIMES:
-        return "try_cast(ts AS DATE)", "NULL::BIGINT"
-    if kind in _ZONED_TIMES:
-        return "NULL::DATE", _near("epoch(ts::TIMESTAMPTZ)")
-    if kind in _INTEGERS or kind in _FRACTIONS:
-        return "NULL::DATE", _near("ts")
-    return _moment_of_text() if kind == "varchar" else ("NULL::DATE", "NULL::BIGINT")
+        local_day = "try_cast(ts AS DATE)"
+    elif kind in _ZONED_TIMES:
+        second = "try_cast(floor(epoch(ts::TIMESTAMPTZ)) AS BIGINT)"
+    elif kind in _NUMBERS:
+        second = "try_cast(floor(ts) AS BIGINT)"
+    return f"(SELECT *, {local_day} AS local_day, {second} AS second FROM {source})"
 
 
-def _near(number: str) -> str:
-    """Rounded down, or null when it is further from 1970 than a moment may be (or NaN, which compares as large)."""
-    limit = events.MOMENT_LIMIT
-    return f"CASE WHEN {number} > -{limit} AND {number} < {limit} THEN floor({number})::BIGINT END"
-
-
-def _moment_of_text() -> tuple[str, str]:
-    iso = f"regexp_extract(ts, '{events.ISO_PATTERN}', ['day', 'h', 'm', 's', 'zone', 'sign', 'zh', 'zm'])"
-    day = _date(f"{iso}.day", DuckDBPyType("VARCHAR"))
-    hours, minutes, seconds, ahead_hours, ahead_minutes = (
-        f"coalesce(try_cast({iso}.{part} AS BIGINT), 0)" for part in ("h", "m", "s", "zh", "zm")
-    )
-    ahead = f"(CASE {iso}.sign WHEN '-' THEN -60 ELSE 60 END) * ({ahead_hours} * 60 + {ahead_minutes})"
-    second = f"({day} - DATE '1970-01-01') * 86400 + {hours} * 3600 + {minutes} * 60 + {seconds} - {ahead}"
+def _with_moment_of_text(source: str) -> str:
+    """In layers, so that each row is matched once; what matches is then read by place, as in 2025-02-01T10:30:59Z."""
     below = r"CASE WHEN regexp_full_match(ts, '-[0-9]+\.0*[1-9].*') THEN 1 ELSE 0 END"
-    unix = f"try_cast(split_part(ts, '.', 1) AS BIGINT) - {below}"
-    is_unix, is_iso = (f"regexp_full_match(ts, '{pattern}')" for pattern in (events.UNIX_PATTERN, events.ISO_PATTERN))
-    return (
-        f"CASE WHEN {is_iso} AND {iso}.zone = '' THEN {day} END",
-        f"CASE WHEN {is_unix} THEN {_near(unix)} WHEN {is_iso} AND {iso}.zone <> '' THEN {_near(second)} END",
-    )
+    return f"""(
+        SELECT *, CASE WHEN is_iso AND ahead IS NULL THEN iso_day END AS local_day,
+            CASE WHEN is_unix THEN {_number("split_part(ts, '.', 1)")} - {below}
+                WHEN is_iso THEN (iso_day - DATE '1970-01-01') * 86400 + iso_second - ahead END AS second
+        FROM (SELECT *, CASE WHEN is_iso AND ts >= '0001' THEN try_cast(substr(ts, 1, 10) AS DATE) END AS iso_day,
+                {_number("substr(ts, 12, 2)")} * 3600 + {_number("substr(ts, 15, 2)")} * 60
+                    + CASE WHEN after_minutes LIKE ':%' THEN {_number("substr(after_minutes, 2, 2)")} ELSE 0 END
+                    AS iso_second,
+                CASE WHEN after_minutes LIKE '%Z' THEN 0
+                    WHEN contains(after_minutes, '+') THEN {_offset_of_text("split_part(after_minutes, '+', 2)")}
+                    WHEN contains(after_minutes, '-') THEN -{_offset_of_text("split_part(after_minutes, '-', 2)")}
+                    END AS ahead
+            FROM (SELECT *, regexp_full_match(ts, '{events.UNIX_PATTERN}') AS is_unix,
+                    regexp_full_match(ts, '{events.ISO_PATTERN}') AS is_iso, substr(ts, 17) AS after_minutes
+                FROM {source})))"""
+
+
+def _offset_of_text(text: str) -> str:
+    """HH, HHMM or HH:MM in seconds."""
+    digits = f"replace({text}, ':', '')"
+    return f"({_number(f'substr({digits}, 1, 2)')} * 3600 + {_number(f'substr({digits}, 3, 2)')} * 60)"
+
+
+def _number(text: str) -> str:
+    return f"coalesce(try_cast({text} AS BIGINT), 0)"
 
 
 def _day_of(second: str, limits: Limits) -> str:
-    """The day of a Unix second in the limits' zone."""
+    """The day of a Unix second in the limits' zone; null when it is further from 1970 than a moment may be."""
+    near = f"{second} > -{events.MOMENT_LIMIT} AND {second} < {events.MOMENT_LIMIT}"
     seconds = f"({second} + {_offset(second, limits)} + {_DAYS_UP * 86400})"
-    return f"DATE '1970-01-01' + ({seconds} // 86400 - {_DAYS_UP})::INTEGER"
+    return f"CASE WHEN {near} THEN DATE '1970-01-01' + ({seconds} // 86400 - {_DAYS_UP})::INTEGER END"
 
 
 def _offset(second: str, limits: Limits) -> str:

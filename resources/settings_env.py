@@ -45,10 +45,14 @@ class Environment(BaseSettings):
     ledger_url: SecretStr | None = None
     rdp_orders: Annotated[str, NoDecode] = ",".join(map(str, Settings.rdp_orders))
     advanced_delta: float = Settings.advanced_delta
+    default_seed: int = Settings.default_seed
 
 
 def read_settings() -> Settings:
-    """The settings of this process, checked as a whole. Raises BadSetting with every wrong variable at once."""
+    """The settings of this process, checked as a whole.
+
+    Raises BadSetting with every variable at once that is not of its type, or, if all are, that breaks a rule.
+    """
     settings = _parse()
     check(settings)
     return settings

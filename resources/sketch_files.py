@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from dpdau_assets.core.sketches import from_bytes
 from dpdau_assets.core.sketches.base import Header, Sketch, read_header, to_bytes
-from resources.durable import Write, sweep, write_all_durably
+from resources.durable import Write, sweep, sync_folder, write_all_durably
 
 
 class SketchFiles:
@@ -37,6 +37,12 @@ class SketchFiles:
             sweep(self._folder)  # what a writer left that was killed before this process began
             self._swept = True
         write_all_durably((self._path(day, sketch.header.epoch), _writer(sketch)) for day, sketch in sketches)
+
+    def discard(self, day: date, epoch: int) -> None:
+        path = self._path(day, epoch)
+        if path.exists():
+            path.unlink()
+            sync_folder(path.parent)
 
     def _path(self, day: date, epoch: int) -> Path:
         return self._folder / f"day={day.isoformat()}" / f"epoch={epoch}.sketch"

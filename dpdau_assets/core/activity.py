@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from datetime import date
+from functools import cache
 
-from dpdau_assets.core.erasure import Tombstones
 from dpdau_assets.core.errors import Refused
 from dpdau_assets.core.identity import content_version
 from dpdau_assets.core.keysets import EMPTY, subtract, unite
@@ -29,21 +29,29 @@ def process_days(days: list[date], outside: Outside) -> None:
 
 
 def apply_removals(outside: Outside) -> None:
-    """Rewrite every file that holds a removed key. The caller holds the lock. Running it again changes nothing."""
+    """Rewrite every file that holds a removed key, and drop the sketches built from it; they are rebuilt when needed.
+
+    The caller holds the lock. Running it again, also after it was cut short, changes nothing more.
+    """
     watermark = outside.removals.recorded()
     if watermark == outside.removals.applied():
         return
-    for store in (outside.activity, outside.late):
-        store.replace(_rewritten(store, outside))
+    outside.activity.replace(_dropping_sketches(_rewritten(outside.activity, outside), outside))
+    outside.late.replace(_rewritten(outside.late, outside))
     outside.removals.mark_applied(watermark)
 
 
 def day_version(day: date, outside: Outside) -> str:
     """The day's data version: a keyed hash of what its files hold, so the same users give the same version."""
+    return keyed_version("activity", day, outside)
+
+
+def keyed_version(label: str, day: date, outside: Outside) -> str:
+    """Hash of the day's state under the key of its own epoch, for what is built from nothing else."""
     digests = [require_digest(day, epoch, outside) for epoch in epochs_of(day, outside.settings)]
     own_epoch = epoch_of(day, outside.settings.hash_salt_rotation_days)
     key = outside.salts.epoch_keys([own_epoch])[own_epoch]
-    return content_version(key, f"activity {day}", "/".join(digests).encode())
+    return content_version(key, f"{label} {day}", "/".join(digests).encode())
 
 
 def require_digest(day: date, epoch: int, outside: Outside) -> str:
@@ -66,14 +74,18 @@ def fold(before: Keys, arrived: Keys, removed: Keys) -> Keys:
 
 def _rewritten(store: StateStore, outside: Outside) -> Iterator[DaySet]:
     """The files of this store that change when every recorded removal is applied."""
-    tombstones: dict[int, Tombstones] = {}
+    tombstones = cache(outside.removals.tombstones)
     for day, epoch in store.stored():
-        if epoch not in tombstones:
-            tombstones[epoch] = outside.removals.tombstones(epoch)
-        removed = tombstones[epoch].removed_on(day)
+        removed = tombstones(epoch).removed_on(day)
         before = store.read(day, epoch) if len(removed) else None
         if before is not None and len(kept := subtract(before, removed)) < len(before):
             yield DaySet(day, epoch, kept)
+
+
+def _dropping_sketches(sets: Iterable[DaySet], outside: Outside) -> Iterator[DaySet]:
+    for found in sets:
+        outside.sketches.discard(found.day, found.epoch)
+        yield found
 
 
 def _fold_inbox(outside: Outside) -> None:
@@ -87,12 +99,10 @@ def _fold_inbox(outside: Outside) -> None:
 def _folded(arrivals: Iterable[DaySet], late: list[DaySet], outside: Outside) -> Iterator[DaySet]:
     """The new state of every open day that gained a user; what came for sealed days is put into `late`."""
     sealed = outside.ledger.sealed()
-    tombstones: dict[int, Tombstones] = {}
+    tombstones = cache(outside.removals.tombstones)
     for arrived in arrivals:
         day, epoch = arrived.day, arrived.epoch
-        if epoch not in tombstones:
-            tombstones[epoch] = outside.removals.tombstones(epoch)
-        removed = tombstones[epoch].removed_on(day)
+        removed = tombstones(epoch).removed_on(day)
         before = outside.activity.read(day, epoch)
         if day in sealed:
             late.extend(_late(arrived, before, removed, outside))

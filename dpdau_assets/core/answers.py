@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 from dpdau_assets.core.accounting import Budget, Published, budget_summary
@@ -21,18 +21,41 @@ Answer = dict[str, Any]
 
 
 def latest_release(metric: Metric, day: date, window_days: int, revision: int | None, outside: Outside) -> Release:
-    """The release of this revision, or the latest one. Raises NotPublished, naming the job that makes it."""
+    """The release of this revision, or the latest one. Raises NotPublished, saying what makes it, if anything does."""
     same_day = [found for found in outside.ledger.releases(metric)
                 if found.key.day == day and found.key.window_days == window_days]  # fmt: skip
     wanted = [found for found in same_day if revision in (None, found.key.revision)]
-    if not wanted:
-        raise NotPublished(
-            f"{metric} of {day} (window {window_days} days) is not published"
-            + ("" if revision is None else f" as revision {revision}") + ".",
-            f"The job publish_{metric} makes it: `dpdau run --from {day} --to {day}`.",
-            metric=metric, day=day.isoformat(),
-        )  # fmt: skip
-    return wanted[-1]
+    if wanted:
+        return wanted[-1]
+    which = "" if revision is None else f" as revision {revision}"
+    raise NotPublished(
+        f"{metric} of {day} (window {window_days} days) is not published{which}.",
+        _what_publishes(metric, window_days, revision, outside), metric=metric, day=day.isoformat(),
+    )  # fmt: skip
+
+
+def _what_publishes(metric: Metric, window_days: int, revision: int | None, outside: Outside) -> str:
+    if revision or window_days != outside.settings.window_days(metric):
+        return "Only revision 0 of the configured window is published in this version."
+    published = [found.key.day for found in outside.ledger.releases("mau")]
+    if metric == "mau" and published:
+        return f"Days of MAU follow one another: the job publish_mau makes {max(published) + timedelta(days=1)} next."
+    return f"The job publish_{metric} makes it, as does `dpdau run`."
+
+
+def last_published_month(metric: Metric, outside: Outside) -> date:
+    """The month of the last published day. Raises NotPublished when there is none."""
+    days = [found.key.day for found in outside.ledger.releases(metric)]
+    if not days:
+        raise NotPublished(f"No {metric} is published yet.", "`dpdau run --from DAY --to DAY` publishes.")
+    return month_of(max(days))
+
+
+def run_answer(first: date, last: date, outside: Outside) -> Answer:
+    """How many days a range has, and how many of them are published, by metric."""
+    inside = [found.key.metric for found in outside.ledger.releases() if first <= found.key.day <= last]
+    published = {f"{metric}_published": inside.count(metric) for metric in METRICS}
+    return {"days": (last - first).days + 1, **published}
 
 
 def release_answer(release: Release, outside: Outside) -> Answer:

@@ -14,6 +14,10 @@ class DpdauError(Exception):
         self.remedy = remedy
         self.fields = fields
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """So that it crosses from one process to another whole."""
+        return _same_error, (type(self), self.reason, self.remedy, self.fields)
+
 
 class BadSetting(DpdauError):
     """One or more configuration values are wrong, or do not fit together or with the living store."""
@@ -41,3 +45,7 @@ class BadInput(DpdauError):
     """What was handed in cannot be taken; nothing of it was."""
 
     exit_code = 5
+
+
+def _same_error(kind: type[DpdauError], reason: str, remedy: str, fields: dict[str, object]) -> DpdauError:
+    return kind(reason, remedy, **fields)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -15,6 +16,7 @@ SKETCHES = ("set", "theta", "kmv", "hllpp")
 DAU_MECHANISMS = (SharedNoise.name, Gaussian.name, Laplace.name)
 MAU_MECHANISMS = (Stream.name, Gaussian.name, Laplace.name)
 LARGEST_DELTA = 1e-3
+LEDGER_FILE = re.compile(r"sqlite:///[^:?#]+")
 SHORTEST_SECRET = 32
 
 
@@ -98,6 +100,8 @@ def _store(settings: Settings) -> Iterator[str]:
         rule = f"a salt must last for a whole window of {settings.mau_window_days} days"
         remedy = f"set {settings.mau_window_days} or more"
         yield _problem(settings, "hash_salt_rotation_days", rule, remedy)
+    if settings.ledger_url is not None and not LEDGER_FILE.fullmatch(settings.ledger_url):
+        yield "LEDGER_URL=...: not a file of SQLite; set sqlite:////absolute/path/to/ledger.sqlite, or leave it out"
     if settings.hash_salt_secret is not None and len(settings.hash_salt_secret) < SHORTEST_SECRET:
         rule = f"shorter than {SHORTEST_SECRET} characters"
         yield f"HASH_SALT_SECRET=...: {rule}; set a random one, for example from: openssl rand -hex 32"

@@ -11,34 +11,16 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
 from dpdau_assets.core.events import Event, Limits, Row, validate
 from dpdau_assets.core.identity import user_key
-from dpdau_assets.core.ports import (
-    Clock,
-    DaySet,
-    Engine,
-    EpochKey,
-    Inbox,
-    Quarantine,
-    RejectedRow,
-    Removal,
-    Salts,
-    Scan,
-)
+from dpdau_assets.core.ports import Clock, DaySet, EpochKey, Outside, RejectedRow, Removal, Salts, Scan
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.windows import days_of_epoch, epoch_of, epochs_of_day, month_end, month_of
 
 Progress = Callable[[str], None]
-
-
-class RecordsRemovals(Protocol):
-    """What ingest needs of the port Removals."""
-
-    def record(self, removals: list[Removal]) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -55,48 +37,26 @@ class IngestReport:
     quarantine: Path | None
 
 
-def ingest(
-    files: list[Path],
-    *,
-    engine: Engine,
-    salts: Salts,
-    inbox: Inbox,
-    quarantine: Quarantine,
-    removals: RecordsRemovals,
-    clock: Clock,
-    settings: Settings,
-    progress: Progress | None = None,
-) -> IngestReport:
+def ingest(files: list[Path], outside: Outside, progress: Progress | None = None) -> IngestReport:
     """Validate, key and durably keep the events of these files. Raises BadInput, with nothing kept, for a broken file.
 
     Twice the same files are the same batch, the same quarantine and the same removals.
     """
     tell = progress or (lambda _: None)
     tell(f"Reading {len(files)} file(s).")
-    with engine.scan(files, settings.start_date, last_day(clock)) as scan:
-        return take(
-            scan, salts=salts, inbox=inbox, quarantine=quarantine, removals=removals, settings=settings, progress=tell
-        )
+    with outside.engine.scan(files, outside.settings.start_date, last_day(outside.clock)) as scan:
+        return take(scan, outside, tell)
 
 
-def take(
-    scan: Scan,
-    *,
-    salts: Salts,
-    inbox: Inbox,
-    quarantine: Quarantine,
-    removals: RecordsRemovals,
-    settings: Settings,
-    progress: Progress,
-) -> IngestReport:
+def take(scan: Scan, outside: Outside, progress: Progress) -> IngestReport:
     """Key what was scanned and keep it durably: removals first, so that a batch never arrives ahead of them."""
-    asked = keyed_removals(scan, salts, settings)
+    asked = keyed_removals(scan, outside.salts, outside.settings)
     if asked:
         progress("Recording removals.")
-        removals.record(asked)
-    batch = inbox.append(keyed_days(scan, salts, settings, progress))
+        outside.removals.record(asked)
+    batch = outside.inbox.append(keyed_days(scan, outside.salts, outside.settings, progress))
     bad = _Counted(scan.rejected())
-    kept = quarantine.keep(bad)
+    kept = outside.quarantine.keep(bad)
     return IngestReport(scan.accepted, bad.count, tuple(scan.days()), batch, kept)
 
 
@@ -139,7 +99,7 @@ def removal_epochs(through: date, settings: Settings) -> range:
 
 
 class RowScan:
-    """A Scan of rows in memory, in plain Python: what a call with a few hundred events hands in, and the reference."""
+    """A Scan of rows in memory, in plain Python: the reference that bulk engines are held to."""
 
     def __init__(self, rows: Iterable[tuple[str, int, Row | None]], limits: Limits) -> None:
         """Rows are (file, line, row); a row that cannot be parsed is None."""

@@ -118,7 +118,7 @@ class Scan(Protocol):
         ...
 
     def removals_under(self, key: EpochKey) -> Iterator[Removal]:
-        """Every accepted '-' row, keyed; `rules.removal_epochs` says which epochs each belongs to."""
+        """The distinct removals that the accepted '-' rows ask for, keyed under this epoch."""
         ...
 
 
@@ -222,6 +222,10 @@ class SketchStore(Protocol):
         """Write these sketches durably, each whole or not at all."""
         ...
 
+    def discard(self, day: date, epoch: int) -> None:
+        """Unlink the sketch, durably, if there is one."""
+        ...
+
 
 @dataclass(frozen=True, order=True)
 class ReleaseKey:
@@ -269,15 +273,17 @@ class Books(Protocol):
     def release(self, key: ReleaseKey) -> Release | None: ...
 
     def last_day(self, metric: Metric, window_days: int) -> date | None:
-        """The last day with a revision 0."""
+        """The last day that was published, in whatever revision."""
         ...
 
     def removals_recorded(self) -> int:
         """How many tombstones there are, to tell whether any came since a statistic was read."""
         ...
 
-    def instance(self, metric: Metric, window_days: int, name: str | None = None) -> Instance | None:
-        """The instance of this name, or the one opened last."""
+    def instance(self, name: str) -> Instance | None: ...
+
+    def last_instance(self, metric: Metric, window_days: int) -> Instance | None:
+        """The one of this series that was opened last."""
         ...
 
     def open_instance(self, instance: Instance) -> None: ...

@@ -18,7 +18,7 @@ from dpdau_assets.core.day_sketch import read_fresh, refresh
 from dpdau_assets.core.erasure import without_held_out
 from dpdau_assets.core.errors import Refused
 from dpdau_assets.core.mechanisms import Gaussian, Laplace, SharedNoise, Stream
-from dpdau_assets.core.ports import Books, Instance, Noise, Outside, Release, ReleaseKey
+from dpdau_assets.core.ports import Books, Clock, Instance, Noise, Outside, Release, ReleaseKey
 from dpdau_assets.core.settings import Metric, Settings
 from dpdau_assets.core.sketches import unite
 from dpdau_assets.core.version import VERSION
@@ -55,12 +55,18 @@ def require_publishable(key: ReleaseKey, outside: Outside) -> None:
     earliest = first_window_end(settings.start_date, key.window_days)
     if key.day < earliest:
         raise Refused(f"{key.metric} of {key.day} would read days before START_DATE.", f"Ask from {earliest} on.")
-    if key.day >= outside.clock.today():
-        raise Refused(f"{key.day} has not ended yet.", "A day is published once it is complete.")
+    require_ended(key.day, outside.clock)
     for day in window(key.day, key.window_days):
         require_digest(day, epoch_of(key.day, settings.hash_salt_rotation_days), outside)
     with outside.ledger.transaction() as books:
-        plan(key, books, settings)
+        if books.release(key) is None:  # another process may have made it since
+            plan(key, books, settings)
+
+
+def require_ended(day: date, clock: Clock) -> None:
+    """Raises Refused for today and later."""
+    if day >= clock.today():
+        raise Refused(f"{day} has not ended yet.", "A day is published once it is complete.", day=day.isoformat())
 
 
 def read_statistic(key: ReleaseKey, outside: Outside) -> tuple[int, int]:
@@ -102,7 +108,7 @@ def plan(key: ReleaseKey, books: Books, settings: Settings) -> Plan:
     """What this release would open and charge. Raises Refused when its day, its terms or a cap forbids it."""
     require_in_order(key, books, settings)
     wanted = wanted_instance(key, books, settings)
-    living = books.instance(key.metric, key.window_days, wanted.name)
+    living = books.instance(wanted.name)
     if living is not None:
         require_same_terms(living, wanted)
     instance = living or wanted
@@ -136,14 +142,14 @@ def wanted_instance(key: ReleaseKey, books: Books, settings: Settings) -> Instan
             first_day = month_of(key.day)
             label = f"{first_day:%Y-%m}"
         case Stream():
-            last = books.instance(key.metric, key.window_days)
+            last = books.last_instance(key.metric, key.window_days)
             first_day = last.first_day if last and isinstance(last.mechanism, Stream) else key.day
             label = f"from-{first_day}"
         case _:
             first_day = key.day
             label = f"{key.day}-r{key.revision}"
     name = f"{key.metric}-{key.window_days}-{mechanism.name}-{label}"
-    return Instance(name, key.metric, key.window_days, first_day, mechanism, _terms(settings))
+    return Instance(name, key.metric, key.window_days, first_day, mechanism, {"sketch_impl": settings.sketch_impl})
 
 
 def require_same_terms(living: Instance, wanted: Instance) -> None:
@@ -215,13 +221,3 @@ def _draw_shared(name: str, shared: SharedNoise, statistic: int, books: Books, n
         books.keep_shared_noise(name, in_common)
     (fresh,) = noise.gaussian(shared.sigma_day)
     return mechanisms.shared_number(statistic, fresh, in_common)
-
-
-def _terms(settings: Settings) -> dict[str, str]:
-    return {
-        "sketch_impl": settings.sketch_impl,
-        "start_date": settings.start_date.isoformat(),
-        "w_bound": str(settings.w_bound),
-        "restatements_per_month": str(settings.restatements_per_month),
-        "restatement_day": str(settings.restatement_day),
-    }

@@ -39,6 +39,7 @@ class Settings:
     ledger_url: str | None = field(default=None, repr=False)
     rdp_orders: tuple[int, ...] = (2, 4, 8, 16, 32)
     advanced_delta: float = 1e-7
+    default_seed: int = 20251009
 
     def window_days(self, metric: Metric) -> int:
         """How many days a release of this metric reads."""

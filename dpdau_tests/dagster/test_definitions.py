@@ -12,10 +12,10 @@ import dagster as dg
 import pytest
 
 from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.runs import DAU, MAU, REPORTS, STATE, steps
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.windows import days_between
 from dpdau_assets.definitions import build_definitions
-from dpdau_assets.jobs import DAU, MAU, REPORTS, STATE, steps
 from dpdau_tests.conftest import prepare, put
 
 START = date(2025, 1, 1)
@@ -113,14 +113,14 @@ def test_materialising_a_release_again_returns_the_stored_number(make_store: Cal
 
 def test_a_run_of_days_builds_the_state_that_its_first_window_reaches_back_to() -> None:
     wanted = list(steps(date(2025, 3, 1), date(2025, 3, 2), Settings()))
-    assert [step.day for step in wanted if step.job == STATE.name] == days_between(date(2025, 1, 31), date(2025, 2, 28))
+    assert [step.day for step in wanted if step.job == STATE] == days_between(date(2025, 1, 31), date(2025, 2, 28))
     tail = [(step.job, step.day and step.day.day) for step in wanted][-5:]
-    assert tail == [(DAU.name, 1), (MAU.name, 1), (DAU.name, 2), (MAU.name, 2), (REPORTS.name, None)]
+    assert tail == [(DAU, 1), (MAU, 1), (DAU, 2), (MAU, 2), (REPORTS, None)]
 
 
 def test_a_run_before_the_first_whole_window_publishes_dau_alone() -> None:
     wanted = list(steps(START, date(2025, 1, 3), Settings()))
-    assert {step.job for step in wanted} == {DAU.name, REPORTS.name}
+    assert {step.job for step in wanted} == {DAU, REPORTS}
 
 
 @pytest.mark.parametrize("metric", ["dau", "mau"])

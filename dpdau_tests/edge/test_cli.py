@@ -108,13 +108,27 @@ def test_another_window_is_not_published(ran: Answer, dpdau: Dpdau) -> None:
     assert dpdau("mau", "2025-01-30", "--window", "7").code == 3
 
 
-def test_what_the_contract_forbids_exits_with_4(ran: Answer, dpdau: Dpdau) -> None:
+def test_what_the_contract_forbids_exits_with_4_before_anything_is_done(ran: Answer, dpdau: Dpdau) -> None:
     skipping = dpdau("run", "--from", "2025-02-01", "--to", "2025-02-01")
     assert skipping.code == 4
     assert "2025-01-31 next" in " ".join(skipping.said.split())
+    assert dpdau("dau", "2025-02-01").code == 3
 
 
-def test_bad_input_exits_with_5_and_nothing_is_taken(dpdau: Dpdau) -> None:
+def test_a_day_that_is_not_over_is_refused(dpdau: Dpdau) -> None:
+    assert dpdau("run", "--from", "2025-01-29", "--to", "2999-01-01").code == 4
+
+
+def test_a_number_that_no_job_makes_is_not_promised(ran: Answer, dpdau: Dpdau) -> None:
+    for arguments in (("mau", "2025-01-30", "--window", "7"), ("dau", "2025-01-30", "--revision", "1")):
+        assert "Only revision 0" in dpdau(*arguments).said
+
+
+def test_a_missing_mau_names_the_day_that_is_next(ran: Answer, dpdau: Dpdau) -> None:
+    assert "2025-01-31 next" in " ".join(dpdau("mau", "2025-02-09").said.split())
+
+
+def test_bad_input_exits_with_5_and_is_named(dpdau: Dpdau) -> None:
     answer = dpdau("ingest", "--from", "no-such-file.csv")
     assert answer.code == 5
     assert "no-such-file.csv" in answer.said
@@ -127,8 +141,8 @@ def test_wrong_usage_exits_with_2(dpdau: Dpdau, arguments: tuple[str, ...]) -> N
     assert dpdau(*arguments).code == 2
 
 
-def test_days_in_the_wrong_order_exit_with_5(dpdau: Dpdau) -> None:
-    assert dpdau("run", "--from", "2025-01-31", "--to", "2025-01-30").code == 5
+def test_days_in_the_wrong_order_exit_with_2(dpdau: Dpdau) -> None:
+    assert dpdau("run", "--from", "2025-01-31", "--to", "2025-01-30").code == 2
 
 
 def test_a_schedule_that_does_not_fit_is_refused_with_the_day_it_would_run_out(dpdau: Dpdau) -> None:
@@ -150,9 +164,13 @@ def test_a_wrong_secret_is_refused_and_not_shown(ran: Answer, dpdau: Dpdau) -> N
 
 
 def test_a_wrong_value_names_the_variable_the_value_and_the_rule(dpdau: Dpdau) -> None:
-    answer = dpdau("dau", "2025-01-30", W_BOUND="3", GRACE_DAYS="soon")
+    answer = dpdau("dau", "2025-01-30", GRACE_DAYS="soon", DELTA="tiny")
+    said = " ".join(answer.said.split())
     assert answer.code == 2
-    assert "GRACE_DAYS=soon" in answer.said
+    assert "GRACE_DAYS=soon: Input should be a valid integer" in said and "DELTA=tiny" in said
+    answer = dpdau("dau", "2025-01-30", W_BOUND="3")
+    assert answer.code == 2
+    assert "W_BOUND=3" in answer.said
 
 
 def test_a_living_store_refuses_another_time_zone(ran: Answer, dpdau: Dpdau) -> None:

@@ -43,11 +43,7 @@ def reference_of(name: str) -> Reference:
 
 
 def take_in(name: str, outside: Outside) -> None:
-    ingest(
-        [folder_of(name) / "events.parquet"],
-        engine=outside.engine, salts=outside.salts, inbox=outside.inbox, quarantine=outside.quarantine,
-        removals=outside.removals, clock=outside.clock, settings=outside.settings,
-    )  # fmt: skip
+    ingest([folder_of(name) / "events.parquet"], outside)
 
 
 @pytest.mark.parametrize("rotation", [30, 90])

@@ -9,7 +9,6 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
 
-from dpdau_assets.core.errors import BadSetting
 from resources.ledger_sql.schema import metadata
 
 _WAIT_SECONDS = 60
@@ -19,11 +18,7 @@ class Database:
     """One SQLite file, made at the first use. Give each process its own."""
 
     def __init__(self, url: str) -> None:
-        if not url.startswith("sqlite:///"):
-            raise BadSetting("LEDGER_URL is not an SQLite URL.", "Use sqlite:////absolute/path/to/ledger.sqlite.")
-        path = url.removeprefix("sqlite:///")
-        if path:
-            Path(path).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         # hide_parameters: an error must not quote what was bound, which may be a key or a noise value
         self._engine = create_engine(url, connect_args={"timeout": _WAIT_SECONDS}, hide_parameters=True)
         _make_serial(self._engine)

@@ -43,10 +43,13 @@ class SqlBooks:
     def removals_recorded(self) -> int:
         return self._connection.scalar(select(func.max(schema.tombstones.c.id))) or 0
 
-    def instance(self, metric: Metric, window_days: int, name: str | None = None) -> Instance | None:
+    def instance(self, name: str) -> Instance | None:
+        row = self._connection.execute(select(schema.instances).where(schema.instances.c.name == name)).one_or_none()
+        return None if row is None else _instance(row)
+
+    def last_instance(self, metric: Metric, window_days: int) -> Instance | None:
         table = schema.instances
         query = select(table).where(table.c.metric == metric, table.c.window_days == window_days)
-        query = query if name is None else query.where(table.c.name == name)
         row = self._connection.execute(query.order_by(table.c.id.desc()).limit(1)).one_or_none()
         return None if row is None else _instance(row)
 

@@ -1,0 +1,68 @@
+"""What publishing a range of days takes: one step after the other, asked for before the first is done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+from dpdau_assets.core.activity import epochs_of
+from dpdau_assets.core.ports import Outside, ReleaseKey
+from dpdau_assets.core.release import require_ended, require_in_order
+from dpdau_assets.core.settings import Settings
+from dpdau_assets.core.windows import days_between, first_window_end
+
+STATE, DAU, MAU, REPORTS = "build_state", "publish_dau", "publish_mau", "refresh_mart"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One job run: the job's name and, but for the reports, its day."""
+
+    job: str
+    day: date | None
+
+    @property
+    def title(self) -> str:
+        """For a progress bar."""
+        return f"{self.job} {self.day or ''}"
+
+
+def plan_run(first: date, last: date, outside: Outside) -> list[Step]:
+    """The steps that publish these days. Raises Refused when they are not over, or would leave a gap in MAU."""
+    settings = outside.settings
+    require_ended(last, outside.clock)
+    mau_days = [day for day in days_between(first, last) if day >= first_mau_day(settings)]
+    with outside.ledger.transaction() as books:
+        published = books.last_day("mau", settings.mau_window_days)
+        new = [day for day in mau_days if books.release(ReleaseKey("mau", settings.mau_window_days, day)) is None]
+        if new and published is not None:
+            require_in_order(ReleaseKey("mau", settings.mau_window_days, new[0]), books, settings)
+    return list(steps(first, last, settings, processed_days(outside)))
+
+
+def steps(first: date, last: date, settings: Settings, processed: frozenset[date] = frozenset()) -> Iterator[Step]:
+    """First the state that the first window reaches back to, where it is not built yet; then day by day."""
+    reach = max(settings.start_date, first - timedelta(days=settings.mau_window_days - 1))
+    for day in days_between(reach, first - timedelta(days=1)):
+        if day not in processed:
+            yield Step(STATE, day)
+    for day in days_between(first, last):
+        yield Step(DAU, day)
+        if day >= first_mau_day(settings):
+            yield Step(MAU, day)
+    yield Step(REPORTS, None)
+
+
+def first_mau_day(settings: Settings) -> date:
+    """The first day on which a whole window lies inside the data."""
+    return first_window_end(settings.start_date, settings.mau_window_days)
+
+
+def processed_days(outside: Outside) -> frozenset[date]:
+    """Days that have state and a sketch under each of their epochs."""
+    stored = set(outside.activity.stored())
+    complete = (day for day in {day for day, _ in stored}
+                if all((day, epoch) in stored and outside.sketches.header(day, epoch) is not None
+                       for epoch in epochs_of(day, outside.settings)))  # fmt: skip
+    return frozenset(complete)
