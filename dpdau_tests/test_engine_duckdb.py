@@ -36,7 +36,7 @@ from resources.event_sql import BROKEN_RULES, USER_KEY, judged
 FIRST, LAST = date(2025, 1, 1), date(2025, 4, 30)
 UTC_ZONE = ZoneInfo("UTC")
 KEY = EpochKey(224, bytes(range(32)))
-ZONES = ["UTC", "America/New_York", "Asia/Kolkata", "Australia/Lord_Howe", "Africa/Casablanca", "Pacific/Apia"]
+ZONES = ["UTC", "America/New_York", "Asia/Kolkata", "Australia/Lord_Howe", "Asia/Beirut", "Pacific/Apia"]
 
 Objects = list[dict[str, object]]
 Found = tuple[int, list[tuple[int, str]], dict[date, list[int]], set[Removal]]
@@ -237,6 +237,53 @@ def test_days_follow_the_zones_clock_changes_to_the_second(zone: str) -> None:
     ]
     found = [Row("u", ts=str(second)) for second in seconds]
     assert judged_by_sql(found, limits) == [validate(row, limits) for row in found]
+
+
+def written_in_all_ways(second: int, zone: str) -> list[str]:
+    """The same moment, as loggers write it; without seconds it is up to a minute earlier."""
+    ways = [str(second), f"{second}.999"]
+    for hours in (0, 5.5, -8, 14, -11.25):
+        moment = datetime.fromtimestamp(second, timezone(timedelta(hours=hours)))
+        ahead = moment.strftime("%z")
+        ways.append(moment.strftime("%Y-%m-%dT%H:%M:%S") + ahead)
+        ways.append(moment.strftime("%Y-%m-%d %H:%M") + f"{ahead[:3]}:{ahead[3:]}")
+        if not moment.minute % 60 and hours == int(hours):
+            ways.append(moment.strftime("%Y-%m-%dT%H:%M:%S.25") + ahead[:3])
+    utc, local = datetime.fromtimestamp(second, UTC_ZONE), datetime.fromtimestamp(second, ZoneInfo(zone))
+    return [*ways, utc.strftime("%Y-%m-%dT%H:%M:%S.0Z"), utc.strftime("%Y-%m-%dT%H:%MZ"), f"{local:%Y-%m-%dT%H:%M}"]
+
+
+@pytest.mark.parametrize("zone", ZONES)
+def test_days_begin_at_the_zones_midnight_however_the_moment_is_written(zone: str) -> None:
+    limits = Limits(date(2011, 12, 1), date(2026, 1, 1), ZoneInfo(zone))
+    nights = [datetime(year, month, 15, tzinfo=ZoneInfo(zone)) for year in (2024, 2025) for month in range(1, 13)]
+    nights += [datetime(2011, 12, day, tzinfo=ZoneInfo(zone)) for day in (29, 30, 31)]
+    nights += [datetime(2025, *night, tzinfo=ZoneInfo(zone)) for night in ((3, 9), (3, 30), (4, 6), (10, 5), (10, 26))]
+    seconds = [int(night.timestamp()) + shift for night in nights for shift in (-61, -60, -59, -1, 0, 1, 60, 3600)]
+    found = [Row("u", ts=text) for second in seconds for text in written_in_all_ways(second, zone)]
+    assert judged_by_sql(found, limits) == [validate(row, limits) for row in found]
+
+
+def test_seconds_before_1970_are_rounded_down_and_there_is_no_year_zero() -> None:
+    limits = Limits(date(1969, 12, 1), date(1970, 1, 31), UTC_ZONE)
+    texts = [
+        "-0",
+        "-0.0",
+        "-0.5",
+        "-0.000001",
+        "-1",
+        "-86400",
+        "-86400.0",
+        "-86400.01",
+        "-86399.99",
+        "0",
+        "0.5",
+        "86399.9",
+    ]
+    texts += ["0000-01-01T00:00", "0000-12-31T23:59Z", "0000-06-01", "0001-01-01T00:00Z"]
+    found = [Row("u", ts=text) for text in texts]
+    assert judged_by_sql(found, limits) == [validate(row, limits) for row in found]
+    assert judged_by_sql([Row("u", ts="-0.5")], limits) == [Event("u", "+", date(1969, 12, 31))]
 
 
 @settings(max_examples=20, deadline=None)
