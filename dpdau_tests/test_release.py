@@ -206,7 +206,7 @@ def test_a_release_that_the_cap_does_not_admit_leaves_no_charge_and_no_number(ma
 def publish_in_a_process(arguments: tuple[Path, object]) -> float:
     data_dir, barrier = arguments
     outside = open_store(Settings(data_dir=data_dir, hash_salt_secret=SECRET))
-    barrier.wait()  # type: ignore[attr-defined]
+    barrier.wait(60)  # type: ignore[attr-defined]  # a worker that died must not leave the others waiting
     return publish("mau", FIRST_MAU, outside).noisy_value
 
 

@@ -141,7 +141,7 @@ def test_the_same_removal_again_keeps_the_day_from_which_it_was_first_in_force(u
 def spend(url: str, worker: int, barrier: object) -> int:
     """Try to make twenty releases, each its own key, with a price of which ten fit; how many went through."""
     ledger, made = SqlLedger(Database(url)), 0
-    barrier.wait()  # type: ignore[attr-defined]
+    barrier.wait(60)  # type: ignore[attr-defined]  # a worker that died must not leave the others waiting
     for number in range(20):
         name = worker * 20 + number
         try:
