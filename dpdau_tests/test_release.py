@@ -97,6 +97,38 @@ def test_a_release_without_state_is_refused_and_leaves_nothing(make_store: Make)
     assert outside.ledger.releases() == []
 
 
+@pytest.mark.parametrize("she_was_active", [True, False])
+def test_a_day_that_nobody_asked_for_is_refused_whether_or_not_someone_was_active(
+    make_store: Make, she_was_active: bool
+) -> None:
+    outside = make_store()
+    put(outside, [("bob", START), *([("her", after(START, 1))] if she_was_active else [])])
+    prepare(outside, [START])  # folds the whole inbox
+    with pytest.raises(Refused, match="no state for 2025-01-02"):
+        publish("dau", after(START, 1), outside)
+    assert outside.ledger.sealed() == frozenset()
+
+
+def test_what_was_acknowledged_before_a_release_is_in_it(store: Outside) -> None:
+    put(store, [("a newcomer", START)])
+    assert publish("dau", START, silent(store)).noisy_value == 1 + len({u for u, day in ARCHIVE if day == START})
+    assert store.inbox.batches() == []
+
+
+def test_a_release_completes_a_fold_that_was_killed_between_two_epochs_of_a_day(make_store: Make) -> None:
+    """Left half done, she would be in the windows of one salt epoch and not in those of the next."""
+    day = date(2025, 3, 5)  # two epochs of 90 days read it
+    outside = make_store()
+    prepare(outside, days_between(date(2025, 2, 1), date(2025, 4, 2)))
+    put(outside, [("her", day)])
+    (batch,) = outside.inbox.batches()
+    first, _ = sorted(outside.inbox.read([batch]), key=lambda found: found.epoch)
+    outside.activity.replace([first])  # as if the process had died here
+    publish("dau", day, outside)
+    assert [len(outside.activity.read(day, epoch)) for epoch in (223, 224)] == [1, 1]  # type: ignore[arg-type]
+    assert outside.late.stored() == []
+
+
 def test_a_release_out_of_order_seals_no_day_and_charges_nothing(store: Outside) -> None:
     publish("mau", FIRST_MAU, store)
     sealed = store.ledger.sealed()

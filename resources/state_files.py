@@ -35,7 +35,7 @@ class StateFiles:
         self._salts = salts
         self._lock = lock
         self._keep_empty = keep_empty
-        self._footers: dict[tuple[str, int, int], dict[bytes, bytes]] = {}
+        self._footers: dict[Path, tuple[tuple[int, int], dict[bytes, bytes]]] = {}
         self._swept = False
 
     @contextmanager
@@ -93,10 +93,10 @@ class StateFiles:
             status = path.stat()
         except FileNotFoundError:
             return None
-        name = (str(path), status.st_ino, status.st_mtime_ns)
-        if name not in self._footers:
-            self._footers[name] = dict(pq.read_metadata(path).metadata or {})
-        return self._footers[name]
+        this_file = (status.st_ino, status.st_mtime_ns)
+        if path not in self._footers or self._footers[path][0] != this_file:
+            self._footers[path] = (this_file, dict(pq.read_metadata(path).metadata or {}))
+        return self._footers[path][1]
 
     def _commitment(self, epoch: int) -> str:
         return epoch_key_commitment(self._salts.epoch_keys([epoch])[epoch])

@@ -20,12 +20,19 @@ from dpdau_assets.core.windows import epoch_of, epochs_of_day
 def process_days(days: list[date], outside: Outside) -> None:
     """Fold the whole inbox, then make sure that each of these days has its files, empty ones too.
 
-    Raises Refused for a sealed day whose files are gone: empty ones in their place would be a wrong number.
+    Only days that were processed can be published: a file that is there because someone was active on the day must
+    not decide that. Raises Refused for a sealed day whose files are gone: empty ones would be a wrong number.
     """
     with outside.activity.lock():
-        apply_removals(outside)
-        _fold_inbox(outside)
+        take_in(outside)
         _create_missing(days, outside)
+        outside.ledger.mark_processed(days)
+
+
+def take_in(outside: Outside) -> None:
+    """Bring the state up to all that was acknowledged: removals, then the inbox. The caller holds the lock."""
+    apply_removals(outside)
+    _fold_inbox(outside)
 
 
 def apply_removals(outside: Outside) -> None:

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 from dpdau_assets.core import mechanisms
 from dpdau_assets.core.accounting import Budget, Charge, admits, charges_for_release
-from dpdau_assets.core.activity import apply_removals, require_digest
+from dpdau_assets.core.activity import take_in
 from dpdau_assets.core.calendar import mechanism_for, slot_of
 from dpdau_assets.core.day_sketch import read_fresh, refresh
 from dpdau_assets.core.erasure import without_held_out
@@ -56,8 +56,10 @@ def require_publishable(key: ReleaseKey, outside: Outside) -> None:
     if key.day < earliest:
         raise Refused(f"{key.metric} of {key.day} would read days before START_DATE.", f"Ask from {earliest} on.")
     require_ended(key.day, outside.clock)
-    for day in window(key.day, key.window_days):
-        require_digest(day, epoch_of(key.day, settings.hash_salt_rotation_days), outside)
+    unprocessed = sorted(set(window(key.day, key.window_days)) - outside.ledger.processed())
+    if unprocessed:
+        missing = f"There is no state for {unprocessed[0]}" + (" and later days" if len(unprocessed) > 1 else "")
+        raise Refused(f"{missing}, which {key.metric} of {key.day} reads.", "Materialise `activity` for it.")
     with outside.ledger.transaction() as books:
         if books.release(key) is None:  # another process may have made it since
             plan(key, books, settings)
@@ -77,8 +79,8 @@ def read_statistic(key: ReleaseKey, outside: Outside) -> tuple[int, int]:
     days = window(key.day, key.window_days)
     epoch = epoch_of(key.day, outside.settings.hash_salt_rotation_days)
     with outside.activity.lock():
+        take_in(outside)  # all that was acknowledged by now, and whatever a killed fold left half done
         outside.ledger.seal(days)
-        apply_removals(outside)
         watermark = outside.removals.applied()
         refresh(days, outside)
         sketches = [(day, read_fresh(day, epoch, outside)) for day in days]

@@ -60,9 +60,9 @@ def first_mau_day(settings: Settings) -> date:
 
 
 def processed_days(outside: Outside) -> frozenset[date]:
-    """Days that have state and a sketch under each of their epochs."""
-    stored = set(outside.activity.stored())
-    complete = (day for day in {day for day, _ in stored}
-                if all((day, epoch) in stored and outside.sketches.header(day, epoch) is not None
-                       for epoch in epochs_of(day, outside.settings)))  # fmt: skip
-    return frozenset(complete)
+    """Days that were processed and have a sketch under each of their epochs."""
+    return frozenset(
+        day
+        for day in outside.ledger.processed()
+        if all(outside.sketches.header(day, epoch) is not None for epoch in epochs_of(day, outside.settings))
+    )

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from datetime import date
 from typing import Any
 
-from sqlalchemy import Connection, Executable, Row, delete, func, insert, select
+from sqlalchemy import Connection, Executable, Row, Table, delete, func, insert, select
 
 from dpdau_assets.core.accounting import Charge
 from dpdau_assets.core.errors import BadSetting
@@ -144,15 +144,26 @@ class SqlLedger:
             return books.charges(metric, month)
 
     def seal(self, days: Iterable[date]) -> None:
-        new = sorted(set(days) - self.sealed())
-        if new:
-            with self._database.write() as connection:
-                rows = [{"day": day.isoformat()} for day in new]
-                connection.execute(insert(schema.seals).prefix_with("OR IGNORE"), rows)
+        self._add_days(schema.seals, set(days) - self.sealed())
 
     def sealed(self) -> frozenset[date]:
+        return self._days(schema.seals)
+
+    def mark_processed(self, days: Iterable[date]) -> None:
+        self._add_days(schema.processed, set(days) - self.processed())
+
+    def processed(self) -> frozenset[date]:
+        return self._days(schema.processed)
+
+    def _add_days(self, table: Table, days: set[date]) -> None:
+        if days:
+            with self._database.write() as connection:
+                rows = [{"day": day.isoformat()} for day in sorted(days)]
+                connection.execute(insert(table).prefix_with("OR IGNORE"), rows)
+
+    def _days(self, table: Table) -> frozenset[date]:
         with self._database.read() as connection:
-            return frozenset(date.fromisoformat(row.day) for row in connection.execute(select(schema.seals)))
+            return frozenset(date.fromisoformat(row.day) for row in connection.execute(select(table)))
 
     def fix_terms(self, terms: Mapping[str, str]) -> None:
         with self._database.write() as connection:

@@ -64,6 +64,9 @@ releases = Table(
     Index("releases_by_instance", "instance"),
 )  # fmt: skip
 
+# Days whose state was asked for; what a release may read must not depend on whether anyone was active.
+processed = Table("processed", metadata, Column("day", Text, primary_key=True))
+
 seals = Table("seals", metadata, Column("day", Text, primary_key=True))
 
 # Secret: the noise that an instance's numbers share. Its row is deleted with the instance's last release.
