@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import date
 
 import dagster as dg
 
@@ -27,6 +28,11 @@ class Calendar:
     def day_before(self) -> dg.TimeWindowPartitionMapping:
         """From a day to the one that must be published first."""
         return dg.TimeWindowPartitionMapping(start_offset=-1, end_offset=-1)
+
+
+def day_of(context: dg.AssetExecutionContext) -> date:
+    """The one day of this run. Dagster raises an error in a run over a range, which would report one day as many."""
+    return date.fromisoformat(context.partition_key)
 
 
 def calendar_of(settings: Settings) -> Calendar:

@@ -14,6 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dpdau_assets.core.activity import process_days
+from dpdau_assets.core.answers import release_answer
+from dpdau_assets.core.day_sketch import refresh
 from dpdau_assets.core.errors import BudgetRefused, Refused
 from dpdau_assets.core.identity import user_key
 from dpdau_assets.core.ports import Outside
@@ -167,7 +170,7 @@ def test_the_state_of_a_sealed_day_is_never_rebuilt_from_nothing(store: Outside)
     publish("dau", START, store)
     for path in store.settings.data_dir.glob(f"activity/day={START}/*"):
         path.unlink()
-    with pytest.raises(Refused, match="sealed day"):
+    with pytest.raises(Refused, match="processed day"):
         prepare(store, [START])
 
 
@@ -179,6 +182,26 @@ def test_state_keyed_by_another_store_is_refused(store: Outside, make_store: Mak
     own.write_bytes(foreign.read_bytes())
     with pytest.raises(Refused, match="another key of salt epoch"):
         publish("dau", START, store)
+
+
+@pytest.mark.parametrize("place", [8, -3])
+def test_damaged_state_is_refused(store: Outside, place: int) -> None:
+    for path in store.settings.data_dir.glob("activity/day=2025-01-01/*"):
+        damaged = bytearray(path.read_bytes())
+        damaged[place] ^= 0xFF
+        path.unlink()
+        path.write_bytes(damaged)
+    for path in store.settings.data_dir.glob("sketches/day=2025-01-01/*"):
+        path.unlink()
+    with pytest.raises(Refused, match="state of 2025-01-01 is damaged"):
+        publish("dau", START, store)
+
+
+def test_what_a_number_had_cost_when_it_came_out_follows_the_order_of_publication(store: Outside) -> None:
+    for day in (after(START, 2), after(START, 1), START):
+        publish("dau", day, store)
+    made = [release_answer(publish("dau", after(START, n), store), store)["budget"]["releases_made"] for n in range(3)]
+    assert made == [3, 2, 1]
 
 
 @pytest.mark.parametrize("place", [0, 40, -1])
@@ -297,6 +320,41 @@ def test_the_shared_noise_is_destroyed_with_the_months_last_number(make_store: M
         with outside.ledger.transaction() as books:
             kept.append(books.shared_noise(outside.ledger.instances()[0].name) is not None)
     assert kept == [True] * 30 + [False]
+
+
+def test_destroyed_noise_is_in_no_byte_of_the_ledger(make_store: Make) -> None:
+    """The month's days before START_DATE will never have a number, so its noise goes with the others' last one."""
+    outside = make_store(start_date=date(2025, 1, 30), restatements_per_month=0)
+    prepare(outside, [date(2025, 1, 30), date(2025, 1, 31)])
+    marked = replace(outside, noise=Marked())
+    publish("dau", date(2025, 1, 30), marked)
+    files = list(outside.settings.data_dir.glob("ledger.sqlite*"))
+    assert any(MARK.to_bytes(8, "big") in path.read_bytes() for path in files)
+    publish("dau", date(2025, 1, 31), outside)
+    assert not any(MARK.to_bytes(8, "big") in path.read_bytes() for path in files if path.exists())
+
+
+MARK = 0x1234567890ABCD
+
+
+class Marked:
+    """Noise that can be found in a file."""
+
+    private = False
+
+    def gaussian(self, sigma: float, draws: int = 1) -> list[int]:
+        return [MARK] * draws
+
+    def laplace(self, scale: float, draws: int = 1) -> list[int]:
+        return [MARK] * draws
+
+
+def test_a_sketch_of_a_day_that_nobody_asked_for_is_refused_whoever_was_active(make_store: Make) -> None:
+    outside = make_store()
+    put(outside, [("her", after(START, 1))])
+    process_days([START], outside)
+    with pytest.raises(Refused, match="no state for 2025-01-02"):
+        refresh([after(START, 1)], outside)
 
 
 def test_a_removal_recorded_while_the_statistic_is_read_is_in_the_number(store: Outside) -> None:

@@ -27,6 +27,18 @@ from resources.file_lock import FileLock
 _NAME = re.compile(r"day=(\d{4}-\d{2}-\d{2})/epoch=(\d+)\.parquet")
 
 
+@contextmanager
+def _readable(day: date) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, pa.ArrowException):
+        raise _damaged(day) from None
+
+
+def _damaged(day: date) -> Refused:
+    return Refused(f"The state of {day} is damaged.", "Restore the data directory and the ledger from the same backup.")
+
+
 class StateFiles:
     """The files below one folder. With `keep_empty` False a file that would be empty is unlinked instead."""
 
@@ -51,11 +63,16 @@ class StateFiles:
     def read(self, day: date, epoch: int) -> Keys | None:
         if self.digest(day, epoch) is None:
             return None
-        column = pq.read_table(self._path(day, epoch), columns=["key"])["key"]
-        return column.to_numpy().astype(np.uint64, copy=False)
+        with _readable(day):
+            column = pq.read_table(self._path(day, epoch), columns=["key"])["key"]
+        keys = column.to_numpy().astype(np.uint64, copy=False)
+        if digest(keys) != self.digest(day, epoch):
+            raise _damaged(day)
+        return keys
 
     def digest(self, day: date, epoch: int) -> str | None:
-        footer = self._footer(self._path(day, epoch))
+        with _readable(day):
+            footer = self._footer(self._path(day, epoch))
         if footer is None:
             return None
         if footer[b"epoch_key_commitment"].decode() != self._commitment(epoch):

@@ -35,7 +35,8 @@ class SystemClock:
 @cache
 def open_store(settings: Settings) -> Outside:
     """Every adapter on this data directory, made if it is not there. Raises BadSetting for another store's terms."""
-    settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    settings.data_dir.chmod(0o700)  # also one that was there before: it holds keys, exact state and noise
     database = Database(settings.ledger_url or f"sqlite:///{settings.data_dir.resolve()}/ledger.sqlite")
     ledger = SqlLedger(database)
     ledger.fix_terms(settings.terms_of_store())

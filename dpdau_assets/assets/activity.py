@@ -4,7 +4,7 @@ import dagster as dg
 
 from dpdau_assets.core.activity import day_version, process_days
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.partitions import Calendar
+from dpdau_assets.partitions import Calendar, day_of
 
 
 def build_activity(calendar: Calendar) -> dg.AssetsDefinition:
@@ -15,7 +15,7 @@ def build_activity(calendar: Calendar) -> dg.AssetsDefinition:
         partitions_def=calendar.days, description="Distinct keyed users of each day, as a two-phase set.",
     )  # fmt: skip
     def activity(context: dg.AssetExecutionContext, outside: dg.ResourceParam[Outside]) -> dg.MaterializeResult:
-        day = context.partition_time_window.start.date()
+        day = day_of(context)
         process_days([day], outside)
         return dg.MaterializeResult(data_version=dg.DataVersion(day_version(day, outside)))
 

@@ -12,7 +12,7 @@ from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.release import publish
 from dpdau_assets.core.settings import Metric
 from dpdau_assets.metadata import reveal
-from dpdau_assets.partitions import Calendar
+from dpdau_assets.partitions import Calendar, day_of
 
 SHOWN = ("estimate", "noisy_value", "lower_95", "upper_95", "epsilon_used", "budget_remaining", "mechanism")
 
@@ -25,7 +25,7 @@ def build_dau_release(calendar: Calendar) -> dg.AssetsDefinition:
         partitions_def=calendar.days, deps=["day_sketch"], description="Daily active users with differential privacy.",
     )  # fmt: skip
     def dau_release(context: dg.AssetExecutionContext, outside: dg.ResourceParam[Outside]) -> dg.MaterializeResult:
-        return _published("dau", context.partition_time_window.start.date(), outside)
+        return _published("dau", day_of(context), outside)
 
     return dau_release
 
@@ -43,7 +43,7 @@ def build_mau_release(calendar: Calendar) -> dg.AssetsDefinition:
         description="Monthly active users (rolling window) with differential privacy.",
     )  # fmt: skip
     def mau_release(context: dg.AssetExecutionContext, outside: dg.ResourceParam[Outside]) -> dg.MaterializeResult:
-        return _published("mau", context.partition_time_window.start.date(), outside)
+        return _published("mau", day_of(context), outside)
 
     return mau_release
 

@@ -4,7 +4,7 @@ import dagster as dg
 
 from dpdau_assets.core.day_sketch import refresh, sketch_version
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.partitions import Calendar
+from dpdau_assets.partitions import Calendar, day_of
 
 
 def build_day_sketch(calendar: Calendar) -> dg.AssetsDefinition:
@@ -15,7 +15,7 @@ def build_day_sketch(calendar: Calendar) -> dg.AssetsDefinition:
         partitions_def=calendar.days, deps=["activity"], description="What a release reads: each day's sketch.",
     )  # fmt: skip
     def day_sketch(context: dg.AssetExecutionContext, outside: dg.ResourceParam[Outside]) -> dg.MaterializeResult:
-        day = context.partition_time_window.start.date()
+        day = day_of(context)
         refresh([day], outside)
         return dg.MaterializeResult(data_version=dg.DataVersion(sketch_version(day, outside)))
 

@@ -21,7 +21,7 @@ def process_days(days: list[date], outside: Outside) -> None:
     """Fold the whole inbox, then make sure that each of these days has its files, empty ones too.
 
     Only days that were processed can be published: a file that is there because someone was active on the day must
-    not decide that. Raises Refused for a sealed day whose files are gone: empty ones would be a wrong number.
+    not decide that. Raises Refused for a processed day whose files are gone: empty ones would be a wrong number.
     """
     with outside.activity.lock():
         take_in(outside)
@@ -126,14 +126,14 @@ def _late(arrived: DaySet, sealed_state: Keys | None, removed: Keys, outside: Ou
 
 
 def _create_missing(days: list[date], outside: Outside) -> None:
-    sealed = outside.ledger.sealed()
+    promised = outside.ledger.sealed() | outside.ledger.processed()
     missing = [(day, epoch) for day in days for epoch in epochs_of(day, outside.settings)
                if outside.activity.digest(day, epoch) is None]  # fmt: skip
-    lost = sorted({day for day, _ in missing if day in sealed})
+    lost = sorted({day for day, _ in missing if day in promised})
     if lost:
         raise Refused(
-            f"The state of {len(lost)} sealed day(s), the first {lost[0]}, is gone.",
-            "Restore the data directory from its backup; published days are never rebuilt from nothing.",
+            f"The state of {len(lost)} processed day(s), the first {lost[0]}, is gone.",
+            "Restore the data directory and the ledger from the same backup; a day is never rebuilt from nothing.",
         )
     outside.activity.replace(DaySet(day, epoch, EMPTY) for day, epoch in missing)
 

@@ -91,7 +91,7 @@ def interval(release: Release) -> dict[str, float]:
 def budget_answer(metric: Metric, month: date, outside: Outside, until: Release | None = None) -> Answer:
     """One month of one metric, from all its numbers, or from those published up to `until`."""
     settings = outside.settings
-    releases = [found for found in outside.ledger.releases(metric) if until is None or _not_after(found, until)]
+    releases = _up_to(until, outside.ledger.releases(metric))
     first_day = min((found.key.day for found in releases), default=month)
     planned = releases_planned(settings, metric, month, first_day)
     published = _published(metric, month, releases, outside)
@@ -116,8 +116,8 @@ def budget_table(rows: list[Answer]) -> str:
 
 
 def mart_rows(outside: Outside) -> list[Answer]:
-    """One row a release, in order."""
-    return [_mart_row(release) for release in outside.ledger.releases()]
+    """One row a release, in order of metric, window, day and revision."""
+    return [_mart_row(release) for release in sorted(outside.ledger.releases(), key=lambda found: found.key)]
 
 
 def charged_months(releases: Iterable[Release]) -> list[date]:
@@ -140,9 +140,9 @@ def _published(metric: Metric, month: date, releases: list[Release], outside: Ou
     return shown
 
 
-def _not_after(release: Release, until: Release) -> bool:
-    """In the order of the public schedule, which need not be the order in which a backfill went."""
-    return (release.key.revision, release.key.day) <= (until.key.revision, until.key.day)
+def _up_to(last: Release | None, releases: list[Release]) -> list[Release]:
+    """Those that were published before it, and itself; all of them for None."""
+    return releases if last is None else releases[: releases.index(last) + 1]
 
 
 def _mart_row(release: Release) -> Answer:

@@ -6,14 +6,18 @@ from collections.abc import Iterable, Iterator
 from datetime import date
 
 from dpdau_assets.core.activity import epochs_of, keyed_version, require_digest
-from dpdau_assets.core.errors import BadInput
+from dpdau_assets.core.errors import BadInput, Refused
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.sketches import KINDS
 from dpdau_assets.core.sketches.base import Header, Sketch
 
 
 def refresh(days: Iterable[date], outside: Outside) -> None:
-    """Build what is missing or stale. Raises Refused for a day without state."""
+    """Build what is missing or stale. Raises Refused for a day that was not processed, whoever was active on it."""
+    days = list(days)
+    unprocessed = sorted(set(days) - outside.ledger.processed())
+    if unprocessed:
+        raise Refused(f"There is no state for {unprocessed[0]}.", f"Materialise `activity` for {unprocessed[0]}.")
     wanted = [(day, epoch) for day in days for epoch in epochs_of(day, outside.settings)]
     with outside.activity.lock():  # or a sketch of the state before a removal could be put where it was dropped
         outside.sketches.replace(_stale(wanted, outside))

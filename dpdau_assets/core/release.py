@@ -22,7 +22,7 @@ from dpdau_assets.core.ports import Books, Clock, Instance, Noise, Outside, Rele
 from dpdau_assets.core.settings import Metric, Settings
 from dpdau_assets.core.sketches import unite
 from dpdau_assets.core.version import VERSION
-from dpdau_assets.core.windows import epoch_of, first_window_end, month_of, window
+from dpdau_assets.core.windows import days_between, epoch_of, first_window_end, month_days, month_end, month_of, window
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def commit(key: ReleaseKey, statistic: int, watermark: int, outside: Outside) ->
         noisy_value = draw(key, planned.instance, statistic, books, outside.noise)
         release = fact(key, planned.instance, noisy_value, outside)
         books.store(release)
-        forget_spent_noise(planned.instance, books)
+        forget_spent_noise(planned.instance, books, outside.settings)
     return release
 
 
@@ -207,11 +207,14 @@ def fact(key: ReleaseKey, instance: Instance, noisy_value: float, outside: Outsi
     )  # fmt: skip
 
 
-def forget_spent_noise(instance: Instance, books: Books) -> None:
-    """Destroy the shared noise with the last number that it serves."""
-    shared = instance.mechanism
-    if isinstance(shared, SharedNoise) and len(books.numbers(instance.name)) == shared.releases:
-        books.destroy_shared_noise(instance.name)
+def forget_spent_noise(instance: Instance, books: Books, settings: Settings) -> None:
+    """Destroy the shared noise with the last number that it can serve; days before START_DATE never have one."""
+    shared, month = instance.mechanism, instance.first_day
+    if isinstance(shared, SharedNoise):
+        each_day = shared.releases // month_days(month)
+        days = len(days_between(max(month, settings.start_date), month_end(month)))
+        if len(books.numbers(instance.name)) == each_day * days:
+            books.destroy_shared_noise(instance.name)
 
 
 def _draw_shared(name: str, shared: SharedNoise, statistic: int, books: Books, noise: Noise) -> float:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
 
-from dpdau_assets.core.activity import epochs_of
 from dpdau_assets.core.ports import Outside, ReleaseKey
 from dpdau_assets.core.release import require_ended, require_in_order
 from dpdau_assets.core.settings import Settings
@@ -38,11 +37,15 @@ def plan_run(first: date, last: date, outside: Outside) -> list[Step]:
         new = [day for day in mau_days if books.release(ReleaseKey("mau", settings.mau_window_days, day)) is None]
         if new and published is not None:
             require_in_order(ReleaseKey("mau", settings.mau_window_days, new[0]), books, settings)
-    return list(steps(first, last, settings, processed_days(outside)))
+    return list(steps(first, last, settings, outside.ledger.processed()))
 
 
 def steps(first: date, last: date, settings: Settings, processed: frozenset[date] = frozenset()) -> Iterator[Step]:
-    """First the state that the first window reaches back to, where it is not built yet; then day by day."""
+    """First the state that the first window reaches back to, where it was never built; then day by day.
+
+    What was built once is left out even if a removal touched it since: a release brings itself up to date, and which
+    days are run again must not tell whose they were.
+    """
     reach = max(settings.start_date, first - timedelta(days=settings.mau_window_days - 1))
     for day in days_between(reach, first - timedelta(days=1)):
         if day not in processed:
@@ -57,12 +60,3 @@ def steps(first: date, last: date, settings: Settings, processed: frozenset[date
 def first_mau_day(settings: Settings) -> date:
     """The first day on which a whole window lies inside the data."""
     return first_window_end(settings.start_date, settings.mau_window_days)
-
-
-def processed_days(outside: Outside) -> frozenset[date]:
-    """Days that were processed and have a sketch under each of their epochs."""
-    return frozenset(
-        day
-        for day in outside.ledger.processed()
-        if all(outside.sketches.header(day, epoch) is not None for epoch in epochs_of(day, outside.settings))
-    )

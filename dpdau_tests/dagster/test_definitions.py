@@ -131,3 +131,20 @@ def test_no_release_job_runs_by_itself(metric: str) -> None:
         if found.key == dg.AssetKey(f"{metric}_release")
     )
     assert spec.automation_condition is None
+
+
+def test_a_run_over_a_range_of_days_fails_instead_of_reporting_one_day_as_many(
+    make_store: Callable[..., Outside],
+) -> None:
+    outside = make_store()
+    definitions = build_definitions(outside.settings)
+    prepare(outside, [START, date(2025, 1, 2)])
+    tags = {"dagster/asset_partition_range_start": "2025-01-01", "dagster/asset_partition_range_end": "2025-01-02"}
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = dg.materialize(
+            [definitions.get_assets_def("dau_release"), *_specs(definitions, "dau_release")],
+            selection=["dau_release"], tags=tags, resources={"outside": outside}, instance=instance,
+            raise_on_error=False,
+        )  # fmt: skip
+    assert not result.success
+    assert outside.ledger.releases() == []

@@ -37,6 +37,14 @@ class Database:
         with self._engine.connect().execution_options(read_only=True) as connection:
             yield connection
 
+    def empty_log(self) -> None:
+        """Overwrite the write-ahead log, where what was deleted may still stand. Does nothing while others read."""
+        connection = self._engine.raw_connection()
+        try:
+            connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        finally:
+            connection.close()
+
     def close(self) -> None:
         """Give back the file handles."""
         self._engine.dispose()

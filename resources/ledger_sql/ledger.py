@@ -24,6 +24,7 @@ class SqlBooks:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self.destroyed = False
 
     def release(self, key: ReleaseKey) -> Release | None:
         row = self._connection.execute(select(schema.releases).where(*_is(key))).one_or_none()
@@ -31,7 +32,7 @@ class SqlBooks:
 
     def releases(self, metric: Metric | None = None) -> list[Release]:
         table = schema.releases
-        query = select(table).order_by(table.c.metric, table.c.window_days, table.c.day, table.c.revision)
+        query = select(table).order_by(table.c.id)
         return [_release(row) for row in self._all(query if metric is None else query.where(table.c.metric == metric))]
 
     def last_day(self, metric: Metric, window_days: int) -> date | None:
@@ -81,6 +82,7 @@ class SqlBooks:
 
     def destroy_shared_noise(self, instance: str) -> None:
         self._connection.execute(delete(schema.shared_noise).where(schema.shared_noise.c.instance == instance))
+        self.destroyed = True
 
     def frozen(self, instance: str) -> list[int]:
         table = schema.stream_state
@@ -120,7 +122,10 @@ class SqlLedger:
     @contextmanager
     def transaction(self) -> Iterator[SqlBooks]:
         with self._database.write() as connection:
-            yield SqlBooks(connection)
+            books = SqlBooks(connection)
+            yield books
+        if books.destroyed:
+            self._database.empty_log()
 
     @contextmanager
     def _reading(self) -> Iterator[SqlBooks]:
