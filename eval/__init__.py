@@ -1,1 +1,1 @@
-"""Simulation, measurement and the demo: what shows that the project does what it says. Nothing imports it."""
+"""Simulation, measurement and the demo. Only the command line uses it, for `generate-synthetic`."""

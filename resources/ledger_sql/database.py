@@ -45,10 +45,6 @@ class Database:
         finally:
             connection.close()
 
-    def close(self) -> None:
-        """Give back the file handles."""
-        self._engine.dispose()
-
 
 def _make_serial(engine: Engine) -> None:
     """Take BEGIN out of the driver's hands: its deferred one lets two writers read the same balance."""
