@@ -8,7 +8,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test lint types bench lock clean
+.PHONY: help demo dev test lint types soak bench lock clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
@@ -33,6 +33,9 @@ lint: $(READY) ## Check style, format and placeholders
 
 types: $(READY) ## Check types with pyright
 	$(BIN)/pyright
+
+soak: $(READY) ## Ten thousand histories in which someone is erased, against those without her (half an hour)
+	DPDAU_SOAK=10000 $(BIN)/python -m pytest -m slow -n 2 --timeout 7200 dpdau_tests/test_erased_never_existed.py
 
 bench: $(READY) ## Print the measures against bare DuckDB
 	$(BIN)/python -m eval.bench

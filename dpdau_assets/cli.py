@@ -1,83 +1,106 @@
 """The command line: JSON on stdout, words for people on stderr, and an exit code that says what happened.
 
-0 done, 1 unexpected, 2 usage or settings, 3 not published yet, 4 refused by budget or contract, 5 bad input.
+0 done, 1 unexpected, 2 usage or settings, 3 not there yet, 4 refused by budget or contract, or done only in part,
+5 bad input, nothing taken.
 """
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import date, datetime
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, cast
 
 import typer
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from dpdau_assets import cli_erasure
+from dpdau_assets.cli_terminal import (
+    DAY,
+    From,
+    To,
+    answer,
+    open_outside,
+    progress,
+    require_order,
+    run_through_dagster,
+    tell,
+)
+from dpdau_assets.core import answers
+from dpdau_assets.core.activity import discard_batch
 from dpdau_assets.core.answers import budget_answer, last_published_month, latest_release, release_answer, run_answer
-from dpdau_assets.core.calendar import METRICS
 from dpdau_assets.core.errors import DpdauError
 from dpdau_assets.core.ingest import ingest as take_in
-from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.runs import plan_run
+from dpdau_assets.core.release import require_ended
+from dpdau_assets.core.runs import STATE, Step, plan_run
 from dpdau_assets.core.settings import Metric
 from dpdau_assets.core.version import VERSION
+from dpdau_assets.core.windows import days_between
 from resources.event_files import event_files
-from resources.settings_env import dagster_home, read_settings
-from resources.store import open_store
+from resources.settings_env import read_settings
 
 app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, help="Daily and monthly active users with privacy."
 )
-_people = Console(stderr=True)
 
 
 @app.command()
 def ingest(source: Annotated[Path, typer.Option("--from", help="A file, or a folder of files.")]) -> None:
     """Take events in: JSON Lines, CSV or Parquet, each also .gz. Twice the same file changes nothing."""
-    outside = _outside()
+    outside = open_outside()
     files = event_files(source)
-    with _progress() as progress:
-        task = progress.add_task("Reading.", total=None)
-        report = take_in(files, outside, lambda stage: progress.update(task, description=stage))
-    _tell(f"{report.ingested} rows taken, {report.rejected} rejected.")
+    with progress() as shown:
+        task = shown.add_task("Reading.", total=None)
+        report = take_in(files, outside, lambda stage: shown.update(task, description=stage))
+    tell(f"{report.ingested} rows taken, {report.rejected} rejected.")
     if report.quarantine:
-        _tell(f"Where and why: {report.quarantine}")
+        tell(f"Where and why: {report.quarantine}")
+    if report.removals.receipts:
+        tell(f"{len(report.removals.receipts)} removal(s) among them are erasure requests now: `dpdau erasures`.")
+    if report.removals.parked:
+        cli_erasure.tell_parked(report.removals)
     days = [day.isoformat() for day in report.days]
-    _answer({"ingested": report.ingested, "rejected": report.rejected, "days": days, "batch": report.batch})
+    answer({"ingested": report.ingested, "rejected": report.rejected, "days": days, "batch": report.batch})
 
 
 @app.command()
-def run(
-    first: Annotated[datetime, typer.Option("--from", formats=["%Y-%m-%d"], help="First day to publish.")],
-    last: Annotated[datetime, typer.Option("--to", formats=["%Y-%m-%d"], help="Last day to publish.")],
-) -> None:
+def discard(batch: Annotated[str, typer.Argument(metavar="BATCH", help="As `ingest` answered it.")]) -> None:
+    """Take back an ingested batch of events that was not folded into the state yet. Its removals stay requested."""
+    discard_batch(batch, open_outside())
+    answer({"discarded": batch})
+
+
+@app.command()
+def run(first: From, last: To) -> None:
     """Declare these days complete, and publish DAU and MAU of each, in order, through Dagster in this process.
 
-    Asks first: days that cannot be published as asked are refused before anything is done.
+    A month is restated when publication passes its day. Days that cannot be published as asked are refused before
+    anything is done.
     """
-    from dpdau_assets.definitions import defs  # Dagster takes seconds to import: only this command pays for it
-    from dpdau_assets.jobs import open_instance, run_steps
+    outside = open_outside()
+    require_order(first, last)
+    wanted = plan_run(first.date(), last.date(), outside)
+    run_through_dagster("Publishing", wanted, outside)
+    answer(run_answer(first.date(), last.date(), outside))
 
-    outside = _outside()
-    from_day, to_day = first.date(), last.date()
-    if to_day < from_day:
-        raise typer.BadParameter(f"--to {to_day} is before --from {from_day}.")
-    wanted = plan_run(from_day, to_day, outside)
-    with open_instance(dagster_home(outside.settings)) as instance, _progress() as progress:
-        task = progress.add_task("Publishing", total=len(wanted))
-        run_steps(wanted, defs, instance, lambda step: progress.update(task, advance=1, description=step.title))
-    _answer({**run_answer(from_day, to_day, outside), "restated": 0})
+
+@app.command()
+def rebuild(first: From, last: To) -> None:
+    """Build state and sketches of these days, through Dagster in this process; nothing is published."""
+    outside = open_outside()
+    require_order(first, last)
+    require_ended(last.date(), outside.clock)
+    if first.date() < outside.settings.start_date:
+        raise typer.BadParameter(f"--from {first:%Y-%m-%d} is before START_DATE.")
+    days = days_between(first.date(), last.date())
+    run_through_dagster("Rebuilding", [Step(STATE, day) for day in days], outside)
+    answer({"days_rebuilt": len(days)})
 
 
 @app.command()
 def dau(
-    day: Annotated[datetime | None, typer.Argument(formats=["%Y-%m-%d"], metavar="DAY")] = None,
-    day_option: Annotated[datetime | None, typer.Option("--day", formats=["%Y-%m-%d"])] = None,
+    day: Annotated[datetime | None, typer.Argument(formats=DAY, metavar="DAY")] = None,
+    day_option: Annotated[datetime | None, typer.Option("--day", formats=DAY)] = None,
     revision: Annotated[int | None, typer.Option(help="0 is the first published; default: the latest.")] = None,
 ) -> None:
     """Show the published DAU of a day."""
@@ -86,8 +109,8 @@ def dau(
 
 @app.command()
 def mau(
-    day: Annotated[datetime | None, typer.Argument(formats=["%Y-%m-%d"], metavar="DAY")] = None,
-    end_option: Annotated[datetime | None, typer.Option("--end", formats=["%Y-%m-%d"])] = None,
+    day: Annotated[datetime | None, typer.Argument(formats=DAY, metavar="DAY")] = None,
+    end_option: Annotated[datetime | None, typer.Option("--end", formats=DAY)] = None,
     window: Annotated[int | None, typer.Option(help="Days in the window; default: MAU_WINDOW_DAYS.")] = None,
     revision: Annotated[int | None, typer.Option(help="0 is the first published; default: the latest.")] = None,
 ) -> None:
@@ -97,17 +120,27 @@ def mau(
 
 
 @app.command()
+def series(
+    metric: Annotated[Metric, typer.Argument()],
+    first: From,
+    last: To,
+    as_published: Annotated[bool, typer.Option(help="The numbers that came out first; default: the latest.")] = False,
+) -> None:
+    """Show the published numbers of a range of days, in order; days without a number are left out."""
+    outside = open_outside()
+    require_order(first, last)
+    answer(answers.series(metric, first.date(), last.date(), outside, as_published=as_published))
+
+
+@app.command()
 def budget(
-    metric: Annotated[str, typer.Argument(metavar="dau|mau")],
+    metric: Annotated[Metric, typer.Argument()],
     month: Annotated[datetime | None, typer.Option(formats=["%Y-%m"], help="Default: the last published.")] = None,
 ) -> None:
     """Show what a month has spent of its cap."""
-    if metric not in METRICS:
-        raise typer.BadParameter(f"{metric!r} is not a metric: dau or mau.")
-    outside = _outside()
+    outside = open_outside()
     asked = month.date() if month else last_published_month(metric, outside)
-    answer = budget_answer(metric, asked, outside)
-    _answer({"metric": metric, "month": f"{asked:%Y-%m}", **answer})
+    answer({"metric": metric, "month": f"{asked:%Y-%m}", **budget_answer(metric, asked, outside)})
 
 
 @app.command()
@@ -116,7 +149,7 @@ def generate_synthetic(
     days: Annotated[int, typer.Option(min=1)] = 60,
     users: Annotated[int, typer.Option(min=1)] = 10_000,
     events: Annotated[int, typer.Option(min=1)] = 300_000,
-    first_day: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"])] = datetime(2025, 1, 1),
+    first_day: Annotated[datetime, typer.Option(formats=DAY)] = datetime(2025, 1, 1),
     seed: Annotated[int | None, typer.Option(help="Default: DEFAULT_SEED.")] = None,
 ) -> None:
     """Write made-up events, the same ones for the same seed."""
@@ -124,8 +157,11 @@ def generate_synthetic(
 
     chosen = read_settings().default_seed if seed is None else seed
     generate(out, days=days, users=users, events=events, first_day=first_day.date(), seed=chosen)
-    _tell(f"Made-up events written to {out}.")
-    _answer({"file": str(out), "events": events, "days": days, "users": users})
+    tell(f"Made-up events written to {out}.")
+    answer({"file": str(out), "events": events, "days": days, "users": users})
+
+
+app.add_typer(cli_erasure.app)
 
 
 @app.callback(invoke_without_command=True)
@@ -141,47 +177,21 @@ def main() -> None:
     try:
         app()
     except DpdauError as error:
-        _tell(f"[bold]{type(error).__name__}[/]: {escape(error.reason)}\n{escape(error.remedy)}")
+        tell(f"[bold]{type(error).__name__}[/]: {escape(error.reason)}\n{escape(error.remedy)}")
         sys.exit(error.exit_code)
 
 
-def _outside() -> Outside:
-    return open_store(read_settings())
-
-
 def _show(metric: Metric, day: date, window_days: int, revision: int | None) -> None:
-    outside = _outside()
-    release = latest_release(metric, day, window_days, revision, outside)
-    answer = release_answer(release, outside)
-    _tell(f"{metric} {day}: {answer['estimate']} [{answer['lower_95']}, {answer['upper_95']}] at 95 %", style=None)
-    _answer(answer)
+    outside = open_outside()
+    found = release_answer(latest_release(metric, day, window_days, revision, outside), outside)
+    tell(f"{metric} {day}: {found['estimate']} [{found['lower_95']}, {found['upper_95']}] at 95 %", style=None)
+    answer(found)
 
 
 def _one_day(argument: datetime | None, option: datetime | None, name: str) -> date:
     if (argument is None) == (option is None):
         raise typer.BadParameter(f"Give the day once, as DAY or as {name} DAY.")
     return (argument or cast(datetime, option)).date()
-
-
-def _answer(value: dict[str, Any]) -> None:
-    typer.echo(json.dumps(value))
-
-
-def _tell(text: str, style: str | None = "dim") -> None:
-    _people.print(text, style=style, highlight=False)
-
-
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=_people) as progress:
-        yield progress
 
 
 if __name__ == "__main__":

@@ -8,10 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+NO_USER_DATA = {"dpdau/user-data": "none"}
+"""The tag of an asset that holds nobody. The others are in `core.inspection.HOLDS_USER_DATA`."""
+
 ALLOWED = frozenset(
     {
         "day", "estimate", "noisy_value", "lower_95", "upper_95", "epsilon_used", "budget_remaining", "mechanism",
-        "days_published", "chart", "chart_file", "sparkline", "table", "csv", "budget", "dagster/code_version",
+        "days_published", "days_pending", "places_left", "chart", "chart_file", "sparkline", "table", "csv", "budget",
+        "dagster/code_version",
     }
 )  # fmt: skip
 

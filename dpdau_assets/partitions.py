@@ -1,4 +1,4 @@
-"""The partitions that assets share, made from the settings: days, and the days on which a MAU window is whole."""
+"""The partitions that assets share, made from the settings: days, days on which a MAU window is whole, and months."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import date
 import dagster as dg
 
 from dpdau_assets.core.settings import Settings
-from dpdau_assets.core.windows import first_window_end
+from dpdau_assets.core.windows import first_window_end, month_of
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,7 @@ class Calendar:
 
     days: dg.DailyPartitionsDefinition
     mau_days: dg.DailyPartitionsDefinition
+    months: dg.MonthlyPartitionsDefinition
     window_days: int
 
     @property
@@ -29,9 +30,14 @@ class Calendar:
         """From a day to the one that must be published first."""
         return dg.TimeWindowPartitionMapping(start_offset=-1, end_offset=-1)
 
+    @property
+    def days_of_month(self) -> dg.TimeWindowPartitionMapping:
+        """From a month to its days; the first month may begin before the first day does."""
+        return dg.TimeWindowPartitionMapping(allow_nonexistent_upstream_partitions=True)
+
 
 def day_of(context: dg.AssetExecutionContext) -> date:
-    """The one day of this run. Dagster raises an error in a run over a range, which would report one day as many."""
+    """The one day of this run, of a month its first. Dagster raises an error in a run over a range of partitions."""
     return date.fromisoformat(context.partition_key)
 
 
@@ -41,5 +47,8 @@ def calendar_of(settings: Settings) -> Calendar:
     return Calendar(
         days=dg.DailyPartitionsDefinition(settings.start_date.isoformat(), timezone=settings.timezone),
         mau_days=dg.DailyPartitionsDefinition(first_mau_day.isoformat(), timezone=settings.timezone),
+        months=dg.MonthlyPartitionsDefinition(
+            month_of(settings.start_date).isoformat(), fmt="%Y-%m-%d", timezone=settings.timezone
+        ),
         window_days=settings.mau_window_days,
     )

@@ -25,9 +25,9 @@ from hypothesis import strategies as st
 from dpdau_assets.core import events
 from dpdau_assets.core.errors import BadInput
 from dpdau_assets.core.events import Event, Limits, Row, row_of_object, validate
+from dpdau_assets.core.facts import EpochKey
 from dpdau_assets.core.identity import user_key
 from dpdau_assets.core.ingest import RowScan
-from dpdau_assets.core.ports import EpochKey, Removal
 from resources import engine_duckdb, event_files, event_reading
 from resources.engine_duckdb import DuckDBEngine, DuckDBScan, SortedUsers, hmac_blocks
 from resources.event_files import event_files as files_in
@@ -39,7 +39,7 @@ KEY = EpochKey(224, bytes(range(32)))
 ZONES = ["UTC", "America/New_York", "Asia/Kolkata", "Australia/Lord_Howe", "Asia/Beirut", "Pacific/Apia"]
 
 Objects = list[dict[str, object]]
-Found = tuple[int, list[tuple[int, str]], dict[date, list[int]], set[Removal]]
+Found = tuple[int, list[tuple[int, str]], dict[date, list[int]], set[Event]]
 
 
 # What a scan finds, in a form to compare.
@@ -49,7 +49,7 @@ def found_by(scan: DuckDBScan | RowScan, key: EpochKey = KEY) -> Found:
     rejected = [(row.line, row.reason) for row in scan.rejected()]
     days = {found.day: found.keys.tolist() for found in scan.user_days(key, FIRST, LAST)}
     assert list(days) == scan.days()
-    return scan.accepted, rejected, days, set(scan.removals_under(key))
+    return scan.accepted, rejected, days, set(scan.removals())
 
 
 def scanned(*files: Path, zone: str = "UTC", memory_limit: str = "2GB") -> Found:
@@ -769,7 +769,7 @@ def test_only_the_asked_days_are_given(tmp_path: Path) -> None:
 def test_answers_may_be_read_while_others_are_asked(tmp_path: Path) -> None:
     path = write(tmp_path, "e.csv", csv_bytes(MIXED))
     with DuckDBEngine("UTC").scan([path], FIRST, LAST) as scan:
-        pairs = list(zip(scan.rejected(), scan.user_days(KEY, FIRST, LAST), scan.removals_under(KEY), strict=False))
+        pairs = list(zip(scan.rejected(), scan.user_days(KEY, FIRST, LAST), scan.removals(), strict=False))
     assert len(pairs) == 2
 
 

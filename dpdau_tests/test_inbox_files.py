@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dpdau_assets.core.errors import Refused
-from dpdau_assets.core.ports import DaySet, RejectedRow
+from dpdau_assets.core.facts import DaySet, RejectedRow
 from resources import durable
 from resources.durable import sweep, write_all_durably, write_durably, write_named_durably
 from resources.inbox_files import FileInbox, FileQuarantine
@@ -174,7 +174,7 @@ KILLED_BEFORE_RENAME = """
     from datetime import date
     from pathlib import Path
     import numpy as np
-    from dpdau_assets.core.ports import DaySet
+    from dpdau_assets.core.facts import DaySet
     from resources.inbox_files import FileInbox
 
     Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)

@@ -19,11 +19,13 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from dpdau_assets.core.erasure import epochs_reached
 from dpdau_assets.core.errors import BadInput
 from dpdau_assets.core.events import Limits, Row
+from dpdau_assets.core.facts import EpochKey, Erasure, Release, Removal
 from dpdau_assets.core.identity import user_key
-from dpdau_assets.core.ingest import IngestReport, RowScan, ingest, removal_epochs, take
-from dpdau_assets.core.ports import EpochKey, Outside, Removal
+from dpdau_assets.core.ingest import IngestReport, RowScan, ingest, take
+from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.windows import epoch_of, epochs_of_day
 from eval.simulate import generate_synthetic
@@ -49,18 +51,36 @@ class KnownSalts:
         self.asked.append(sorted(epochs))
         return {epoch: EpochKey(epoch, hashlib.sha256(f"epoch {epoch}".encode()).digest()) for epoch in self.asked[-1]}
 
+    def shredded_through(self) -> None:
+        return None
+
 
 @dataclass
-class NotedRemovals:
-    """What was recorded; and, with an inbox given, how many batches it had by then."""
+class NotedErasures:
+    """What was recorded; and how many batches the inbox had by then."""
 
     inbox: FileInbox
     noted: list[list[Removal]] = field(default_factory=list)
     batches_then: list[int] = field(default_factory=list)
 
-    def record(self, removals: list[Removal]) -> None:
+    def record(self, removals: list[Removal], received_on: date, *, parked: bool) -> list[str]:
+        assert received_on == TODAY and not parked
         self.noted.append(removals)
         self.batches_then.append(len(self.inbox.batches()))
+        return [f"receipt {number}" for number, _ in enumerate(removals)]
+
+    def find(self, receipts: list[str]) -> list[Erasure]:
+        return [Erasure(name, "batch", TODAY, (), TODAY, "received") for name in receipts]
+
+
+class EmptyLedger:
+    """Nothing published, nothing purged."""
+
+    def releases(self, metric: str) -> list[Release]:
+        return []
+
+    def purged_through(self) -> None:
+        return None
 
 
 class Store:
@@ -70,15 +90,15 @@ class Store:
         self.root = root
         self.inbox = FileInbox(root)
         self.salts = KnownSalts()
-        self.removals = NotedRemovals(self.inbox)
+        self.erasures = NotedErasures(self.inbox)
         self.said: list[str] = []
 
     def outside(self, settings: Settings) -> Outside:
         """What an ingest uses of it; the rest is not there."""
-        unused = dict.fromkeys(("activity", "late", "sketches", "ledger", "noise"))
+        unused = dict.fromkeys(("activity", "late", "sketches", "premises", "noise"))
         return Outside(
             settings=settings, clock=FixedClock(), engine=DuckDBEngine("UTC"), salts=self.salts, inbox=self.inbox,
-            quarantine=FileQuarantine(self.root), removals=self.removals, **unused,
+            quarantine=FileQuarantine(self.root), ledger=EmptyLedger(), erasures=self.erasures, **unused,
         )  # fmt: skip
 
     def ingest(self, *files: Path, settings: Settings = SETTINGS) -> IngestReport:
@@ -137,37 +157,37 @@ def test_a_removal_is_recorded_in_every_epoch_it_reaches_before_the_batch_is_the
     store: Store, tmp_path: Path
 ) -> None:
     report = store.ingest(lines(tmp_path, "e.jsonl", plus("a", "2025-01-01"), minus("gone", "2025-02-10")))
-    [noted] = store.removals.noted
-    assert noted == [Removal(epoch, key_of("gone", epoch), date(2025, 2, 10)) for epoch in (223, 224)]
-    assert store.removals.batches_then == [0] and report.batch
+    [noted] = store.erasures.noted
+    assert noted == [Removal(date(2025, 2, 10), (), tuple((epoch, key_of("gone", epoch)) for epoch in (223, 224)))]
+    assert store.erasures.batches_then == [0] and report.batch
     assert report.ingested == 2 and report.days == (date(2025, 1, 1),)
 
 
 def test_a_removal_of_listed_days_ends_with_the_last_of_them(store: Store, tmp_path: Path) -> None:
     report = store.ingest(lines(tmp_path, "e.jsonl", minus("gone", "2025-01-02", "2025-04-30", "2025-01-31")))
-    [noted] = store.removals.noted
+    [noted] = store.erasures.noted
     through = date(2025, 4, 30)
     assert {(found.through, found.days) for found in noted} == {(through, (date(2025, 1, 31), through))}
-    assert [found.epoch for found in noted] == list(removal_epochs(through, SETTINGS))
+    assert [epoch for epoch, _ in noted[0].keys] == list(epochs_reached(through, SETTINGS))
     assert report.batch is None and report.days == () and store.inbox.batches() == []
 
 
 def test_every_removal_gets_its_own_reach_and_the_salts_are_made_at_once(store: Store, tmp_path: Path) -> None:
     settings = Settings(start_date=date(2024, 1, 1), hash_salt_rotation_days=30, mau_window_days=30)
     store.ingest(lines(tmp_path, "e.jsonl", minus("x", "2024-01-05"), minus("y", "2025-04-05")), settings=settings)
-    [noted] = store.removals.noted
+    [noted] = store.erasures.noted
     for user, through in (("x", date(2024, 1, 5)), ("y", date(2025, 4, 5))):
-        reached = removal_epochs(through, settings)
-        assert sorted(r.epoch for r in noted if r.key == key_of(user, r.epoch)) == list(reached)
-    assert store.salts.asked[-2] == list(removal_epochs(date(2025, 4, 5), settings))
+        [found] = [removal for removal in noted if removal.through == through]
+        assert found.keys == tuple((epoch, key_of(user, epoch)) for epoch in epochs_reached(through, settings))
+    assert store.salts.asked[-2] == list(epochs_reached(date(2025, 4, 5), settings))
 
 
 def test_the_tombstone_epochs_reach_the_last_window_that_holds_the_user_out() -> None:
-    epochs = removal_epochs(date(2025, 2, 3), SETTINGS)
+    epochs = epochs_reached(date(2025, 2, 3), SETTINGS)
     assert epochs[0] == epoch_of(date(2025, 1, 1), 90)
     assert epochs[-1] == epoch_of(date(2025, 3, 29), 90)
     begins_there = Settings(start_date=date(2025, 1, 1), hash_salt_rotation_days=97)
-    last = removal_epochs(date(2025, 2, 3), begins_there)[-1]
+    last = epochs_reached(date(2025, 2, 3), begins_there)[-1]
     assert last == epoch_of(date(2025, 3, 29), 97) == epoch_of(date(2025, 3, 28), 97) + 1
 
 
@@ -194,7 +214,7 @@ def test_one_file_that_cannot_be_read_stops_everything_and_nothing_is_kept(store
     broken.write_bytes(gzip.compress(sound.read_bytes())[:-8])
     with pytest.raises(BadInput, match=r"b\.jsonl\.gz"):
         store.ingest(sound, broken)
-    assert store.removals.noted == [] and not list(store.root.rglob("*"))
+    assert store.erasures.noted == [] and not list(store.root.rglob("*"))
 
 
 def test_nobody_is_written_down_by_name(store: Store, tmp_path: Path) -> None:
@@ -224,7 +244,7 @@ def test_rows_in_memory_take_the_same_path_to_the_same_batch(tmp_path: Path) -> 
     scan = RowScan((("e.jsonl", line, row) for line, row in enumerate(found, 1)), limits)
     other = take(scan, by_rows.outside(SETTINGS), progress=lambda _: None)
     assert (other.batch, other.ingested, other.days) == (report.batch, report.ingested, report.days)
-    assert by_rows.removals.noted == by_file.removals.noted
+    assert by_rows.erasures.noted == by_file.erasures.noted
     assert by_rows.contents() == by_file.contents()
 
 

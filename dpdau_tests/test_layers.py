@@ -19,6 +19,7 @@ CORE = frozenset({"dpdau_assets.core", "numpy"})
 ADAPTER = frozenset({"dpdau_assets.core", "resources", "numpy", "pyarrow"})  # ports speak arrays, files are Parquet
 DAGSTER = frozenset({"dagster", "dpdau_assets.core", "dpdau_assets.partitions", "dpdau_assets.metadata"})
 EDGE = frozenset({"dpdau_assets.core", "resources"})
+TERMINAL = EDGE | {"typer", "rich"}
 
 # The row with the longest name that a module begins with is its row.
 MAY_IMPORT: dict[str, frozenset[str]] = {
@@ -40,15 +41,17 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "dpdau_assets.assets": DAGSTER | {"dpdau_assets.assets"},
     "dpdau_assets.checks": DAGSTER,
     "dpdau_assets.jobs": DAGSTER,
-    "dpdau_assets.schedules": DAGSTER,
+    "dpdau_assets.schedules": DAGSTER | {"dpdau_assets.jobs"},
     "dpdau_assets.automation": DAGSTER,
-    "sensors": DAGSTER | {"sensors"},
+    "sensors": DAGSTER | {"sensors", "dpdau_assets.jobs"},
     "dpdau_assets.definitions": DAGSTER
     | {f"dpdau_assets.{part}" for part in ("assets", "checks", "jobs", "schedules", "automation")}
     | {"sensors", "resources.wiring", "resources.settings_env"},
     "dpdau_assets.api": EDGE | {"fastapi", "pydantic", "starlette", "prometheus_client", "uvicorn"},
-    "dpdau_assets.cli": EDGE
-    | {"typer", "rich", "dagster", "dpdau_assets.definitions", "dpdau_assets.jobs", "eval.simulate"},
+    "dpdau_assets.cli": TERMINAL
+    | {"dpdau_assets.cli_terminal", "dpdau_assets.cli_erasure", "dpdau_assets.jobs", "eval.simulate"},
+    "dpdau_assets.cli_erasure": TERMINAL | {"dpdau_assets.cli_terminal"},
+    "dpdau_assets.cli_terminal": TERMINAL | {"dagster", "dpdau_assets.definitions", "dpdau_assets.jobs"},
 }
 
 # A row that allows a whole folder does not allow these to anyone else.

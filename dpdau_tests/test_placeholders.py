@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,7 +14,7 @@ import pytest
 
 from dpdau_assets.core.errors import BadSetting
 from dpdau_assets.core.settings import Settings
-from resources.settings_env import Environment, read_settings
+from resources.settings_env import Environment, dagster_home, read_settings
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAD = "| Placeholder | File | Meaning | Type | Constraint and example | Default |\n|---|---|---|---|---|---|\n"
@@ -119,3 +121,45 @@ def test_a_secret_that_was_not_filled_in_stops_the_start(no_settings: Path) -> N
     shutil.copy(ROOT / ".env.example", no_settings / ".env")
     with pytest.raises(BadSetting, match="HASH_SALT_SECRET"):
         read_settings()
+
+
+@pytest.mark.parametrize(
+    ("variable", "wrong", "rule"),
+    [
+        ("RETENTION_DAYS", "soon", "Input should be a valid integer"),
+        ("RETENTION_DAYS", "35", "windows and the restatement of a month need 36 days; set 36 or more"),
+        ("ERASURE_MARK", "some", "must be one of touched, all"),
+        ("ERASURE_GUARD_SHARE", "a fifth", "Input should be a valid decimal"),
+        ("ERASURE_GUARD_SHARE", "0", "set a number above 0, at most 1"),
+        ("ERASURE_GUARD_SHARE", "1.5", "set a number above 0, at most 1"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_rule(
+    variable: str, wrong: str, rule: str, no_settings: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, wrong)
+    with pytest.raises(BadSetting) as raised:
+        read_settings()
+    assert f"{variable}={wrong}: " in raised.value.reason and rule in raised.value.reason
+
+
+def test_retention_is_off_unless_it_is_set(no_settings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read_settings().retention_days is None
+    monkeypatch.setenv("RETENTION_DAYS", "36")
+    assert read_settings().retention_days == 36
+
+
+def test_dagsters_home_may_be_set_in_the_file_and_is_a_folder_of_the_data_directory_else(
+    no_settings: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", "")  # what dagster_home sets is undone with this
+    assert dagster_home(read_settings()) == no_settings / "data" / "dagster_home"
+    monkeypatch.setenv("DAGSTER_HOME", "")
+    (no_settings / ".env").write_text("DAGSTER_HOME=log\n")
+    assert dagster_home(read_settings()) == no_settings / "log"
+    assert os.environ["DAGSTER_HOME"] == str(no_settings / "log")
+
+
+def test_the_readme_names_every_setting() -> None:
+    named = set(re.findall(r"`([A-Z_]+)`", (ROOT / "README.md").read_text().split("## Configuration")[1]))
+    assert {field.name.upper() for field in dataclasses.fields(Settings)} <= named

@@ -1,4 +1,4 @@
-"""The measures against bare DuckDB: `python -m eval.bench` prints them. Figures of one run on one machine.
+"""The measures against bare DuckDB, and of erasures: `python -m eval.bench` prints them, of one run on one machine.
 
 Each piece of work runs in a fresh process, so that its peak memory is its own; ratios compare medians of the same run.
 """
@@ -12,17 +12,25 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import duckdb
+import numpy as np
 
-from dpdau_assets.core.activity import process_days
+from dpdau_assets.core.activity import process_days, take_in
 from dpdau_assets.core.day_sketch import refresh
+from dpdau_assets.core.erasure import request
+from dpdau_assets.core.events import Event
+from dpdau_assets.core.facts import ReleaseKey
 from dpdau_assets.core.ingest import ingest
-from dpdau_assets.core.ports import Outside, ReleaseKey
+from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.receipts import settle
 from dpdau_assets.core.release import read_statistic
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.windows import UNIX_EPOCH, days_between, epochs_of_day
@@ -32,8 +40,11 @@ from resources.store import open_store
 WINDOW_DAYS = 30
 FIRST_DAY = UNIX_EPOCH + timedelta(days=90 * 225)  # an epoch of 90 days begins here
 
-Work = Callable[[Path, Path, int], None]
-"""(events, data directory, rotation days): something to measure."""
+ERASED_AT_ONCE = (1_000, 10_000)
+
+Parts = dict[str, float]
+Work = Callable[[Path, Path, int], Parts | None]
+"""(events, data directory, rotation days): something to measure; it may say how many seconds its parts took."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +53,7 @@ class Figure:
 
     seconds: float
     peak_mb: int
+    parts: Parts
 
 
 def main() -> None:
@@ -58,21 +70,25 @@ def main() -> None:
         generate_synthetic(
             events, days=chosen.days, users=chosen.users, events=chosen.events, first_day=FIRST_DAY
         )  # fmt: skip
-    bench(events, chosen.folder / "data", chosen.days, chosen.repeat)
+    bench(events, chosen.folder / "data", chosen.days, chosen.users, chosen.repeat)
 
 
-def bench(events: Path, data_dir: Path, days: int, repeat: int) -> None:
+def bench(events: Path, data_dir: Path, days: int, users: int, repeat: int) -> None:
     """Measure the bare query, and the whole way to sketches under one and under two epochs; then one MAU.
+
+    Under one epoch people are then erased, each of them known: 1,000 at once, and 10,000 others.
 
     Works run in this order within one repetition, each finding in `data_dir` what the one before left there.
     """
     works: dict[str, Work] = {"ingest, state and sketches": ingest_and_state, "one 30-day MAU": one_mau}
+    erasures = {f"erase {len(ids):,} people": partial(erase, ids) for ids in some_people(users, ERASED_AT_ONCE)}
     figures: dict[str, list[Figure]] = {}
     for _ in range(repeat):
         figures.setdefault("bare count(distinct)", []).append(measure(bare_query, events, data_dir, 0))
-        for label, rotation in (("one epoch", 90), ("two epochs", rotation_for_two_epochs(days))):
+        two_epochs = rotation_for_two_epochs(days)
+        for label, rotation, wanted in (("one epoch", 90, works | erasures), ("two epochs", two_epochs, works)):
             shutil.rmtree(data_dir, ignore_errors=True)
-            for name, work in works.items():
+            for name, work in wanted.items():
                 figures.setdefault(f"{name}, {label}", []).append(measure(work, events, data_dir, rotation))
     shutil.rmtree(data_dir, ignore_errors=True)
     show(figures)
@@ -81,11 +97,13 @@ def bench(events: Path, data_dir: Path, days: int, repeat: int) -> None:
 def show(figures: Mapping[str, list[Figure]]) -> None:
     """Print medians of seconds, the ratio to the first line, and the highest peak."""
     bare = statistics.median(figure.seconds for figure in next(iter(figures.values())))
-    print(f"{'work':32}{'seconds':>9}{'x bare':>9}{'peak MB':>9}   all runs")
+    print(f"{'work':39}{'seconds':>9}{'x bare':>9}{'peak MB':>9}   all runs")
     for name, found in figures.items():
         seconds = statistics.median(figure.seconds for figure in found)
         runs = ", ".join(f"{figure.seconds:.1f}" for figure in found)
-        print(f"{name:32}{seconds:9.2f}{seconds / bare:9.2f}{max(f.peak_mb for f in found):9d}   {runs}")
+        print(f"{name:39}{seconds:9.2f}{seconds / bare:9.2f}{max(f.peak_mb for f in found):9d}   {runs}")
+        for part in found[0].parts:
+            print(f"  {part:37}{statistics.median(figure.parts[part] for figure in found):9.2f}")
 
 
 def measure(work: Work, events: Path, data_dir: Path, rotation_days: int) -> Figure:
@@ -117,6 +135,40 @@ def one_mau(events: Path, data_dir: Path, rotation_days: int) -> None:  # noqa: 
     read_statistic(ReleaseKey("mau", WINDOW_DAYS, last), outside)
 
 
+def some_people(users: int, counts: Sequence[int]) -> list[list[str]]:
+    """Ids of as many users as asked for, nobody twice; fewer where there are not so many."""
+    places = np.random.default_rng(DEFAULT_SEED).permutation(users)
+    edges = np.cumsum([0, *counts])
+    groups = [places[first:last] for first, last in pairwise(edges)]
+    return [[f"user-{place:010}" for place in group] for group in groups if len(group)]
+
+
+def erase(user_ids: Sequence[str], events: Path, data_dir: Path, rotation_days: int) -> Parts:  # noqa: ARG001
+    """Everything that is stored of these people: asked for, taken out of every file, read back, and receipts written.
+
+    What `settle` would do is done here in two steps, so that each has its time.
+    """
+    outside = open_bench_store(data_dir, rotation_days)
+    through = max(day for day, _ in outside.activity.stored())
+    parts: Parts = {}
+    with timed("request", parts):
+        request([Event(user_id, "-", through) for user_id in user_ids], outside)
+    with timed("rewrite state", parts), outside.activity.lock():
+        take_in(outside)
+    with timed("sketches, read back, receipts", parts):
+        settled = settle(outside)
+    assert settled.verified == len(user_ids) and not settled.unverified, "someone was not erased"
+    return parts
+
+
+@contextmanager
+def timed(part: str, parts: Parts) -> Iterator[None]:
+    """Note how long the block took."""
+    start = time.perf_counter()
+    yield
+    parts[part] = time.perf_counter() - start
+
+
 def open_bench_store(data_dir: Path, rotation_days: int) -> Outside:
     """A store of its own, with real adapters."""
     settings = Settings(
@@ -133,9 +185,9 @@ def rotation_for_two_epochs(days: int) -> int:
 
 def _timed(work: Work, events: Path, data_dir: Path, rotation_days: int) -> Figure:
     start = time.perf_counter()
-    work(events, data_dir, rotation_days)
+    parts = work(events, data_dir, rotation_days) or {}
     seconds = time.perf_counter() - start
-    return Figure(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+    return Figure(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, parts)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -33,9 +33,9 @@ def write_all_durably(files: Iterable[tuple[Path, Write]]) -> None:
     `files` is asked for the next one only after the last was written, so one file's content is in memory at a time.
     """
     rest = iter(files)
-    with ThreadPoolExecutor(_SYNCS_AT_ONCE) as threads:
-        while _write_group(islice(rest, _OPEN_AT_ONCE), threads):
-            pass
+    while first := next(rest, None):
+        with ThreadPoolExecutor(_SYNCS_AT_ONCE) as threads:  # only now: most calls have nothing to write
+            _write_group(chain([first], islice(rest, _OPEN_AT_ONCE - 1)), threads)
 
 
 def write_named_durably(folder: Path, staging: Path, write: Callable[[BinaryIO], str | None]) -> Path | None:
@@ -58,12 +58,21 @@ def write_named_durably(folder: Path, staging: Path, write: Callable[[BinaryIO],
 def sweep(root: Path) -> None:
     """Unlink the temporary files in this folder, and those below it, that no living writer holds."""
     for path in root.rglob("*.tmp"):
+        if not path.is_file():
+            continue
         try:
             with path.open("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 path.unlink(missing_ok=True)
         except (BlockingIOError, FileNotFoundError):
             continue  # its writer lives, or has just renamed it
+
+
+def unlink_durably(path: Path) -> None:
+    """Unlink the file, if there is one, so that it stays away."""
+    if path.exists():
+        path.unlink(missing_ok=True)
+        sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:
@@ -75,8 +84,8 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _write_group(files: Iterator[tuple[Path, Write]], threads: ThreadPoolExecutor) -> bool:
-    """Write, sync and rename these; False when there were none. Nothing is renamed before all of them are on disk."""
+def _write_group(files: Iterable[tuple[Path, Write]], threads: ThreadPoolExecutor) -> None:
+    """Write, sync and rename these. Nothing is renamed before all of them are on disk."""
     staged: list[tuple[Path, Path, Future[None]]] = []
     with ExitStack() as temporaries:
         for path, write in files:
@@ -91,7 +100,6 @@ def _write_group(files: Iterator[tuple[Path, Write]], threads: ThreadPoolExecuto
             temporary.replace(path)
         for folder in {path.parent for _, path, _ in staged}:
             sync_folder(folder)
-    return bool(staged)
 
 
 @contextmanager

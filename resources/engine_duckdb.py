@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 from duckdb import DuckDBPyConnection
 
-from dpdau_assets.core.events import REASONS, Limits
-from dpdau_assets.core.ports import DaySet, EpochKey, Keys, RejectedRow, Removal
+from dpdau_assets.core.events import REASONS, Event, Limits
+from dpdau_assets.core.facts import DaySet, EpochKey, Keys, RejectedRow
 from resources.event_reading import BLOCK_DAYS, failed, own_words, quiet, read_files
 from resources.event_sql import USER_KEY
 
@@ -73,8 +73,14 @@ class DuckDBScan:
         rows = self._rows("SELECT block, bit_or(mask) FROM bits GROUP BY block ORDER BY block")
         return [self._day(block, bit) for block, mask in rows for bit in range(BLOCK_DAYS) if mask >> bit & 1]
 
-    def removals(self) -> bool:
-        return any(True for _ in self._rows("SELECT 1 FROM odd WHERE code = 0 LIMIT 1"))
+    def removals(self) -> Iterator[Event]:
+        rows = self._rows(
+            """SELECT DISTINCT user_id, coalesce(list_max(listed), day) AS through,
+                coalesce(list_sort(list_distinct(listed)), []) AS days
+            FROM odd WHERE code = 0 ORDER BY ALL"""
+        )
+        for user_id, through, days in rows:
+            yield Event(user_id, "-", through, tuple(days))
 
     def user_days(self, key: EpochKey, first: date, last: date) -> Iterator[DaySet]:
         """Hashes each user who has a day there once. Memory: every user's key, and the bits of one block of days."""
@@ -90,17 +96,6 @@ class DuckDBScan:
                 day = self._day(block, bit)
                 if first <= day <= last and len(found := users.with_bit(masks, bit)):
                     yield DaySet(day, key.epoch, found)
-
-    def removals_under(self, key: EpochKey) -> Iterator[Removal]:
-        rows = self._rows(
-            f"""SELECT {USER_KEY} AS key, through, days FROM (
-                SELECT DISTINCT user_id, coalesce(list_max(listed), day) AS through,
-                    coalesce(list_sort(list_distinct(listed)), []) AS days
-                FROM odd WHERE code = 0) ORDER BY ALL""",
-            hmac_blocks(key.secret),
-        )
-        for user, through, days in rows:
-            yield Removal(key.epoch, user, through, tuple(days))
 
     def _rows(self, query: str, parameters: Sequence[bytes] = ()) -> Iterator[tuple]:
         """Rows a few at a time, by a cursor of their own, so that other queries may run in between."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from _csv import Reader
 
 Format = Literal["json", "csv", "parquet"]
+CsvRows = Iterator[tuple[int, list[str] | None]]
 
 COLUMNS = ("user_id", "op", "day", "ts", "metadata", "metadata.days")
 MAX_LINE_BYTES = 1 << 20
@@ -93,11 +94,8 @@ def csv_tables(path: Path) -> Iterator[pa.Table]:
     A row's line is its first. Broken are rows with another number of fields than the header, with stray quotes, too
     long, or not UTF-8. Raises BadInput for a damaged file, or a header without the columns an event needs.
     """
-    with _bad_input(path), _opened(path) as file:
-        lines = _Lines(file)
-        reader = csv.reader(lines, strict=True)
-        header = _header(reader, lines, path)
-        rows = _csv_rows(reader, lines, len(header))
+    with csv_rows(path) as (header, rows):
+        _require_event(header, path)
         places = {name: header.index(name) for name in COLUMNS if name in header}
         while chunk := list(islice(rows, _CHUNK_ROWS)):
             table: dict[str, pa.Array] = {"line": pa.array([line for line, _ in chunk], pa.int64())}
@@ -105,6 +103,19 @@ def csv_tables(path: Path) -> Iterator[pa.Table]:
             for name, place in places.items():
                 table[name] = pa.array([(fields and fields[place]) or None for _, fields in chunk], pa.string())
             yield pa.table(table)
+
+
+@contextmanager
+def csv_rows(path: Path) -> Iterator[tuple[list[str], CsvRows]]:
+    """The names in the header, empty if it is unsound, and the rows as (line, fields), None for a broken row's fields.
+
+    Blank lines are no rows. Raises BadInput for a damaged file.
+    """
+    with _bad_input(path), _opened(path) as file:
+        lines = _Lines(file)
+        reader = csv.reader(lines, strict=True)
+        header = _header(reader, lines, path)
+        yield header, _csv_rows(reader, lines, len(header))
 
 
 def parquet_tables(path: Path) -> Iterator[pa.Table]:
@@ -234,15 +245,18 @@ class _Lines:
 
 
 def _header(reader: Reader, lines: _Lines, path: Path) -> list[str]:
-    """The column names. Raises BadInput; it tells only known names, for a file without header has people there."""
     try:
         header = [name.strip() for name in next(reader, [])]
     except csv.Error:
         raise unreadable(path) from None
+    return [] if lines.unsound else header
+
+
+def _require_event(header: list[str], path: Path) -> None:
+    """Raise BadInput for a header without an event. It tells known names only: without a header, people stand there."""
     known = [name for name in header if name in COLUMNS]
-    sound = not lines.unsound and len(set(known)) == len(known)
-    if sound and "user_id" in known and ("day" in known or "ts" in known):
-        return header
+    if len(set(known)) == len(known) and "user_id" in known and ("day" in known or "ts" in known):
+        return
     raise BadInput(
         f"The first line of {path} has {len(header)} column(s), of which known: {', '.join(known) or 'none'}.",
         "It must name user_id and day or ts, each once and separated by commas.",
@@ -250,8 +264,7 @@ def _header(reader: Reader, lines: _Lines, path: Path) -> list[str]:
     )
 
 
-def _csv_rows(reader: Reader, lines: _Lines, width: int) -> Iterator[tuple[int, list[str] | None]]:
-    """(first line, fields), None for the fields of a broken row; blank lines are no rows."""
+def _csv_rows(reader: Reader, lines: _Lines, width: int) -> CsvRows:
     while True:
         line = reader.line_num + 1
         lines.unsound = False

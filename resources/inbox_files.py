@@ -23,8 +23,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dpdau_assets.core.errors import Refused
+from dpdau_assets.core.facts import DaySet, Keys, RejectedRow
 from dpdau_assets.core.keysets import unite
-from dpdau_assets.core.ports import DaySet, Keys, RejectedRow
 from dpdau_assets.core.windows import day_number
 from resources.durable import sweep, sync_folder, write_named_durably
 

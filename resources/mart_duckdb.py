@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import duckdb
 
-from dpdau_assets.core.ports import MartPaths
+from dpdau_assets.core.facts import MartPaths
 from resources.chart import chart_in_markdown, draw_series, sparkline_in_markdown
 
 _TABLE = """
@@ -20,9 +21,19 @@ CREATE TABLE active_users (
 )
 """
 
+# A restated day has two numbers: the one that came out first, and the one that holds by now.
+_SERIES = {
+    "as_published": "SELECT * FROM active_users WHERE revision = 0 ORDER BY ALL",
+    "latest": "SELECT * FROM active_users "
+    "QUALIFY revision = max(revision) OVER (PARTITION BY metric, window_days, day) ORDER BY ALL",
+}
+
 
 class MartFiles:
-    """`active_users.duckdb`, `active_users.csv` and `active_users.svg` in one folder."""
+    """`active_users.duckdb`, `active_users.csv` and `active_users.svg` in one folder.
+
+    The database has the table and the views `as_published` and `latest`; each of these is a CSV file too.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -39,7 +50,9 @@ class MartFiles:
         with duckdb.connect() as work:
             _fill(work, rows)
             _replace(paths.table, lambda path: _copy_database(work, path))
-            _replace(paths.csv, lambda path: _copy_csv(work, path))
+            _replace(paths.csv, lambda path: _copy_csv(work, "SELECT * FROM active_users ORDER BY ALL", path))
+            for name, query in _SERIES.items():
+                _replace(self._folder / f"{name}.csv", partial(_copy_csv, work, query))
         _replace(paths.chart, lambda path: draw_series(rows, path))
         return paths
 
@@ -56,11 +69,15 @@ def _copy_database(work: duckdb.DuckDBPyConnection, path: Path) -> None:
     work.execute(f"ATTACH '{_quoted(path)}' AS mart")
     work.execute(_TABLE.replace("active_users (", "mart.active_users (", 1))
     work.execute("INSERT INTO mart.active_users SELECT * FROM active_users ORDER BY ALL")
+    work.execute("USE mart")
+    for name, query in _SERIES.items():
+        work.execute(f"CREATE VIEW {name} AS {query}")
+    work.execute("USE memory")
     work.execute("DETACH mart")
 
 
-def _copy_csv(work: duckdb.DuckDBPyConnection, path: Path) -> None:
-    work.execute(f"COPY (SELECT * FROM active_users ORDER BY ALL) TO '{_quoted(path)}' (HEADER, FORMAT csv)")
+def _copy_csv(work: duckdb.DuckDBPyConnection, query: str, path: Path) -> None:
+    work.execute(f"COPY ({query}) TO '{_quoted(path)}' (HEADER, FORMAT csv)")
 
 
 def _quoted(path: Path) -> str:

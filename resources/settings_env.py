@@ -46,6 +46,10 @@ class Environment(BaseSettings):
     rdp_orders: Annotated[str, NoDecode] = ",".join(map(str, Settings.rdp_orders))
     advanced_delta: float = Settings.advanced_delta
     default_seed: int = Settings.default_seed
+    retention_days: int | None = None
+    erasure_mark: str = Settings.erasure_mark
+    erasure_guard_share: Decimal = Decimal("0.2")
+    dagster_home: Path | None = None
 
 
 def read_settings() -> Settings:
@@ -92,4 +96,6 @@ def _describe(error: ValidationError) -> str:
 
 def dagster_home(settings: Settings) -> Path:
     """DAGSTER_HOME, or a folder in the data directory, which then is DAGSTER_HOME: dagster.yaml names storage by it."""
-    return Path(os.environ.setdefault("DAGSTER_HOME", str((settings.data_dir / "dagster_home").resolve())))
+    home = (settings.dagster_home or settings.data_dir / "dagster_home").resolve()
+    os.environ["DAGSTER_HOME"] = str(home)
+    return home

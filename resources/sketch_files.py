@@ -9,7 +9,8 @@ from typing import BinaryIO
 
 from dpdau_assets.core.sketches import from_bytes
 from dpdau_assets.core.sketches.base import Header, Sketch, read_header, to_bytes
-from resources.durable import Write, sweep, sync_folder, write_all_durably
+from resources.durable import Write, sweep, unlink_durably, write_all_durably
+from resources.partition_files import partition_path, partitions_in
 
 
 class SketchFiles:
@@ -18,6 +19,9 @@ class SketchFiles:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._swept = False
+
+    def stored(self) -> list[tuple[date, int]]:
+        return partitions_in(self._folder, "sketch")
 
     def read(self, day: date, epoch: int) -> Sketch | None:
         try:
@@ -39,13 +43,10 @@ class SketchFiles:
         write_all_durably((self._path(day, sketch.header.epoch), _writer(sketch)) for day, sketch in sketches)
 
     def discard(self, day: date, epoch: int) -> None:
-        path = self._path(day, epoch)
-        if path.exists():
-            path.unlink()
-            sync_folder(path.parent)
+        unlink_durably(self._path(day, epoch))
 
     def _path(self, day: date, epoch: int) -> Path:
-        return self._folder / f"day={day.isoformat()}" / f"epoch={epoch}.sketch"
+        return partition_path(self._folder, day, epoch, "sketch")
 
 
 def _writer(sketch: Sketch) -> Write:

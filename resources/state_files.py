@@ -6,7 +6,6 @@ and a commitment to the epoch's key: a file of another store is refused.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import date
@@ -18,13 +17,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dpdau_assets.core.errors import Refused
+from dpdau_assets.core.facts import DaySet, Keys
 from dpdau_assets.core.identity import epoch_key_commitment
 from dpdau_assets.core.keysets import digest
-from dpdau_assets.core.ports import DaySet, Keys, Salts
-from resources.durable import Write, sweep, write_all_durably
+from dpdau_assets.core.ports import Salts
+from resources.durable import Write, sweep, unlink_durably, write_all_durably
 from resources.file_lock import FileLock
-
-_NAME = re.compile(r"day=(\d{4}-\d{2}-\d{2})/epoch=(\d+)\.parquet")
+from resources.partition_files import partition_path, partitions_in
 
 
 @contextmanager
@@ -56,15 +55,13 @@ class StateFiles:
             yield
 
     def stored(self) -> list[tuple[date, int]]:
-        names = (path.relative_to(self._folder).as_posix() for path in self._folder.glob("day=*/epoch=*.parquet"))
-        found = (_NAME.fullmatch(name) for name in names)
-        return sorted((date.fromisoformat(match[1]), int(match[2])) for match in found if match)
+        return partitions_in(self._folder, "parquet")
 
     def read(self, day: date, epoch: int) -> Keys | None:
         if self.digest(day, epoch) is None:
             return None
-        with _readable(day):
-            column = pq.read_table(self._path(day, epoch), columns=["key"])["key"]
+        with _readable(day), pq.ParquetFile(self._path(day, epoch)) as file:
+            column = file.read(["key"])["key"]
         keys = column.to_numpy().astype(np.uint64, copy=False)
         if digest(keys) != self.digest(day, epoch):
             raise _damaged(day)
@@ -88,12 +85,15 @@ class StateFiles:
             self._swept = True
         write_all_durably((self._path(kept.day, kept.epoch), self._writer(kept)) for kept in self._kept(sets))
 
+    def discard(self, day: date, epoch: int) -> None:
+        unlink_durably(self._path(day, epoch))
+
     def _kept(self, sets: Iterable[DaySet]) -> Iterator[DaySet]:
         for found in sets:
             if self._keep_empty or len(found.keys):
                 yield found
             else:
-                self._path(found.day, found.epoch).unlink(missing_ok=True)
+                self.discard(found.day, found.epoch)
 
     def _writer(self, found: DaySet) -> Write:
         footer = {"digest": digest(found.keys), "epoch_key_commitment": self._commitment(found.epoch)}
@@ -119,4 +119,4 @@ class StateFiles:
         return epoch_key_commitment(self._salts.epoch_keys([epoch])[epoch])
 
     def _path(self, day: date, epoch: int) -> Path:
-        return self._folder / f"day={day.isoformat()}" / f"epoch={epoch}.parquet"
+        return partition_path(self._folder, day, epoch, "parquet")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import date, datetime
 from functools import cache
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from dpdau_assets.core.ports import Outside
@@ -13,11 +14,12 @@ from resources.engine_duckdb import DuckDBEngine
 from resources.file_lock import FileLock
 from resources.inbox_files import FileInbox, FileQuarantine
 from resources.ledger_sql.database import Database
+from resources.ledger_sql.erasures import SqlErasures
 from resources.ledger_sql.ledger import SqlLedger
-from resources.ledger_sql.removals import SqlRemovals
 from resources.ledger_sql.salts import SqlSalts
 from resources.mart_duckdb import MartFiles
 from resources.noise_opendp import OpenDPNoise
+from resources.premises_files import FilePremises
 from resources.sketch_files import SketchFiles
 from resources.state_files import StateFiles
 
@@ -37,7 +39,8 @@ def open_store(settings: Settings) -> Outside:
     """Every adapter on this data directory, made if it is not there. Raises BadSetting for another store's terms."""
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     settings.data_dir.chmod(0o700)  # also one that was there before: it holds keys, exact state and noise
-    database = Database(settings.ledger_url or f"sqlite:///{settings.data_dir.resolve()}/ledger.sqlite")
+    url = settings.ledger_url or f"sqlite:///{settings.data_dir.resolve()}/ledger.sqlite"
+    database = Database(url)
     ledger = SqlLedger(database)
     ledger.fix_terms(settings.terms_of_store())
     salts = SqlSalts(database, settings.hash_salt_secret)
@@ -53,9 +56,17 @@ def open_store(settings: Settings) -> Outside:
         late=StateFiles(settings.data_dir / "late", salts, lock, keep_empty=False),
         sketches=SketchFiles(settings.data_dir / "sketches"),
         ledger=ledger,
-        removals=SqlRemovals(database, first_window_end(settings.start_date, settings.mau_window_days)),
+        erasures=SqlErasures(database, salts, first_window_end(settings.start_date, settings.mau_window_days)),
+        premises=FilePremises(_roots(settings, Path(url.removeprefix("sqlite:///")))),
         noise=OpenDPNoise(),
     )
+
+
+def _roots(settings: Settings, ledger: Path) -> dict[str, Path]:
+    """Where a key could be left: the data directory, and Dagster's home and the ledger where they lie elsewhere."""
+    home = {} if settings.dagster_home is None else {"dagster_home": settings.dagster_home}
+    beside = {f"ledger{suffix}": ledger.with_name(ledger.name + suffix) for suffix in ("", "-wal", "-shm")}
+    return {"": settings.data_dir, **home, **beside}
 
 
 def open_mart(settings: Settings) -> MartFiles:

@@ -2,21 +2,33 @@
 
 import dagster as dg
 
-from dpdau_assets.core.activity import day_version, process_days
+from dpdau_assets.core.activity import day_version, is_clean, process_days
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.partitions import Calendar, day_of
 
 
 def build_activity(calendar: Calendar) -> dg.AssetsDefinition:
     """One partition a day. The first one materialised folds the whole inbox in one pass; the others find it done."""
+    applied = dg.AssetCheckSpec(
+        "erasures_applied", asset="activity", partitions_def=calendar.days,
+        description="Nobody who asked to be erased is in the day's state, and the day is not behind its mark.",
+    )  # fmt: skip
 
     @dg.asset(
         group_name="state", kinds={"parquet"}, code_version="1", pool="state", owners=["team:data-platform"],
-        partitions_def=calendar.days, description="Distinct keyed users of each day, as a two-phase set.",
+        partitions_def=calendar.days, deps=["erasures"], check_specs=[applied],
+        description="Distinct keyed users of each day, as a two-phase set.",
     )  # fmt: skip
     def activity(context: dg.AssetExecutionContext, outside: dg.ResourceParam[Outside]) -> dg.MaterializeResult:
         day = day_of(context)
+        mark = outside.erasures.wanted(day)  # before the state is rewritten: never to claim more than was applied
         process_days([day], outside)
-        return dg.MaterializeResult(data_version=dg.DataVersion(day_version(day, outside)))
+        if mark:
+            outside.erasures.mark_built(day, mark)
+        up_to_date = is_clean(day, outside) and outside.erasures.wanted(day) == mark
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(day_version(day, outside)),
+            check_results=[dg.AssetCheckResult(passed=up_to_date, check_name=applied.name)],
+        )
 
     return activity

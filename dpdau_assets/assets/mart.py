@@ -4,7 +4,7 @@ import dagster as dg
 
 from dpdau_assets.core.answers import budget_rows, budget_table, mart_rows
 from dpdau_assets.core.ports import Mart, Outside
-from dpdau_assets.metadata import reveal
+from dpdau_assets.metadata import NO_USER_DATA, reveal
 
 
 def build_active_users() -> dg.AssetsDefinition:
@@ -12,7 +12,7 @@ def build_active_users() -> dg.AssetsDefinition:
 
     @dg.asset(
         group_name="published", kinds={"duckdb", "csv"}, code_version="1", owners=["team:data-platform"],
-        deps=["dau_release", "mau_release"], pool="mart",
+        deps=["dau_release", "mau_release", "dau_restatement"], pool="mart", tags=NO_USER_DATA,
         description="Every published DAU and MAU with its 95 % interval.",
     )  # fmt: skip
     def active_users(outside: dg.ResourceParam[Outside], mart: dg.ResourceParam[Mart]) -> dg.MaterializeResult:
@@ -39,7 +39,8 @@ def build_budget_report() -> dg.AssetsDefinition:
 
     @dg.asset(
         group_name="published", kinds={"report"}, code_version="1", owners=["team:privacy"], pool="ledger",
-        deps=["dau_release", "mau_release"], description="Privacy budget by metric and month.",
+        deps=["dau_release", "mau_release", "dau_restatement"], tags=NO_USER_DATA,
+        description="Privacy budget by metric and month.",
     )  # fmt: skip
     def budget_report(outside: dg.ResourceParam[Outside]) -> dg.MaterializeResult:
         return dg.MaterializeResult(

@@ -11,7 +11,7 @@ from dpdau_assets.core.answers import release_answer
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.release import publish
 from dpdau_assets.core.settings import Metric
-from dpdau_assets.metadata import reveal
+from dpdau_assets.metadata import NO_USER_DATA, reveal
 from dpdau_assets.partitions import Calendar, day_of
 
 SHOWN = ("estimate", "noisy_value", "lower_95", "upper_95", "epsilon_used", "budget_remaining", "mechanism")
@@ -22,7 +22,8 @@ def build_dau_release(calendar: Calendar) -> dg.AssetsDefinition:
 
     @dg.asset(
         group_name="releases", kinds={"dp"}, code_version="1", pool="ledger", owners=["team:privacy"],
-        partitions_def=calendar.days, deps=["day_sketch"], description="Daily active users with differential privacy.",
+        tags=NO_USER_DATA, partitions_def=calendar.days, deps=["day_sketch"],
+        description="Daily active users with differential privacy.",
     )  # fmt: skip
     def dau_release(context: dg.AssetExecutionContext, outside: dg.ResourceParam[Outside]) -> dg.MaterializeResult:
         return _published("dau", day_of(context), outside)
@@ -35,7 +36,7 @@ def build_mau_release(calendar: Calendar) -> dg.AssetsDefinition:
 
     @dg.asset(
         group_name="releases", kinds={"dp"}, code_version="1", pool="ledger", owners=["team:privacy"],
-        partitions_def=calendar.mau_days,
+        tags=NO_USER_DATA, partitions_def=calendar.mau_days,
         deps=[
             dg.AssetDep("day_sketch", partition_mapping=calendar.window),
             dg.AssetDep("mau_release", partition_mapping=calendar.day_before),

@@ -9,12 +9,18 @@ from collections.abc import Iterable, Iterator
 from datetime import date
 from functools import cache
 
+from dpdau_assets.core.erasure import mark_touched
 from dpdau_assets.core.errors import Refused
+from dpdau_assets.core.facts import DaySet, Keys, RejectedRow
 from dpdau_assets.core.identity import content_version
-from dpdau_assets.core.keysets import EMPTY, subtract, unite
-from dpdau_assets.core.ports import DaySet, Keys, Outside, StateStore
+from dpdau_assets.core.keysets import EMPTY, places, subtract, unite
+from dpdau_assets.core.ports import Outside, StateStore
 from dpdau_assets.core.settings import Settings
-from dpdau_assets.core.windows import epoch_of, epochs_of_day
+from dpdau_assets.core.threads import work_ahead
+from dpdau_assets.core.windows import epoch_of, epochs_of_day, month_of
+
+PAST_RETENTION = "came for a day that is past retention"
+AFTER_RESTATEMENT = "came after the month of their day was restated"
 
 
 def process_days(days: list[date], outside: Outside) -> None:
@@ -23,6 +29,7 @@ def process_days(days: list[date], outside: Outside) -> None:
     Only days that were processed can be published: a file that is there because someone was active on the day must
     not decide that. Raises Refused for a processed day whose files are gone: empty ones would be a wrong number.
     """
+    require_kept(days, outside)
     with outside.activity.lock():
         take_in(outside)
         _create_missing(days, outside)
@@ -38,14 +45,49 @@ def take_in(outside: Outside) -> None:
 def apply_removals(outside: Outside) -> None:
     """Rewrite every file that holds a removed key, and drop the sketches built from it; they are rebuilt when needed.
 
-    The caller holds the lock. Running it again, also after it was cut short, changes nothing more.
+    The caller holds the lock. Running it again, also after it was cut short, changes nothing more. What it touches is
+    marked first: a second run could no longer tell.
     """
-    watermark = outside.removals.recorded()
-    if watermark == outside.removals.applied():
+    watermark = outside.erasures.recorded()
+    if watermark == outside.erasures.applied():
         return
+    outside.premises.sweep()
+    mark_touched(outside)
+    outside.erasures.begin_applying(watermark)
     outside.activity.replace(_dropping_sketches(_rewritten(outside.activity, outside), outside))
     outside.late.replace(_rewritten(outside.late, outside))
-    outside.removals.mark_applied(watermark)
+    outside.erasures.mark_applied(watermark)
+
+
+def is_clean(day: date, outside: Outside) -> bool:
+    """Whether nobody is left in the day's state whose removal from it is in force by now."""
+    with outside.activity.lock():
+        for store in (outside.activity, outside.late):
+            for epoch in epochs_of(day, outside.settings):
+                removed = outside.erasures.tombstones(epoch).removed_on(day)
+                keys = store.read(day, epoch) if len(removed) else None
+                if keys is not None and len(places(keys, removed)):
+                    return False
+    return True
+
+
+def discard_batch(batch: str, outside: Outside) -> None:
+    """Take back an import that was not folded yet. Raises Refused once it was, or if there never was such a batch."""
+    with outside.activity.lock():
+        if batch not in outside.inbox.batches():
+            raise Refused(
+                f"No batch {batch} waits in the inbox.",
+                "A folded batch cannot be taken back: its users stay, or are erased one by one.", batch=batch,
+            )  # fmt: skip
+        outside.inbox.discard([batch])
+
+
+def require_kept(days: Iterable[date], outside: Outside) -> None:
+    """Raise Refused for a day past retention: it cannot be built any more, and nothing empty takes its place."""
+    gone = outside.ledger.purged_through()
+    purged = sorted(day for day in days if gone is not None and day <= gone)
+    if purged:
+        raise Refused(f"{purged[0]} is past retention: days up to {gone} are purged.", "Ask for a later day.")
 
 
 def day_version(day: date, outside: Outside) -> str:
@@ -80,13 +122,23 @@ def fold(before: Keys, arrived: Keys, removed: Keys) -> Keys:
 
 
 def _rewritten(store: StateStore, outside: Outside) -> Iterator[DaySet]:
-    """The files of this store that change when every recorded removal is applied."""
-    tombstones = cache(outside.removals.tombstones)
-    for day, epoch in store.stored():
-        removed = tombstones(epoch).removed_on(day)
+    """The files of this store that change when the removals that are not applied yet are.
+
+    Only marked days can: whoever touched a day has marked it, and it stays so until it was built without them.
+    """
+    marked, applied = {day for day, _ in outside.erasures.behind()}, outside.erasures.applied()
+    stored = [place for place in store.stored() if place[0] in marked]
+    tombstones = {epoch: outside.erasures.tombstones(epoch, applied) for epoch in {epoch for _, epoch in stored}}
+
+    def kept(place: tuple[date, int]) -> DaySet | None:
+        day, epoch = place
+        removed = tombstones[epoch].removed_on(day)
         before = store.read(day, epoch) if len(removed) else None
-        if before is not None and len(kept := subtract(before, removed)) < len(before):
-            yield DaySet(day, epoch, kept)
+        if before is None or len(after := subtract(before, removed)) == len(before):
+            return None
+        return DaySet(day, epoch, after)
+
+    yield from filter(None, work_ahead(kept, stored))
 
 
 def _dropping_sketches(sets: Iterable[DaySet], outside: Outside) -> Iterator[DaySet]:
@@ -98,20 +150,33 @@ def _dropping_sketches(sets: Iterable[DaySet], outside: Outside) -> Iterator[Day
 def _fold_inbox(outside: Outside) -> None:
     batches = outside.inbox.batches()
     late: list[DaySet] = []
-    outside.activity.replace(_folded(outside.inbox.read(batches), late, outside))
+    dropped: list[RejectedRow] = []
+    outside.activity.replace(_folded(outside.inbox.read(batches), late, dropped, outside))
     outside.late.replace(late)
+    outside.quarantine.keep(dropped)
     outside.inbox.discard(batches)
 
 
-def _folded(arrivals: Iterable[DaySet], late: list[DaySet], outside: Outside) -> Iterator[DaySet]:
-    """The new state of every open day that gained a user; what came for sealed days is put into `late`."""
-    sealed = outside.ledger.sealed()
-    tombstones = cache(outside.removals.tombstones)
+def _folded(
+    arrivals: Iterable[DaySet], late: list[DaySet], dropped: list[RejectedRow], outside: Outside
+) -> Iterator[DaySet]:
+    """The new state of every open day that gained a user; what came for sealed days is put into `late`.
+
+    What came for a day past retention, or for a restated month, is counted in `dropped`: no number can hold it.
+    """
+    sealed, restated = outside.ledger.sealed(), outside.ledger.restated()
+    gone = outside.ledger.purged_through() or date.min
+    tombstones = cache(outside.erasures.tombstones)
     for arrived in arrivals:
         day, epoch = arrived.day, arrived.epoch
+        if day <= gone:
+            dropped.append(_dropped(arrived, len(arrived.keys), PAST_RETENTION))
+            continue
         removed = tombstones(epoch).removed_on(day)
         before = outside.activity.read(day, epoch)
-        if day in sealed:
+        if day in sealed and month_of(day) in restated:
+            dropped += _too_late(arrived, before, removed, outside)
+        elif day in sealed:
             late.extend(_late(arrived, before, removed, outside))
         elif len(after := fold(_or_empty(before), arrived.keys, removed)) > len(_or_empty(before)) or before is None:
             yield DaySet(day, epoch, after)
@@ -123,6 +188,19 @@ def _late(arrived: DaySet, sealed_state: Keys | None, removed: Keys, outside: Ou
     new = subtract(arrived.keys, _or_empty(sealed_state))
     after = fold(before, new, removed)
     return [DaySet(arrived.day, arrived.epoch, after)] if len(after) > len(before) else []
+
+
+def _too_late(arrived: DaySet, sealed_state: Keys | None, removed: Keys, outside: Outside) -> list[RejectedRow]:
+    """How many users of these arrivals were never counted, under the epoch that the day's own number reads."""
+    own_epoch = epoch_of(arrived.day, outside.settings.hash_salt_rotation_days)
+    known = unite([_or_empty(sealed_state), _or_empty(outside.late.read(arrived.day, arrived.epoch)), removed])
+    new = subtract(arrived.keys, known)
+    return [_dropped(arrived, len(new), AFTER_RESTATEMENT)] if len(new) and arrived.epoch == own_epoch else []
+
+
+def _dropped(arrived: DaySet, users: int, reason: str) -> RejectedRow:
+    """A line of the quarantine without a place in a file: the rows were good, and came too late."""
+    return RejectedRow(f"day={arrived.day}", 0, f"Dropped: {users} user(s) {reason}.")
 
 
 def _create_missing(days: list[date], outside: Outside) -> None:

@@ -12,8 +12,10 @@ from typing import Any
 
 from dpdau_assets.core.accounting import Budget, Published, budget_summary
 from dpdau_assets.core.calendar import METRICS, releases_planned
+from dpdau_assets.core.erasure import deadline, overdue
 from dpdau_assets.core.errors import NotPublished, Refused
-from dpdau_assets.core.ports import Outside, Release
+from dpdau_assets.core.facts import Erasure, Release
+from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.settings import Metric
 from dpdau_assets.core.windows import month_of, months_read
 
@@ -35,8 +37,10 @@ def latest_release(metric: Metric, day: date, window_days: int, revision: int | 
 
 
 def _what_publishes(metric: Metric, window_days: int, revision: int | None, outside: Outside) -> str:
-    if revision or window_days != outside.settings.window_days(metric):
-        return "Only revision 0 of the configured window is published in this version."
+    if window_days != outside.settings.window_days(metric) or (revision and (metric == "mau" or revision > 1)):
+        return "Only the configured window is published, and only DAU has a revision 1: its restatement."
+    if revision:
+        return "The job restate_dau makes it on the month's public day, as does `dpdau run` when it passes that day."
     published = [found.key.day for found in outside.ledger.releases("mau")]
     if metric == "mau" and published:
         return f"Days of MAU follow one another: the job publish_mau makes {max(published) + timedelta(days=1)} next."
@@ -52,10 +56,11 @@ def last_published_month(metric: Metric, outside: Outside) -> date:
 
 
 def run_answer(first: date, last: date, outside: Outside) -> Answer:
-    """How many days a range has, and how many of them are published, by metric."""
-    inside = [found.key.metric for found in outside.ledger.releases() if first <= found.key.day <= last]
-    published = {f"{metric}_published": inside.count(metric) for metric in METRICS}
-    return {"days": (last - first).days + 1, **published}
+    """How many days a range has, how many of them are published, by metric, and how many are restated by now."""
+    inside = [found.key for found in outside.ledger.releases() if first <= found.key.day <= last]
+    published = {f"{metric}_published": sum(key.metric == metric and not key.revision for key in inside)
+                 for metric in METRICS}  # fmt: skip
+    return {"days": (last - first).days + 1, **published, "restated": sum(key.revision > 0 for key in inside)}
 
 
 def release_answer(release: Release, outside: Outside) -> Answer:
@@ -118,6 +123,26 @@ def budget_table(rows: list[Answer]) -> str:
 def mart_rows(outside: Outside) -> list[Answer]:
     """One row a release, in order of metric, window, day and revision."""
     return [_mart_row(release) for release in sorted(outside.ledger.releases(), key=lambda found: found.key)]
+
+
+def series(metric: Metric, first: date, last: date, outside: Outside, *, as_published: bool = False) -> list[Answer]:
+    """One row a published day of a range, in order: its latest number, or the one that came out first."""
+    window_days = outside.settings.window_days(metric)
+    found = {release.key.day: release for release in sorted(outside.ledger.releases(metric), key=lambda one: one.key)
+             if release.key.window_days == window_days and not (as_published and release.key.revision)}  # fmt: skip
+    return [{**_mart_row(release), "day": day.isoformat()} for day, release in found.items() if first <= day <= last]
+
+
+def erasure_rows(found: Iterable[Erasure], outside: Outside) -> list[Answer]:
+    """One row an erasure request, in order: where it stands and until when it has to be done, not whose it is."""
+    late = {one.receipt for one in overdue(outside)}
+    return [
+        {"receipt": one.receipt, "batch": one.batch, "state": one.state,
+         "scope": {"through": one.through.isoformat(), "days": [day.isoformat() for day in one.days]},
+         "received_on": one.received_on.isoformat(), "deadline": deadline(one).isoformat(),
+         "overdue": one.receipt in late}
+        for one in found
+    ]  # fmt: skip
 
 
 def charged_months(releases: Iterable[Release]) -> list[date]:

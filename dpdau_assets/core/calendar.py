@@ -127,6 +127,16 @@ def slot_of(settings: Settings, day: date) -> date:
     return day + timedelta(days=1 + settings.grace_days)
 
 
+def shortest_retention(settings: Settings) -> int:
+    """Days that windows and the restatement of a whole month need, counted from the last published day."""
+    until_restated = (
+        mechanisms.LONGEST_MONTH + settings.restatement_day
+        if settings.restatements_per_month
+        else mechanisms.LONGEST_MONTH
+    )
+    return max(settings.mau_window_days, until_restated)
+
+
 def _dau_releases(settings: Settings, first: date, month: date) -> tuple[Planned, ...]:
     days = days_between(first, month_end(month))
     slot = restatement_slot(settings, month)

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from datetime import date
 
-from dpdau_assets.core.activity import epochs_of, keyed_version, require_digest
+from dpdau_assets.core.activity import epochs_of, keyed_version, require_digest, require_kept
 from dpdau_assets.core.errors import BadInput, Refused
+from dpdau_assets.core.keysets import EMPTY
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.sketches import KINDS
 from dpdau_assets.core.sketches.base import Header, Sketch
+from dpdau_assets.core.threads import work_ahead
 
 
 def refresh(days: Iterable[date], outside: Outside) -> None:
     """Build what is missing or stale. Raises Refused for a day that was not processed, whoever was active on it."""
     days = list(days)
+    require_kept(days, outside)
     unprocessed = sorted(set(days) - outside.ledger.processed())
     if unprocessed:
         raise Refused(f"There is no state for {unprocessed[0]}.", f"Materialise `activity` for {unprocessed[0]}.")
@@ -38,15 +41,22 @@ def read_fresh(day: date, epoch: int, outside: Outside) -> Sketch:
     return sketch
 
 
+def read_late(day: date, epoch: int, outside: Outside) -> Sketch:
+    """A sketch of the users who came after the day was sealed. The caller holds the state's lock."""
+    keys = outside.late.read(day, epoch)
+    return KINDS[outside.settings.sketch_impl].build(EMPTY if keys is None else keys, epoch, "late")
+
+
 def sketch_version(day: date, outside: Outside) -> str:
     """The data version of the day's sketches: keyed, and the same for the same users and kind."""
     return keyed_version(f"day_sketch {outside.settings.sketch_impl}", day, outside)
 
 
 def _stale(wanted: list[tuple[date, int]], outside: Outside) -> Iterator[tuple[date, Sketch]]:
-    for day, epoch in wanted:
-        if not _is_of(_header(day, epoch, outside), require_digest(day, epoch, outside), outside):
-            yield day, _build(day, epoch, outside)
+    stale = (
+        place for place in wanted if not _is_of(_header(*place, outside), require_digest(*place, outside), outside)
+    )
+    yield from work_ahead(lambda place: (place[0], _build(*place, outside)), stale)
 
 
 def _build(day: date, epoch: int, outside: Outside) -> Sketch:

@@ -1,64 +1,209 @@
-"""What a removal takes out: of the state (exactly its days) and of MAU (until the end of its month).
+"""Erasure requests: how one is taken in, guarded, confirmed and cancelled, and which days it touches.
 
-Removal wins for ever, in any order; the arrays here are the tombstones of one salt epoch, as the ledger keeps them.
+A request is recorded durably here and applied by whoever comes first: a release, the rebuild of a day, `settle`.
+Raw ids end here, as they do in `ingest`.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 
-import numpy as np
-import numpy.typing as npt
+from dpdau_assets.core.errors import BadInput
+from dpdau_assets.core.events import Event
+from dpdau_assets.core.facts import EpochKey, Erasure, Removal
+from dpdau_assets.core.identity import user_key
+from dpdau_assets.core.keysets import places
+from dpdau_assets.core.ports import Outside, StateStore
+from dpdau_assets.core.settings import Settings
+from dpdau_assets.core.threads import work_ahead
+from dpdau_assets.core.tombstones import held_until
+from dpdau_assets.core.windows import epoch_of
 
-from dpdau_assets.core.ports import Keys, Removal
-from dpdau_assets.core.sketches.base import Sketch
-from dpdau_assets.core.windows import day_number, month_end, month_of
-
-Days = npt.NDArray[np.int32]
+DEADLINE_DAYS = 30
+"""Within how many days of its receipt a request is applied and verified: one month (GDPR, article 12(3))."""
 
 
 @dataclass(frozen=True)
-class Tombstones:
-    """The removals of one epoch as parallel arrays, one row a (key, through-day) or (key, listed day).
+class Requested:
+    """What became of a submission: the receipt of each of its rows, in order, and whether it waits to be confirmed."""
 
-    Attributes:
-        keys: uint64, any order, repeats allowed.
-        days: day numbers: the through-day, or the listed day.
-        listed: True where only this very day is removed, False where it and all before it are.
-        held_until: H, the last day of the month in which the removal ends.
-        effective_from: e, the first MAU day that the removal reaches; fixed when the request was recorded.
+    receipts: tuple[str, ...]
+    batches: tuple[str, ...]
+    parked: bool
+
+
+NOTHING_REQUESTED = Requested((), (), False)
+
+
+def request(asked: Sequence[Event], outside: Outside, *, confirmed: bool = False) -> Requested:
+    """Record these removals durably, all or none, whether anyone knows the people or not.
+
+    More distinct people than the guard lets through at once are parked until they are confirmed. Asking again for the
+    same is answered with the same receipts.
     """
-
-    keys: Keys
-    days: Days
-    listed: npt.NDArray[np.bool_]
-    held_until: Days
-    effective_from: Days
-
-    def removed_on(self, day: date) -> Keys:
-        """Keys that are not in this day's state, whatever '+' events say."""
-        number = day_number(day)
-        gone = np.where(self.listed, self.days == number, self.days >= number)
-        return np.unique(self.keys[gone])
-
-    def held_out(self, day: date, window_end: date) -> Keys:
-        """Keys to subtract from this day before it enters the MAU window that ends on `window_end`.
-
-        A removal that only reached its own days would let the user's bit come back inside the month: two intervals
-        where the stream's noise is calibrated for one. So each day up to H is without her, for all windows from e on.
-        """
-        held = (self.held_until >= day_number(day)) & (self.effective_from <= day_number(window_end))
-        return np.unique(self.keys[held])
+    if not asked:
+        return NOTHING_REQUESTED
+    parked = not confirmed and len({event.user_id for event in asked}) > guard_limit(outside)
+    receipts = outside.erasures.record(keyed(asked, outside), outside.clock.today(), parked=parked)
+    found = outside.erasures.find(receipts)
+    batches = tuple(dict.fromkeys(one.batch for one in found))
+    return Requested(tuple(receipts), batches, any(one.state == "parked" for one in found))
 
 
-def held_until(removal: Removal) -> date:
-    """H: the last day of the month of the removal's through-day, or of its last listed day."""
-    return month_end(month_of(removal.through))
+def guard_limit(outside: Outside) -> float:
+    """How many people one submission may name: a share of the last published MAU, and one at least.
+
+    Without a published MAU there is nothing to measure by, and no limit. What is asked for counts, not what is found.
+    """
+    published = outside.ledger.releases("mau")
+    if not published:
+        return math.inf
+    last = max(published, key=lambda found: found.key.day)
+    return max(1.0, float(outside.settings.erasure_guard_share) * last.noisy_value)
 
 
-def without_held_out(
-    sketches: list[tuple[date, Sketch]], window_end: date, found: Tombstones
-) -> list[tuple[date, Sketch]]:
-    """The days of one MAU window, each less the users who are held out of it."""
-    return [(day, sketch.without(found.held_out(day, window_end))) for day, sketch in sketches]
+def confirm(names: Sequence[str], outside: Outside) -> list[Erasure]:
+    """Bring parked requests into force, by receipt or batch. Raises BadInput for a name that nothing has."""
+    found = named(names, outside)
+    outside.erasures.confirm([one.receipt for one in found])
+    return outside.erasures.find(one.receipt for one in found)
+
+
+def cancel(names: Sequence[str], outside: Outside) -> list[Erasure]:
+    """Forget requests, by receipt or batch, until they are applied. Raises Refused, with none forgotten, after that.
+
+    Under the state's lock: a request that is being applied is not one that can be forgotten.
+    """
+    found = named(names, outside)
+    with outside.activity.lock():
+        outside.erasures.cancel([one.receipt for one in found])
+    return outside.erasures.find(one.receipt for one in found)
+
+
+def named(names: Sequence[str], outside: Outside) -> list[Erasure]:
+    """The requests of these receipts and batches. Raises BadInput for a name that nothing has."""
+    found = outside.erasures.find(names)
+    unknown = sorted(set(names) - {one.receipt for one in found} - {one.batch for one in found})
+    if unknown:
+        raise BadInput(f"No erasure has the receipt or batch {unknown[0]}.", "`dpdau erasures` lists them.")
+    return found
+
+
+def deadline(erasure: Erasure) -> date:
+    """The last day on which the request may still be unverified."""
+    return erasure.received_on + timedelta(days=DEADLINE_DAYS)
+
+
+def overdue(outside: Outside) -> list[Erasure]:
+    """Requests that are past their deadline and not verified, whether they wait for us or to be confirmed."""
+    unfinished = outside.erasures.erasures(("parked", "received", "applied"))
+    return [one for one in unfinished if deadline(one) < outside.clock.today()]
+
+
+# --- Keys --------------------------------------------------------------------------------------------------------
+
+
+def keyed(asked: Iterable[Event], outside: Outside) -> list[Removal]:
+    """Each removal under every living epoch that it reaches; the salts of all these epochs are made at once."""
+    asked = list(asked)
+    reach = {day: removal_epochs(day, outside) for day in {event.day for event in asked}}
+    keys = outside.salts.epoch_keys({epoch for epochs in reach.values() for epoch in epochs})
+    return [_keyed(event, [keys[epoch] for epoch in reach[event.day]]) for event in asked]
+
+
+def removal_epochs(through: date, outside: Outside) -> range:
+    """The epochs that need a tombstone: from START_DATE's to that of the last window that holds the user out.
+
+    Those that were shredded by now need none: whatever was keyed under them is gone.
+    """
+    shredded = outside.salts.shredded_through()
+    wanted = epochs_reached(through, outside.settings)
+    return wanted if shredded is None else range(max(wanted.start, shredded + 1), max(wanted.stop, shredded + 1))
+
+
+def epochs_reached(through: date, settings: Settings) -> range:
+    """From START_DATE's epoch to that of the last window that holds the user out."""
+    rotation = settings.hash_salt_rotation_days
+    last_window = held_until(through) + timedelta(days=settings.mau_window_days - 1)
+    return range(epoch_of(settings.start_date, rotation), epoch_of(last_window, rotation) + 1)
+
+
+def _keyed(event: Event, keys: Iterable[EpochKey]) -> Removal:
+    pairs = tuple((key.epoch, user_key(key.secret, event.user_id)) for key in keys)
+    return Removal(event.day, event.days, pairs)
+
+
+# --- Touched days ------------------------------------------------------------------------------------------------
+
+
+def mark_touched(outside: Outside) -> None:
+    """Mark the days that hold anyone whose removal came into force since the last time, before any is rewritten.
+
+    The caller holds the state's lock. Marks are what tells Dagster which days to rebuild; with ERASURE_MARK=all every
+    day that has state is marked each time, so that the marks tell nothing.
+    """
+    watermark, marked = outside.erasures.recorded(), outside.erasures.marked()
+    if watermark == marked:
+        return
+    everything = outside.settings.erasure_mark == "all"
+    days = live_days(outside) if everything else touched_days(outside, marked)
+    outside.erasures.mark(days, watermark)
+
+
+@dataclass(frozen=True)
+class Pending:
+    """What is in force and not done: days to rebuild with their marks, and the receipts that are not verified."""
+
+    days: tuple[tuple[date, int], ...]
+    receipts: tuple[str, ...]
+
+    @property
+    def sentence(self) -> str:
+        """For operators: which work is open, and not whose or of how many people."""
+        if self.days:
+            return f"{len(self.days)} day(s) wait to be rebuilt."
+        return "An erasure waits to be verified." if self.receipts else "Every erasure is applied and verified."
+
+
+def pending(outside: Outside) -> Pending:
+    """What the next rebuilds and the next verification have to do. Parked requests wait for a person instead."""
+    waiting = outside.erasures.erasures(("received", "applied"))
+    return Pending(tuple(days_to_rebuild(outside)), tuple(one.receipt for one in waiting))
+
+
+def days_to_rebuild(outside: Outside) -> list[tuple[date, int]]:
+    """Days behind their mark that were built before and can be built again, with their marks.
+
+    Not those that nobody has asked for yet: building them would make them ready to be published, and whether they are
+    must not depend on who was active. Whatever state they have is rewritten all the same when removals are applied.
+    """
+    gone, processed = outside.ledger.purged_through() or date.min, outside.ledger.processed()
+    can_be_built = {day for day in processed if gone < day < outside.clock.today()}
+    return [(day, mark) for day, mark in outside.erasures.behind() if day in can_be_built]
+
+
+def live_days(outside: Outside) -> set[date]:
+    """Every day that has state."""
+    return {day for store in (outside.activity, outside.late) for day, _ in store.stored()}
+
+
+def touched_days(outside: Outside, after: int) -> set[date]:
+    """The days on which someone has state whose removal came into force after this watermark."""
+    return {day for store in (outside.activity, outside.late) for day in _touched(store, after, outside)}
+
+
+def _touched(store: StateStore, after: int, outside: Outside) -> Iterator[date]:
+    """Days of this store, some of them twice."""
+    stored = store.stored()
+    tombstones = {epoch: outside.erasures.tombstones(epoch, after) for epoch in {epoch for _, epoch in stored}}
+
+    def holds_one(place: tuple[date, int]) -> bool:
+        removed = tombstones[place[1]].removed_on(place[0])
+        keys = store.read(*place) if len(removed) else None
+        return keys is not None and len(places(keys, removed)) > 0
+
+    touched = work_ahead(holds_one, stored)
+    yield from (day for (day, _), is_touched in zip(stored, touched, strict=True) if is_touched)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from dpdau_assets.core.calendar import Refusal, first_refusal
+from dpdau_assets.core.calendar import Refusal, first_refusal, shortest_retention
 from dpdau_assets.core.errors import BadSetting
 from dpdau_assets.core.mechanisms import STREAM_WINDOW, Gaussian, Laplace, SharedNoise, Stream
 from dpdau_assets.core.settings import Settings
@@ -18,6 +18,7 @@ MAU_MECHANISMS = (Stream.name, Gaussian.name, Laplace.name)
 LARGEST_DELTA = 1e-3
 LEDGER_FILE = re.compile(r"sqlite:///[^:?#]+")
 SHORTEST_SECRET = 32
+ERASURE_MARKS = ("touched", "all")
 
 
 def check(settings: Settings) -> None:
@@ -40,6 +41,7 @@ def _problems(settings: Settings) -> Iterator[str]:
     yield from _budgets(settings)
     yield from _publication(settings)
     yield from _store(settings)
+    yield from _erasure(settings)
 
 
 def _names(settings: Settings) -> Iterator[str]:
@@ -105,6 +107,18 @@ def _store(settings: Settings) -> Iterator[str]:
     if settings.hash_salt_secret is not None and len(settings.hash_salt_secret) < SHORTEST_SECRET:
         rule = f"shorter than {SHORTEST_SECRET} characters"
         yield f"HASH_SALT_SECRET=...: {rule}; set a random one, for example from: openssl rand -hex 32"
+
+
+def _erasure(settings: Settings) -> Iterator[str]:
+    if settings.erasure_mark not in ERASURE_MARKS:
+        rule = f"must be one of {_listed(ERASURE_MARKS)}"
+        yield _problem(settings, "erasure_mark", rule, "set ERASURE_MARK=touched")
+    if not 0 < settings.erasure_guard_share <= 1:
+        yield _problem(settings, "erasure_guard_share", "a share of the MAU", "set a number above 0, at most 1")
+    needed = shortest_retention(settings)
+    if settings.retention_days is not None and settings.retention_days < needed:
+        rule = f"windows and the restatement of a month need {needed} days"
+        yield _problem(settings, "retention_days", rule, f"set {needed} or more, or leave it out to keep everything")
 
 
 def _verdict(settings: Settings) -> Iterator[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hmac
 
-from dpdau_assets.core.ports import EpochKey
+from dpdau_assets.core.facts import EpochKey
 
 KEY_BYTES = 8
 

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
 
+from dpdau_assets.core.erasure import NOTHING_REQUESTED, Requested, request
 from dpdau_assets.core.events import Event, Limits, Row, validate
+from dpdau_assets.core.facts import DaySet, EpochKey, RejectedRow
 from dpdau_assets.core.identity import user_key
-from dpdau_assets.core.ports import Clock, DaySet, EpochKey, Outside, RejectedRow, Removal, Salts, Scan
+from dpdau_assets.core.ports import Clock, Outside, Salts, Scan
 from dpdau_assets.core.settings import Settings
-from dpdau_assets.core.windows import days_of_epoch, epoch_of, epochs_of_day, month_end, month_of
+from dpdau_assets.core.windows import days_of_epoch, epochs_of_day
 
 Progress = Callable[[str], None]
 
@@ -27,7 +29,7 @@ Progress = Callable[[str], None]
 class IngestReport:
     """What one ingest took: rows accepted and rejected, the days that gained '+' rows, and the names of what it wrote.
 
-    `batch` is None without '+' rows, `quarantine` without bad ones.
+    `batch` is None without '+' rows, `quarantine` without bad ones; `removals` are the requests that '-' rows made.
     """
 
     ingested: int
@@ -35,6 +37,7 @@ class IngestReport:
     days: tuple[date, ...]
     batch: str | None
     quarantine: Path | None
+    removals: Requested = NOTHING_REQUESTED
 
 
 def ingest(files: list[Path], outside: Outside, progress: Progress | None = None) -> IngestReport:
@@ -44,20 +47,26 @@ def ingest(files: list[Path], outside: Outside, progress: Progress | None = None
     """
     tell = progress or (lambda _: None)
     tell(f"Reading {len(files)} file(s).")
-    with outside.engine.scan(files, outside.settings.start_date, last_day(outside.clock)) as scan:
+    with outside.engine.scan(files, first_day(outside), last_day(outside.clock)) as scan:
         return take(scan, outside, tell)
 
 
 def take(scan: Scan, outside: Outside, progress: Progress) -> IngestReport:
     """Key what was scanned and keep it durably: removals first, so that a batch never arrives ahead of them."""
-    asked = keyed_removals(scan, outside.salts, outside.settings)
+    asked = list(scan.removals())
     if asked:
         progress("Recording removals.")
-        outside.removals.record(asked)
+    requested = request(asked, outside)
     batch = outside.inbox.append(keyed_days(scan, outside.salts, outside.settings, progress))
     bad = _Counted(scan.rejected())
     kept = outside.quarantine.keep(bad)
-    return IngestReport(scan.accepted, bad.count, tuple(scan.days()), batch, kept)
+    return IngestReport(scan.accepted, bad.count, tuple(scan.days()), batch, kept, requested)
+
+
+def first_day(outside: Outside) -> date:
+    """The first day that an event may have: START_DATE, or the first that is not past retention."""
+    gone = outside.ledger.purged_through()
+    return outside.settings.start_date if gone is None else max(outside.settings.start_date, gone + timedelta(days=1))
 
 
 def last_day(clock: Clock) -> date:
@@ -75,29 +84,6 @@ def keyed_days(scan: Scan, salts: Salts, settings: Settings, progress: Progress)
         yield from scan.user_days(keys[epoch], *days_of_epoch(epoch, rotation, longest))
 
 
-def keyed_removals(scan: Scan, salts: Salts, settings: Settings) -> list[Removal]:
-    """Every '-' row under every epoch it has to reach; the salts of all these epochs are made at once."""
-    if not scan.removals():
-        return []
-    first = epoch_of(settings.start_date, settings.hash_salt_rotation_days)
-    asked = scan.removals_under(salts.epoch_keys([first])[first])
-    latest = max(removal.through for removal in asked)
-    keys = salts.epoch_keys(removal_epochs(latest, settings))
-    return [
-        removal
-        for epoch, key in sorted(keys.items())
-        for removal in scan.removals_under(key)
-        if epoch in removal_epochs(removal.through, settings)
-    ]
-
-
-def removal_epochs(through: date, settings: Settings) -> range:
-    """The epochs that need a tombstone: from START_DATE's to that of the last window that holds the user out."""
-    rotation = settings.hash_salt_rotation_days
-    reach = month_end(month_of(through)) + timedelta(days=settings.mau_window_days - 1)
-    return range(epoch_of(settings.start_date, rotation), epoch_of(reach, rotation) + 1)
-
-
 class RowScan:
     """A Scan of rows in memory, in plain Python: the reference that bulk engines are held to."""
 
@@ -105,7 +91,7 @@ class RowScan:
         """Rows are (file, line, row); a row that cannot be parsed is None."""
         self.accepted = 0
         self._users: dict[date, set[str]] = defaultdict(set)
-        self._removals: dict[tuple[str, date, tuple[date, ...]], None] = {}
+        self._removals: dict[Event, None] = {}
         self._rejected: list[RejectedRow] = []
         for file, line, row in rows:
             self._sort_in(file, line, validate(row, limits))
@@ -118,7 +104,7 @@ class RowScan:
         if found.op == "+":
             self._users[found.day].add(found.user_id)
         else:
-            self._removals[found.user_id, found.days[-1] if found.days else found.day, found.days] = None
+            self._removals[replace(found, day=found.days[-1]) if found.days else found] = None
 
     def rejected(self) -> Iterable[RejectedRow]:
         return iter(self._rejected)
@@ -126,8 +112,8 @@ class RowScan:
     def days(self) -> list[date]:
         return sorted(self._users)
 
-    def removals(self) -> bool:
-        return bool(self._removals)
+    def removals(self) -> Iterator[Event]:
+        return iter(self._removals)
 
     def user_days(self, key: EpochKey, first: date, last: date) -> Iterator[DaySet]:
         days = [day for day in self.days() if first <= day <= last]
@@ -136,10 +122,6 @@ class RowScan:
         for day in days:
             found = np.array(sorted({keys[user] for user in self._users[day]}), dtype=np.uint64)
             yield DaySet(day, key.epoch, found)
-
-    def removals_under(self, key: EpochKey) -> Iterator[Removal]:
-        for user, through, days in self._removals:
-            yield Removal(key.epoch, user_key(key.secret, user), through, days)
 
 
 class _Counted:

@@ -1,71 +1,39 @@
 """What core needs from outside, as protocols of a few methods; `resources/` implements them, tests may hand in others.
 
-Keys are `numpy.uint64` arrays, sorted and distinct unless a docstring says otherwise.
+The values that they speak of are in `facts`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-import numpy.typing as npt
+from dpdau_assets.core.facts import (
+    DaySet,
+    EpochKey,
+    Erasure,
+    ErasureState,
+    Instance,
+    KeptFile,
+    Keys,
+    MartPaths,
+    ReceiptRow,
+    RejectedRow,
+    Release,
+    ReleaseKey,
+    Removal,
+)
 
 if TYPE_CHECKING:
     from dpdau_assets.core.accounting import Charge
-    from dpdau_assets.core.erasure import Tombstones
-    from dpdau_assets.core.mechanisms import Mechanism
+    from dpdau_assets.core.events import Event
     from dpdau_assets.core.settings import Metric, Settings
     from dpdau_assets.core.sketches.base import Header, Sketch
-
-Keys = npt.NDArray[np.uint64]
-
-
-@dataclass(frozen=True)
-class EpochKey:
-    """The secret key of one salt epoch: 32 random bytes. Never printed."""
-
-    epoch: int
-    secret: bytes
-
-    def __repr__(self) -> str:
-        return f"EpochKey(epoch={self.epoch}, secret=...)"
-
-
-@dataclass(frozen=True)
-class DaySet:
-    """The users of one day under one epoch."""
-
-    day: date
-    epoch: int
-    keys: Keys
-
-
-@dataclass(frozen=True)
-class RejectedRow:
-    """A bad row: where it stands and which rule it breaks, never what it says."""
-
-    file: str
-    line: int
-    reason: str
-
-
-@dataclass(frozen=True)
-class Removal:
-    """One erasure as an event asked for it, keyed under one epoch.
-
-    With `days` empty, it takes the user out of every day up to `through`; else of just the listed days, and
-    `through` is the last of them.
-    """
-
-    epoch: int
-    key: int
-    through: date
-    days: tuple[date, ...] = ()
+    from dpdau_assets.core.tombstones import Tombstones
 
 
 class Noise(Protocol):
@@ -90,10 +58,29 @@ class Clock(Protocol):
 
 
 class Salts(Protocol):
-    """The epoch keys."""
+    """The epoch keys, and the key that receipts are signed with: random, and kept only wrapped."""
 
     def epoch_keys(self, epochs: Iterable[int]) -> Mapping[int, EpochKey]:
-        """The keys of these epochs, made now where there are none. Raises BadSetting without HASH_SALT_SECRET."""
+        """The keys of these epochs, made now where there are none.
+
+        Raises BadSetting without HASH_SALT_SECRET, and Refused for an epoch whose key was shredded.
+        """
+        ...
+
+    def signing_key(self) -> bytes:
+        """Of receipts: 32 bytes, made at the first call."""
+        ...
+
+    def rewrap(self, new_secret: str) -> None:
+        """Wrap every key under a new master secret, all or none; from then on only the new one opens them."""
+        ...
+
+    def shred_through(self, epoch: int) -> None:
+        """Destroy the keys of this epoch and of all before it, for ever, with the tombstones that they sealed."""
+        ...
+
+    def shredded_through(self) -> int | None:
+        """The last epoch whose key was shredded."""
         ...
 
 
@@ -109,16 +96,12 @@ class Scan(Protocol):
         """Days with at least one '+' row, sorted."""
         ...
 
-    def removals(self) -> bool:
-        """Whether any '-' row was accepted."""
+    def removals(self) -> Iterator[Event]:
+        """The distinct removals that the accepted '-' rows ask for; the day of one with listed days is the last."""
         ...
 
     def user_days(self, key: EpochKey, first: date, last: date) -> Iterator[DaySet]:
         """The keyed users of each day from `first` to `last` that has any, in order of days."""
-        ...
-
-    def removals_under(self, key: EpochKey) -> Iterator[Removal]:
-        """The distinct removals that the accepted '-' rows ask for, keyed under this epoch."""
         ...
 
 
@@ -161,19 +144,62 @@ class Quarantine(Protocol):
         ...
 
 
-class Removals(Protocol):
-    """The removals that were asked for, for ever in force while their salt epoch lives."""
+class ErasureLedger(Protocol):
+    """Who asked to be erased, as tombstones that are in force while their salt epoch lives, and how far that is done.
 
-    def record(self, removals: list[Removal]) -> None:
-        """Keep them durably, all or none. Those already known keep the MAU day from which they were first in force."""
+    A watermark is a number that grows with every request that comes into force. Marks say which days have to be
+    rebuilt: one number for all days that were marked together.
+    """
+
+    def record(self, removals: Sequence[Removal], received_on: date, *, parked: bool) -> list[str]:
+        """Keep them durably, all or none; the receipt of each, the first one's for a removal that is known.
+
+        In force from the first MAU day that is not committed yet, fixed here, unless they are parked.
+        """
         ...
 
-    def tombstones(self, epoch: int) -> Tombstones:
-        """All of one epoch's."""
+    def confirm(self, receipts: Sequence[str]) -> None:
+        """Bring those that are parked into force, as if they were received now."""
+        ...
+
+    def cancel(self, receipts: Sequence[str]) -> None:
+        """Forget these, tombstones and all. Raises Refused, with none forgotten, if one is being applied or was."""
+        ...
+
+    def erasures(self, states: Iterable[ErasureState] = ()) -> list[Erasure]:
+        """All of these states (of any for none), in order of arrival."""
+        ...
+
+    def find(self, names: Iterable[str]) -> list[Erasure]:
+        """The requests with these receipts, and those of these batches."""
+        ...
+
+    def keys_of(self, receipts: Iterable[str]) -> Mapping[str, Mapping[int, int]]:
+        """The key of each under every living epoch."""
+        ...
+
+    def tombstones(self, epoch: int, after: int = 0) -> Tombstones:
+        """Those of one epoch that are in force, or that came into force after a watermark."""
+        ...
+
+    def epochs(self) -> list[int]:
+        """The epochs that have tombstones, sorted."""
         ...
 
     def recorded(self) -> int:
-        """The watermark: how many were ever recorded."""
+        """The watermark of all that is in force."""
+        ...
+
+    def marked(self) -> int:
+        """The watermark up to which the touched days are marked."""
+        ...
+
+    def mark(self, days: Iterable[date], watermark: int) -> None:
+        """These days are to be rebuilt for what came into force up to the watermark."""
+        ...
+
+    def begin_applying(self, watermark: int) -> None:
+        """From here on what is in force up to the watermark cannot be cancelled."""
         ...
 
     def applied(self) -> int:
@@ -181,6 +207,57 @@ class Removals(Protocol):
         ...
 
     def mark_applied(self, watermark: int) -> None: ...
+
+    def wanted(self, day: date) -> int:
+        """The day's mark, 0 for a day that was never touched."""
+        ...
+
+    def behind(self) -> list[tuple[date, int]]:
+        """Days that were not rebuilt since they were marked, with their marks, sorted."""
+        ...
+
+    def mark_built(self, day: date, mark: int) -> None:
+        """The day was rebuilt with all that its mark stands for."""
+        ...
+
+    def settle_marks(self, through: date) -> None:
+        """Days up to this one are past retention and wait for no rebuild any more."""
+        ...
+
+    def store_receipts(self, rows: Sequence[ReceiptRow], follows: str, verified: Sequence[str]) -> None:
+        """Append to the chain, and note which applied requests are verified, in one transaction.
+
+        `follows` is the hash that the first row follows. Raises Refused when it is no longer the chain's last.
+        """
+        ...
+
+    def last_hash(self) -> str:
+        """Of the chain's last receipt, "" for an empty chain."""
+        ...
+
+    def last_receipt(self, receipt: str) -> ReceiptRow | None:
+        """The newest one of this request."""
+        ...
+
+
+class Premises(Protocol):
+    """Every file under the data directory and Dagster's home, whatever put it there."""
+
+    def files(self) -> Sequence[KeptFile]:
+        """Sorted by name. The file of a partition is named `STORE/day=YYYY-MM-DD/epoch=N.SUFFIX`."""
+        ...
+
+    def chunks(self, file: KeptFile) -> Iterator[bytes]:
+        """Its bytes; none if it is gone by now."""
+        ...
+
+    def unpacked(self, file: KeptFile) -> Iterator[bytes]:
+        """What it holds if it is packed. Raises BadInput for one that cannot be looked into."""
+        ...
+
+    def sweep(self) -> None:
+        """Unlink what killed writers left half written."""
+        ...
 
 
 class StateStore(Protocol):
@@ -206,9 +283,17 @@ class StateStore(Protocol):
         """Write these files durably, each whole or not at all; the ones they replace are unlinked."""
         ...
 
+    def discard(self, day: date, epoch: int) -> None:
+        """Unlink the file, durably, if there is one."""
+        ...
+
 
 class SketchStore(Protocol):
     """Serialised sketches, one a (day, epoch)."""
+
+    def stored(self) -> list[tuple[date, int]]:
+        """Every (day, epoch) that has a file, sorted."""
+        ...
 
     def read(self, day: date, epoch: int) -> Sketch | None:
         """The day's sketch, None without a file. Raises BadInput for damaged bytes."""
@@ -227,46 +312,6 @@ class SketchStore(Protocol):
         ...
 
 
-@dataclass(frozen=True, order=True)
-class ReleaseKey:
-    """What a release is of, and nothing that depends on data. Revision 0 is the first publication."""
-
-    metric: Metric
-    window_days: int
-    day: date
-    revision: int = 0
-
-
-@dataclass(frozen=True)
-class Instance:
-    """One run of a mechanism: a month of shared noise, a stream, or a single independent release.
-
-    `terms` are the settings it was opened under, which must not change while it lives.
-    """
-
-    name: str
-    metric: Metric
-    window_days: int
-    first_day: date
-    mechanism: Mechanism
-    terms: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class Release:
-    """A published number. `noisy_value` is as drawn; `half_width` is of its 95 % interval."""
-
-    key: ReleaseKey
-    instance: str
-    mechanism: str
-    noisy_value: float
-    half_width: float
-    sketch_impl: str
-    published_at: str
-    private: bool
-    version: str
-
-
 class Books(Protocol):
     """The ledger inside one transaction: nothing of it is visible before the transaction ends well."""
 
@@ -276,8 +321,12 @@ class Books(Protocol):
         """The last day that was published, in whatever revision."""
         ...
 
+    def restated(self) -> frozenset[date]:
+        """The months of which DAU was restated: no number of theirs is made any more."""
+        ...
+
     def removals_recorded(self) -> int:
-        """How many tombstones there are, to tell whether any came since a statistic was read."""
+        """The watermark of removals in force, to tell whether any came since a statistic was read."""
         ...
 
     def instance(self, name: str) -> Instance | None: ...
@@ -342,20 +391,21 @@ class Ledger(Protocol):
 
     def processed(self) -> frozenset[date]: ...
 
+    def restated(self) -> frozenset[date]:
+        """The months of which DAU was restated."""
+        ...
+
+    def purge_through(self, day: date) -> None:
+        """From now on this day and all before it are past retention. Committed when this returns."""
+        ...
+
+    def purged_through(self) -> date | None:
+        """The last day past retention."""
+        ...
+
     def fix_terms(self, terms: Mapping[str, str]) -> None:
         """Remember these for ever at the first call; BadSetting, naming each that differs, at any later one."""
         ...
-
-
-@dataclass(frozen=True)
-class MartPaths:
-    """Where the mart stands, and its chart in Markdown: whole, and so small that Dagster shows it in place."""
-
-    table: Path
-    csv: Path
-    chart: Path
-    chart_in_markdown: str
-    sparkline_in_markdown: str
 
 
 class Mart(Protocol):
@@ -380,5 +430,6 @@ class Outside:
     late: StateStore
     sketches: SketchStore
     ledger: Ledger
-    removals: Removals
+    erasures: ErasureLedger
+    premises: Premises
     noise: Noise

@@ -1,26 +1,29 @@
 """The main path: from a day's sketches to a published number, read downwards.
 
 `publish` returns the one number of a key. The first call makes it: the days it reads are sealed, the statistic is
-read, and one ledger transaction checks, charges, draws and stores. Every later call reads what was stored.
+read, and one ledger transaction checks, charges, draws and stores. Every later call reads what was stored. `restate`
+does the same for every DAU of a month at once, on the month's public day.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 from dpdau_assets.core import mechanisms
 from dpdau_assets.core.accounting import Budget, Charge, admits, charges_for_release
-from dpdau_assets.core.activity import take_in
-from dpdau_assets.core.calendar import mechanism_for, slot_of
-from dpdau_assets.core.day_sketch import read_fresh, refresh
-from dpdau_assets.core.erasure import without_held_out
+from dpdau_assets.core.activity import require_kept, take_in
+from dpdau_assets.core.calendar import mechanism_for, restatement_slot, slot_of
+from dpdau_assets.core.day_sketch import read_fresh, read_late, refresh
 from dpdau_assets.core.errors import Refused
+from dpdau_assets.core.facts import Instance, Release, ReleaseKey
 from dpdau_assets.core.mechanisms import Gaussian, Laplace, SharedNoise, Stream
-from dpdau_assets.core.ports import Books, Clock, Instance, Noise, Outside, Release, ReleaseKey
+from dpdau_assets.core.ports import Books, Clock, Noise, Outside
 from dpdau_assets.core.settings import Metric, Settings
 from dpdau_assets.core.sketches import unite
+from dpdau_assets.core.tombstones import without_held_out
 from dpdau_assets.core.version import VERSION
 from dpdau_assets.core.windows import days_between, epoch_of, first_window_end, month_days, month_end, month_of, window
 
@@ -44,9 +47,28 @@ def publish(metric: Metric, day: date, outside: Outside) -> Release:
     if release is None:
         require_publishable(key, outside)
     while release is None:
-        statistic, watermark = read_statistic(key, outside)
-        release = commit(key, statistic, watermark, outside)
+        statistics, watermark = read_statistics([key], outside)
+        made = commit(statistics, watermark, outside)
+        release = made[0] if made else None
     return release
+
+
+def restate(month: date, outside: Outside) -> list[Release]:
+    """The restated DAU of every day of the month that was published: erased users gone, late events in.
+
+    All in one transaction, whether or not anything changed; which days there are follows from what was published.
+    Raises Refused before the month's restatement is due, and for a month without numbers or priced without one.
+    """
+    if month not in outside.ledger.restated():
+        require_restatable(month, outside)
+        made = None
+        while made is None:
+            statistics, watermark = read_statistics(_restated_keys(month, outside), outside)
+            made = commit(statistics, watermark, outside)
+    again = [
+        found for found in outside.ledger.releases("dau") if found.key.revision and month_of(found.key.day) == month
+    ]
+    return sorted(again, key=lambda found: found.key)
 
 
 def require_publishable(key: ReleaseKey, outside: Outside) -> None:
@@ -56,6 +78,7 @@ def require_publishable(key: ReleaseKey, outside: Outside) -> None:
     if key.day < earliest:
         raise Refused(f"{key.metric} of {key.day} would read days before START_DATE.", f"Ask from {earliest} on.")
     require_ended(key.day, outside.clock)
+    require_kept(window(key.day, key.window_days), outside)
     unprocessed = sorted(set(window(key.day, key.window_days)) - outside.ledger.processed())
     if unprocessed:
         missing = f"There is no state for {unprocessed[0]}" + (" and later days" if len(unprocessed) > 1 else "")
@@ -71,44 +94,89 @@ def require_ended(day: date, clock: Clock) -> None:
         raise Refused(f"{day} has not ended yet.", "A day is published once it is complete.", day=day.isoformat())
 
 
-def read_statistic(key: ReleaseKey, outside: Outside) -> tuple[int, int]:
-    """The exact integer that noise goes on, and the watermark of the removals it is without.
+def require_restatable(month: date, outside: Outside) -> None:
+    """Raise Refused for a month that has no numbers yet, that is never restated, or whose day has not come."""
+    due = restatement_due(month, outside)
+    last = max((found.key.day for found in outside.ledger.releases("dau")), default=date.min)
+    if due is None:
+        raise Refused(
+            f"No number of DAU is published for {month:%Y-%m}, or none is to be restated.", "See `dpdau dau`."
+        )
+    if last == date.min or slot_of(outside.settings, last) < due:
+        ready = due - timedelta(days=1 + outside.settings.grace_days)
+        raise Refused(
+            f"{month:%Y-%m} is restated on {due}, and publication has come to {last} only.",
+            f"Publish DAU up to {ready} first.", month=f"{month:%Y-%m}", due=due.isoformat(),
+        )  # fmt: skip
 
-    From here on the days it read are sealed: the stream's noise is calibrated for bits that are final.
+
+def restatement_due(month: date, outside: Outside) -> date | None:
+    """The public day on which the month is restated, as fixed with its first number; None if it never is."""
+    settings = outside.settings
+    first = min((one for one in outside.ledger.instances() if one.metric == "dau" and month_of(one.first_day) == month),
+                key=lambda one: one.first_day, default=None)  # fmt: skip
+    if first is None or first.terms.get("restatements_per_month") == "0":
+        return None
+    day = int(first.terms.get("restatement_day", settings.restatement_day))
+    return restatement_slot(replace(settings, restatement_day=day), month)
+
+
+def read_statistics(keys: Sequence[ReleaseKey], outside: Outside) -> tuple[dict[ReleaseKey, int], int]:
+    """The exact integers that noise goes on, and the watermark of the removals they are without.
+
+    From here on the days they read are sealed: the stream's noise is calibrated for bits that are final.
     """
-    days = window(key.day, key.window_days)
-    epoch = epoch_of(key.day, outside.settings.hash_salt_rotation_days)
     with outside.activity.lock():
         take_in(outside)  # all that was acknowledged by now, and whatever a killed fold left half done
-        outside.ledger.seal(days)
-        watermark = outside.removals.applied()
-        refresh(days, outside)
-        sketches = [(day, read_fresh(day, epoch, outside)) for day in days]
+        outside.ledger.seal({day for key in keys for day in window(key.day, key.window_days)})
+        watermark = outside.erasures.applied()
+        return {key: read_statistic(key, outside) for key in keys}, watermark
+
+
+def read_statistic(key: ReleaseKey, outside: Outside) -> int:
+    """One of them. The caller holds the lock and has sealed the days."""
+    days = window(key.day, key.window_days)
+    epoch = epoch_of(key.day, outside.settings.hash_salt_rotation_days)
+    refresh(days, outside)
+    sketches = [(day, read_fresh(day, epoch, outside)) for day in days]
     if key.metric == "mau":
-        sketches = without_held_out(sketches, key.day, outside.removals.tombstones(epoch))
-    return unite([sketch for _, sketch in sketches]).statistic(), watermark
+        sketches = without_held_out(sketches, key.day, outside.erasures.tombstones(epoch))
+    late = [read_late(key.day, epoch, outside)] if key.revision else []
+    return unite([*(sketch for _, sketch in sketches), *late]).statistic()
 
 
-def commit(key: ReleaseKey, statistic: int, watermark: int, outside: Outside) -> Release | None:
-    """Check, charge, draw and store in one transaction; None when a removal came since the statistic was read."""
+def commit(statistics: Mapping[ReleaseKey, int], watermark: int, outside: Outside) -> list[Release] | None:
+    """Check, charge, draw and store in one transaction; None when a removal came since the statistics were read."""
     with outside.ledger.transaction() as books:
-        stored = books.release(key)
-        if stored is not None:
-            return stored
+        stored = [books.release(key) for key in statistics]
+        if all(stored):
+            return [release for release in stored if release]
         if books.removals_recorded() != watermark:
             return None
-        planned = plan(key, books, outside.settings)
-        enter(planned, books)
-        noisy_value = draw(key, planned.instance, statistic, books, outside.noise)
-        release = fact(key, planned.instance, noisy_value, outside)
-        books.store(release)
-        forget_spent_noise(planned.instance, books, outside.settings)
+        releases = [_made(key, statistic, books, outside) for key, statistic in sorted(statistics.items())]
+        for instance in {release.instance for release in releases}:
+            forget_spent_noise(instance, books, outside.settings)
+    return releases
+
+
+def _made(key: ReleaseKey, statistic: int, books: Books, outside: Outside) -> Release:
+    planned = plan(key, books, outside.settings)
+    enter(planned, books)
+    noisy_value = draw(key, planned.instance, statistic, books, outside.noise)
+    release = fact(key, planned.instance, noisy_value, outside)
+    books.store(release)
     return release
+
+
+def _restated_keys(month: date, outside: Outside) -> list[ReleaseKey]:
+    published = {found.key for found in outside.ledger.releases("dau")}
+    return [replace(key, revision=1) for key in sorted(published) if month_of(key.day) == month and not key.revision]
 
 
 def plan(key: ReleaseKey, books: Books, settings: Settings) -> Plan:
     """What this release would open and charge. Raises Refused when its day, its terms or a cap forbids it."""
     require_in_order(key, books, settings)
+    require_open(key, books)
     wanted = wanted_instance(key, books, settings)
     living = books.instance(wanted.name)
     if living is not None:
@@ -136,6 +204,15 @@ def require_in_order(key: ReleaseKey, books: Books, settings: Settings) -> None:
     )  # fmt: skip
 
 
+def require_open(key: ReleaseKey, books: Books) -> None:
+    """With its restatement a month is closed: the noise that its numbers share is destroyed."""
+    if key.metric == "dau" and month_of(key.day) in books.restated() and not key.revision:
+        raise Refused(
+            f"{key.day:%Y-%m} was restated, so {key.day} gets no number any more.",
+            "Days that were not published by then stay without one.", day=key.day.isoformat(),
+        )  # fmt: skip
+
+
 def wanted_instance(key: ReleaseKey, books: Books, settings: Settings) -> Instance:
     """The instance that this release belongs to under these settings, living already or not."""
     mechanism = mechanism_for(settings, key.metric, month_of(key.day))
@@ -151,7 +228,16 @@ def wanted_instance(key: ReleaseKey, books: Books, settings: Settings) -> Instan
             first_day = key.day
             label = f"{key.day}-r{key.revision}"
     name = f"{key.metric}-{key.window_days}-{mechanism.name}-{label}"
-    return Instance(name, key.metric, key.window_days, first_day, mechanism, {"sketch_impl": settings.sketch_impl})
+    return Instance(name, key.metric, key.window_days, first_day, mechanism, terms_of(key.metric, settings))
+
+
+def terms_of(metric: Metric, settings: Settings) -> dict[str, str]:
+    """What an instance is opened under; of DAU, also when its month is restated, which is public from then on."""
+    terms = {"sketch_impl": settings.sketch_impl}
+    if metric == "dau":
+        terms["restatements_per_month"] = str(settings.restatements_per_month)
+        terms["restatement_day"] = str(settings.restatement_day)
+    return terms
 
 
 def require_same_terms(living: Instance, wanted: Instance) -> None:
@@ -198,7 +284,10 @@ def draw(key: ReleaseKey, instance: Instance, statistic: int, books: Books, nois
 def fact(key: ReleaseKey, instance: Instance, noisy_value: float, outside: Outside) -> Release:
     """The release as it is stored and shown, with its scheduled slot for a time: the real one could tell tales."""
     settings = outside.settings
-    slot = datetime.combine(slot_of(settings, key.day), time(), ZoneInfo(settings.timezone))
+    day = slot_of(settings, key.day)
+    if key.revision:
+        day = restatement_due(month_of(key.day), outside) or day
+    slot = datetime.combine(day, time(), ZoneInfo(settings.timezone))
     stream_day = (key.day - instance.first_day).days + 1
     return Release(
         key=key, instance=instance.name, mechanism=instance.mechanism.name, noisy_value=noisy_value,
@@ -207,14 +296,15 @@ def fact(key: ReleaseKey, instance: Instance, noisy_value: float, outside: Outsi
     )  # fmt: skip
 
 
-def forget_spent_noise(instance: Instance, books: Books, settings: Settings) -> None:
+def forget_spent_noise(name: str, books: Books, settings: Settings) -> None:
     """Destroy the shared noise with the last number that it can serve; days before START_DATE never have one."""
-    shared, month = instance.mechanism, instance.first_day
-    if isinstance(shared, SharedNoise):
-        each_day = shared.releases // month_days(month)
-        days = len(days_between(max(month, settings.start_date), month_end(month)))
-        if len(books.numbers(instance.name)) == each_day * days:
-            books.destroy_shared_noise(instance.name)
+    instance = books.instance(name)
+    if instance is None or not isinstance(instance.mechanism, SharedNoise):
+        return
+    month = instance.first_day
+    days = len(days_between(max(month, settings.start_date), month_end(month)))
+    if month in books.restated() or len(books.numbers(name)) == days * instance.mechanism.releases // month_days(month):
+        books.destroy_shared_noise(name)
 
 
 def _draw_shared(name: str, shared: SharedNoise, statistic: int, books: Books, noise: Noise) -> float:

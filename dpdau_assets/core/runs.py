@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 
-from dpdau_assets.core.ports import Outside, ReleaseKey
-from dpdau_assets.core.release import require_ended, require_in_order
+from dpdau_assets.core.calendar import restatement_slot, slot_of
+from dpdau_assets.core.facts import ReleaseKey
+from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.release import require_ended, require_in_order, restatement_due
 from dpdau_assets.core.settings import Settings
-from dpdau_assets.core.windows import days_between, first_window_end
+from dpdau_assets.core.windows import days_between, first_window_end, month_of
 
-STATE, DAU, MAU, REPORTS = "build_state", "publish_dau", "publish_mau", "refresh_mart"
+STATE, DAU, MAU = "build_state", "publish_dau", "publish_mau"
+RESTATEMENT, REPORTS = "restate_dau", "refresh_mart"
 
 
 @dataclass(frozen=True)
 class Step:
-    """One job run: the job's name and, but for the reports, its day."""
+    """One job run: the job's name and, but for the reports, its day; of a restatement, the month."""
 
     job: str
     day: date | None
@@ -37,15 +40,34 @@ def plan_run(first: date, last: date, outside: Outside) -> list[Step]:
         new = [day for day in mau_days if books.release(ReleaseKey("mau", settings.mau_window_days, day)) is None]
         if new and published is not None:
             require_in_order(ReleaseKey("mau", settings.mau_window_days, new[0]), books, settings)
-    return list(steps(first, last, settings, outside.ledger.processed()))
+    due = restatements_due(days_between(first, last), outside)
+    return list(steps(first, last, settings, outside.ledger.processed(), due))
 
 
-def steps(first: date, last: date, settings: Settings, processed: frozenset[date] = frozenset()) -> Iterator[Step]:
+def restatements_due(days: list[date], outside: Outside) -> dict[date, date]:
+    """Month to public day, of every month that is not restated yet and has a number, or will have one of these days."""
+    published = {month_of(found.key.day) for found in outside.ledger.releases("dau")}
+    due = {month: restatement_due(month, outside) for month in published - outside.ledger.restated()}
+    if outside.settings.restatements_per_month:
+        begun = {month_of(day) for day in days} - published
+        due |= {month: restatement_slot(outside.settings, month) for month in begun}
+    return {month: day for month, day in sorted(due.items()) if day is not None}
+
+
+def steps(
+    first: date,
+    last: date,
+    settings: Settings,
+    processed: frozenset[date] = frozenset(),
+    restatements: Mapping[date, date] | None = None,
+) -> Iterator[Step]:
     """First the state that the first window reaches back to, where it was never built; then day by day.
 
-    What was built once is left out even if a removal touched it since: a release brings itself up to date, and which
-    days are run again must not tell whose they were.
+    A month is restated as soon as publication has come to its public day. What was built once is left out even if a
+    removal touched it since: a release brings itself up to date, and which days are run again must not tell whose they
+    were.
     """
+    waiting = dict(restatements or {})
     reach = max(settings.start_date, first - timedelta(days=settings.mau_window_days - 1))
     for day in days_between(reach, first - timedelta(days=1)):
         if day not in processed:
@@ -54,6 +76,9 @@ def steps(first: date, last: date, settings: Settings, processed: frozenset[date
         yield Step(DAU, day)
         if day >= first_mau_day(settings):
             yield Step(MAU, day)
+        for month in [month for month, due in waiting.items() if due <= slot_of(settings, day)]:
+            yield Step(RESTATEMENT, month)
+            del waiting[month]
     yield Step(REPORTS, None)
 
 

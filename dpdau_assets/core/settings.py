@@ -37,6 +37,10 @@ class Settings:
     hash_salt_secret: str | None = field(default=None, repr=False)
     hash_salt_rotation_days: int = 90
     ledger_url: str | None = field(default=None, repr=False)
+    retention_days: int | None = None
+    erasure_mark: str = "touched"
+    erasure_guard_share: Fraction = Fraction(1, 5)
+    dagster_home: Path | None = None
     rdp_orders: tuple[int, ...] = (2, 4, 8, 16, 32)
     advanced_delta: float = 1e-7
     default_seed: int = 20251009

@@ -12,11 +12,10 @@ import pytest
 
 from dpdau_assets.core.accounting import Budget, Charge, admits
 from dpdau_assets.core.errors import BadSetting, BudgetRefused
+from dpdau_assets.core.facts import Instance, Release, ReleaseKey
 from dpdau_assets.core.mechanisms import Laplace, shared_noise, stream
-from dpdau_assets.core.ports import Instance, Release, ReleaseKey, Removal
 from resources.ledger_sql.database import Database
 from resources.ledger_sql.ledger import SqlLedger
-from resources.ledger_sql.removals import SqlRemovals
 from resources.ledger_sql.salts import SqlSalts
 
 MONTH = date(2025, 1, 1)
@@ -121,21 +120,6 @@ def test_no_salt_stands_unwrapped_in_the_database(url: str) -> None:
     stored = b"".join(path.read_bytes() for path in Path(url.removeprefix("sqlite:///")).parent.iterdir())
     assert made[7].secret not in stored
     assert made[7].secret.hex() not in repr(made)
-
-
-def test_the_same_removal_again_keeps_the_day_from_which_it_was_first_in_force(url: str) -> None:
-    database = Database(url)
-    removals, ledger = SqlRemovals(database, date(2025, 1, 30)), SqlLedger(database)
-    asked = Removal(5, 2**64 - 1, date(2025, 1, 9))
-    removals.record([asked])
-    with ledger.transaction() as books:
-        books.open_instance(Instance("stream", "mau", 30, MONTH, PRICE, {}))
-        books.store(Release(ReleaseKey("mau", 30, date(2025, 2, 3)), "stream", "x", 1.0, 1.0, "set", "", True, ""))
-    removals.record([asked, Removal(5, 3, date(2025, 1, 9))])
-    found = removals.tombstones(5)
-    first_days = dict(zip(found.keys.tolist(), found.effective_from.tolist(), strict=True))
-    assert first_days == {2**64 - 1: 20118, 3: 20123}  # 30 January 2025, and the day after the last published
-    assert removals.recorded() == 2
 
 
 def spend(url: str, worker: int, barrier: object) -> int:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dpdau_assets.core.errors import BadInput
-from dpdau_assets.core.ports import Keys
+from dpdau_assets.core.facts import Keys
 from dpdau_assets.core.sketches import KINDS, from_bytes, unite
 from dpdau_assets.core.sketches.base import Sketch, to_bytes
 

@@ -8,8 +8,8 @@ import hmac
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dpdau_assets.core.facts import EpochKey
 from dpdau_assets.core.identity import content_version, epoch_key_commitment, user_key
-from dpdau_assets.core.ports import EpochKey
 
 KEY = EpochKey(225, bytes(range(32)))
 OTHER = EpochKey(225, bytes(32))

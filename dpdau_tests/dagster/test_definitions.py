@@ -47,7 +47,7 @@ def test_the_code_location_loads_without_data_ledger_or_secret(tmp_path: Path) -
     code = "import dpdau_assets.definitions as d; print(len(list(d.defs.resolve_all_asset_specs())))"
     environment = {"PATH": "/usr/bin:/bin", "DATA_DIR": str(tmp_path / "none")}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=Path.cwd())
-    assert (done.returncode, done.stdout.strip()) == (0, "6"), done.stderr
+    assert (done.returncode, done.stdout.strip()) == (0, "8"), done.stderr
     assert list(tmp_path.iterdir()) == []
 
 

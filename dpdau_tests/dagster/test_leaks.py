@@ -11,30 +11,36 @@ from datetime import date
 from pathlib import Path
 
 import dagster as dg
+import numpy as np
 import pytest
 
+from dpdau_assets.core.byte_scan import Needles
 from dpdau_assets.core.errors import Refused
-from dpdau_assets.core.ports import Outside, ReleaseKey
+from dpdau_assets.core.facts import ReleaseKey
+from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.release import read_statistic
 from dpdau_assets.core.runs import STATE, steps
-from dpdau_assets.core.windows import epoch_of
+from dpdau_assets.core.windows import days_between, epoch_of
 from dpdau_assets.definitions import build_definitions
 from dpdau_assets.jobs import open_instance, run_steps
 from dpdau_assets.metadata import ALLOWED, reveal
 from dpdau_tests.conftest import SECRET, prepare, put
+from dpdau_tests.dagster.world import World, erase
 from resources.settings_env import read_settings
 from resources.store import open_store
 
 FIRST, LAST = date(2025, 1, 30), date(2025, 2, 1)
 COUNTED = {FIRST: 48_610, date(2025, 1, 31): 38_711, LAST: 28_813}
 PLANTED = "planted-user-31337@example.org"
+ERASED = "erased-user-16180@example.org"
 
 
 @dataclass(frozen=True)
 class Run:
-    """A store whose days were published through Dagster, and the folder that Dagster kept."""
+    """A store whose days were published through Dagster, one user then erased, and the folder that Dagster kept."""
 
     outside: Outside
+    erased_keys: list[int]
     home: Path
     printed: Path
 
@@ -48,11 +54,18 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         for name, value in values.items():
             patch.setenv(name, str(value))
         outside = open_store(read_settings())
-        put(outside, [(PLANTED, FIRST), *((f"user {n}", day) for day, count in COUNTED.items() for n in range(count))])
-        wanted = list(steps(FIRST, LAST, outside.settings))
+        people = [(f"user {n}", day) for day, count in COUNTED.items() for n in range(count)]
+        put(outside, [(PLANTED, FIRST), (ERASED, FIRST), *people])
+        prepare(outside, days_between(date(2025, 1, 1), date(2025, 1, 27)))  # two runs of the job show what all do
+        wanted = list(steps(FIRST, LAST, outside.settings, outside.ledger.processed()))
         with open_instance(home) as instance:
             run_steps(wanted, build_definitions(outside.settings), instance, lambda _: None)
-            yield Run(outside, home, printed)
+            receipts = erase(outside, ERASED)
+            keys = list(outside.erasures.keys_of(receipts)[receipts[0]].values())
+            world = World(outside, instance)
+            world.settle()
+            assert world.execute("check_erasures").success
+            yield Run(outside, keys, home, printed)
 
 
 @contextmanager
@@ -86,11 +99,24 @@ def test_no_user_id_key_or_salt_reaches_dagsters_storage_or_the_mart(published: 
     assert [number for number, found in enumerate(raw) if found in shown] == []
 
 
+def _needles(keys: list[int]) -> Needles:
+    return Needles(np.array(sorted(keys), dtype=np.uint64))
+
+
+def test_an_erasure_leaves_neither_id_nor_key_in_dagsters_storage_or_the_mart(published: Run) -> None:
+    shown = everything_shown(published)
+    assert {one.state for one in published.outside.erasures.erasures()} == {"verified"}
+    assert b"erase/2025-01-30/" in shown  # which days were rebuilt is shown, because the work needs it
+    assert published.erased_keys and not len(_needles(published.erased_keys).found_in([shown]))
+    assert [text for text in (ERASED, "16180@") if text.encode() in shown] == []
+
+
 def test_no_exact_count_reaches_dagsters_storage_or_the_mart(published: Run) -> None:
     """Counts of three days; a noise of exactly 0 may show one of them, as it does once in thirty days, and not all."""
-    exact = [read_statistic(ReleaseKey("dau", 1, day), published.outside)[0] for day in COUNTED]
+    exact = [read_statistic(ReleaseKey("dau", 1, day), published.outside) for day in COUNTED]
+    before_erasure = exact[0] + 1
     numbers = {release.noisy_value for release in published.outside.ledger.releases()}
-    hidden = [count for count in exact if count not in numbers]
+    hidden = [count for count in (before_erasure, *exact) if count not in numbers]
     assert exact == [48_611, 38_711, 28_813] and hidden
     shown = everything_shown(published)
     assert [count for count in hidden if re.search(rb"(?<![0-9.])%d(?:\.0*)?(?![0-9.])" % count, shown)] == []

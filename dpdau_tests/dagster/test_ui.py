@@ -1,4 +1,7 @@
-"""The Dagster UI in a real browser, on the project as `make dev` starts it: materialise a day, backfill a range."""
+"""The Dagster UI in a real browser, on the project as `make dev` starts it.
+
+Materialise a day, backfill a range, and erase somebody: the day turns stale, is rebuilt, and the request is verified.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,17 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from playwright.sync_api import Page, sync_playwright
+
+from dpdau_assets.core.ports import Outside
+from eval.demo import EVENTS
+from resources.settings_env import read_settings
+from resources.store import open_store
 
 pytestmark = pytest.mark.browser
 
@@ -44,8 +54,9 @@ def wait_for(what: str, ready: Callable[[], bool]) -> None:
 class Ui:
     """A running `dagster dev` and its GraphQL."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, folder: Path) -> None:
         self.address = f"http://127.0.0.1:{port}"
+        self.folder = folder
 
     def is_up(self) -> bool:
         try:
@@ -63,6 +74,19 @@ class Ui:
         """How many partitions of the asset are there."""
         query = f'{{ assetNodes(assetKeys: [{{path: ["{asset}"]}}]) {{ partitionStats {{ numMaterialized }} }} }}'
         return self.ask(query)["assetNodes"][0]["partitionStats"]["numMaterialized"]
+
+    def stale(self, asset: str, day: str) -> bool:
+        """Whether the partition is shown as out of date."""
+        query = f'{{ assetNodes(assetKeys: [{{path: ["{asset}"]}}]) {{ staleStatus(partition: "{day}") }} }}'
+        return self.ask(query)["assetNodes"][0]["staleStatus"] == "STALE"
+
+    def check_passed(self, asset: str, name: str) -> bool | None:
+        """What the graph shows of a check: its result on the newest materialisation; None without one."""
+        query = f'''{{ assetNodes(assetKeys: [{{path: ["{asset}"]}}]) {{ assetChecksOrError {{ ... on AssetChecks {{
+            checks {{ name executionForLatestMaterialization {{ status }} }} }} }} }} }}'''
+        checks = self.ask(query)["assetNodes"][0]["assetChecksOrError"]["checks"]
+        (found,) = (check["executionForLatestMaterialization"] for check in checks if check["name"] == name)
+        return {"SUCCEEDED": True, "FAILED": False}.get(found["status"]) if found else None
 
     def has_run(self, asset: str) -> bool:
         """Whether an asset without partitions is there."""
@@ -88,7 +112,7 @@ def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ui]:
     log = (folder / "log").open("wb")
     server = subprocess.Popen(["sh", "-c", command], cwd=PROJECT, stdout=log, stderr=log, start_new_session=True)
     try:
-        found = Ui(port)
+        found = Ui(port, folder)
         wait_for("the UI", found.is_up)
         yield found
     finally:
@@ -139,8 +163,8 @@ def test_the_asset_graph_loads_with_its_three_groups(ui: Ui, page: Page) -> None
 
 
 def test_a_partition_is_materialised_from_the_ui(ui: Ui, page: Page) -> None:
-    page.goto(f"{ui.address}/assets/activity?view=partitions")
-    launch(page, "Materialize", "2013-12-01")
+    page.goto(f"{ui.address}/locations/dpdau/jobs/build_state")  # with `erasures`, so that later marks are noticed
+    launch(page, "Materialize all", "2013-12-01")
     wait_for("the partition", lambda: ui.materialised("activity") == 1)
     page.goto(f"{ui.address}/assets/activity?view=partitions&partition=2013-12-01")
     page.get_by_text("Materialized", exact=True).first.wait_for()
@@ -168,3 +192,70 @@ def test_the_chart_of_the_mart_renders_in_the_ui(ui: Ui, page: Page) -> None:
     page.get_by_text("[Show Markdown]").first.click()
     assert_drawn(page, "DAU and MAU with 95 % intervals")
     page.screenshot(path=PICTURES / "chart.png")
+
+
+def show_node(page: Page, ui: Ui, picture: str) -> None:
+    """The graph of the state, with the checks on its nodes."""
+    page.goto(f"{ui.address}/locations/dpdau/asset-groups/state")
+    page.get_by_text("activity", exact=True).first.wait_for()
+    page.wait_for_timeout(2000)  # the layout moves until it is done
+    page.screenshot(path=PICTURES / picture)
+
+
+def test_an_erasure_makes_its_day_stale_and_the_sensor_has_it_rebuilt_and_verified(
+    ui: Ui, page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The state's lock, taken between the mark and the rebuild, holds the run still for the pictures."""
+    day = "2013-12-02"
+    for name, value in demo_environment(ui.folder).items():
+        monkeypatch.setenv(name, value)
+    outside = open_store(read_settings())
+    wait_for("the days", lambda: ui.materialised("activity") == 3 and not ui.stale("activity", day))
+    wait_for("the first result", lambda: ui.check_passed("activity", "no_pending_erasures") is True)
+    command = [sys.executable, "-m", "dpdau_assets.cli", "erase", "--user-id", "-", "--days", day]
+    subprocess.run(command, input=somebody_on(day), text=True, check=True, cwd=ui.folder)
+    with lock_after_mark(outside):
+        wait_for("staleness", lambda: ui.stale("activity", day))
+        assert not any(ui.stale("activity", other) for other in ("2013-12-01", "2013-12-03"))
+        wait_for("the failed check", lambda: ui.check_passed("activity", "no_pending_erasures") is False)
+        page.goto(f"{ui.address}/assets/activity?view=partitions&partition={day}")
+        page.get_by_text("Unsynced").first.wait_for()
+        page.screenshot(path=PICTURES / "erasure-stale.png")
+        show_node(page, ui, "erasure-check.png")
+    wait_for("freshness", lambda: not outside.erasures.behind() and not ui.stale("activity", day))
+    wait_for("the fresh sketch", lambda: not ui.stale("day_sketch", day))
+    page.goto(f"{ui.address}/assets/activity?view=partitions&partition={day}")
+    page.get_by_text("build_state").first.wait_for()
+    page.wait_for_timeout(2000)
+    assert page.get_by_text("Unsynced").count() == 0
+    page.screenshot(path=PICTURES / "erasure-fresh.png")
+    wait_for("the receipt", lambda: {one.state for one in outside.erasures.erasures()} == {"verified"})
+    wait_for("the passed check", lambda: ui.check_passed("activity", "no_pending_erasures") is True)
+    show_node(page, ui, "erasure-check-passed.png")
+
+
+def demo_environment(folder: Path) -> dict[str, str]:
+    lines = (folder / ".demo" / "env").read_text().splitlines()
+    pairs = (line.removeprefix("export ").split("=", 1) for line in lines if line)
+    return {name: value.strip("'") for name, value in pairs}
+
+
+def somebody_on(day: str) -> str:
+    """Someone of the demo's events who was active on this day and asked for nothing."""
+    users: dict[str, set[str]] = {"+": set(), "-": set()}
+    for row in pq.read_table(EVENTS, columns=["user_id", "op", "day"]).to_pylist():
+        if row["op"] == "-" or str(row["day"]) == day:
+            users[row["op"]].add(row["user_id"])
+    return min(users["+"] - users["-"])
+
+
+@contextmanager
+def lock_after_mark(outside: Outside) -> Iterator[None]:
+    """Wait for the sensor's mark, and then keep every rebuild waiting."""
+    for _ in range(20 * PATIENCE_SECONDS):
+        if outside.erasures.behind():
+            break
+        time.sleep(0.05)
+    with outside.activity.lock():
+        assert outside.erasures.behind(), "the rebuild was quicker than this test"
+        yield

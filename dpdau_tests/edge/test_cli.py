@@ -2,43 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-
-@dataclass(frozen=True)
-class Answer:
-    code: int
-    json: dict
-    said: str
-
-
-Dpdau = Callable[..., Answer]
+from dpdau_tests.edge.conftest import Answer, Dpdau
 
 
 @pytest.fixture(scope="module")
-def dpdau(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dpdau]:
+def dpdau(tmp_path_factory: pytest.TempPathFactory) -> Dpdau:
     folder = tmp_path_factory.mktemp("cli")
     (folder / "events.jsonl").write_text(
         "".join(f'{{"user_id": "user {n}", "day": "2025-01-{1 + n % 31:02}"}}\n' for n in range(200))
         + '{"user_id": "", "day": "2025-01-01"}\n'
     )
-
-    def call(*arguments: str, **environment: str) -> Answer:
-        basic = {"PATH": "/usr/bin:/bin", "DATA_DIR": str(folder / "data"), "HASH_SALT_SECRET": "s" * 40}
-        done = subprocess.run(
-            [sys.executable, "-m", "dpdau_assets.cli", *arguments],
-            capture_output=True, text=True, cwd=folder, env={**basic, "HOME": str(folder), **environment},
-        )  # fmt: skip
-        return Answer(done.returncode, json.loads(done.stdout) if done.stdout.startswith("{") else {}, done.stderr)
-
-    yield call
+    return Dpdau(folder)
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +91,7 @@ def test_another_window_is_not_published(ran: Answer, dpdau: Dpdau) -> None:
 def test_what_the_contract_forbids_exits_with_4_before_anything_is_done(ran: Answer, dpdau: Dpdau) -> None:
     skipping = dpdau("run", "--from", "2025-02-01", "--to", "2025-02-01")
     assert skipping.code == 4
-    assert "2025-01-31 next" in " ".join(skipping.said.split())
+    assert "2025-01-31 next" in skipping.said
     assert dpdau("dau", "2025-02-01").code == 3
 
 
@@ -120,12 +100,24 @@ def test_a_day_that_is_not_over_is_refused(dpdau: Dpdau) -> None:
 
 
 def test_a_number_that_no_job_makes_is_not_promised(ran: Answer, dpdau: Dpdau) -> None:
-    for arguments in (("mau", "2025-01-30", "--window", "7"), ("dau", "2025-01-30", "--revision", "1")):
-        assert "Only revision 0" in dpdau(*arguments).said
+    assert "Only the configured window" in dpdau("mau", "2025-01-30", "--window", "7").said
+    assert "only DAU has a revision 1" in dpdau("mau", "2025-01-30", "--revision", "1").said
+    assert "restate_dau" in dpdau("dau", "2025-01-30", "--revision", "1").said
+
+
+def test_a_series_has_one_number_a_published_day(ran: Answer, dpdau: Dpdau) -> None:
+    latest = dpdau("series", "dau", "--from", "2025-01-01", "--to", "2025-12-31")
+    assert (latest.code, [row["day"] for row in latest.json]) == (0, ["2025-01-29", "2025-01-30"])
+    shown = dpdau("dau", "2025-01-30").json
+    assert latest.json[1] == {name: shown[name] for name in latest.json[1]}
+    assert dpdau("series", "dau", "--from", "2025-01-30", "--to", "2025-01-30", "--as-published").json == [
+        latest.json[1]
+    ]
+    assert dpdau("series", "mau", "--from", "2025-01-01", "--to", "2025-01-29").json == []
 
 
 def test_a_missing_mau_names_the_day_that_is_next(ran: Answer, dpdau: Dpdau) -> None:
-    assert "2025-01-31 next" in " ".join(dpdau("mau", "2025-02-09").said.split())
+    assert "2025-01-31 next" in dpdau("mau", "2025-02-09").said
 
 
 def test_bad_input_exits_with_5_and_is_named(dpdau: Dpdau) -> None:
@@ -135,7 +127,15 @@ def test_bad_input_exits_with_5_and_is_named(dpdau: Dpdau) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("dau",), ("dau", "01.02.2025"), ("budget", "wau"), ("nonsense",), ("run", "--from", "x")]
+    "arguments",
+    [
+        ("dau",),
+        ("dau", "01.02.2025"),
+        ("budget", "wau"),
+        ("nonsense",),
+        ("run", "--from", "x"),
+        ("series", "dau", "--from", "2025-01-01"),
+    ],
 )
 def test_wrong_usage_exits_with_2(dpdau: Dpdau, arguments: tuple[str, ...]) -> None:
     assert dpdau(*arguments).code == 2
@@ -165,9 +165,8 @@ def test_a_wrong_secret_is_refused_and_not_shown(ran: Answer, dpdau: Dpdau) -> N
 
 def test_a_wrong_value_names_the_variable_the_value_and_the_rule(dpdau: Dpdau) -> None:
     answer = dpdau("dau", "2025-01-30", GRACE_DAYS="soon", DELTA="tiny")
-    said = " ".join(answer.said.split())
     assert answer.code == 2
-    assert "GRACE_DAYS=soon: Input should be a valid integer" in said and "DELTA=tiny" in said
+    assert "GRACE_DAYS=soon: Input should be a valid integer" in answer.said and "DELTA=tiny" in answer.said
     answer = dpdau("dau", "2025-01-30", W_BOUND="3")
     assert answer.code == 2
     assert "W_BOUND=3" in answer.said
@@ -175,9 +174,8 @@ def test_a_wrong_value_names_the_variable_the_value_and_the_rule(dpdau: Dpdau) -
 
 def test_a_living_store_refuses_another_time_zone(ran: Answer, dpdau: Dpdau) -> None:
     answer = dpdau("dau", "2025-01-30", TIMEZONE="Asia/Kolkata", HASH_SALT_ROTATION_DAYS="60")
-    said = " ".join(answer.said.split())
     assert answer.code == 2
-    assert "TIMEZONE=Asia/Kolkata" in said and "HASH_SALT_ROTATION_DAYS=60" in said
+    assert "TIMEZONE=Asia/Kolkata" in answer.said and "HASH_SALT_ROTATION_DAYS=60" in answer.said
 
 
 def test_made_up_events_are_the_same_for_the_same_seed(dpdau: Dpdau, tmp_path: Path) -> None:

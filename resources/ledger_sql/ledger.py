@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Executable, Row, Table, delete, func, insert, select
 
 from dpdau_assets.core.accounting import Charge
 from dpdau_assets.core.errors import BadSetting
+from dpdau_assets.core.facts import Instance, Release, ReleaseKey
 from dpdau_assets.core.mechanisms import mechanism_from_json
-from dpdau_assets.core.ports import Instance, Release, ReleaseKey
 from dpdau_assets.core.settings import Metric
+from dpdau_assets.core.windows import UNIX_EPOCH, day_number, month_of
 from resources.ledger_sql import schema
 from resources.ledger_sql.database import Database
+from resources.ledger_sql.erasures import recorded
+from resources.ledger_sql.retention import fact, raise_fact
 
 
 class SqlBooks:
@@ -41,8 +44,13 @@ class SqlBooks:
         found = self._connection.scalar(query)
         return None if found is None else date.fromisoformat(found)
 
+    def restated(self) -> frozenset[date]:
+        c = schema.releases.c
+        query = select(c.day).where(c.metric == "dau", c.revision > 0).distinct()
+        return frozenset(month_of(date.fromisoformat(row.day)) for row in self._all(query))
+
     def removals_recorded(self) -> int:
-        return self._connection.scalar(select(func.max(schema.tombstones.c.id))) or 0
+        return recorded(self._connection)
 
     def instance(self, name: str) -> Instance | None:
         row = self._connection.execute(select(schema.instances).where(schema.instances.c.name == name)).one_or_none()
@@ -144,6 +152,10 @@ class SqlLedger:
         with self._reading() as books:
             return books.instances()
 
+    def restated(self) -> frozenset[date]:
+        with self._reading() as books:
+            return books.restated()
+
     def charges(self, metric: Metric, month: date) -> list[Charge]:
         with self._reading() as books:
             return books.charges(metric, month)
@@ -159,6 +171,15 @@ class SqlLedger:
 
     def processed(self) -> frozenset[date]:
         return self._days(schema.processed)
+
+    def purge_through(self, day: date) -> None:
+        with self._database.write() as connection:
+            raise_fact(connection, "purged_through", day_number(day))
+
+    def purged_through(self) -> date | None:
+        with self._database.read() as connection:
+            number = fact(connection, "purged_through")
+        return None if number is None else UNIX_EPOCH + timedelta(days=number)
 
     def _add_days(self, table: Table, days: set[date]) -> None:
         if days:

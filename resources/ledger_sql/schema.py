@@ -91,17 +91,77 @@ salts = Table(
     Column("wrapped", LargeBinary, nullable=False),
 )  # fmt: skip
 
-# Secret: keys that were removed. `key` is the unsigned key read as a signed integer.
+# What was shredded, and the last day past retention: facts that outlive what they are about.
+retention = Table(
+    "retention", metadata, Column("name", Text, primary_key=True), Column("value", Integer, nullable=False)
+)
+
+# Secret: the key that receipts are signed with, wrapped as the salts are.
+signing_keys = Table(
+    "signing_keys", metadata, Column("name", Text, primary_key=True), Column("wrapped", LargeBinary, nullable=False)
+)  # fmt: skip
+
+# Requests to be erased. `scope` is what the request itself said; whose it is stands in the tombstones only.
+erasures = Table(
+    "erasures", metadata,
+    Column("id", Integer, primary_key=True),
+    Column("receipt", Text, nullable=False, unique=True),
+    Column("batch", Text, nullable=False, index=True),
+    Column("through", Text, nullable=False),
+    Column("scope", Text, nullable=False),
+    Column("received_on", Text, nullable=False),
+    Column("state", Text, nullable=False, index=True),
+    Column("watermark", Integer, nullable=False, index=True),
+)  # fmt: skip
+
+# How they got there: one row a change of state, only ever added. The ids of `received` rows are the watermarks.
+erasure_states = Table(
+    "erasure_states", metadata,
+    Column("id", Integer, primary_key=True),
+    Column("erasure", Integer, ForeignKey("erasures.id"), nullable=False),
+    Column("state", Text, nullable=False),
+    sqlite_autoincrement=True,
+)  # fmt: skip
+
+# Secret: keys that were removed, sealed under their epoch's key, one row a through-day or listed day. Days are
+# numbers of days since 1970-01-01. Without `effective_from` a tombstone is parked and not in force.
 tombstones = Table(
     "tombstones", metadata,
     Column("id", Integer, primary_key=True),
+    Column("erasure", Integer, ForeignKey("erasures.id"), nullable=False, index=True),
     Column("epoch", Integer, nullable=False),
-    Column("key", BigInteger, nullable=False),
-    Column("day", Text, nullable=False),
+    Column("sealed_key", LargeBinary, nullable=False),
+    Column("day", Integer, nullable=False),
     Column("listed", Boolean, nullable=False),
-    Column("held_until", Text, nullable=False),
-    Column("effective_from", Text, nullable=False),
-    UniqueConstraint("epoch", "key", "day", "listed", "held_until"),
+    Column("held_until", Integer, nullable=False),
+    Column("effective_from", Integer),
+    Index("tombstones_by_key", "epoch", "sealed_key"),
 )  # fmt: skip
 
-removals_applied = Table("removals_applied", metadata, Column("watermark", Integer, primary_key=True))
+# How far removals are marked, begun and applied: watermarks, one row each.
+erasure_progress = Table(
+    "erasure_progress", metadata, Column("name", Text, primary_key=True), Column("watermark", Integer, nullable=False)
+)  # fmt: skip
+
+# Days to rebuild: the mark that is wanted, and the one that was built.
+rebuilds = Table(
+    "rebuilds", metadata,
+    Column("day", Text, primary_key=True),
+    Column("wanted", Integer, nullable=False),
+    Column("built", Integer, nullable=False),
+)  # fmt: skip
+
+# What receipts speak of: the partitions that were read back, as JSON, once for all receipts written together.
+inspections = Table(
+    "inspections", metadata, Column("digest", Text, primary_key=True), Column("partitions", LargeBinary, nullable=False)
+)  # fmt: skip
+
+receipts = Table(
+    "receipts", metadata,
+    Column("id", Integer, primary_key=True),
+    Column("receipt", Text, ForeignKey("erasures.receipt"), nullable=False, index=True),
+    Column("body", Text, nullable=False),
+    Column("hash", Text, nullable=False, unique=True),
+    Column("signature", Text, nullable=False),
+    Column("inspection", Text, ForeignKey("inspections.digest"), nullable=False),
+)  # fmt: skip

@@ -14,7 +14,7 @@ from io import BytesIO
 from typing import BinaryIO, Protocol, Self
 
 from dpdau_assets.core.errors import BadInput
-from dpdau_assets.core.ports import Keys
+from dpdau_assets.core.facts import Keys
 
 MAGIC = b"DPDAU-SK"
 VERSION = 1

@@ -9,8 +9,8 @@ from typing import Self
 import numpy as np
 
 from dpdau_assets.core.errors import BadInput
+from dpdau_assets.core.facts import Keys
 from dpdau_assets.core.keysets import is_key_set, little_endian, subtract, unite
-from dpdau_assets.core.ports import Keys
 from dpdau_assets.core.sketches.base import Header, require_same
 
 

@@ -1,0 +1,76 @@
+"""The checks that speak of the whole store: run `check_erasures` in CI, or look at the assets in the UI.
+
+Each only asks and words the answer. The check of a single day, `erasures_applied`, is written by the run that builds
+the day; `no_pending_erasures` is written by the sensor too. A blocking check that fails makes `check_erasures` exit
+with 1, one that is not blocking does not: waiting is no failure.
+"""
+
+import dagster as dg
+
+from dpdau_assets.core import erasure, retention
+from dpdau_assets.core.inspection import PARTITION, inspect
+from dpdau_assets.core.ports import Outside
+from dpdau_assets.metadata import reveal
+
+# A backfill from the UI runs every check of its assets once a partition, whatever a job leaves out; and a blocking
+# check holds up what follows in the same run, which must be neither the rebuild that is overdue nor a release, whose
+# time would tell of a request. So what reads everything, and what blocks, stands on an asset that has no partitions
+# and that nothing follows.
+_LAST = "active_users"
+
+
+@dg.asset_check(asset="activity", description="No day waits to be rebuilt, and no erasure to be verified.")
+def no_pending_erasures(outside: dg.ResourceParam[Outside]) -> dg.AssetCheckResult:
+    pending = erasure.pending(outside)
+    return dg.AssetCheckResult(
+        passed=not (pending.days or pending.receipts),
+        metadata=reveal({"days_pending": len(pending.days)}),
+        description=pending.sentence,
+    )
+
+
+@dg.asset_check(
+    asset=_LAST,
+    blocking=True,
+    description=f"Every erasure was applied and verified within {erasure.DEADLINE_DAYS} days of its receipt.",
+)
+def erasures_within_deadline(outside: dg.ResourceParam[Outside]) -> dg.AssetCheckResult:
+    late = bool(erasure.overdue(outside))
+    return dg.AssetCheckResult(
+        passed=not late,
+        description="An erasure is past its deadline: `dpdau erasures` lists it." if late else "None is overdue.",
+    )
+
+
+@dg.asset_check(
+    asset=_LAST,
+    blocking=True,
+    description="Nobody whose erasure was applied is left in any file.",
+)
+def no_erased_user_in_live_state(outside: dg.ResourceParam[Outside]) -> dg.AssetCheckResult:
+    with outside.activity.lock():
+        found = inspect(outside.erasures.erasures(("applied", "verified")), outside)
+    files = {_shown(survivor.file) for left in found.survivors.values() for survivor in left}
+    return dg.AssetCheckResult(
+        passed=not files,
+        metadata=reveal({"places_left": sorted(files)}),
+        description="Something is left of an erased person: `dpdau receipt` says where." if files else "None is left.",
+    )
+
+
+def _shown(file: str) -> str:
+    """A partition by its name; any other file not, since whoever put it there may have named it after a person."""
+    partition = PARTITION.fullmatch(file) or PARTITION.fullmatch(f"{file}.parquet")
+    return "{}/day={}/epoch={}".format(*partition.groups()) if partition else "a file that is no partition"
+
+
+@dg.asset_check(asset=_LAST, description="No day is kept for longer than RETENTION_DAYS.")
+def retention_on_time(outside: dg.ResourceParam[Outside]) -> dg.AssetCheckResult:
+    late = retention.overdue(outside)
+    return dg.AssetCheckResult(
+        passed=not late,
+        description=f"{len(late)} day(s) up to {late[-1]} should be purged by now." if late else "No day is overdue.",
+    )
+
+
+ALL = (no_pending_erasures, erasures_within_deadline, no_erased_user_in_live_state, retention_on_time)

@@ -1,0 +1,217 @@
+"""The commands around erasure: requests, receipts, retention, and the master secret."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+from zoneinfo import ZoneInfo
+
+import typer
+
+from dpdau_assets.cli_terminal import DAY, answer, open_outside, run_through_dagster, tell
+from dpdau_assets.core import erasure, receipts, retention
+from dpdau_assets.core.answers import erasure_rows
+from dpdau_assets.core.erasure import Requested
+from dpdau_assets.core.errors import BadInput, BadSetting
+from dpdau_assets.core.events import Event, Limits
+from dpdau_assets.core.facts import ErasureState
+from dpdau_assets.core.feasibility import SHORTEST_SECRET
+from dpdau_assets.core.ingest import last_day
+from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.runs import STATE, Step
+from resources.erasure_files import read_requests, request_of
+
+NOT_YET, NOT_DONE, NOT_GENUINE = 3, 4, 5
+
+app = typer.Typer()
+_Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Receipts, or batches of requests.")]
+
+
+@app.command()
+def erase(
+    user_id: Annotated[
+        str | None,
+        typer.Option(help="Who. It lands in the shell's history and the process list; - reads it from stdin instead."),
+    ] = None,
+    source: Annotated[Path | None, typer.Option("--from", help="A CSV or JSON Lines file of requests, or .gz.")] = None,
+    through: Annotated[datetime | None, typer.Option(formats=DAY, help="Last day to erase; default: today.")] = None,
+    days: Annotated[list[datetime] | None, typer.Option(formats=DAY, help="Just this day; may be repeated.")] = None,
+    confirm: Annotated[bool, typer.Option("--confirm", help="Even more people than the guard lets through.")] = False,
+) -> None:
+    """Ask for people to be erased. The answer is alike whether anyone knows them or not.
+
+    Recorded durably now, and applied by the next release or by `flush-deletes`. Exit code 4: recorded, but more people
+    at once than ERASURE_GUARD_SHARE allows, so they are parked until they are confirmed.
+    """
+    if (user_id is None) == (source is None):
+        raise typer.BadParameter("Say who: either --user-id or --from.")
+    if (through and days) or (source and (through or days)):
+        raise typer.BadParameter("Say which days once: --through, --days, or the columns of the file.")
+    outside = open_outside()
+    asked = _of_file(source, outside) if source else [_of_one(user_id, through, days, outside)]
+    done = erasure.request(asked, outside, confirmed=confirm)
+    answer({"received": len(asked), "receipts": done.receipts, "parked": done.parked, "batches": done.batches})
+    if done.parked:
+        tell_parked(done)
+        raise typer.Exit(NOT_DONE)
+
+
+@app.command()
+def confirm(names: _Names) -> None:
+    """Bring parked requests into force."""
+    outside = open_outside()
+    found = erasure.confirm(names, outside)
+    in_force = [one for one in found if one.state != "cancelled"]
+    answer({"confirmed": len(in_force), "erasures": erasure_rows(found, outside)})
+    if len(in_force) < len(found):
+        tell("Some were cancelled, and stay so: ask for these people again with `dpdau erase`.")
+
+
+@app.command()
+def cancel(names: _Names) -> None:
+    """Forget requests. Exit code 4, and none forgotten: one of them is being applied, or has been."""
+    outside = open_outside()
+    found = erasure.cancel(names, outside)
+    answer({"cancelled": len(found), "erasures": erasure_rows(found, outside)})
+
+
+@app.command()
+def erasures(state: Annotated[ErasureState | None, typer.Option(help="Only these; default: all.")] = None) -> None:
+    """List erasure requests, in order of arrival: where each stands, and until when it has to be done."""
+    outside = open_outside()
+    rows = erasure_rows(outside.erasures.erasures([state] if state else []), outside)
+    answer(rows)
+    if overdue := sum(row["overdue"] for row in rows):
+        tell(f"{overdue} past the deadline: `dpdau flush-deletes`, and `dpdau confirm` for parked ones.")
+
+
+@app.command()
+def receipt(
+    name: Annotated[str | None, typer.Argument(metavar="ID", help="The receipt of a request.")] = None,
+    check: Annotated[Path | None, typer.Option(help="The file of a receipt: was it signed here, as it is?")] = None,
+) -> None:
+    """Read everything back, now, for one request, and show the signed receipt.
+
+    Exit codes: 0 verified, 3 not applied yet, 4 something was found that should be gone; of --check: 0 genuine, 5 not.
+    """
+    if (name is None) == (check is None):
+        raise typer.BadParameter("Give either the ID of a request or --check FILE.")
+    outside = open_outside()
+    if check:
+        genuine = receipts.is_genuine(_document(check), outside.salts.signing_key())
+        answer({"genuine": genuine})
+        raise typer.Exit(0 if genuine else NOT_GENUINE)
+    document = receipts.receipt(str(name), outside)
+    answer(document)
+    if document["survivors"]:
+        tell("Something is left: see survivors. Remove these files, then ask again.")
+        raise typer.Exit(NOT_DONE)
+    if not document["verified"]:
+        tell(f"It is {document['state']}: there is nothing to verify before it is applied.")
+        raise typer.Exit(NOT_YET)
+
+
+@app.command()
+def flush_deletes() -> None:
+    """Apply every request in force, read everything back, write receipts; then rebuild the touched days in Dagster.
+
+    Exit code 4: something was found that should be gone; `receipt ID` names it.
+    """
+    outside = open_outside()
+    done = receipts.settle(outside)
+    days = [day for day, _ in erasure.days_to_rebuild(outside)]
+    if days:
+        tell("All requests are applied and read back. What follows tells Dagster; if it fails, run this again.")
+        run_through_dagster("Rebuilding", [Step(STATE, day) for day in days], outside)
+    answer({"verified": done.verified, "unverified": done.unverified, "days_rebuilt": len(days)})
+    if done.unverified:
+        tell("Something is left of some: `dpdau receipt ID` says where.")
+        raise typer.Exit(NOT_DONE)
+
+
+@app.command()
+def purge() -> None:
+    """Unlink the days that RETENTION_DAYS lets go of, and shred the keys of epochs that are over.
+
+    Exit code 4, and nothing purged: a scheduled release that reads one of these days is missing.
+    """
+    gone = retention.purge(open_outside())
+    answer({"purged_through": gone.isoformat() if gone else None})
+
+
+@app.command()
+def rotate_salt(
+    source: Annotated[
+        typer.FileBinaryRead, typer.Option("--new-secret-from", help="A file that holds the new secret; - is stdin.")
+    ],
+) -> None:
+    """Wrap every key under a new master secret. Keys, state and receipts stay as they are.
+
+    Stop Dagster first: from here on only the new HASH_SALT_SECRET opens the store.
+    """
+    new_secret = _secret(source.read())
+    open_outside().salts.rewrap(new_secret)
+    answer({"rewrapped": True})
+    tell("Set HASH_SALT_SECRET to the new secret now, everywhere: the old one opens this store no more.", style="bold")
+
+
+def tell_parked(requested: Requested) -> None:
+    """Say what was parked and how it is let through."""
+    batches = " ".join(requested.batches)
+    tell(
+        "Parked, and not in force: more people than ERASURE_GUARD_SHARE of the last MAU lets through at once.\n"
+        f"If they are meant, `dpdau confirm {batches}`, or erase again with --confirm.",
+        style="bold",
+    )
+
+
+def _of_file(source: Path, outside: Outside) -> list[Event]:
+    return read_requests(source, _limits(outside), outside.clock.today())
+
+
+def _of_one(user_id: str | None, through: datetime | None, days: list[datetime] | None, outside: Outside) -> Event:
+    fields = {
+        "user_id": _id_from_stdin() if user_id == "-" else user_id,
+        "through": f"{through:%Y-%m-%d}" if through else None,
+        "days": [f"{day:%Y-%m-%d}" for day in days] if days else None,
+    }
+    found = request_of(fields, _limits(outside), outside.clock.today())
+    if isinstance(found, str):
+        raise BadInput(found, "Nothing was taken.")
+    return found
+
+
+def _limits(outside: Outside) -> Limits:
+    return Limits(outside.settings.start_date, last_day(outside.clock), ZoneInfo(outside.settings.timezone))
+
+
+def _id_from_stdin() -> str:
+    """Bytes that are no UTF-8 stay recognisable as such, so that the rules for events refuse them."""
+    text = sys.stdin.buffer.read().decode(errors="surrogateescape").removesuffix("\n").removesuffix("\r")
+    if "\n" in text:
+        raise BadInput("There is more than one line on stdin.", "Hand in one id, or a file of requests with --from.")
+    return text
+
+
+def _document(path: Path) -> receipts.Document:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInput(f"{path} cannot be opened: {error.strerror}.", "Name a receipt's file.") from None
+    except (ValueError, RecursionError):
+        raise BadInput(f"{path} is not JSON.", "Name the file of one receipt, as `dpdau receipt` prints it.") from None
+    return found if isinstance(found, dict) else {}
+
+
+def _secret(content: bytes) -> str:
+    """One word: what stands in an environment or in .env must read back the same."""
+    try:
+        (word,) = content.decode().split()
+    except ValueError:
+        raise BadSetting("The new secret is not one word.", "Make one with `openssl rand -hex 32`.") from None
+    if len(word) < SHORTEST_SECRET:
+        raise BadSetting(f"The new secret is shorter than {SHORTEST_SECRET} characters.", "`openssl rand -hex 32`.")
+    return word

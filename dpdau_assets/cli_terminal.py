@@ -1,0 +1,71 @@
+"""What the commands share: JSON on stdout, words and progress on stderr, the store, Dagster runs in this process."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Annotated, TypeAlias
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.runs import Step
+from resources.settings_env import dagster_home, read_settings
+from resources.store import open_store
+
+DAY = ["%Y-%m-%d"]
+From: TypeAlias = Annotated[datetime, typer.Option("--from", formats=DAY, help="First day.")]
+To: TypeAlias = Annotated[datetime, typer.Option("--to", formats=DAY, help="Last day.")]
+
+_people = Console(stderr=True)
+
+
+def open_outside() -> Outside:
+    """The store that the environment names."""
+    return open_store(read_settings())
+
+
+def answer(value: object) -> None:
+    """For machines."""
+    typer.echo(json.dumps(value))
+
+
+def tell(text: str, style: str | None = "dim") -> None:
+    """For people; `text` is markup, and what comes from outside is escaped in it."""
+    _people.print(text, style=style, highlight=False)
+
+
+def require_order(first: datetime, last: datetime) -> None:
+    """Wrong usage if a range ends before it begins."""
+    if last < first:
+        raise typer.BadParameter(f"--to {last:%Y-%m-%d} is before --from {first:%Y-%m-%d}.")
+
+
+def run_through_dagster(title: str, wanted: Sequence[Step], outside: Outside) -> None:
+    """One Dagster run a step, so that the UI knows of each; the first failure is raised as it is."""
+    warnings.filterwarnings("ignore", message=".* is currently in (preview|beta)")  # APIs of Dagster, chosen young
+    from dpdau_assets.definitions import defs  # Dagster takes seconds to import: only who runs it pays for that
+    from dpdau_assets.jobs import open_instance, run_steps
+
+    with open_instance(dagster_home(outside.settings)) as instance, progress() as shown:
+        task = shown.add_task(title, total=len(wanted))
+        run_steps(list(wanted), defs, instance, lambda step: shown.update(task, advance=1, description=step.title))
+
+
+@contextmanager
+def progress() -> Iterator[Progress]:
+    """A bar that people see while they wait."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=_people) as shown:
+        yield shown

@@ -1,0 +1,157 @@
+"""What is known, as frozen values: complete when they are made, and never changed.
+
+Keys are `numpy.uint64` arrays, sorted and distinct unless a docstring says otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from dpdau_assets.core.mechanisms import Mechanism
+    from dpdau_assets.core.settings import Metric
+
+Keys = npt.NDArray[np.uint64]
+
+
+@dataclass(frozen=True)
+class EpochKey:
+    """The secret key of one salt epoch: 32 random bytes. Never printed."""
+
+    epoch: int
+    secret: bytes
+
+    def __repr__(self) -> str:
+        return f"EpochKey(epoch={self.epoch}, secret=...)"
+
+
+@dataclass(frozen=True)
+class DaySet:
+    """The users of one day under one epoch."""
+
+    day: date
+    epoch: int
+    keys: Keys
+
+
+@dataclass(frozen=True)
+class RejectedRow:
+    """A bad row: where it stands and which rule it breaks, never what it says."""
+
+    file: str
+    line: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Removal:
+    """What one person's erasure takes out, keyed under every salt epoch that it reaches: (epoch, key), in order.
+
+    With `days` empty, it takes the user out of every day up to `through`; else of just the listed days, and
+    `through` is the last of them.
+    """
+
+    through: date
+    days: tuple[date, ...]
+    keys: tuple[tuple[int, int], ...] = field(repr=False)
+
+    @property
+    def scope(self) -> str:
+        """What is removed, in words that are the same for the same days."""
+        return f"days {','.join(map(str, self.days))}" if self.days else f"through {self.through}"
+
+
+ErasureState = Literal["parked", "received", "applied", "verified", "cancelled"]
+
+
+@dataclass(frozen=True)
+class Erasure:
+    """A request as the ledger knows it; `receipt` is its public, random name, `batch` that of its submission."""
+
+    receipt: str
+    batch: str
+    through: date
+    days: tuple[date, ...]
+    received_on: date
+    state: ErasureState
+
+    def removes(self, day: date) -> bool:
+        """Whether the person asked to be taken out of this day."""
+        return day in self.days if self.days else day <= self.through
+
+
+@dataclass(frozen=True)
+class ReceiptRow:
+    """A receipt as it is kept: the signed text, its place in the chain, and the partitions it speaks of."""
+
+    receipt: str
+    body: str
+    hash: str
+    signature: str
+    partitions: str
+
+
+@dataclass(frozen=True)
+class KeptFile:
+    """A file, by the name that people know it by: its path below the data directory or Dagster's home."""
+
+    name: str
+    path: Path
+
+
+@dataclass(frozen=True, order=True)
+class ReleaseKey:
+    """What a release is of, and nothing that depends on data. Revision 0 is the first publication."""
+
+    metric: Metric
+    window_days: int
+    day: date
+    revision: int = 0
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One run of a mechanism: a month of shared noise, a stream, or a single independent release.
+
+    `terms` are the settings it was opened under, which must not change while it lives.
+    """
+
+    name: str
+    metric: Metric
+    window_days: int
+    first_day: date
+    mechanism: Mechanism
+    terms: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Release:
+    """A published number. `noisy_value` is as drawn; `half_width` is of its 95 % interval."""
+
+    key: ReleaseKey
+    instance: str
+    mechanism: str
+    noisy_value: float
+    half_width: float
+    sketch_impl: str
+    published_at: str
+    private: bool
+    version: str
+
+
+@dataclass(frozen=True)
+class MartPaths:
+    """Where the mart stands, and its chart in Markdown: whole, and so small that Dagster shows it in place."""
+
+    table: Path
+    csv: Path
+    chart: Path
+    chart_in_markdown: str
+    sparkline_in_markdown: str

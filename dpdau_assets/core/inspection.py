@@ -1,0 +1,245 @@
+"""Reading everything back: whether anything of an erased person is left, in any partition or any file at all.
+
+A partition is asked twice: by its store, whether the key is in the set, and byte by byte. Every other file is asked
+byte by byte. On days that the request does not remove the person may be there, and nothing is said of it.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from functools import partial
+
+import numpy as np
+
+from dpdau_assets.core.activity import day_version
+from dpdau_assets.core.byte_scan import Needles
+from dpdau_assets.core.day_sketch import sketch_version
+from dpdau_assets.core.errors import DpdauError
+from dpdau_assets.core.facts import Erasure, KeptFile, Keys
+from dpdau_assets.core.identity import content_version
+from dpdau_assets.core.keysets import places
+from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.sketches.base import Sketch
+from dpdau_assets.core.threads import work_ahead
+from dpdau_assets.core.tombstones import Tombstones
+from dpdau_assets.core.windows import day_number
+
+HOLDS_USER_DATA: Mapping[str, tuple[str, ...]] = {
+    "activity": ("inbox", "activity", "late"),
+    "day_sketch": ("sketches",),
+}
+"""Each asset that holds people, and the folders of the data directory in which it does. Nothing else may."""
+
+PARTITION = re.compile(r"(activity|late|sketches)/day=(\d{4}-\d{2}-\d{2})/epoch=(\d+)\.\w+")
+
+IN_SET, IN_BYTES = "the key is in the set", "the key is in the bytes"
+
+
+@dataclass(frozen=True, order=True)
+class Place:
+    """A live partition of one store."""
+
+    store: str
+    day: date
+    epoch: int
+
+
+@dataclass(frozen=True, order=True)
+class Survivor:
+    """Where something of the person is left, or cannot be ruled out to be."""
+
+    file: str
+    how: str
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was read back: `partitions` as JSON, the same for all requests, and what is left of each, by receipt."""
+
+    partitions: str
+    survivors: Mapping[str, list[Survivor]]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What one file was found to hold: its keyed content hash, the needles in it, why it could not be read."""
+
+    file: str
+    content_hash: str
+    needles: tuple[int, ...]
+    problem: str | None
+
+
+def inspect(erasures: Sequence[Erasure], outside: Outside) -> Inspection:
+    """Look for these people in all that is kept. The caller holds the state's lock.
+
+    Cost goes with the size of what is kept, once for all requests together. Raises nothing for a damaged file: it is
+    named as one that cannot be vouched for.
+    """
+    sought = _Sought(erasures, outside.erasures.keys_of(one.receipt for one in erasures))
+    signing_key = outside.salts.signing_key()
+    files = list(work_ahead(partial(_examined, sought.needles, signing_key, outside), outside.premises.files()))
+    live = {place: found for found in files if (place := _place(found.file))}
+    in_sets = list(work_ahead(partial(_members, sought, outside), live))
+    survivors: dict[str, set[Survivor]] = {one.receipt: set() for one in erasures}
+    for receipt, survivor in (
+        *(left for found in files for left in sought.in_bytes(found)),
+        *(left for found in in_sets for left in found),
+        *(left for batch in outside.inbox.batches() for left in _in_batch(sought, batch, outside)),
+    ):
+        survivors[receipt].add(survivor)
+    partitions = [_partition(place, _version(place, outside), live[place]) for place in sorted(live)]
+    return Inspection(json.dumps(partitions), {receipt: sorted(left) for receipt, left in survivors.items()})
+
+
+class _Sought:
+    """The keys of these requests: which request has which, and which must not be in the set of which day."""
+
+    def __init__(self, erasures: Sequence[Erasure], keys: Mapping[str, Mapping[int, int]]) -> None:
+        self._erasures = erasures
+        self._owners: dict[int, list[Erasure]] = defaultdict(list)
+        of_epoch: dict[int, list[tuple[int, Erasure]]] = defaultdict(list)
+        for one in erasures:
+            for epoch, key in keys.get(one.receipt, {}).items():
+                self._owners[key].append(one)
+                of_epoch[epoch].append((key, one))
+        self._keys = np.array(sorted(self._owners), dtype=np.uint64)
+        self._of_epoch = {epoch: _tombstones(found) for epoch, found in of_epoch.items()}
+        self.needles = Needles(self._keys)
+
+    def on(self, day: date, epoch: int) -> Keys:
+        """The keys that must not be there, sorted."""
+        found = self._of_epoch.get(epoch)
+        return self._keys[:0] if found is None else found.removed_on(day)
+
+    def removed(self, keys: Iterable[int], day: date) -> Iterator[str]:
+        """The receipts of those who asked to be taken out of this day and have one of these keys."""
+        return (one.receipt for key in keys for one in self._owners[key] if one.removes(day))
+
+    def in_bytes(self, found: _Found) -> Iterator[tuple[str, Survivor]]:
+        """Who is left in a file; a file that cannot be read may hold anyone."""
+        if found.problem is not None:
+            yield from ((one.receipt, Survivor(found.file, found.problem)) for one in self._erasures)
+        place = _place(found.file)
+        for needle in found.needles:
+            for one in self._owners[int(self._keys[needle])]:
+                if place is None or one.removes(place.day):
+                    yield one.receipt, Survivor(found.file, IN_BYTES)
+
+
+def _tombstones(found: Sequence[tuple[int, Erasure]]) -> Tombstones:
+    """As the ledger has them, but for what only concerns MAU."""
+    rows = [(key, day_number(day), bool(one.days)) for key, one in found for day in one.days or (one.through,)]
+    keys, days, listed = zip(*rows, strict=True)
+    numbers = np.array(days, dtype=np.int32)
+    return Tombstones(np.array(keys, dtype=np.uint64), numbers, np.array(listed, dtype=bool), numbers, numbers)
+
+
+def _examined(needles: Needles, signing_key: bytes, outside: Outside, file: KeptFile) -> _Found:
+    """Raw, and unpacked where it is packed. Waiting batches are asked row by row instead: they may hold later days."""
+    content = hmac.new(signing_key, file.name.encode(), "sha256")
+    if _is_waiting(file.name, outside):
+        return _Found(file.name, "", (), None)
+    try:
+        raw = needles.found_in(_hashed(outside.premises.chunks(file), content))
+        packed = needles.found_in(outside.premises.unpacked(file))
+    except (DpdauError, OSError) as error:
+        return _Found(file.name, "", (), _cannot_be_read(error))
+    return _Found(file.name, content.hexdigest(), tuple(sorted({*raw.tolist(), *packed.tolist()})), None)
+
+
+def _hashed(chunks: Iterable[bytes], content: hmac.HMAC) -> Iterator[bytes]:
+    for chunk in chunks:
+        content.update(chunk)
+        yield chunk
+
+
+def _members(sought: _Sought, outside: Outside, place: Place) -> list[tuple[str, Survivor]]:
+    """Who is left in a partition, as its own store reads it."""
+    name = f"{place.store}/day={place.day}/epoch={place.epoch}"
+    wanted = sought.on(place.day, place.epoch)
+    try:
+        present = _present(place, wanted, outside)
+    except DpdauError as error:
+        everyone = sought.removed(wanted.tolist(), place.day)
+        return [(receipt, Survivor(name, _cannot_be_read(error))) for receipt in everyone]
+    return [(receipt, Survivor(name, IN_SET)) for receipt in sought.removed(present, place.day)]
+
+
+def _present(place: Place, wanted: Keys, outside: Outside) -> list[int]:
+    if place.store == "sketches":
+        return _present_in_sketch(place, wanted, outside)
+    keys = (outside.activity if place.store == "activity" else outside.late).read(place.day, place.epoch)
+    return [] if keys is None else keys[places(keys, wanted)].tolist()
+
+
+def _present_in_sketch(place: Place, wanted: Keys, outside: Outside) -> list[int]:
+    sketch = outside.sketches.read(place.day, place.epoch)
+    return [] if sketch is None else _counted(sketch, wanted)
+
+
+def _counted(sketch: Sketch, wanted: Keys) -> list[int]:
+    """A sketch has no members to name: those whose taking away would change what it counts, found by halving."""
+    if not len(wanted) or sketch.without(wanted).statistic() == sketch.statistic():
+        return []
+    if len(wanted) == 1:
+        return wanted.tolist()
+    middle = len(wanted) // 2
+    return _counted(sketch, wanted[:middle]) + _counted(sketch, wanted[middle:])
+
+
+def _in_batch(sought: _Sought, batch: str, outside: Outside) -> Iterator[tuple[str, Survivor]]:
+    """Who would be left if this waiting batch were kept as it is; the next fold takes them out."""
+    name = _batch_file(batch)
+    try:
+        for found in outside.inbox.read([batch]):
+            present = found.keys[places(found.keys, sought.on(found.day, found.epoch))].tolist()
+            for receipt in sought.removed(present, found.day):
+                yield receipt, Survivor(name, IN_SET)
+    except DpdauError as error:
+        yield from sought.in_bytes(_Found(name, "", (), _cannot_be_read(error)))
+
+
+def _is_waiting(name: str, outside: Outside) -> bool:
+    return name.startswith("inbox/") and name in {_batch_file(batch) for batch in outside.inbox.batches()}
+
+
+def _batch_file(batch: str) -> str:
+    return f"inbox/{batch}.parquet"
+
+
+def _place(file: str) -> Place | None:
+    match = PARTITION.fullmatch(file)
+    return Place(match[1], date.fromisoformat(match[2]), int(match[3])) if match else None
+
+
+def _version(place: Place, outside: Outside) -> str | None:
+    """The data version that Dagster shows; of late events, which it does not show, one made alike."""
+    try:
+        if place.store == "activity":
+            return day_version(place.day, outside)
+        if place.store == "sketches":
+            return sketch_version(place.day, outside)
+        digest = outside.late.digest(place.day, place.epoch) or ""
+        key = outside.salts.epoch_keys([place.epoch])[place.epoch]
+        return content_version(key, f"late {place.day}", digest.encode())
+    except DpdauError:
+        return None
+
+
+def _partition(place: Place, version: str | None, found: _Found) -> dict[str, object]:
+    return {
+        "store": place.store, "day": place.day.isoformat(), "epoch": place.epoch, "version": version,
+        "content_hash": found.content_hash,
+    }  # fmt: skip
+
+
+def _cannot_be_read(error: Exception) -> str:
+    reason = error.reason if isinstance(error, DpdauError) else type(error).__name__
+    return f"it cannot be read: {reason}"

@@ -1,0 +1,207 @@
+"""Receipts: signed, chained statements of what is left of an erased person, read back from all that is kept.
+
+The signed body names the partitions by digest, so that thousands of receipts written together share one list. What a
+receipt says has the same shape whether or not the person was ever there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import date, timedelta
+from typing import Any
+
+from dpdau_assets.core.activity import take_in
+from dpdau_assets.core.day_sketch import refresh
+from dpdau_assets.core.erasure import days_to_rebuild, deadline, epochs_reached, named
+from dpdau_assets.core.errors import BadInput
+from dpdau_assets.core.facts import Erasure, ReceiptRow
+from dpdau_assets.core.inspection import PARTITION, Inspection, Survivor, inspect
+from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.windows import UNIX_EPOCH
+
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Settled:
+    """How many requests were applied and verified by now, and the receipts of those that something is left of."""
+
+    verified: int
+    unverified: tuple[str, ...]
+
+
+def settle(outside: Outside) -> Settled:
+    """Apply all that was received, rebuild the sketches of the touched days, read everything back, write receipts."""
+    with outside.activity.lock():
+        take_in(outside)
+        refresh([day for day, _ in days_to_rebuild(outside)], outside)
+        waiting = outside.erasures.erasures(("applied",))
+        rows = write_receipts(waiting, outside)
+    verdicts = {row.receipt: json.loads(row.body)["verified"] for row in rows}
+    return Settled(sum(verdicts.values()), tuple(receipt for receipt, clean in verdicts.items() if not clean))
+
+
+def receipt(name: str, outside: Outside) -> Document:
+    """The receipt of a request, read back now; a new one is chained when anything has changed since the last.
+
+    Of one that is not applied yet, the same shape, unsigned. Raises BadInput for an unknown name.
+    """
+    (erasure, *others) = named([name], outside)
+    if others or erasure.receipt != name:
+        raise BadInput(f"{name} is a batch of requests.", "Ask for one of them: `dpdau erasures` lists them.")
+    if erasure.state not in ("applied", "verified"):
+        return _document(_body(erasure, [], "", "", outside), None, [])
+    with outside.activity.lock():
+        (row,) = write_receipts([erasure], outside)
+    return document_of(row)
+
+
+def write_receipts(erasures: Sequence[Erasure], outside: Outside) -> list[ReceiptRow]:
+    """Inspect, and append one receipt a request, unless its last one says just the same. The caller holds the lock.
+
+    A request without a key is one whose epochs have all expired: its last receipt stands.
+    """
+    if not erasures:
+        return []
+    found = inspect(erasures, outside)
+    digest = hashlib.sha256(found.partitions.encode()).hexdigest()
+    follows = previous = outside.erasures.last_hash()
+    signing_key = outside.salts.signing_key()
+    rows, new = [], []
+    for erasure in erasures:
+        left = found.survivors[erasure.receipt]
+        row = _unchanged(erasure, left, digest, outside)
+        if row is None:
+            row = _signed(_body(erasure, left, digest, previous, outside), found, signing_key)
+            previous = row.hash
+            new.append(row)
+        rows.append(row)
+    clean = [erasure.receipt for erasure in erasures if not found.survivors[erasure.receipt]]
+    outside.erasures.store_receipts(new, follows, clean)
+    return rows
+
+
+def document_of(row: ReceiptRow) -> Document:
+    """The receipt as it is handed out: the signed body, and for each partition what was asked and found."""
+    body = json.loads(row.body)
+    return _document(body, row, json.loads(row.partitions))
+
+
+def is_genuine(document: Document, signing_key: bytes) -> bool:
+    """Whether this is a receipt that this store signed, unchanged to the last partition.
+
+    Also of one that was handed out without its partitions, and of any other JSON object, which is none.
+    """
+    body = {name: value for name, value in document.items() if name not in ("partitions", "hash", "signature")}
+    hash_now = _hash(_text(body))
+    signature = hmac.digest(signing_key, hash_now.encode(), "sha256").hex()
+    same_signature = hmac.compare_digest(signature.encode(), str(document.get("signature")).encode())
+    if not same_signature or hash_now != document.get("hash"):
+        return False
+    return "partitions" not in document or _are_of(document["partitions"], body)
+
+
+def _are_of(partitions: object, body: Document) -> bool:
+    """Whether these are the partitions that a signed body speaks of, with what it says of them."""
+    rows = partitions if isinstance(partitions, list) else []
+    bare = [{name: row.get(name) for name in _BARE} for row in rows if isinstance(row, Mapping)]
+    same_partitions = hashlib.sha256(json.dumps(bare).encode()).hexdigest() == body["partitions_digest"]
+    return same_partitions and _document(body, None, bare)["partitions"] == partitions
+
+
+_BARE = ("store", "day", "epoch", "version", "content_hash")
+
+
+def _body(erasure: Erasure, left: Sequence[Survivor], digest: str, previous: str, outside: Outside) -> Document:
+    inspected = bool(digest)
+    return {
+        "receipt": erasure.receipt,
+        "state": erasure.state if not inspected else "applied" if left else "verified",
+        "verified": inspected and not left,
+        "received_on": erasure.received_on.isoformat(),
+        "deadline": deadline(erasure).isoformat(),
+        "inspected_on": outside.clock.today().isoformat() if inspected else None,
+        "scope": {"through": erasure.through.isoformat(), "days": [day.isoformat() for day in erasure.days]},
+        "survivors": [asdict(survivor) for survivor in left],
+        "remains": _remains(erasure, outside),
+        "partitions_digest": digest,
+        "previous": previous,
+    }
+
+
+def _remains(erasure: Erasure, outside: Outside) -> list[dict[str, str | None]]:
+    """What an erasure leaves on purpose, why, and until when."""
+    last_epoch = epochs_reached(erasure.through, outside.settings)[-1]
+    epoch_end = UNIX_EPOCH + timedelta(days=(last_epoch + 1) * outside.settings.hash_salt_rotation_days - 1)
+    return [
+        {"what": "published noisy numbers", "until": None,
+         "why": "A published number is never changed, so that no change tells whose it is; noise protects all in it."},
+        {"what": "tombstone", "until": f"the salt epoch of {_day(epoch_end)} is past retention",
+         "why": "The key, enciphered in the ledger, keeps late and replayed events of the removed days out."},
+        {"what": "backups made before the erasure", "until": _day(deadline(erasure)),
+         "why": "Backups are kept outside this system and expire within the deadline."},
+    ]  # fmt: skip
+
+
+def _document(body: Document, row: ReceiptRow | None, partitions: list[Document]) -> Document:
+    left = {(survivor["file"], survivor["how"]) for survivor in body["survivors"]}
+    erasure_days = _Scope(body["scope"])
+    shown = [{**partition, **_verdict(partition, erasure_days, left)} for partition in partitions]
+    signed = {"hash": row.hash if row else None, "signature": row.signature if row else None}
+    return {**body, "partitions": shown, **signed}
+
+
+class _Scope:
+    def __init__(self, scope: Mapping[str, Any]) -> None:
+        self._scope = scope
+
+    def removes(self, day: str) -> bool:
+        return day in self._scope["days"] if self._scope["days"] else day <= self._scope["through"]
+
+
+def _verdict(partition: Document, scope: _Scope, left: set[tuple[str, str]]) -> dict[str, str]:
+    """What each of the two tests said of this partition, where the request removes its day."""
+    if not scope.removes(partition["day"]):
+        return {"membership": "not asked", "bytes": "not asked"}
+    name = f"{partition['store']}/day={partition['day']}/epoch={partition['epoch']}"
+    return {
+        "membership": "present" if any(file == name for file, _ in left) else "absent",
+        "bytes": "present"
+        if any(PARTITION.fullmatch(file) and file.startswith(f"{name}.") for file, _ in left)
+        else "absent",
+    }
+
+
+def _signed(body: Document, found: Inspection, signing_key: bytes) -> ReceiptRow:
+    text = _text(body)
+    digest = _hash(text)
+    signature = hmac.digest(signing_key, digest.encode(), "sha256").hex()
+    return ReceiptRow(body["receipt"], text, digest, signature, found.partitions)
+
+
+def _unchanged(erasure: Erasure, left: Sequence[Survivor], digest: str, outside: Outside) -> ReceiptRow | None:
+    """The request's last receipt, if it was inspected before and nothing has changed."""
+    if erasure.state == "applied" and not left:
+        return None  # about to be verified for the first time
+    row = outside.erasures.last_receipt(erasure.receipt)
+    if row is None:
+        return None
+    body = json.loads(row.body)
+    same = body["partitions_digest"] == digest and body["survivors"] == [asdict(survivor) for survivor in left]
+    return row if same else None
+
+
+def _text(body: Document) -> str:
+    return json.dumps(body, sort_keys=True)
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _day(day: date) -> str:
+    return day.isoformat()

@@ -1,0 +1,101 @@
+"""Retention: what no scheduled release can need any more is purged, and the keys of epochs that are over are shredded.
+
+It follows the publication calendar (the last published day), never the wall clock: publishing that stands still must
+not lose what it still needs. The watchdog is the one that looks at the clock.
+"""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+
+from dpdau_assets.core.activity import take_in
+from dpdau_assets.core.erasure import live_days
+from dpdau_assets.core.errors import BadSetting, Refused
+from dpdau_assets.core.facts import Release
+from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.windows import days_between, days_of_epoch, epoch_of, month_of
+
+WATCHDOG_SLACK_DAYS = 7
+"""How long a day may be overdue before the watchdog says so: a purge runs once a day, and may fail once or twice."""
+
+
+def purge(outside: Outside) -> date | None:
+    """Unlink what is past retention; returns the last day that is gone, None while nothing is.
+
+    Raises BadSetting while retention is off, and Refused, with nothing purged, while a scheduled release that reads
+    one of these days is missing. What was cut short is completed by running it again.
+    """
+    with outside.activity.lock():
+        due = due_through(outside)
+        if due is not None and due > (outside.ledger.purged_through() or date.min):
+            require_nothing_missing(due, outside)
+            take_in(outside)
+            outside.ledger.purge_through(due)
+        gone = outside.ledger.purged_through()
+        if gone is not None:
+            outside.erasures.settle_marks(gone)
+            _unlink_through(gone, outside)
+            _shred_through(gone, outside)
+    return gone
+
+
+def due_through(outside: Outside) -> date | None:
+    """The last day that retention lets go of, None while there is none."""
+    kept_days = outside.settings.retention_days
+    if kept_days is None:
+        raise BadSetting("RETENTION_DAYS is not set.", "Set it to have days purged; without it everything is kept.")
+    last = [max(found.key.day for found in releases) for releases in _published(outside) if releases]
+    due = min(last, default=date.min + timedelta(days=kept_days)) - timedelta(days=kept_days)
+    return due if due >= outside.settings.start_date else None
+
+
+def require_nothing_missing(due: date, outside: Outside) -> None:
+    """Raise Refused for the first scheduled release that reads a day up to `due` and does not exist."""
+    settings = outside.settings
+    dau, mau = _published(outside)
+    have = {(found.key.metric, found.key.day, found.key.revision) for found in (*dau, *mau)}
+    wanted = [("dau", day, 0) for day in days_between(min(found.key.day for found in dau), due)] if dau else []
+    if mau:
+        last_window = due + timedelta(days=settings.mau_window_days - 1)
+        wanted += [("mau", day, 0) for day in days_between(min(found.key.day for found in mau), last_window)]
+    open_months = {month_of(found.key.day) for found in dau if found.key.day <= due} - outside.ledger.restated()
+    if settings.restatements_per_month:
+        wanted += [("dau", found.key.day, 1) for found in dau if month_of(found.key.day) in open_months]
+    missing = [one for one in wanted if one not in have]
+    if missing:
+        metric, day, revision = missing[0]
+        what = f"the restatement of {day:%Y-%m}" if revision else f"{metric} of {day}"
+        raise Refused(
+            f"Days up to {due} are past retention, but {what} is missing, which reads one of them.",
+            "Publish it first; nothing was purged.", day=day.isoformat(),
+        )  # fmt: skip
+
+
+def overdue(outside: Outside) -> list[date]:
+    """The watchdog: days that still have state though they ended longer ago than retention allows, by the clock."""
+    kept_days = outside.settings.retention_days
+    if kept_days is None:
+        return []
+    slack = 1 + outside.settings.grace_days + WATCHDOG_SLACK_DAYS
+    oldest = outside.clock.today() - timedelta(days=kept_days + slack)
+    return sorted(day for day in live_days(outside) if day < oldest)
+
+
+def _published(outside: Outside) -> tuple[list[Release], list[Release]]:
+    return outside.ledger.releases("dau"), outside.ledger.releases("mau")
+
+
+def _unlink_through(gone: date, outside: Outside) -> None:
+    for store in (outside.activity, outside.late, outside.sketches):
+        for day, epoch in store.stored():
+            if day <= gone:
+                store.discard(day, epoch)
+
+
+def _shred_through(gone: date, outside: Outside) -> None:
+    """The epochs of which every day is gone. The one that serves `gone` may still serve windows to come."""
+    rotation = outside.settings.hash_salt_rotation_days
+    last_epoch = epoch_of(gone + timedelta(days=1), rotation) - 1
+    assert days_of_epoch(last_epoch, rotation, outside.settings.mau_window_days)[1] <= gone
+    if (outside.salts.shredded_through() or -1) < last_epoch:
+        outside.salts.shred_through(last_epoch)

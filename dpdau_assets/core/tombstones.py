@@ -1,0 +1,64 @@
+"""What a removal takes out: of the state (exactly its days) and of MAU (until the end of its month).
+
+Removal wins for ever, in any order; the arrays here are the tombstones of one salt epoch, as the ledger gives them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+
+import numpy as np
+import numpy.typing as npt
+
+from dpdau_assets.core.facts import Keys
+from dpdau_assets.core.sketches.base import Sketch
+from dpdau_assets.core.windows import day_number, month_end, month_of
+
+Days = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Tombstones:
+    """The removals of one epoch as parallel arrays, one row a (key, through-day) or (key, listed day).
+
+    Attributes:
+        keys: uint64, any order, repeats allowed.
+        days: day numbers: the through-day, or the listed day.
+        listed: True where only this very day is removed, False where it and all before it are.
+        held_until: H, the last day of the month in which the removal ends.
+        effective_from: e, the first MAU day that the removal reaches; fixed when the request was recorded.
+    """
+
+    keys: Keys
+    days: Days
+    listed: npt.NDArray[np.bool_]
+    held_until: Days
+    effective_from: Days
+
+    def removed_on(self, day: date) -> Keys:
+        """Keys that are not in this day's state, whatever '+' events say."""
+        number = day_number(day)
+        gone = np.where(self.listed, self.days == number, self.days >= number)
+        return np.unique(self.keys[gone])
+
+    def held_out(self, day: date, window_end: date) -> Keys:
+        """Keys to subtract from this day before it enters the MAU window that ends on `window_end`.
+
+        A removal that only reached its own days would let the user's bit come back inside the month: two intervals
+        where the stream's noise is calibrated for one. So each day up to H is without her, for all windows from e on.
+        """
+        held = (self.held_until >= day_number(day)) & (self.effective_from <= day_number(window_end))
+        return np.unique(self.keys[held])
+
+
+def held_until(through: date) -> date:
+    """H: the last day of the month of the removal's through-day, or of its last listed day."""
+    return month_end(month_of(through))
+
+
+def without_held_out(
+    sketches: list[tuple[date, Sketch]], window_end: date, found: Tombstones
+) -> list[tuple[date, Sketch]]:
+    """The days of one MAU window, each less the users who are held out of it."""
+    return [(day, sketch.without(found.held_out(day, window_end))) for day, sketch in sketches]

@@ -1,0 +1,83 @@
+"""Where people are kept is declared, and it is the whole truth: every asset says so, and every byte is asked."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dpdau_assets.core.byte_scan import Needles
+from dpdau_assets.core.facts import Keys
+from dpdau_assets.core.identity import user_key
+from dpdau_assets.core.inspection import HOLDS_USER_DATA
+from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.runs import DAU, MAU, REPORTS, RESTATEMENT, STATE, Step
+from dpdau_assets.core.settings import Settings
+from dpdau_assets.core.windows import days_between
+from dpdau_assets.definitions import build_definitions
+from dpdau_assets.jobs import open_instance, run_steps
+from dpdau_assets.metadata import NO_USER_DATA
+from dpdau_tests.conftest import SECRET, prepare, put
+from resources.premises_files import FilePremises
+from resources.settings_env import read_settings
+from resources.store import open_store
+
+SHE = "planted-user-27182@example.org"
+DAYS = days_between(date(2025, 1, 1), date(2025, 2, 1))
+
+
+def test_every_asset_is_declared_to_hold_people_or_to_hold_nobody() -> None:
+    for spec in build_definitions(Settings()).resolve_all_asset_specs():
+        says_none = NO_USER_DATA.items() <= spec.tags.items()
+        assert says_none != (spec.key.to_user_string() in HOLDS_USER_DATA), spec.key
+
+
+def test_every_asset_that_holds_people_is_there() -> None:
+    assets = {spec.key.to_user_string() for spec in build_definitions(Settings()).resolve_all_asset_specs()}
+    assert HOLDS_USER_DATA.keys() <= assets
+
+
+def test_her_key_is_found_in_exactly_the_folders_that_are_declared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One user through everything: in time, too late, and in a batch that still waits; nothing of hers is erased."""
+    home = tmp_path / "dagster_home"
+    values = {
+        "DATA_DIR": tmp_path / "data", "HASH_SALT_SECRET": SECRET, "DAGSTER_HOME": home, "RESTATEMENT_DAY": 2,
+        "GRACE_DAYS": 0,
+    }  # fmt: skip
+    for name, value in values.items():
+        monkeypatch.setenv(name, str(value))
+    outside = open_store(read_settings())
+    definitions = build_definitions(outside.settings)
+    put(outside, [("someone else", DAYS[0]), (SHE, DAYS[0])])
+    prepare(outside, DAYS[1:29])
+    wanted = [Step(STATE, DAYS[0]), Step(DAU, DAYS[29]), Step(MAU, DAYS[29]), Step(DAU, DAYS[30]), Step(DAU, DAYS[31])]
+    with open_instance(home) as instance:
+        run_steps(wanted, definitions, instance, lambda _: None)
+        put(outside, [(SHE, DAYS[30])])  # too late: its number is published
+        finish = [Step(STATE, DAYS[0]), Step(RESTATEMENT, DAYS[0]), Step(REPORTS, None)]
+        run_steps(finish, definitions, instance, lambda _: None)
+    put(outside, [(SHE, DAYS[1])])  # and this one waits
+    assert outside.ledger.restated() == {DAYS[0]} and (tmp_path / "data" / "mart" / "active_users.csv").exists()
+    assert top_folders_with(hers(outside, SHE), {"": outside.settings.data_dir, "dagster_home": home}) == {
+        folder for folders in HOLDS_USER_DATA.values() for folder in folders
+    }
+
+
+def hers(outside: Outside, user: str) -> Keys:
+    epochs = sorted({epoch for _, epoch in outside.activity.stored()})
+    secrets = outside.salts.epoch_keys(epochs)
+    return np.array(sorted(user_key(secrets[epoch].secret, user) for epoch in epochs), dtype=np.uint64)
+
+
+def top_folders_with(keys: Keys, roots: dict[str, Path]) -> set[str]:
+    """Which folders have a file with one of these keys, in whatever form, packed or not."""
+    premises, needles = FilePremises(roots), Needles(keys)
+    return {
+        file.name.partition("/")[0]
+        for file in premises.files()
+        if len(needles.found_in(premises.chunks(file))) or len(needles.found_in(premises.unpacked(file)))
+    }

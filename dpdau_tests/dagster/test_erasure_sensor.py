@@ -1,0 +1,462 @@
+"""From a request to be erased to rebuilt days and a receipt: the sensor, the runs it asks for, and the checks."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from datetime import date, timedelta
+
+import dagster as dg
+import pytest
+
+from dpdau_assets.core.activity import process_days
+from dpdau_assets.core.erasure import Pending, pending
+from dpdau_assets.core.facts import DaySet
+from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.runs import STATE
+from dpdau_assets.core.settings import Settings
+from dpdau_assets.core.windows import days_between
+from dpdau_assets.definitions import build_definitions
+from dpdau_assets.schedules import build_schedules
+from dpdau_tests.conftest import put
+from dpdau_tests.dagster.world import World, erase
+from sensors.erasure import ATTEMPTS, RUNS_PER_TICK, TASK, Cursor, Tries, wanted_runs
+
+TODAY = date(2025, 1, 20)
+DAYS = days_between(date(2025, 1, 1), date(2025, 1, 4))
+HERS = {DAYS[1], DAYS[2]}
+
+MakeStore = Callable[..., Outside]
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as found:
+        yield found
+
+
+@pytest.fixture
+def world(make_store: MakeStore, instance: dg.DagsterInstance) -> World:
+    """Four days of state that Dagster built, two of which hold the one who asks to be erased."""
+    outside = make_store(today=TODAY)
+    others = [(f"user {n}", day) for day in DAYS for n in range(5)]
+    put(outside, [*others, *(("she", day) for day in HERS)])
+    world = World(outside, instance)
+    world.build(DAYS)
+    world.tick()
+    return world
+
+
+def states(outside: Outside) -> set[str]:
+    return {one.state for one in outside.erasures.erasures()}
+
+
+# --- Staleness ---------------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_stale_and_nothing_wanted_before_anyone_asks(world: World) -> None:
+    assert world.stale("activity", DAYS) == world.stale("day_sketch", DAYS) == set()
+    assert world.tick() == []
+
+
+def test_exactly_the_touched_days_turn_stale_and_are_fresh_again_after_the_runs_that_are_asked_for(
+    world: World,
+) -> None:
+    before = world.versions()
+    erase(world.outside, "she")
+    wanted = world.tick()
+    assert world.stale("activity", DAYS) == HERS
+    assert {one.partition_key for one in wanted} == {str(day) for day in HERS}
+    assert [world.launch(one) for one in wanted] == [True, True]
+    assert world.stale("activity", DAYS) == world.stale("day_sketch", DAYS) == set()
+    after = world.versions()
+    changed = {(asset, day) for asset, day in after if before[asset, day] != after[asset, day]}
+    assert changed == {(asset, str(day)) for asset in ("activity", "day_sketch") for day in HERS}
+
+
+def test_a_sketch_is_stale_while_only_the_state_was_rebuilt(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("dpdau_assets.assets.sketches.refresh", die)
+    erase(world.outside, "she")
+    assert [world.launch(wanted) for wanted in world.tick()] == [False, False]
+    assert world.stale("activity", DAYS) == set()
+    assert world.stale("day_sketch", DAYS) == HERS
+
+
+def test_a_request_ends_verified_and_the_store_is_as_if_she_had_never_come(world: World, make_store: MakeStore) -> None:
+    erase(world.outside, "she")
+    world.settle()
+    assert states(world.outside) == {"verified"}
+    check = world.last_check("activity", "no_pending_erasures")
+    assert check is not None and check.passed
+    assert world.execute("check_erasures").success
+
+
+def test_a_day_that_nobody_has_asked_for_yet_is_rewritten_but_not_built(world: World) -> None:
+    """Built, it could be published: whether it can must not depend on who was active on it."""
+    new = date(2025, 1, 10)
+    put(world.outside, [("she", new)])
+    world.build([DAYS[0]])  # folds the whole inbox, and says nothing of the new day
+    erase(world.outside, "she")
+    assert {one.partition_key for one in world.tick()} == {str(day) for day in HERS}
+    world.settle()
+    assert states(world.outside) == {"verified"}
+    assert new not in world.outside.ledger.processed()
+
+
+def test_a_day_that_is_not_over_has_no_partition_yet_and_holds_nothing_up(world: World) -> None:
+    put(world.outside, [("she", TODAY)])
+    world.build([DAYS[0]])
+    erase(world.outside, "she", through=TODAY)
+    keys = world.settle()
+    assert {key.split("/")[1] for key in keys} == {*map(str, HERS), "verify"}
+    assert states(world.outside) == {"verified"}
+
+
+def test_every_live_day_is_marked_where_marks_must_tell_nothing(
+    make_store: MakeStore, instance: dg.DagsterInstance
+) -> None:
+    outside = make_store(today=TODAY, erasure_mark="all")
+    put(outside, [*(("someone", day) for day in DAYS), ("she", DAYS[1])])
+    world = World(outside, instance)
+    world.build(DAYS)
+    world.tick()
+    erase(outside, "she")
+    assert {one.partition_key for one in world.tick()} == {str(day) for day in DAYS}
+    assert world.stale("activity", DAYS) == set(DAYS)
+
+
+def test_many_requests_of_one_batch_rebuild_each_day_once(make_store: MakeStore, instance: dg.DagsterInstance) -> None:
+    outside = make_store(today=TODAY)
+    people = [f"user {n}" for n in range(300)]
+    put(outside, [*((user, DAYS[n % 3]) for n, user in enumerate(people)), *(("stays", day) for day in DAYS)])
+    world = World(outside, instance)
+    world.build(DAYS)
+    world.tick()
+    erase(outside, *people)
+    keys = world.settle()
+    assert sorted(key.split("/")[1] for key in keys) == [*map(str, DAYS[:3]), "verify"]
+    assert states(outside) == {"verified"}
+
+
+def test_somebody_unknown_touches_no_day_and_is_verified_all_the_same(world: World) -> None:
+    before = world.versions()
+    erase(world.outside, "nobody knows him")
+    (wanted,) = world.tick()
+    assert wanted.job_name == "verify_erasures"
+    assert world.stale("activity", DAYS) == set()
+    assert world.launch(wanted)
+    assert (states(world.outside), world.tick(), world.versions()) == ({"verified"}, [], before)
+
+
+# --- Ticks that go wrong -----------------------------------------------------------------------------------------
+
+
+def test_a_repeated_tick_asks_for_no_second_run(world: World) -> None:
+    erase(world.outside, "she")
+    first, again = world.evaluate(), world.evaluate()
+    assert [one.run_key for one in first.run_requests or []] == [one.run_key for one in again.run_requests or []]
+    assert first.cursor == again.cursor
+    ran = [world.launch(one) for one in [*(first.run_requests or []), *(again.run_requests or [])]]
+    assert ran == [True, True, None, None]
+
+
+def test_a_tick_that_dies_before_its_cursor_is_kept_costs_an_event_and_no_run(world: World) -> None:
+    erase(world.outside, "she")
+    died = world.evaluate()
+    world.tell(died)
+    (ran, not_yet) = died.run_requests or []
+    world.launch(ran)
+    assert [one.run_key for one in world.tick()] == [not_yet.run_key]
+    world.launch(not_yet)
+    assert world.stale("activity", DAYS) == set()
+    world.settle()
+    assert states(world.outside) == {"verified"}
+
+
+def test_a_run_that_was_made_and_never_launched_is_asked_for_again_under_its_key(world: World) -> None:
+    """As Dagster does when it dies between the two: it launches the run that has this key."""
+    erase(world.outside, "she")
+    first = world.tick()
+    job = world.definitions.resolve_job_def(STATE)
+    tags = {**first[0].tags, "dagster/run_key": str(first[0].run_key)}
+    world.instance.create_run_for_job(job, tags=tags)
+    assert [one.run_key for one in world.tick()] == [one.run_key for one in first]
+
+
+def test_two_overlapping_ticks_ask_for_the_same_runs(world: World) -> None:
+    erase(world.outside, "she")
+    one, other = world.evaluate(), world.evaluate()
+    for found in (one, other):
+        world.tell(found)
+    world.cursor = other.cursor
+    ran = [world.launch(wanted) for found in (one, other) for wanted in found.run_requests or []]
+    assert ran.count(True) == 2
+    assert world.stale("activity", DAYS) == set()
+
+
+def test_no_second_run_is_asked_for_while_one_is_under_way(world: World) -> None:
+    erase(world.outside, "she")
+    for wanted in world.tick():
+        tags = {**wanted.tags, "dagster/run_key": str(wanted.run_key)}
+        world.instance.create_run_for_job(
+            world.definitions.resolve_job_def(STATE), tags=tags, status=dg.DagsterRunStatus.STARTED
+        )
+    assert world.tick() == []
+
+
+def test_a_request_that_comes_while_a_day_is_rebuilt_has_it_rebuilt_again(world: World) -> None:
+    erase(world.outside, "she")
+    first = world.tick()
+    erase(world.outside, "user 1")
+    second = world.tick()
+    assert {one.partition_key for one in second} == {str(day) for day in DAYS}
+    assert {one.run_key for one in first}.isdisjoint(one.run_key for one in second)
+    for wanted in [*first, *second]:
+        world.launch(wanted)
+    assert world.stale("activity", DAYS) == set()
+    world.settle()
+    assert states(world.outside) == {"verified"}
+
+
+def test_a_rebuild_does_not_claim_a_mark_that_came_while_it_ran(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    erase(world.outside, "she")
+    (first, *_) = world.tick()
+
+    def interrupted(days: list[date], outside: Outside) -> None:
+        process_days(days, outside)
+        outside.erasures.mark(days, outside.erasures.recorded())
+
+    monkeypatch.setattr("dpdau_assets.assets.activity.process_days", interrupted)
+    world.launch(first)
+    check = world.last_check("activity", "erasures_applied")
+    assert check is not None and not check.passed
+    assert first.partition_key in {str(day) for day, _ in world.outside.erasures.behind()}
+
+
+def test_a_tick_without_a_new_request_waits_for_no_lock(world: World) -> None:
+    """A long fold holds it, and a tick that takes a minute is cut off."""
+    erase(world.outside, "she")
+    world.tick()
+    held, done = threading.Event(), threading.Event()
+
+    def fold() -> None:
+        with world.outside.activity.lock():
+            held.set()
+            done.wait(60)
+
+    folding = threading.Thread(target=fold)
+    folding.start()
+    assert held.wait(60)
+    try:
+        assert len(world.evaluate().run_requests or []) == len(HERS)
+        assert folding.is_alive()
+    finally:
+        done.set()
+        folding.join()
+
+
+def test_a_day_that_was_purged_is_not_rebuilt(world: World) -> None:
+    erase(world.outside, "she")
+    world.tick()
+    world.outside.ledger.purge_through(DAYS[1])
+    assert [day for day, _ in pending(world.outside).days] == [DAYS[2]]
+
+
+def test_a_day_that_failed_three_times_is_left_alone_and_the_check_says_so(world: World) -> None:
+    (lost,) = (world.outside.settings.data_dir / "activity" / f"day={DAYS[1]}").iterdir()
+    whole = lost.read_bytes()
+    erase(world.outside, "she")
+    for attempt in range(ATTEMPTS):
+        wanted = {one.partition_key: one for one in world.tick()}
+        lost.write_bytes(b"not Parquet any more")
+        assert str(wanted[str(DAYS[1])].run_key).endswith(f"/{attempt}")
+        assert not world.launch(wanted[str(DAYS[1])])
+    asked = [one for one in world.tick() if one.partition_key == str(DAYS[1])]
+    check = world.last_check("activity", "no_pending_erasures")
+    assert asked == [] and check is not None and not check.passed
+    lost.write_bytes(whole)
+    world.build([DAYS[1]])  # by hand, once a person has looked
+    world.settle()
+    assert states(world.outside) == {"verified"}
+
+
+# --- The decision alone ------------------------------------------------------------------------------------------
+
+
+def key_of(task: str, attempt: int | date) -> str:
+    return f"erase/{task}/{attempt}"
+
+
+def test_the_number_of_runs_under_way_is_bounded() -> None:
+    days = days_between(date(2025, 1, 1), date(2025, 6, 1))
+    found = Pending(tuple((day, 7) for day in days), ("receipt",))
+    wanted = wanted_runs(found, {}, TODAY)
+    assert [one.partition_key for one in wanted] == [str(day) for day in days[:RUNS_PER_TICK]]
+    busy = {f"{day}/7": Tries(True, frozenset({key_of(f"{day}/7", 0)})) for day in days[: RUNS_PER_TICK - 2]}
+    assert len(wanted_runs(found, busy, TODAY)) == 2
+
+
+def test_a_new_mark_counts_its_attempts_anew() -> None:
+    used = frozenset(key_of("2025-01-01/7", n) for n in range(ATTEMPTS))
+    tries = {"2025-01-01/7": Tries(False, used)}
+    (wanted,) = wanted_runs(Pending(((DAYS[0], 8),), ()), tries, TODAY)
+    assert wanted.run_key == key_of("2025-01-01/8", 0)
+
+
+def test_a_verification_waits_for_every_rebuild_but_those_that_are_given_up() -> None:
+    given_up = Tries(False, frozenset(key_of("2025-01-01/7", n) for n in range(ATTEMPTS)))
+    found = Pending(((DAYS[0], 7), (DAYS[1], 7)), ("receipt",))
+    under_way = {"2025-01-01/7": given_up, "2025-01-02/7": Tries(True, frozenset())}
+    assert wanted_runs(found, under_way, TODAY) == []
+    (wanted,) = wanted_runs(Pending(found.days[:1], found.receipts), under_way, TODAY)
+    assert wanted.job_name == "verify_erasures"
+
+
+def test_no_second_verification_is_asked_for_while_one_is_under_way() -> None:
+    found = Pending((), ("receipt",))
+    (first,) = wanted_runs(found, {}, TODAY)
+    busy = {first.tags[TASK]: Tries(True, frozenset({str(first.run_key)}))}
+    assert wanted_runs(found, busy, TODAY) == []
+
+
+def test_a_failing_verification_is_tried_a_few_times_and_then_once_a_day() -> None:
+    found = Pending((), ("receipt",))
+    used: set[str] = set()
+    asked = []
+    for day in (TODAY, TODAY, TODAY, TODAY, TODAY, TODAY + timedelta(days=1), TODAY + timedelta(days=1)):
+        (first,) = wanted_runs(found, {}, day)
+        task = first.tags[TASK]
+        wanted = wanted_runs(found, {task: Tries(False, frozenset(used))}, day)
+        asked.append([str(one.run_key).rpartition("/")[2] for one in wanted])
+        used |= {str(one.run_key) for one in wanted}
+    assert asked == [["0"], ["1"], ["2"], [str(TODAY)], [], [str(TODAY + timedelta(days=1))], []]
+
+
+def test_what_waits_is_named_without_telling_whose_it_is_or_how_many_they_are() -> None:
+    (one,) = wanted_runs(Pending((), ("a" * 16,)), {}, TODAY)
+    (two,) = wanted_runs(Pending((), ("a" * 16, "b" * 16)), {}, TODAY)
+    assert one.run_key != two.run_key
+    assert len(str(one.run_key)) == len(str(two.run_key))
+    assert "aaaa" not in str(one.run_key)
+
+
+def test_the_cursor_survives_being_written_down() -> None:
+    cursor = Cursor(7, "2025-01-05", (2, True, 31))
+    assert Cursor.read(cursor.text()) == cursor
+    assert Cursor.read(None) == Cursor.read("") == Cursor()
+    assert Cursor.read(Cursor().text()) == Cursor()
+
+
+# --- Checks ------------------------------------------------------------------------------------------------------
+
+
+def test_the_check_is_red_while_a_day_waits_and_its_result_is_told_once(world: World) -> None:
+    erase(world.outside, "she")
+    told = world.evaluate()
+    world.tick()
+    check = world.last_check("activity", "no_pending_erasures")
+    assert check is not None and not check.passed
+    assert check.metadata["days_pending"].value == 2
+    newest = world.instance.fetch_materializations(dg.AssetKey("activity"), limit=1).records[0]
+    assert check.target_materialization_data and check.target_materialization_data.storage_id == newest.storage_id
+    assert len(told.asset_events) == 3
+    assert list(world.evaluate().asset_events) == []
+
+
+def test_the_run_that_rebuilds_a_day_writes_its_check_of_that_day(world: World) -> None:
+    erase(world.outside, "she")
+    for wanted in world.tick():
+        world.launch(wanted)
+    key = dg.AssetCheckKey(dg.AssetKey("activity"), "erasures_applied")
+    history = world.instance.event_log_storage.get_asset_check_execution_history(key, limit=20)
+    found = [one.event.dagster_event.asset_check_evaluation_data for one in history if one.event]  # type: ignore[union-attr]
+    assert {one.partition for one in found} == {str(day) for day in DAYS}
+    assert all(one.passed for one in found)
+
+
+def test_the_check_of_a_day_fails_when_somebody_is_left_in_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    erase(world.outside, "she")
+    monkeypatch.setattr("dpdau_assets.assets.activity.is_clean", lambda day, outside: False)
+    world.build([DAYS[0]])
+    check = world.last_check("activity", "erasures_applied")
+    assert check is not None and not check.passed
+
+
+def test_an_overdue_request_fails_the_check_and_the_job(world: World, make_store: MakeStore) -> None:
+    erase(world.outside, "she")
+    assert world.execute("check_erasures").success  # pending is no failure
+    late = World(make_store(today=TODAY + timedelta(days=31)), world.instance)
+    assert not late.execute("check_erasures").success
+    check = late.last_check("active_users", "erasures_within_deadline")
+    assert check is not None and not check.passed
+
+
+def test_somebody_who_is_left_fails_the_check_and_its_job_and_the_partition_is_named(world: World) -> None:
+    erase(world.outside, "she")
+    (epoch,) = world.outside.erasures.epochs()[:1]
+    hers = world.outside.activity.read(DAYS[1], epoch)
+    assert hers is not None
+    world.settle()
+    world.outside.activity.replace([DaySet(DAYS[1], epoch, hers)])
+    assert not world.execute("check_erasures").success
+    check = world.last_check("active_users", "no_erased_user_in_live_state")
+    assert check is not None and not check.passed
+    assert check.metadata["places_left"].value == [f"activity/day={DAYS[1]}/epoch={epoch}"]
+
+
+def test_a_file_that_somebody_left_is_found_and_not_named_where_names_are_kept_for_ever(world: World) -> None:
+    erase(world.outside, "she")
+    (source,) = (world.outside.settings.data_dir / "activity" / f"day={DAYS[1]}").iterdir()
+    (world.outside.settings.data_dir / "copy for she@example.org").write_bytes(source.read_bytes())
+    keys = world.settle()
+    assert [key.rpartition("/")[2] for key in keys if "verify" in key] == ["0", "1", "2", str(TODAY)]
+    assert states(world.outside) == {"applied"}
+    world.execute("check_erasures")
+    check = world.last_check("active_users", "no_erased_user_in_live_state")
+    assert check is not None and check.metadata["places_left"].value == ["a file that is no partition"]
+
+
+def test_a_day_kept_for_too_long_fails_its_check_only_where_retention_is_on(
+    make_store: MakeStore, instance: dg.DagsterInstance
+) -> None:
+    verdicts = []
+    for kept in (None, 120):
+        outside = make_store(str(kept), today=date(2025, 8, 1), retention_days=kept)
+        put(outside, [("someone", DAYS[0])])
+        world = World(outside, instance)
+        world.build(DAYS[:1])
+        world.execute("check_erasures")
+        check = world.last_check("active_users", "retention_on_time")
+        assert check is not None
+        verdicts.append(check.passed)
+    assert verdicts == [True, False]
+
+
+def test_a_day_builds_without_asking_the_whole_store(world: World) -> None:
+    done = world.execute(STATE, str(DAYS[0]))
+    assert {one.check_name for one in done.get_asset_check_evaluations()} == {"erasures_applied"}
+
+
+def test_what_reads_everything_or_blocks_stands_where_no_backfill_runs_it_and_nothing_follows() -> None:
+    graph = build_definitions(Settings()).resolve_asset_graph()
+    for key in graph.asset_check_keys:
+        node = graph.get(key)
+        if node.blocking or key.name == "no_erased_user_in_live_state":
+            assert graph.get(key.asset_key).partitions_def is None, key
+            assert not graph.get(key.asset_key).child_keys, key
+
+
+# --- What is on, and what is off ---------------------------------------------------------------------------------
+
+
+def test_the_sensor_is_on_from_the_start_and_every_schedule_is_off(make_store: MakeStore) -> None:
+    settings = make_store(retention_days=120).settings
+    (sensor,) = build_definitions(settings).sensors or ()
+    assert isinstance(sensor, dg.SensorDefinition) and sensor.default_status == dg.DefaultSensorStatus.RUNNING
+    schedules = build_schedules(settings)
+    assert {one.name for one in schedules} == {"monthly_restatement", "daily_purge"}
+    assert {one.default_status for one in schedules} == {dg.DefaultScheduleStatus.STOPPED}
+    assert {one.name for one in build_schedules(make_store().settings)} == {"monthly_restatement"}

@@ -1,0 +1,93 @@
+"""`dau_restatement` through Dagster: a month once more, once, on its schedule and in a run of days."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.runs import DAU, REPORTS, RESTATEMENT, Step
+from dpdau_assets.core.settings import Settings
+from dpdau_assets.core.windows import days_between
+from dpdau_assets.definitions import build_definitions
+from dpdau_assets.jobs import run_steps
+from dpdau_assets.schedules import build_monthly_restatement
+from dpdau_tests.conftest import SECRET, put
+from dpdau_tests.dagster.world import World, erase
+from resources.settings_env import read_settings
+from resources.store import open_store
+
+MONTH = date(2025, 1, 1)
+PUBLISHED = [date(2025, 1, 30), date(2025, 1, 31)]
+
+
+def test_a_month_is_restated_through_dagster_and_again_changes_nothing(make_store: Callable[..., Outside]) -> None:
+    outside = make_store(today=date(2025, 3, 1))
+    put(outside, [(f"user {n}", day) for day in PUBLISHED for n in range(5)])
+    with dg.DagsterInstance.ephemeral() as instance:
+        world = World(outside, instance)
+        world.build([*PUBLISHED, *days_between(date(2025, 2, 1), date(2025, 2, 3))], DAU)
+        erase(outside, "user 1")
+        assert world.execute(RESTATEMENT, "2025-01-01").success
+        once = outside.ledger.releases()
+        assert world.execute(RESTATEMENT, "2025-01-01").success
+        record = instance.fetch_materializations(dg.AssetKey("dau_restatement"), limit=1).records[0]
+    assert [found.key.day for found in once if found.key.revision] == PUBLISHED
+    assert outside.ledger.releases() == once
+    assert record.partition_key == "2025-01-01"
+
+
+def test_a_month_that_is_not_due_fails_and_says_when(make_store: Callable[..., Outside]) -> None:
+    outside = make_store(today=date(2025, 3, 1))
+    put(outside, [("someone", PUBLISHED[0])])
+    with dg.DagsterInstance.ephemeral() as instance:
+        world = World(outside, instance)
+        world.build(PUBLISHED[:1], DAU)
+        done = world.execute(RESTATEMENT, "2025-01-01")
+        (failure,) = [event.step_failure_data for event in done.all_events if event.is_step_failure]
+    assert not done.success
+    assert failure.error and "restated on 2025-02-05" in str(failure.error)
+
+
+def test_a_run_of_steps_restates_and_the_mart_shows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {"DATA_DIR": tmp_path / "data", "HASH_SALT_SECRET": SECRET, "RESTATEMENT_DAY": 2, "GRACE_DAYS": 0}
+    for name, value in values.items():
+        monkeypatch.setenv(name, str(value))
+    outside = open_store(read_settings())
+    put(outside, [("someone", PUBLISHED[1])])
+    days = [PUBLISHED[1], date(2025, 2, 1)]
+    wanted = [*(Step(DAU, day) for day in days), Step(RESTATEMENT, MONTH), Step(REPORTS, None)]
+    with dg.DagsterInstance.ephemeral() as instance:
+        run_steps(wanted, build_definitions(outside.settings), instance, lambda _: None)
+    assert [found.key.revision for found in outside.ledger.releases()] == [0, 0, 1]
+    assert (outside.settings.data_dir / "mart" / "active_users.csv").exists()
+
+
+@pytest.mark.parametrize("start", [date(2025, 1, 1), date(2025, 1, 17)])
+def test_a_month_depends_on_exactly_its_days(start: date) -> None:
+    definitions = build_definitions(Settings(start_date=start))
+    graph = definitions.resolve_asset_graph()
+    node = graph.get(dg.AssetKey("dau_restatement"))
+    assert node.partitions_def is not None and node.partitions_def.get_first_partition_key() == "2025-01-01"
+    for parent in ("dau_release", "day_sketch"):
+        days = graph.get(dg.AssetKey(parent)).partitions_def
+        assert days is not None
+        found = node.partition_mappings[dg.AssetKey(parent)].get_upstream_mapped_partitions_result_for_partitions(
+            node.partitions_def.subset_with_partition_keys(["2025-01-01"]), node.partitions_def, days
+        )
+        assert sorted(found.partitions_subset.get_partition_keys()) == [
+            str(day) for day in days_between(start, date(2025, 1, 31))
+        ]
+
+
+def test_the_schedule_restates_the_month_before_on_the_restatement_day() -> None:
+    schedule = build_monthly_restatement(Settings(restatement_day=7, timezone="Asia/Kolkata"))
+    assert (schedule.cron_schedule, schedule.execution_timezone) == ("0 12 7 * *", "Asia/Kolkata")
+    context = dg.build_schedule_context(scheduled_execution_time=datetime(2025, 3, 7, 12, tzinfo=UTC))
+    wanted = schedule(context)
+    assert isinstance(wanted, dg.RunRequest)
+    assert (wanted.partition_key, wanted.run_key) == ("2025-02-01", "2025-02-01")

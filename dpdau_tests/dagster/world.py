@@ -1,0 +1,115 @@
+"""A store and a Dagster instance together, with the sensor's ticks and the runs it asks for, in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+
+import dagster as dg
+from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
+from dagster._core.loader import LoadingContextForTest
+
+from dpdau_assets.core.erasure import request
+from dpdau_assets.core.events import Event
+from dpdau_assets.core.ports import Outside
+from dpdau_assets.definitions import build_definitions
+from sensors.erasure import TASK
+
+
+@dataclass
+class World:
+    """The daemon's part played by hand: `cursor` is what it would have kept."""
+
+    outside: Outside
+    instance: dg.DagsterInstance
+    cursor: str | None = None
+    definitions: dg.Definitions = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.definitions = build_definitions(self.outside.settings)
+
+    def build(self, days: Iterable[date], job: str = "build_state") -> None:
+        for day in days:
+            self.execute(job, day.isoformat())
+
+    def execute(
+        self, job: str, partition: str | None = None, tags: dict[str, str] | None = None
+    ) -> dg.ExecuteInProcessResult:
+        return self.definitions.resolve_job_def(job).execute_in_process(
+            partition_key=partition, tags=tags, instance=self.instance, resources={"outside": self.outside},
+            raise_on_error=False, run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+        )  # fmt: skip
+
+    def evaluate(self) -> dg.SensorResult:
+        """What a tick would do, and nothing done."""
+        (sensor,) = (one for one in self.definitions.sensors or () if one.name == "erasure_sensor")
+        context = dg.build_sensor_context(
+            self.instance, self.cursor, resources={"outside": self.outside}, definitions=self.definitions
+        )
+        found = sensor(context)
+        assert isinstance(found, dg.SensorResult)
+        return found
+
+    def tell(self, found: dg.SensorResult) -> None:
+        """Write the tick's events, as the daemon does before it launches anything."""
+        for event in found.asset_events:
+            self.instance.report_runless_asset_event(event)
+
+    def launch(self, wanted: dg.RunRequest) -> bool | None:
+        """Run it unless its key was used before; None then, else whether it succeeded."""
+        assert wanted.run_key and wanted.job_name
+        if self.instance.get_runs(dg.RunsFilter(tags={"dagster/run_key": wanted.run_key})):
+            return None
+        tags = {**wanted.tags, "dagster/run_key": wanted.run_key}
+        return self.execute(wanted.job_name, wanted.partition_key, tags).success
+
+    def tick(self) -> list[dg.RunRequest]:
+        """A whole tick, as far as the requests."""
+        found = self.evaluate()
+        self.tell(found)
+        self.cursor = found.cursor
+        return list(found.run_requests or [])
+
+    def settle(self) -> list[str]:
+        """Tick and run until nothing is asked for any more; the keys of all runs."""
+        keys: list[str] = []
+        for _ in range(20):
+            wanted = self.tick()
+            if not wanted:
+                return keys
+            for one in wanted:
+                self.launch(one)
+                keys.append(one.run_key or "")
+        raise AssertionError(f"the sensor does not come to rest: {keys}")
+
+    def stale(self, asset: str, days: Iterable[date]) -> set[date]:
+        graph = self.definitions.resolve_asset_graph()
+        resolver = CachingStaleStatusResolver(self.instance, graph, LoadingContextForTest(self.instance))
+        key = dg.AssetKey(asset)
+        return {day for day in days if resolver.get_status(key, day.isoformat()) == StaleStatus.STALE}
+
+    def versions(self) -> dict[tuple[str, str], str]:
+        """The newest data version of every partition of the state."""
+        return {
+            (asset, str(event.partition)): (event.tags or {})["dagster/data_version"]
+            for asset in ("activity", "day_sketch")
+            for record in reversed(self.instance.fetch_materializations(dg.AssetKey(asset), limit=1000).records)
+            if (event := record.asset_materialization)
+        }
+
+    def last_check(self, asset: str, name: str) -> dg.AssetCheckEvaluation | None:
+        found = self.instance.event_log_storage.get_asset_check_execution_history(
+            dg.AssetCheckKey(dg.AssetKey(asset), name), limit=1
+        )
+        event = found[0].event.dagster_event if found and found[0].event else None
+        return event.asset_check_evaluation_data if event else None  # type: ignore[union-attr]
+
+    def runs_for(self, task: str) -> list[dg.DagsterRun]:
+        return list(self.instance.get_runs(dg.RunsFilter(tags={TASK: task})))
+
+
+def erase(outside: Outside, *users: str, through: date | None = None, days: tuple[date, ...] = ()) -> list[str]:
+    """Ask, as the edges do; the receipts."""
+    day = max(days) if days else through or outside.clock.today() - timedelta(days=1)
+    return list(request([Event(user, "-", day, days) for user in users], outside).receipts)

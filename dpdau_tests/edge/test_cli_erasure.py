@@ -1,0 +1,196 @@
+"""Erasure as an operator meets it: real processes, JSON on stdout, exit codes, and no raw id anywhere afterwards."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dpdau_assets.cli import app
+from dpdau_tests.edge.conftest import SECRET, Dpdau
+
+DAYS = ("2025-01-01", "2025-01-02", "2025-01-03")
+PLANTED = "@planted.example"
+WHOLE = ("--from", DAYS[0], "--to", DAYS[-1])
+NEW_SECRET = "n" * 40
+
+
+@pytest.fixture
+def dpdau(tmp_path: Path) -> Dpdau:
+    """A store with 200 people on each of three days; a MAU window of one day, so that three are enough to publish."""
+    rows = [{"user_id": person(n), "day": day} for day in DAYS for n in range(200)]
+    write(tmp_path / "events.jsonl", rows)
+    return Dpdau(tmp_path, MAU_MECHANISM="gaussian", MAU_WINDOW_DAYS="1")
+
+
+def person(number: int) -> str:
+    return f"person-{number}{PLANTED}"
+
+
+def write(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def without(document: dict[str, Any], *names: str) -> dict[str, Any]:
+    assert set(names) <= document.keys()
+    return {name: value for name, value in document.items() if name not in names}
+
+
+def require_no_raw_id(dpdau: Dpdau) -> None:
+    kept = [path for path in (dpdau.folder / "data").rglob("*") if path.is_file()]
+    assert len(kept) > 3
+    assert [path for path in kept if PLANTED.encode() in path.read_bytes()] == []
+    assert PLANTED not in dpdau.printed
+
+
+def test_a_known_and_an_unknown_person_are_answered_alike_and_asking_again_is_the_same_request(dpdau: Dpdau) -> None:
+    assert dpdau("ingest", "--from", "events.jsonl").code == 0
+    assert dpdau("rebuild", *WHOLE).json == {"days_rebuilt": 3}
+    names = [person(1), f"nobody{PLANTED}"]
+    known, unknown = (dpdau("erase", "--user-id", "-", "--through", DAYS[1], stdin=f"{name}\n") for name in names)
+    assert (known.code, known.said) == (unknown.code, unknown.said) == (0, "")
+    assert without(known.json, "receipts", "batches") == without(unknown.json, "receipts", "batches")
+    assert known.json.keys() == {"received", "receipts", "parked", "batches"}
+    assert (known.json["received"], len(known.json["receipts"]), known.json["parked"]) == (1, 1, False)
+
+    write(dpdau.folder / "again.jsonl", [{"user_id": person(1), "erase_day": DAYS[1]}] * 2)
+    again = dpdau("erase", "--from", "again.jsonl").json
+    assert again["receipts"] == known.json["receipts"] * 2 and again["batches"] == known.json["batches"]
+    rows = dpdau("erasures", "--state", "received").json
+    assert [row["receipt"] for row in rows] == known.json["receipts"] + unknown.json["receipts"]
+    assert without(rows[0], "receipt", "batch") == without(rows[1], "receipt", "batch")
+    assert rows[0]["scope"] == {"through": DAYS[1], "days": []} and rows[0]["overdue"] is False
+
+    receipts = [answer.json["receipts"][0] for answer in (known, unknown)]
+    early = [dpdau("receipt", one) for one in receipts]
+    assert [answer.code for answer in early] == [3, 3]
+    assert without(early[0].json, "receipt") == without(early[1].json, "receipt")
+    assert dpdau("flush-deletes").json == {"verified": 2, "unverified": [], "days_rebuilt": 2}
+    late = [dpdau("receipt", one) for one in receipts]
+    assert [answer.code for answer in late] == [0, 0]
+    of_its_own = ("receipt", "previous", "hash", "signature")
+    assert without(late[0].json, *of_its_own) == without(late[1].json, *of_its_own)
+    require_no_raw_id(dpdau)
+
+
+def test_a_bad_file_takes_nothing(dpdau: Dpdau) -> None:
+    (dpdau.folder / "bad.csv").write_text(f"user_id,through\n{person(1)},{DAYS[0]}\n{person(2)},never\n")
+    refused = dpdau("erase", "--from", "bad.csv")
+    assert refused.code == 5
+    assert "bad.csv has 1 bad row(s)" in refused.said and "line 3" in refused.said
+    assert dpdau("erase", "--user-id", person(1), "--through", "2999-01-01").code == 5
+    assert dpdau("erasures").json == []
+    assert PLANTED not in dpdau.printed
+
+
+def test_the_guard_parks_more_people_than_it_lets_through_until_they_are_confirmed(dpdau: Dpdau) -> None:
+    assert dpdau("ingest", "--from", "events.jsonl").code == 0
+    assert dpdau("run", *WHOLE).json == {"days": 3, "dau_published": 3, "mau_published": 3, "restated": 0}
+    write(dpdau.folder / "many.jsonl", [{"user_id": person(n), "through": DAYS[0]} for n in range(90)])
+    parked = dpdau("erase", "--from", "many.jsonl")
+    assert (parked.code, parked.json["parked"], parked.json["received"]) == (4, True, 90)
+    (batch,) = parked.json["batches"]
+    assert f"dpdau confirm {batch}" in parked.said and "--confirm" in parked.said
+    assert dpdau("flush-deletes").json == {"verified": 0, "unverified": [], "days_rebuilt": 0}
+
+    confirmed = dpdau("confirm", batch)
+    assert (confirmed.code, confirmed.json["confirmed"]) == (0, 90)
+    assert [row["receipt"] for row in confirmed.json["erasures"]] == parked.json["receipts"]
+    write(dpdau.folder / "more.jsonl", [{"user_id": person(n), "through": DAYS[0]} for n in range(100, 190)])
+    assert dpdau("erase", "--from", "more.jsonl", "--confirm").json["parked"] is False
+    write(dpdau.folder / "events.jsonl", [{"user_id": person(n), "op": "-", "day": DAYS[1]} for n in range(90)])
+    taken = dpdau("ingest", "--from", "events.jsonl")
+    assert taken.code == 0
+    assert "90 removal(s)" in taken.said and "dpdau confirm" in taken.said
+    states = [row["state"] for row in dpdau("erasures").json]
+    assert states == ["received"] * 180 + ["parked"] * 90
+    require_no_raw_id(dpdau)
+
+
+def test_a_receipt_is_verified_by_reading_everything_back_and_names_what_is_left(dpdau: Dpdau) -> None:
+    assert dpdau("ingest", "--from", "events.jsonl").code == 0
+    assert dpdau("rebuild", *WHOLE).code == 0
+    kept = dpdau("erase", "--user-id", person(1), "--days", DAYS[0], "--days", DAYS[2]).json["receipts"][0]
+    gone = dpdau("erase", "--user-id", person(2), "--through", DAYS[2]).json["receipts"][0]
+    cancelled = dpdau("cancel", kept)
+    assert (cancelled.code, cancelled.json["cancelled"]) == (0, 1)
+    assert cancelled.json["erasures"][0]["scope"] == {"through": DAYS[2], "days": [DAYS[0], DAYS[2]]}
+
+    state = next((dpdau.folder / "data" / "activity" / f"day={DAYS[0]}").iterdir())
+    copy = dpdau.folder / "data" / "before-the-migration.parquet"
+    shutil.copy(state, copy)
+    flushed = dpdau("flush-deletes")
+    assert (flushed.code, flushed.json) == (4, {"verified": 0, "unverified": [gone], "days_rebuilt": 3})
+    left = dpdau("receipt", gone)
+    assert (left.code, left.json["verified"]) == (4, False)
+    assert left.json["survivors"] == [{"file": copy.name, "how": "the key is in the bytes"}]
+    copy.unlink()
+    assert dpdau("flush-deletes").json == {"verified": 1, "unverified": [], "days_rebuilt": 0}
+    verified = dpdau("receipt", gone)
+    assert (verified.code, verified.json["state"], verified.json["survivors"]) == (0, "verified", [])
+    refused = dpdau("cancel", gone)
+    assert refused.code == 4 and "cannot come back" in refused.said
+    assert dpdau("receipt", "no-such-receipt").code == 5
+    require_no_raw_id(dpdau)
+
+
+def test_after_a_rotation_only_the_new_secret_opens_the_store_and_old_receipts_stay_genuine(dpdau: Dpdau) -> None:
+    assert dpdau("ingest", "--from", "events.jsonl").code == 0
+    name = dpdau("erase", "--user-id", person(1)).json["receipts"][0]
+    assert dpdau("flush-deletes").code == 0
+    document = dpdau("receipt", name).json
+    short = dpdau("rotate-salt", "--new-secret-from", "-", stdin="too-short")
+    assert short.code == 2 and "32 characters" in short.said and "too-short" not in short.said
+    (dpdau.folder / "new").write_text(NEW_SECRET + "\n")
+    rotated = dpdau("rotate-salt", "--new-secret-from", "new")
+    assert (rotated.code, rotated.json) == (0, {"rewrapped": True})
+    assert "HASH_SALT_SECRET" in rotated.said
+
+    assert dpdau("receipt", name).code == 2
+    assert dpdau("receipt", name, HASH_SALT_SECRET=NEW_SECRET).json == document
+    forged = {**document, "received_on": "2001-01-01"}
+    for number, (shown, genuine) in enumerate(
+        [(document, True), (without(document, "partitions"), True), (forged, False), ({}, False)]
+    ):
+        (dpdau.folder / f"{number}.json").write_text(json.dumps(shown))
+        checked = dpdau("receipt", "--check", f"{number}.json", HASH_SALT_SECRET=NEW_SECRET)
+        assert (checked.code, checked.json) == (0 if genuine else 5, {"genuine": genuine})
+    assert SECRET not in dpdau.printed and NEW_SECRET not in dpdau.printed
+    require_no_raw_id(dpdau)
+
+
+def test_an_import_is_taken_back_until_it_is_folded_and_nothing_is_purged_unless_asked_for(dpdau: Dpdau) -> None:
+    batch = dpdau("ingest", "--from", "events.jsonl").json["batch"]
+    assert dpdau("discard", batch).json == {"discarded": batch}
+    assert dpdau("discard", batch).code == 4
+    off = dpdau("purge")
+    assert off.code == 2 and "RETENTION_DAYS is not set" in off.said
+    assert dpdau("purge", RETENTION_DAYS="60").json == {"purged_through": None}
+    assert dpdau("rebuild", "--from", DAYS[0], "--to", "2999-01-01").code == 4
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("erase",),
+        ("erase", "--user-id", "anna", "--from", "requests.csv"),
+        ("erase", "--user-id", "anna", "--through", DAYS[0], "--days", DAYS[0]),
+        ("erase", "--from", "requests.csv", "--through", DAYS[0]),
+        ("erase", "--user-id", "anna", "--through", "soon"),
+        ("confirm",),
+        ("cancel",),
+        ("erasures", "--state", "lost"),
+        ("receipt",),
+        ("receipt", "one", "--check", "file"),
+        ("rotate-salt",),
+        ("rotate-salt", "--new-secret-from", "no-such-file"),
+        ("rebuild", "--from", DAYS[0]),
+    ],
+)
+def test_wrong_usage_exits_with_2_before_anything_is_opened(arguments: tuple[str, ...]) -> None:
+    with pytest.raises(SystemExit, match=r"^2$"):
+        app(arguments)

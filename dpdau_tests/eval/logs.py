@@ -1,0 +1,70 @@
+"""The real event logs that tests read: where they lie, what their references say, and what a store makes of them.
+
+`oulad_register_submit` is bundled (CC BY 4.0), without its erasures. `collegemsg` has no licence to copy it. What is
+not bundled is read from a folder beside the project where there is one.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from dpdau_assets.core.ingest import ingest
+from dpdau_assets.core.keysets import unite
+from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.windows import epoch_of, window
+
+PROJECT = Path(__file__).parents[2]
+BUNDLED = PROJECT / "eval" / "data"
+BESIDE = PROJECT.parent / "shared" / "data"
+
+OULAD, COLLEGE = "oulad_register_submit", "collegemsg"
+ERASURES = [(OULAD, "seed7"), (OULAD, "real"), (COLLEGE, "seed7")]
+"""(log, which erasures): every file of erasures there is."""
+
+Series = dict[date, int]
+
+
+def file_of(name: str, file: str) -> Path:
+    """This file of this log; the test that asks is skipped where there is none."""
+    found = [place / name / file for place in (BUNDLED, BESIDE) if (place / name / file).exists()]
+    if not found:
+        pytest.skip(f"{file} of {name} is not bundled, and not in {BESIDE}")
+    return found[0]
+
+
+def reference_of(name: str, erased: str = "") -> tuple[Series, Series]:
+    """DAU and MAU of every day; `erased` is a part of the file's name, like `_erased_real_asof`."""
+    dau, mau = {}, {}
+    for row in _rows(name, f"reference{erased}.csv"):
+        day = date.fromisoformat(row["day"])
+        dau[day], mau[day] = int(row["dau"]), int(row["mau30"])
+    return dau, mau
+
+
+def erasures_of(name: str, which: str) -> list[tuple[str, date]]:
+    """(user_id, last day that is erased)."""
+    return [(row["user_id"], date.fromisoformat(row["erase_day"])) for row in _rows(name, f"erasures_{which}.csv")]
+
+
+def take_in_log(name: str, outside: Outside) -> None:
+    """Ingest all of its events."""
+    ingest([file_of(name, "events.parquet")], outside)
+
+
+def counted(days: list[date], outside: Outside) -> tuple[Series, Series]:
+    """DAU of these days and MAU of each whole window among them, counted straight from the state's files."""
+    rotation = outside.settings.hash_salt_rotation_days
+    users = {place: keys for place in outside.activity.stored() if (keys := outside.activity.read(*place)) is not None}
+    dau = {day: len(users[day, epoch_of(day, rotation)]) for day in days}
+    mau = {end: len(unite([users[day, epoch_of(end, rotation)] for day in window(end, 30)])) for end in days[29:]}
+    return dau, mau
+
+
+def _rows(name: str, file: str) -> Iterator[dict[str, str]]:
+    with file_of(name, file).open() as opened:
+        yield from csv.DictReader(opened)

@@ -1,0 +1,222 @@
+"""Erased is as never existed: the live bytes of a history with her erased are those of the history without her.
+
+Two stores share their salts, so that equal sets are equal bytes. One lives through everything; the other is told the
+same, less all of her, and is the reference.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import date, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dpdau_assets.core import activity
+from dpdau_assets.core.activity import process_days
+from dpdau_assets.core.day_sketch import refresh
+from dpdau_assets.core.erasure import request
+from dpdau_assets.core.events import Event
+from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.receipts import settle
+from dpdau_assets.core.settings import Settings
+from dpdau_assets.core.windows import days_between, epoch_of
+from dpdau_tests.conftest import SECRET, FixedClock, put
+from resources.store import open_store
+
+START = date(2025, 3, 20)  # epoch 223 of 90 days ends on 12 June; with 30, days here have two epochs or one
+DAYS = days_between(START, START + timedelta(days=5))
+TODAY = DAYS[-1] + timedelta(days=1)
+EXAMPLES = 200
+MANY = int(os.environ.get("DPDAU_SOAK", "2000"))
+
+day = st.sampled_from(DAYS)
+others = st.tuples(st.just("put"), st.sampled_from("abc"), day)
+hers = st.tuples(st.just("put"), st.just("her"), day)
+events = st.tuples(st.just("batch"), st.lists(st.one_of(others, hers), min_size=1, max_size=6))
+sealing = st.tuples(st.just("seal"), day)
+folding = st.tuples(st.just("fold"), st.lists(day, max_size=3))
+settling = st.just(("settle",))
+replay = st.just(("replay",))
+restart = st.just(("restart",))
+killed = st.tuples(st.just("killed"), st.integers(0, 12))
+other_erasure = st.tuples(st.just("erase"), st.sampled_from("abc"), day)
+step = st.one_of(events, events, events, sealing, folding, settling, replay, restart, killed, other_erasure)
+histories = st.tuples(
+    st.lists(step, max_size=8),
+    st.sampled_from([30, 90]),  # days of a salt epoch
+    st.booleans(),  # whether the erasure comes as an event
+)
+
+
+class Killed(BaseException):
+    """Stands for the process that dies here; nothing in the code catches it."""
+
+
+@contextmanager
+def killed_at(place: int) -> Iterator[None]:
+    """Die at the n-th write, unlink or commit that makes anything durable."""
+    seen = 0
+
+    def counting(real: Callable) -> Callable:
+        def call(*arguments: object, **named: object) -> object:
+            nonlocal seen
+            if seen == place:
+                raise Killed
+            seen += 1
+            return real(*arguments, **named)
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "replace", counting(os.replace))
+        patch.setattr(Path, "replace", counting(Path.replace))
+        patch.setattr(Path, "unlink", counting(Path.unlink))
+        patch.setattr(activity, "_create_missing", counting(activity._create_missing))
+        for name in ("mark", "begin_applying", "mark_applied", "store_receipts"):
+            owner = "resources.ledger_sql.erasures.SqlErasures"
+            patch.setattr(f"{owner}.{name}", counting(getattr(_class(owner), name)))
+        try:
+            yield
+        except Killed:
+            return
+
+
+def _class(path: str) -> type:
+    module, _, name = path.rpartition(".")
+    return getattr(__import__(module, fromlist=[name]), name)
+
+
+class Life:
+    """A store, and what it was told so far."""
+
+    def __init__(self, root: Path, rotation_days: int) -> None:
+        self._settings = Settings(
+            data_dir=root, hash_salt_secret=SECRET, start_date=START, hash_salt_rotation_days=rotation_days
+        )
+        self._told: list[tuple[str, date]] = []
+        self.restart()
+
+    def restart(self) -> None:
+        open_store.cache_clear()
+        self.outside: Outside = replace(open_store(self._settings), clock=FixedClock(TODAY))
+
+    def put(self, rows: list[tuple[str, date]]) -> None:
+        self._told += rows
+        put(self.outside, rows)
+
+    def replay(self) -> None:
+        put(self.outside, self._told)
+
+    def live_bytes(self) -> dict[str, bytes]:
+        root = self._settings.data_dir
+        folders = ("activity", "late", "sketches", "inbox")
+        files = (path for folder in folders for path in (root / folder).rglob("*") if path.is_file())
+        return {path.relative_to(root).as_posix(): path.read_bytes() for path in files}
+
+
+def live(history: list[tuple], life: Life, skip: str | None) -> None:
+    """Tell the store the history, less all of the one to skip."""
+    for kind, *rest in history:
+        outside = life.outside
+        match kind:
+            case "batch":
+                life.put([(user, name) for _, user, name in rest[0] if user != skip])
+            case "seal":
+                process_days([rest[0]], outside)  # what a release does: only processed days are ever sealed
+                outside.ledger.seal([rest[0]])
+            case "fold":
+                process_days(rest[0], outside)
+                refresh(rest[0], outside)
+            case "settle":
+                settle(outside)
+            case "replay":
+                life.replay()
+            case "restart":
+                life.restart()
+            case "erase" if rest[0] != skip:
+                request([Event(rest[0], "-", rest[1])], outside)
+            case "killed":
+                with killed_at(rest[0]):
+                    settle(outside)
+                life.restart()
+
+
+def ended(life: Life) -> dict[str, bytes]:
+    """Everything folded, applied and rebuilt; the bytes of all that lives."""
+    process_days(DAYS, life.outside)
+    settle(life.outside)
+    refresh(DAYS, life.outside)
+    return life.live_bytes()
+
+
+@pytest.fixture(scope="module")
+def memory() -> Iterator[Path]:
+    """A folder in memory where there is one: these stores need not outlive the machine."""
+    shared = Path("/dev/shm")
+    root = Path(tempfile.mkdtemp(dir=shared if os.access(shared, os.W_OK) else None))
+    yield root
+    shutil.rmtree(root)
+
+
+def check(history: list[tuple], rotation_days: int, as_event: bool, root: Path) -> None:
+    root.mkdir(exist_ok=True)
+    shutil.rmtree(root / "a", ignore_errors=True)
+    shutil.rmtree(root / "b", ignore_errors=True)
+    with_her = Life(root / "a", rotation_days)
+    first = epoch_of(START, rotation_days)
+    with_her.outside.salts.epoch_keys(range(first, first + 5))  # the same keys in both, or no bytes could be equal
+    shutil.copytree(root / "a", root / "b")
+    without_her = Life(root / "b", rotation_days)
+    for part in (0, 1):
+        half = history[part * len(history) // 2 : (part + 1) * len(history) // 2]
+        live(half, with_her, skip=None)
+        if part == 0 and as_event:
+            put(with_her.outside, [("her", DAYS[-1], "-")])
+        elif part == 0:
+            request([Event("her", "-", DAYS[-1])], with_her.outside)
+        live(half, without_her, skip="her")
+    found = ended(with_her)
+    assert found == ended(without_her)
+
+
+@pytest.mark.parametrize("part", range(2))
+def test_the_live_bytes_are_those_of_the_history_in_which_she_never_was(part: int, memory: Path) -> None:
+    look_at(EXAMPLES // 2, memory / str(part))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(4))
+def test_it_holds_in_thousands_of_histories(part: int, memory: Path) -> None:
+    look_at(MANY // 4, memory / str(part))
+
+
+def look_at(examples: int, root: Path) -> None:
+    """Random histories; in several tests, so that two cores can share them."""
+
+    @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(history=histories)
+    def holds(history: tuple) -> None:
+        check(*history, root)
+
+    holds()
+
+
+def test_the_comparison_notices_her(memory: Path) -> None:
+    """The check can fail: without the erasure the bytes differ."""
+    root = memory / "noticed"
+    life = Life(root / "a", 90)
+    life.outside.salts.epoch_keys(range(200, 250))
+    shutil.copytree(root / "a", root / "b")
+    life.put([("her", START), ("a", START)])
+    found = ended(life)
+    other = Life(root / "b", 90)
+    other.put([("a", START)])
+    assert found.keys() == (without := ended(other)).keys() and found != without

@@ -1,0 +1,289 @@
+"""Requests: answered alike, guarded, confirmed, cancelled, in force; and what they do to DAU and MAU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import date
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from dpdau_assets.core import activity
+from dpdau_assets.core.activity import discard_batch, process_days
+from dpdau_assets.core.erasure import cancel, confirm, deadline, overdue, request, touched_days
+from dpdau_assets.core.errors import BadInput, Refused
+from dpdau_assets.core.events import Event
+from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.receipts import settle
+from dpdau_assets.core.release import publish
+from dpdau_assets.core.tombstones import Tombstones, held_until
+from dpdau_assets.core.windows import day_number, days_between, month_of, window
+from dpdau_tests.conftest import FixedClock, prepare, put, silent
+
+Make = Callable[..., Outside]
+START = date(2025, 1, 1)
+FIRST_MAU = date(2025, 1, 30)
+DAYS = days_between(START, date(2025, 2, 10))
+
+
+def minus(user: str, through: date, *days: date) -> Event:
+    return Event(user, "-", through, days)
+
+
+@pytest.fixture
+def store(make_store: Make) -> Outside:
+    """Ten people on every day, without noise."""
+    outside = silent(make_store(today=date(2025, 2, 12)))
+    put(outside, [(f"user {n}", day) for day in DAYS for n in range(10)])
+    prepare(outside, DAYS)
+    return outside
+
+
+def count(outside: Outside, day: date) -> int:
+    keys = outside.activity.read(day, day_number(day) // 90)
+    return -1 if keys is None else len(keys)
+
+
+# --- Requests ----------------------------------------------------------------------------------------------------
+
+
+def test_someone_unknown_is_accepted_and_answered_as_anyone_is(store: Outside) -> None:
+    known, unknown = (request([minus(user, START)], store) for user in ("user 1", "nobody"))
+    assert not known.parked and not unknown.parked and len(known.receipts) == len(unknown.receipts) == 1
+    assert settle(store).verified == 2
+    assert {one.state for one in store.erasures.erasures()} == {"verified"}
+
+
+def test_asking_twice_is_answered_with_the_same_receipts(store: Outside) -> None:
+    asked = [minus("user 1", START), minus("user 2", START), minus("user 1", START)]
+    first = request(asked, store)
+    assert first.receipts[0] == first.receipts[2] != first.receipts[1]
+    settle(store)
+    assert request(asked, store) == first and len(store.erasures.erasures()) == 2
+
+
+def test_a_minus_event_is_a_request_like_any_other(store: Outside) -> None:
+    put(store, [("user 1", date(2025, 1, 9), "-"), ("user 2", date(2025, 1, 9), "-", (START, date(2025, 1, 5)))])
+    found = {(one.through, one.days) for one in store.erasures.erasures(["received"])}
+    assert found == {(date(2025, 1, 9), ()), (date(2025, 1, 5), (START, date(2025, 1, 5)))}
+    settle(store)
+    assert [count(store, day) for day in DAYS[:10]] == [8, 9, 9, 9, 8, 9, 9, 9, 9, 10]
+
+
+def test_the_guard_parks_a_batch_of_more_people_than_its_share_of_the_last_published_mau(store: Outside) -> None:
+    for day in days_between(FIRST_MAU, DAYS[-1]):
+        publish("mau", day, store)  # 10, of which the guard lets a fifth through
+    three = [minus(f"nobody {n}", START) for n in range(3)]
+    assert request([*three[:2], *three[:2]], store).parked is False, "two people, asked for twice"
+    parked = request(three[2:] + [minus(f"other {n}", START) for n in range(2)], store)
+    assert parked.parked is True
+    settle(store)
+    assert [one.state for one in store.erasures.find(parked.receipts)] == ["parked"] * 3
+    again = request([minus(f"other {n}", START) for n in range(2)] + three[2:], store, confirmed=True)
+    assert again.parked is False and set(again.receipts) == set(parked.receipts)
+    assert settle(store).verified == 3
+
+
+def test_without_a_published_mau_there_is_nothing_to_guard_by(store: Outside) -> None:
+    assert request([minus(f"user {n}", START) for n in range(10)], store).parked is False
+
+
+def test_a_single_person_is_never_parked_however_small_the_mau(store: Outside) -> None:
+    tiny = replace(store, settings=replace(store.settings, erasure_guard_share=Fraction(1, 1000)))
+    publish("mau", FIRST_MAU, store)
+    assert request([minus("user 1", START)], tiny).parked is False
+    assert request([minus("user 2", START), minus("user 3", START)], tiny).parked is True
+
+
+def test_a_parked_batch_takes_nobody_out_until_it_is_confirmed(store: Outside) -> None:
+    publish("mau", FIRST_MAU, store)
+    parked = request([minus(f"user {n}", DAYS[-1]) for n in range(5)], store)
+    assert parked.parked
+    settle(store)
+    assert count(store, START) == 10
+    assert {one.state for one in confirm(parked.batches, store)} == {"received"}
+    settle(store)
+    assert count(store, START) == 5
+
+
+def test_a_request_can_be_cancelled_until_it_is_applied(store: Outside) -> None:
+    first, second = request([minus("user 1", START), minus("user 2", START)], store).receipts
+    assert [one.state for one in cancel([first], store)] == ["cancelled"]
+    settle(store)
+    assert count(store, START) == 9
+    with pytest.raises(Refused, match="is being applied or has been"):
+        cancel([second], store)
+    with pytest.raises(BadInput, match="No erasure has the receipt or batch nonsense"):
+        cancel(["nonsense"], store)
+
+
+def test_a_request_whose_application_was_cut_short_can_no_longer_be_cancelled(
+    store: Outside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (name,) = request([minus("user 1", DAYS[-1])], store).receipts
+
+    def dies(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(activity, "_rewritten", dies)
+    with pytest.raises(KeyboardInterrupt):
+        settle(store)
+    monkeypatch.undo()
+    with pytest.raises(Refused, match="is being applied"):
+        cancel([name], store)
+    assert settle(store).verified == 1
+
+
+def test_a_request_that_is_not_verified_within_a_month_is_overdue(store: Outside) -> None:
+    (name,) = request([minus("user 1", START)], store).receipts
+    (one,) = store.erasures.find([name])
+    assert deadline(one) == date(2025, 3, 14)
+    assert overdue(replace(store, clock=FixedClock(date(2025, 3, 14)))) == []
+    late = replace(store, clock=FixedClock(date(2025, 3, 15)))
+    assert overdue(late) == [one]
+    settle(late)
+    assert overdue(late) == []
+
+
+def test_a_batch_that_was_not_folded_can_be_taken_back(store: Outside) -> None:
+    put(store, [("mistake", day) for day in DAYS])
+    (batch,) = store.inbox.batches()
+    discard_batch(batch, store)
+    process_days(DAYS, store)
+    assert [count(store, day) for day in DAYS] == [10] * len(DAYS)
+    with pytest.raises(Refused, match=f"No batch {batch} waits"):
+        discard_batch(batch, store)
+
+
+# --- Touched days ------------------------------------------------------------------------------------------------
+
+
+def test_just_the_days_that_held_the_person_are_marked_once_a_batch(store: Outside) -> None:
+    put(store, [("her", day) for day in DAYS[3:6]] + [("him", DAYS[8])])
+    process_days(DAYS, store)
+    request([minus("her", DAYS[4]), minus("him", DAYS[9]), minus("nobody", DAYS[20])], store)
+    assert touched_days(store, 0) == {DAYS[3], DAYS[4], DAYS[8]}
+    settle(store)
+    assert store.erasures.behind() == [(DAYS[3], 1), (DAYS[4], 1), (DAYS[8], 1)]
+    request([minus("her", DAYS[4]), minus("her", DAYS[5])], store)
+    settle(store)
+    assert store.erasures.behind() == [(DAYS[3], 1), (DAYS[4], 1), (DAYS[5], 2), (DAYS[8], 1)]
+
+
+def test_with_every_day_marked_the_marks_tell_nothing(store: Outside) -> None:
+    everything = replace(store, settings=replace(store.settings, erasure_mark="all"))
+    request([minus("nobody", START)], everything)
+    settle(everything)
+    assert [day for day, _ in store.erasures.behind()] == DAYS
+
+
+# --- DAU and MAU -------------------------------------------------------------------------------------------------
+
+
+def test_activity_after_the_erasure_day_counts_in_dau_again(store: Outside) -> None:
+    request([minus("user 1", DAYS[5])], store)
+    assert [publish("dau", day, store).noisy_value for day in DAYS[4:8]] == [9, 9, 10, 10]
+
+
+def test_a_replayed_archive_does_not_bring_an_erased_user_back(store: Outside) -> None:
+    request([minus("user 1", DAYS[5])], store)
+    settle(store)
+    put(store, [(f"user {n}", day) for day in DAYS for n in range(10)])
+    process_days(DAYS, store)
+    assert [count(store, day) for day in DAYS[4:8]] == [9, 9, 10, 10]
+
+
+def test_an_erasure_takes_late_events_out_too(store: Outside) -> None:
+    publish("dau", START, store)
+    put(store, [("late", START), ("her", START)])
+    process_days([START], store)
+    request([minus("her", START)], store)
+    settle(store)
+    late = store.late.read(START, day_number(START) // 90)
+    assert late is not None and len(late) == 1
+
+
+SPAN = days_between(date(2025, 1, 1), date(2025, 6, 30))
+WINDOWS = SPAN[29:]
+some_days = st.sets(st.integers(0, len(SPAN) - 1), max_size=40)
+removals = st.lists(
+    st.tuples(st.integers(0, len(SPAN) - 1), st.sets(st.integers(0, len(SPAN) - 1), max_size=4),
+              st.integers(0, len(WINDOWS) - 1)),
+    max_size=4,
+)  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@given(active=some_days, asked=removals, month=st.integers(1, 6))
+def test_without_any_one_month_mau_changes_on_one_interval_of_at_most_60_days(
+    active: set[int], asked: list[tuple[int, set[int], int]], month: int
+) -> None:
+    """The lemma behind the noise: one user, any history, any removals at any time, any month taken away."""
+    whole = {SPAN[n] for n in active}
+    rest = {day for day in whole if day.month != month}
+    assume(whole != rest)
+    stones = tombstones(asked)
+    with_it, without_it = bits(whole, stones), bits(rest, stones)
+    changes = [number for number, pair in enumerate(zip(with_it, without_it, strict=True)) if pair[0] != pair[1]]
+    assert all(with_it[number] for number in changes), "always in the same direction"
+    if changes:
+        assert changes == list(range(changes[0], changes[-1] + 1)), "one interval"
+        assert len(changes) <= 60
+
+
+def tombstones(asked: list[tuple[int, set[int], int]]) -> Tombstones:
+    """One row a through-day or listed day; each request is recorded when the window of its last number comes out."""
+    rows = []
+    for through, listed, when in asked:
+        last = SPAN[max(listed)] if listed else SPAN[through]
+        held, effective = day_number(held_until(last)), day_number(WINDOWS[when])
+        rows += [(day_number(SPAN[day]), bool(listed), held, effective) for day in (listed or {through})]
+    days, listed_days, held_days, effective_days = zip(*rows, strict=True) if rows else ((), (), (), ())
+    return Tombstones(
+        np.full(len(rows), 7, dtype=np.uint64), np.array(days, dtype=np.int32), np.array(listed_days, dtype=bool),
+        np.array(held_days, dtype=np.int32), np.array(effective_days, dtype=np.int32),
+    )  # fmt: skip
+
+
+def bits(active: set[date], stones: Tombstones) -> list[bool]:
+    """Whether she is in M(t), for each window in order; a removal is in the state from its first window on."""
+    return [any(day in active and counts(day, end, stones) for day in window(end, 30)) for end in WINDOWS]
+
+
+def counts(day: date, end: date, stones: Tombstones) -> bool:
+    by_then = stones.effective_from <= day_number(end)
+    known = Tombstones(stones.keys[by_then], stones.days[by_then], stones.listed[by_then], stones.held_until[by_then],
+                       stones.effective_from[by_then])  # fmt: skip
+    return not len(known.removed_on(day)) and not len(stones.held_out(day, end))
+
+
+def test_held_out_to_the_day_alone_mau_would_change_on_two_intervals() -> None:
+    """The rule is needed: ending the hold-out with the removal's own day lets her bit come back inside the month."""
+    active = {date(2025, 2, 1), date(2025, 2, 25)}
+    stones = tombstones([((date(2025, 2, 10) - SPAN[0]).days, set(), (date(2025, 2, 14) - WINDOWS[0]).days)])
+    short = replace(stones, held_until=stones.days)
+    rest = {day for day in active if month_of(day) != date(2025, 2, 1)}
+    pairs = zip(bits(active, short), bits(rest, short), strict=True)
+    changed = [number for number, (one, other) in enumerate(pairs) if one != other]
+    assert changed != list(range(changed[0], changed[-1] + 1))
+    pairs = zip(bits(active, stones), bits(rest, stones), strict=True)
+    changed = [number for number, (one, other) in enumerate(pairs) if one != other]
+    assert changed == list(range(changed[0], changed[-1] + 1))
+
+
+def test_the_mau_of_an_erased_user_comes_back_with_the_next_month(store: Outside) -> None:
+    more = days_between(date(2025, 2, 11), date(2025, 3, 5))
+    later = replace(store, clock=FixedClock(date(2025, 4, 1)))
+    put(later, [("user 1", day) for day in more])
+    prepare(later, more)
+    request([minus("user 1", DAYS[-1])], later)
+    numbers = [round(publish("mau", day, later).noisy_value) for day in days_between(FIRST_MAU, more[-1])]
+    by_day = dict(zip(days_between(FIRST_MAU, more[-1]), numbers, strict=True))
+    assert by_day[date(2025, 2, 11)] == by_day[date(2025, 2, 28)] == 9
+    assert by_day[date(2025, 3, 1)] == 10
+    assert publish("dau", date(2025, 2, 11), later).noisy_value == 1
+    assert settle(later).verified == 1

@@ -1,0 +1,321 @@
+"""What a receipt says: that nothing is left, read back from everything; and, where something is, what and where."""
+
+from __future__ import annotations
+
+import copy
+import sqlite3
+import tarfile
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import date, timedelta
+from pathlib import Path
+
+import dagster as dg
+import numpy as np
+import pytest
+
+from dpdau_assets.core.erasure import days_to_rebuild, request
+from dpdau_assets.core.errors import BadInput
+from dpdau_assets.core.events import Event
+from dpdau_assets.core.facts import DaySet
+from dpdau_assets.core.identity import user_key
+from dpdau_assets.core.inspection import HOLDS_USER_DATA
+from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.receipts import Document, is_genuine, receipt, settle
+from dpdau_assets.core.release import publish
+from dpdau_assets.core.windows import days_between, epoch_of
+from dpdau_tests.conftest import SECRET, FixedClock, prepare, put
+from resources.ledger_sql.salts import SqlSalts
+
+Make = Callable[..., Outside]
+
+START = date(2025, 2, 20)  # epoch 224 of 90 days begins on 13 March: the first days have two epochs
+DAYS = days_between(START, date(2025, 3, 25))
+THROUGH = date(2025, 3, 10)
+EPOCH = epoch_of(START, 90)
+
+
+@pytest.fixture
+def store(make_store: Make) -> Outside:
+    """Her and twenty others on every day, state and sketches built; Dagster's home outside of the data directory."""
+    made = make_store(start_date=START, today=date(2025, 3, 26))
+    home = made.settings.data_dir.parent / "home"
+    outside = make_store(start_date=START, today=date(2025, 3, 26), dagster_home=home)
+    put(outside, [(user, day) for day in DAYS for user in ("her", *(f"user {n}" for n in range(20)))])
+    prepare(outside, DAYS)
+    return outside
+
+
+def erase(outside: Outside, user: str = "her", through: date = THROUGH, days: tuple[date, ...] = ()) -> str:
+    (name,) = request([Event(user, "-", through, days)], outside).receipts
+    return name
+
+
+def erased(outside: Outside) -> str:
+    name = erase(outside)
+    assert settle(outside).unverified == ()
+    return name
+
+
+def key_of(user: str, outside: Outside, epoch: int = EPOCH) -> int:
+    return user_key(outside.salts.epoch_keys([epoch])[epoch].secret, user)
+
+
+def old_parquet(store: Outside, _: int, before: dict[str, bytes]) -> str:
+    path = store.settings.data_dir / "activity/day=2025-02-21/epoch=223.parquet.old"
+    path.write_bytes(before["activity"])
+    return "activity/day=2025-02-21/epoch=223.parquet.old"
+
+
+def wal_page(store: Outside, key: int, _: dict[str, bytes]) -> str:
+    connection = sqlite3.connect(store.settings.data_dir / "ledger.sqlite")
+    connection.execute("CREATE TABLE scratch (key INTEGER)")
+    connection.execute("INSERT INTO scratch VALUES (?)", [int(np.uint64(key).astype(np.int64))])
+    connection.commit()
+    store.__dict__["_kept_open"] = connection  # closing it would move the page into the database itself
+    return "ledger.sqlite-wal"
+
+
+def inbox_batch(store: Outside, _: int, __: dict[str, bytes]) -> str:
+    put(store, [("her", THROUGH)])
+    return f"inbox/{store.inbox.batches()[0]}.parquet"
+
+
+def quarantine_row(store: Outside, key: int, _: dict[str, bytes]) -> str:
+    path = store.settings.data_dir / "quarantine/rows.csv"
+    path.write_text(f"file,line,reason\nevents.csv,3,{key}\n")
+    return "quarantine/rows.csv"
+
+
+def sketch(store: Outside, _: int, before: dict[str, bytes]) -> str:
+    (store.settings.data_dir / "sketches/day=2025-02-21/epoch=223.sketch").write_bytes(before["sketches"])
+    return "sketches/day=2025-02-21/epoch=223.sketch"
+
+
+def temp_file(store: Outside, key: int, _: dict[str, bytes]) -> str:
+    path = store.settings.data_dir / "activity/day=2025-02-21/.0123456789abcdef.tmp"
+    path.write_bytes(b"half" + key.to_bytes(8, "little"))
+    return "activity/day=2025-02-21/.0123456789abcdef.tmp"
+
+
+def late_file(store: Outside, key: int, _: dict[str, bytes]) -> str:
+    store.late.replace([DaySet(THROUGH, EPOCH, np.array([key], dtype=np.uint64))])
+    return f"late/day={THROUGH}/epoch={EPOCH}"
+
+
+def log_line(store: Outside, key: int, _: dict[str, bytes]) -> str:
+    home = store.settings.dagster_home
+    assert home
+    home.mkdir(exist_ok=True)
+    (home / "debug.log").write_text(f"2025-03-11 12:00:00 folded key={key:x} again\n")
+    return "dagster_home/debug.log"
+
+
+def backup(store: Outside, _: int, before: dict[str, bytes]) -> str:
+    copy_of = store.settings.data_dir.parent / "copy.parquet"
+    copy_of.write_bytes(before["activity"])
+    path = store.settings.data_dir / "backups/march.tar.gz"
+    path.parent.mkdir()
+    with tarfile.open(path, "w:gz") as archive:
+        archive.add(copy_of)
+    return "backups/march.tar.gz"
+
+
+def dagster_metadata(store: Outside, key: int, _: dict[str, bytes]) -> str:
+    home = store.settings.dagster_home
+    assert home
+    home.mkdir()
+    with dg.DagsterInstance.local_temp(str(home)) as instance:
+        note = dg.AssetMaterialization("activity", metadata={"debug": str(key)})
+        instance.report_runless_asset_event(note)
+    return "dagster_home/"
+
+
+PLANTED = [
+    old_parquet, wal_page, inbox_batch, quarantine_row, sketch, temp_file, late_file, log_line, backup,
+    dagster_metadata,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("plant", PLANTED, ids=lambda plant: plant.__name__)
+def test_a_planted_survivor_is_named_and_the_receipt_is_not_verified(
+    store: Outside, plant: Callable[[Outside, int, dict[str, bytes]], str]
+) -> None:
+    data = store.settings.data_dir
+    before = {
+        "activity": (data / "activity/day=2025-02-21/epoch=223.parquet").read_bytes(),
+        "sketches": (data / "sketches/day=2025-02-21/epoch=223.sketch").read_bytes(),
+    }
+    name, other = erased(store), erase(store, "user 3")
+    settle(store)
+    assert receipt(name, store)["verified"] is True
+    place = plant(store, key_of("her", store), before)
+    found = receipt(name, store)
+    assert found["verified"] is False and found["state"] == "applied"
+    assert any(survivor["file"].startswith(place) for survivor in found["survivors"]), found["survivors"]
+    assert is_genuine(found, store.salts.signing_key())
+    whole_copies = (old_parquet, sketch, backup)  # hold user 3 as well
+    assert receipt(other, store)["verified"] is (plant not in whole_copies)
+
+
+def test_what_is_planted_before_the_erasure_is_named_too_and_she_stays_unverified(store: Outside) -> None:
+    path = store.settings.data_dir / "activity" / "copy of a day"
+    path.write_bytes((store.settings.data_dir / "activity/day=2025-02-21/epoch=223.parquet").read_bytes())
+    name = erase(store)
+    assert settle(store).unverified == (name,)
+    assert [one.state for one in store.erasures.find([name])] == ["applied"]
+    path.unlink()
+    assert settle(store).unverified == ()
+    assert [one.state for one in store.erasures.find([name])] == ["verified"]
+
+
+def test_a_file_that_cannot_be_read_is_named_for_everyone(store: Outside) -> None:
+    name = erased(store)
+    (store.settings.data_dir / "export.zst").write_bytes(bytes.fromhex("28b52ffd") + bytes(100))
+    (survivor,) = receipt(name, store)["survivors"]
+    assert survivor["file"] == "export.zst" and "cannot be read" in survivor["how"]
+
+
+def test_a_damaged_partition_is_named(store: Outside) -> None:
+    name = erased(store)
+    path = store.settings.data_dir / "activity/day=2025-02-21/epoch=223.parquet"
+    damaged = bytearray(path.read_bytes())
+    keys = store.activity.read(date(2025, 2, 21), EPOCH)
+    assert keys is not None
+    damaged[damaged.index(int(keys[7]).to_bytes(8, "little"))] ^= 0xFF  # not the first or last, which the header has
+    path.write_bytes(damaged)
+    assert {survivor["file"] for survivor in receipt(name, store)["survivors"]} == {"activity/day=2025-02-21/epoch=223"}
+
+
+def test_a_receipt_names_every_live_partition_of_everything_that_holds_people(store: Outside) -> None:
+    publish("dau", DAYS[0], store)
+    put(store, [("late", DAYS[0])])
+    found = receipt(erased(store), store)
+    named = {(row["store"], row["day"], row["epoch"]) for row in found["partitions"]}
+    stores = {"activity": store.activity, "late": store.late, "sketches": store.sketches}
+    assert named == {
+        (name, day.isoformat(), epoch) for name, kept in stores.items() for day, epoch in kept.stored()
+    } and set(stores) | {"inbox"} == {folder for folders in HOLDS_USER_DATA.values() for folder in folders}
+    for row in found["partitions"]:
+        asked = date.fromisoformat(row["day"]) <= THROUGH
+        assert (row["membership"], row["bytes"]) == (("absent", "absent") if asked else ("not asked", "not asked"))
+        assert len(row["content_hash"]) == 64 and len(row["version"]) == 32
+
+
+def test_a_receipt_has_the_same_shape_whether_or_not_the_person_was_there(store: Outside) -> None:
+    known, unknown = erase(store), erase(store, "nobody")
+    before = [receipt(name, store) for name in (known, unknown)]
+    settle(store)
+    after = [receipt(name, store) for name in (known, unknown)]
+    private = ("receipt", "previous", "hash", "signature")
+    for one, other in (before, after):
+        assert list(one) == list(other)
+        assert {name: one[name] for name in one if name not in private} == {
+            name: other[name] for name in other if name not in private
+        }
+    assert before[0]["verified"] is False and before[0]["signature"] is None and after[0]["verified"] is True
+
+
+def test_her_later_days_are_not_asked_about_and_do_not_spoil_the_receipt(store: Outside) -> None:
+    name = erased(store)
+    keys = store.activity.read(date(2025, 3, 12), EPOCH)
+    assert keys is not None and key_of("her", store) in keys.tolist()
+    put(store, [("her", date(2025, 3, 20))])
+    assert receipt(name, store)["verified"] is True
+
+
+def test_listed_days_leave_the_others_alone(store: Outside) -> None:
+    listed = (date(2025, 2, 22), date(2025, 3, 2))
+    name = erase(store, through=listed[-1], days=listed)
+    settle(store)
+    found = receipt(name, store)
+    assert found["verified"] is True and found["scope"]["days"] == ["2025-02-22", "2025-03-02"]
+    asked = {row["day"] for row in found["partitions"] if row["membership"] == "absent"}
+    assert asked == {"2025-02-22", "2025-03-02"}
+
+
+def test_receipts_are_a_chain_and_none_can_be_changed(store: Outside) -> None:
+    first, second = erase(store), erase(store, "user 3")
+    settle(store)
+    one, two = receipt(first, store), receipt(second, store)
+    assert (one["previous"], two["previous"]) == ("", one["hash"])
+    assert receipt(first, store) == one, "asked again and nothing changed: the same receipt"
+    key = store.salts.signing_key()
+    changes: list[Callable[[Document], object]] = [
+        lambda found: found.update(verified=False),
+        lambda found: found["partitions"].pop(),
+        lambda found: found["partitions"][0].update(bytes="present"),
+        lambda found: found["partitions"][0].update(content_hash="0" * 64),
+        lambda found: found.update(previous="0" * 64),
+        lambda found: found["remains"].pop(),
+    ]
+    assert is_genuine(one, key) and not is_genuine(one, bytes(32))
+    for change in changes:
+        forged = copy.deepcopy(one)
+        change(forged)
+        assert not is_genuine(forged, key)
+
+
+def test_a_receipt_holds_no_user_id_key_or_secret(store: Outside) -> None:
+    text = str(receipt(erased(store), store))
+    key = key_of("her", store)
+    assert not any(secret in text for secret in ("her'", str(key), f"{key:x}", SECRET))
+
+
+def test_a_receipt_still_checks_after_the_master_secret_was_rotated(store: Outside, make_store: Make) -> None:
+    found = receipt(erased(store), store)
+    store.salts.rewrap("another secret for tests, just as long")
+    again = make_store(hash_salt_secret="another secret for tests, just as long", start_date=START)
+    assert is_genuine(found, again.salts.signing_key())
+    assert isinstance(again.salts, SqlSalts)
+
+
+def test_what_remains_is_said_with_its_reason_and_end(store: Outside) -> None:
+    remains = {row["what"]: row["until"] for row in receipt(erased(store), store)["remains"]}
+    assert remains == {
+        "published noisy numbers": None,
+        "tombstone": "the salt epoch of 2025-06-10 is past retention",
+        "backups made before the erasure": "2025-04-25",
+    }
+
+
+def test_a_later_replay_waits_in_the_inbox_and_is_gone_after_the_next_fold(store: Outside) -> None:
+    name = erased(store)
+    put(store, [("her", THROUGH - timedelta(days=1))])
+    assert receipt(name, store)["verified"] is False
+    settle(store)
+    assert receipt(name, store)["verified"] is True
+
+
+def test_the_inspection_reads_what_stands_there_now(store: Outside, tmp_path: Path) -> None:
+    name = erased(store)
+    day_after = replace(store, clock=FixedClock(date(2025, 3, 27)))
+    first = receipt(name, store)
+    put(day_after, [("someone new", date(2025, 3, 24))])
+    settle(day_after)
+    second = receipt(name, day_after)
+    changed = {
+        (row["store"], row["day"])
+        for row, old in zip(second["partitions"], first["partitions"], strict=True)
+        if row["content_hash"] != old["content_hash"]
+    }
+    assert changed == {("activity", "2025-03-24")}
+    assert second["inspected_on"] == "2025-03-27" and second["previous"] == first["hash"]
+
+
+def test_a_batch_is_no_receipt(store: Outside) -> None:
+    batches = request([Event("user 1", "-", THROUGH), Event("user 2", "-", THROUGH)], store).batches
+    with pytest.raises(BadInput, match="is a batch of requests"):
+        receipt(batches[0], store)
+
+
+def test_a_day_that_nobody_asked_for_is_purged_of_her_and_waits_for_no_rebuild(make_store: Make) -> None:
+    """Whether a day can be published must not depend on who was active on it."""
+    outside = make_store(start_date=START, today=date(2025, 3, 26))
+    put(outside, [("her", day) for day in DAYS])
+    prepare(outside, DAYS[:3])
+    assert settle(outside).unverified == ()
+    name = erase(outside)
+    assert settle(outside).unverified == () and receipt(name, outside)["verified"] is True
+    assert [day for day, _ in days_to_rebuild(outside)] == DAYS[:3]
+    assert outside.ledger.processed() == frozenset(DAYS[:3])

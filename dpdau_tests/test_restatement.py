@@ -1,0 +1,179 @@
+"""A month's DAU is released again on its public day: erased users gone, late events in, whether or not any are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import date, timedelta
+
+import duckdb
+import pytest
+
+from dpdau_assets.core.activity import process_days
+from dpdau_assets.core.answers import mart_rows
+from dpdau_assets.core.erasure import request
+from dpdau_assets.core.errors import Refused
+from dpdau_assets.core.events import Event
+from dpdau_assets.core.facts import Release
+from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.release import publish, restate
+from dpdau_assets.core.runs import RESTATEMENT, plan_run
+from dpdau_assets.core.windows import days_between
+from dpdau_tests.conftest import prepare, put, silent
+from resources.store import open_mart
+
+Make = Callable[..., Outside]
+JANUARY = date(2025, 1, 1)
+DUE = date(2025, 2, 3)  # with one day of grace its number comes out on the fifth
+DAYS = days_between(JANUARY, DUE)
+
+
+@pytest.fixture
+def store(make_store: Make) -> Outside:
+    outside = silent(make_store())
+    put(outside, [(user, day) for day in DAYS for user in ("her", "a", "b")])
+    prepare(outside, DAYS)
+    return outside
+
+
+def publish_all(store: Outside, days: list[date] = DAYS) -> list[Release]:
+    return [publish("dau", day, store) for day in days]
+
+
+def numbers(releases: list[Release]) -> list[float]:
+    return [found.noisy_value for found in releases]
+
+
+def test_the_restated_numbers_are_without_the_erased_and_with_the_late(store: Outside) -> None:
+    first = publish_all(store)
+    put(store, [("late", date(2025, 1, 9)), ("late", date(2025, 1, 9)), ("her", date(2025, 1, 9))])
+    request([Event("her", "-", date(2025, 1, 10))], store)
+    again = restate(JANUARY, store)
+    assert numbers(first) == [3] * 34
+    assert numbers(again) == [2] * 8 + [3] + [2] + [3] * 21
+    assert [found.key.day for found in again] == DAYS[:31] and {found.key.revision for found in again} == {1}
+
+
+def test_a_month_in_which_nothing_changed_is_restated_all_the_same(store: Outside) -> None:
+    publish_all(store)
+    assert len(restate(JANUARY, store)) == 31
+    assert {found.published_at for found in restate(JANUARY, store)} == {"2025-02-05T00:00:00+00:00"}
+
+
+def test_restating_again_returns_the_same_numbers_and_charges_nothing(make_store: Make) -> None:
+    outside = make_store()
+    put(outside, [("a", day) for day in DAYS])
+    prepare(outside, DAYS)
+    publish_all(outside)
+    charged = outside.ledger.charges("dau", JANUARY)
+    first = restate(JANUARY, outside)
+    put(outside, [("b", day) for day in DAYS])
+    assert restate(JANUARY, outside) == first
+    assert outside.ledger.charges("dau", JANUARY) == charged and len(charged) == 1
+    assert len(outside.ledger.releases("dau")) == 34 + 31
+
+
+def test_a_month_is_not_restated_before_publication_has_come_to_its_day(store: Outside) -> None:
+    publish_all(store, DAYS[:-1])
+    with pytest.raises(Refused, match=r"restated on 2025-02-05.*Publish DAU up to 2025-02-03"):
+        restate(JANUARY, store)
+    publish_all(store)
+    assert len(restate(JANUARY, store)) == 31
+
+
+def test_the_restatement_day_is_fixed_with_the_months_first_number(store: Outside, make_store: Make) -> None:
+    publish_all(store)
+    later = silent(make_store(restatement_day=20))
+    assert len(restate(JANUARY, later)) == 31
+
+
+def test_a_month_that_was_priced_without_a_restatement_has_none(make_store: Make) -> None:
+    outside = silent(make_store(restatements_per_month=0))
+    prepare(outside, DAYS)
+    publish_all(outside)
+    with pytest.raises(Refused, match="none is to be restated"):
+        restate(JANUARY, silent(make_store(restatements_per_month=1)))
+
+
+def test_a_month_without_numbers_is_not_restated(store: Outside) -> None:
+    with pytest.raises(Refused, match="2024-12"):
+        restate(date(2024, 12, 1), store)
+
+
+def test_a_restated_month_is_closed_and_its_shared_noise_destroyed(store: Outside) -> None:
+    publish_all(store, [*DAYS[:4], *DAYS[5:]])
+    instance = store.ledger.instances()[0].name
+    with store.ledger.transaction() as books:
+        assert books.shared_noise(instance) is not None
+    assert [found.key.day for found in restate(JANUARY, store)] == [*DAYS[:4], *DAYS[5:31]]
+    with store.ledger.transaction() as books:
+        assert books.shared_noise(instance) is None
+    with pytest.raises(Refused, match="2025-01 was restated"):
+        publish("dau", DAYS[4], store)
+
+
+def test_what_comes_after_the_restatement_is_counted_as_dropped_in_the_quarantine(store: Outside) -> None:
+    publish_all(store)
+    restate(JANUARY, store)
+    put(store, [("too late", date(2025, 1, 9)), ("a", date(2025, 1, 9)), ("in time", date(2025, 2, 1))])
+    late_before = store.late.stored()
+    process_days(DAYS, store)
+    (file,) = (store.settings.data_dir / "quarantine").glob("*.csv")
+    assert file.read_text().splitlines() == [
+        "file,line,reason",
+        "day=2025-01-09,0,Dropped: 1 user(s) came after the month of their day was restated.",
+    ]
+    assert {day for day, _ in store.late.stored()} - {day for day, _ in late_before} == {date(2025, 2, 1)}
+
+
+def test_a_removal_recorded_while_the_month_is_read_is_in_all_of_its_numbers(store: Outside) -> None:
+    publish_all(store)
+    real_read, reads = store.late.read, []
+
+    def read_while_a_removal_comes(day: date, epoch: int) -> object:
+        if not reads and day == date(2025, 1, 20):
+            request([Event("her", "-", date(2025, 1, 31))], store)
+            reads.append(day)
+        return real_read(day, epoch)
+
+    store.late.read = read_while_a_removal_comes  # type: ignore[method-assign, assignment]
+    assert numbers(restate(JANUARY, store)) == [2] * 31 and reads
+
+
+def test_both_series_are_in_the_mart(store: Outside, make_store: Make) -> None:
+    outside = make_store()  # with its real noise: a mart takes no other
+    publish_all(outside)
+    put(outside, [("late", DAYS[0])])
+    restate(JANUARY, outside)
+    paths = open_mart(outside.settings).replace(mart_rows(outside))
+    with duckdb.connect(str(paths.table), read_only=True) as mart:
+        first = mart.sql("SELECT day, revision FROM as_published").fetchall()
+        latest = mart.sql("SELECT day, revision, noisy_value FROM latest").fetchall()
+    assert first == [(day, 0) for day in DAYS]
+    assert [(day, revision) for day, revision, _ in latest] == [(day, int(day < date(2025, 2, 1))) for day in DAYS]
+    published = {found.key.day: found.noisy_value for found in restate(JANUARY, outside)}
+    assert all(published.get(day, value) == value for day, _, value in latest)
+    for name, revisions in (("as_published", {0}), ("latest", {0, 1})):
+        rows = duckdb.sql(f"SELECT DISTINCT revision FROM '{paths.table.parent}/{name}.csv'").fetchall()
+        assert {revision for (revision,) in rows} == revisions
+
+
+def test_a_run_restates_each_month_whose_day_it_passes(make_store: Make) -> None:
+    outside = make_store()
+    wanted = [(step.job, step.day) for step in plan_run(JANUARY, date(2025, 3, 10), outside)]
+    at = wanted.index((RESTATEMENT, JANUARY))
+    assert wanted[at - 1] == ("publish_mau", DUE)
+    assert [day for job, day in wanted if job == RESTATEMENT] == [JANUARY, date(2025, 2, 1)]
+    prepare(outside, DAYS)
+    publish_all(outside)
+    later = plan_run(DUE + timedelta(days=1), date(2025, 2, 6), outside)
+    assert [step.day for step in later if step.job == RESTATEMENT] == [JANUARY], "passed, and not done yet"
+    restate(JANUARY, outside)
+    assert all(step.job != RESTATEMENT for step in plan_run(DUE, date(2025, 2, 6), outside))
+
+
+def test_independent_noise_is_restated_too_and_charged_for_each_number(make_store: Make) -> None:
+    outside = make_store(dau_mechanism="gaussian")
+    prepare(outside, DAYS)
+    publish_all(outside)
+    assert len(restate(JANUARY, outside)) == 31
+    assert len(outside.ledger.charges("dau", JANUARY)) == 62

@@ -1,0 +1,176 @@
+"""What no scheduled release can need is purged and its keys shredded; nothing that is still needed ever is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import date, timedelta
+
+import pytest
+
+from dpdau_assets.core.activity import process_days
+from dpdau_assets.core.day_sketch import refresh
+from dpdau_assets.core.erasure import request
+from dpdau_assets.core.errors import BadSetting, Refused
+from dpdau_assets.core.events import Event
+from dpdau_assets.core.ingest import ingest
+from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.receipts import receipt, settle
+from dpdau_assets.core.release import publish, restate
+from dpdau_assets.core.retention import overdue, purge
+from dpdau_assets.core.windows import days_between, epoch_of
+from dpdau_tests.conftest import FixedClock, prepare, put, silent
+
+Make = Callable[..., Outside]
+START = date(2025, 1, 1)
+LAST = date(2025, 3, 20)
+DAYS = days_between(START, LAST)
+KEPT = 40
+
+
+@pytest.fixture
+def store(make_store: Make) -> Outside:
+    """Published up to 20 March, January and February restated."""
+    outside = silent(make_store(retention_days=KEPT, today=date(2025, 3, 22)))
+    put(outside, [(user, day) for day in DAYS for user in ("her", "a")])
+    prepare(outside, DAYS)
+    for day in DAYS:
+        publish("dau", day, outside)
+    for day in days_between(date(2025, 1, 30), LAST):
+        publish("mau", day, outside)
+    restate(START, outside)
+    restate(date(2025, 2, 1), outside)
+    return outside
+
+
+def test_days_past_retention_are_unlinked_and_finished_epochs_shredded(store: Outside) -> None:
+    put(store, [("late", date(2025, 1, 5)), ("late", LAST)])
+    assert purge(store) == date(2025, 2, 8)
+    for kept in (store.activity, store.late, store.sketches):
+        assert min(day for day, _ in kept.stored()) > date(2025, 2, 8)
+    assert store.salts.shredded_through() == epoch_of(START, 90) - 1
+    assert purge(store) == date(2025, 2, 8), "again, and nothing more"
+
+
+def test_what_follows_is_published_as_if_nothing_had_been_purged(store: Outside, make_store: Make) -> None:
+    purge(store)
+    more = days_between(LAST + timedelta(days=1), LAST + timedelta(days=12))
+    later = replace(store, clock=FixedClock(date(2025, 5, 1)))
+    put(later, [("a", day) for day in more])
+    prepare(later, more)
+    assert [publish("mau", day, later).noisy_value for day in more] == pytest.approx([2] * 12)
+    assert [publish("dau", day, later).noisy_value for day in more] == [1] * 12
+
+
+def test_nothing_is_purged_while_a_restatement_that_reads_it_is_missing(make_store: Make) -> None:
+    outside = silent(make_store(retention_days=KEPT, today=date(2025, 3, 22)))
+    prepare(outside, DAYS)
+    for day in DAYS:
+        publish("dau", day, outside)
+    before = outside.activity.stored()
+    with pytest.raises(Refused, match="the restatement of 2025-01 is missing"):
+        purge(outside)
+    assert outside.activity.stored() == before and outside.ledger.purged_through() is None
+    restate(START, outside)
+    restate(date(2025, 2, 1), outside)
+    assert purge(outside) == date(2025, 2, 8)
+
+
+def test_nothing_is_purged_while_a_number_that_reads_it_is_missing(make_store: Make) -> None:
+    outside = silent(make_store(retention_days=KEPT, restatements_per_month=0, today=date(2025, 3, 22)))
+    prepare(outside, DAYS)
+    for day in DAYS:
+        if day != date(2025, 2, 2):
+            publish("dau", day, outside)
+    with pytest.raises(Refused, match="dau of 2025-02-02 is missing"):
+        purge(outside)
+    publish("dau", date(2025, 2, 2), outside)
+    assert purge(outside) == date(2025, 2, 8)
+
+
+def test_a_mau_that_lags_behind_holds_its_window_back(make_store: Make) -> None:
+    outside = silent(make_store(retention_days=KEPT, restatements_per_month=0, today=date(2025, 3, 22)))
+    prepare(outside, DAYS)
+    for day in DAYS:
+        publish("dau", day, outside)
+    for day in days_between(date(2025, 1, 30), date(2025, 2, 20)):
+        publish("mau", day, outside)
+    assert purge(outside) == date(2025, 1, 11)
+    assert publish("mau", date(2025, 2, 21), outside).noisy_value == pytest.approx(0)
+
+
+def test_a_purged_day_is_never_rebuilt_and_its_events_are_rejected(store: Outside) -> None:
+    path = store.settings.data_dir.parent / "e.jsonl"
+    path.write_text('{"user_id": "x", "day": "2025-02-08"}\n{"user_id": "x", "day": "2025-02-09"}\n')
+    put(store, [("waiting", date(2025, 2, 8))])
+    purge(store)
+    for act in (process_days, refresh):
+        with pytest.raises(Refused, match="2025-02-08 is past retention"):
+            act([date(2025, 2, 8)], store)
+    report = ingest([path], store)
+    assert (report.ingested, report.rejected, report.days) == (1, 1, (date(2025, 2, 9),))
+    put(store, [("her", LAST)])
+    process_days([LAST], store)
+    assert min(day for day, _ in store.activity.stored()) == date(2025, 2, 9)
+
+
+def test_a_day_that_waited_in_the_inbox_when_its_state_was_purged_is_dropped(store: Outside) -> None:
+    put(store, [("waiting", date(2025, 2, 8))])
+    waiting = store.inbox.batches()
+    purge(store)
+    assert waiting and store.inbox.batches() == []
+    assert min(day for day, _ in store.activity.stored()) == date(2025, 2, 9)
+
+
+def test_no_number_that_reads_a_purged_day_is_made(make_store: Make) -> None:
+    outside = silent(make_store(retention_days=KEPT, restatements_per_month=0, today=date(2025, 3, 22)))
+    prepare(outside, DAYS)
+    for day in DAYS:
+        publish("dau", day, outside)
+    purge(outside)  # no MAU was ever published, so none was scheduled that reads these days
+    with pytest.raises(Refused, match="2025-02-08 is past retention"):
+        publish("mau", date(2025, 3, 9), outside)
+    assert publish("mau", date(2025, 3, 10), outside).noisy_value == pytest.approx(0)
+
+
+def test_an_erasure_of_living_days_works_on_after_a_purge_and_shreds_with_its_epoch(make_store: Make) -> None:
+    outside = silent(make_store(retention_days=KEPT, hash_salt_rotation_days=30, restatements_per_month=0,
+                                today=date(2025, 3, 22)))  # fmt: skip
+    put(outside, [(user, day) for day in DAYS for user in ("her", "a")])
+    prepare(outside, DAYS)
+    (early,) = request([Event("a", "-", START)], outside).receipts
+    settle(outside)
+    for day in DAYS:
+        publish("dau", day, outside)
+    purge(outside)
+    gone = outside.salts.shredded_through()
+    assert gone is not None and min(outside.erasures.epochs()) > gone
+    (name,) = request([Event("her", "-", LAST)], outside).receipts
+    assert min(outside.erasures.keys_of([name])[name]) > gone
+    settle(outside)
+    assert receipt(name, outside)["verified"] is True
+    assert receipt(early, outside)["state"] == "verified"
+    with pytest.raises(Refused, match="was shredded"):
+        outside.salts.epoch_keys([gone])
+
+
+def test_without_retention_everything_is_kept(make_store: Make) -> None:
+    outside = make_store()
+    prepare(outside, DAYS[:3])
+    with pytest.raises(BadSetting, match="RETENTION_DAYS is not set"):
+        purge(outside)
+    assert overdue(outside) == []
+
+
+def test_nothing_is_due_before_anything_is_published(make_store: Make) -> None:
+    outside = make_store(retention_days=KEPT)
+    prepare(outside, DAYS[:3])
+    assert purge(outside) is None and len(outside.activity.stored()) >= 3
+
+
+def test_the_watchdog_names_days_that_are_kept_too_long_even_when_publishing_stands_still(store: Outside) -> None:
+    assert overdue(store)[:1] == [START], "nothing was purged yet, and the first of January is long past"
+    purge(store)
+    assert overdue(store) == []
+    stands_still = replace(store, clock=FixedClock(date(2025, 6, 1)))
+    assert overdue(stands_still)[0] == date(2025, 2, 9)

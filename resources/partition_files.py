@@ -1,0 +1,21 @@
+"""How the file of a partition is named, in every store that keeps one a (day, epoch)."""
+
+from __future__ import annotations
+
+import re
+from datetime import date
+from pathlib import Path
+
+_NAME = re.compile(r"day=(\d{4}-\d{2}-\d{2})/epoch=(\d+)\.\w+")
+
+
+def partition_path(folder: Path, day: date, epoch: int, suffix: str) -> Path:
+    """`folder/day=YYYY-MM-DD/epoch=N.SUFFIX`."""
+    return folder / f"day={day.isoformat()}" / f"epoch={epoch}.{suffix}"
+
+
+def partitions_in(folder: Path, suffix: str) -> list[tuple[date, int]]:
+    """Every (day, epoch) that has a file, sorted; files with other names are nobody's partition."""
+    names = (path.relative_to(folder).as_posix() for path in folder.glob(f"day=*/epoch=*.{suffix}"))
+    found = (_NAME.fullmatch(name) for name in names)
+    return sorted((date.fromisoformat(match[1]), int(match[2])) for match in found if match)
