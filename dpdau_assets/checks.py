@@ -23,7 +23,7 @@ _LAST = "active_users"
 def no_pending_erasures(outside: dg.ResourceParam[Outside]) -> dg.AssetCheckResult:
     pending = erasure.pending(outside)
     return dg.AssetCheckResult(
-        passed=not (pending.days or pending.receipts),
+        passed=pending.is_none,
         metadata=reveal({"days_pending": len(pending.days)}),
         description=pending.sentence,
     )

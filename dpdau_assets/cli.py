@@ -30,7 +30,7 @@ from dpdau_assets.core import answers
 from dpdau_assets.core.activity import discard_batch
 from dpdau_assets.core.answers import budget_answer, last_published_month, latest_release, release_answer, run_answer
 from dpdau_assets.core.errors import DpdauError
-from dpdau_assets.core.ingest import ingest as take_in
+from dpdau_assets.core.ingest import ingest as ingest_files
 from dpdau_assets.core.release import require_ended
 from dpdau_assets.core.runs import STATE, Step, plan_run
 from dpdau_assets.core.settings import Metric
@@ -51,7 +51,7 @@ def ingest(source: Annotated[Path, typer.Option("--from", help="A file, or a fol
     files = event_files(source)
     with progress() as shown:
         task = shown.add_task("Reading.", total=None)
-        report = take_in(files, outside, lambda stage: shown.update(task, description=stage))
+        report = ingest_files(files, outside, lambda stage: shown.update(task, description=stage))
     tell(f"{report.ingested} rows taken, {report.rejected} rejected.")
     if report.quarantine:
         tell(f"Where and why: {report.quarantine}")

@@ -109,6 +109,9 @@ def receipt(
     if document["survivors"]:
         tell("Something is left: see survivors. Remove these files, then ask again.")
         raise typer.Exit(NOT_DONE)
+    if document["state"] == "cancelled":
+        tell("It was cancelled: nobody was erased for it.")
+        raise typer.Exit(NOT_YET)
     if not document["verified"]:
         tell(f"It is {document['state']}: there is nothing to verify before it is applied.")
         raise typer.Exit(NOT_YET)
@@ -136,7 +139,7 @@ def flush_deletes() -> None:
 def purge() -> None:
     """Unlink the days that RETENTION_DAYS lets go of, and shred the keys of epochs that are over.
 
-    Exit code 4, and nothing purged: a scheduled release that reads one of these days is missing.
+    Exit code 4, and nothing purged: a number that reads one of these days is missing.
     """
     gone = retention.purge(open_outside())
     answer({"purged_through": gone.isoformat() if gone else None})

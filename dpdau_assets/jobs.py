@@ -50,7 +50,7 @@ REPORTS = dg.define_asset_job(
 CHECKS = dg.define_asset_job(
     "check_erasures",
     selection=dg.AssetSelection.all_asset_checks() - _APPLIED,
-    description="Whether erasures are done, on time and complete, and retention too. For CI: exits with 1 if not.",
+    description="For CI: exits with 1 if an erasure is overdue or somebody is left; other open work is only told.",
 )
 ALL = (STATE, DAU, MAU, RESTATEMENT, REPORTS)
 
@@ -76,7 +76,7 @@ def VERIFICATION() -> None:
     settle_erasures()
 
 
-@dg.job(name="purge_expired", description="Purge days past RETENTION_DAYS that no scheduled release needs.")
+@dg.job(name="purge_expired", description="Purge days past RETENTION_DAYS that no planned release needs.")
 def PURGE() -> None:
     purge_state()
 

@@ -10,7 +10,7 @@ import lzma
 import os
 import socket
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +154,25 @@ def test_what_cannot_be_read_is_refused_by_name(tmp_path: Path) -> None:
     for read in (FilePremises({}).chunks, FilePremises({}).unpacked):
         with pytest.raises(BadInput, match="a folder cannot be read"):
             list(read(folder))
+
+
+def test_a_folder_that_cannot_be_read_is_listed_and_refused_when_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "open.txt").write_bytes(b"text")
+    real = Path.iterdir
+
+    def iterdir(folder: Path) -> Iterator[Path]:
+        if folder.name == "closed":
+            raise PermissionError(13, "Permission denied")
+        return real(folder)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    premises = FilePremises({"": tmp_path})
+    assert [file.name for file in premises.files()] == ["closed", "open.txt"]
+    with pytest.raises(BadInput, match="closed cannot be read"):
+        list(premises.chunks(premises.files()[0]))
 
 
 @pytest.mark.parametrize("content", [b"", b"plain", b"PK", b"{}" * 500, CONTENT, b"\x1f\x8b", b"BZh91234567"])

@@ -43,12 +43,11 @@ def store(make_store: Make) -> Outside:
     return outside
 
 
-def test_days_past_retention_are_unlinked_and_finished_epochs_shredded(store: Outside) -> None:
+def test_days_past_retention_are_unlinked(store: Outside) -> None:
     put(store, [("late", date(2025, 1, 5)), ("late", LAST)])
     assert purge(store) == date(2025, 2, 8)
     for kept in (store.activity, store.late, store.sketches):
         assert min(day for day, _ in kept.stored()) > date(2025, 2, 8)
-    assert store.salts.shredded_through() == epoch_of(START, 90) - 1
     assert purge(store) == date(2025, 2, 8), "again, and nothing more"
 
 
@@ -144,7 +143,8 @@ def test_an_erasure_of_living_days_works_on_after_a_purge_and_shreds_with_its_ep
         publish("dau", day, outside)
     purge(outside)
     gone = outside.salts.shredded_through()
-    assert gone is not None and min(outside.erasures.epochs()) > gone
+    assert gone is not None and gone >= epoch_of(START, 30)
+    assert min(outside.erasures.keys_of([early])[early], default=gone + 1) > gone
     (name,) = request([Event("her", "-", LAST)], outside).receipts
     assert min(outside.erasures.keys_of([name])[name]) > gone
     settle(outside)
@@ -174,3 +174,45 @@ def test_the_watchdog_names_days_that_are_kept_too_long_even_when_publishing_sta
     assert overdue(store) == []
     stands_still = replace(store, clock=FixedClock(date(2025, 6, 1)))
     assert overdue(stands_still)[0] == date(2025, 2, 9)
+
+
+def test_what_a_month_was_priced_with_decides_whether_its_restatement_is_waited_for(make_store: Make) -> None:
+    """Not today's setting: a month without a restatement never gets one, and one with it keeps its days until then."""
+    without = silent(make_store("without", retention_days=KEPT, restatements_per_month=0, today=date(2025, 3, 22)))
+    with_one = silent(make_store("with", retention_days=KEPT, today=date(2025, 3, 22)))
+    for outside in (without, with_one):
+        prepare(outside, DAYS)
+        for day in DAYS:
+            publish("dau", day, outside)
+    assert purge(replace(without, settings=replace(without.settings, restatements_per_month=1))) == date(2025, 2, 8)
+    changed = replace(with_one, settings=replace(with_one.settings, restatements_per_month=0))
+    with pytest.raises(Refused, match="the restatement of 2025-01 is missing"):
+        purge(changed)
+
+
+def test_requests_for_days_that_are_all_purged_are_each_their_own_and_verified_without_a_key(make_store: Make) -> None:
+    outside = silent(make_store(retention_days=KEPT, hash_salt_rotation_days=30, restatements_per_month=0,
+                                start_date=date(2024, 10, 1), today=date(2025, 3, 22)))  # fmt: skip
+    days = days_between(date(2024, 10, 1), LAST)
+    put(outside, [("a", day) for day in days])
+    prepare(outside, days)
+    for day in days:
+        publish("dau", day, outside)
+    purge(outside)
+    asked = [Event("a", "-", date(2024, 10, 9)), Event("b", "-", date(2024, 10, 9))]
+    first, second = request(asked, outside).receipts
+    assert first != second and outside.erasures.keys_of([first, second]) == {}
+    assert settle(outside).verified == 2
+    assert receipt(first, outside)["epochs"] == []
+
+
+def test_state_of_a_day_whose_keys_are_shredded_cannot_be_vouched_for(make_store: Make) -> None:
+    outside = silent(make_store(hash_salt_rotation_days=30))
+    put(outside, [("a", START)])
+    prepare(outside, DAYS[:2])
+    (name,) = request([Event("a", "-", START)], outside).receipts
+    settle(outside)
+    outside.salts.shred_through(epoch_of(date(2025, 3, 30), 30))  # no purge does this while there is state
+    found = receipt(name, outside)
+    assert found["verified"] is False
+    assert any("shredded" in survivor["how"] for survivor in found["survivors"])

@@ -68,7 +68,7 @@ class FilePremises:
     def files(self) -> list[KeptFile]:
         """Regular files, and links to such, sorted by name. A temporary file that a living writer holds is left out.
 
-        Raises BadInput for a folder that cannot be read.
+        A folder that cannot be read is listed too: whoever reads it as a file is told so, and nobody vouches for it.
         """
         found: list[KeptFile] = []
         seen: set[tuple[int, int]] = set()
@@ -80,7 +80,12 @@ class FilePremises:
                 found.append(place if place.name else KeptFile(place.path.name, place.path))
             elif stat.S_ISDIR(mode) and this_folder not in seen:
                 seen.add(this_folder)
-                for child in _children(place):
+                try:
+                    children = _children(place)
+                except BadInput:
+                    found.append(place)
+                    continue
+                for child in children:
                     (linked if child.path.is_symlink() else folders).append(child)
         return sorted(found, key=lambda file: file.name)
 

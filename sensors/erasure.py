@@ -85,14 +85,14 @@ def mark_new(outside: Outside) -> None:
 
 # --- What to tell ------------------------------------------------------------------------------------------------
 
-Event = dg.AssetMaterialization | dg.AssetObservation | dg.AssetCheckEvaluation
+Told = dg.AssetMaterialization | dg.AssetObservation | dg.AssetCheckEvaluation
 
 
-def what_to_tell(found: Pending, cursor: Cursor, instance: dg.DagsterInstance) -> tuple[list[Event], Cursor]:
+def what_to_tell(found: Pending, cursor: Cursor, instance: dg.DagsterInstance) -> tuple[list[Told], Cursor]:
     """New marks, and the check's result where it changed; and the cursor once that is told."""
     new = sorted((mark, day.isoformat()) for day, mark in found.days)
     new = [one for one in new if one > (cursor.mark, cursor.day)][:EVENTS_PER_TICK]
-    events: list[Event] = [told_mark(day, mark) for mark, day in new]
+    events: list[Told] = [told_mark(day, mark) for mark, day in new]
     target = _last_activity(instance)
     shown = (len(found.days), bool(found.receipts), target.storage_id if target else 0)
     if shown != cursor.shown:
@@ -111,7 +111,7 @@ def told_pending(found: Pending, target: Target | None) -> dg.AssetCheckEvaluati
     the second such event outside of a run breaks an index, and every later tick.
     """
     return dg.AssetCheckEvaluation(
-        dg.AssetKey("activity"), "no_pending_erasures", passed=not (found.days or found.receipts),
+        dg.AssetKey("activity"), "no_pending_erasures", passed=found.is_none,
         metadata=reveal({"days_pending": len(found.days)}), target_materialization_data=target,
         description=found.sentence,
     )  # fmt: skip

@@ -1,6 +1,6 @@
 """`dau_release` and `mau_release`: the published numbers. Materialising a day again returns the stored number.
 
-They run by schedule, by hand or by backfill, never by automation on upstream change: that would spend budget.
+They run by hand or by backfill, never by automation on upstream change: that would spend budget.
 """
 
 from datetime import date

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from dpdau_assets.core.day_sketch import refresh, sketch_version
+from dpdau_assets.core.day_sketch import build_sketch, sketch_version
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.partitions import Calendar, day_of
 
@@ -16,7 +16,7 @@ def build_day_sketch(calendar: Calendar) -> dg.AssetsDefinition:
     )  # fmt: skip
     def day_sketch(context: dg.AssetExecutionContext, outside: dg.ResourceParam[Outside]) -> dg.MaterializeResult:
         day = day_of(context)
-        refresh([day], outside)
+        build_sketch(day, outside)
         return dg.MaterializeResult(data_version=dg.DataVersion(sketch_version(day, outside)))
 
     return day_sketch

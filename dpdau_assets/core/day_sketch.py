@@ -26,6 +26,18 @@ def refresh(days: Iterable[date], outside: Outside) -> None:
         outside.sketches.replace(_stale(wanted, outside))
 
 
+def build_sketch(day: date, outside: Outside) -> None:
+    """Bring the day's sketches up to its state, and note that the day was rebuilt for the erasures that touched it.
+
+    Not if some that are marked by now are not applied yet: never to claim more than was done.
+    """
+    with outside.activity.lock():
+        refresh([day], outside)
+        mark = outside.erasures.wanted(day)
+        if mark and outside.erasures.applied() >= outside.erasures.marked():
+            outside.erasures.mark_built(day, mark)
+
+
 def read_fresh(day: date, epoch: int, outside: Outside) -> Sketch:
     """The day's sketch, built from the state as it is now; a damaged one is built again.
 

@@ -161,6 +161,11 @@ class Pending:
     receipts: tuple[str, ...]
 
     @property
+    def is_none(self) -> bool:
+        """Whether everything is done."""
+        return not (self.days or self.receipts)
+
+    @property
     def sentence(self) -> str:
         """For operators: which work is open, and not whose or of how many people."""
         if self.days:

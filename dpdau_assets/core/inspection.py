@@ -1,7 +1,8 @@
 """Reading everything back: whether anything of an erased person is left, in any partition or any file at all.
 
-A partition is asked twice: by its store, whether the key is in the set, and byte by byte. Every other file is asked
-byte by byte. On days that the request does not remove the person may be there, and nothing is said of it.
+A partition is asked twice: by its store, whether the key is in the set, and byte by byte. A batch that waits in the
+inbox is asked by its reader alone, since it may hold days of all kinds; every other file byte by byte. On days that
+the request does not remove the person may be there, and nothing is said of it.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ HOLDS_USER_DATA: Mapping[str, tuple[str, ...]] = {
 PARTITION = re.compile(r"(activity|late|sketches)/day=(\d{4}-\d{2}-\d{2})/epoch=(\d+)\.\w+")
 
 IN_SET, IN_BYTES = "the key is in the set", "the key is in the bytes"
+KEY_IS_GONE = "the person's keys are all shredded, so nobody can look"
 
 
 @dataclass(frozen=True, order=True)
@@ -92,6 +94,7 @@ def inspect(erasures: Sequence[Erasure], outside: Outside) -> Inspection:
         *(left for found in files for left in sought.in_bytes(found)),
         *(left for found in in_sets for left in found),
         *(left for batch in outside.inbox.batches() for left in _in_batch(sought, batch, outside)),
+        *(left for place in live for left in sought.unknowable(place)),
     ):
         survivors[receipt].add(survivor)
     partitions = [_partition(place, _version(place, outside), live[place]) for place in sorted(live)]
@@ -103,6 +106,7 @@ class _Sought:
 
     def __init__(self, erasures: Sequence[Erasure], keys: Mapping[str, Mapping[int, int]]) -> None:
         self._erasures = erasures
+        self._keyless = [one for one in erasures if not keys.get(one.receipt)]
         self._owners: dict[int, list[Erasure]] = defaultdict(list)
         of_epoch: dict[int, list[tuple[int, Erasure]]] = defaultdict(list)
         for one in erasures:
@@ -121,6 +125,11 @@ class _Sought:
     def removed(self, keys: Iterable[int], day: date) -> Iterator[str]:
         """The receipts of those who asked to be taken out of this day and have one of these keys."""
         return (one.receipt for key in keys for one in self._owners[key] if one.removes(day))
+
+    def unknowable(self, place: Place) -> Iterator[tuple[str, Survivor]]:
+        """Those without any key by now, if there still is state of a day that they asked to be taken out of."""
+        name = f"{place.store}/day={place.day}/epoch={place.epoch}"
+        return ((one.receipt, Survivor(name, KEY_IS_GONE)) for one in self._keyless if one.removes(place.day))
 
     def in_bytes(self, found: _Found) -> Iterator[tuple[str, Survivor]]:
         """Who is left in a file; a file that cannot be read may hold anyone."""

@@ -159,7 +159,7 @@ class ErasureLedger(Protocol):
         ...
 
     def confirm(self, receipts: Sequence[str]) -> None:
-        """Bring those that are parked into force, as if they were received now."""
+        """Bring those that are parked into force, from the next MAU day on; their deadline stays."""
         ...
 
     def cancel(self, receipts: Sequence[str]) -> None:
@@ -180,10 +180,6 @@ class ErasureLedger(Protocol):
 
     def tombstones(self, epoch: int, after: int = 0) -> Tombstones:
         """Those of one epoch that are in force, or that came into force after a watermark."""
-        ...
-
-    def epochs(self) -> list[int]:
-        """The epochs that have tombstones, sorted."""
         ...
 
     def recorded(self) -> int:
@@ -220,7 +216,7 @@ class ErasureLedger(Protocol):
         """The day was rebuilt with all that its mark stands for."""
         ...
 
-    def settle_marks(self, through: date) -> None:
+    def drop_marks_through(self, through: date) -> None:
         """Days up to this one are past retention and wait for no rebuild any more."""
         ...
 

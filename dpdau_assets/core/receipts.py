@@ -11,24 +11,24 @@ import hmac
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import date, timedelta
+from datetime import date
 from typing import Any
 
 from dpdau_assets.core.activity import take_in
 from dpdau_assets.core.day_sketch import refresh
-from dpdau_assets.core.erasure import days_to_rebuild, deadline, epochs_reached, named
+from dpdau_assets.core.erasure import days_to_rebuild, deadline, epochs_reached, named, removal_epochs
 from dpdau_assets.core.errors import BadInput
 from dpdau_assets.core.facts import Erasure, ReceiptRow
 from dpdau_assets.core.inspection import PARTITION, Inspection, Survivor, inspect
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.windows import UNIX_EPOCH
+from dpdau_assets.core.windows import days_of_epoch
 
 Document = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Settled:
-    """How many requests were applied and verified by now, and the receipts of those that something is left of."""
+    """How many requests this call has verified, and the receipts of those that something is left of."""
 
     verified: int
     unverified: tuple[str, ...]
@@ -63,7 +63,7 @@ def receipt(name: str, outside: Outside) -> Document:
 def write_receipts(erasures: Sequence[Erasure], outside: Outside) -> list[ReceiptRow]:
     """Inspect, and append one receipt a request, unless its last one says just the same. The caller holds the lock.
 
-    A request without a key is one whose epochs have all expired: its last receipt stands.
+    A person is looked for under the epochs that live; a request of which none does is one whose days are all purged.
     """
     if not erasures:
         return []
@@ -117,7 +117,9 @@ _BARE = ("store", "day", "epoch", "version", "content_hash")
 
 
 def _body(erasure: Erasure, left: Sequence[Survivor], digest: str, previous: str, outside: Outside) -> Document:
+    """The signed part. Without a digest of partitions, that of a request that nothing was inspected for yet."""
     inspected = bool(digest)
+    living = list(removal_epochs(erasure.through, outside))
     return {
         "receipt": erasure.receipt,
         "state": erasure.state if not inspected else "applied" if left else "verified",
@@ -125,6 +127,7 @@ def _body(erasure: Erasure, left: Sequence[Survivor], digest: str, previous: str
         "received_on": erasure.received_on.isoformat(),
         "deadline": deadline(erasure).isoformat(),
         "inspected_on": outside.clock.today().isoformat() if inspected else None,
+        "epochs": [epoch for epoch in living if inspected],
         "scope": {"through": erasure.through.isoformat(), "days": [day.isoformat() for day in erasure.days]},
         "survivors": [asdict(survivor) for survivor in left],
         "remains": _remains(erasure, outside),
@@ -135,13 +138,19 @@ def _body(erasure: Erasure, left: Sequence[Survivor], digest: str, previous: str
 
 def _remains(erasure: Erasure, outside: Outside) -> list[dict[str, str | None]]:
     """What an erasure leaves on purpose, why, and until when."""
-    last_epoch = epochs_reached(erasure.through, outside.settings)[-1]
-    epoch_end = UNIX_EPOCH + timedelta(days=(last_epoch + 1) * outside.settings.hash_salt_rotation_days - 1)
+    settings = outside.settings
+    last_epoch = epochs_reached(erasure.through, settings)[-1]
+    _, epoch_end = days_of_epoch(last_epoch, settings.hash_salt_rotation_days, settings.mau_window_days)
+    until = None if settings.retention_days is None else f"{_day(epoch_end)} is past retention"
     return [
         {"what": "published noisy numbers", "until": None,
          "why": "A published number is never changed, so that no change tells whose it is; noise protects all in it."},
-        {"what": "tombstone", "until": f"the salt epoch of {_day(epoch_end)} is past retention",
+        {"what": "tombstone", "until": until,
          "why": "The key, enciphered in the ledger, keeps late and replayed events of the removed days out."},
+        {"what": "the request", "until": None,
+         "why": "Its receipt, dates and named days show that it was done; no id of the person is with it."},
+        {"what": "Dagster's log", "until": None,
+         "why": "Dagster keeps for ever which days were rebuilt and when, and nothing of who was active on them."},
         {"what": "backups made before the erasure", "until": _day(deadline(erasure)),
          "why": "Backups are kept outside this system and expire within the deadline."},
     ]  # fmt: skip

@@ -102,7 +102,7 @@ def require_restatable(month: date, outside: Outside) -> None:
         raise Refused(
             f"No number of DAU is published for {month:%Y-%m}, or none is to be restated.", "See `dpdau dau`."
         )
-    if last == date.min or slot_of(outside.settings, last) < due:
+    if slot_of(outside.settings, last) < due:
         ready = due - timedelta(days=1 + outside.settings.grace_days)
         raise Refused(
             f"{month:%Y-%m} is restated on {due}, and publication has come to {last} only.",

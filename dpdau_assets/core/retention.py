@@ -1,4 +1,4 @@
-"""Retention: what no scheduled release can need any more is purged, and the keys of epochs that are over are shredded.
+"""Retention: what no planned release can need any more is purged, and the keys of epochs that are over are shredded.
 
 It follows the publication calendar (the last published day), never the wall clock: publishing that stands still must
 not lose what it still needs. The watchdog is the one that looks at the clock.
@@ -13,7 +13,8 @@ from dpdau_assets.core.erasure import live_days
 from dpdau_assets.core.errors import BadSetting, Refused
 from dpdau_assets.core.facts import Release
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.windows import days_between, days_of_epoch, epoch_of, month_of
+from dpdau_assets.core.release import restatement_due
+from dpdau_assets.core.windows import days_between, epoch_of, month_of
 
 WATCHDOG_SLACK_DAYS = 7
 """How long a day may be overdue before the watchdog says so: a purge runs once a day, and may fail once or twice."""
@@ -22,7 +23,7 @@ WATCHDOG_SLACK_DAYS = 7
 def purge(outside: Outside) -> date | None:
     """Unlink what is past retention; returns the last day that is gone, None while nothing is.
 
-    Raises BadSetting while retention is off, and Refused, with nothing purged, while a scheduled release that reads
+    Raises BadSetting while retention is off, and Refused, with nothing purged, while a planned release that reads
     one of these days is missing. What was cut short is completed by running it again.
     """
     with outside.activity.lock():
@@ -33,7 +34,7 @@ def purge(outside: Outside) -> date | None:
             outside.ledger.purge_through(due)
         gone = outside.ledger.purged_through()
         if gone is not None:
-            outside.erasures.settle_marks(gone)
+            outside.erasures.drop_marks_through(gone)
             _unlink_through(gone, outside)
             _shred_through(gone, outside)
     return gone
@@ -50,7 +51,7 @@ def due_through(outside: Outside) -> date | None:
 
 
 def require_nothing_missing(due: date, outside: Outside) -> None:
-    """Raise Refused for the first scheduled release that reads a day up to `due` and does not exist."""
+    """Raise Refused for the first planned release that reads a day up to `due` and does not exist."""
     settings = outside.settings
     dau, mau = _published(outside)
     have = {(found.key.metric, found.key.day, found.key.revision) for found in (*dau, *mau)}
@@ -58,9 +59,9 @@ def require_nothing_missing(due: date, outside: Outside) -> None:
     if mau:
         last_window = due + timedelta(days=settings.mau_window_days - 1)
         wanted += [("mau", day, 0) for day in days_between(min(found.key.day for found in mau), last_window)]
-    open_months = {month_of(found.key.day) for found in dau if found.key.day <= due} - outside.ledger.restated()
-    if settings.restatements_per_month:
-        wanted += [("dau", found.key.day, 1) for found in dau if month_of(found.key.day) in open_months]
+    months = {month_of(found.key.day) for found in dau if found.key.day <= due} - outside.ledger.restated()
+    waiting = {month for month in months if restatement_due(month, outside)}
+    wanted += [("dau", found.key.day, 1) for found in dau if month_of(found.key.day) in waiting]
     missing = [one for one in wanted if one not in have]
     if missing:
         metric, day, revision = missing[0]
@@ -96,6 +97,5 @@ def _shred_through(gone: date, outside: Outside) -> None:
     """The epochs of which every day is gone. The one that serves `gone` may still serve windows to come."""
     rotation = outside.settings.hash_salt_rotation_days
     last_epoch = epoch_of(gone + timedelta(days=1), rotation) - 1
-    assert days_of_epoch(last_epoch, rotation, outside.settings.mau_window_days)[1] <= gone
     if (outside.salts.shredded_through() or -1) < last_epoch:
         outside.salts.shred_through(last_epoch)

@@ -10,12 +10,12 @@ import dagster as dg
 import pytest
 
 from dpdau_assets.core.activity import process_days
-from dpdau_assets.core.erasure import Pending, pending
+from dpdau_assets.core.erasure import Pending, mark_touched, pending
 from dpdau_assets.core.facts import DaySet
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.runs import STATE
 from dpdau_assets.core.settings import Settings
-from dpdau_assets.core.windows import days_between
+from dpdau_assets.core.windows import days_between, epoch_of
 from dpdau_assets.definitions import build_definitions
 from dpdau_assets.schedules import build_schedules
 from dpdau_tests.conftest import put
@@ -78,14 +78,14 @@ def test_a_sketch_is_stale_while_only_the_state_was_rebuilt(world: World, monkey
     def die(*_: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("dpdau_assets.assets.sketches.refresh", die)
+    monkeypatch.setattr("dpdau_assets.assets.sketches.build_sketch", die)
     erase(world.outside, "she")
     assert [world.launch(wanted) for wanted in world.tick()] == [False, False]
     assert world.stale("activity", DAYS) == set()
     assert world.stale("day_sketch", DAYS) == HERS
 
 
-def test_a_request_ends_verified_and_the_store_is_as_if_she_had_never_come(world: World, make_store: MakeStore) -> None:
+def test_a_request_ends_verified_and_all_checks_pass(world: World) -> None:
     erase(world.outside, "she")
     world.settle()
     assert states(world.outside) == {"verified"}
@@ -227,7 +227,9 @@ def test_a_rebuild_does_not_claim_a_mark_that_came_while_it_ran(world: World, mo
 
     def interrupted(days: list[date], outside: Outside) -> None:
         process_days(days, outside)
-        outside.erasures.mark(days, outside.erasures.recorded())
+        erase(outside, "user 1")
+        with outside.activity.lock():
+            mark_touched(outside)
 
     monkeypatch.setattr("dpdau_assets.assets.activity.process_days", interrupted)
     world.launch(first)
@@ -396,7 +398,7 @@ def test_an_overdue_request_fails_the_check_and_the_job(world: World, make_store
 
 def test_somebody_who_is_left_fails_the_check_and_its_job_and_the_partition_is_named(world: World) -> None:
     erase(world.outside, "she")
-    (epoch,) = world.outside.erasures.epochs()[:1]
+    epoch = epoch_of(DAYS[1], 90)
     hers = world.outside.activity.read(DAYS[1], epoch)
     assert hers is not None
     world.settle()

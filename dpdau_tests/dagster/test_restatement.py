@@ -10,13 +10,14 @@ import dagster as dg
 import pytest
 
 from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.release import publish, restate
 from dpdau_assets.core.runs import DAU, REPORTS, RESTATEMENT, Step
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.windows import days_between
 from dpdau_assets.definitions import build_definitions
 from dpdau_assets.jobs import run_steps
 from dpdau_assets.schedules import build_monthly_restatement
-from dpdau_tests.conftest import SECRET, put
+from dpdau_tests.conftest import SECRET, prepare, put
 from dpdau_tests.dagster.world import World, erase
 from resources.settings_env import read_settings
 from resources.store import open_store
@@ -84,10 +85,24 @@ def test_a_month_depends_on_exactly_its_days(start: date) -> None:
         ]
 
 
-def test_the_schedule_restates_the_month_before_on_the_restatement_day() -> None:
+def test_the_schedule_asks_for_the_month_before_each_noon_until_it_is_restated(
+    make_store: Callable[..., Outside],
+) -> None:
+    outside = make_store()
     schedule = build_monthly_restatement(Settings(restatement_day=7, timezone="Asia/Kolkata"))
-    assert (schedule.cron_schedule, schedule.execution_timezone) == ("0 12 7 * *", "Asia/Kolkata")
-    context = dg.build_schedule_context(scheduled_execution_time=datetime(2025, 3, 7, 12, tzinfo=UTC))
-    wanted = schedule(context)
-    assert isinstance(wanted, dg.RunRequest)
-    assert (wanted.partition_key, wanted.run_key) == ("2025-02-01", "2025-02-01")
+    assert (schedule.cron_schedule, schedule.execution_timezone) == ("0 12 7-31 * *", "Asia/Kolkata")
+
+    def asked(day: int) -> dg.RunRequest | dg.SkipReason:
+        noon = datetime(2025, 2, day, 12, tzinfo=UTC)
+        return schedule(dg.build_schedule_context(scheduled_execution_time=noon, resources={"outside": outside}))
+
+    for day in (7, 8):
+        wanted = asked(day)
+        assert isinstance(wanted, dg.RunRequest)
+        assert (wanted.partition_key, wanted.run_key) == ("2025-01-01", f"2025-01-01/2025-02-{day:02}")
+    days = days_between(PUBLISHED[0], date(2025, 2, 3))
+    prepare(outside, days)
+    for day in days:
+        publish("dau", day, outside)
+    restate(MONTH, outside)
+    assert isinstance(asked(9), dg.SkipReason)

@@ -8,12 +8,12 @@ day of the first erasure that reaches it. `python -m dpdau_tests.eval.asof_refer
 from __future__ import annotations
 
 import calendar
-import csv
-import gzip
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from datetime import date, timedelta
 from itertools import accumulate
+
+import pyarrow.parquet as pq
 
 from dpdau_tests.eval.logs import ERASURES, erasures_of, file_of
 
@@ -47,11 +47,11 @@ class Effect:
 
 
 def read_activity(name: str, which: str) -> Activity:
-    """From `events.csv.gz` and the file of erasures."""
+    """From `events.parquet` and the file of erasures."""
     active: dict[str, set[date]] = defaultdict(set)
-    with gzip.open(file_of(name, "events.csv.gz"), "rt") as file:
-        for row in csv.DictReader(file):
-            active[row["user_id"]].add(date.fromisoformat(row["day"]))
+    table = pq.read_table(file_of(name, "events.parquet"), columns=["user_id", "day"])
+    for user, day in zip(*(column.to_pylist() for column in table.columns), strict=True):
+        active[user].add(day)
     erased: dict[str, set[date]] = defaultdict(set)
     for user, day in erasures_of(name, which):
         erased[user].add(day)

@@ -1,7 +1,7 @@
 """The real event logs that tests read: where they lie, what their references say, and what a store makes of them.
 
-`oulad_register_submit` is bundled (CC BY 4.0), without its erasures. `collegemsg` has no licence to copy it. What is
-not bundled is read from a folder beside the project where there is one.
+`oulad_register_submit` is bundled (CC BY 4.0). `collegemsg` has no licence to copy it: it is read from a folder beside
+the project where there is one.
 """
 
 from __future__ import annotations

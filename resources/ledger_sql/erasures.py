@@ -41,8 +41,11 @@ class _Asked:
 
     @cached_property
     def identity(self) -> _Identity:
-        """The same person and days are the same removal. The last epoch is the one that lives longest."""
-        epoch, key = self.sealed[-1] if self.sealed else (-1, b"")
+        """The same person and days are the same removal. The last epoch is the one that lives longest.
+
+        Without a living epoch nobody can tell who it is, so it is the same as no other.
+        """
+        epoch, key = self.sealed[-1] if self.sealed else (-1, secrets.token_bytes(16))
         return epoch, key, self.removal.scope
 
     def rows(self, erasure: int) -> list[dict[str, object]]:
@@ -140,11 +143,6 @@ class SqlErasures:
             held_until=_numbers(held), effective_from=_numbers(effective),
         )  # fmt: skip
 
-    def epochs(self) -> list[int]:
-        column = schema.tombstones.c.epoch
-        with self._database.read() as connection:
-            return list(connection.scalars(select(column).distinct().order_by(column)))
-
     # Progress
 
     def recorded(self) -> int:
@@ -196,7 +194,7 @@ class SqlErasures:
             here = update(table).where(table.c.day == day.isoformat(), table.c.built < mark)
             connection.execute(here.values(built=mark))
 
-    def settle_marks(self, through: date) -> None:
+    def drop_marks_through(self, through: date) -> None:
         table = schema.rebuilds  # a mark stays, since the next one must be higher than any that ever was
         with self._database.write() as connection:
             past = update(table).where(table.c.day <= through.isoformat(), table.c.built < table.c.wanted)
