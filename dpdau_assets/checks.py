@@ -8,7 +8,7 @@ with 1, one that is not blocking does not: waiting is no failure.
 import dagster as dg
 
 from dpdau_assets.core import erasure, retention
-from dpdau_assets.core.inspection import PARTITION, inspect
+from dpdau_assets.core.inspection import left_of_anyone, partition_of
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.metadata import reveal
 
@@ -48,9 +48,7 @@ def erasures_within_deadline(outside: dg.ResourceParam[Outside]) -> dg.AssetChec
     description="Nobody whose erasure was applied is left in any file.",
 )
 def no_erased_user_in_live_state(outside: dg.ResourceParam[Outside]) -> dg.AssetCheckResult:
-    with outside.activity.lock():
-        found = inspect(outside.erasures.erasures(("applied", "verified")), outside)
-    files = {_shown(survivor.file) for left in found.survivors.values() for survivor in left}
+    files = {_shown(survivor.file, outside) for survivor in left_of_anyone(outside)}
     return dg.AssetCheckResult(
         passed=not files,
         metadata=reveal({"places_left": sorted(files)}),
@@ -58,10 +56,10 @@ def no_erased_user_in_live_state(outside: dg.ResourceParam[Outside]) -> dg.Asset
     )
 
 
-def _shown(file: str) -> str:
+def _shown(file: str, outside: Outside) -> str:
     """A partition by its name; any other file not, since whoever put it there may have named it after a person."""
-    partition = PARTITION.fullmatch(file) or PARTITION.fullmatch(f"{file}.parquet")
-    return "{}/day={}/epoch={}".format(*partition.groups()) if partition else "a file that is no partition"
+    places = (partition_of(name, outside) for name in (file, f"{file}.parquet", f"{file}.sketch"))
+    return next((str(place) for place in places if place), "a file that is no partition")
 
 
 @dg.asset_check(asset=_LAST, description="No day is kept for longer than RETENTION_DAYS.")

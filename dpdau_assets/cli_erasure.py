@@ -107,7 +107,10 @@ def receipt(
     document = receipts.receipt(str(name), outside)
     answer(document)
     if document["survivors"]:
-        tell("Something is left: see survivors. Remove these files, then ask again.")
+        tell(
+            "Something is left: see survivors. What waits in inbox/ goes with `dpdau flush-deletes`; "
+            "files that this project did not write are yours to remove. Then ask again."
+        )
         raise typer.Exit(NOT_DONE)
     if document["state"] == "cancelled":
         tell("It was cancelled: nobody was erased for it.")

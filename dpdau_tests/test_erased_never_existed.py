@@ -194,7 +194,7 @@ def test_the_live_bytes_are_those_of_the_history_in_which_she_never_was(part: in
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(4))
-def test_it_holds_in_thousands_of_histories(part: int, memory: Path) -> None:
+def test_in_thousands_of_histories_the_live_bytes_are_those_in_which_she_never_was(part: int, memory: Path) -> None:
     look_at(MANY // 4, memory / str(part))
 
 

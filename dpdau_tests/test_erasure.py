@@ -13,7 +13,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from dpdau_assets.core import activity
-from dpdau_assets.core.activity import discard_batch, process_days
+from dpdau_assets.core.activity import day_version, discard_batch, process_days
+from dpdau_assets.core.day_sketch import sketch_version
 from dpdau_assets.core.erasure import cancel, confirm, deadline, overdue, request, touched_days
 from dpdau_assets.core.errors import BadInput, Refused
 from dpdau_assets.core.events import Event
@@ -138,6 +139,45 @@ def test_a_request_whose_application_was_cut_short_can_no_longer_be_cancelled(
     assert settle(store).verified == 1
 
 
+def test_a_request_that_came_while_others_were_applied_destroys_nothing_before_it_can_no_longer_be_cancelled(
+    store: Outside,
+) -> None:
+    """Else an accepted cancel would leave her taken out in part, and her MAU bit could change on two intervals."""
+    late: list[str] = []
+    real = store.erasures.begin_applying
+
+    def begin_while_another_asks(watermark: int) -> None:
+        real(watermark)
+        late.extend(request([minus("user 2", DAYS[-1])], store).receipts)
+
+    request([minus("user 1", DAYS[-1])], store)
+    put(store, [("user 2", date(2025, 2, 11))])
+    store.erasures.begin_applying = begin_while_another_asks  # type: ignore[method-assign]
+    process_days(DAYS, store)
+    store.erasures.begin_applying = real  # type: ignore[method-assign]
+    assert {count(store, day) for day in DAYS} == {9}, "one is out, and two is not"
+    assert [one.state for one in cancel(late, store)] == ["cancelled"]
+    process_days([*DAYS, date(2025, 2, 11)], store)
+    assert {count(store, day) for day in DAYS} == {9} and count(store, date(2025, 2, 11)) == 1
+
+
+def test_a_request_that_came_while_the_inbox_was_folded_loses_no_event_if_it_is_cancelled(store: Outside) -> None:
+    late: list[str] = []
+    real = store.inbox.read
+
+    def read_while_another_asks(batches: list[str]) -> object:
+        late.extend(request([minus("someone new", DAYS[-1])], store).receipts)
+        return real(batches)
+
+    put(store, [("someone new", day) for day in DAYS])
+    store.inbox.read = read_while_another_asks  # type: ignore[method-assign, assignment]
+    process_days(DAYS, store)
+    store.inbox.read = real  # type: ignore[method-assign]
+    cancel(late, store)
+    process_days(DAYS, store)
+    assert {count(store, day) for day in DAYS} == {11}
+
+
 def test_a_request_that_is_not_verified_within_a_month_is_overdue(store: Outside) -> None:
     (name,) = request([minus("user 1", START)], store).receipts
     (one,) = store.erasures.find([name])
@@ -166,12 +206,24 @@ def test_just_the_days_that_held_the_person_are_marked_once_a_batch(store: Outsi
     put(store, [("her", day) for day in DAYS[3:6]] + [("him", DAYS[8])])
     process_days(DAYS, store)
     request([minus("her", DAYS[4]), minus("him", DAYS[9]), minus("nobody", DAYS[20])], store)
-    assert touched_days(store, 0) == {DAYS[3], DAYS[4], DAYS[8]}
+    assert touched_days(0, store.erasures.recorded(), store) == {DAYS[3], DAYS[4], DAYS[8]}
     settle(store)
     assert store.erasures.behind() == [(DAYS[3], 1), (DAYS[4], 1), (DAYS[8], 1)]
     request([minus("her", DAYS[4]), minus("her", DAYS[5])], store)
     settle(store)
     assert store.erasures.behind() == [(DAYS[3], 1), (DAYS[4], 1), (DAYS[5], 2), (DAYS[8], 1)]
+
+
+def test_with_every_day_marked_every_day_gets_another_version(store: Outside) -> None:
+    """Or those that keep theirs would tell which days held nobody of the batch."""
+    everything = replace(store, settings=replace(store.settings, erasure_mark="all"))
+    before = [version(day, everything) for version in (day_version, sketch_version) for day in DAYS]
+    put(store, [("her", DAYS[3])])
+    process_days(DAYS, everything)
+    request([minus("her", DAYS[3])], everything)
+    settle(everything)
+    after = [version(day, everything) for version in (day_version, sketch_version) for day in DAYS]
+    assert all(old != new for old, new in zip(before, after, strict=True))
 
 
 def test_with_every_day_marked_the_marks_tell_nothing(store: Outside) -> None:

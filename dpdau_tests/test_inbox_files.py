@@ -319,7 +319,7 @@ def test_every_file_and_its_folder_are_synced_before_the_call_returns(
 
 def test_a_sweep_takes_what_the_dead_left_and_spares_the_living(tmp_path: Path) -> None:
     (tmp_path / "below").mkdir()
-    (tmp_path / "below" / ".dead.tmp").write_bytes(b"keys of people")
+    (tmp_path / "below" / ".00112233445566ff.tmp").write_bytes(b"keys of people")
     (tmp_path / "kept.parquet").touch()
 
     def write(file: BinaryIO) -> None:

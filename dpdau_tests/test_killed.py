@@ -23,14 +23,13 @@ def killed(work: str, points: int, seed: int) -> dict:
 @pytest.mark.parametrize("work", ["apply", "restatement", "retention"])
 def test_work_that_was_killed_is_completed_by_the_next_run(work: str) -> None:
     found = killed(work, points=4, seed=1)
-    assert found["problems"] == []
+    assert found["problems"] == [] and found["killed"] == 4
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("work", ["apply", "restatement", "retention"])
-def test_it_holds_at_a_hundred_random_moments(work: str) -> None:
-    """Some trials end before their kill comes; enough are made that a hundred do not."""
+def test_work_that_was_killed_at_any_of_a_hundred_moments_is_completed(work: str) -> None:
     seed = int.from_bytes(os.urandom(4), "big")
-    found = killed(work, points=140, seed=seed)
+    found = killed(work, points=100, seed=seed)
     assert found["problems"] == [], f"seed {seed}"
-    assert found["killed"] >= 100
+    assert found["killed"] == 100

@@ -117,14 +117,14 @@ def test_a_temporary_file_counts_once_its_writer_is_dead(tmp_path: Path) -> None
 def test_a_sweep_takes_dead_temporary_files_under_every_root_and_leaves_living_ones(tmp_path: Path) -> None:
     for folder in ("data", "home"):
         (tmp_path / folder / "deep").mkdir(parents=True)
-        (tmp_path / folder / "deep" / "dead.tmp").touch()
+        (tmp_path / folder / "deep" / ".00112233445566ff.tmp").touch()
     (tmp_path / "data" / "kept").touch()
-    with (tmp_path / "data" / "living.tmp").open("wb") as writer:
+    with (tmp_path / "data" / ".ff00112233445566.tmp").open("wb") as writer:
         fcntl.flock(writer, fcntl.LOCK_EX)
         file = tmp_path / "data" / "kept"
         roots = {"": tmp_path / "data", "home": tmp_path / "home", "file": file, "gone": tmp_path / "gone"}
         FilePremises(roots).sweep()
-    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["kept", "living.tmp"]
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == [".ff00112233445566.tmp", "kept"]
 
 
 # --- The bytes ---------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gzip
 import json
 import sqlite3
 import tarfile
@@ -330,3 +331,40 @@ def test_a_day_that_nobody_asked_for_is_purged_of_her_and_waits_for_no_rebuild(m
     assert settle(outside).unverified == () and receipt(name, outside)["verified"] is True
     assert [day for day, _ in days_to_rebuild(outside)] == DAYS[:3]
     assert outside.ledger.processed() == frozenset(DAYS[:3])
+
+
+@pytest.mark.parametrize(
+    "name", ["activity/day=2025-02-30/epoch=223.parquet", "activity/day=2025-03-20/epoch=9.parquet",
+             "activity/day=2025-03-20/epoch=224.bak", "activity/day=2025-03-20/epoch=0224.parquet"],
+)  # fmt: skip
+def test_a_copy_that_is_only_named_like_a_partition_is_searched_like_any_file(store: Outside, name: str) -> None:
+    copied = (store.settings.data_dir / "activity/day=2025-02-21/epoch=223.parquet").read_bytes()
+    mine = erased(store)
+    path = store.settings.data_dir / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(copied)
+    assert name in {survivor["file"] for survivor in receipt(mine, store)["survivors"]}
+
+
+def test_a_file_that_is_named_after_her_key_is_found(store: Outside) -> None:
+    name = erased(store)
+    (store.settings.data_dir / f"user-{key_of('her', store)}.txt").write_text("nothing")
+    assert receipt(name, store)["verified"] is False
+
+
+def test_what_an_archive_packs_inside_is_looked_into(store: Outside) -> None:
+    packed = store.settings.data_dir.parent / "day.parquet.gz"
+    packed.write_bytes(
+        gzip.compress((store.settings.data_dir / "activity/day=2025-02-21/epoch=223.parquet").read_bytes())
+    )
+    name = erased(store)
+    with tarfile.open(store.settings.data_dir / "days.tar", "w") as archive:
+        archive.add(packed)
+    assert [survivor["file"] for survivor in receipt(name, store)["survivors"]] == ["days.tar"]
+
+
+def test_other_programs_temporary_files_are_left_alone(store: Outside) -> None:
+    other = store.settings.data_dir / "thesis.tmp"
+    other.write_text("not ours")
+    erased(store)
+    assert other.exists()

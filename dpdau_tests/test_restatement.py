@@ -177,3 +177,16 @@ def test_independent_noise_is_restated_too_and_charged_for_each_number(make_stor
     publish_all(outside)
     assert len(restate(JANUARY, outside)) == 31
     assert len(outside.ledger.charges("dau", JANUARY)) == 62
+
+
+def test_a_first_number_that_comes_while_the_month_is_restated_is_restated_too(store: Outside) -> None:
+    publish_all(store, [*DAYS[:30], *DAYS[31:]])
+    real, published = store.late.read, []
+
+    def read_while_another_publishes(day: date, epoch: int) -> object:
+        if not published:
+            published.append(publish("dau", DAYS[30], store))
+        return real(day, epoch)
+
+    store.late.read = read_while_another_publishes  # type: ignore[method-assign, assignment]
+    assert [found.key.day for found in restate(JANUARY, store)] == DAYS[:31]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -204,6 +205,61 @@ def test_requests_for_days_that_are_all_purged_are_each_their_own_and_verified_w
     assert first != second and outside.erasures.keys_of([first, second]) == {}
     assert settle(outside).verified == 2
     assert receipt(first, outside)["epochs"] == []
+
+
+def test_a_day_that_a_restated_month_left_without_a_number_is_not_waited_for(make_store: Make) -> None:
+    outside = silent(make_store(retention_days=KEPT, today=date(2025, 3, 22)))
+    prepare(outside, DAYS)
+    for day in DAYS:
+        if day != date(2025, 1, 11):
+            publish("dau", day, outside)
+    restate(START, outside)
+    restate(date(2025, 2, 1), outside)
+    assert purge(outside) == date(2025, 2, 8)
+
+
+def store_with_a_copy(make_store: Make) -> tuple[Outside, str, Path]:
+    """Everything published, somebody erased, and a copy of a day of hers left in the data directory."""
+    outside = silent(make_store(retention_days=KEPT, hash_salt_rotation_days=30, restatements_per_month=0,
+                                today=date(2025, 3, 22)))  # fmt: skip
+    put(outside, [(user, day) for day in DAYS for user in ("her", "a")])
+    prepare(outside, DAYS)
+    copied = outside.settings.data_dir / "export.parquet"
+    (state,) = [path for path in (outside.settings.data_dir / "activity" / "day=2025-01-02").iterdir()
+                if path.stem == f"epoch={epoch_of(START, 30)}"]  # fmt: skip
+    for day in DAYS:
+        publish("dau", day, outside)
+    copied.write_bytes(state.read_bytes())
+    (name,) = request([Event("her", "-", date(2025, 1, 5))], outside).receipts
+    return outside, name, copied
+
+
+def test_no_key_is_shredded_while_something_is_left_of_an_erased_person(make_store: Make) -> None:
+    outside, name, copied = store_with_a_copy(make_store)
+    assert settle(outside).unverified == (name,)
+    purge(outside)
+    assert outside.salts.shredded_through() is None
+    assert receipt(name, outside)["verified"] is False
+    copied.unlink()
+    settle(outside)
+    purge(outside)
+    assert (outside.salts.shredded_through() or 0) >= epoch_of(START, 30)
+    assert receipt(name, outside)["verified"] is True
+
+
+def test_what_a_receipt_has_named_stays_named_when_its_key_is_shredded(make_store: Make) -> None:
+    outside, name, copied = store_with_a_copy(make_store)
+    kept = copied.read_bytes()
+    copied.unlink()
+    assert settle(outside).verified == 1
+    copied.write_bytes(kept)
+    assert receipt(name, outside)["verified"] is False
+    purge(outside)
+    gone = outside.salts.shredded_through()
+    assert gone is not None and gone >= epoch_of(START, 30)
+    assert [left["file"] for left in receipt(name, outside)["survivors"]] == ["export.parquet"]
+    copied.unlink()
+    assert receipt(name, outside)["verified"] is True
 
 
 def test_state_of_a_day_whose_keys_are_shredded_cannot_be_vouched_for(make_store: Make) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,6 +19,7 @@ from typing import BinaryIO
 
 Write = Callable[[BinaryIO], None]
 
+_OURS = re.compile(r"\.[0-9a-f]{16}\.tmp")
 _SYNCS_AT_ONCE = 8
 _OPEN_AT_ONCE = 128  # far below the 1024 files that a process may usually hold open
 
@@ -57,15 +59,15 @@ def write_named_durably(folder: Path, staging: Path, write: Callable[[BinaryIO],
 
 def sweep(root: Path) -> None:
     """Unlink the temporary files in this folder, and those below it, that no living writer holds."""
-    for path in root.rglob("*.tmp"):
-        if not path.is_file():
+    for path in root.rglob(".*.tmp"):
+        if not _OURS.fullmatch(path.name) or not path.is_file():
             continue
         try:
             with path.open("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 path.unlink(missing_ok=True)
-        except (BlockingIOError, FileNotFoundError):
-            continue  # its writer lives, or has just renamed it
+        except (BlockingIOError, FileNotFoundError, PermissionError):
+            continue  # its writer lives, or has just renamed it; or it is no file of this user
 
 
 def unlink_durably(path: Path) -> None:

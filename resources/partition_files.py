@@ -6,7 +6,9 @@ import re
 from datetime import date
 from pathlib import Path
 
-_NAME = re.compile(r"day=(\d{4}-\d{2}-\d{2})/epoch=(\d+)\.\w+")
+from dpdau_assets.core.events import calendar_day
+
+_NAME = re.compile(r"day=(\d{4}-\d{2}-\d{2})/epoch=(0|[1-9]\d*)\.\w+")
 
 
 def partition_path(folder: Path, day: date, epoch: int, suffix: str) -> Path:
@@ -18,4 +20,4 @@ def partitions_in(folder: Path, suffix: str) -> list[tuple[date, int]]:
     """Every (day, epoch) that has a file, sorted; files with other names are nobody's partition."""
     names = (path.relative_to(folder).as_posix() for path in folder.glob(f"day=*/epoch=*.{suffix}"))
     found = (_NAME.fullmatch(name) for name in names)
-    return sorted((date.fromisoformat(match[1]), int(match[2])) for match in found if match)
+    return sorted((day, int(match[2])) for match in found if match and (day := calendar_day(match[1])))

@@ -13,6 +13,7 @@ import lzma
 import re
 import stat
 import struct
+import tarfile
 import zipfile
 import zlib
 from collections import deque
@@ -32,9 +33,19 @@ from resources.durable import sweep
 _PIECE = 8 << 20
 _DEPTH = 3  # a Parquet file in a gzip in a zip is the deepest that is looked into
 _HEAD = 16
+_TAR_HEAD = 512
 
 _VANISHED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
-_DAMAGED = (EOFError, ValueError, NotImplementedError, struct.error, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
+_DAMAGED = (
+    EOFError,
+    ValueError,
+    NotImplementedError,
+    struct.error,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    zipfile.BadZipFile,
+)
 
 _MAGIC = {  # how each begins; as long as is needed so that hardly any other file begins so
     "gzip": rb"\x1f\x8b\x08",
@@ -95,7 +106,7 @@ class FilePremises:
             yield from _pieces(stream)
 
     def unpacked(self, file: KeptFile) -> Iterator[bytes]:
-        """What it holds inside if it packs its bytes: gzip, bz2, xz, lzma, zip and Parquet, up to three deep.
+        """What it holds inside if it packs its bytes: gzip, bz2, xz, lzma, zip, tar and Parquet, up to three deep.
 
         Nothing for other files, nor for a Parquet file of which `chunks` shows every value. Of a column of integers
         each value is 8 bytes, little-endian. Raises BadInput for something packed that cannot be looked into.
@@ -174,6 +185,9 @@ def _inside(stream: IO[bytes], name: str, depth: int) -> Iterator[bytes]:
     head = stream.read(_HEAD)
     stream.seek(0)
     kind = next((kind for kind, magic in _KINDS.items() if magic.match(head)), None)
+    if kind is None and stream.read(_TAR_HEAD)[257:262] == b"ustar":
+        kind = "tar"
+    stream.seek(0)
     if kind is None:
         return
     if not depth:
@@ -199,6 +213,9 @@ def _members(kind: str, stream: IO[bytes], name: str) -> Iterator[IO[bytes]]:
     if kind == "zip":
         yield from _zip_members(stream, name)
         return
+    if kind == "tar":
+        yield from _tar_members(stream)
+        return
     if kind not in _STREAMS:
         raise _closed(name, f"is packed as {kind}")
     with _STREAMS[kind](stream) as member:
@@ -211,6 +228,14 @@ def _zip_members(stream: IO[bytes], name: str) -> Iterator[IO[bytes]]:
             if member.flag_bits & 1:
                 raise _closed(name, "is an encrypted zip")
             with archive.open(member) as unpacked:
+                yield unpacked
+
+
+def _tar_members(stream: IO[bytes]) -> Iterator[IO[bytes]]:
+    """Its files, for what is packed in them: their bytes stand in the archive as they are."""
+    with tarfile.open(fileobj=stream, mode="r:") as archive:
+        for member in archive:
+            if member.isfile() and (unpacked := archive.extractfile(member)):
                 yield unpacked
 
 

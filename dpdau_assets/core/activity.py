@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from datetime import date
-from functools import cache
+from functools import cache, partial
 
 from dpdau_assets.core.erasure import mark_touched
 from dpdau_assets.core.errors import Refused
@@ -29,8 +29,8 @@ def process_days(days: list[date], outside: Outside) -> None:
     Only days that were processed can be published: a file that is there because someone was active on the day must
     not decide that. Raises Refused for a processed day whose files are gone: empty ones would be a wrong number.
     """
-    require_kept(days, outside)
     with outside.activity.lock():
+        require_kept(days, outside)
         take_in(outside)
         _create_missing(days, outside)
         outside.ledger.mark_processed(days)
@@ -54,17 +54,18 @@ def apply_removals(outside: Outside) -> None:
     outside.premises.sweep()
     mark_touched(outside)
     outside.erasures.begin_applying(watermark)
-    outside.activity.replace(_dropping_sketches(_rewritten(outside.activity, outside), outside))
-    outside.late.replace(_rewritten(outside.late, outside))
+    outside.activity.replace(_dropping_sketches(_rewritten(outside.activity, watermark, outside), outside))
+    outside.late.replace(_rewritten(outside.late, watermark, outside))
     outside.erasures.mark_applied(watermark)
 
 
 def is_clean(day: date, outside: Outside) -> bool:
-    """Whether nobody is left in the day's state whose removal from it is in force by now."""
+    """Whether nobody is left in the day's state whose removal from it was applied by now."""
     with outside.activity.lock():
+        applied = outside.erasures.applied()
         for store in (outside.activity, outside.late):
             for epoch in epochs_of(day, outside.settings):
-                removed = outside.erasures.tombstones(epoch).removed_on(day)
+                removed = outside.erasures.tombstones(epoch, through=applied).removed_on(day)
                 keys = store.read(day, epoch) if len(removed) else None
                 if keys is not None and len(places(keys, removed)):
                     return False
@@ -96,11 +97,15 @@ def day_version(day: date, outside: Outside) -> str:
 
 
 def keyed_version(label: str, day: date, outside: Outside) -> str:
-    """Hash of the day's state under the key of its own epoch, for what is built from nothing else."""
+    """Hash of the day's state under the key of its own epoch, for what is built from nothing else.
+
+    With ERASURE_MARK=all each rebuild is another version, or those that stay would tell which days nobody left.
+    """
+    mark = f" {outside.erasures.wanted(day)}" if outside.settings.erasure_mark == "all" else ""
     digests = [require_digest(day, epoch, outside) for epoch in epochs_of(day, outside.settings)]
     own_epoch = epoch_of(day, outside.settings.hash_salt_rotation_days)
     key = outside.salts.epoch_keys([own_epoch])[own_epoch]
-    return content_version(key, f"{label} {day}", "/".join(digests).encode())
+    return content_version(key, f"{label} {day}{mark}", "/".join(digests).encode())
 
 
 def require_digest(day: date, epoch: int, outside: Outside) -> str:
@@ -121,14 +126,15 @@ def fold(before: Keys, arrived: Keys, removed: Keys) -> Keys:
     return subtract(unite([before, arrived]), removed)
 
 
-def _rewritten(store: StateStore, outside: Outside) -> Iterator[DaySet]:
-    """The files of this store that change when the removals that are not applied yet are.
+def _rewritten(store: StateStore, watermark: int, outside: Outside) -> Iterator[DaySet]:
+    """The files of this store that change when the removals up to the watermark, not applied yet, are.
 
     Only marked days can: whoever touched a day has marked it, and it stays so until it was built without them.
     """
     marked, applied = {day for day, _ in outside.erasures.behind()}, outside.erasures.applied()
     stored = [place for place in store.stored() if place[0] in marked]
-    tombstones = {epoch: outside.erasures.tombstones(epoch, applied) for epoch in {epoch for _, epoch in stored}}
+    epochs = {epoch for _, epoch in stored}
+    tombstones = {epoch: outside.erasures.tombstones(epoch, after=applied, through=watermark) for epoch in epochs}
 
     def kept(place: tuple[date, int]) -> DaySet | None:
         day, epoch = place
@@ -166,7 +172,7 @@ def _folded(
     """
     sealed, restated = outside.ledger.sealed(), outside.ledger.restated()
     gone = outside.ledger.purged_through() or date.min
-    tombstones = cache(outside.erasures.tombstones)
+    tombstones = cache(partial(outside.erasures.tombstones, through=outside.erasures.applied()))
     for arrived in arrivals:
         day, epoch = arrived.day, arrived.epoch
         if day <= gone:

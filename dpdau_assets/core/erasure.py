@@ -149,7 +149,7 @@ def mark_touched(outside: Outside) -> None:
     if watermark == marked:
         return
     everything = outside.settings.erasure_mark == "all"
-    days = live_days(outside) if everything else touched_days(outside, marked)
+    days = live_days(outside) if everything else touched_days(marked, watermark, outside)
     outside.erasures.mark(days, watermark)
 
 
@@ -195,15 +195,16 @@ def live_days(outside: Outside) -> set[date]:
     return {day for store in (outside.activity, outside.late) for day, _ in store.stored()}
 
 
-def touched_days(outside: Outside, after: int) -> set[date]:
-    """The days on which someone has state whose removal came into force after this watermark."""
-    return {day for store in (outside.activity, outside.late) for day in _touched(store, after, outside)}
+def touched_days(after: int, through: int, outside: Outside) -> set[date]:
+    """The days on which someone has state whose removal came into force between these watermarks."""
+    return {day for store in (outside.activity, outside.late) for day in _touched(store, after, through, outside)}
 
 
-def _touched(store: StateStore, after: int, outside: Outside) -> Iterator[date]:
+def _touched(store: StateStore, after: int, through: int, outside: Outside) -> Iterator[date]:
     """Days of this store, some of them twice."""
     stored = store.stored()
-    tombstones = {epoch: outside.erasures.tombstones(epoch, after) for epoch in {epoch for _, epoch in stored}}
+    epochs = {epoch for _, epoch in stored}
+    tombstones = {epoch: outside.erasures.tombstones(epoch, after=after, through=through) for epoch in epochs}
 
     def holds_one(place: tuple[date, int]) -> bool:
         removed = tombstones[place[1]].removed_on(place[0])

@@ -18,10 +18,11 @@ from functools import partial
 
 import numpy as np
 
-from dpdau_assets.core.activity import day_version
+from dpdau_assets.core.activity import day_version, epochs_of, take_in
 from dpdau_assets.core.byte_scan import Needles
 from dpdau_assets.core.day_sketch import sketch_version
-from dpdau_assets.core.errors import DpdauError
+from dpdau_assets.core.errors import DpdauError, Refused
+from dpdau_assets.core.events import calendar_day
 from dpdau_assets.core.facts import Erasure, KeptFile, Keys
 from dpdau_assets.core.identity import content_version
 from dpdau_assets.core.keysets import places
@@ -37,7 +38,10 @@ HOLDS_USER_DATA: Mapping[str, tuple[str, ...]] = {
 }
 """Each asset that holds people, and the folders of the data directory in which it does. Nothing else may."""
 
-PARTITION = re.compile(r"(activity|late|sketches)/day=(\d{4}-\d{2}-\d{2})/epoch=(\d+)\.\w+")
+_PARTITION = re.compile(
+    r"(?:(activity|late)/day=(\d{4}-\d{2}-\d{2})/epoch=(0|[1-9]\d*)\.parquet"
+    r"|(sketches)/day=(\d{4}-\d{2}-\d{2})/epoch=(0|[1-9]\d*)\.sketch)"
+)
 
 IN_SET, IN_BYTES = "the key is in the set", "the key is in the bytes"
 KEY_IS_GONE = "the person's keys are all shredded, so nobody can look"
@@ -51,6 +55,9 @@ class Place:
     day: date
     epoch: int
 
+    def __str__(self) -> str:
+        return f"{self.store}/day={self.day}/epoch={self.epoch}"
+
 
 @dataclass(frozen=True, order=True)
 class Survivor:
@@ -62,10 +69,13 @@ class Survivor:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was read back: `partitions` as JSON, the same for all requests, and what is left of each, by receipt."""
+    """What was read back: `partitions` as JSON, the same for all requests; by receipt, what is left, and the epochs
+    under which the person was looked for.
+    """
 
     partitions: str
     survivors: Mapping[str, list[Survivor]]
+    epochs: Mapping[str, list[int]]
 
 
 @dataclass(frozen=True)
@@ -73,9 +83,10 @@ class _Found:
     """What one file was found to hold: its keyed content hash, the needles in it, why it could not be read."""
 
     file: str
-    content_hash: str
+    place: Place | None
     needles: tuple[int, ...]
     problem: str | None
+    content_hash: str
 
 
 def inspect(erasures: Sequence[Erasure], outside: Outside) -> Inspection:
@@ -84,10 +95,11 @@ def inspect(erasures: Sequence[Erasure], outside: Outside) -> Inspection:
     Cost goes with the size of what is kept, once for all requests together. Raises nothing for a damaged file: it is
     named as one that cannot be vouched for.
     """
-    sought = _Sought(erasures, outside.erasures.keys_of(one.receipt for one in erasures))
+    keys = outside.erasures.keys_of(one.receipt for one in erasures)
+    sought = _Sought(erasures, keys)
     signing_key = outside.salts.signing_key()
     files = list(work_ahead(partial(_examined, sought.needles, signing_key, outside), outside.premises.files()))
-    live = {place: found for found in files if (place := _place(found.file))}
+    live = {found.place: found for found in files if found.place}
     in_sets = list(work_ahead(partial(_members, sought, outside), live))
     survivors: dict[str, set[Survivor]] = {one.receipt: set() for one in erasures}
     for receipt, survivor in (
@@ -98,7 +110,16 @@ def inspect(erasures: Sequence[Erasure], outside: Outside) -> Inspection:
     ):
         survivors[receipt].add(survivor)
     partitions = [_partition(place, _version(place, outside), live[place]) for place in sorted(live)]
-    return Inspection(json.dumps(partitions), {receipt: sorted(left) for receipt, left in survivors.items()})
+    epochs = {one.receipt: sorted(keys.get(one.receipt, ())) for one in erasures}
+    return Inspection(json.dumps(partitions), {name: sorted(left) for name, left in survivors.items()}, epochs)
+
+
+def left_of_anyone(outside: Outside) -> list[Survivor]:
+    """What is left of all whose erasure was applied, after whatever arrived is folded: a replay that waits is none."""
+    with outside.activity.lock():
+        take_in(outside)
+        found = inspect(outside.erasures.erasures(("applied", "verified")), outside)
+    return sorted({survivor for left in found.survivors.values() for survivor in left})
 
 
 class _Sought:
@@ -128,17 +149,15 @@ class _Sought:
 
     def unknowable(self, place: Place) -> Iterator[tuple[str, Survivor]]:
         """Those without any key by now, if there still is state of a day that they asked to be taken out of."""
-        name = f"{place.store}/day={place.day}/epoch={place.epoch}"
-        return ((one.receipt, Survivor(name, KEY_IS_GONE)) for one in self._keyless if one.removes(place.day))
+        return ((one.receipt, Survivor(str(place), KEY_IS_GONE)) for one in self._keyless if one.removes(place.day))
 
     def in_bytes(self, found: _Found) -> Iterator[tuple[str, Survivor]]:
         """Who is left in a file; a file that cannot be read may hold anyone."""
         if found.problem is not None:
             yield from ((one.receipt, Survivor(found.file, found.problem)) for one in self._erasures)
-        place = _place(found.file)
         for needle in found.needles:
             for one in self._owners[int(self._keys[needle])]:
-                if place is None or one.removes(place.day):
+                if found.place is None or one.removes(found.place.day):
                     yield one.receipt, Survivor(found.file, IN_BYTES)
 
 
@@ -152,15 +171,26 @@ def _tombstones(found: Sequence[tuple[int, Erasure]]) -> Tombstones:
 
 def _examined(needles: Needles, signing_key: bytes, outside: Outside, file: KeptFile) -> _Found:
     """Raw, and unpacked where it is packed. Waiting batches are asked row by row instead: they may hold later days."""
-    content = hmac.new(signing_key, file.name.encode(), "sha256")
+    place = partition_of(file.name, outside)
     if _is_waiting(file.name, outside):
-        return _Found(file.name, "", (), None)
+        return _Found(file.name, place, (), None, "")
+    content = hmac.new(_hash_key(place, signing_key, outside), file.name.encode(), "sha256")
     try:
+        named = needles.found_in([file.name.encode()])
         raw = needles.found_in(_hashed(outside.premises.chunks(file), content))
         packed = needles.found_in(outside.premises.unpacked(file))
     except (DpdauError, OSError) as error:
-        return _Found(file.name, "", (), _cannot_be_read(error))
-    return _Found(file.name, content.hexdigest(), tuple(sorted({*raw.tolist(), *packed.tolist()})), None)
+        return _Found(file.name, place, (), _cannot_be_read(error), "")
+    found = {*named.tolist(), *raw.tolist(), *packed.tolist()}
+    return _Found(file.name, place, tuple(sorted(found)), None, content.hexdigest())
+
+
+def _hash_key(place: Place | None, signing_key: bytes, outside: Outside) -> bytes:
+    """What a partition held can be tried out by whoever has the key: so it goes with its epoch."""
+    try:
+        return signing_key if place is None else outside.salts.epoch_keys([place.epoch])[place.epoch].secret
+    except Refused:  # shredded, and yet there is state
+        return signing_key
 
 
 def _hashed(chunks: Iterable[bytes], content: hmac.HMAC) -> Iterator[bytes]:
@@ -171,7 +201,7 @@ def _hashed(chunks: Iterable[bytes], content: hmac.HMAC) -> Iterator[bytes]:
 
 def _members(sought: _Sought, outside: Outside, place: Place) -> list[tuple[str, Survivor]]:
     """Who is left in a partition, as its own store reads it."""
-    name = f"{place.store}/day={place.day}/epoch={place.epoch}"
+    name = str(place)
     wanted = sought.on(place.day, place.epoch)
     try:
         present = _present(place, wanted, outside)
@@ -212,7 +242,7 @@ def _in_batch(sought: _Sought, batch: str, outside: Outside) -> Iterator[tuple[s
             for receipt in sought.removed(present, found.day):
                 yield receipt, Survivor(name, IN_SET)
     except DpdauError as error:
-        yield from sought.in_bytes(_Found(name, "", (), _cannot_be_read(error)))
+        yield from sought.in_bytes(_Found(name, None, (), _cannot_be_read(error), ""))
 
 
 def _is_waiting(name: str, outside: Outside) -> bool:
@@ -223,9 +253,15 @@ def _batch_file(batch: str) -> str:
     return f"inbox/{batch}.parquet"
 
 
-def _place(file: str) -> Place | None:
-    match = PARTITION.fullmatch(file)
-    return Place(match[1], date.fromisoformat(match[2]), int(match[3])) if match else None
+def partition_of(file: str, outside: Outside) -> Place | None:
+    """The partition of which this is the file; None for any other, one that is only named like one included."""
+    match = _PARTITION.fullmatch(file)
+    if match is None:
+        return None
+    store, day, epoch = (group for group in match.groups() if group is not None)
+    found = calendar_day(day)
+    is_ours = found is not None and int(epoch) in epochs_of(found, outside.settings)
+    return Place(store, found, int(epoch)) if found and is_ours else None
 
 
 def _version(place: Place, outside: Outside) -> str | None:

@@ -76,7 +76,7 @@ class Salts(Protocol):
         ...
 
     def shred_through(self, epoch: int) -> None:
-        """Destroy the keys of this epoch and of all before it, for ever, with the tombstones that they sealed."""
+        """Destroy the keys of this epoch and of all before it, for ever, with the tombstones that they encrypt."""
         ...
 
     def shredded_through(self) -> int | None:
@@ -178,8 +178,11 @@ class ErasureLedger(Protocol):
         """The key of each under every living epoch."""
         ...
 
-    def tombstones(self, epoch: int, after: int = 0) -> Tombstones:
-        """Those of one epoch that are in force, or that came into force after a watermark."""
+    def tombstones(self, epoch: int, *, after: int = 0, through: int | None = None) -> Tombstones:
+        """Those of one epoch that are in force, or just those that came into force between two watermarks.
+
+        Whoever destroys data bounds it by `through`: a request that came later can still be cancelled.
+        """
         ...
 
     def recorded(self) -> int:
@@ -312,6 +315,8 @@ class Books(Protocol):
     """The ledger inside one transaction: nothing of it is visible before the transaction ends well."""
 
     def release(self, key: ReleaseKey) -> Release | None: ...
+
+    def releases(self, metric: Metric | None = None) -> list[Release]: ...
 
     def last_day(self, metric: Metric, window_days: int) -> date | None:
         """The last day that was published, in whatever revision."""

@@ -10,16 +10,16 @@ import hashlib
 import hmac
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from typing import Any
 
 from dpdau_assets.core.activity import take_in
 from dpdau_assets.core.day_sketch import refresh
-from dpdau_assets.core.erasure import days_to_rebuild, deadline, epochs_reached, named, removal_epochs
+from dpdau_assets.core.erasure import days_to_rebuild, deadline, epochs_reached, named
 from dpdau_assets.core.errors import BadInput
 from dpdau_assets.core.facts import Erasure, ReceiptRow
-from dpdau_assets.core.inspection import PARTITION, Inspection, Survivor, inspect
+from dpdau_assets.core.inspection import Inspection, Survivor, inspect
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.windows import days_of_epoch
 
@@ -54,7 +54,7 @@ def receipt(name: str, outside: Outside) -> Document:
     if others or erasure.receipt != name:
         raise BadInput(f"{name} is a batch of requests.", "Ask for one of them: `dpdau erasures` lists them.")
     if erasure.state not in ("applied", "verified"):
-        return _document(_body(erasure, [], "", "", outside), None, [])
+        return _document(_body(erasure, [], [], "", "", outside), None, [])
     with outside.activity.lock():
         (row,) = write_receipts([erasure], outside)
     return document_of(row)
@@ -67,7 +67,7 @@ def write_receipts(erasures: Sequence[Erasure], outside: Outside) -> list[Receip
     """
     if not erasures:
         return []
-    found = inspect(erasures, outside)
+    found = _with_unsearchable(inspect(erasures, outside), erasures, outside)
     digest = hashlib.sha256(found.partitions.encode()).hexdigest()
     follows = previous = outside.erasures.last_hash()
     signing_key = outside.salts.signing_key()
@@ -76,13 +76,35 @@ def write_receipts(erasures: Sequence[Erasure], outside: Outside) -> list[Receip
         left = found.survivors[erasure.receipt]
         row = _unchanged(erasure, left, digest, outside)
         if row is None:
-            row = _signed(_body(erasure, left, digest, previous, outside), found, signing_key)
+            row = _signed(
+                _body(erasure, left, found.epochs[erasure.receipt], digest, previous, outside), found, signing_key
+            )
             previous = row.hash
             new.append(row)
         rows.append(row)
     clean = [erasure.receipt for erasure in erasures if not found.survivors[erasure.receipt]]
     outside.erasures.store_receipts(new, follows, clean)
     return rows
+
+
+def _with_unsearchable(found: Inspection, erasures: Sequence[Erasure], outside: Outside) -> Inspection:
+    """What an earlier receipt named, and can no longer be searched, is left until it is gone.
+
+    A key that was shredded cannot be looked for any more; that must not turn what it was found in into nothing.
+    """
+    partly = [one for one in erasures
+              if len(found.epochs[one.receipt]) < len(epochs_reached(one.through, outside.settings))]  # fmt: skip
+    if not partly:
+        return found
+    names = {file.name for file in outside.premises.files()}
+    before = {one.receipt: [left for left in _named_before(one, outside) if left.file in names] for one in partly}
+    left = {receipt: sorted({*found.survivors[receipt], *carried}) for receipt, carried in before.items()}
+    return replace(found, survivors={**found.survivors, **left})
+
+
+def _named_before(erasure: Erasure, outside: Outside) -> list[Survivor]:
+    row = outside.erasures.last_receipt(erasure.receipt)
+    return [Survivor(**left) for left in json.loads(row.body)["survivors"]] if row else []
 
 
 def document_of(row: ReceiptRow) -> Document:
@@ -116,10 +138,11 @@ def _are_of(partitions: object, body: Document) -> bool:
 _BARE = ("store", "day", "epoch", "version", "content_hash")
 
 
-def _body(erasure: Erasure, left: Sequence[Survivor], digest: str, previous: str, outside: Outside) -> Document:
+def _body(
+    erasure: Erasure, left: Sequence[Survivor], epochs: Sequence[int], digest: str, previous: str, outside: Outside
+) -> Document:
     """The signed part. Without a digest of partitions, that of a request that nothing was inspected for yet."""
     inspected = bool(digest)
-    living = list(removal_epochs(erasure.through, outside))
     return {
         "receipt": erasure.receipt,
         "state": erasure.state if not inspected else "applied" if left else "verified",
@@ -127,7 +150,7 @@ def _body(erasure: Erasure, left: Sequence[Survivor], digest: str, previous: str
         "received_on": erasure.received_on.isoformat(),
         "deadline": deadline(erasure).isoformat(),
         "inspected_on": outside.clock.today().isoformat() if inspected else None,
-        "epochs": [epoch for epoch in living if inspected],
+        "epochs": list(epochs),
         "scope": {"through": erasure.through.isoformat(), "days": [day.isoformat() for day in erasure.days]},
         "survivors": [asdict(survivor) for survivor in left],
         "remains": _remains(erasure, outside),
@@ -179,9 +202,7 @@ def _verdict(partition: Document, scope: _Scope, left: set[tuple[str, str]]) -> 
     name = f"{partition['store']}/day={partition['day']}/epoch={partition['epoch']}"
     return {
         "membership": "present" if any(file == name for file, _ in left) else "absent",
-        "bytes": "present"
-        if any(PARTITION.fullmatch(file) and file.startswith(f"{name}.") for file, _ in left)
-        else "absent",
+        "bytes": "present" if any(file in (f"{name}.parquet", f"{name}.sketch") for file, _ in left) else "absent",
     }
 
 

@@ -7,7 +7,7 @@ does the same for every DAU of a month at once, on the month's public day.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
@@ -63,7 +63,7 @@ def restate(month: date, outside: Outside) -> list[Release]:
         require_restatable(month, outside)
         made = None
         while made is None:
-            statistics, watermark = read_statistics(_restated_keys(month, outside), outside)
+            statistics, watermark = read_statistics(restated_keys(month, outside.ledger.releases("dau")), outside)
             made = commit(statistics, watermark, outside)
     again = [
         found for found in outside.ledger.releases("dau") if found.key.revision and month_of(found.key.day) == month
@@ -146,12 +146,15 @@ def read_statistic(key: ReleaseKey, outside: Outside) -> int:
 
 
 def commit(statistics: Mapping[ReleaseKey, int], watermark: int, outside: Outside) -> list[Release] | None:
-    """Check, charge, draw and store in one transaction; None when a removal came since the statistics were read."""
+    """Check, charge, draw and store in one transaction; None when the statistics are not what is wanted any more.
+
+    That is when a removal came since they were read, or a first number of a month that is being restated.
+    """
     with outside.ledger.transaction() as books:
-        stored = [books.release(key) for key in statistics]
-        if all(stored):
-            return [release for release in stored if release]
-        if books.removals_recorded() != watermark:
+        stored = [release for key in statistics if (release := books.release(key))]
+        if stored:  # by another process; and what is restated is restated whole
+            return stored
+        if books.removals_recorded() != watermark or not _is_whole(statistics, books):
             return None
         releases = [_made(key, statistic, books, outside) for key, statistic in sorted(statistics.items())]
         for instance in {release.instance for release in releases}:
@@ -168,9 +171,16 @@ def _made(key: ReleaseKey, statistic: int, books: Books, outside: Outside) -> Re
     return release
 
 
-def _restated_keys(month: date, outside: Outside) -> list[ReleaseKey]:
-    published = {found.key for found in outside.ledger.releases("dau")}
-    return [replace(key, revision=1) for key in sorted(published) if month_of(key.day) == month and not key.revision]
+def _is_whole(statistics: Mapping[ReleaseKey, int], books: Books) -> bool:
+    """Whether a restatement has every day that was published by now; a first number stands for itself."""
+    months = {month_of(key.day) for key in statistics if key.revision}
+    return all(set(statistics) == set(restated_keys(month, books.releases("dau"))) for month in months)
+
+
+def restated_keys(month: date, published: Iterable[Release]) -> list[ReleaseKey]:
+    """What the restatement of a month consists of: one number for each day that has a first one."""
+    keys = sorted(found.key for found in published)
+    return [replace(key, revision=1) for key in keys if month_of(key.day) == month and not key.revision]
 
 
 def plan(key: ReleaseKey, books: Books, settings: Settings) -> Plan:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from datetime import date, timedelta
 
-from dpdau_assets.core.activity import take_in
 from dpdau_assets.core.erasure import live_days
 from dpdau_assets.core.errors import BadSetting, Refused
 from dpdau_assets.core.facts import Release
 from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.receipts import settle
 from dpdau_assets.core.release import restatement_due
 from dpdau_assets.core.windows import days_between, epoch_of, month_of
 
@@ -30,7 +30,7 @@ def purge(outside: Outside) -> date | None:
         due = due_through(outside)
         if due is not None and due > (outside.ledger.purged_through() or date.min):
             require_nothing_missing(due, outside)
-            take_in(outside)
+            settle(outside)
             outside.ledger.purge_through(due)
         gone = outside.ledger.purged_through()
         if gone is not None:
@@ -55,11 +55,13 @@ def require_nothing_missing(due: date, outside: Outside) -> None:
     settings = outside.settings
     dau, mau = _published(outside)
     have = {(found.key.metric, found.key.day, found.key.revision) for found in (*dau, *mau)}
-    wanted = [("dau", day, 0) for day in days_between(min(found.key.day for found in dau), due)] if dau else []
+    restated = outside.ledger.restated()  # days of these months that have no number never get one
+    days = days_between(min(found.key.day for found in dau), due) if dau else []
+    wanted = [("dau", day, 0) for day in days if month_of(day) not in restated]
     if mau:
         last_window = due + timedelta(days=settings.mau_window_days - 1)
         wanted += [("mau", day, 0) for day in days_between(min(found.key.day for found in mau), last_window)]
-    months = {month_of(found.key.day) for found in dau if found.key.day <= due} - outside.ledger.restated()
+    months = {month_of(found.key.day) for found in dau if found.key.day <= due} - restated
     waiting = {month for month in months if restatement_due(month, outside)}
     wanted += [("dau", found.key.day, 1) for found in dau if month_of(found.key.day) in waiting]
     missing = [one for one in wanted if one not in have]
@@ -94,7 +96,12 @@ def _unlink_through(gone: date, outside: Outside) -> None:
 
 
 def _shred_through(gone: date, outside: Outside) -> None:
-    """The epochs of which every day is gone. The one that serves `gone` may still serve windows to come."""
+    """The epochs of which every day is gone. The one that serves `gone` may still serve windows to come.
+
+    Not while something is left of an erased person: without her key nobody could look for it again.
+    """
+    if outside.erasures.erasures(("received", "applied")):
+        return
     rotation = outside.settings.hash_salt_rotation_days
     last_epoch = epoch_of(gone + timedelta(days=1), rotation) - 1
     if (outside.salts.shredded_through() or -1) < last_epoch:

@@ -201,3 +201,29 @@ def test_thousands_of_requests_are_found_again_by_receipt_and_by_batch(erasures:
     assert [one.receipt for one in found] == receipts and len({one.batch for one in found}) == 1
     assert erasures.find([found[0].batch]) == found
     assert erasures.record([removal(key) for key in reversed(keys)], TODAY, parked=False) == receipts[::-1]
+
+
+def test_a_request_that_was_keyed_before_its_epoch_was_shredded_leaves_no_tombstone_there(
+    database: Database, erasures: SqlErasures
+) -> None:
+    erasures.record([removal(7)], TODAY, parked=False)  # opens the keys, which this process then still has
+    SqlSalts(database, SECRET).shred_through(4)
+    (receipt,) = erasures.record([removal(8)], TODAY, parked=False)
+    assert SqlErasures(database, SqlSalts(database, SECRET), FIRST_MAU).keys_of([receipt]) == {receipt: {5: 13}}
+
+
+def test_tombstones_between_two_watermarks_are_those_that_came_into_force_there(erasures: SqlErasures) -> None:
+    marks = [erasures.recorded()]
+    for key in (7, 8, 9):
+        erasures.record([removal(key)], TODAY, parked=False)
+        marks.append(erasures.recorded())
+    found = erasures.tombstones(5, after=marks[1], through=marks[2])
+    assert found.keys.tolist() == [13]
+    assert sorted(erasures.tombstones(5, through=marks[2]).keys.tolist()) == [12, 13]
+
+
+def test_a_wrong_secret_makes_no_signing_key(database: Database) -> None:
+    SqlSalts(database, SECRET).epoch_keys([4])
+    with pytest.raises(BadSetting, match="HASH_SALT_SECRET does not open"):
+        SqlSalts(database, "a wrong secret for tests, of some length").signing_key()
+    assert len(SqlSalts(database, SECRET).signing_key()) == 32

@@ -233,8 +233,6 @@ def test_a_rebuild_does_not_claim_a_mark_that_came_while_it_ran(world: World, mo
 
     monkeypatch.setattr("dpdau_assets.assets.activity.process_days", interrupted)
     world.launch(first)
-    check = world.last_check("activity", "erasures_applied")
-    assert check is not None and not check.passed
     assert first.partition_key in {str(day) for day, _ in world.outside.erasures.behind()}
 
 

@@ -24,7 +24,8 @@ from dpdau_assets.core.tombstones import Tombstones, held_until
 from dpdau_assets.core.windows import day_number
 from resources.ledger_sql import schema
 from resources.ledger_sql.database import Database
-from resources.ledger_sql.sealing import seal, unseal
+from resources.ledger_sql.retention import fact
+from resources.ledger_sql.tombstone_cipher import decrypt, encrypt
 
 _AT_ONCE = 5_000  # far below the number of values that one SQLite statement takes
 
@@ -34,10 +35,10 @@ _Value = TypeVar("_Value")
 
 @dataclass(frozen=True)
 class _Asked:
-    """A removal and its keys, sealed: (epoch, sealed key), in order of epochs."""
+    """A removal and its keys, encrypted: (epoch, encrypted key), in order of epochs."""
 
     removal: Removal
-    sealed: list[tuple[int, bytes]]
+    encrypted: list[tuple[int, bytes]]
 
     @cached_property
     def identity(self) -> _Identity:
@@ -45,7 +46,7 @@ class _Asked:
 
         Without a living epoch nobody can tell who it is, so it is the same as no other.
         """
-        epoch, key = self.sealed[-1] if self.sealed else (-1, secrets.token_bytes(16))
+        epoch, key = self.encrypted[-1] if self.encrypted else (-1, secrets.token_bytes(16))
         return epoch, key, self.removal.scope
 
     def rows(self, erasure: int) -> list[dict[str, object]]:
@@ -53,9 +54,9 @@ class _Asked:
         removal = self.removal
         held = day_number(held_until(removal.through))
         return [
-            {"erasure": erasure, "epoch": epoch, "sealed_key": key, "day": day_number(day),
+            {"erasure": erasure, "epoch": epoch, "encrypted_key": key, "day": day_number(day),
              "listed": bool(removal.days), "held_until": held, "effective_from": None}
-            for epoch, key in self.sealed
+            for epoch, key in self.encrypted
             for day in removal.days or (removal.through,)
         ]  # fmt: skip
 
@@ -71,8 +72,11 @@ class SqlErasures:
     # Requests
 
     def record(self, removals: Sequence[Removal], received_on: date, *, parked: bool) -> list[str]:
-        asked = [_Asked(removal, sealed) for removal, sealed in zip(removals, self._sealed(removals), strict=True)]
+        with_keys = list(zip(removals, self._encrypted(removals), strict=True))
         with self._database.write() as connection:
+            gone = fact(connection, "shredded_through")  # which may be more by now than when they were keyed
+            living = [[pair for pair in pairs if gone is None or pair[0] > gone] for _, pairs in with_keys]
+            asked = [_Asked(removal, pairs) for (removal, _), pairs in zip(with_keys, living, strict=True)]
             receipts = _known(connection, asked)
             new = {one.identity: one for one in asked if one.identity not in receipts}
             ids = self._add(connection, list(new.values()), received_on)
@@ -120,26 +124,27 @@ class SqlErasures:
         found: list[Any] = []
         with self._database.read() as connection:
             for some in _some(list(set(receipts))):
-                query = select(e.receipt, t.epoch, t.sealed_key).join(schema.erasures, t.erasure == e.id)
+                query = select(e.receipt, t.epoch, t.encrypted_key).join(schema.erasures, t.erasure == e.id)
                 found += connection.execute(query.where(e.receipt.in_(some)).distinct())
         keys: dict[str, dict[int, int]] = defaultdict(dict)
         for epoch, rows in _by_epoch(found):
-            opened = self._opened(epoch, [row.sealed_key for row in rows])
+            opened = self._decrypted(epoch, [row.encrypted_key for row in rows])
             for row, key in zip(rows, opened.tolist(), strict=True):
                 keys[row.receipt][epoch] = key
         return keys
 
-    def tombstones(self, epoch: int, after: int = 0) -> Tombstones:
+    def tombstones(self, epoch: int, *, after: int = 0, through: int | None = None) -> Tombstones:
         t, e = schema.tombstones.c, schema.erasures.c
-        query = select(t.sealed_key, t.day, t.listed, t.held_until, t.effective_from)
+        query = select(t.encrypted_key, t.day, t.listed, t.held_until, t.effective_from)
         query = query.where(t.epoch == epoch, t.effective_from.is_not(None))
-        if after:
-            query = query.join(schema.erasures, t.erasure == e.id).where(e.watermark > after)
+        query = query.join(schema.erasures, t.erasure == e.id).where(e.watermark > after)
+        if through is not None:
+            query = query.where(e.watermark <= through)
         with self._database.read() as connection:
             rows = connection.execute(query).all()
-        sealed, days, listed, held, effective = zip(*rows, strict=True) if rows else ((), (), (), (), ())
+        encrypted, days, listed, held, effective = zip(*rows, strict=True) if rows else ((), (), (), (), ())
         return Tombstones(
-            keys=self._opened(epoch, sealed), days=_numbers(days), listed=np.array(listed, dtype=bool),
+            keys=self._decrypted(epoch, encrypted), days=_numbers(days), listed=np.array(listed, dtype=bool),
             held_until=_numbers(held), effective_from=_numbers(effective),
         )  # fmt: skip
 
@@ -268,21 +273,21 @@ class SqlErasures:
         after_last = date.min if last is None else date.fromisoformat(last) + timedelta(days=1)
         return max(self._first_mau_day, after_last)
 
-    def _sealed(self, removals: Sequence[Removal]) -> list[list[tuple[int, bytes]]]:
-        """The sealed keys of each removal; all keys of an epoch are sealed in one call."""
+    def _encrypted(self, removals: Sequence[Removal]) -> list[list[tuple[int, bytes]]]:
+        """The encrypted keys of each removal; all keys of an epoch are encrypted in one call."""
         by_epoch: dict[int, list[tuple[int, int]]] = defaultdict(list)
         for place, removal in enumerate(removals):
             for epoch, key in removal.keys:
                 by_epoch[epoch].append((place, key))
-        sealed: list[list[tuple[int, bytes]]] = [[] for _ in removals]
+        encrypted: list[list[tuple[int, bytes]]] = [[] for _ in removals]
         for epoch, found in sorted(by_epoch.items()):
             keys = np.array([key for _, key in found], dtype=np.uint64)
-            for (place, _), block in zip(found, seal(keys, self._key(epoch)), strict=True):
-                sealed[place].append((epoch, block))
-        return sealed
+            for (place, _), block in zip(found, encrypt(keys, self._key(epoch)), strict=True):
+                encrypted[place].append((epoch, block))
+        return encrypted
 
-    def _opened(self, epoch: int, sealed: Sequence[bytes]) -> Keys:
-        return unseal(sealed, self._key(epoch)) if sealed else EMPTY
+    def _decrypted(self, epoch: int, encrypted: Sequence[bytes]) -> Keys:
+        return decrypt(encrypted, self._key(epoch)) if encrypted else EMPTY
 
     def _key(self, epoch: int) -> EpochKey:
         return self._salts.epoch_keys([epoch])[epoch]
@@ -300,13 +305,13 @@ def recorded(connection: Connection) -> int:
 def _known(connection: Connection, asked: Sequence[_Asked]) -> dict[_Identity, str]:
     """The receipts of those that were asked for before."""
     e, t = schema.erasures.c, schema.tombstones.c
-    query = select(t.epoch, t.sealed_key, e.scope, e.receipt).join(schema.erasures, t.erasure == e.id)
+    query = select(t.epoch, t.encrypted_key, e.scope, e.receipt).join(schema.erasures, t.erasure == e.id)
     identities = {one.identity for one in asked}
     found = {}
     for some in _some(sorted(identities)):
         keys = [key for _, key, _ in some]
-        for row in connection.execute(query.where(t.sealed_key.in_(keys)).order_by(e.id.desc())):
-            found[row.epoch, row.sealed_key, row.scope] = row.receipt
+        for row in connection.execute(query.where(t.encrypted_key.in_(keys)).order_by(e.id.desc())):
+            found[row.epoch, row.encrypted_key, row.scope] = row.receipt
     return {identity: found[identity] for identity in identities & found.keys()}
 
 

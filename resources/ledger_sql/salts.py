@@ -43,6 +43,7 @@ class SqlSalts:
             wrapped = connection.scalar(select(table.c.wrapped).where(table.c.name == _RECEIPTS))
             if wrapped is not None:
                 return _unwrap(wrapping, _RECEIPTS, wrapped)
+            _require_right_secret(connection, wrapping)
             secret = secrets.token_bytes(_KEY_BYTES)
             connection.execute(insert(table).values(name=_RECEIPTS, wrapped=_wrap(wrapping, _RECEIPTS, secret)))
         return secret

@@ -123,19 +123,19 @@ erasure_states = Table(
     sqlite_autoincrement=True,
 )  # fmt: skip
 
-# Secret: keys that were removed, sealed under their epoch's key, one row a through-day or listed day. Days are
+# Secret: keys that were removed, encrypted under their epoch's key, one row a through-day or listed day. Days are
 # numbers of days since 1970-01-01. Without `effective_from` a tombstone is parked and not in force.
 tombstones = Table(
     "tombstones", metadata,
     Column("id", Integer, primary_key=True),
     Column("erasure", Integer, ForeignKey("erasures.id"), nullable=False, index=True),
     Column("epoch", Integer, nullable=False),
-    Column("sealed_key", LargeBinary, nullable=False),
+    Column("encrypted_key", LargeBinary, nullable=False),
     Column("day", Integer, nullable=False),
     Column("listed", Boolean, nullable=False),
     Column("held_until", Integer, nullable=False),
     Column("effective_from", Integer),
-    Index("tombstones_by_key", "epoch", "sealed_key"),
+    Index("tombstones_by_key", "epoch", "encrypted_key"),
 )  # fmt: skip
 
 # How far removals are marked, begun and applied: watermarks, one row each.
