@@ -103,7 +103,7 @@ def outcome(outside: Outside) -> dict[str, object]:
         "files": {path.relative_to(root).as_posix(): path.read_bytes().hex() for path in sorted(files)},
         "keys": [str(found.key) for found in outside.ledger.releases()],
         "states": [one.state for one in outside.erasures.erasures()],
-        "behind": [(str(day), mark) for day, mark in outside.erasures.behind()],
+        "behind": [(str(day), mark) for day, mark in outside.rebuilds.behind()],
         "purged": str(outside.ledger.purged_through()),
         "shredded": outside.salts.shredded_through(),
     }

@@ -29,6 +29,9 @@ from dpdau_assets.core.receipts import settle
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.windows import days_between, epoch_of
 from dpdau_tests.conftest import SECRET, FixedClock, put
+from resources.ledger_sql.erasures import SqlErasures
+from resources.ledger_sql.rebuilds import SqlRebuilds
+from resources.ledger_sql.receipts import SqlReceipts
 from resources.store import open_store
 
 START = date(2025, 3, 20)  # epoch 223 of 90 days ends on 12 June; with 30, days here have two epochs or one
@@ -56,6 +59,11 @@ histories = st.tuples(
 )
 
 
+COMMITS = (
+    (SqlRebuilds, "mark"), (SqlErasures, "begin_applying"), (SqlErasures, "mark_applied"), (SqlReceipts, "append"),
+)  # fmt: skip
+
+
 class Killed(BaseException):
     """Stands for the process that dies here; nothing in the code catches it."""
 
@@ -80,18 +88,12 @@ def killed_at(place: int) -> Iterator[None]:
         patch.setattr(Path, "replace", counting(Path.replace))
         patch.setattr(Path, "unlink", counting(Path.unlink))
         patch.setattr(activity, "_create_missing", counting(activity._create_missing))
-        for name in ("mark", "begin_applying", "mark_applied", "store_receipts"):
-            owner = "resources.ledger_sql.erasures.SqlErasures"
-            patch.setattr(f"{owner}.{name}", counting(getattr(_class(owner), name)))
+        for owner, name in COMMITS:
+            patch.setattr(owner, name, counting(getattr(owner, name)))
         try:
             yield
         except Killed:
             return
-
-
-def _class(path: str) -> type:
-    module, _, name = path.rpartition(".")
-    return getattr(__import__(module, fromlist=[name]), name)
 
 
 class Life:

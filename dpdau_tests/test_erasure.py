@@ -208,10 +208,10 @@ def test_just_the_days_that_held_the_person_are_marked_once_a_batch(store: Outsi
     request([minus("her", DAYS[4]), minus("him", DAYS[9]), minus("nobody", DAYS[20])], store)
     assert touched_days(0, store.erasures.recorded(), store) == {DAYS[3], DAYS[4], DAYS[8]}
     settle(store)
-    assert store.erasures.behind() == [(DAYS[3], 1), (DAYS[4], 1), (DAYS[8], 1)]
+    assert store.rebuilds.behind() == [(DAYS[3], 1), (DAYS[4], 1), (DAYS[8], 1)]
     request([minus("her", DAYS[4]), minus("her", DAYS[5])], store)
     settle(store)
-    assert store.erasures.behind() == [(DAYS[3], 1), (DAYS[4], 1), (DAYS[5], 2), (DAYS[8], 1)]
+    assert store.rebuilds.behind() == [(DAYS[3], 1), (DAYS[4], 1), (DAYS[5], 2), (DAYS[8], 1)]
 
 
 def test_with_every_day_marked_every_day_gets_another_version(store: Outside) -> None:
@@ -230,7 +230,7 @@ def test_with_every_day_marked_the_marks_tell_nothing(store: Outside) -> None:
     everything = replace(store, settings=replace(store.settings, erasure_mark="all"))
     request([minus("nobody", START)], everything)
     settle(everything)
-    assert [day for day, _ in store.erasures.behind()] == DAYS
+    assert [day for day, _ in store.rebuilds.behind()] == DAYS
 
 
 # --- DAU and MAU -------------------------------------------------------------------------------------------------

@@ -95,7 +95,7 @@ class Store:
 
     def outside(self, settings: Settings) -> Outside:
         """What an ingest uses of it; the rest is not there."""
-        unused = dict.fromkeys(("activity", "late", "sketches", "premises", "noise"))
+        unused = dict.fromkeys(("activity", "late", "sketches", "rebuilds", "receipts", "premises", "noise"))
         return Outside(
             settings=settings, clock=FixedClock(), engine=DuckDBEngine("UTC"), salts=self.salts, inbox=self.inbox,
             quarantine=FileQuarantine(self.root), ledger=EmptyLedger(), erasures=self.erasures, **unused,

@@ -16,6 +16,8 @@ from resources.inbox_files import FileInbox, FileQuarantine
 from resources.ledger_sql.database import Database
 from resources.ledger_sql.erasures import SqlErasures
 from resources.ledger_sql.ledger import SqlLedger
+from resources.ledger_sql.rebuilds import SqlRebuilds
+from resources.ledger_sql.receipts import SqlReceipts
 from resources.ledger_sql.salts import SqlSalts
 from resources.mart_duckdb import MartFiles
 from resources.noise_opendp import OpenDPNoise
@@ -57,6 +59,8 @@ def open_store(settings: Settings) -> Outside:
         sketches=SketchFiles(settings.data_dir / "sketches"),
         ledger=ledger,
         erasures=SqlErasures(database, salts, first_window_end(settings.start_date, settings.mau_window_days)),
+        rebuilds=SqlRebuilds(database),
+        receipts=SqlReceipts(database),
         premises=FilePremises(_roots(settings, Path(url.removeprefix("sqlite:///")))),
         noise=OpenDPNoise(),
     )

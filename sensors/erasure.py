@@ -78,7 +78,7 @@ def build_erasure_sensor() -> dg.SensorDefinition:
 
 def mark_new(outside: Outside) -> None:
     """Mark the days of new requests. Without any the lock is left alone, which a long fold may hold."""
-    if outside.erasures.recorded() != outside.erasures.marked():
+    if outside.erasures.recorded() != outside.rebuilds.marked():
         with outside.activity.lock():
             mark_touched(outside)
 

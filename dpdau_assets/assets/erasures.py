@@ -19,6 +19,6 @@ def build_erasures(calendar: Calendar) -> dg.AssetsDefinition:
         partitions_def=calendar.days, description="Which days erasures have touched: a new mark makes a day stale.",
     )  # fmt: skip
     def erasures(context: dg.AssetExecutionContext, outside: dg.ResourceParam[Outside]) -> dg.MaterializeResult:
-        return dg.MaterializeResult(data_version=dg.DataVersion(str(outside.erasures.wanted(day_of(context)))))
+        return dg.MaterializeResult(data_version=dg.DataVersion(str(outside.rebuilds.wanted(day_of(context)))))
 
     return erasures

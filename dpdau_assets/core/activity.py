@@ -101,7 +101,7 @@ def keyed_version(label: str, day: date, outside: Outside) -> str:
 
     With ERASURE_MARK=all each rebuild is another version, or those that stay would tell which days nobody left.
     """
-    mark = f" {outside.erasures.wanted(day)}" if outside.settings.erasure_mark == "all" else ""
+    mark = f" {outside.rebuilds.wanted(day)}" if outside.settings.erasure_mark == "all" else ""
     digests = [require_digest(day, epoch, outside) for epoch in epochs_of(day, outside.settings)]
     own_epoch = epoch_of(day, outside.settings.hash_salt_rotation_days)
     key = outside.salts.epoch_keys([own_epoch])[own_epoch]
@@ -131,7 +131,7 @@ def _rewritten(store: StateStore, watermark: int, outside: Outside) -> Iterator[
 
     Only marked days can: whoever touched a day has marked it, and it stays so until it was built without them.
     """
-    marked, applied = {day for day, _ in outside.erasures.behind()}, outside.erasures.applied()
+    marked, applied = {day for day, _ in outside.rebuilds.behind()}, outside.erasures.applied()
     stored = [place for place in store.stored() if place[0] in marked]
     epochs = {epoch for _, epoch in stored}
     tombstones = {epoch: outside.erasures.tombstones(epoch, after=applied, through=watermark) for epoch in epochs}

@@ -33,9 +33,9 @@ def build_sketch(day: date, outside: Outside) -> None:
     """
     with outside.activity.lock():
         refresh([day], outside)
-        mark = outside.erasures.wanted(day)
-        if mark and outside.erasures.applied() >= outside.erasures.marked():
-            outside.erasures.mark_built(day, mark)
+        mark = outside.rebuilds.wanted(day)
+        if mark and outside.erasures.applied() >= outside.rebuilds.marked():
+            outside.rebuilds.mark_built(day, mark)
 
 
 def read_fresh(day: date, epoch: int, outside: Outside) -> Sketch:

@@ -145,12 +145,12 @@ def mark_touched(outside: Outside) -> None:
     The caller holds the state's lock. Marks are what tells Dagster which days to rebuild; with ERASURE_MARK=all every
     day that has state is marked each time, so that the marks tell nothing.
     """
-    watermark, marked = outside.erasures.recorded(), outside.erasures.marked()
+    watermark, marked = outside.erasures.recorded(), outside.rebuilds.marked()
     if watermark == marked:
         return
     everything = outside.settings.erasure_mark == "all"
     days = live_days(outside) if everything else touched_days(marked, watermark, outside)
-    outside.erasures.mark(days, watermark)
+    outside.rebuilds.mark(days, watermark)
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ def days_to_rebuild(outside: Outside) -> list[tuple[date, int]]:
     """
     gone, processed = outside.ledger.purged_through() or date.min, outside.ledger.processed()
     can_be_built = {day for day in processed if gone < day < outside.clock.today()}
-    return [(day, mark) for day, mark in outside.erasures.behind() if day in can_be_built]
+    return [(day, mark) for day, mark in outside.rebuilds.behind() if day in can_be_built]
 
 
 def live_days(outside: Outside) -> set[date]:

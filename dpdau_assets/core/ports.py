@@ -147,8 +147,7 @@ class Quarantine(Protocol):
 class ErasureLedger(Protocol):
     """Who asked to be erased, as tombstones that are in force while their salt epoch lives, and how far that is done.
 
-    A watermark is a number that grows with every request that comes into force. Marks say which days have to be
-    rebuilt: one number for all days that were marked together.
+    A watermark is a number that grows with every request that comes into force.
     """
 
     def record(self, removals: Sequence[Removal], received_on: date, *, parked: bool) -> list[str]:
@@ -189,14 +188,6 @@ class ErasureLedger(Protocol):
         """The watermark of all that is in force."""
         ...
 
-    def marked(self) -> int:
-        """The watermark up to which the touched days are marked."""
-        ...
-
-    def mark(self, days: Iterable[date], watermark: int) -> None:
-        """These days are to be rebuilt for what came into force up to the watermark."""
-        ...
-
     def begin_applying(self, watermark: int) -> None:
         """From here on what is in force up to the watermark cannot be cancelled."""
         ...
@@ -206,6 +197,21 @@ class ErasureLedger(Protocol):
         ...
 
     def mark_applied(self, watermark: int) -> None: ...
+
+
+class Rebuilds(Protocol):
+    """Which days erasures have touched, and which were rebuilt since.
+
+    A mark is one number for all days that were marked together, higher than any before.
+    """
+
+    def marked(self) -> int:
+        """The watermark up to which the touched days are marked."""
+        ...
+
+    def mark(self, days: Iterable[date], watermark: int) -> None:
+        """These days are to be rebuilt for what came into force up to the watermark."""
+        ...
 
     def wanted(self, day: date) -> int:
         """The day's mark, 0 for a day that was never touched."""
@@ -219,11 +225,15 @@ class ErasureLedger(Protocol):
         """The day was rebuilt with all that its mark stands for."""
         ...
 
-    def drop_marks_through(self, through: date) -> None:
+    def drop_through(self, through: date) -> None:
         """Days up to this one are past retention and wait for no rebuild any more."""
         ...
 
-    def store_receipts(self, rows: Sequence[ReceiptRow], follows: str, verified: Sequence[str]) -> None:
+
+class ReceiptChain(Protocol):
+    """Receipts, each with the hash of the one before it."""
+
+    def append(self, rows: Sequence[ReceiptRow], follows: str, verified: Sequence[str]) -> None:
         """Append to the chain, and note which applied requests are verified, in one transaction.
 
         `follows` is the hash that the first row follows. Raises Refused when it is no longer the chain's last.
@@ -234,7 +244,7 @@ class ErasureLedger(Protocol):
         """Of the chain's last receipt, "" for an empty chain."""
         ...
 
-    def last_receipt(self, receipt: str) -> ReceiptRow | None:
+    def last(self, receipt: str) -> ReceiptRow | None:
         """The newest one of this request."""
         ...
 
@@ -432,5 +442,7 @@ class Outside:
     sketches: SketchStore
     ledger: Ledger
     erasures: ErasureLedger
+    rebuilds: Rebuilds
+    receipts: ReceiptChain
     premises: Premises
     noise: Noise

@@ -69,7 +69,7 @@ def write_receipts(erasures: Sequence[Erasure], outside: Outside) -> list[Receip
         return []
     found = _with_unsearchable(inspect(erasures, outside), erasures, outside)
     digest = hashlib.sha256(found.partitions.encode()).hexdigest()
-    follows = previous = outside.erasures.last_hash()
+    follows = previous = outside.receipts.last_hash()
     signing_key = outside.salts.signing_key()
     rows, new = [], []
     for erasure in erasures:
@@ -83,7 +83,7 @@ def write_receipts(erasures: Sequence[Erasure], outside: Outside) -> list[Receip
             new.append(row)
         rows.append(row)
     clean = [erasure.receipt for erasure in erasures if not found.survivors[erasure.receipt]]
-    outside.erasures.store_receipts(new, follows, clean)
+    outside.receipts.append(new, follows, clean)
     return rows
 
 
@@ -103,7 +103,7 @@ def _with_unsearchable(found: Inspection, erasures: Sequence[Erasure], outside: 
 
 
 def _named_before(erasure: Erasure, outside: Outside) -> list[Survivor]:
-    row = outside.erasures.last_receipt(erasure.receipt)
+    row = outside.receipts.last(erasure.receipt)
     return [Survivor(**left) for left in json.loads(row.body)["survivors"]] if row else []
 
 
@@ -169,7 +169,7 @@ def _remains(erasure: Erasure, outside: Outside) -> list[dict[str, str | None]]:
         {"what": "published noisy numbers", "until": None,
          "why": "A published number is never changed, so that no change tells whose it is; noise protects all in it."},
         {"what": "tombstone", "until": until,
-         "why": "The key, enciphered in the ledger, keeps late and replayed events of the removed days out."},
+         "why": "The key, encrypted in the ledger, keeps late and replayed events of the removed days out."},
         {"what": "the request", "until": None,
          "why": "Its receipt, dates and named days show that it was done; no id of the person is with it."},
         {"what": "Dagster's log", "until": None,
@@ -217,7 +217,7 @@ def _unchanged(erasure: Erasure, left: Sequence[Survivor], digest: str, outside:
     """The request's last receipt, if it was inspected before and nothing has changed."""
     if erasure.state == "applied" and not left:
         return None  # about to be verified for the first time
-    row = outside.erasures.last_receipt(erasure.receipt)
+    row = outside.receipts.last(erasure.receipt)
     if row is None:
         return None
     body = json.loads(row.body)

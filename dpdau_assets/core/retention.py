@@ -34,7 +34,7 @@ def purge(outside: Outside) -> date | None:
             outside.ledger.purge_through(due)
         gone = outside.ledger.purged_through()
         if gone is not None:
-            outside.erasures.drop_marks_through(gone)
+            outside.rebuilds.drop_through(gone)
             _unlink_through(gone, outside)
             _shred_through(gone, outside)
     return gone

@@ -16,6 +16,8 @@ from dpdau_assets.core.windows import day_number
 from resources.ledger_sql.database import Database
 from resources.ledger_sql.erasures import SqlErasures
 from resources.ledger_sql.ledger import SqlLedger
+from resources.ledger_sql.rebuilds import SqlRebuilds
+from resources.ledger_sql.receipts import SqlReceipts
 from resources.ledger_sql.salts import SqlSalts
 
 DAY = date(2025, 1, 9)
@@ -136,32 +138,34 @@ def test_applying_moves_only_what_its_watermark_holds(erasures: SqlErasures) -> 
     assert erasures.tombstones(5, after=watermark).keys.tolist() == [13]
 
 
-def test_marks_grow_with_each_batch_and_a_rebuilt_day_is_no_longer_behind(erasures: SqlErasures) -> None:
-    erasures.mark([DAY, TODAY], 3)
-    erasures.mark([TODAY], 5)
-    assert erasures.behind() == [(DAY, 1), (TODAY, 2)] and erasures.marked() == 5
-    erasures.mark_built(TODAY, 1)  # an older rebuild that ends late
-    assert erasures.behind() == [(DAY, 1), (TODAY, 2)]
-    erasures.mark_built(TODAY, 2)
-    erasures.mark_built(DAY, 1)
-    assert erasures.behind() == [] and erasures.wanted(TODAY) == 2 and erasures.wanted(FIRST_MAU) == 0
-    erasures.mark([], 9)
-    assert erasures.behind() == [] and erasures.marked() == 9
+def test_marks_grow_with_each_batch_and_a_rebuilt_day_is_no_longer_behind(database: Database) -> None:
+    rebuilds = SqlRebuilds(database)
+    rebuilds.mark([DAY, TODAY], 3)
+    rebuilds.mark([TODAY], 5)
+    assert rebuilds.behind() == [(DAY, 1), (TODAY, 2)] and rebuilds.marked() == 5
+    rebuilds.mark_built(TODAY, 1)  # an older rebuild that ends late
+    assert rebuilds.behind() == [(DAY, 1), (TODAY, 2)]
+    rebuilds.mark_built(TODAY, 2)
+    rebuilds.mark_built(DAY, 1)
+    assert rebuilds.behind() == [] and rebuilds.wanted(TODAY) == 2 and rebuilds.wanted(FIRST_MAU) == 0
+    rebuilds.mark([], 9)
+    assert rebuilds.behind() == [] and rebuilds.marked() == 9
 
 
-def test_receipts_are_a_chain_that_two_writers_cannot_fork(erasures: SqlErasures) -> None:
+def test_receipts_are_a_chain_that_two_writers_cannot_fork(database: Database, erasures: SqlErasures) -> None:
+    receipts = SqlReceipts(database)
     (receipt,) = erasures.record([removal(7)], TODAY, parked=False)
     erasures.mark_applied(erasures.recorded())
     first = ReceiptRow(receipt, "body 1", "hash 1", "signature", "[1]")
-    erasures.store_receipts([first], "", [])
+    receipts.append([first], "", [])
     with pytest.raises(Refused, match="Another process"):
-        erasures.store_receipts([ReceiptRow(receipt, "body 2", "hash 2", "signature", "[2]")], "", [receipt])
+        receipts.append([ReceiptRow(receipt, "body 2", "hash 2", "signature", "[2]")], "", [receipt])
     assert [one.state for one in erasures.find([receipt])] == ["applied"]
     second = ReceiptRow(receipt, "body 2", "hash 2", "signature", "[1]")
-    erasures.store_receipts([second], "hash 1", [receipt])
-    assert erasures.last_receipt(receipt) == second and erasures.last_hash() == "hash 2"
+    receipts.append([second], "hash 1", [receipt])
+    assert receipts.last(receipt) == second and receipts.last_hash() == "hash 2"
     assert [one.state for one in erasures.find([receipt])] == ["verified"]
-    assert erasures.last_receipt("nobody's") is None
+    assert receipts.last("nobody's") is None
 
 
 def test_shredding_takes_an_epochs_tombstones_and_no_key_is_ever_made_for_it_again(

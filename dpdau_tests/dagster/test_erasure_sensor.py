@@ -233,7 +233,7 @@ def test_a_rebuild_does_not_claim_a_mark_that_came_while_it_ran(world: World, mo
 
     monkeypatch.setattr("dpdau_assets.assets.activity.process_days", interrupted)
     world.launch(first)
-    assert first.partition_key in {str(day) for day, _ in world.outside.erasures.behind()}
+    assert first.partition_key in {str(day) for day, _ in world.outside.rebuilds.behind()}
 
 
 def test_a_tick_without_a_new_request_waits_for_no_lock(world: World) -> None:

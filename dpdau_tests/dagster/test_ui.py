@@ -222,7 +222,7 @@ def test_an_erasure_makes_its_day_stale_and_the_sensor_has_it_rebuilt_and_verifi
         page.get_by_text("Unsynced").first.wait_for()
         page.screenshot(path=PICTURES / "erasure-stale.png")
         show_node(page, ui, "erasure-check.png")
-    wait_for("freshness", lambda: not outside.erasures.behind() and not ui.stale("activity", day))
+    wait_for("freshness", lambda: not outside.rebuilds.behind() and not ui.stale("activity", day))
     wait_for("the fresh sketch", lambda: not ui.stale("day_sketch", day))
     page.goto(f"{ui.address}/assets/activity?view=partitions&partition={day}")
     page.get_by_text("build_state").first.wait_for()
@@ -253,9 +253,9 @@ def somebody_on(day: str) -> str:
 def lock_after_mark(outside: Outside) -> Iterator[None]:
     """Wait for the sensor's mark, and then keep every rebuild waiting."""
     for _ in range(20 * PATIENCE_SECONDS):
-        if outside.erasures.behind():
+        if outside.rebuilds.behind():
             break
         time.sleep(0.05)
     with outside.activity.lock():
-        assert outside.erasures.behind(), "the rebuild was quicker than this test"
+        assert outside.rebuilds.behind(), "the rebuild was quicker than this test"
         yield
