@@ -1,15 +1,15 @@
-"""The checks that speak of the whole store: run `check_erasures` in CI, or look at the assets in the UI.
+"""The checks that speak of the whole store: run `check_store` in CI, or look at the assets in the UI.
 
 Each only asks and words the answer. The check of a single day, `erasures_applied`, is written by the run that builds
-the day; `no_pending_erasures` is written by the sensor too. A blocking check that fails makes `check_erasures` exit
+the day; `no_pending_erasures` is written by the sensor too. A blocking check that fails makes `check_store` exit
 with 1, one that is not blocking does not: waiting is no failure.
 """
 
 import dagster as dg
 
-from dpdau_assets.core import erasure, retention
+from dpdau_assets.core import erasure, ledger_check, retention
 from dpdau_assets.core.inspection import left_of_anyone, partition_of
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports import Mart, Outside
 from dpdau_assets.metadata import reveal
 
 # A backfill from the UI runs every check of its assets once a partition, whatever a job leaves out; and a blocking
@@ -62,6 +62,19 @@ def _shown(file: str, outside: Outside) -> str:
     return next((str(place) for place in places if place), "a file that is no partition")
 
 
+@dg.asset_check(
+    asset=_LAST,
+    blocking=True,
+    description="The ledger is as it was written, every number was charged within its cap, the mart shows no other.",
+)
+def ledger_holds(outside: dg.ResourceParam[Outside], mart: dg.ResourceParam[Mart]) -> dg.AssetCheckResult:
+    found = len(ledger_check.problems(outside, mart.read()))
+    return dg.AssetCheckResult(
+        passed=not found,
+        description=f"{found} problem(s): `dpdau verify-ledger` lists them." if found else "The ledger is whole.",
+    )
+
+
 @dg.asset_check(asset=_LAST, description="No day is kept for longer than RETENTION_DAYS.")
 def retention_on_time(outside: dg.ResourceParam[Outside]) -> dg.AssetCheckResult:
     late = retention.overdue(outside)
@@ -71,4 +84,10 @@ def retention_on_time(outside: dg.ResourceParam[Outside]) -> dg.AssetCheckResult
     )
 
 
-ALL = (no_pending_erasures, erasures_within_deadline, no_erased_user_in_live_state, retention_on_time)
+ALL = (
+    no_pending_erasures,
+    erasures_within_deadline,
+    no_erased_user_in_live_state,
+    ledger_holds,
+    retention_on_time,
+)

@@ -14,7 +14,7 @@ from typing import Annotated, cast
 import typer
 from rich.markup import escape
 
-from dpdau_assets import cli_erasure
+from dpdau_assets import cli_budget, cli_erasure, cli_ledger
 from dpdau_assets.cli_terminal import (
     DAY,
     From,
@@ -28,7 +28,7 @@ from dpdau_assets.cli_terminal import (
 )
 from dpdau_assets.core import answers
 from dpdau_assets.core.activity import discard_batch
-from dpdau_assets.core.answers import budget_answer, last_published_month, latest_release, release_answer, run_answer
+from dpdau_assets.core.answers import latest_release, release_answer, run_answer
 from dpdau_assets.core.errors import DpdauError
 from dpdau_assets.core.ingest import ingest as ingest_files
 from dpdau_assets.core.release import require_ended
@@ -133,17 +133,6 @@ def series(
 
 
 @app.command()
-def budget(
-    metric: Annotated[Metric, typer.Argument()],
-    month: Annotated[datetime | None, typer.Option(formats=["%Y-%m"], help="Default: the last published.")] = None,
-) -> None:
-    """Show what a month has spent of its cap."""
-    outside = open_outside()
-    asked = month.date() if month else last_published_month(metric, outside)
-    answer({"metric": metric, "month": f"{asked:%Y-%m}", **budget_answer(metric, asked, outside)})
-
-
-@app.command()
 def generate_synthetic(
     out: Annotated[Path, typer.Option(help="A .parquet, .csv or .jsonl file to write.")],
     days: Annotated[int, typer.Option(min=1)] = 60,
@@ -161,7 +150,9 @@ def generate_synthetic(
     answer({"file": str(out), "events": events, "days": days, "users": users})
 
 
+app.add_typer(cli_budget.app)
 app.add_typer(cli_erasure.app)
+app.add_typer(cli_ledger.app)
 
 
 @app.callback(invoke_without_command=True)

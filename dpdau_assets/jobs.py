@@ -48,9 +48,9 @@ REPORTS = dg.define_asset_job(
     runs.REPORTS, selection=_building("active_users", "budget_report"), description="The mart and the budget report."
 )
 CHECKS = dg.define_asset_job(
-    "check_erasures",
+    "check_store",
     selection=dg.AssetSelection.all_asset_checks() - _APPLIED,
-    description="For CI: exits with 1 if an erasure is overdue or somebody is left; other open work is only told.",
+    description="For CI: exits with 1 if an erasure is overdue, somebody is left, or the ledger cannot be believed.",
 )
 ALL = (STATE, DAU, MAU, RESTATEMENT, REPORTS)
 

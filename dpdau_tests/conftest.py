@@ -9,6 +9,7 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
+from sqlalchemy import select
 
 from dpdau_assets.core.activity import process_days
 from dpdau_assets.core.day_sketch import refresh
@@ -16,6 +17,9 @@ from dpdau_assets.core.events import Limits, Row
 from dpdau_assets.core.ingest import RowScan, last_day, take
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.settings import Settings
+from dpdau_tests.postgres import schema_url
+from resources.ledger_sql import schema
+from resources.ledger_sql.database import Database
 from resources.settings_env import Environment
 from resources.store import open_store
 
@@ -32,6 +36,23 @@ class FixedClock:
 
     def today(self) -> date:
         return self._today
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A new, empty database of each kind that the ledger can live in."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/ledger.sqlite"
+    else:
+        with schema_url() as url:
+            yield url
+
+
+def everything_in(database: Database) -> bytes:
+    """Every value of every table, as text and, if it is bytes, as they are."""
+    with database.read() as connection:
+        stored = [tuple(row) for table in schema.metadata.sorted_tables for row in connection.execute(select(table))]
+    return repr(stored).encode() + b"".join(value for row in stored for value in row if isinstance(value, bytes))
 
 
 @pytest.fixture

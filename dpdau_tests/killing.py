@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 from dpdau_assets.core.erasure import request
 from dpdau_assets.core.events import Event
@@ -37,9 +38,9 @@ LAST = date(2025, 3, 20)
 JANUARY = START
 
 
-def open_at(root: Path) -> Outside:
+def open_at(root: Path, **chosen: Any) -> Outside:
     open_store.cache_clear()
-    settings = Settings(data_dir=root, hash_salt_secret=SECRET, retention_days=40)
+    settings = Settings(data_dir=root, hash_salt_secret=SECRET, retention_days=40, **chosen)
     return replace(open_store(settings), clock=FixedClock(LAST + timedelta(days=2)))
 
 

@@ -54,6 +54,9 @@ class KnownSalts:
     def shredded_through(self) -> None:
         return None
 
+    def lost(self) -> frozenset[int]:
+        return frozenset()
+
 
 @dataclass
 class NotedErasures:

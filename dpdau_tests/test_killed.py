@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from dpdau_tests.postgres import schema_url
+
 PROJECT = Path(__file__).parents[1]
 
 
-def killed(work: str, points: int, seed: int) -> dict:
-    command = [sys.executable, "-m", "dpdau_tests.killing", work, str(points), str(seed)]
+def killed(work: str, points: int, seed: int, module: str = "dpdau_tests.killing") -> dict:
+    command = [sys.executable, "-m", module, work, str(points), str(seed)]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
@@ -33,3 +35,31 @@ def test_work_that_was_killed_at_any_of_a_hundred_moments_is_completed(work: str
     found = killed(work, points=100, seed=seed)
     assert found["problems"] == [], f"seed {seed}"
     assert found["killed"] == 100
+
+
+def killed_releases(database: str, points: int, seed: int) -> dict:
+    return killed(database, points, seed, "dpdau_tests.killing_releases")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest) -> str:
+    if request.param == "postgresql":
+        with schema_url():  # or the test ends here, with the reason
+            pass
+    return request.param
+
+
+def test_a_release_that_was_killed_leaves_no_number_without_its_charge_and_is_completed(database: str) -> None:
+    found = killed_releases(database, points=12, seed=1)
+    assert found["problems"] == [] and found["killed"] == 12
+
+
+@pytest.mark.slow
+def test_releases_that_were_killed_at_five_hundred_points_are_charged_once_and_keep_their_numbers(
+    database: str,
+) -> None:
+    seed = int.from_bytes(os.urandom(4), "big")
+    found = killed_releases(database, points=500, seed=seed)
+    assert found["problems"] == [], f"seed {seed}"
+    assert found["killed"] == 500
+    assert {place.split(":")[0] for place in found["places"]} > {"a moment", "release.py", "chain.py", "ledger.py"}

@@ -49,8 +49,11 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     | {"sensors", "resources.wiring", "resources.settings_env"},
     "dpdau_assets.api": EDGE | {"fastapi", "pydantic", "starlette", "prometheus_client", "uvicorn"},
     "dpdau_assets.cli": TERMINAL
-    | {"dpdau_assets.cli_terminal", "dpdau_assets.cli_erasure", "dpdau_assets.jobs", "eval.simulate"},
+    | {f"dpdau_assets.{part}" for part in ("cli_terminal", "cli_budget", "cli_erasure", "cli_ledger", "jobs")}
+    | {"eval.simulate"},
+    "dpdau_assets.cli_budget": TERMINAL | {"dpdau_assets.cli_terminal"},
     "dpdau_assets.cli_erasure": TERMINAL | {"dpdau_assets.cli_terminal"},
+    "dpdau_assets.cli_ledger": TERMINAL | {"dpdau_assets.cli_terminal"},
     "dpdau_assets.cli_terminal": TERMINAL | {"dagster", "dpdau_assets.definitions", "dpdau_assets.jobs"},
 }
 

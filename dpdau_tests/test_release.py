@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date, timedelta
@@ -24,6 +24,7 @@ from dpdau_assets.core.release import publish
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.windows import days_between, epoch_of, month_end, window
 from dpdau_tests.conftest import SECRET, prepare, put, silent
+from dpdau_tests.racing import race
 from resources.store import open_store
 
 START = date(2025, 1, 1)
@@ -258,18 +259,12 @@ def test_a_release_that_the_cap_does_not_admit_leaves_no_charge_and_no_number(ma
     assert days[10] not in outside.ledger.sealed()
 
 
-def publish_in_a_process(arguments: tuple[Path, object]) -> float:
-    data_dir, barrier = arguments
-    outside = open_store(Settings(data_dir=data_dir, hash_salt_secret=SECRET))
-    barrier.wait(60)  # type: ignore[attr-defined]  # a worker that died must not leave the others waiting
-    return publish("mau", FIRST_MAU, outside).noisy_value
+def publish_in_a_process(data_dir: Path) -> float:
+    return publish("mau", FIRST_MAU, open_store(Settings(data_dir=data_dir, hash_salt_secret=SECRET))).noisy_value
 
 
 def test_processes_that_publish_the_same_day_at_once_get_one_number(store: Outside) -> None:
-    context = multiprocessing.get_context("spawn")
-    with context.Manager() as manager, context.Pool(4) as pool:
-        barrier = manager.Barrier(4)
-        numbers = pool.map(publish_in_a_process, [(store.settings.data_dir, barrier)] * 4)
+    numbers = race(publish_in_a_process, [(store.settings.data_dir,)] * 4)
     assert len(set(numbers)) == 1
     assert [release.noisy_value for release in store.ledger.releases()] == numbers[:1]
     assert len(store.ledger.instances()) == 1
@@ -295,11 +290,20 @@ def test_a_mau_on_the_first_of_march_is_charged_to_three_months(store: Outside) 
     assert [len(store.ledger.charges("mau", month)) for month in months] == [0, 1, 1, 1, 0]
 
 
-def test_a_living_stream_refuses_another_cap(store: Outside) -> None:
+def test_another_cap_begins_another_stream_once_its_windows_read_no_month_of_the_old_one(store: Outside) -> None:
     publish("mau", FIRST_MAU, store)
     changed = replace(store, settings=replace(store.settings, mau_budget_total=Fraction(2)))
-    with pytest.raises(Refused, match="sigma"):
+    with pytest.raises(BudgetRefused, match=r"see MAU_BUDGET_TOTAL and DELTA.* charged again") as refused:
         publish("mau", after(FIRST_MAU, 1), changed)
+    free = date(2025, 3, 2)
+    assert refused.value.fields["next_day"] == str(free)
+    with pytest.raises(BudgetRefused):
+        publish("mau", after(free, -1), changed)
+    assert publish("mau", free, changed).instance == "mau-30-gaussian_stream-from-2025-03-02"
+    assert [len(store.ledger.charges("mau", date(2025, month, 1))) for month in (1, 2, 3)] == [1, 1, 1]
+    publish("mau", after(free, 1), changed)
+    with pytest.raises(Refused, match="does not follow it"):
+        publish("mau", after(free, 3), changed)
 
 
 def test_a_begun_month_of_shared_noise_keeps_its_terms(store: Outside) -> None:
@@ -326,27 +330,14 @@ def test_destroyed_noise_is_in_no_byte_of_the_ledger(make_store: Make) -> None:
     """The month's days before START_DATE will never have a number, so its noise goes with the others' last one."""
     outside = make_store(start_date=date(2025, 1, 30), restatements_per_month=0)
     prepare(outside, [date(2025, 1, 30), date(2025, 1, 31)])
-    marked = replace(outside, noise=Marked())
-    publish("dau", date(2025, 1, 30), marked)
+    publish("dau", date(2025, 1, 30), outside)
     files = list(outside.settings.data_dir.glob("ledger.sqlite*"))
-    assert any(MARK.to_bytes(8, "big") in path.read_bytes() for path in files)
+    with sqlite3.connect(outside.settings.data_dir / "ledger.sqlite") as ledger:
+        ((secret,),) = ledger.execute("SELECT encrypted FROM shared_noise").fetchall()
+    assert any(secret in path.read_bytes() for path in files)
+    ledger.close()
     publish("dau", date(2025, 1, 31), outside)
-    assert not any(MARK.to_bytes(8, "big") in path.read_bytes() for path in files if path.exists())
-
-
-MARK = 0x1234567890ABCD
-
-
-class Marked:
-    """Noise that can be found in a file."""
-
-    private = False
-
-    def gaussian(self, sigma: float, draws: int = 1) -> list[int]:
-        return [MARK] * draws
-
-    def laplace(self, scale: float, draws: int = 1) -> list[int]:
-        return [MARK] * draws
+    assert not any(secret in path.read_bytes() for path in files if path.exists())
 
 
 def test_a_sketch_of_a_day_that_nobody_asked_for_is_refused_whoever_was_active(make_store: Make) -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from datetime import UTC, date, datetime
 from functools import partial
 from pathlib import Path
 
 import duckdb
 
-from dpdau_assets.core.facts import MartPaths
+from dpdau_assets.core.errors import BadInput
+from dpdau_assets.core.facts import MartPaths, ReleaseKey
+from dpdau_assets.core.restoring import Shown
+from dpdau_assets.core.settings import Metric
 from resources.chart import chart_in_markdown, draw_series, sparkline_in_markdown
 
 _TABLE = """
@@ -28,6 +32,11 @@ _SERIES = {
     "QUALIFY revision = max(revision) OVER (PARTITION BY metric, window_days, day) ORDER BY ALL",
 }
 
+_NUMBERS = """
+SELECT metric, window_days, day, revision, noisy_value, upper_95, mechanism, sketch_impl, epoch(published_at), version
+FROM active_users ORDER BY ALL
+"""
+
 
 class MartFiles:
     """`active_users.duckdb`, `active_users.csv` and `active_users.svg` in one folder.
@@ -37,6 +46,18 @@ class MartFiles:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+
+    def read(self) -> list[Shown]:
+        """Every number that it shows; none where there is no mart."""
+        table = self._folder / "active_users.duckdb"
+        if not table.exists():
+            return []
+        try:
+            with duckdb.connect(table, read_only=True) as mart:
+                rows = mart.execute(_NUMBERS).fetchall()
+        except duckdb.Error:
+            raise BadInput(f"{table} cannot be read.", "Name the folder of a mart, or move that file away.") from None
+        return [_shown(*row) for row in rows]
 
     def replace(self, rows: list[dict[str, object]]) -> MartPaths:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -55,6 +76,15 @@ class MartFiles:
                 _replace(self._folder / f"{name}.csv", partial(_copy_csv, work, query))
         _replace(paths.chart, lambda path: draw_series(rows, path))
         return paths
+
+
+def _shown(
+    metric: Metric, window_days: int, day: date, revision: int, noisy_value: float, upper_95: float,
+    mechanism: str, sketch_impl: str, published: float, version: str,
+) -> Shown:  # fmt: skip
+    published_at = datetime.fromtimestamp(published, UTC)
+    key = ReleaseKey(metric, window_days, day, revision)
+    return Shown(key, noisy_value, upper_95, mechanism, sketch_impl, published_at, version)
 
 
 def _fill(work: duckdb.DuckDBPyConnection, rows: list[dict[str, object]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from datetime import date
 from decimal import Decimal
 from fractions import Fraction
@@ -52,19 +53,19 @@ class Environment(BaseSettings):
     dagster_home: Path | None = None
 
 
-def read_settings() -> Settings:
-    """The settings of this process, checked as a whole.
+def read_settings(tried: Mapping[str, str] | None = None) -> Settings:
+    """The settings of this process, checked as a whole; what is `tried`, by name, stands in for the environment.
 
     Raises BadSetting with every variable at once that is not of its type, or, if all are, that breaks a rule.
     """
-    settings = _parse()
+    settings = _parse(tried or {})
     check(settings)
     return settings
 
 
-def _parse() -> Settings:
+def _parse(tried: Mapping[str, Any]) -> Settings:
     try:
-        values = Environment().model_dump()
+        values = Environment(**{name.lower(): value for name, value in tried.items()}).model_dump()
     except ValidationError as error:
         raise BadSetting(_describe(error), "Correct the variables named, in the environment or in .env.") from None
     revealed: dict[str, Any] = {name: _reveal(value) for name, value in values.items()}

@@ -25,6 +25,8 @@ from resources.premises_files import FilePremises
 from resources.sketch_files import SketchFiles
 from resources.state_files import StateFiles
 
+_SQLITE_FILE = "sqlite:///"
+
 
 class SystemClock:
     """The port Clock."""
@@ -39,13 +41,21 @@ class SystemClock:
 @cache
 def open_store(settings: Settings) -> Outside:
     """Every adapter on this data directory, made if it is not there. Raises BadSetting for another store's terms."""
+    return store_on(open_ledger(settings), settings)
+
+
+def open_ledger(settings: Settings) -> Database:
+    """The ledger's database, with the data directory that it belongs to."""
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     settings.data_dir.chmod(0o700)  # also one that was there before: it holds keys, exact state and noise
-    url = settings.ledger_url or f"sqlite:///{settings.data_dir.resolve()}/ledger.sqlite"
-    database = Database(url)
+    return Database(ledger_url(settings), settings.hash_salt_secret)
+
+
+def store_on(database: Database, settings: Settings) -> Outside:
+    """The same store with this ledger. Raises BadSetting if that is of another store."""
     ledger = SqlLedger(database)
     ledger.fix_terms(settings.terms_of_store())
-    salts = SqlSalts(database, settings.hash_salt_secret)
+    salts = SqlSalts(database)
     lock = FileLock(settings.data_dir / "state.lock")
     return Outside(
         settings=settings,
@@ -61,14 +71,23 @@ def open_store(settings: Settings) -> Outside:
         erasures=SqlErasures(database, salts, first_window_end(settings.start_date, settings.mau_window_days)),
         rebuilds=SqlRebuilds(database),
         receipts=SqlReceipts(database),
-        premises=FilePremises(_roots(settings, Path(url.removeprefix("sqlite:///")))),
+        premises=FilePremises(_roots(settings)),
         noise=OpenDPNoise(),
     )
 
 
-def _roots(settings: Settings, ledger: Path) -> dict[str, Path]:
-    """Where a key could be left: the data directory, and Dagster's home and the ledger where they lie elsewhere."""
+def ledger_url(settings: Settings) -> str:
+    """Where the ledger of this data directory is, or will be."""
+    return settings.ledger_url or f"{_SQLITE_FILE}{settings.data_dir.resolve()}/ledger.sqlite"
+
+
+def _roots(settings: Settings) -> dict[str, Path]:
+    """Where a key could be left: the data directory, and Dagster's home and the ledger's file if they lie elsewhere."""
+    url = ledger_url(settings)
     home = {} if settings.dagster_home is None else {"dagster_home": settings.dagster_home}
+    if not url.startswith(_SQLITE_FILE):
+        return {"": settings.data_dir, **home}
+    ledger = Path(url.removeprefix(_SQLITE_FILE))
     beside = {f"ledger{suffix}": ledger.with_name(ledger.name + suffix) for suffix in ("", "-wal", "-shm")}
     return {"": settings.data_dir, **home, **beside}
 

@@ -3,6 +3,7 @@
 import dagster as dg
 
 from dpdau_assets.core.answers import budget_rows, budget_table, mart_rows
+from dpdau_assets.core.ledger_check import require_nothing_lost
 from dpdau_assets.core.ports import Mart, Outside
 from dpdau_assets.metadata import NO_USER_DATA, reveal
 
@@ -16,6 +17,7 @@ def build_active_users() -> dg.AssetsDefinition:
         description="Every published DAU and MAU with its 95 % interval.",
     )  # fmt: skip
     def active_users(outside: dg.ResourceParam[Outside], mart: dg.ResourceParam[Mart]) -> dg.MaterializeResult:
+        require_nothing_lost(mart.read(), outside)
         rows = mart_rows(outside)
         files = mart.replace(rows)
         return dg.MaterializeResult(

@@ -3,38 +3,37 @@
 | name in code | symbol | meaning |
 |---|---|---|
 | `epsilon`, `delta` | ε, δ | the guarantee stated to readers |
-| `mu2` | μ² | (sensitivity / sigma)² of Gaussian noise; adds exactly, also when parameters are chosen adaptively |
+| `mu2` | μ² | (sensitivity / sigma)² of Gaussian noise; adds up, also when parameters are chosen adaptively |
 | `rho` | ρ | zero-concentrated DP: μ²/2 of a Gaussian, ε·tanh(ε/2) of a pure-ε release |
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from fractions import Fraction
-from typing import assert_never
+from typing import Literal, TypeAlias, assert_never
 
 import numpy as np
 
 from dpdau_assets.core.errors import BudgetRefused
 from dpdau_assets.core.mechanisms import (
+    DISCRETE_MARGIN,
     Gaussian,
     Laplace,
     Mechanism,
     SharedNoise,
     Stream,
+    discrete_mu,
     eps_of,
     mu_of,
-    output_sensitivity,
-    shared_mu2_so_far,
-    stream_mu2_so_far,
-    stream_outputs,
 )
-from dpdau_assets.core.settings import Metric, Settings
+from dpdau_assets.core.settings import Metric
 from dpdau_assets.core.windows import months_read
+
+Rule: TypeAlias = Literal["naive", "gaussian", "zcdp"]
 
 
 @dataclass(frozen=True)
@@ -42,13 +41,14 @@ class Charge:
     """One instance of a mechanism, charged to one month whose data it reads.
 
     A shared month or a stream is charged once a month, whole; an independent mechanism has an instance, and so a
-    charge, for every release.
+    charge, for every release. `budget` is the cap under which it was admitted.
     """
 
     metric: Metric
     month: date
     instance: str
     mechanism: Mechanism
+    budget: Budget | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -83,20 +83,21 @@ def cost(mechanism: Mechanism) -> Cost:
 
 
 def mu2(mechanism: SharedNoise | Stream | Gaussian) -> float:
-    """μ² of a whole instance of Gaussian noise."""
+    """μ² of a whole instance of Gaussian noise, what its being discrete adds included."""
     match mechanism:
         case SharedNoise():
-            return mechanism.releases / mechanism.sigma_day**2 + 1 / mechanism.sigma_month**2
+            continuous = mechanism.releases / mechanism.sigma_day**2 + 1 / mechanism.sigma_month**2
+            return DISCRETE_MARGIN**2 * continuous
         case Stream():
-            return mechanism.sensitivity2 / mechanism.sigma**2
+            return mechanism.sensitivity2 / mechanism.sigma**2  # thousands of steps wide: as good as continuous
         case Gaussian():
-            return 1 / mechanism.sigma**2
+            return discrete_mu(mechanism.sigma) ** 2
         case _:
             assert_never(mechanism)
 
 
 def pure_rho(epsilon: float) -> float:
-    """ρ of any mechanism of pure epsilon, and of randomised response exactly."""
+    """ρ of any mechanism of pure epsilon, and of randomised response exactly. Proof: docs/privacy.md, lemma 4."""
     return epsilon * math.tanh(epsilon / 2)
 
 
@@ -112,13 +113,26 @@ def total(costs: Iterable[Cost]) -> Cost:
     return Cost(epsilon, math.fsum(price.pure_rho for price in listed), math.fsum(price.mu2 for price in listed))
 
 
-def epsilon_of(price: Cost, delta: float) -> float:
-    """ε at `delta`: the plain sum when all is pure, the exact Gaussian curve when all is Gaussian, else by zCDP."""
+def rule_of(price: Cost) -> Rule:
+    """The composition by which such a cost is held to a cap.
+
+    "naive", the plain sum, when all is pure; "gaussian", the exact curve, when all is Gaussian; else "zcdp": the
+    Gaussian curve would understate what the pure releases add.
+    """
     if price.mu2 == 0:
-        return float(price.epsilon)
-    if price.pure_rho == 0:
-        return eps_of(math.sqrt(price.mu2), delta)
-    return zcdp_epsilon(rho(price), delta)
+        return "naive"
+    return "gaussian" if price.pure_rho == 0 else "zcdp"
+
+
+def epsilon_of(price: Cost, delta: float) -> float:
+    """ε at `delta`, by the rule for such a cost."""
+    match rule_of(price):
+        case "naive":
+            return float(price.epsilon)
+        case "gaussian":
+            return eps_of(math.sqrt(price.mu2), delta)
+        case "zcdp":
+            return zcdp_epsilon(rho(price), delta)
 
 
 def zcdp_epsilon(rho: float, delta: float) -> float:
@@ -139,7 +153,7 @@ def zcdp_epsilon(rho: float, delta: float) -> float:
 def charges_for_release(
     metric: Metric, day: date, window_days: int, mechanism: Mechanism, instance: str
 ) -> list[Charge]:
-    """One charge for every month that the release's window reads.
+    """One charge for every month that the release's window reads. Why they add up: docs/privacy.md, lemma 5.
 
     An instance that a month was charged for already must not be charged to it again: that is for the caller to see.
     """
@@ -147,15 +161,14 @@ def charges_for_release(
 
 
 def fits(price: Cost, budget: Budget) -> bool:
-    """Whether a month's whole cost keeps within its cap.
-
-    Never the Gaussian curve for a mixed month: it would understate what the pure-ε releases add.
-    """
-    if price.mu2 == 0:
-        return price.epsilon <= budget.epsilon
-    if price.pure_rho == 0:
-        return price.mu2 <= mu_of(float(budget.epsilon), budget.delta) ** 2
-    return zcdp_epsilon(rho(price), budget.delta) <= budget.epsilon
+    """Whether a month's whole cost keeps within its cap."""
+    match rule_of(price):
+        case "naive":
+            return price.epsilon <= budget.epsilon
+        case "gaussian":
+            return price.mu2 <= mu_of(float(budget.epsilon), budget.delta) ** 2
+        case "zcdp":
+            return zcdp_epsilon(rho(price), budget.delta) <= budget.epsilon
 
 
 def admits(charges: Sequence[Charge], new: Charge, budget: Budget) -> None:
@@ -187,141 +200,3 @@ def _refusal(new: Charge, spent: Cost, asked: Cost, together: Cost, budget: Budg
         delta=budget.delta,
         **epsilon,
     )
-
-
-def joint_epsilon(settings: Settings) -> float:
-    """ε at `settings.delta` of all that both metrics ever publish about a user-month, both caps used up."""
-    dau, mau = _full(settings, "dau"), _full(settings, "mau")
-    plain_sum = float(settings.cap("dau") + settings.cap("mau"))  # at one delta if either is pure; else never the less
-    return min(epsilon_of(total([dau, mau]), settings.delta), plain_sum)
-
-
-def _full(settings: Settings, metric: Metric) -> Cost:
-    """The dearest month that the metric's cap admits under the configured mechanism."""
-    cap = settings.cap(metric)
-    if settings.mechanism(metric) == Laplace.name:
-        return Cost(epsilon=cap, pure_rho=pure_rho(float(cap)))  # one release of the whole cap: ρ is convex in ε
-    return Cost(mu2=mu_of(float(cap), settings.delta) ** 2)
-
-
-# --- Report: what published numbers have cost so far -------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Published:
-    """How much of one instance is public, as seen from one month.
-
-    `releases` counts its published numbers that read the month; `first_day` and `last_day` are those of the instance.
-    """
-
-    mechanism: Mechanism
-    releases: int
-    first_day: date
-    last_day: date
-
-
-@dataclass(frozen=True)
-class BudgetSummary:
-    """One month of one metric, for people. Display only: admission looks at charges.
-
-    Attributes:
-        epsilon_spent: what the published numbers have cost so far, at the budget's delta.
-        rdp_curve: Rényi order to ε of that order, of the same numbers.
-        advanced_epsilon: see `advanced_epsilon`; holds at `advanced_delta` and is never used to stop.
-    """
-
-    epsilon_cap: float
-    epsilon_spent: float
-    epsilon_remaining: float
-    releases_made: int
-    releases_planned: int
-    rdp_curve: dict[int, float]
-    advanced_epsilon: float
-    advanced_delta: float
-
-
-def budget_summary(
-    published: Sequence[Published], month: date, budget: Budget, releases_planned: int, settings: Settings
-) -> BudgetSummary:
-    """The summary of one month from all that was published of the instances charged to it."""
-    price = cost_so_far(published, month)
-    spent, made = epsilon_of(price, budget.delta), sum(one.releases for one in published)
-    return BudgetSummary(
-        epsilon_cap=float(budget.epsilon),
-        epsilon_spent=spent,
-        epsilon_remaining=max(0.0, float(budget.epsilon) - spent),
-        releases_made=made,
-        releases_planned=releases_planned,
-        rdp_curve=rdp_curve(published, price, settings.rdp_orders),
-        advanced_epsilon=advanced_epsilon(published, month, settings.advanced_delta),
-        advanced_delta=settings.advanced_delta if made else 0.0,
-    )
-
-
-def cost_so_far(published: Iterable[Published], month: date) -> Cost:
-    """What the published numbers have cost this user-month; at most what was charged for them."""
-    return total(_cost_so_far(one, month) for one in published)
-
-
-def _cost_so_far(one: Published, month: date) -> Cost:
-    match one.mechanism:
-        case SharedNoise():
-            return Cost(mu2=shared_mu2_so_far(one.releases, one.mechanism))
-        case Stream():
-            return Cost(mu2=stream_mu2_so_far(one.mechanism, month, one.first_day, one.last_day))
-        case Gaussian() | Laplace():
-            return cost(one.mechanism).times(one.releases)
-        case _:
-            assert_never(one.mechanism)
-
-
-def rdp_curve(published: Iterable[Published], price: Cost, orders: Iterable[int]) -> dict[int, float]:
-    """Rényi DP of the published numbers, whose cost so far is `price`: order α > 1 to its ε."""
-    pure = [(float(one.mechanism.epsilon), one.releases) for one in published if isinstance(one.mechanism, Laplace)]
-    return {
-        order: order * price.mu2 / 2 + math.fsum(count * _laplace_rdp(epsilon, order) for epsilon, count in pure)
-        for order in orders
-    }
-
-
-def _laplace_rdp(epsilon: float, order: float) -> float:
-    """Rényi DP of discrete Laplace noise on an integer of sensitivity 1: its loss is ±ε, as of randomised response."""
-    up, down = (order - 1) * epsilon, -order * epsilon
-    return (up + math.log1p(math.exp(down - up)) - math.log1p(math.exp(-epsilon))) / (order - 1)
-
-
-def advanced_epsilon(published: Iterable[Published], month: date, delta: float) -> float:
-    """ε at `delta` by advanced composition (Dwork, Rothblum, Vadhan 2010, theorem III.3), to compare; 0.0 for nothing.
-
-    √(2 ln(1/δ') Σ ε_i²) + Σ ε_i (e^ε_i - 1) over the independent noises behind the published numbers: each number of
-    an independent mechanism; each day's noise and the month's one of a shared month; each stream output that the month
-    can have changed. With pure releases only, δ' = `delta`. Else δ' is half of it, the Gaussians share the other half
-    evenly, and ε_i of each is exact at its share. Far above the cost by μ²; a report, never used to stop.
-    """
-    pure, gaussian = _noises(published, month)
-    slack = delta / 2 if gaussian else delta
-    epsilons = Counter({float(epsilon): count for epsilon, count in pure.items()})
-    for mu, count in gaussian.items():
-        epsilons[eps_of(mu, delta / 2 / gaussian.total())] += count
-    squares = math.fsum(count * epsilon**2 for epsilon, count in epsilons.items())
-    drift = math.fsum(count * epsilon * math.expm1(epsilon) for epsilon, count in epsilons.items())
-    return math.sqrt(2 * math.log(1 / slack) * squares) + drift
-
-
-def _noises(published: Iterable[Published], month: date) -> tuple[Counter[Fraction], Counter[float]]:
-    """The independent noises behind the numbers: ε of each Laplace, μ of each Gaussian, with how many there are."""
-    pure: Counter[Fraction] = Counter()
-    gaussian: Counter[float] = Counter()
-    for one in published:
-        match one.mechanism:
-            case Laplace(epsilon):
-                pure[epsilon] += one.releases
-            case Gaussian(sigma):
-                gaussian[1 / sigma] += one.releases
-            case SharedNoise() as shared if one.releases:
-                gaussian[1 / shared.sigma_day] += one.releases
-                gaussian[1 / shared.sigma_month] += 1
-            case Stream() as stream:
-                outputs = stream_outputs(stream, month, one.first_day, one.last_day)
-                gaussian[output_sensitivity(stream) / stream.sigma] += outputs
-    return +pure, +gaussian

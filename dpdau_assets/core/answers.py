@@ -6,17 +6,18 @@ Asking costs nothing: everything here reads what was published.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import date, timedelta
 from typing import Any
 
-from dpdau_assets.core.accounting import Budget, Published, budget_summary
+from dpdau_assets.core.budget_report import Published, budget_report, budget_summary
 from dpdau_assets.core.calendar import METRICS, releases_planned
 from dpdau_assets.core.erasure import deadline, overdue
 from dpdau_assets.core.errors import NotPublished, Refused
 from dpdau_assets.core.facts import Erasure, Release
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.settings import Metric
+from dpdau_assets.core.release import budget_of
+from dpdau_assets.core.settings import Metric, Settings
 from dpdau_assets.core.windows import month_of, months_read
 
 Answer = dict[str, Any]
@@ -64,9 +65,12 @@ def run_answer(first: date, last: date, outside: Outside) -> Answer:
 
 
 def release_answer(release: Release, outside: Outside) -> Answer:
-    """One release as JSON. `epsilon_used` is what its month had cost when it came out, itself included."""
+    """One release as JSON. `epsilon_used` is what its month had cost when it came out, itself included.
+
+    `overrides` are those of its month, by whoever they were made since.
+    """
     key = release.key
-    budget = budget_answer(key.metric, month_of(key.day), outside, until=release)
+    budget = _summary(key.metric, month_of(key.day), outside, until=release)
     return {
         "metric": key.metric,
         "day": key.day.isoformat(),
@@ -74,12 +78,13 @@ def release_answer(release: Release, outside: Outside) -> Answer:
         "revision": key.revision,
         **interval(release),
         "epsilon_used": budget["epsilon_spent"],
-        "delta": outside.settings.delta,
+        "delta": budget_of(key.metric, month_of(key.day), outside.ledger, outside.settings).delta,
         "mechanism": release.mechanism,
         "sketch_impl": release.sketch_impl,
         "privacy_unit": "user-month",
         "budget_remaining": budget["epsilon_remaining"],
         "budget": budget,
+        "overrides": override_rows(key.metric, month_of(key.day), outside),
         "published_at": release.published_at,
         "private": release.private,
         "version": release.version,
@@ -93,15 +98,22 @@ def interval(release: Release) -> dict[str, float]:
     return {"noisy_value": noisy, **{name: round(max(0.0, value), 3) for name, value in shown.items()}}
 
 
-def budget_answer(metric: Metric, month: date, outside: Outside, until: Release | None = None) -> Answer:
-    """One month of one metric, from all its numbers, or from those published up to `until`."""
-    settings = outside.settings
-    releases = _up_to(until, outside.ledger.releases(metric))
-    first_day = min((found.key.day for found in releases), default=month)
-    planned = releases_planned(settings, metric, month, first_day)
-    published = _published(metric, month, releases, outside)
-    budget = Budget(settings.cap(metric), settings.delta)
-    return asdict(budget_summary(published, month, budget, planned, settings))
+def budget_answer(metric: Metric, month: date, outside: Outside) -> Answer:
+    """One month of one metric: the summary that a release shows too, and beside it what `BudgetReport` holds."""
+    published = _published(metric, month, outside.ledger.releases(metric), outside)
+    charges = outside.ledger.charges(metric, month)
+    report = budget_report(metric, published, month, charges, _with_caps_of(month, outside))
+    overrides = override_rows(metric, month, outside)
+    return {**_summary(metric, month, outside), **asdict(report), "overrides": overrides}
+
+
+def override_rows(metric: Metric, month: date, outside: Outside) -> list[Answer]:
+    """Every decision that changed the month's cap, in order."""
+    return [
+        {"epsilon_cap": float(one.epsilon), "who": one.who, "why": one.why, "made_on": one.made_on.isoformat()}
+        for one in outside.ledger.overrides()
+        if (one.metric, one.month) == (metric, month) and one.epsilon is not None
+    ]
 
 
 def budget_rows(outside: Outside) -> list[Answer]:
@@ -115,8 +127,11 @@ def budget_rows(outside: Outside) -> list[Answer]:
 
 def budget_table(rows: list[Answer]) -> str:
     """The same as a Markdown table."""
-    columns = ["metric", "month", "epsilon_spent", "epsilon_cap", "releases_made", "releases_planned"]
-    lines = [columns, ["---"] * len(columns), *([_cell(row[name]) for name in columns] for row in rows)]
+    columns = [
+        "metric", "month", "epsilon_spent", "charged", "epsilon_cap", "overrides", "releases_made", "releases_planned"
+    ]  # fmt: skip
+    cells = ({**row, "charged": row["charged"]["epsilon"], "overrides": len(row["overrides"])} for row in rows)
+    lines = [columns, ["---"] * len(columns), *([_cell(row[name]) for name in columns] for row in cells)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
@@ -148,6 +163,23 @@ def erasure_rows(found: Iterable[Erasure], outside: Outside) -> list[Answer]:
 def charged_months(releases: Iterable[Release]) -> list[date]:
     """Every month whose data these releases read."""
     return sorted({month for found in releases for month in months_read(found.key.day, found.key.window_days)})
+
+
+def _summary(metric: Metric, month: date, outside: Outside, until: Release | None = None) -> Answer:
+    """From all of the month's numbers, or from those published up to `until`."""
+    settings = outside.settings
+    releases = _up_to(until, outside.ledger.releases(metric))
+    first_day = min((found.key.day for found in releases), default=month)
+    planned = releases_planned(settings, metric, month, first_day)
+    published = _published(metric, month, releases, outside)
+    budget = budget_of(metric, month, outside.ledger, settings)
+    return asdict(budget_summary(published, month, budget, planned, settings))
+
+
+def _with_caps_of(month: date, outside: Outside) -> Settings:
+    """The settings as if every month had this one's caps."""
+    dau, mau = (budget_of(metric, month, outside.ledger, outside.settings).epsilon for metric in METRICS)
+    return replace(outside.settings, dau_budget_total=dau, mau_budget_total=mau)
 
 
 def _published(metric: Metric, month: date, releases: list[Release], outside: Outside) -> list[Published]:

@@ -114,14 +114,15 @@ def keyed(asked: Iterable[Event], outside: Outside) -> list[Removal]:
     return [_keyed(event, [keys[epoch] for epoch in reach[event.day]]) for event in asked]
 
 
-def removal_epochs(through: date, outside: Outside) -> range:
+def removal_epochs(through: date, outside: Outside) -> list[int]:
     """The epochs that need a tombstone: from START_DATE's to that of the last window that holds the user out.
 
-    Those that were shredded by now need none: whatever was keyed under them is gone.
+    Those that were shredded by now need none, since whatever was keyed under them is gone; those that were lost in a
+    restore can have none.
     """
-    shredded = outside.salts.shredded_through()
+    shredded, lost = outside.salts.shredded_through(), outside.salts.lost()
     wanted = epochs_reached(through, outside.settings)
-    return wanted if shredded is None else range(max(wanted.start, shredded + 1), max(wanted.stop, shredded + 1))
+    return [epoch for epoch in wanted if epoch not in lost and (shredded is None or epoch > shredded)]
 
 
 def epochs_reached(through: date, settings: Settings) -> range:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -144,6 +145,26 @@ class Release:
     published_at: str
     private: bool
     version: str
+
+
+OverrideKind = Literal["cap", "erasures_submitted"]
+
+
+@dataclass(frozen=True)
+class Override:
+    """Somebody's decision against a rule of the ledger, on record for ever and shown in every later report.
+
+    A `cap` gives one month of one metric another cap, and opens it if a restore has closed it; `erasures_submitted`
+    declares that every request since the restored backup was handed in again.
+    """
+
+    kind: OverrideKind
+    who: str
+    why: str
+    made_on: date
+    metric: Metric | None = None
+    month: date | None = None
+    epsilon: Fraction | None = None
 
 
 @dataclass(frozen=True)

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from dpdau_assets.core.calendar import Refusal, first_refusal, shortest_retention
 from dpdau_assets.core.errors import BadSetting
-from dpdau_assets.core.mechanisms import STREAM_WINDOW, Gaussian, Laplace, SharedNoise, Stream
+from dpdau_assets.core.mechanisms import SHORTEST_STREAM_WINDOW, Gaussian, Laplace, SharedNoise, Stream
 from dpdau_assets.core.settings import Settings
 
 SKETCHES = ("set", "theta", "kmv", "hllpp")
 DAU_MECHANISMS = (SharedNoise.name, Gaussian.name, Laplace.name)
 MAU_MECHANISMS = (Stream.name, Gaussian.name, Laplace.name)
 LARGEST_DELTA = 1e-3
-LEDGER_FILE = re.compile(r"sqlite:///[^:?#]+")
+LATEST_RESTATEMENT_DAY = 28  # a day that every month has
+LONGEST_GRACE = LATEST_RESTATEMENT_DAY - 2  # a month is restated after all of it is published
+LEAST_EPSILON, LARGEST_EPSILON = Fraction(1, 10_000), 100
+LEDGER = re.compile(r"sqlite:///[^:?#]+|postgres(ql)?://[^/]+/.+")
 SHORTEST_SECRET = 32
 ERASURE_MARKS = ("touched", "all")
 
@@ -65,16 +69,17 @@ def _window(settings: Settings) -> Iterator[str]:
     days = settings.mau_window_days
     if days < 1:
         yield _problem(settings, "mau_window_days", "a window has at least one day", "set MAU_WINDOW_DAYS=30")
-    elif settings.mau_mechanism == Stream.name and days != STREAM_WINDOW:
-        short = "gaps inside a month would change a user's bit on several intervals, and the stream would cost more"
-        rule = short if days < STREAM_WINDOW else "gaussian_stream is calibrated for 30 days only in this version"
-        yield _problem(settings, "mau_window_days", rule, "set MAU_WINDOW_DAYS=30 or MAU_MECHANISM=gaussian")
+    elif settings.mau_mechanism == Stream.name and days < SHORTEST_STREAM_WINDOW:
+        rule = "gaps inside a month would change a user's bit on several intervals, and the stream would cost more"
+        remedy = f"set MAU_WINDOW_DAYS={SHORTEST_STREAM_WINDOW} or more, or MAU_MECHANISM=gaussian"
+        yield _problem(settings, "mau_window_days", rule, remedy)
 
 
 def _budgets(settings: Settings) -> Iterator[str]:
     for name in ("dau_budget_total", "mau_budget_total", "epsilon_dau", "epsilon_mau"):
-        if getattr(settings, name) <= 0:
-            yield _problem(settings, name, "an epsilon is positive", "set a number above 0, such as 0.3 or 3.0")
+        if not LEAST_EPSILON <= getattr(settings, name) <= LARGEST_EPSILON:
+            rule = f"an epsilon is {float(LEAST_EPSILON):g} to {LARGEST_EPSILON}; more protects nobody"
+            yield _problem(settings, name, rule, "set one such as 0.3 or 3.0")
     if not 0 < settings.delta <= LARGEST_DELTA:
         yield _problem(settings, "delta", f"must be above 0 and at most {LARGEST_DELTA:g}", "set DELTA=1e-6")
     if not 0 < settings.advanced_delta < 1:
@@ -92,9 +97,14 @@ def _publication(settings: Settings) -> Iterator[str]:
         yield _problem(settings, "grace_days", "a day is published after it has ended", "set 0 or more")
     if settings.restatements_per_month not in (0, 1):
         yield _problem(settings, "restatements_per_month", "a month is restated once or never", "set 0 or 1")
-    elif settings.restatements_per_month and not 1 + settings.grace_days < settings.restatement_day <= 28:
+    elif (
+        settings.restatements_per_month
+        and not 1 + settings.grace_days < settings.restatement_day <= LATEST_RESTATEMENT_DAY
+    ):
         rule = "a month is restated once all of it is published (after day 1 + GRACE_DAYS), on a day every month has"
-        yield _problem(settings, "restatement_day", rule, f"set {2 + max(0, settings.grace_days)} to 28")
+        yield _problem(
+            settings, "restatement_day", rule, f"set {2 + max(0, settings.grace_days)} to {LATEST_RESTATEMENT_DAY}"
+        )
 
 
 def _store(settings: Settings) -> Iterator[str]:
@@ -102,8 +112,11 @@ def _store(settings: Settings) -> Iterator[str]:
         rule = f"a salt must last for a whole window of {settings.mau_window_days} days"
         remedy = f"set {settings.mau_window_days} or more"
         yield _problem(settings, "hash_salt_rotation_days", rule, remedy)
-    if settings.ledger_url is not None and not LEDGER_FILE.fullmatch(settings.ledger_url):
-        yield "LEDGER_URL=...: not a file of SQLite; set sqlite:////absolute/path/to/ledger.sqlite, or leave it out"
+    if settings.ledger_url is not None and not LEDGER.fullmatch(settings.ledger_url):
+        yield (
+            "LEDGER_URL=...: neither a file of SQLite nor a database of PostgreSQL; set "
+            "sqlite:////absolute/path/to/ledger.sqlite or postgresql://user:password@host/database, or leave it out"
+        )
     if settings.hash_salt_secret is not None and len(settings.hash_salt_secret) < SHORTEST_SECRET:
         rule = f"shorter than {SHORTEST_SECRET} characters"
         yield f"HASH_SALT_SECRET=...: {rule}; set a random one, for example from: openssl rand -hex 32"

@@ -26,17 +26,17 @@ import numpy as np
 import numpy.typing as npt
 
 from dpdau_assets.core.errors import Refused
+from dpdau_assets.core.stream_filters import interval_cost_so_far, interval_sensitivity2, response_norm, stream_filter
 from dpdau_assets.core.windows import month_end
 
 Probabilities: TypeAlias = npt.NDArray[np.float64]
 
 COVERAGE = 0.95
-STREAM_WINDOW = 30
-STREAM_FILTER = (1024, -505, -126, -64, -41, -30, -24, -22, -32)
 LONGEST_MONTH = 31
+SHORTEST_STREAM_WINDOW = LONGEST_MONTH - 1  # a shorter one leaves a gap between the days 1 and 31
 
 # The discrete Gaussian costs a hair more than the continuous one whose curve prices it.
-_DISCRETE_MARGIN = 1.001
+DISCRETE_MARGIN = 1.001
 _FACTS_VERSION = 1
 
 
@@ -66,6 +66,22 @@ def eps_of(mu: float, delta: float) -> float:
     if delta_of(mu, 0.0) <= delta:
         return 0.0
     return _crossing(lambda eps: delta_of(mu, eps) > delta)[1]
+
+
+@lru_cache(maxsize=1024)
+def discrete_mu(sigma: float) -> float:
+    """μ of one number of sensitivity 1 with discrete Gaussian noise: 1.001 / sigma, or more if sigma is below 6.5.
+
+    No Gaussian curve of a smaller μ than 2Φ⁻¹((1 + P(0)) / 2) covers the noise's own: that one meets it where δ is the
+    total variation P(0), and lies above it elsewhere. It is 1/sigma times about 1 + 1/(24 sigma²). Why it covers the
+    whole curve: docs/privacy.md, lemma 0.
+    """
+    if sigma >= 6.5:
+        return DISCRETE_MARGIN / sigma
+    positive = math.fsum(math.exp(-((x / sigma) ** 2) / 2) for x in range(1, math.ceil(12 * sigma) + 2))
+    beyond = positive / (1 + 2 * positive)  # P(noise > 0)
+    least = -2 * NormalDist().inv_cdf(beyond) if beyond else 2 / sigma  # its limit as sigma goes to 0
+    return least
 
 
 def _mills_ratio(x: float) -> float:
@@ -135,7 +151,10 @@ class Gaussian(_Fact):
 
 @dataclass(frozen=True)
 class Laplace(_Fact):
-    """One number with its own discrete Laplace noise, P(x) ∝ exp(-epsilon |x|); sensitivity 1, pure epsilon."""
+    """One number with its own discrete Laplace noise, P(x) ∝ exp(-epsilon |x|); sensitivity 1, pure epsilon.
+
+    Proof: docs/privacy.md, lemma 4.
+    """
 
     name: ClassVar[str] = "laplace"
     epsilon: Fraction
@@ -183,55 +202,45 @@ def _exact(name: str, value: object) -> Any:
 
 
 def shared_noise(releases: int, eps: float, delta: float) -> SharedNoise:
-    """`releases` numbers of one month, together (eps, delta)-DP for a user-month."""
+    """`releases` numbers of one month, together (eps, delta)-DP for a user-month, also when added up in floats.
+
+    Proof: docs/privacy.md, lemma 1.
+    """
     root = math.sqrt(releases)
-    kappa = (root + 1) / mu_of(eps, delta) ** 2
-    return SharedNoise(releases, _DISCRETE_MARGIN * math.sqrt(root * kappa), _DISCRETE_MARGIN * math.sqrt(kappa))
+    kappa = (root + 1) / (mu_of(eps, delta) * (1 - 1e-12)) ** 2
+    return SharedNoise(releases, DISCRETE_MARGIN * math.sqrt(root * kappa), DISCRETE_MARGIN * math.sqrt(kappa))
 
 
 def stream(window_days: int, eps: float, delta: float) -> Stream:
-    """The stream of a 30-day window, (eps, delta)-DP for a user-month. Raises Refused for any other window."""
-    if window_days != STREAM_WINDOW:
-        raise Refused(*_uncalibrated(window_days), window_days=window_days)
-    sensitivity2 = interval_sensitivity2(STREAM_FILTER, longest_interval(window_days))
-    sigma = math.ceil(100 * math.sqrt(sensitivity2) / mu_of(eps, delta)) / 100
-    return Stream(window_days, STREAM_FILTER, sensitivity2, sigma)
+    """The stream of a rolling window, (eps, delta)-DP for a user-month. Raises Refused for a window below 30 days.
+
+    Proof, and the conditions that the code around it has to meet: docs/privacy.md, lemma 2.
+    """
+    if window_days < SHORTEST_STREAM_WINDOW:
+        raise Refused(
+            f"A window of {window_days} days leaves gaps inside a month, so one user-month would change the bit on "
+            "several intervals and gaussian_stream would cost more than it states.",
+            f"Set MAU_WINDOW_DAYS={SHORTEST_STREAM_WINDOW} or more, or MAU_MECHANISM=gaussian.",
+            window_days=window_days,
+        )
+    filter_ = stream_filter(window_days)
+    sensitivity2 = interval_sensitivity2(filter_, longest_interval(window_days))
+    # The twelfth is what being discrete takes of a variance; see docs/privacy.md, lemma 0.
+    sigma = math.ceil(100 * math.sqrt(sensitivity2 / mu_of(eps, delta) ** 2 + 1 / 12)) / 100
+    return Stream(window_days, filter_, sensitivity2, sigma)
 
 
 def independent_gaussian(eps: float, delta: float) -> Gaussian:
-    """One number that is (eps, delta)-DP by itself."""
+    """One number of (eps, delta) by the continuous curve; the noise is discrete, and its price `discrete_mu`.
+
+    Proof: docs/privacy.md, lemma 3.
+    """
     return Gaussian(math.nextafter(1 / mu_of(eps, delta), math.inf))
 
 
 def longest_interval(window_days: int) -> int:
     """The most days on which one user-month can change a rolling window's bit: 60 for a 30-day window."""
     return LONGEST_MONTH + window_days - 1
-
-
-def interval_sensitivity2(filter_: Sequence[int], longest: int) -> int:
-    """The largest ‖filter ∗ 1_I‖² over intervals I of at most `longest` days, tail included; an exact integer."""
-    return _largest_interval_cost(filter_, longest, longest + len(filter_) - 1)
-
-
-def _uncalibrated(window_days: int) -> tuple[str, str]:
-    remedy = f"Set MAU_WINDOW_DAYS={STREAM_WINDOW}, or MAU_MECHANISM=gaussian."
-    if window_days < STREAM_WINDOW:
-        return (
-            f"A window of {window_days} days leaves gaps inside a month, so one user-month would change the bit on "
-            "several intervals and gaussian_stream would cost more than it states.",
-            remedy,
-        )
-    return f"gaussian_stream is calibrated for a window of 30 days only in this version, not {window_days}.", remedy
-
-
-def _largest_interval_cost(filter_: Sequence[int], days: int, outputs: int) -> int:
-    """The largest ‖filter ∗ 1_I‖² over intervals I inside `days` days, seen in the first `outputs` days only."""
-    step = np.cumsum(np.asarray(filter_, dtype=np.int64))
-    lag = np.arange(outputs) - np.arange(days + 1)[:, None]
-    since = np.where(lag >= 0, step[np.clip(lag, 0, len(step) - 1)], 0)  # row i: a bit that is 1 from day i on
-    product = since @ since.T
-    own = np.diag(product)
-    return int((own[:, None] + own - 2 * product).max())  # an interval is one row minus a later one
 
 
 # --- Release: exact arithmetic on integer draws ------------------------------------------------------------------
@@ -270,7 +279,7 @@ def noise_std(mechanism: Mechanism, stream_day: int = 1) -> float:
         case SharedNoise():
             return math.hypot(_gaussian_std(mechanism.sigma_day), _gaussian_std(mechanism.sigma_month)) / 2
         case Stream():
-            return mechanism.sigma / mechanism.filter[0] * _response_norm(mechanism.filter, stream_day)
+            return mechanism.sigma / mechanism.filter[0] * response_norm(mechanism.filter, stream_day)
         case Gaussian():
             return _gaussian_std(mechanism.sigma)
         case Laplace():
@@ -330,16 +339,6 @@ def _laplace_covering(epsilon: float) -> int:
     return max(0, math.ceil(-math.log(outside) / epsilon) - 1)
 
 
-@lru_cache(maxsize=4096)
-def _response_norm(filter_: tuple[int, ...], day: int) -> float:
-    """‖first `day` values of the inverse filter's impulse response‖: what the noise so far adds up to."""
-    response: list[float] = []
-    for n in range(min(day, 4096)):  # STREAM_FILTER's response is below 1e-100 long before
-        past = zip(filter_[1:], reversed(response), strict=False)
-        response.append(((n == 0) * filter_[0] - sum(weight * value for weight, value in past)) / filter_[0])
-    return math.sqrt(math.fsum(value * value for value in response))
-
-
 # --- What the numbers published so far have cost -----------------------------------------------------------------
 
 
@@ -347,10 +346,11 @@ def shared_mu2_so_far(published: int, mechanism: SharedNoise) -> float:
     """μ² of the first `published` numbers: the worst user, who is in j of them. Never more than the instance's price.
 
     The numerators 2c + ξ_day + ξ_month have covariance σ_day² I + σ_month² 11ᵀ, and a user moves j of them by 2.
+    Both sigmas count without the margin that they hold for being discrete.
     """
     if published == 0:
         return 0.0
-    day2, month2 = mechanism.sigma_day**2, mechanism.sigma_month**2
+    day2, month2 = (mechanism.sigma_day / DISCRETE_MARGIN) ** 2, (mechanism.sigma_month / DISCRETE_MARGIN) ** 2
     j = np.arange(published + 1)
     return float((4 * (j / day2 - month2 * j**2 / (day2 * (day2 + published * month2)))).max())
 
@@ -359,12 +359,13 @@ def stream_mu2_so_far(mechanism: Stream, month: date, first_day: date, last_publ
     """μ² that a stream's outputs from `first_day` to `last_published` have cost one user-month; exact.
 
     The worst interval of days on which the user's month can change M: not before the month or the stream begins, and
-    not after the last window that reads the month. 0 before any such day; the whole price from eight days after it on.
+    not after the last window that reads the month. 0 before any such day; the whole price from the filter's reach after
+    it on, eight days for a 30-day window.
     """
     outputs = stream_outputs(mechanism, month, first_day, last_published)
     if outputs == 0:
         return 0.0
-    return _largest_interval_cost(mechanism.filter, _reach(mechanism, month, first_day), outputs) / mechanism.sigma**2
+    return interval_cost_so_far(mechanism.filter, _reach(mechanism, month, first_day), outputs) / mechanism.sigma**2
 
 
 def stream_outputs(mechanism: Stream, month: date, first_day: date, last_published: date) -> int:

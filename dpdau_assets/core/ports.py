@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import date
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -21,6 +22,7 @@ from dpdau_assets.core.facts import (
     KeptFile,
     Keys,
     MartPaths,
+    Override,
     ReceiptRow,
     RejectedRow,
     Release,
@@ -31,6 +33,7 @@ from dpdau_assets.core.facts import (
 if TYPE_CHECKING:
     from dpdau_assets.core.accounting import Charge
     from dpdau_assets.core.events import Event
+    from dpdau_assets.core.restoring import Restore, Shown
     from dpdau_assets.core.settings import Metric, Settings
     from dpdau_assets.core.sketches.base import Header, Sketch
     from dpdau_assets.core.tombstones import Tombstones
@@ -81,6 +84,10 @@ class Salts(Protocol):
 
     def shredded_through(self) -> int | None:
         """The last epoch whose key was shredded."""
+        ...
+
+    def lost(self) -> frozenset[int]:
+        """The epochs whose keys were lost in a restore: they never get another."""
         ...
 
 
@@ -342,6 +349,10 @@ class Books(Protocol):
 
     def instance(self, name: str) -> Instance | None: ...
 
+    def instances(self) -> list[Instance]:
+        """All of them, in the order in which they were opened."""
+        ...
+
     def last_instance(self, metric: Metric, window_days: int) -> Instance | None:
         """The one of this series that was opened last."""
         ...
@@ -354,6 +365,26 @@ class Books(Protocol):
 
     def charge(self, charge: Charge) -> None: ...
 
+    def cap(self, metric: Metric, month: date) -> Fraction | None:
+        """The month's cap on record: of its last override, else of its first charge; None while it has neither."""
+        ...
+
+    def delta(self, metric: Metric, month: date) -> float | None:
+        """The δ at which the month's cap holds: that of its first charge."""
+        ...
+
+    def closures(self, metric: Metric, month: date | None = None) -> int:
+        """How often restores have closed this month of the metric, or all its months together."""
+        ...
+
+    def is_closed(self, metric: Metric, month: date) -> bool:
+        """Whether a restored ledger may have lost numbers that read this month, and no override has opened it since."""
+        ...
+
+    def awaits_erasures(self) -> bool:
+        """Whether the ledger was restored, and nobody has declared since that later erasures are submitted again."""
+        ...
+
     def shared_noise(self, instance: str) -> int | None:
         """The secret noise that the instance's numbers share."""
         ...
@@ -362,8 +393,8 @@ class Books(Protocol):
 
     def destroy_shared_noise(self, instance: str) -> None: ...
 
-    def frozen(self, instance: str) -> list[int]:
-        """The statistics of a stream's published days, oldest first."""
+    def frozen(self, instance: str, days: int) -> list[int]:
+        """The statistics of a stream's last so many published days, oldest first."""
         ...
 
     def freeze(self, instance: str, day: date, statistic: int) -> None: ...
@@ -373,6 +404,26 @@ class Books(Protocol):
         ...
 
     def store(self, release: Release) -> None: ...
+
+
+class RestoredBooks(Books, Protocol):
+    """The books of a ledger that is being restored from a backup."""
+
+    def close(self, metric: Metric, month: date, closed_on: date) -> None:
+        """No number that reads this month is made any more, unless an override opens it."""
+        ...
+
+    def seal(self, days: Iterable[date]) -> None:
+        """As in `Ledger`, inside the transaction."""
+        ...
+
+    def lose_epochs(self, epochs: Iterable[int]) -> list[int]:
+        """Those of these epochs that have no key never get one; returns them."""
+        ...
+
+    def note_restore(self, restore: Restore) -> None:
+        """Put it on record. From now on the ledger awaits erasures."""
+        ...
 
 
 class Ledger(Protocol):
@@ -389,6 +440,34 @@ class Ledger(Protocol):
     def instances(self) -> list[Instance]: ...
 
     def charges(self, metric: Metric, month: date) -> list[Charge]: ...
+
+    def cap(self, metric: Metric, month: date) -> Fraction | None:
+        """As in `Books`."""
+        ...
+
+    def delta(self, metric: Metric, month: date) -> float | None:
+        """As in `Books`."""
+        ...
+
+    def closures(self, metric: Metric, month: date | None = None) -> int:
+        """As in `Books`."""
+        ...
+
+    def is_closed(self, metric: Metric, month: date) -> bool:
+        """As in `Books`."""
+        ...
+
+    def awaits_erasures(self) -> bool:
+        """As in `Books`."""
+        ...
+
+    def override(self, override: Override) -> None:
+        """Put it on record, for ever."""
+        ...
+
+    def overrides(self) -> list[Override]:
+        """All of them, in order."""
+        ...
 
     def seal(self, days: Iterable[date]) -> None:
         """From now on, events that arrive for these days are late. Committed when this returns."""
@@ -414,6 +493,18 @@ class Ledger(Protocol):
         """The last day past retention."""
         ...
 
+    def problems(self) -> list[str]:
+        """A sentence for everything that is not what was once written; empty for a ledger that is whole."""
+        ...
+
+    def head(self) -> str:
+        """The hash of all that was appended by now, "" for nothing."""
+        ...
+
+    def holds(self, head: str) -> bool:
+        """Whether this was the head at some time, so that nothing which stood before it has gone."""
+        ...
+
     def fix_terms(self, terms: Mapping[str, str]) -> None:
         """Remember these for ever at the first call; BadSetting, naming each that differs, at any later one."""
         ...
@@ -421,6 +512,10 @@ class Ledger(Protocol):
 
 class Mart(Protocol):
     """The published series for BI."""
+
+    def read(self) -> list[Shown]:
+        """Every number that it shows. Raises BadInput for a mart that cannot be read."""
+        ...
 
     def replace(self, rows: list[dict[str, object]]) -> MartPaths:
         """Write all of it anew; each file is replaced by rename, so that no reader ever sees half of one."""

@@ -62,7 +62,8 @@ def require_nothing_missing(due: date, outside: Outside) -> None:
         last_window = due + timedelta(days=settings.mau_window_days - 1)
         wanted += [("mau", day, 0) for day in days_between(min(found.key.day for found in mau), last_window)]
     months = {month_of(found.key.day) for found in dau if found.key.day <= due} - restated
-    waiting = {month for month in months if restatement_due(month, outside)}
+    instances = outside.ledger.instances()
+    waiting = {month for month in months if restatement_due(month, instances, outside.settings)}
     wanted += [("dau", found.key.day, 1) for found in dau if month_of(found.key.day) in waiting]
     missing = [one for one in wanted if one not in have]
     if missing:

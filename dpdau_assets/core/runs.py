@@ -47,7 +47,10 @@ def plan_run(first: date, last: date, outside: Outside) -> list[Step]:
 def restatements_due(days: list[date], outside: Outside) -> dict[date, date]:
     """Month to public day, of every month that is not restated yet and has a number, or will have one of these days."""
     published = {month_of(found.key.day) for found in outside.ledger.releases("dau")}
-    due = {month: restatement_due(month, outside) for month in published - outside.ledger.restated()}
+    instances = outside.ledger.instances()
+    due = {
+        month: restatement_due(month, instances, outside.settings) for month in published - outside.ledger.restated()
+    }
     if outside.settings.restatements_per_month:
         begun = {month_of(day) for day in days} - published
         due |= {month: restatement_slot(outside.settings, month) for month in begun}

@@ -46,7 +46,8 @@ class Tombstones:
         """Keys to subtract from this day before it enters the MAU window that ends on `window_end`.
 
         A removal that only reached its own days would let the user's bit come back inside the month: two intervals
-        where the stream's noise is calibrated for one. So each day up to H is without her, for all windows from e on.
+        where the stream's noise is calibrated for one. So each day up to H is without her, for all windows from e on:
+        condition 2 of docs/privacy.md, lemma 2.
         """
         held = (self.held_until >= day_number(day)) & (self.effective_from <= day_number(window_end))
         return np.unique(self.keys[held])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from dpdau_assets.core.errors import BadSetting, Refused
 from dpdau_assets.core.facts import Instance, ReceiptRow, Release, ReleaseKey, Removal
 from dpdau_assets.core.mechanisms import Laplace
 from dpdau_assets.core.windows import day_number
+from dpdau_tests.conftest import SECRET, everything_in
 from resources.ledger_sql.database import Database
 from resources.ledger_sql.erasures import SqlErasures
 from resources.ledger_sql.ledger import SqlLedger
@@ -23,17 +23,16 @@ from resources.ledger_sql.salts import SqlSalts
 DAY = date(2025, 1, 9)
 TODAY = date(2025, 2, 1)
 FIRST_MAU = date(2025, 1, 30)
-SECRET = "a secret for tests only, of some length"
 
 
-@pytest.fixture(params=["sqlite"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    yield Database(f"sqlite:///{tmp_path}/ledger.sqlite")
+@pytest.fixture
+def database(database_url: str) -> Database:
+    return Database(database_url, SECRET)
 
 
 @pytest.fixture
 def erasures(database: Database) -> SqlErasures:
-    return SqlErasures(database, SqlSalts(database, SECRET), FIRST_MAU)
+    return SqlErasures(database, SqlSalts(database), FIRST_MAU)
 
 
 def removal(key: int, through: date = DAY, days: tuple[date, ...] = (), epochs: tuple[int, ...] = (4, 5)) -> Removal:
@@ -84,7 +83,7 @@ def test_keys_come_back_whole_and_stand_in_no_byte_of_the_database(
     assert erasures.keys_of(receipts) == {
         name: {4: key + 4, 5: key + 5} for name, key in zip(receipts, keys, strict=True)
     }
-    stored = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    stored = b"".join([everything_in(database), *(path.read_bytes() for path in tmp_path.iterdir())])
     for key in keys[2:]:
         for epoch in (4, 5):
             assert (key + epoch).to_bytes(8, "big") not in stored and (key + epoch).to_bytes(8, "little") not in stored
@@ -171,11 +170,11 @@ def test_receipts_are_a_chain_that_two_writers_cannot_fork(database: Database, e
 def test_shredding_takes_an_epochs_tombstones_and_no_key_is_ever_made_for_it_again(
     database: Database, erasures: SqlErasures
 ) -> None:
-    salts = SqlSalts(database, SECRET)
+    salts = SqlSalts(database)
     (receipt,) = erasures.record([removal(7)], TODAY, parked=False)
     salts.shred_through(4)
     assert erasures.keys_of([receipt]) == {receipt: {5: 12}} and not len(erasures.tombstones(6).keys)
-    for one in (salts, SqlSalts(database, SECRET)):
+    for one in (salts, SqlSalts(database)):
         with pytest.raises(Refused, match="salt epoch 4 was shredded"):
             one.epoch_keys([4, 5])
         assert one.shredded_through() == 4
@@ -183,18 +182,18 @@ def test_shredding_takes_an_epochs_tombstones_and_no_key_is_ever_made_for_it_aga
     assert salts.shredded_through() == 4
 
 
-def test_a_new_master_secret_opens_the_same_keys_and_the_old_one_nothing(database: Database) -> None:
-    salts = SqlSalts(database, SECRET)
+def test_a_new_master_secret_opens_the_same_keys_and_the_old_one_nothing(database: Database, database_url: str) -> None:
+    salts = SqlSalts(database)
     keys, signing = salts.epoch_keys([4, 5]), salts.signing_key()
     salts.rewrap("another secret for tests, as long")
     assert salts.epoch_keys([6])[6].secret not in {key.secret for key in keys.values()}
-    again = SqlSalts(database, "another secret for tests, as long")
+    again = SqlSalts(Database(database_url, "another secret for tests, as long"))
     assert again.epoch_keys([4, 5]) == keys and again.signing_key() == signing
     for epoch in (4, 9):  # one that is there, and one that would be made anew
         with pytest.raises(BadSetting, match="HASH_SALT_SECRET does not open"):
-            SqlSalts(database, SECRET).epoch_keys([epoch])
+            SqlSalts(Database(database_url, SECRET)).epoch_keys([epoch])
     with pytest.raises(BadSetting, match="HASH_SALT_SECRET does not open"):
-        SqlSalts(database, SECRET).signing_key()
+        SqlSalts(Database(database_url, SECRET)).signing_key()
 
 
 def test_thousands_of_requests_are_found_again_by_receipt_and_by_batch(erasures: SqlErasures) -> None:
@@ -211,9 +210,9 @@ def test_a_request_that_was_keyed_before_its_epoch_was_shredded_leaves_no_tombst
     database: Database, erasures: SqlErasures
 ) -> None:
     erasures.record([removal(7)], TODAY, parked=False)  # opens the keys, which this process then still has
-    SqlSalts(database, SECRET).shred_through(4)
+    SqlSalts(database).shred_through(4)
     (receipt,) = erasures.record([removal(8)], TODAY, parked=False)
-    assert SqlErasures(database, SqlSalts(database, SECRET), FIRST_MAU).keys_of([receipt]) == {receipt: {5: 13}}
+    assert SqlErasures(database, SqlSalts(database), FIRST_MAU).keys_of([receipt]) == {receipt: {5: 13}}
 
 
 def test_tombstones_between_two_watermarks_are_those_that_came_into_force_there(erasures: SqlErasures) -> None:
@@ -226,8 +225,8 @@ def test_tombstones_between_two_watermarks_are_those_that_came_into_force_there(
     assert sorted(erasures.tombstones(5, through=marks[2]).keys.tolist()) == [12, 13]
 
 
-def test_a_wrong_secret_makes_no_signing_key(database: Database) -> None:
-    SqlSalts(database, SECRET).epoch_keys([4])
+def test_a_wrong_secret_makes_no_signing_key(database: Database, database_url: str) -> None:
+    SqlSalts(database).epoch_keys([4])
     with pytest.raises(BadSetting, match="HASH_SALT_SECRET does not open"):
-        SqlSalts(database, "a wrong secret for tests, of some length").signing_key()
-    assert len(SqlSalts(database, SECRET).signing_key()) == 32
+        SqlSalts(Database(database_url, "a wrong secret for tests, of some length")).signing_key()
+    assert len(SqlSalts(database).signing_key()) == 32

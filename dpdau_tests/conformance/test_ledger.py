@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Iterator
 from datetime import date
 from fractions import Fraction
-from pathlib import Path
 
 import pytest
 
@@ -14,6 +11,8 @@ from dpdau_assets.core.accounting import Budget, Charge, admits
 from dpdau_assets.core.errors import BadSetting, BudgetRefused
 from dpdau_assets.core.facts import Instance, Release, ReleaseKey
 from dpdau_assets.core.mechanisms import Laplace, shared_noise, stream
+from dpdau_tests.conftest import SECRET, everything_in
+from dpdau_tests.racing import race
 from resources.ledger_sql.database import Database
 from resources.ledger_sql.ledger import SqlLedger
 from resources.ledger_sql.salts import SqlSalts
@@ -23,14 +22,13 @@ CAP = Budget(Fraction(3), 1e-6)
 PRICE = Laplace(Fraction(3, 10))  # ten fit
 
 
-@pytest.fixture(params=["sqlite"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    yield f"sqlite:///{tmp_path}/ledger.sqlite"
-
-
 @pytest.fixture
-def ledger(url: str) -> SqlLedger:
-    return SqlLedger(Database(url))
+def ledger(database_url: str) -> SqlLedger:
+    return open_ledger(database_url)
+
+
+def open_ledger(url: str) -> SqlLedger:
+    return SqlLedger(Database(url, SECRET))
 
 
 def release(number: int = 0, noisy_value: float = 1.5) -> Release:
@@ -98,34 +96,44 @@ def test_terms_are_fixed_at_the_first_opening_and_a_change_is_named(ledger: SqlL
         ledger.fix_terms({"TIMEZONE": "Asia/Kolkata", "START_DATE": "2025-01-01"})
 
 
-def test_a_seal_is_for_ever(url: str) -> None:
-    SqlLedger(Database(url)).seal([date(2025, 1, 2), MONTH])
-    reopened = SqlLedger(Database(url))
+def test_a_seal_is_for_ever(database_url: str) -> None:
+    open_ledger(database_url).seal([date(2025, 1, 2), MONTH])
+    reopened = open_ledger(database_url)
     reopened.seal([MONTH])
     assert reopened.sealed() == {MONTH, date(2025, 1, 2)}
 
 
-def test_salts_are_made_once_and_only_the_secret_opens_them(url: str) -> None:
-    made = SqlSalts(Database(url), "s" * 40).epoch_keys([7, 8])
-    assert SqlSalts(Database(url), "s" * 40).epoch_keys([8, 7]) == made
+def test_salts_are_made_once_and_only_the_secret_opens_them(database_url: str) -> None:
+    made = SqlSalts(Database(database_url, SECRET)).epoch_keys([7, 8])
+    assert SqlSalts(Database(database_url, SECRET)).epoch_keys([8, 7]) == made
     assert len({key.secret for key in made.values()}) == 2
     with pytest.raises(BadSetting, match="does not open"):
-        SqlSalts(Database(url), "t" * 40).epoch_keys([7])
+        SqlSalts(Database(database_url, "t" * 40)).epoch_keys([7])
     with pytest.raises(BadSetting, match="HASH_SALT_SECRET is not set"):
-        SqlSalts(Database(url), None).epoch_keys([7])
+        SqlSalts(Database(database_url)).epoch_keys([7])
 
 
-def test_no_salt_stands_unwrapped_in_the_database(url: str) -> None:
-    made = SqlSalts(Database(url), "s" * 40).epoch_keys([7])
-    stored = b"".join(path.read_bytes() for path in Path(url.removeprefix("sqlite:///")).parent.iterdir())
-    assert made[7].secret not in stored
-    assert made[7].secret.hex() not in repr(made)
+def test_no_secret_stands_in_the_clear_in_the_database(database_url: str) -> None:
+    database = Database(database_url, SECRET)
+    salt = SqlSalts(database).epoch_keys([7])[7]
+    with SqlLedger(database).transaction() as books:
+        books.open_instance(instance())
+        books.keep_shared_noise("instance 0", 7_190_283_746_501)
+        books.freeze("instance 0", MONTH, 8_190_283_746_502)
+    seen = everything_in(database)
+    for secret in (salt.secret, salt.secret.hex().encode(), b"7190283746501", b"8190283746502"):
+        assert secret not in seen
+    for number in (7_190_283_746_501, 8_190_283_746_502):
+        assert number.to_bytes(8, "little") not in seen and number.to_bytes(6, "big") not in seen
+    assert salt.secret.hex() not in repr(salt)
+    with SqlLedger(database).transaction() as books:
+        assert books.shared_noise("instance 0") == 7_190_283_746_501
+        assert books.frozen("instance 0", 9) == [8_190_283_746_502]
 
 
-def spend(url: str, worker: int, barrier: object) -> int:
+def spend(url: str, worker: int) -> int:
     """Try to make twenty releases, each its own key, with a price of which ten fit; how many went through."""
-    ledger, made = SqlLedger(Database(url)), 0
-    barrier.wait(60)  # type: ignore[attr-defined]  # a worker that died must not leave the others waiting
+    ledger, made = open_ledger(url), 0
     for number in range(20):
         name = worker * 20 + number
         try:
@@ -141,15 +149,8 @@ def spend(url: str, worker: int, barrier: object) -> int:
     return made
 
 
-def _spend(arguments: tuple) -> int:
-    return spend(*arguments)
-
-
-def test_processes_that_race_for_a_budget_never_overspend_it(url: str) -> None:
-    context = multiprocessing.get_context("spawn")
-    with context.Manager() as manager, context.Pool(4) as pool:
-        barrier = manager.Barrier(4)
-        made = pool.map(_spend, [(url, worker, barrier) for worker in range(4)])
+def test_processes_that_race_for_a_budget_never_overspend_it(database_url: str) -> None:
+    made = race(spend, [(database_url, worker) for worker in range(4)])
     assert sum(made) == 10
-    ledger = SqlLedger(Database(url))
+    ledger = open_ledger(database_url)
     assert len(ledger.charges("dau", MONTH)) == len(ledger.releases()) == 10

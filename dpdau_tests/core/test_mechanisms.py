@@ -7,6 +7,7 @@ import json
 import math
 from datetime import date, timedelta
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -15,21 +16,21 @@ from dp_accounting.pld.privacy_loss_distribution import from_discrete_gaussian_m
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import lfilter
+from scipy.special import ndtri_exp
 
 from dpdau_assets.core import mechanisms
 from dpdau_assets.core.errors import Refused
 from dpdau_assets.core.mechanisms import (
-    STREAM_FILTER,
     Gaussian,
     Laplace,
     SharedNoise,
     Stream,
     delta_of,
+    discrete_mu,
     eps_of,
     half_width_95,
     independent_gaussian,
     independent_number,
-    interval_sensitivity2,
     longest_interval,
     mechanism_from_json,
     mu_of,
@@ -44,11 +45,13 @@ from dpdau_assets.core.mechanisms import (
     stream_output,
     stream_outputs,
 )
-from dpdau_assets.core.windows import days_between, month_end, next_month, window
+from dpdau_assets.core.stream_filters import STREAM_FILTER, interval_sensitivity2
+from dpdau_assets.core.windows import days_between, month_end, months_from, window
 
 DELTA = 1e-6
 MARGIN = 1.001  # PRIVACY 2: both sigmas of a shared month are larger by this factor
 MAU = stream(30, 3.5, DELTA)
+STREAMS = {window_days: stream(window_days, 3.5, DELTA) for window_days in (30, 45, 60, 90)}
 RESTATED = shared_noise(62, 3.0, DELTA)
 REFERENCE = Path(__file__).resolve().parents[3] / "shared" / "reference" / "privacy_reference.py"
 
@@ -116,8 +119,18 @@ def test_independent_noise_has_the_sigmas_of_the_contract() -> None:
 
 @given(st.floats(0.01, 10), st.floats(1e-12, 1e-3))
 @settings(derandomize=True, max_examples=100, deadline=None)
-def test_one_independent_release_always_fits_a_cap_of_its_own_epsilon(eps: float, delta: float) -> None:
+def test_independent_noise_would_keep_its_epsilon_if_it_were_continuous(eps: float, delta: float) -> None:
     assert 1 / independent_gaussian(eps, delta).sigma ** 2 <= mu_of(eps, delta) ** 2
+
+
+@given(st.sampled_from([28, 31, 56, 62]), st.floats(0.01, 20), st.floats(1e-12, 1e-3))
+@settings(derandomize=True, max_examples=300, deadline=None)
+def test_a_shared_month_is_never_priced_above_the_cap_it_is_calibrated_for(
+    releases: int, eps: float, delta: float
+) -> None:
+    month = shared_noise(releases, eps, delta)
+    price = MARGIN**2 * (releases / month.sigma_day**2 + 1 / month.sigma_month**2)
+    assert mu_of(eps, delta) ** 2 * (1 - 1e-11) < price <= mu_of(eps, delta) ** 2
 
 
 def test_the_stream_is_the_one_of_the_contract() -> None:
@@ -144,10 +157,25 @@ def test_a_short_window_has_no_stream_and_the_refusal_says_why() -> None:
     assert "MAU_MECHANISM=gaussian" in refused.value.remedy
 
 
-def test_a_longer_window_is_not_calibrated_yet() -> None:
-    with pytest.raises(Refused, match="30 days only") as refused:
-        stream(60, 3.5, DELTA)
-    assert "MAU_MECHANISM=gaussian" in refused.value.remedy
+@pytest.mark.parametrize("window_days", [30, 31, 45, 60, 75, 90, 120, 365])
+def test_every_window_from_thirty_days_on_has_a_stream_that_keeps_its_cap(window_days: int) -> None:
+    mechanism = stream(window_days, 3.5, DELTA)
+    assert mechanism.window_days == window_days
+    assert mechanism.sensitivity2 == interval_sensitivity2(mechanism.filter, 31 + window_days - 1)
+    assert mechanism.sensitivity2 / mechanism.sigma**2 <= mu_of(3.5, DELTA) ** 2
+    assert mechanism.sigma - math.sqrt(mechanism.sensitivity2) / mu_of(3.5, DELTA) < 0.01
+
+
+@pytest.mark.parametrize("window_days", [30, 45, 60, 75, 90, 120, 365])
+def test_in_the_long_run_a_stream_is_less_than_half_as_noisy_as_independent_numbers(window_days: int) -> None:
+    independent = math.sqrt(longest_interval(window_days)) / mu_of(3.5, DELTA)
+    assert noise_std(stream(window_days, 3.5, DELTA), 20_000) < independent / 2
+
+
+def test_the_streams_of_sixty_and_ninety_days_have_the_std_that_they_were_tuned_to() -> None:
+    days = (1, 20_000)
+    assert [round(noise_std(STREAMS[60], day), 2) for day in days] == [2.82, 4.09]
+    assert [round(noise_std(STREAMS[90], day), 2) for day in days] == [2.88, 4.26]
 
 
 @pytest.mark.skipif(not REFERENCE.exists(), reason="the reference calculation is not part of this repository")
@@ -163,10 +191,11 @@ def test_the_reference_calculation_agrees() -> None:
         assert (ours.sigma_day, ours.sigma_month) == pytest.approx((MARGIN * day, MARGIN * month), rel=1e-10)
         assert noise_std(ours) == pytest.approx(MARGIN * std, rel=1e-9)
         for published in range(releases + 1):
-            spent = reference.dau_mu2_so_far(published, ours.sigma_day, ours.sigma_month)
+            spent = reference.dau_mu2_so_far(published, ours.sigma_day / MARGIN, ours.sigma_month / MARGIN)
             assert shared_mu2_so_far(published, ours) == pytest.approx(spent, rel=1e-12)
     for longest in (1, 8, 9, 30, 60, 90):
-        assert interval_sensitivity2(STREAM_FILTER, longest) == reference.stream_sensitivity2(STREAM_FILTER, longest)
+        for each in STREAMS.values():
+            assert interval_sensitivity2(each.filter, longest) == reference.stream_sensitivity2(each.filter, longest)
     for day in (1, 2, 9, 30, 1000):
         assert noise_std(MAU, day) == pytest.approx(reference.stream_std(STREAM_FILTER, MAU.sigma, day), rel=1e-12)
 
@@ -196,6 +225,56 @@ def test_without_the_margin_the_discrete_noise_would_cost_more_than_stated() -> 
 @pytest.mark.parametrize(("releases", "eps"), [(28, 0.3), (31, 1.0), (28, 5.0), (62, 10.0)])
 def test_other_months_and_caps_keep_their_guarantee_too(releases: int, eps: float) -> None:
     assert pld_epsilon(shared_noise(releases, eps, DELTA), 1.0, tight=True) <= eps
+
+
+def pld_epsilon_of_independent(sigma: float, numbers: int) -> float:
+    """The tightest upper bound that dp-accounting has for so many numbers with discrete Gaussian noise."""
+    one = from_discrete_gaussian_mechanism(sigma, value_discretization_interval=1e-4, use_connect_dots=True)
+    return one.self_compose(numbers).get_epsilon_for_delta(DELTA)
+
+
+@pytest.mark.parametrize("cap", [1.0, 3.0, 6.0, 7.0, 8.0, 9.0, 10.0])
+@pytest.mark.parametrize("each", [0.1, 0.3, 0.5])
+def test_as_many_independent_numbers_as_a_cap_admits_cost_no_more_than_it(each: float, cap: float) -> None:
+    sigma = independent_gaussian(each, DELTA).sigma
+    admitted = int(mu_of(cap, DELTA) ** 2 / discrete_mu(sigma) ** 2)
+    priced = eps_of(math.sqrt(admitted) * discrete_mu(sigma), DELTA)
+    assert pld_epsilon_of_independent(sigma, admitted) <= priced <= cap
+
+
+@pytest.mark.parametrize("numbers", [1, 2, 3, 5, 10])
+@pytest.mark.parametrize("each", [0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 10.0])
+def test_coarse_noise_is_priced_for_its_coarseness(each: float, numbers: int) -> None:
+    sigma = independent_gaussian(each, DELTA).sigma
+    priced = eps_of(math.sqrt(numbers) * discrete_mu(sigma), DELTA)
+    assert pld_epsilon_of_independent(sigma, numbers) <= priced
+
+
+def test_without_its_coarseness_one_number_of_epsilon_three_would_cost_more_than_stated() -> None:
+    sigma = independent_gaussian(3.0, DELTA).sigma
+    assert pld_epsilon_of_independent(sigma, 1) == pytest.approx(3.047, abs=5e-4)
+    assert eps_of(MARGIN / sigma, DELTA) == pytest.approx(3.003, abs=5e-4)
+    assert eps_of(discrete_mu(sigma), DELTA) == pytest.approx(3.061, abs=5e-4)
+
+
+@pytest.mark.parametrize("sigma", [0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 4.5, 6.4, 6.5, 8.06, 12.99])
+def test_no_step_of_the_noises_trade_off_curve_is_steeper_than_its_price(sigma: float) -> None:
+    """Between neighbouring counts, each threshold's two errors are those of Gaussians at most this μ apart."""
+    x = np.arange(-math.ceil(40 * sigma) - 3, 1)
+    log_weights = -((x / sigma) ** 2) / 2
+    below = np.logaddexp.accumulate(log_weights) - math.log(2 * np.exp(log_weights).sum() - 1)
+    scores = ndtri_exp(below[(below > -300) & (x < 0)])  # of thresholds from -1 down; those above mirror them
+    steps = np.append(np.diff(scores), -2 * scores[-1])
+    assert steps.max() <= discrete_mu(sigma) * (1 + 1e-12)
+    if sigma < 6.5:
+        assert steps.max() == pytest.approx(discrete_mu(sigma), rel=1e-12) == pytest.approx(steps[-1], rel=1e-12)
+
+
+def test_from_sigma_six_and_a_half_on_the_price_is_one_thousandth_above_the_continuous_one() -> None:
+    for sigma in (6.5, 8.06, 12.99, 1e6):
+        assert discrete_mu(sigma) == MARGIN / sigma
+    assert discrete_mu(6.499) == pytest.approx(MARGIN / 6.499, rel=2e-5)
+    assert discrete_mu(0.01) == 200.0
 
 
 # --- Facts -------------------------------------------------------------------------------------------------------
@@ -240,59 +319,81 @@ OFFSETS = st.sampled_from([*range(31), 27, 28, 29, 30, 30, 0, 0])
 
 
 @st.composite
-def user_histories(draw: st.DrawFn) -> tuple[date, frozenset[date], frozenset[date]]:
-    """(month, active days with that month, active days without): walks whose gaps are mostly about a window long."""
-    month = draw(st.sampled_from(MONTHS))
-    first, last = month - timedelta(days=75), next_month(month) + timedelta(days=75)
-    gaps = draw(st.lists(st.sampled_from([1, 2, 7, 28, 29, 30, 31, 32, 45]), max_size=40))
-    walk, active = first + timedelta(days=draw(st.integers(0, 31))), set()
+def user_histories(draw: st.DrawFn, months: int = 1) -> tuple[Stream, date, date, frozenset[date], frozenset[date]]:
+    """(stream, first and last day taken out, active days with them, without): walks whose gaps are about a window."""
+    mechanism = draw(st.sampled_from([*STREAMS.values(), MAU]))
+    window_days = mechanism.window_days
+    first_out = draw(st.sampled_from(MONTHS))
+    last_out = list(islice(map(month_end, months_from(first_out)), months))[-1]
+    begin, end = first_out - timedelta(days=2 * window_days + 15), last_out + timedelta(days=2 * window_days + 15)
+    near = [window_days - 2, window_days - 1, window_days, window_days + 1, window_days + 2]
+    gaps = draw(st.lists(st.sampled_from([1, 2, 7, 30, 45, *near]), max_size=40))
+    walk, active = begin + timedelta(days=draw(st.integers(0, window_days))), set()
     for gap in gaps:
-        active |= {walk} if walk <= last else set()
+        active |= {walk} if walk <= end else set()
         walk += timedelta(days=gap)
-    days = {month + timedelta(days=offset) for offset in draw(st.sets(OFFSETS, min_size=1, max_size=31))}
-    inside = set(days_between(month, month_end(month)))
+    days = {first_out + timedelta(days=offset) for offset in draw(st.sets(OFFSETS, min_size=1, max_size=31))}
+    inside = set(days_between(first_out, last_out))
     outside = frozenset(active - inside)
-    return month, outside | ((days | active) & inside), outside
+    return mechanism, first_out, last_out, outside | ((days | active) & inside), outside
 
 
-def monthly_bits(active: frozenset[date], days: list[date]) -> list[int]:
-    """Whether the user is in the 30-day window that ends on each day."""
-    return [int(not active.isdisjoint(window(day, 30))) for day in days]
+def window_bits(active: frozenset[date], first: date, days: int, window_days: int) -> list[int]:
+    """Whether the user is in the window that ends on each day."""
+    seen = np.zeros(days + window_days)
+    for day in active:
+        seen[(day - first).days + window_days] = 1
+    ends = np.cumsum(seen)
+    return [int(ends[n + window_days] > ends[n]) for n in range(days)]
 
 
-def stream_change(with_month: frozenset[date], without: frozenset[date], month: date) -> tuple[list[int], int]:
-    """The change of M day by day, and ‖D ∗ change‖², tail included."""
-    days = days_between(month - timedelta(days=80), next_month(month) + timedelta(days=120))
-    pairs = zip(monthly_bits(with_month, days), monthly_bits(without, days), strict=True)
-    change = [a - b for a, b in pairs]
-    outputs = [stream_output(MAU, change[: n + 1], 0) for n in range(len(change))]
-    return change, sum(output**2 for output in outputs)
+def stream_change(mechanism: Stream, first_out: date, with_it: frozenset[date], without: frozenset[date]) -> list[int]:
+    """The change of M day by day, from before the first day that is taken out."""
+    first, days = first_out - timedelta(days=3 * mechanism.window_days), 12 * mechanism.window_days
+    bits = (window_bits(active, first, days, mechanism.window_days) for active in (with_it, without))
+    return [a - b for a, b in zip(*bits, strict=True)]
+
+
+def filtered_square(mechanism: Stream, change: list[int]) -> int:
+    """‖D ∗ change‖², tail included."""
+    order = len(mechanism.filter)
+    longer = [*change, *[0] * order]
+    recent = (longer[max(0, n + 1 - order) : n + 1] for n in range(len(longer)))
+    return sum(stream_output(mechanism, counts, 0) ** 2 for counts in recent)
 
 
 @given(user_histories())
 @settings(derandomize=True, max_examples=600, deadline=None)
 def test_a_user_month_changes_the_stream_on_one_interval_and_dau_by_one_a_day(
-    history: tuple[date, frozenset[date], frozenset[date]],
+    history: tuple[Stream, date, date, frozenset[date], frozenset[date]],
 ) -> None:
-    month, with_month, without = history
-    change, cost = stream_change(with_month, without, month)
+    mechanism, month, end, with_month, without = history
+    change = stream_change(mechanism, month, with_month, without)
     assert set(change) <= {0, 1}  # one sign
     changed = [n for n, bit in enumerate(change) if bit]
     assert changed == list(range(changed[0], changed[0] + len(changed))) if changed else True  # one interval
-    assert len(changed) <= 60
-    assert cost <= 4_431_150
-    assert {day for day in with_month ^ without if day < month or day > month_end(month)} == set()  # DAU: 1 a day
+    assert len(changed) <= longest_interval(mechanism.window_days)
+    assert filtered_square(mechanism, change) <= mechanism.sensitivity2
+    assert {day for day in with_month ^ without if day < month or day > end} == set()  # DAU: 1 a day
+
+
+@given(st.sampled_from([2, 3]).flatmap(lambda months: st.tuples(st.just(months), user_histories(months))))
+@settings(derandomize=True, max_examples=300, deadline=None)
+def test_k_months_of_a_user_change_the_stream_by_at_most_root_k_of_its_sensitivity(
+    drawn: tuple[int, tuple[Stream, date, date, frozenset[date], frozenset[date]]],
+) -> None:
+    months, (mechanism, first_out, _, with_them, without) = drawn
+    change = stream_change(mechanism, first_out, with_them, without)
+    assert set(change) <= {0, 1}
+    assert filtered_square(mechanism, change) <= months * mechanism.sensitivity2
 
 
 def test_the_first_and_last_day_of_a_long_month_attain_the_sensitivity_exactly() -> None:
     january = date(2025, 1, 1)
-    change, cost = stream_change(frozenset({january, date(2025, 1, 31)}), frozenset(), january)
-    assert (sum(change), cost) == (60, 4_431_150)
-
-
-def test_the_sensitivity_is_that_of_the_plain_convolution() -> None:
-    plain = max(int((np.convolve(STREAM_FILTER, np.ones(days, dtype=int)) ** 2).sum()) for days in range(1, 61))
-    assert interval_sensitivity2(STREAM_FILTER, 60) == plain == 4_431_150
+    for window_days, mechanism in STREAMS.items():
+        change = stream_change(mechanism, january, frozenset({january, date(2025, 1, 31)}), frozenset())
+        assert (sum(change), filtered_square(mechanism, change)) == (30 + window_days, mechanism.sensitivity2)
+    assert MAU.sensitivity2 == 4_431_150
 
 
 def test_a_seven_day_window_would_leave_gaps_that_the_streams_noise_does_not_cover() -> None:
@@ -398,11 +499,10 @@ def test_the_interval_of_a_stream_widens_from_its_first_day_to_its_steady_width(
 
 
 def test_a_months_cost_grows_with_its_numbers_to_the_whole_price() -> None:
-    without_margin = SharedNoise(62, RESTATED.sigma_day / MARGIN, RESTATED.sigma_month / MARGIN)
-    spent = [eps_of(math.sqrt(shared_mu2_so_far(n, without_margin)), DELTA) for n in range(63)]
+    spent = [eps_of(math.sqrt(shared_mu2_so_far(n, RESTATED)), DELTA) for n in range(63)]
     assert [round(spent[n], 3) for n in (0, 1, 31, 62)] == [0.0, 0.595, 2.17, 3.0]  # PRIVACY 2
     assert spent == sorted(spent)
-    price = 62 / RESTATED.sigma_day**2 + 1 / RESTATED.sigma_month**2
+    price = MARGIN**2 * (62 / RESTATED.sigma_day**2 + 1 / RESTATED.sigma_month**2)
     assert price * 0.9999 < shared_mu2_so_far(62, RESTATED) <= price
 
 
@@ -410,34 +510,45 @@ JANUARY = date(2025, 1, 1)
 LONG_AGO = date(2024, 1, 30)
 
 
-def slow_stream_mu2(month: date, first_day: date, last_published: date) -> float:
+def slow_stream_mu2(mechanism: Stream, month: date, first_day: date, last_published: date) -> float:
     """By listing every interval that the month can change, and every published output."""
-    start, end = max(month, first_day), month_end(month) + timedelta(days=29)
+    start, end = max(month, first_day), month_end(month) + timedelta(days=mechanism.window_days - 1)
     published = days_between(first_day, last_published)
     most = 0
     for a in days_between(start, end):
         for b in days_between(a, end):
             bits = [int(a <= day <= b) for day in published]
-            most = max(most, int((np.convolve(STREAM_FILTER, bits)[: len(bits)] ** 2).sum()) if bits else 0)
-    return most / MAU.sigma**2
+            most = max(most, int((np.convolve(mechanism.filter, bits)[: len(bits)] ** 2).sum()) if bits else 0)
+    return most / mechanism.sigma**2
 
 
 @pytest.mark.parametrize(
-    ("month", "first_day", "last_published"),
+    ("window_days", "month", "first_day", "last_published"),
     [
-        (JANUARY, date(2024, 12, 20), date(2025, 1, 1)),
-        (JANUARY, date(2024, 12, 20), date(2025, 1, 17)),
-        (JANUARY, date(2025, 1, 30), date(2025, 2, 3)),
-        (JANUARY, date(2025, 1, 30), date(2025, 3, 20)),
-        (date(2025, 2, 1), date(2025, 1, 30), date(2025, 3, 31)),
-        (date(2025, 2, 1), date(2025, 1, 30), date(2025, 4, 30)),
+        (30, JANUARY, date(2024, 12, 20), date(2025, 1, 1)),
+        (30, JANUARY, date(2024, 12, 20), date(2025, 1, 17)),
+        (30, JANUARY, date(2025, 1, 30), date(2025, 2, 3)),
+        (30, JANUARY, date(2025, 1, 30), date(2025, 3, 20)),
+        (30, date(2025, 2, 1), date(2025, 1, 30), date(2025, 3, 31)),
+        (30, date(2025, 2, 1), date(2025, 1, 30), date(2025, 4, 30)),
+        (60, JANUARY, date(2025, 1, 30), date(2025, 3, 10)),
+        (90, JANUARY, date(2025, 1, 30), date(2025, 5, 30)),
     ],
 )
 def test_a_streams_cost_so_far_is_that_of_the_worst_interval(
-    month: date, first_day: date, last_published: date
+    window_days: int, month: date, first_day: date, last_published: date
 ) -> None:
-    spent = stream_mu2_so_far(MAU, month, first_day, last_published)
-    assert spent == pytest.approx(slow_stream_mu2(month, first_day, last_published), rel=1e-14)
+    mechanism = STREAMS[window_days]
+    spent = stream_mu2_so_far(mechanism, month, first_day, last_published)
+    assert spent == pytest.approx(slow_stream_mu2(mechanism, month, first_day, last_published), rel=1e-14)
+
+
+def test_a_streams_cost_of_a_longer_window_ends_with_its_filters_reach() -> None:
+    for window_days, mechanism in STREAMS.items():
+        last = date(2025, 1, 31) + timedelta(days=window_days - 1 + len(mechanism.filter) - 1)
+        whole = mechanism.sensitivity2 / mechanism.sigma**2
+        assert stream_mu2_so_far(mechanism, JANUARY, LONG_AGO, last - timedelta(days=1)) < whole
+        assert stream_mu2_so_far(mechanism, JANUARY, LONG_AGO, last) == whole
 
 
 def test_a_stream_has_cost_a_month_nothing_before_it_is_read_and_the_whole_price_after_the_tail() -> None:
@@ -469,4 +580,4 @@ def test_the_outputs_that_a_month_can_have_changed_are_its_windows_and_eight_day
 
 
 def test_a_user_month_moves_a_single_output_by_at_most_the_filters_first_weight() -> None:
-    assert output_sensitivity(MAU) == 1024
+    assert {output_sensitivity(mechanism) for mechanism in STREAMS.values()} == {1024}

@@ -91,7 +91,7 @@ def test_a_request_ends_verified_and_all_checks_pass(world: World) -> None:
     assert states(world.outside) == {"verified"}
     check = world.last_check("activity", "no_pending_erasures")
     assert check is not None and check.passed
-    assert world.execute("check_erasures").success
+    assert world.execute("check_store").success
 
 
 def test_a_day_that_nobody_has_asked_for_yet_is_rewritten_but_not_built(world: World) -> None:
@@ -387,9 +387,9 @@ def test_the_check_of_a_day_fails_when_somebody_is_left_in_it(world: World, monk
 
 def test_an_overdue_request_fails_the_check_and_the_job(world: World, make_store: MakeStore) -> None:
     erase(world.outside, "she")
-    assert world.execute("check_erasures").success  # pending is no failure
+    assert world.execute("check_store").success  # pending is no failure
     late = World(make_store(today=TODAY + timedelta(days=31)), world.instance)
-    assert not late.execute("check_erasures").success
+    assert not late.execute("check_store").success
     check = late.last_check("active_users", "erasures_within_deadline")
     assert check is not None and not check.passed
 
@@ -401,7 +401,7 @@ def test_somebody_who_is_left_fails_the_check_and_its_job_and_the_partition_is_n
     assert hers is not None
     world.settle()
     world.outside.activity.replace([DaySet(DAYS[1], epoch, hers)])
-    assert not world.execute("check_erasures").success
+    assert not world.execute("check_store").success
     check = world.last_check("active_users", "no_erased_user_in_live_state")
     assert check is not None and not check.passed
     assert check.metadata["places_left"].value == [f"activity/day={DAYS[1]}/epoch={epoch}"]
@@ -414,7 +414,7 @@ def test_a_file_that_somebody_left_is_found_and_not_named_where_names_are_kept_f
     keys = world.settle()
     assert [key.rpartition("/")[2] for key in keys if "verify" in key] == ["0", "1", "2", str(TODAY)]
     assert states(world.outside) == {"applied"}
-    world.execute("check_erasures")
+    world.execute("check_store")
     check = world.last_check("active_users", "no_erased_user_in_live_state")
     assert check is not None and check.metadata["places_left"].value == ["a file that is no partition"]
 
@@ -428,7 +428,7 @@ def test_a_day_kept_for_too_long_fails_its_check_only_where_retention_is_on(
         put(outside, [("someone", DAYS[0])])
         world = World(outside, instance)
         world.build(DAYS[:1])
-        world.execute("check_erasures")
+        world.execute("check_store")
         check = world.last_check("active_users", "retention_on_time")
         assert check is not None
         verdicts.append(check.passed)

@@ -64,7 +64,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
             keys = list(outside.erasures.keys_of(receipts)[receipts[0]].values())
             world = World(outside, instance)
             world.settle()
-            assert world.execute("check_erasures").success
+            assert world.execute("check_store").success
             yield Run(outside, keys, home, printed)
 
 

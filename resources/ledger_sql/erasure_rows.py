@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-from sqlalchemy import Connection, Row, Table, delete, insert, select, update
+from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from dpdau_assets.core.facts import ErasureState
 from resources.ledger_sql import schema
+from resources.ledger_sql.chain import append
+from resources.ledger_sql.keyring import Keyring
+from resources.ledger_sql.rows import in_pieces
 
-_AT_ONCE = 5_000  # far below the number of values that one SQLite statement takes
 
-_Value = TypeVar("_Value")
-
-
-def change_state(connection: Connection, ids: Sequence[int], state: ErasureState) -> None:
+def change_state(
+    connection: Connection,
+    keyring: Keyring,
+    ids: Sequence[int],
+    state: ErasureState,
+    effective_from: int | None = None,
+) -> None:
     """Append the change, and note the state that each request has by now."""
     table = schema.erasures
-    insert_rows(connection, schema.erasure_states, [{"erasure": one, "state": state} for one in ids])
+    changes = [{"erasure": one, "state": state, "effective_from": effective_from} for one in ids]
+    append(connection, keyring, schema.erasure_states, changes)
     for some in in_pieces(ids):
         connection.execute(update(table).where(table.c.id.in_(some)).values(state=state))
 
@@ -43,14 +49,3 @@ def set_progress(connection: Connection, name: str, watermark: int) -> None:
     table = schema.erasure_progress
     connection.execute(delete(table).where(table.c.name == name))
     connection.execute(insert(table).values(name=name, watermark=watermark))
-
-
-def insert_rows(connection: Connection, table: Table, rows: Sequence[Mapping[str, object]]) -> None:
-    if rows:
-        connection.execute(insert(table), list(rows))
-
-
-def in_pieces(values: Sequence[_Value]) -> Iterator[list[_Value]]:
-    """The values, not too many at a time for one statement."""
-    for at in range(0, len(values), _AT_ONCE):
-        yield list(values[at : at + _AT_ONCE])

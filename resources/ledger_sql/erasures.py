@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import cached_property
 from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -21,17 +23,12 @@ from dpdau_assets.core.ports import Salts
 from dpdau_assets.core.tombstones import Tombstones, held_until
 from dpdau_assets.core.windows import day_number
 from resources.ledger_sql import schema
+from resources.ledger_sql.chain import append
 from resources.ledger_sql.database import Database
-from resources.ledger_sql.erasure_rows import (
-    change_state,
-    ids_of,
-    in_pieces,
-    insert_rows,
-    progress,
-    rows_of,
-    set_progress,
-)
+from resources.ledger_sql.erasure_rows import change_state, ids_of, progress, rows_of, set_progress
 from resources.ledger_sql.retention import fact
+from resources.ledger_sql.rows import in_pieces, insert_rows
+from resources.ledger_sql.secret_values import commitment, new_opening
 from resources.ledger_sql.tombstone_cipher import decrypt, encrypt
 
 _Identity = tuple[int, bytes, str]
@@ -53,16 +50,23 @@ class _Asked:
         epoch, key = self.encrypted[-1] if self.encrypted else (-1, secrets.token_bytes(16))
         return epoch, key, self.removal.scope
 
-    def rows(self, erasure: int) -> list[dict[str, object]]:
-        """Tombstones: one a listed day, or one for the through-day, under each epoch."""
+    @cached_property
+    def tombstones(self) -> list[dict[str, Any]]:
+        """One a listed day, or one for the through-day, under each epoch; in order of epoch and day."""
         removal = self.removal
         held = day_number(held_until(removal.through))
+        openings = {epoch: new_opening() for epoch, _ in self.encrypted}
         return [
-            {"erasure": erasure, "epoch": epoch, "encrypted_key": key, "day": day_number(day),
-             "listed": bool(removal.days), "held_until": held, "effective_from": None}
+            {"epoch": epoch, "encrypted_key": key, "day": day_number(day), "listed": bool(removal.days),
+             "held_until": held, "effective_from": None, "opening": openings[epoch]}
             for epoch, key in self.encrypted
             for day in removal.days or (removal.through,)
         ]  # fmt: skip
+
+    def commitments(self) -> str:
+        """To the tombstones of each epoch, as JSON."""
+        by_epoch = groupby(self.tombstones, key=itemgetter("epoch"))
+        return json.dumps({epoch: committed_to(list(stones)) for epoch, stones in by_epoch})
 
 
 class SqlErasures:
@@ -85,7 +89,7 @@ class SqlErasures:
             new = {one.identity: one for one in asked if one.identity not in receipts}
             ids = self._add(connection, list(new.values()), received_on)
             if parked:
-                change_state(connection, list(ids.values()), "parked")
+                self._change_state(connection, list(ids.values()), "parked")
             else:  # what waited to be confirmed and was asked for again comes into force too
                 waiting = ids_of(connection, list(receipts.values()), ("parked",))
                 self._bring_into_force(connection, [*waiting, *ids.values()])
@@ -106,10 +110,10 @@ class SqlErasures:
                         receipt=row.receipt,
                     )  # fmt: skip
             ids = ids_of(connection, receipts, ("parked", "received"))
-            change_state(connection, ids, "cancelled")
+            self._change_state(connection, ids, "cancelled")
             for some in in_pieces(ids):
                 connection.execute(delete(schema.tombstones).where(schema.tombstones.c.erasure.in_(some)))
-        self._database.empty_log()
+        self._database.overwrite_deleted(schema.tombstones)
 
     def erasures(self, states: Iterable[ErasureState] = ()) -> list[Erasure]:
         table = schema.erasures
@@ -172,7 +176,7 @@ class SqlErasures:
             set_progress(connection, "applied", watermark)
             table = schema.erasures
             waiting = select(table.c.id).where(table.c.state == "received", table.c.watermark <= watermark)
-            change_state(connection, list(connection.scalars(waiting)), "applied")
+            self._change_state(connection, list(connection.scalars(waiting)), "applied")
 
     # Inside a transaction
 
@@ -181,25 +185,35 @@ class SqlErasures:
         batch = secrets.token_hex(8)
         rows = [
             {"receipt": secrets.token_hex(8), "batch": batch, "through": one.removal.through.isoformat(),
-             "scope": one.removal.scope, "received_on": received_on.isoformat(), "state": "", "watermark": 0}
+             "scope": one.removal.scope, "received_on": received_on.isoformat(), "commitments": one.commitments(),
+             "state": "", "watermark": 0}
             for one in new
         ]  # fmt: skip
-        insert_rows(connection, schema.erasures, rows)
+        append(connection, self._database.keyring, schema.erasures, rows)
         ids = {row.receipt: row.id for row in rows_of(connection, [batch])}
         receipts = {str(row["receipt"]): ids[str(row["receipt"])] for row in rows}
-        stones = [row for one, erasure in zip(new, receipts.values(), strict=True) for row in one.rows(erasure)]
+        stones = [
+            {"erasure": erasure, **stone}
+            for one, erasure in zip(new, receipts.values(), strict=True)
+            for stone in one.tombstones
+        ]
         insert_rows(connection, schema.tombstones, stones)
         return receipts
 
     def _bring_into_force(self, connection: Connection, ids: Sequence[int]) -> None:
         """From the first MAU day that is not committed by now."""
-        change_state(connection, ids, "received")
+        effective = day_number(self._next_mau_day(connection))
+        self._change_state(connection, ids, "received", effective)
         table, stones = schema.erasures, schema.tombstones
         watermark = connection.scalar(select(func.max(schema.erasure_states.c.id)))
-        effective = day_number(self._next_mau_day(connection))
         for some in in_pieces(ids):
             connection.execute(update(table).where(table.c.id.in_(some)).values(watermark=watermark))
             connection.execute(update(stones).where(stones.c.erasure.in_(some)).values(effective_from=effective))
+
+    def _change_state(
+        self, connection: Connection, ids: Sequence[int], state: ErasureState, effective_from: int | None = None
+    ) -> None:
+        change_state(connection, self._database.keyring, ids, state, effective_from)
 
     def _next_mau_day(self, connection: Connection) -> date:
         query = select(func.max(schema.releases.c.day)).where(schema.releases.c.metric == "mau")
@@ -247,6 +261,12 @@ def _known(connection: Connection, asked: Sequence[_Asked]) -> dict[_Identity, s
         for row in connection.execute(query.where(t.encrypted_key.in_(keys)).order_by(e.id.desc())):
             found[row.epoch, row.encrypted_key, row.scope] = row.receipt
     return {identity: found[identity] for identity in identities & found.keys()}
+
+
+def committed_to(tombstones: Sequence[Mapping[str, Any]]) -> str:
+    """The commitment to all tombstones of one erasure and epoch, given in order of days."""
+    said = [(stone["encrypted_key"].hex(), stone["day"], stone["listed"], stone["held_until"]) for stone in tombstones]
+    return commitment(tombstones[0]["opening"], "tombstones", tombstones[0]["epoch"], *said)
 
 
 def _erasure(row: Row[Any]) -> Erasure:

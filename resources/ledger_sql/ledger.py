@@ -6,27 +6,34 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date, timedelta
+from fractions import Fraction
 from typing import Any
 
-from sqlalchemy import Connection, Executable, Row, Table, delete, func, insert, select
+from sqlalchemy import ColumnElement, Connection, Executable, Row, Table, func, insert, select, true
 
-from dpdau_assets.core.accounting import Charge
+from dpdau_assets.core.accounting import Budget, Charge
 from dpdau_assets.core.errors import BadSetting
-from dpdau_assets.core.facts import Instance, Release, ReleaseKey
-from dpdau_assets.core.mechanisms import mechanism_from_json
+from dpdau_assets.core.facts import Instance, Override, Release, ReleaseKey
+from dpdau_assets.core.mechanisms import Mechanism, mechanism_from_json
 from dpdau_assets.core.settings import Metric
 from dpdau_assets.core.windows import UNIX_EPOCH, day_number, month_of
-from resources.ledger_sql import schema
+from resources.ledger_sql import chain, schema
+from resources.ledger_sql.chain import append
 from resources.ledger_sql.database import Database
 from resources.ledger_sql.erasures import recorded
+from resources.ledger_sql.keyring import Keyring
 from resources.ledger_sql.retention import fact, raise_fact
+from resources.ledger_sql.rows import insert_new
+from resources.ledger_sql.secret_values import NOISE, STATISTIC, destroy, keep, reveal
+from resources.ledger_sql.verification import verify
 
 
 class SqlBooks:
     """The ledger inside one transaction."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, keyring: Keyring) -> None:
         self._connection = connection
+        self._keyring = keyring
         self.destroyed = False
 
     def release(self, key: ReleaseKey) -> Release | None:
@@ -66,7 +73,7 @@ class SqlBooks:
         return [_instance(row) for row in self._all(select(schema.instances).order_by(schema.instances.c.id))]
 
     def open_instance(self, instance: Instance) -> None:
-        self._insert(
+        self._append(
             schema.instances, name=instance.name, metric=instance.metric, window_days=instance.window_days,
             first_day=instance.first_day.isoformat(), mechanism=_json(instance.mechanism.to_json()),
             terms=_json(dict(instance.terms)),
@@ -74,31 +81,68 @@ class SqlBooks:
 
     def charges(self, metric: Metric, month: date) -> list[Charge]:
         c, i = schema.charges.c, schema.instances.c
-        query = select(c.instance, i.mechanism).join(schema.instances, c.instance == i.name)
+        query = select(c.instance, c.epsilon_cap, c.delta, i.mechanism).join(schema.instances, c.instance == i.name)
         rows = self._all(query.where(c.metric == metric, c.month == month.isoformat()).order_by(c.id))
-        return [Charge(metric, month, row.instance, mechanism_from_json(json.loads(row.mechanism))) for row in rows]
+        return [Charge(metric, month, row.instance, _mechanism(row), _budget(row)) for row in rows]
 
     def charge(self, charge: Charge) -> None:
-        self._insert(schema.charges, metric=charge.metric, month=charge.month.isoformat(), instance=charge.instance)
+        cap, delta = (None, None) if charge.budget is None else (str(charge.budget.epsilon), charge.budget.delta)
+        month = charge.month.isoformat()
+        row = {"metric": charge.metric, "month": month, "instance": charge.instance}
+        self._append(schema.charges, **row, epsilon_cap=cap, delta=delta)
+
+    def cap(self, metric: Metric, month: date) -> Fraction | None:
+        for table, order in ((schema.overrides, schema.overrides.c.id.desc()), (schema.charges, schema.charges.c.id)):
+            here = (table.c.metric == metric, table.c.month == month.isoformat(), table.c.epsilon_cap.is_not(None))
+            found = self._connection.scalar(select(table.c.epsilon_cap).where(*here).order_by(order).limit(1))
+            if found is not None:
+                return Fraction(found)
+        return None
+
+    def delta(self, metric: Metric, month: date) -> float | None:
+        c = schema.charges.c
+        here = (c.metric == metric, c.month == month.isoformat(), c.delta.is_not(None))
+        return self._connection.scalar(select(c.delta).where(*here).order_by(c.id).limit(1))
+
+    def closures(self, metric: Metric, month: date | None = None) -> int:
+        c = schema.closures.c
+        here = () if month is None else (c.month == month.isoformat(),)
+        return self._connection.scalar(select(func.count(c.id)).where(c.metric == metric, *here)) or 0
+
+    def is_closed(self, metric: Metric, month: date) -> bool:
+        if not self.closures(metric, month):
+            return False
+        closed, opened = (
+            self._last_entry(table, (table.c.metric == metric) & (table.c.month == month.isoformat()) & these)
+            for table, these in ((schema.closures, true()), (schema.overrides, schema.overrides.c.opens))
+        )
+        return closed > opened
+
+    def awaits_erasures(self) -> bool:
+        restored = self._last_entry(schema.restores)
+        return restored > self._last_entry(schema.overrides, schema.overrides.c.kind == "erasures_submitted")
 
     def shared_noise(self, instance: str) -> int | None:
         table = schema.shared_noise
-        return self._connection.scalar(select(table.c.value).where(table.c.instance == instance))
+        encrypted = self._connection.scalar(select(table.c.encrypted).where(table.c.subject == instance))
+        return None if encrypted is None else reveal(self._connection, self._keyring, NOISE, instance, encrypted)
 
     def keep_shared_noise(self, instance: str, value: int) -> None:
-        self._insert(schema.shared_noise, instance=instance, value=value)
+        keep(self._connection, self._keyring, NOISE, instance, value)
 
     def destroy_shared_noise(self, instance: str) -> None:
-        self._connection.execute(delete(schema.shared_noise).where(schema.shared_noise.c.instance == instance))
+        destroy(self._connection, self._keyring, NOISE, instance)
         self.destroyed = True
 
-    def frozen(self, instance: str) -> list[int]:
+    def frozen(self, instance: str, days: int) -> list[int]:
         table = schema.stream_state
-        rows = self._all(select(table.c.statistic).where(table.c.instance == instance).order_by(table.c.day))
-        return [row.statistic for row in rows]
+        rows = self._all(select(table).where(table.c.instance == instance).order_by(table.c.day.desc()).limit(days))
+        opened = [reveal(self._connection, self._keyring, STATISTIC, row.subject, row.encrypted) for row in rows]
+        return opened[::-1]
 
     def freeze(self, instance: str, day: date, statistic: int) -> None:
-        self._insert(schema.stream_state, instance=instance, day=day.isoformat(), statistic=statistic)
+        columns = {"instance": instance, "day": day.isoformat()}
+        keep(self._connection, self._keyring, STATISTIC, f"{instance} {day}", statistic, **columns)
 
     def numbers(self, instance: str) -> list[float]:
         table = schema.releases
@@ -107,15 +151,21 @@ class SqlBooks:
 
     def store(self, release: Release) -> None:
         key = release.key
-        self._insert(
+        self._append(
             schema.releases, metric=key.metric, window_days=key.window_days, day=key.day.isoformat(),
             revision=key.revision, instance=release.instance, mechanism=release.mechanism,
             noisy_value=release.noisy_value, half_width=release.half_width, sketch_impl=release.sketch_impl,
             published_at=release.published_at, private=release.private, version=release.version,
         )  # fmt: skip
 
-    def _insert(self, table: Any, **values: object) -> None:
-        self._connection.execute(insert(table).values(**values))
+    def _last_entry(self, table: Table, *where: ColumnElement[bool]) -> int:
+        """The place in the chain of the last such row, 0 for none."""
+        e = schema.entries.c
+        within = (e.kind == table.name) & table.c.id.between(e.first_row, e.last_row)
+        return self._connection.scalar(select(func.max(e.id)).join(table, within).where(*where)) or 0
+
+    def _append(self, table: Table, **values: object) -> None:
+        append(self._connection, self._keyring, table, [values])
 
     def _all(self, query: Executable) -> list[Row[Any]]:
         return list(self._connection.execute(query))
@@ -130,15 +180,15 @@ class SqlLedger:
     @contextmanager
     def transaction(self) -> Iterator[SqlBooks]:
         with self._database.write() as connection:
-            books = SqlBooks(connection)
+            books = SqlBooks(connection, self._database.keyring)
             yield books
         if books.destroyed:
-            self._database.empty_log()
+            self._database.overwrite_deleted(schema.shared_noise)
 
     @contextmanager
     def _reading(self) -> Iterator[SqlBooks]:
         with self._database.read() as connection:
-            yield SqlBooks(connection)
+            yield SqlBooks(connection, self._database.keyring)
 
     def release(self, key: ReleaseKey) -> Release | None:
         with self._reading() as books:
@@ -159,6 +209,39 @@ class SqlLedger:
     def charges(self, metric: Metric, month: date) -> list[Charge]:
         with self._reading() as books:
             return books.charges(metric, month)
+
+    def cap(self, metric: Metric, month: date) -> Fraction | None:
+        with self._reading() as books:
+            return books.cap(metric, month)
+
+    def delta(self, metric: Metric, month: date) -> float | None:
+        with self._reading() as books:
+            return books.delta(metric, month)
+
+    def closures(self, metric: Metric, month: date | None = None) -> int:
+        with self._reading() as books:
+            return books.closures(metric, month)
+
+    def is_closed(self, metric: Metric, month: date) -> bool:
+        with self._reading() as books:
+            return books.is_closed(metric, month)
+
+    def awaits_erasures(self) -> bool:
+        with self._reading() as books:
+            return books.awaits_erasures()
+
+    def override(self, override: Override) -> None:
+        with self._database.write() as connection:
+            books = SqlBooks(connection, self._database.keyring)
+            metric, month = override.metric, override.month
+            opens = metric is not None and month is not None and books.is_closed(metric, month)
+            append(connection, self._database.keyring, schema.overrides, [{**_override_row(override), "opens": opens}])
+
+    def overrides(self) -> list[Override]:
+        with self._database.read() as connection:
+            return [
+                _override(row) for row in connection.execute(select(schema.overrides).order_by(schema.overrides.c.id))
+            ]
 
     def seal(self, days: Iterable[date]) -> None:
         self._add_days(schema.seals, set(days) - self.sealed())
@@ -181,11 +264,21 @@ class SqlLedger:
             number = fact(connection, "purged_through")
         return None if number is None else UNIX_EPOCH + timedelta(days=number)
 
+    def problems(self) -> list[str]:
+        return verify(self._database)
+
+    def head(self) -> str:
+        with self._database.read() as connection:
+            return chain.head(connection)
+
+    def holds(self, head: str) -> bool:
+        with self._database.read() as connection:
+            return chain.holds(connection, head)
+
     def _add_days(self, table: Table, days: set[date]) -> None:
         if days:
             with self._database.write() as connection:
-                rows = [{"day": day.isoformat()} for day in sorted(days)]
-                connection.execute(insert(table).prefix_with("OR IGNORE"), rows)
+                insert_new(connection, table, [{"day": day.isoformat()} for day in sorted(days)])
 
     def _days(self, table: Table) -> frozenset[date]:
         with self._database.read() as connection:
@@ -220,7 +313,32 @@ def _release(row: Row[Any]) -> Release:
 def _instance(row: Row[Any]) -> Instance:
     return Instance(
         name=row.name, metric=row.metric, window_days=row.window_days, first_day=date.fromisoformat(row.first_day),
-        mechanism=mechanism_from_json(json.loads(row.mechanism)), terms=json.loads(row.terms),
+        mechanism=_mechanism(row), terms=json.loads(row.terms),
+    )  # fmt: skip
+
+
+def _mechanism(row: Row[Any]) -> Mechanism:
+    return mechanism_from_json(json.loads(row.mechanism))
+
+
+def _budget(row: Row[Any]) -> Budget | None:
+    return None if row.epsilon_cap is None else Budget(Fraction(row.epsilon_cap), row.delta)
+
+
+def _override_row(override: Override) -> dict[str, object]:
+    month, epsilon = override.month, override.epsilon
+    return {
+        "kind": override.kind, "metric": override.metric, "month": None if month is None else month.isoformat(),
+        "epsilon_cap": None if epsilon is None else str(epsilon), "who": override.who, "why": override.why,
+        "made_on": override.made_on.isoformat(),
+    }  # fmt: skip
+
+
+def _override(row: Row[Any]) -> Override:
+    return Override(
+        kind=row.kind, who=row.who, why=row.why, made_on=date.fromisoformat(row.made_on), metric=row.metric,
+        month=None if row.month is None else date.fromisoformat(row.month),
+        epsilon=None if row.epsilon_cap is None else Fraction(row.epsilon_cap),
     )  # fmt: skip
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import date
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import func, select, update
 
 from resources.ledger_sql import schema
 from resources.ledger_sql.database import Database
-from resources.ledger_sql.erasure_rows import in_pieces, progress, set_progress
+from resources.ledger_sql.erasure_rows import progress, set_progress
+from resources.ledger_sql.rows import in_pieces, insert_new
 
 
 class SqlRebuilds:
@@ -28,8 +29,7 @@ class SqlRebuilds:
             set_progress(connection, "marked", watermark)
             next_mark = 1 + (connection.scalar(select(func.max(table.c.wanted))) or 0)
             touched = [{"day": day.isoformat(), "wanted": 0, "built": 0} for day in sorted(days)]
-            if touched:
-                connection.execute(insert(table).prefix_with("OR IGNORE"), touched)
+            insert_new(connection, table, touched)
             for some in in_pieces([row["day"] for row in touched]):
                 connection.execute(update(table).where(table.c.day.in_(some)).values(wanted=next_mark))
 

@@ -6,13 +6,14 @@ import hashlib
 import zlib
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, select
 
 from dpdau_assets.core.errors import Refused
 from dpdau_assets.core.facts import ReceiptRow
 from resources.ledger_sql import schema
 from resources.ledger_sql.database import Database
-from resources.ledger_sql.erasure_rows import change_state, ids_of, insert_rows
+from resources.ledger_sql.erasure_rows import change_state, ids_of
+from resources.ledger_sql.rows import insert_new, insert_rows
 
 
 class SqlReceipts:
@@ -26,16 +27,17 @@ class SqlReceipts:
             if _last_hash(connection) != follows:
                 raise Refused("Another process has written receipts meanwhile.", "Ask again.")
             digests = {partitions: _digest(partitions) for partitions in {row.partitions for row in rows}}
-            for partitions, digest in digests.items():
-                values = {"digest": digest, "partitions": zlib.compress(partitions.encode())}
-                connection.execute(insert(schema.inspections).prefix_with("OR IGNORE"), [values])
+            inspected = [{"digest": digest, "partitions": zlib.compress(partitions.encode())}
+                         for partitions, digest in digests.items()]  # fmt: skip
+            insert_new(connection, schema.inspections, inspected)
             written = [
                 {"receipt": row.receipt, "body": row.body, "hash": row.hash, "signature": row.signature,
                  "inspection": digests[row.partitions]}
                 for row in rows
             ]  # fmt: skip
             insert_rows(connection, schema.receipts, written)
-            change_state(connection, ids_of(connection, verified, ("applied",)), "verified")
+            done = ids_of(connection, verified, ("applied",))
+            change_state(connection, self._database.keyring, done, "verified")
 
     def last_hash(self) -> str:
         with self._database.read() as connection:

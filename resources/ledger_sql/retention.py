@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, select, update
 
 from resources.ledger_sql import schema
+from resources.ledger_sql.rows import insert_new
 
 _table = schema.retention
 
@@ -16,5 +17,5 @@ def fact(connection: Connection, name: str) -> int | None:
 
 def raise_fact(connection: Connection, name: str, value: int) -> None:
     """Never lower it."""
-    connection.execute(insert(_table).prefix_with("OR IGNORE"), [{"name": name, "value": value}])
+    insert_new(connection, _table, [{"name": name, "value": value}])
     connection.execute(update(_table).where(_table.c.name == name, _table.c.value < value).values(value=value))

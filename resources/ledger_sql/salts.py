@@ -5,29 +5,23 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable, Mapping
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, insert, select
 
-from dpdau_assets.core.errors import BadSetting, Refused
+from dpdau_assets.core.errors import Refused
 from dpdau_assets.core.facts import EpochKey
 from resources.ledger_sql import schema
 from resources.ledger_sql.database import Database
+from resources.ledger_sql.keyring import KEY_BYTES, RECEIPTS
 from resources.ledger_sql.retention import fact, raise_fact
-
-_NONCE_BYTES = 12
-_KEY_BYTES = 32
-_RECEIPTS = "receipts"
+from resources.ledger_sql.secret_values import SALT, commit, commitment, new_opening, note_destroyed
 
 
 class SqlSalts:
-    """Keys wrapped by AES-256-GCM; the name of each (an epoch's number) is authenticated with it."""
+    """Keys of epochs are committed to on the ledger's chain, so that none is ever exchanged for another."""
 
-    def __init__(self, database: Database, master_secret: str | None) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._master_secret = master_secret
+        self._keyring = database.keyring
         self._opened: dict[int, EpochKey] = {}
 
     def epoch_keys(self, epochs: Iterable[int]) -> Mapping[int, EpochKey]:
@@ -38,81 +32,61 @@ class SqlSalts:
         return {epoch: self._opened[epoch] for epoch in wanted}
 
     def signing_key(self) -> bytes:
-        table, wrapping = schema.signing_keys, AESGCM(_wrapping_key(self._master_secret))
         with self._database.write() as connection:
-            wrapped = connection.scalar(select(table.c.wrapped).where(table.c.name == _RECEIPTS))
-            if wrapped is not None:
-                return _unwrap(wrapping, _RECEIPTS, wrapped)
-            _require_right_secret(connection, wrapping)
-            secret = secrets.token_bytes(_KEY_BYTES)
-            connection.execute(insert(table).values(name=_RECEIPTS, wrapped=_wrap(wrapping, _RECEIPTS, secret)))
-        return secret
+            return self._keyring.key(connection, RECEIPTS)
 
     def rewrap(self, new_secret: str) -> None:
-        old, new = AESGCM(_wrapping_key(self._master_secret)), AESGCM(_wrapping_key(new_secret))
         with self._database.write() as connection:
-            for table, label in (
-                (schema.salts, schema.salts.c.epoch),
-                (schema.signing_keys, schema.signing_keys.c.name),
-            ):
-                for name, wrapped in connection.execute(select(label, table.c.wrapped)).all():
-                    again = _wrap(new, str(name), _unwrap(old, str(name), wrapped))
-                    connection.execute(update(table).where(label == name).values(wrapped=again))
-        self._database.empty_log()
-        self._master_secret = new_secret
+            self._keyring.rewrap(connection, new_secret)
+        self._database.overwrite_deleted(schema.salts, schema.wrapped_keys)
+        self._keyring.change_secret(new_secret)
 
     def shred_through(self, epoch: int) -> None:
+        table = schema.salts
         with self._database.write() as connection:
             raise_fact(connection, "shredded_through", epoch)
-            for table in (schema.salts, schema.tombstones):
-                connection.execute(delete(table).where(table.c.epoch <= epoch))
-        self._database.empty_log()
+            shredded = connection.scalars(select(table.c.epoch).where(table.c.epoch <= epoch)).all()
+            for holder in (table, schema.tombstones):
+                connection.execute(delete(holder).where(holder.c.epoch <= epoch))
+            note_destroyed(connection, self._keyring, SALT, [str(number) for number in shredded])
+        self._database.overwrite_deleted(table, schema.tombstones)
         self._opened = {number: key for number, key in self._opened.items() if number > epoch}
 
     def shredded_through(self) -> int | None:
         with self._database.read() as connection:
             return fact(connection, "shredded_through")
 
+    def lost(self) -> frozenset[int]:
+        with self._database.read() as connection:
+            return frozenset(connection.scalars(select(schema.lost_epochs.c.epoch)))
+
     def _open_or_make(self, epochs: list[int]) -> dict[int, EpochKey]:
-        wrapping = AESGCM(_wrapping_key(self._master_secret))
         with self._database.write() as connection:
-            gone = fact(connection, "shredded_through")
-            if gone is not None and epochs[0] <= gone:
-                raise Refused(f"The key of salt epoch {epochs[0]} was shredded.", "What it keyed is past retention.")
+            _require_not_gone(connection, epochs)
             rows = connection.execute(select(schema.salts).where(schema.salts.c.epoch.in_(epochs)))
-            found = {row.epoch: _unwrap(wrapping, str(row.epoch), row.wrapped) for row in rows}
-            made = {epoch: secrets.token_bytes(_KEY_BYTES) for epoch in epochs if epoch not in found}
+            found = {row.epoch: self._keyring.unwrap(str(row.epoch), row.wrapped) for row in rows}
+            made = {epoch: secrets.token_bytes(KEY_BYTES) for epoch in epochs if epoch not in found}
             if made and not found:
-                _require_right_secret(connection, wrapping)
-            for epoch, secret in made.items():
-                wrapped = _wrap(wrapping, str(epoch), secret)
-                connection.execute(insert(schema.salts).values(epoch=epoch, wrapped=wrapped))
+                self._keyring.require_right_secret(connection)
+            self._add(connection, made)
         return {epoch: EpochKey(epoch, secret) for epoch, secret in (found | made).items()}
 
-
-def _require_right_secret(connection: Connection, wrapping: AESGCM) -> None:
-    """A new key wrapped under a wrong secret would be lost; so that secret has to open one that is there."""
-    row = connection.execute(select(schema.salts).limit(1)).one_or_none()
-    if row is not None:
-        _unwrap(wrapping, str(row.epoch), row.wrapped)
-
-
-def _wrapping_key(master_secret: str | None) -> bytes:
-    if master_secret is None:
-        raise BadSetting("HASH_SALT_SECRET is not set.", "Set it to 32 random characters: `openssl rand -hex 32`.")
-    return HKDF(SHA256(), _KEY_BYTES, salt=None, info=b"dpdau epoch keys").derive(master_secret.encode())
+    def _add(self, connection: Connection, made: Mapping[int, bytes]) -> None:
+        commitments = []
+        for epoch, secret in made.items():
+            opening, wrapped = new_opening(), self._keyring.wrap(str(epoch), secret)
+            connection.execute(insert(schema.salts).values(epoch=epoch, wrapped=wrapped, opening=opening))
+            commitments.append((str(epoch), commitment(opening, SALT, epoch, secret.hex())))
+        commit(connection, self._keyring, SALT, commitments)
 
 
-def _wrap(wrapping: AESGCM, name: str, secret: bytes) -> bytes:
-    nonce = secrets.token_bytes(_NONCE_BYTES)
-    return nonce + wrapping.encrypt(nonce, secret, name.encode())
-
-
-def _unwrap(wrapping: AESGCM, name: str, wrapped: bytes) -> bytes:
-    try:
-        return wrapping.decrypt(wrapped[:_NONCE_BYTES], wrapped[_NONCE_BYTES:], name.encode())
-    except InvalidTag:
-        raise BadSetting(
-            f"HASH_SALT_SECRET does not open the key of {name if name == _RECEIPTS else f'salt epoch {name}'}.",
-            "Set the secret this store was made with.",
-        ) from None
+def _require_not_gone(connection: Connection, epochs: list[int]) -> None:
+    gone = fact(connection, "shredded_through")
+    if gone is not None and epochs[0] <= gone:
+        raise Refused(f"The key of salt epoch {epochs[0]} was shredded.", "What it keyed is past retention.")
+    lost = connection.scalar(select(schema.lost_epochs.c.epoch).where(schema.lost_epochs.c.epoch.in_(epochs)).limit(1))
+    if lost is not None:
+        raise Refused(
+            f"The key of salt epoch {lost} was lost when the ledger was restored, and files of it are there.",
+            "Events of its days cannot be taken in any more; go on with the days of a later epoch.", epoch=lost,
+        )  # fmt: skip

@@ -1,12 +1,15 @@
 """The ledger's tables. Facts are stored, prices are computed; what is secret has a table of its own.
 
-Days are ISO text, months the ISO text of their first day, mechanisms and terms JSON with sorted keys.
+Days are ISO text, months the ISO text of their first day, mechanisms and terms JSON with sorted keys. A change here
+needs a migration in `migrations/` and another `VERSION`.
+
+`APPENDED` are the tables whose rows are only ever added, each under the hash of all before it (see `chain`). A column
+marked `NOT_CHAINED` notes where a row stands by now, and follows from appended rows.
 """
 
 from __future__ import annotations
 
 from sqlalchemy import (
-    BigInteger,
     Boolean,
     Column,
     Float,
@@ -15,12 +18,19 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    String,
     Table,
     Text,
     UniqueConstraint,
 )
 
+VERSION = "0002"
+NOT_CHAINED = {"chained": False}
+
 metadata = MetaData()
+
+# Kept by Alembic, whose name and column these are.
+version = Table("alembic_version", metadata, Column("version_num", String(32), primary_key=True))
 
 # Facts of the store that never change while it lives: time zone, start date, rotation of salts.
 terms = Table("terms", metadata, Column("name", Text, primary_key=True), Column("value", Text, nullable=False))
@@ -42,7 +52,42 @@ charges = Table(
     Column("metric", Text, nullable=False),
     Column("month", Text, nullable=False),
     Column("instance", Text, ForeignKey("instances.name"), nullable=False),
+    Column("epsilon_cap", Text),  # the cap that admitted it; none for one from before caps were kept
+    Column("delta", Float),
     UniqueConstraint("metric", "month", "instance"),
+)  # fmt: skip
+
+overrides = Table(
+    "overrides", metadata,
+    Column("id", Integer, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("metric", Text),
+    Column("month", Text),
+    Column("epsilon_cap", Text),
+    Column("who", Text, nullable=False),
+    Column("why", Text, nullable=False),
+    Column("made_on", Text, nullable=False),
+    Column("opens", Boolean, nullable=False),  # whether the month was closed when it was made
+)  # fmt: skip
+
+# Months that a restored ledger may have lost numbers of.
+closures = Table(
+    "closures", metadata,
+    Column("id", Integer, primary_key=True),
+    Column("metric", Text, nullable=False),
+    Column("month", Text, nullable=False),
+    Column("closed_on", Text, nullable=False),
+)  # fmt: skip
+
+# When the ledger was restored, from a backup of which day, and what somebody declared to be the last published day.
+restores = Table(
+    "restores", metadata,
+    Column("id", Integer, primary_key=True),
+    Column("made_on", Text, nullable=False),
+    Column("restored_on", Text, nullable=False),
+    Column("published_through", Text),
+    Column("who", Text),
+    Column("why", Text),
 )  # fmt: skip
 
 releases = Table(
@@ -69,19 +114,39 @@ processed = Table("processed", metadata, Column("day", Text, primary_key=True))
 
 seals = Table("seals", metadata, Column("day", Text, primary_key=True))
 
+# What a secret value was when it was made, as an HMAC under a random key that goes when the value goes.
+commitments = Table(
+    "commitments", metadata,
+    Column("id", Integer, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("commitment", Text, nullable=False),
+    UniqueConstraint("kind", "subject"),
+)  # fmt: skip
+
+# That such a value was destroyed.
+destructions = Table(
+    "destructions", metadata,
+    Column("id", Integer, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    UniqueConstraint("kind", "subject"),
+)  # fmt: skip
+
 # Secret: the noise that an instance's numbers share. Its row is deleted with the instance's last release.
 shared_noise = Table(
     "shared_noise", metadata,
-    Column("instance", Text, ForeignKey("instances.name"), primary_key=True),
-    Column("value", Integer, nullable=False),
+    Column("subject", Text, ForeignKey("instances.name"), primary_key=True),
+    Column("encrypted", LargeBinary, nullable=False),
 )  # fmt: skip
 
-# Secret: the exact statistics that a stream has frozen.
+# Secret: the exact statistics that a stream has frozen. The subject is instance and day.
 stream_state = Table(
     "stream_state", metadata,
-    Column("instance", Text, ForeignKey("instances.name"), primary_key=True),
-    Column("day", Text, primary_key=True),
-    Column("statistic", BigInteger, nullable=False),
+    Column("subject", Text, primary_key=True),
+    Column("instance", Text, ForeignKey("instances.name"), nullable=False, index=True),
+    Column("day", Text, nullable=False),
+    Column("encrypted", LargeBinary, nullable=False),
 )  # fmt: skip
 
 # Secret: epoch keys, wrapped under HASH_SALT_SECRET. Deleting a row shreds everything keyed under its epoch.
@@ -89,16 +154,20 @@ salts = Table(
     "salts", metadata,
     Column("epoch", Integer, primary_key=True),
     Column("wrapped", LargeBinary, nullable=False),
+    Column("opening", LargeBinary, nullable=False),
 )  # fmt: skip
+
+# Epochs whose keys a restored ledger has lost: they never get another.
+lost_epochs = Table("lost_epochs", metadata, Column("epoch", Integer, primary_key=True))
 
 # What was shredded, and the last day past retention: facts that outlive what they are about.
 retention = Table(
     "retention", metadata, Column("name", Text, primary_key=True), Column("value", Integer, nullable=False)
 )
 
-# Secret: the key that receipts are signed with, wrapped as the salts are.
-signing_keys = Table(
-    "signing_keys", metadata, Column("name", Text, primary_key=True), Column("wrapped", LargeBinary, nullable=False)
+# Secret: the keys that receipts are signed with, and the ledger chained and encrypted, wrapped as the salts are.
+wrapped_keys = Table(
+    "wrapped_keys", metadata, Column("name", Text, primary_key=True), Column("wrapped", LargeBinary, nullable=False)
 )  # fmt: skip
 
 # Requests to be erased. `scope` is what the request itself said; whose it is stands in the tombstones only.
@@ -110,8 +179,9 @@ erasures = Table(
     Column("through", Text, nullable=False),
     Column("scope", Text, nullable=False),
     Column("received_on", Text, nullable=False),
-    Column("state", Text, nullable=False, index=True),
-    Column("watermark", Integer, nullable=False, index=True),
+    Column("commitments", Text, nullable=False, server_default="{}"),  # of its tombstones: epoch to HMAC, as JSON
+    Column("state", Text, nullable=False, index=True, info=NOT_CHAINED),
+    Column("watermark", Integer, nullable=False, index=True, info=NOT_CHAINED),
 )  # fmt: skip
 
 # How they got there: one row a change of state, only ever added. The ids of `received` rows are the watermarks.
@@ -120,6 +190,7 @@ erasure_states = Table(
     Column("id", Integer, primary_key=True),
     Column("erasure", Integer, ForeignKey("erasures.id"), nullable=False),
     Column("state", Text, nullable=False),
+    Column("effective_from", Integer),  # of its tombstones, with the state `received`
     sqlite_autoincrement=True,
 )  # fmt: skip
 
@@ -135,6 +206,7 @@ tombstones = Table(
     Column("listed", Boolean, nullable=False),
     Column("held_until", Integer, nullable=False),
     Column("effective_from", Integer),
+    Column("opening", LargeBinary, nullable=False),  # the same for all of one erasure and epoch
     Index("tombstones_by_key", "epoch", "encrypted_key"),
 )  # fmt: skip
 
@@ -165,3 +237,20 @@ receipts = Table(
     Column("signature", Text, nullable=False),
     Column("inspection", Text, ForeignKey("inspections.digest"), nullable=False),
 )  # fmt: skip
+
+# The chain: one row for the rows that were appended to a table together, hashed with the entry before it.
+entries = Table(
+    "entries", metadata,
+    Column("id", Integer, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("first_row", Integer, nullable=False),
+    Column("last_row", Integer, nullable=False),
+    Column("hash", Text, nullable=False),
+)  # fmt: skip
+
+APPENDED = {
+    table.name: table
+    for table in (
+        instances, charges, releases, overrides, closures, restores, commitments, destructions, erasures, erasure_states
+    )
+}  # fmt: skip

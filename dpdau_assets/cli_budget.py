@@ -1,0 +1,152 @@
+"""The commands around the budget: what a month has spent of its cap, and what the coming months will."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from fractions import Fraction
+from typing import Annotated
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from dpdau_assets.cli_terminal import DAY, answer, open_outside, tell
+from dpdau_assets.core import overrides
+from dpdau_assets.core.answers import budget_answer, last_published_month, override_rows
+from dpdau_assets.core.calendar import METRICS
+from dpdau_assets.core.errors import BadSetting
+from dpdau_assets.core.label import label as privacy_label
+from dpdau_assets.core.label import terms_on_record
+from dpdau_assets.core.outlook import Foreseen, MonthOutlook, Outlook, outlook, outlook_answer
+from dpdau_assets.core.ports import Ledger
+from dpdau_assets.core.settings import Metric, Settings
+from resources.ledger_sql.database import Database, open_engine, schema_version
+from resources.ledger_sql.ledger import SqlLedger
+from resources.settings_env import Environment, read_settings
+from resources.store import ledger_url, open_store
+
+REFUSED = 4
+TABLE_WIDTH = 120
+NOT_TRIED = ("DATA_DIR", "LEDGER_URL", "HASH_SALT_SECRET")
+
+app = typer.Typer()
+
+
+@app.command()
+def budget(
+    metric: Annotated[Metric, typer.Argument()],
+    month: Annotated[datetime | None, typer.Option(formats=["%Y-%m"], help="Default: the last published.")] = None,
+) -> None:
+    """Show what a month has spent of its cap."""
+    outside = open_outside()
+    asked = month.date() if month else last_published_month(metric, outside)
+    answer({"metric": metric, "month": f"{asked:%Y-%m}", **budget_answer(metric, asked, outside)})
+
+
+@app.command()
+def plan(
+    months: Annotated[int, typer.Option(min=1, max=120, help="How many months from the next number on.")] = 12,
+    first: Annotated[
+        datetime | None, typer.Option("--from", formats=DAY, help="Publish nothing before this day.")
+    ] = None,
+    changed: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="As if this were configured; repeatable.")
+    ] = None,
+) -> None:
+    """Show what will be released, what it will be charged, and the first refusal; nothing is written.
+
+    From where the ledger stands. Exit code 4: a number will be refused, and the answer says which.
+    """
+    tried = _tried(changed or [])
+    settings = read_settings(tried)
+    if first and first.date() < settings.start_date:
+        raise typer.BadParameter(f"--from {first:%Y-%m-%d} is before START_DATE.")
+    found = outlook(_ledger(settings), settings, months, first.date() if first else None)
+    answer({"changed": tried, **outlook_answer(found)})
+    people = Console(stderr=True)
+    people.width = max(people.width, TABLE_WIDTH)  # narrower, figures would be cut short
+    people.print(outlook_table(found))
+    for stream in found.new_streams:
+        twice = ", ".join(f"{month:%Y-%m}" for month in stream.months_charged_twice) or "no month"
+        tell(f"{stream.metric} begins another stream on {stream.first_day}; charged for both: {twice}.")
+    if found.refused:
+        _tell_refusal(found.refused[0])
+        raise typer.Exit(REFUSED)
+
+
+@app.command()
+def reset_budget(
+    metric: Annotated[Metric, typer.Argument()],
+    month: Annotated[datetime, typer.Option(formats=["%Y-%m"])],
+    cap: Annotated[str, typer.Option(help="The new epsilon of this month of this metric.")],
+    who: Annotated[str, typer.Option(help="Who decides it; on record for ever.")],
+    why: Annotated[str, typer.Option(help="For what reason; on record for ever.")],
+) -> None:
+    """Give one month another cap, by an override that every later report shows; nothing that was spent is forgotten."""
+    try:
+        epsilon = Fraction(cap)
+    except (ValueError, ZeroDivisionError):
+        raise typer.BadParameter(f"--cap {cap} is not a number.") from None
+    outside = open_outside()
+    overrides.reset_budget(metric, month.date(), epsilon, who, why, outside)
+    answer({"metric": metric, "month": f"{month:%Y-%m}", "overrides": override_rows(metric, month.date(), outside)})
+
+
+@app.command()
+def label() -> None:
+    """Print the privacy label of DAU, of MAU and of both, in the shape of OpenDP's deployments registry."""
+    outside = open_outside()
+    first: dict[Metric, date] = {
+        metric: min(one.key.day for one in found) for metric in METRICS if (found := outside.ledger.releases(metric))
+    }
+    answer(privacy_label(terms_on_record(outside.ledger, outside.settings), first))
+
+
+def _tell_refusal(one: Foreseen) -> None:
+    of = "the restatement of " if one.release.revision else ""
+    what = f"{of}{one.release.metric} of {one.release.day}, due {one.release.slot}"
+    tell(f"The first refusal: {what}. {escape(one.error.reason)}\n{escape(one.error.remedy)}", style="bold")
+
+
+def outlook_table(found: Outlook) -> Table:
+    """One row a month and metric, in Markdown."""
+    columns = ("month", "metric", "out", "to come", "first due", "last due", "charged", "cap", "left", "std", "95 %")
+    table = Table(*columns, box=box.MARKDOWN)
+    for one in found.months:
+        table.add_row(*_cells(one))
+    return table
+
+
+def _cells(one: MonthOutlook) -> tuple[str, ...]:
+    to_come = f"{one.first_numbers} + {one.restatements}" if one.restatements else f"{one.first_numbers}"
+    return (
+        f"{one.month:%Y-%m}", one.metric, str(one.published),
+        f"{to_come}, {one.refused} refused" if one.refused else to_come,
+        str(one.first_slot or ""), str(one.last_slot or ""),
+        f"{one.charged:.3f}", f"{one.cap:g}", f"{round(one.headroom, 3) + 0.0:.3f}",
+        "" if one.std is None else f"{one.std:.2f}", "" if one.half_width_95 is None else f"± {one.half_width_95:.1f}",
+    )  # fmt: skip
+
+
+def _tried(changed: list[str]) -> dict[str, str]:
+    tried = {}
+    for one in changed:
+        name, given, value = one.partition("=")
+        if not given or name.lower() not in Environment.model_fields:
+            raise BadSetting(f"--set {name}: no such setting.", "Write --set NAME=VALUE, with a name of .env.example.")
+        if name.upper() in NOT_TRIED:
+            reason = f"--set {name.upper()}: it says where the ledger is, or opens it, and is not for trying."
+            raise BadSetting(reason, "Set it in the environment.")
+        tried[name.upper()] = value
+    return tried
+
+
+def _ledger(settings: Settings) -> Ledger:
+    """The living one, which refuses other terms than its own; or, where there is none yet, an empty one in memory.
+
+    Opening a store for the first time fixes its terms for ever, which is not for a plan to do.
+    """
+    begun = schema_version(open_engine(ledger_url(settings))) is not None
+    return open_store(settings).ledger if begun else SqlLedger(Database("sqlite://"))

@@ -1,0 +1,149 @@
+"""The commands around the ledger itself: whether it holds, its backups, and the way back from one."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dpdau_assets.cli_terminal import DAY, answer, open_outside, tell
+from dpdau_assets.core import ledger_check
+from dpdau_assets.core import restoring as core
+from dpdau_assets.core.errors import BadInput, NotPublished
+from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.settings import Metric
+from resources import backup_files
+from resources.ledger_sql.database import open_engine, schema_version
+from resources.ledger_sql.migration import migrate as migrate_ledger
+from resources.mart_duckdb import MartFiles
+from resources.settings_env import read_settings
+from resources.store import SystemClock, ledger_url, open_mart
+
+BROKEN = 4
+
+app = typer.Typer()
+_Who = Annotated[str, typer.Option(help="Whose word it is; on record for ever.")]
+_Why = Annotated[str, typer.Option(help="What it rests on; on record for ever.")]
+
+
+@app.command()
+def verify_ledger(
+    head: Annotated[
+        str | None, typer.Option(help="A head that was noted down: what stood before it must still be there.")
+    ] = None,
+) -> None:
+    """Read the whole ledger back: nothing changed, every number paid for, and the mart shows the same numbers.
+
+    Exit code 4: something was found.
+    """
+    outside = _living()
+    problems = ledger_check.problems(outside, open_mart(outside.settings).read())
+    if head is not None and not outside.ledger.holds(head):
+        problems.append(f"{head} is no head of this ledger: its newest rows were cut off, or it is another one.")
+    answer({"holds": not problems, "problems": problems, "head": outside.ledger.head()})
+    if problems:
+        raise typer.Exit(BROKEN)
+
+
+@app.command()
+def backup(target: Annotated[Path, typer.Option("--to", help="A new folder, outside DATA_DIR.")]) -> None:
+    """Write one consistent backup of the ledger and of the live files, whole or not at all.
+
+    It holds people who are erased later, so it expires with the deadline of erasures: delete it by then.
+    """
+    made = backup_files.back_up(target, _living())
+    answer(
+        {
+            "backup": str(target), "files": len(made.files), "made_on": made.made_on, "expires_on": made.expires_on,
+            "head": made.head, "last_published": made.last_published,
+        }
+    )  # fmt: skip
+
+
+@app.command()
+def restore(
+    source: Annotated[Path, typer.Option("--from", help="A folder that `dpdau backup` made.")],
+    mart: Annotated[Path | None, typer.Option(help="The folder of a mart that was saved; default: DATA_DIR's.")] = None,
+    published_through: Annotated[
+        datetime | None,
+        typer.Option(formats=DAY, help="No day after this one was published. Default: yesterday may have been."),
+    ] = None,
+    who: _Who = "",
+    why: _Why = "",
+) -> None:
+    """Restore into an empty ledger, and into a DATA_DIR without live files; where there are some, they are kept.
+
+    Every number that may have come out since the backup counts as published: its months are charged and closed, and
+    those that the mart shows are taken back. Nothing is published before `reopen`.
+    """
+    if bool(published_through) != bool(who and why):
+        raise typer.BadParameter("--published-through, --who and --why belong together.")
+    settings = read_settings()
+    shown = (open_mart(settings) if mart is None else _saved_mart(mart)).read()
+    declared = core.Declared(published_through.date(), who, why) if published_through else None
+    done = backup_files.restore(source, settings, SystemClock(settings.timezone), shown, declared)
+    closed = [{"metric": metric, "month": f"{month:%Y-%m}"} for metric, month in done.closed]
+    answer(
+        {
+            "made_on": done.made_on, "head": done.head, "maybe_published": done.lost, "taken_back": done.taken_back,
+            "closed": closed, "lost_epochs": done.lost_epochs, "files": "kept" if done.files_kept else "restored",
+        }
+    )  # fmt: skip
+    if done.lost_epochs:
+        epochs = ", ".join(map(str, done.lost_epochs))
+        tell(
+            f"The keys of salt epoch {epochs} are lost: no number can be made of their days any more. Remove their "
+            "files, and `dpdau discard` the waiting batches that hold them."
+        )
+    tell(
+        f"Taken for published since {done.made_on}: {done.lost} number(s); the mart gave {done.taken_back} back. "
+        f"Closed: {_months(done.closed) or 'no month'}. If less was published, begin again with --published-through.",
+        style="bold",
+    )
+    tell(
+        "Hand in every erasure request since the backup again, `dpdau flush-deletes`, and then "
+        "`dpdau reopen --who NAME --why TEXT`: until then nothing is published.",
+        style="bold",
+    )
+
+
+@app.command()
+def reopen(who: _Who, why: _Why) -> None:
+    """Declare that every erasure request since the restored backup was submitted again, and let publishing go on."""
+    core.reopen(who, why, open_outside())
+    answer({"reopened": True})
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the ledger of an earlier version up to date, in one transaction; stop everything else that uses it.
+
+    Run it with the caps and the DELTA that its numbers were published under.
+    """
+    settings = read_settings()
+    found, now = migrate_ledger(ledger_url(settings), settings)
+    answer({"from": found, "to": now})
+
+
+def _months(closed: list[tuple[Metric, date]]) -> str:
+    """The first and the last closed month of each metric."""
+    of: dict[Metric, list[date]] = {}
+    for metric, month in closed:
+        of.setdefault(metric, []).append(month)
+    return ", ".join(f"{metric} {min(months):%Y-%m} to {max(months):%Y-%m}" for metric, months in of.items())
+
+
+def _living() -> Outside:
+    """The store, but never one that is made here: an empty ledger would hold, and tell nothing."""
+    url = ledger_url(read_settings())
+    if schema_version(open_engine(url)) is None:
+        raise NotPublished("There is no ledger here.", "Check DATA_DIR and LEDGER_URL; the first ingest makes it.")
+    return open_outside()
+
+
+def _saved_mart(folder: Path) -> MartFiles:
+    if not (folder / "active_users.duckdb").is_file():
+        raise BadInput(f"There is no mart in {folder}.", "Name the folder of active_users.duckdb.")
+    return MartFiles(folder)

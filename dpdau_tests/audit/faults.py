@@ -1,0 +1,197 @@
+"""What could go wrong in the release path, planted: each takes a store and hands it back with one fault in it."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import date
+from typing import Any
+from unittest.mock import patch
+
+from dpdau_assets.core import mechanisms, release
+from dpdau_assets.core.accounting import Charge
+from dpdau_assets.core.facts import Instance, ReleaseKey
+from dpdau_assets.core.mechanisms import Stream
+from dpdau_assets.core.ports import Books, Ledger, Noise, Outside
+
+# --- Half noise --------------------------------------------------------------------------------------------------
+
+
+class HalfNoise:
+    """Every draw has half the scale that was priced."""
+
+    def __init__(self, source: Noise) -> None:
+        self.private = source.private
+        self._source = source
+
+    def gaussian(self, sigma: float, draws: int = 1) -> list[int]:
+        return self._source.gaussian(sigma / 2, draws)
+
+    def laplace(self, scale: float, draws: int = 1) -> list[int]:
+        return self._source.laplace(scale / 2, draws)
+
+
+@contextmanager
+def half_noise(outside: Outside) -> Iterator[Outside]:
+    """Noise of half the scale that was priced."""
+    yield replace(outside, noise=HalfNoise(outside.noise))
+
+
+# --- Missing charge ----------------------------------------------------------------------------------------------
+
+
+class ForgetfulBooks:
+    """Books that leave out some charges."""
+
+    def __init__(self, books: Books, forgets: Callable[[Charge, Books], bool]) -> None:
+        self._books = books
+        self._forgets = forgets
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._books, name)
+
+    def charge(self, charge: Charge) -> None:
+        if not self._forgets(charge, self._books):
+            self._books.charge(charge)
+
+
+class ForgetfulLedger:
+    """A ledger with such books."""
+
+    def __init__(self, ledger: Ledger, forgets: Callable[[Charge, Books], bool]) -> None:
+        self._ledger = ledger
+        self._forgets = forgets
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._ledger, name)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Any]:
+        with self._ledger.transaction() as books:
+            yield ForgetfulBooks(books, self._forgets)
+
+
+@contextmanager
+def no_charge(outside: Outside) -> Iterator[Outside]:
+    """Nothing is charged."""
+    ledger: Any = ForgetfulLedger(outside.ledger, lambda charge, books: True)
+    yield replace(outside, ledger=ledger)
+
+
+@contextmanager
+def one_charge(outside: Outside) -> Iterator[Outside]:
+    """A month is charged for one number, however many read it."""
+    ledger: Any = ForgetfulLedger(
+        outside.ledger, lambda charge, books: bool(books.charges(charge.metric, charge.month))
+    )
+    yield replace(outside, ledger=ledger)
+
+
+# --- Exact leak --------------------------------------------------------------------------------------------------
+
+
+class LeakyNoise:
+    """Of four draws three are 0."""
+
+    def __init__(self, source: Noise) -> None:
+        self.private = source.private
+        self._source = source
+        self._drawn = 0
+
+    def gaussian(self, sigma: float, draws: int = 1) -> list[int]:
+        return self._or_nothing(self._source.gaussian(sigma, draws))
+
+    def laplace(self, scale: float, draws: int = 1) -> list[int]:
+        return self._or_nothing(self._source.laplace(scale, draws))
+
+    def _or_nothing(self, drawn: list[int]) -> list[int]:
+        kept = []
+        for draw in drawn:
+            self._drawn += 1
+            kept.append(0 if self._drawn % 4 else draw)
+        return kept
+
+
+@contextmanager
+def exact_leak(outside: Outside) -> Iterator[Outside]:
+    """Of four numbers three are published as they are."""
+    yield replace(outside, noise=LeakyNoise(outside.noise))
+
+
+# --- Shared noise reused across revisions ------------------------------------------------------------------------
+
+
+class OneDayNoise:
+    """Whatever is drawn first is drawn for ever."""
+
+    def __init__(self, source: Noise) -> None:
+        self.private = source.private
+        self._source = source
+        self._drawn: dict[tuple[str, float], list[int]] = {}
+
+    def gaussian(self, sigma: float, draws: int = 1) -> list[int]:
+        return self._drawn.setdefault(("gaussian", sigma), self._source.gaussian(sigma, draws))
+
+    def laplace(self, scale: float, draws: int = 1) -> list[int]:
+        return self._drawn.setdefault(("laplace", scale), self._source.laplace(scale, draws))
+
+
+@contextmanager
+def noise_of_the_day(outside: Outside) -> Iterator[Outside]:
+    """Noise is a function of metric and day, as with a seed made from them: two revisions have it in common."""
+    of_day: dict[tuple[str, date], OneDayNoise] = {}
+
+    def draw(key: ReleaseKey, instance: Instance, statistic: int, books: Books, noise: Noise) -> float:
+        remembered = of_day.setdefault((key.metric, key.day), OneDayNoise(noise))
+        return honest_draw(key, instance, statistic, books, remembered)
+
+    honest_draw = release.draw
+    with patch.object(release, "draw", draw):
+        yield outside
+
+
+# --- Float Laplace -----------------------------------------------------------------------------------------------
+
+
+class FloatLaplace:
+    """The textbook's sampler, by inverting the distribution function in floating point (Mironov, CCS 2012)."""
+
+    private = True
+
+    def laplace(self, scale: float, draws: int = 1) -> list[Any]:
+        return [self._one(scale) for _ in range(draws)]
+
+    def gaussian(self, sigma: float, draws: int = 1) -> list[Any]:
+        raise NotImplementedError
+
+    def _one(self, scale: float) -> float:
+        uniform = random.SystemRandom().random() - 0.5
+        return -scale * math.copysign(math.log1p(-2 * abs(uniform)), uniform)
+
+
+@contextmanager
+def float_laplace(outside: Outside) -> Iterator[Outside]:
+    """Laplace noise in floating point."""
+    yield replace(outside, noise=FloatLaplace())
+
+
+# --- Sensitivity 2 -----------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def sensitivity_2(outside: Outside) -> Iterator[Outside]:
+    """Every user is counted twice, under noise that was priced for one."""
+    independent, shared, stream = mechanisms.independent_number, mechanisms.shared_number, mechanisms.stream_output
+
+    def stream_output(mechanism: Stream, history: list[int], draw: int) -> int:
+        return stream(mechanism, [2 * count for count in history], draw)
+
+    with (
+        patch.object(mechanisms, "independent_number", lambda count, draw: independent(2 * count, draw)),
+        patch.object(mechanisms, "shared_number", lambda count, day, month: shared(2 * count, day, month)),
+        patch.object(mechanisms, "stream_output", stream_output),
+    ):
+        yield outside

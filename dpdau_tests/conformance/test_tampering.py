@@ -1,0 +1,438 @@
+"""What is changed behind the ledger's back is found: a byte, a row, an order, a secret, the end of the chain."""
+
+from __future__ import annotations
+
+import sqlite3
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from datetime import date
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, Table, and_, delete, event, insert, select, update
+from sqlalchemy.exc import SQLAlchemyError
+
+from dpdau_assets.core.erasure import cancel, confirm, request
+from dpdau_assets.core.events import Event
+from dpdau_assets.core.facts import Override, ReleaseKey
+from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.receipts import settle
+from dpdau_assets.core.release import publish, restate
+from dpdau_assets.core.restoring import Restore
+from dpdau_assets.core.settings import Settings
+from dpdau_assets.core.windows import days_between
+from dpdau_tests.conftest import SECRET, FixedClock, prepare
+from dpdau_tests.fast_folder import fast_folder
+from dpdau_tests.postgres import schema_url
+from resources.ledger_sql import schema
+from resources.ledger_sql.backup import restored_books
+from resources.ledger_sql.database import Database, open_engine
+from resources.ledger_sql.keyring import KEY_BYTES, LEDGER, Keyring
+from resources.ledger_sql.ledger import SqlLedger
+from resources.store import open_store
+
+Row = Mapping[str, Any]
+JANUARY = date(2025, 1, 1)
+SECRETS = (schema.shared_noise, schema.stream_state, schema.salts, schema.tombstones)
+TABLES = (*schema.APPENDED.values(), schema.entries, *SECRETS)
+ONLY_ORDER = (schema.entries.c.id, schema.tombstones.c.id)  # say nothing of their own
+SAMPLED = 18  # one byte in so many is changed; each one in the slow tests
+
+
+def write_a_ledger(outside: Outside, database: Database) -> None:
+    """A small one, with rows of everything."""
+    prepare(outside, days_between(JANUARY, date(2025, 3, 1)))
+    publish("dau", date(2025, 1, 30), outside)
+    publish("mau", date(2025, 1, 30), outside)
+    request([Event("user 1", "-", date(2025, 1, 30))], outside)
+    settle(outside)
+    parked = request([Event(name, "-", date(2025, 2, 2)) for name in ("user 2", "user 3")], outside)
+    for receipt in parked.receipts:
+        confirm([receipt], outside)
+    cancel(request([Event("user 4", "-", date(2025, 2, 2), (JANUARY, date(2025, 2, 2)))], outside).receipts, outside)
+    publish("mau", date(2025, 1, 31), outside)
+    publish("dau", date(2025, 2, 3), outside)
+    restate(JANUARY, outside)
+    publish("dau", date(2025, 3, 1), outside)
+    request([Event("user 5", "-", date(2025, 3, 1), (JANUARY, date(2025, 3, 1)))], outside)
+    with restored_books(database) as books:
+        books.close("dau", date(2025, 3, 1), date(2025, 3, 2))
+        books.close("mau", date(2025, 3, 1), date(2025, 3, 2))
+        books.note_restore(Restore(date(2025, 3, 1), date(2025, 3, 2), None))
+    outside.ledger.override(
+        Override("cap", "An officer", "Agreed", date(2025, 3, 2), "dau", date(2025, 3, 1), Fraction(7, 2))
+    )
+    outside.ledger.override(Override("erasures_submitted", "An officer", "All are in", date(2025, 3, 3)))
+
+
+@dataclass
+class Tampered:
+    """A ledger, and a way to its rows that asks nobody."""
+
+    ledger: SqlLedger
+    behind: Engine
+
+    def rows(self, table: Table) -> list[Row]:
+        with self.behind.connect() as connection:
+            ordered = select(table).order_by(*table.primary_key.columns)
+            return [dict(row) for row in connection.execute(ordered).mappings()]
+
+    def do(self, *statements: Any) -> None:
+        with self.behind.begin() as connection:
+            for statement in statements:
+                connection.execute(statement)
+
+    @contextmanager
+    def after(self, *statements: Any) -> Iterator[None]:
+        """Their tables are as they were in the end."""
+        before = {table: self.rows(table) for table in dict.fromkeys(statement.table for statement in statements)}
+        self.do(*statements)
+        try:
+            yield
+        finally:
+            self.do(*(delete(table) for table in before))
+            self.do(*(insert(table).values(**row) for table, rows in before.items() for row in rows))
+
+    def is_found_after(self, *statements: Any) -> bool:
+        with self.after(*statements):
+            return self.ledger.problems() != []
+
+
+def without_constraints(url: str) -> Engine:
+    """For statements that foreign keys would refuse, and whose syncs nobody needs."""
+    engine = open_engine(url)
+    statements = {
+        "sqlite": ("PRAGMA foreign_keys = OFF", "PRAGMA synchronous = OFF"),
+        "postgresql": ("SET session_replication_role = replica", "SET synchronous_commit = off"),
+    }[engine.dialect.name]
+
+    def prepare_connection(connection: Any, _record: Any) -> None:
+        for statement in statements:
+            connection.execute(statement)
+        connection.commit()
+
+    event.listen(engine, "connect", prepare_connection)
+    return engine
+
+
+def ledger_at(url: str, folder: Path) -> SqlLedger:
+    settings = Settings(data_dir=folder, hash_salt_secret=SECRET, ledger_url=url, erasure_guard_share=Fraction(1, 1000))
+    database = Database(url, SECRET)
+    write_a_ledger(replace(open_store(settings), clock=FixedClock(date(2025, 3, 10))), database)
+    return SqlLedger(database)
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def shared(request: pytest.FixtureRequest) -> Iterator[Tampered]:
+    """One ledger a database: every test leaves it as it was."""
+    with fast_folder() as folder:
+        in_a_file = nullcontext(f"sqlite:///{folder}/ledger.sqlite")
+        with schema_url() if request.param == "postgresql" else in_a_file as url:
+            found = Tampered(ledger_at(url, folder), without_constraints(url))
+            assert all(found.rows(table) for table in TABLES)
+            yield found
+            found.behind.dispose()
+
+
+@pytest.fixture
+def tampered(shared: Tampered) -> Iterator[Tampered]:
+    assert shared.ledger.problems() == []
+    yield shared
+    assert shared.ledger.problems() == []
+
+
+def is_row(table: Table, row: Row) -> Any:
+    return and_(*(column == row[column.name] for column in table.primary_key.columns))
+
+
+def test_numbers_are_chained_as_they_are_read_back(tampered: Tampered) -> None:
+    """Some databases keep a whole number otherwise than it was given."""
+    table = schema.releases
+    before = {one: tampered.rows(one) for one in (table, schema.entries)}
+    key = ReleaseKey("dau", 1, JANUARY)
+    for number in (-5.0, -0.0, 0.1, 1e300, 2.0**53):
+        with tampered.ledger.transaction() as books:
+            books.store(replace(tampered.ledger.releases()[0], key=key, noisy_value=number))
+        assert tampered.ledger.problems() == []
+        tampered.do(delete(table).where(table.c.id > before[table][-1]["id"]),
+                    delete(schema.entries).where(schema.entries.c.id > before[schema.entries][-1]["id"]))  # fmt: skip
+
+
+# --- Values ------------------------------------------------------------------------------------------------------
+
+
+def changes(value: object, nullable: bool) -> list[list[Any]]:
+    """Every small change of a value: for each, some that would do, since the database itself may refuse one."""
+    made: list[list[Any]]
+    match value:
+        case None:
+            return [[1, "x", b"x"]]
+        case bool():
+            made = [[not value]]
+        case int():
+            made = [[value + 1, value + 1001], [value - 1, value - 1001]]
+        case float():
+            made = [[struct.unpack("d", one)[0] for one in some] for some in flipped(struct.pack("d", value))]
+        case str():
+            made = [[one.decode() for one in some] for some in flipped(value.encode())]
+        case bytes():
+            made = list(flipped(value))
+        case _:
+            raise TypeError(value)
+    return [*made, [None]] if nullable else made
+
+
+def flipped(value: bytes) -> Iterator[list[bytes]]:
+    """For each byte, the value with one bit of it turned: one of three bits that leave ASCII text what it is."""
+    for place in range(len(value)):
+        yield [value[:place] + bytes([value[place] ^ bit]) + value[place + 1 :] for bit in (1, 2, 4)]
+
+
+def sample(made: Sequence[Any], number: int, step: int) -> Sequence[Any]:
+    """Every `step`-th and one at least, others in each row."""
+    return made[number % min(step, len(made)) :: step]
+
+
+def changed(tampered: Tampered, table: Table, row: Row, column: str, candidates: Sequence[Any]) -> Row:
+    """The row as it is from here on, with the first of these values that the database takes."""
+    for value in candidates:
+        try:
+            tampered.do(update(table).where(is_row(table, row)).values({column: value}))
+        except SQLAlchemyError:
+            continue
+        return {**row, column: value}
+    raise AssertionError(f"{table.name}.{column} takes none of {candidates}")
+
+
+def unfound_values(tampered: Tampered, step: int) -> Iterator[str]:
+    """Every change of a value that is not found."""
+    for table in TABLES:
+        for number, row in enumerate(tampered.rows(table)):
+            for column in table.columns.values():
+                if column in ONLY_ORDER:
+                    continue
+                for candidates in sample(changes(row[column.name], bool(column.nullable)), number, step):
+                    other = changed(tampered, table, row, column.name, candidates)
+                    if not tampered.ledger.problems():
+                        yield f"{column}: {row[column.name]!r} is {other[column.name]!r}"
+                    tampered.do(update(table).where(is_row(table, other)).values(**row))
+
+
+def test_a_changed_value_is_found(tampered: Tampered) -> None:
+    unfound = list(unfound_values(tampered, SAMPLED))
+    assert not unfound, "\n".join(unfound)
+
+
+@pytest.mark.slow
+def test_a_change_of_any_byte_of_any_value_is_found(tampered: Tampered) -> None:
+    unfound = list(unfound_values(tampered, 1))
+    assert not unfound, "\n".join(unfound)
+
+
+# --- Rows --------------------------------------------------------------------------------------------------------
+
+
+def test_a_deleted_row_is_found(tampered: Tampered) -> None:
+    for table in TABLES:
+        for row in tampered.rows(table):
+            assert tampered.is_found_after(delete(table).where(is_row(table, row))), (table.name, row)
+
+
+def test_two_rows_in_each_others_place_are_found(tampered: Tampered) -> None:
+    for table in TABLES:
+        if table is schema.tombstones:
+            continue  # their order says nothing
+        for one, other in pairwise(tampered.rows(table)):
+            exchanged = [{**row, **place(table, at)} for row, at in ((one, other), (other, one))]
+            here = is_row(table, one) | is_row(table, other)
+            assert tampered.is_found_after(delete(table).where(here), insert(table).values(exchanged)), (one, other)
+
+
+def place(table: Table, row: Row) -> Row:
+    return {column.name: row[column.name] for column in table.primary_key.columns}
+
+
+def test_a_row_that_nobody_appended_is_found(tampered: Tampered) -> None:
+    new = {"instances": {"name": "another"}, "charges": {"month": "2025-04-01"}, "releases": {"revision": 2},
+           "commitments": {"subject": "another"}, "destructions": {"subject": "another"},
+           "erasures": {"receipt": "another"}}  # fmt: skip
+    for name, table in schema.APPENDED.items():
+        last = tampered.rows(table)[-1]
+        added = {**last, "id": last["id"] + 1, **new.get(name, {})}
+        assert tampered.is_found_after(insert(table).values(**added)), name
+
+
+def test_a_number_that_is_gone_with_its_entry_is_found(tampered: Tampered) -> None:
+    entries = [row for row in tampered.rows(schema.entries) if row["kind"] == "releases"]
+    for entry in entries:
+        first, last = entry["first_row"], entry["last_row"]
+        assert tampered.is_found_after(
+            delete(schema.releases).where(schema.releases.c.id.between(first, last)),
+            delete(schema.entries).where(is_row(schema.entries, entry)),
+        )
+
+
+def test_a_chain_that_was_cut_short_does_not_hold_a_head_that_was_noted_down(tampered: Tampered) -> None:
+    head, (*_, before, last) = tampered.ledger.head(), tampered.rows(schema.entries)
+    assert tampered.ledger.holds(head) and tampered.ledger.holds(before["hash"])
+    table = schema.APPENDED[last["kind"]]
+    with tampered.after(delete(schema.entries).where(is_row(schema.entries, last)),
+                        delete(table).where(table.c.id >= last["first_row"])):  # fmt: skip
+        assert tampered.ledger.problems() == []  # nothing else tells it from the ledger that it was then
+        assert not tampered.ledger.holds(head) and tampered.ledger.holds(before["hash"])
+    with tampered.after(*(delete(table) for table in TABLES)):
+        assert not tampered.ledger.holds(head)
+
+
+def test_rows_without_any_entry_are_found(tampered: Tampered) -> None:
+    assert tampered.is_found_after(delete(schema.entries))
+
+
+def test_a_chain_whose_key_is_gone_is_found(tampered: Tampered) -> None:
+    before = tampered.rows(schema.wrapped_keys)
+    assert tampered.is_found_after(delete(schema.wrapped_keys).where(schema.wrapped_keys.c.name == LEDGER))
+    assert tampered.rows(schema.wrapped_keys) == before  # and looking has made no other
+
+
+# --- Prices, secrets, erasures -----------------------------------------------------------------------------------
+
+
+def test_a_charge_that_names_a_cheaper_instance_is_found(tampered: Tampered) -> None:
+    table = schema.charges
+    for row in tampered.rows(table):
+        for name in {instance["name"] for instance in tampered.rows(schema.instances)} - {row["instance"]}:
+            assert tampered.is_found_after(update(table).where(is_row(table, row)).values(instance=name))
+
+
+def test_an_instance_that_is_renamed_wherever_it_is_named_is_found(tampered: Tampered) -> None:
+    for row in tampered.rows(schema.instances):
+        old, new = row["name"], row["name"] + "-cheaper"
+        places = [schema.instances.c.name, schema.charges.c.instance, schema.releases.c.instance,
+                  schema.commitments.c.subject, schema.destructions.c.subject, schema.shared_noise.c.subject,
+                  schema.stream_state.c.instance]  # fmt: skip
+        assert tampered.is_found_after(*(update(c.table).where(c == old).values({c.name: new}) for c in places))
+
+
+@pytest.mark.parametrize("table", [schema.shared_noise, schema.stream_state])
+def test_secret_numbers_of_one_kind_that_were_exchanged_are_found(tampered: Tampered, table: Table) -> None:
+    one, other = tampered.rows(table)
+    assert tampered.is_found_after(
+        update(table).where(is_row(table, one)).values(encrypted=other["encrypted"]),
+        update(table).where(is_row(table, other)).values(encrypted=one["encrypted"]),
+    )
+
+
+def test_a_salt_that_was_exchanged_for_another_under_the_same_secret_is_found(tampered: Tampered) -> None:
+    for row in tampered.rows(schema.salts):
+        wrapped = Keyring(SECRET).wrap(str(row["epoch"]), bytes(KEY_BYTES))
+        assert tampered.is_found_after(update(schema.salts).where(is_row(schema.salts, row)).values(wrapped=wrapped))
+
+
+def test_a_request_that_is_said_to_be_cancelled_is_found(tampered: Tampered) -> None:
+    table, stones = schema.erasures, schema.tombstones
+    for row in tampered.rows(table):
+        if row["state"] != "cancelled":
+            assert tampered.is_found_after(
+                update(table).where(is_row(table, row)).values(state="cancelled"),
+                delete(stones).where(stones.c.erasure == row["id"]),
+            )
+
+
+def test_tombstones_that_are_said_to_be_shredded_with_their_epoch_are_found_to_be_missing(tampered: Tampered) -> None:
+    stones = schema.tombstones
+    for epoch in {row["epoch"] for row in tampered.rows(stones)}:
+        assert tampered.is_found_after(
+            insert(schema.retention).values(name="shredded_through", value=epoch),
+            delete(stones).where(stones.c.epoch <= epoch),
+        )
+
+
+def test_a_request_that_is_said_to_be_applied_by_the_watermark_alone_is_found(tampered: Tampered) -> None:
+    table = schema.erasure_progress
+    assert tampered.is_found_after(update(table).where(table.c.name == "applied").values(watermark=10_000))
+
+
+# --- Bytes of the file -------------------------------------------------------------------------------------------
+
+LEAF, INTERIOR = 13, 5
+# Every bit of these is turned in the slow test, and one bit of every byte of the others.
+PUBLISHED = (schema.releases, schema.charges, schema.instances, schema.overrides)
+
+
+def records(content: bytes, root: int) -> Iterator[range]:
+    """Where the records of a table stand whose tree has this root page (sqlite.org/fileformat2.html, section 1.6)."""
+    size = int.from_bytes(content[16:18])
+    page = (root - 1) * size
+    cells = int.from_bytes(content[page + 3 : page + 5])
+    for n in range(cells):
+        pointer = page + (8 if content[page] == LEAF else 12) + 2 * n
+        cell = page + int.from_bytes(content[pointer : pointer + 2])
+        if content[page] == LEAF:
+            length, at = varint(content, cell)
+            _row_id, at = varint(content, at)
+            assert at + length <= page + size  # on no other page
+            yield range(cell, at + length)
+        else:
+            yield from records(content, int.from_bytes(content[cell : cell + 4]))
+    if content[page] == INTERIOR:
+        yield from records(content, int.from_bytes(content[page + 8 : page + 12]))
+
+
+def varint(content: bytes, at: int) -> tuple[int, int]:
+    """The number that begins there, and where the next one begins."""
+    value = content[at] & 0x7F
+    while content[at] & 0x80:
+        at += 1
+        value = value << 7 | content[at] & 0x7F
+    return value, at + 1
+
+
+def never_read(table: Table, content: bytes, record: range) -> int | None:
+    """The one byte of a record that SQLite itself never looks at: the type of an id, which is the record's key."""
+    if "id" not in table.columns and table is not schema.salts:
+        return None
+    at = record.start
+    for _length_row_id_and_header in range(3):
+        _, at = varint(content, at)
+    return at
+
+
+def unfound_bits(folder: Path, step: int) -> Iterator[str]:
+    """Every bit of a record in the file that can be turned without being found."""
+    path, copy = folder / "ledger.sqlite", folder / "copy.sqlite"
+    ledger_at(f"sqlite:///{path}", folder)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        roots = dict(connection.execute("SELECT name, rootpage FROM sqlite_master WHERE type = 'table'"))
+    content = path.read_bytes()
+    copy.write_bytes(content)
+    database = Database(f"sqlite:///{copy}", SECRET)
+    ledger = SqlLedger(database)
+    assert ledger.problems() == []
+    for table in TABLES:
+        for record in records(content, roots[table.name]):
+            spared = never_read(table, content, record)
+            for place in sample(record, record.start, step):
+                bits = range(8) if table in PUBLISHED and step == 1 else [place % 8]
+                for bit in [] if place == spared else bits:
+                    database.engine.dispose()
+                    copy.write_bytes(content[:place] + bytes([content[place] ^ 1 << bit]) + content[place + 1 :])
+                    if not ledger.problems():
+                        whole = content[record.start : record.stop]
+                        yield f"{table.name}: bit {bit} of byte {place - record.start} of {whole!r}"
+
+
+def test_a_turned_bit_in_a_record_of_the_file_is_found(tmp_path: Path) -> None:
+    unfound = list(unfound_bits(tmp_path, SAMPLED))
+    assert not unfound, "\n".join(unfound)
+
+
+@pytest.mark.slow
+def test_a_turned_bit_in_any_byte_of_a_record_of_the_file_is_found(tmp_path: Path) -> None:
+    unfound = list(unfound_bits(tmp_path, 1))
+    assert not unfound, "\n".join(unfound)

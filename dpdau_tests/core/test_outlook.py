@@ -1,0 +1,302 @@
+"""What is foreseen from where a ledger stands, held against the calendar and against releases entered one by one."""
+
+from __future__ import annotations
+
+import json
+from datetime import date, timedelta
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
+
+from dpdau_assets.core.accounting import mu2
+from dpdau_assets.core.calendar import first_refusal, mechanism_for
+from dpdau_assets.core.errors import BudgetRefused
+from dpdau_assets.core.facts import Override, Release, ReleaseKey
+from dpdau_assets.core.mechanisms import half_width_95, noise_std
+from dpdau_assets.core.outlook import MonthOutlook, Outlook, outlook, outlook_answer
+from dpdau_assets.core.release import enter, plan
+from dpdau_assets.core.settings import Metric, Settings
+from dpdau_assets.core.windows import days_between
+from dpdau_tests.conftest import SECRET
+from resources.ledger_sql.database import Database
+from resources.ledger_sql.ledger import SqlLedger
+
+START, FIRST_MAU = date(2025, 1, 1), date(2025, 1, 30)
+JANUARY, FEBRUARY, MARCH, APRIL = (date(2025, month, 1) for month in range(1, 5))
+
+
+@pytest.fixture
+def ledger() -> SqlLedger:
+    return empty_ledger()
+
+
+def empty_ledger() -> SqlLedger:
+    return SqlLedger(Database("sqlite://", SECRET))
+
+
+def release(ledger: SqlLedger, settings: Settings, metric: Metric, days: list[date], revision: int = 0) -> None:
+    """Enter these numbers as a release does; what the numbers are does not matter here."""
+    with ledger.transaction() as books:
+        for day in days:
+            key = ReleaseKey(metric, settings.window_days(metric), day, revision)
+            planned = plan(key, books, settings)
+            enter(planned, books)
+            books.store(Release(key, planned.instance.name, planned.instance.mechanism.name, 0, 1, "set", "", True, ""))
+
+
+def row(found: Outlook, metric: Metric, month: date) -> MonthOutlook:
+    (one,) = [one for one in found.months if (one.metric, one.month) == (metric, month)]
+    return one
+
+
+# --- What will come ----------------------------------------------------------------------------------------------
+
+
+def test_each_month_has_its_numbers_their_slots_and_their_cost(ledger: SqlLedger) -> None:
+    found = outlook(ledger, Settings(), 3)
+    assert not found.refused
+    assert [(one.month, one.metric) for one in found.months] == [
+        (month, metric) for month in (JANUARY, FEBRUARY, MARCH) for metric in ("dau", "mau")
+    ]
+    january, march = row(found, "dau", JANUARY), row(found, "mau", MARCH)
+    assert (january.first_numbers, january.restatements, january.refused, january.published) == (31, 31, 0, 0)
+    assert (january.first_slot, january.last_slot) == (date(2025, 1, 3), date(2025, 2, 5))
+    assert january.mu2 == mu2(mechanism_for(Settings(), "dau", JANUARY))  # type: ignore[arg-type]
+    assert (march.first_numbers, march.restatements) == (60, 0)
+    assert (march.first_slot, march.last_slot) == (date(2025, 3, 3), date(2025, 5, 1))
+    assert [row(found, "mau", month).first_numbers for month in (JANUARY, FEBRUARY)] == [31, 57]
+
+
+def test_what_is_charged_is_within_half_a_percent_of_the_cap_and_the_rest_is_headroom(ledger: SqlLedger) -> None:
+    for one in outlook(ledger, Settings(), 12).months:
+        assert 0.995 * one.cap <= one.charged <= one.cap
+        assert one.charged + one.headroom == pytest.approx(one.cap)
+        assert one.spent <= one.charged
+
+
+def test_the_error_shown_is_that_of_the_last_number_to_come(ledger: SqlLedger) -> None:
+    found = outlook(ledger, Settings(), 2)
+    shared, stream = (mechanism_for(Settings(), metric, JANUARY) for metric in ("dau", "mau"))
+    january, mau = row(found, "dau", JANUARY), row(found, "mau", JANUARY)
+    assert (january.std, january.half_width_95) == (noise_std(shared), half_width_95(shared))
+    assert (mau.std, mau.half_width_95) == (noise_std(stream, 31), half_width_95(stream, 31))
+
+
+def test_publication_goes_on_after_the_last_published_day_of_each_metric(ledger: SqlLedger) -> None:
+    settings = Settings()
+    release(ledger, settings, "dau", days_between(START, date(2025, 2, 2)))
+    release(ledger, settings, "mau", days_between(FIRST_MAU, date(2025, 2, 10)))
+    found = outlook(ledger, settings, 1)
+    assert [(one.month, one.metric) for one in found.months] == [
+        (month, metric) for month in (JANUARY, FEBRUARY) for metric in ("dau", "mau")
+    ]
+    january, february = row(found, "dau", JANUARY), row(found, "dau", FEBRUARY)
+    assert (january.published, january.first_numbers, january.restatements) == (31, 0, 31)
+    assert january.charged_now == january.charged == row(outlook(empty_ledger(), settings, 1), "dau", JANUARY).charged
+    assert (february.published, february.first_numbers, february.first_slot) == (2, 26, date(2025, 2, 5))
+    mau = row(found, "mau", JANUARY)
+    assert (mau.published, mau.first_numbers, mau.first_slot) == (12, 19, date(2025, 2, 13))
+
+
+def test_a_first_day_is_where_an_empty_ledger_begins(ledger: SqlLedger) -> None:
+    found = outlook(ledger, Settings(), 1, date(2025, 3, 20))
+    assert [(one.month, one.metric) for one in found.months] == [(FEBRUARY, "mau"), (MARCH, "dau"), (MARCH, "mau")]
+    march = row(found, "dau", MARCH)
+    assert (march.first_numbers, march.restatements, march.first_slot) == (12, 12, date(2025, 3, 22))
+    assert row(found, "mau", FEBRUARY).first_numbers == 10
+
+
+def test_a_living_stream_that_is_not_to_go_on_before_a_later_day_is_refused_the_gap(ledger: SqlLedger) -> None:
+    release(ledger, Settings(), "mau", [FIRST_MAU])
+    found = outlook(ledger, Settings(), 1, date(2025, 3, 1))
+    assert found.refused[0].release.day == date(2025, 3, 1)
+    assert "does not follow" in found.refused[0].error.reason
+
+
+def test_a_month_is_restated_on_the_day_that_was_fixed_with_its_first_number(ledger: SqlLedger) -> None:
+    release(ledger, Settings(), "dau", [START])
+    found = outlook(ledger, Settings(restatement_day=20), 2)
+    assert row(found, "dau", JANUARY).last_slot == date(2025, 2, 5)
+    assert row(found, "dau", FEBRUARY).last_slot == date(2025, 3, 20)
+
+
+def test_a_month_that_was_priced_without_a_restatement_gets_none(ledger: SqlLedger) -> None:
+    release(ledger, Settings(restatements_per_month=0), "dau", [START])
+    found = outlook(ledger, Settings(), 2)
+    assert [row(found, "dau", month).restatements for month in (JANUARY, FEBRUARY)] == [0, 28]
+    assert not found.refused
+
+
+def test_a_restated_month_is_not_restated_again(ledger: SqlLedger) -> None:
+    release(ledger, Settings(), "dau", days_between(START, date(2025, 2, 3)))
+    release(ledger, Settings(), "dau", days_between(START, date(2025, 1, 31)), revision=1)
+    found = outlook(ledger, Settings(), 1)
+    assert {one.month for one in found.months if one.metric == "dau"} == {FEBRUARY}
+
+
+# --- What will be refused ----------------------------------------------------------------------------------------
+
+
+@given(
+    start=st.dates(date(2023, 11, 1), date(2025, 4, 1)),
+    mechanism=st.sampled_from(["laplace", "gaussian"]),
+    cap=st.integers(2, 40).map(lambda tenths: Fraction(tenths, 10)),
+    each=st.sampled_from([Fraction(1, 20), Fraction(1, 10), Fraction(3, 10)]),
+    window_days=st.sampled_from([1, 7, 30, 45]),
+    restatements=st.sampled_from([0, 1]),
+)
+@examples(derandomize=True, max_examples=30, deadline=None)
+def test_the_first_refusal_from_an_empty_ledger_is_the_calendars(
+    start: date, mechanism: str, cap: Fraction, each: Fraction, window_days: int, restatements: int
+) -> None:
+    settings = Settings(
+        start_date=start, dau_mechanism=mechanism, mau_mechanism=mechanism, dau_budget_total=cap, mau_budget_total=cap,
+        epsilon_dau=each, epsilon_mau=each, mau_window_days=window_days, restatements_per_month=restatements,
+    )  # fmt: skip
+    found, expected = outlook(empty_ledger(), settings, 5), first_refusal(settings)
+    if expected is None:
+        assert not found.refused
+        return
+    first = found.refused[0]
+    release, fields = first.release, first.error.fields
+    assert isinstance(first.error, BudgetRefused)
+    assert release.slot == expected.slot
+    if release.metric == expected.metric:  # of two on one day either may be named
+        assert (release.day, release.revision) == (expected.day, expected.revision)
+        assert (fields["month"], fields["cap"]) == (f"{expected.month:%Y-%m}", expected.cap)
+        assert fields["asked"] == pytest.approx(expected.asked)
+        assert fields["spent"] == pytest.approx(expected.spent)
+
+
+def test_the_days_after_a_refused_one_are_tried_all_the_same(ledger: SqlLedger) -> None:
+    found = outlook(ledger, Settings(dau_mechanism="laplace", restatements_per_month=0), 2)
+    assert [row(found, "dau", month).first_numbers for month in (JANUARY, FEBRUARY)] == [10, 10]
+    assert [row(found, "dau", month).refused for month in (JANUARY, FEBRUARY)] == [21, 18]
+
+
+def test_a_restatement_of_which_one_number_is_refused_makes_none_and_is_charged_nothing(ledger: SqlLedger) -> None:
+    settings = Settings(dau_mechanism="laplace", epsilon_dau=Fraction(1, 10), dau_budget_total=Fraction(4))
+    found = outlook(ledger, settings, 1)
+    january = row(found, "dau", JANUARY)
+    assert (january.first_numbers, january.restatements, january.refused) == (31, 0, 31)
+    assert january.charged == pytest.approx(3.1)
+    first = found.refused[0]
+    assert (first.release.day, first.release.revision, first.numbers) == (date(2025, 1, 10), 1, 31)
+    assert first.error.fields["spent"] == pytest.approx(4.0)
+
+
+def test_a_refused_day_has_no_number_to_be_restated(ledger: SqlLedger) -> None:
+    settings = Settings(dau_mechanism="gaussian", dau_budget_total=Fraction(1))
+    found = outlook(ledger, settings, 1)
+    made = row(found, "dau", JANUARY).first_numbers
+    assert 0 < made < 31
+    (restatement,) = [one for one in found.refused if one.release.revision and one.months == (JANUARY,)]
+    assert restatement.numbers == made
+
+
+def test_while_a_restored_ledger_waits_for_erasures_everything_is_refused() -> None:
+    class Restored(SqlLedger):
+        def awaits_erasures(self) -> bool:
+            return True
+
+    found = outlook(Restored(Database("sqlite://", SECRET)), Settings(), 1)
+    assert not any(one.first_numbers for one in found.months)
+    assert row(found, "dau", JANUARY).refused == 31
+
+
+def test_a_month_that_a_restore_has_closed_is_refused_in_every_window_that_reads_it() -> None:
+    class Closed(SqlLedger):
+        def is_closed(self, metric: Metric, month: date) -> bool:
+            return (metric, month) == ("mau", FEBRUARY)
+
+    found = outlook(Closed(Database("sqlite://", SECRET)), Settings(), 2, FEBRUARY)
+    assert row(found, "mau", FEBRUARY).first_numbers == 0
+    assert row(found, "mau", MARCH).first_slot == date(2025, 4, 1)  # the window of 30 March is the first that does not
+    assert row(found, "dau", FEBRUARY).first_numbers == 28
+
+
+# --- Settings that change under a living ledger ------------------------------------------------------------------
+
+
+def test_a_lower_cap_takes_hold_in_months_without_charges_only(ledger: SqlLedger) -> None:
+    release(ledger, Settings(), "dau", [START])
+    found = outlook(ledger, Settings(dau_budget_total=Fraction(2)), 2)
+    assert [row(found, "dau", month).cap for month in (JANUARY, FEBRUARY)] == [3.0, 2.0]
+    assert row(found, "dau", JANUARY).mu2 == row(outlook(ledger, Settings(), 2), "dau", JANUARY).mu2
+    assert not found.refused
+
+
+def test_a_changed_cap_of_a_stream_begins_another_on_the_first_day_that_shares_no_month(ledger: SqlLedger) -> None:
+    release(ledger, Settings(), "mau", days_between(FIRST_MAU, date(2025, 2, 10)))
+    changed = Settings(mau_budget_total=Fraction(3))
+    found = outlook(ledger, changed, 3)
+    first, last = found.refused[0], found.refused[-1]
+    assert isinstance(first.error, BudgetRefused)
+    assert first.release.day == date(2025, 2, 11)
+    assert last.release.day + timedelta(days=1) == date.fromisoformat(str(first.error.fields["next_day"]))
+    (stream,) = found.new_streams
+    assert (stream.metric, stream.first_day, stream.months_charged_twice) == ("mau", date(2025, 3, 30), ())
+
+
+def test_where_overrides_make_room_both_streams_are_charged_and_the_months_named(ledger: SqlLedger) -> None:
+    release(ledger, Settings(), "mau", days_between(FIRST_MAU, date(2025, 2, 10)))
+    for month in (JANUARY, FEBRUARY):
+        ledger.override(Override("cap", "an officer", "a test", START, "mau", month, Fraction(8)))
+    found = outlook(ledger, Settings(mau_budget_total=Fraction(3)), 1)
+    assert not found.refused
+    (stream,) = found.new_streams
+    assert (stream.first_day, stream.months_charged_twice) == (date(2025, 2, 11), (JANUARY, FEBRUARY))
+    january = row(found, "mau", JANUARY)
+    assert january.cap == 8.0
+    assert january.charged > january.charged_now + 0.5
+
+
+def test_another_mechanism_is_charged_on_top_of_what_the_stream_was(ledger: SqlLedger) -> None:
+    release(ledger, Settings(), "mau", [FIRST_MAU])
+    found = outlook(ledger, Settings(mau_mechanism="gaussian", epsilon_mau=Fraction(3, 10)), 3)
+    assert {one.release.day for one in found.refused} == set(days_between(date(2025, 1, 31), date(2025, 3, 1)))
+    assert [row(found, "mau", month).first_numbers for month in (JANUARY, FEBRUARY, MARCH)] == [0, 28, 59]
+    assert found.new_streams == ()
+
+
+def test_what_was_foreseen_is_what_entering_the_releases_gives(ledger: SqlLedger) -> None:
+    settings = Settings(mau_mechanism="gaussian")
+    found = outlook(ledger, settings, 3)
+    first = found.refused[0]
+    release(ledger, settings, "mau", days_between(FIRST_MAU, first.release.day - timedelta(days=1)))
+    with pytest.raises(BudgetRefused) as raised:
+        release(ledger, settings, "mau", [first.release.day])
+    assert raised.value.fields == first.error.fields
+    assert outlook(ledger, settings, 1).refused[0].release == first.release
+
+
+# --- What it leaves behind ---------------------------------------------------------------------------------------
+
+
+def test_looking_ahead_leaves_the_ledger_as_it_was(ledger: SqlLedger) -> None:
+    settings = Settings()
+    release(ledger, settings, "dau", [START])
+    before = ledger.releases(), ledger.instances(), ledger.charges("dau", JANUARY)
+    assert outlook(ledger, settings, 3) == outlook(ledger, settings, 3)
+    assert (ledger.releases(), ledger.instances(), ledger.charges("dau", JANUARY)) == before
+    assert ledger.charges("dau", FEBRUARY) == ledger.charges("mau", JANUARY) == []
+
+
+def test_as_json_it_has_plain_values_and_names_months_as_months(ledger: SqlLedger) -> None:
+    release(ledger, Settings(), "mau", [FIRST_MAU])
+    answer = outlook_answer(outlook(ledger, Settings(mau_budget_total=Fraction(3)), 3))
+    assert json.loads(json.dumps(answer)) == answer
+    assert answer["fits"] is False
+    refusal = answer["first_refusal"]
+    assert (refusal["metric"], refusal["day"], refusal["month"]) == ("mau", "2025-01-31", "2025-01")
+    assert {"revision", "slot", "spent", "asked", "together", "cap", "reason", "remedy", "numbers"} <= set(refusal)
+    assert answer["months"][0]["month"] == "2025-01"
+    assert answer["months"][0]["first_slot"] == "2025-01-03"
+    assert answer["new_streams"] == [
+        {"instance": answer["new_streams"][0]["instance"], "metric": "mau", "first_day": "2025-03-02",
+         "months_charged_twice": []}
+    ]  # fmt: skip
+    assert outlook_answer(outlook(empty_ledger(), Settings(), 1))["first_refusal"] is None

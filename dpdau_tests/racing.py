@@ -1,0 +1,59 @@
+"""The same work in several processes of their own, let go at once, round after round."""
+
+from __future__ import annotations
+
+import faulthandler
+import multiprocessing
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from threading import BrokenBarrierError
+from typing import Any
+
+_PATIENCE = 120  # seconds for a round: a process that is stuck says where, and ends the race
+_WARM = ["resources.store", "dpdau_tests.conftest"]  # imported once, by a server that has opened nothing
+
+_start: Any = None  # in each process: where it waits for the others
+
+
+def race(work: Callable[..., Any], arguments: Sequence[tuple]) -> list[Any]:
+    """What each process returned, in order; `work` is a function of a module, called once everyone is there."""
+    (results,) = race_in_rounds(_once, [(work, given) for given in arguments], 1)
+    return results
+
+
+def race_in_rounds(work: Callable[..., Any], arguments: Sequence[tuple], rounds: int) -> list[list[Any]]:
+    """The same with a race each round, whose number is the first argument of `work`; the processes stay the same."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_WARM)
+    start = context.Barrier(len(arguments))
+    with ProcessPoolExecutor(len(arguments), context, initializer=_meet_at, initargs=(start,)) as pool:
+        running = [pool.submit(_take_part, work, given, rounds) for given in arguments]
+        failures = [failure for one in running if (failure := one.exception())]
+        for failure in sorted(failures, key=lambda found: isinstance(found, BrokenBarrierError)):
+            raise failure
+        return [list(results) for results in zip(*(one.result() for one in running), strict=True)]
+
+
+def _meet_at(start: Any) -> None:
+    global _start
+    _start = start
+
+
+def _take_part(work: Callable[..., Any], given: tuple, rounds: int) -> list[Any]:
+    try:
+        return [_at_once(number, work, given) for number in range(rounds)]
+    except BaseException:
+        _start.abort()  # or the others would wait for this one
+        raise
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def _at_once(number: int, work: Callable[..., Any], given: tuple) -> Any:
+    faulthandler.dump_traceback_later(_PATIENCE, exit=True)
+    _start.wait()
+    return work(number, *given)
+
+
+def _once(_number: int, work: Callable[..., Any], given: tuple) -> Any:
+    return work(*given)

@@ -1,0 +1,31 @@
+"""Inserting and asking for many rows at once, alike on every database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeVar
+
+from sqlalchemy import Connection, Table, insert
+from sqlalchemy.dialects import postgresql, sqlite
+
+_AT_ONCE = 5_000  # far below the number of values that one statement takes
+
+_Value = TypeVar("_Value")
+
+
+def insert_rows(connection: Connection, table: Table, rows: Sequence[Mapping[str, object]]) -> None:
+    if rows:
+        connection.execute(insert(table), list(rows))
+
+
+def insert_new(connection: Connection, table: Table, rows: Sequence[Mapping[str, object]]) -> None:
+    """Leave out those whose primary key or unique columns are there."""
+    if rows:
+        new = postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
+        connection.execute(new.on_conflict_do_nothing(), list(rows))
+
+
+def in_pieces(values: Sequence[_Value]) -> Iterator[list[_Value]]:
+    """The values, not too many at a time for one statement."""
+    for at in range(0, len(values), _AT_ONCE):
+        yield list(values[at : at + _AT_ONCE])

@@ -1,0 +1,132 @@
+"""Reading the whole ledger back: is everything what was once appended, and does what was noted beside it follow?"""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Integer,
+    Row,
+    Select,
+    Table,
+    func,
+    not_,
+    or_,
+    select,
+    text,
+    type_coerce,
+)
+from sqlalchemy.exc import SQLAlchemyError
+
+from dpdau_assets.core.errors import BadSetting
+from resources.ledger_sql import chain, schema, secret_values
+from resources.ledger_sql.database import Database
+from resources.ledger_sql.erasure_rows import progress
+from resources.ledger_sql.erasures import committed_to
+from resources.ledger_sql.secret_values import SALT
+
+_TYPES = {str: "text", int: "integer", bool: "integer", float: "real", bytes: "blob"}  # as SQLite calls them
+
+
+def verify(database: Database) -> list[str]:
+    """A sentence for everything that does not hold, in what order it was found."""
+    found: list[str] = []
+    for what, look in (
+        ("The database", _structure),
+        ("The chain", lambda connection: chain.problems(connection, database.keyring)),
+        ("A secret value", lambda connection: secret_values.problems(connection, database.keyring)),
+        ("The list of erasures", _erasures),
+        ("A tombstone", _tombstones),
+    ):
+        try:
+            with database.read() as connection:
+                found += look(connection)
+        except BadSetting:
+            raise
+        # Bytes that are no text, no JSON, no number, a text where bytes should be, ...
+        except (SQLAlchemyError, ValueError, TypeError, LookupError, AttributeError) as error:
+            found.append(f"{what} cannot be read: {type(error).__name__}.")
+    return found
+
+
+def _structure(connection: Connection) -> Iterator[str]:
+    if connection.dialect.name == "sqlite":
+        for row in connection.execute(text("PRAGMA integrity_check")):
+            if row[0] != "ok":
+                yield f"SQLite says: {row[0]}"
+        for table in schema.metadata.sorted_tables:
+            if connection.scalar(_wrongly_typed(table)):
+                yield f"{table.name} holds values that are not of their column's type."
+
+
+@cache
+def _wrongly_typed(table: Table) -> Select[Any]:
+    """How many of its rows hold a value that is not of its column's type."""
+    return select(func.count()).select_from(table).where(or_(*map(_is_of_another_type, table.columns)))
+
+
+def _is_of_another_type(column: Column[Any]) -> ColumnElement[bool]:
+    """SQLite keeps values of any type in any column, and several of them are read as the same truth value."""
+    kind = column.type.python_type
+    right = func.typeof(column) == _TYPES[kind]
+    if kind is bool:
+        right &= type_coerce(column, Integer).in_((0, 1))
+    return not_(right | column.is_(None) if column.nullable else right)
+
+
+def _erasures(connection: Connection) -> Iterator[str]:
+    """The state and the watermark that a request is noted to have are those of its changes of state."""
+    changes: dict[int, list[Row[Any]]] = defaultdict(list)
+    for row in connection.execute(select(schema.erasure_states).order_by(schema.erasure_states.c.id)):
+        changes[row.erasure].append(row)
+    applied = progress(connection, "applied")
+    ends = [row.last_row for row in connection.execute(_entries_of("erasure_states"))]
+    for row in connection.execute(select(schema.erasures).order_by(schema.erasures.c.id)):
+        mine = changes[row.id]
+        received = [change.id for change in mine if change.state == "received"]
+        bounds = (received[-1], ends[bisect_left(ends, received[-1])]) if received else (0, 0)
+        if not mine or mine[-1].state != row.state or not bounds[0] <= row.watermark <= bounds[1]:
+            yield f"The state of the erasure {row.receipt} does not follow from its history."
+        if row.state == "received" and row.watermark <= applied:
+            yield f"The erasure {row.receipt} was never applied, and the watermark of what was has passed it."
+
+
+def _tombstones(connection: Connection) -> Iterator[str]:
+    """Every request that was not cancelled has the tombstones that it was recorded with, in every living epoch."""
+    gone = {row.subject for row in connection.execute(select(schema.destructions)) if row.kind == SALT}
+    stones: dict[int, dict[int, list[Any]]] = defaultdict(lambda: defaultdict(list))
+    table = schema.tombstones
+    for row in connection.execute(select(table).order_by(table.c.erasure, table.c.epoch, table.c.day)).mappings():
+        stones[row["erasure"]][row["epoch"]].append(row)
+    forces = {
+        row.erasure: row.effective_from
+        for row in connection.execute(select(schema.erasure_states).order_by(schema.erasure_states.c.id))
+        if row.state == "received"
+    }
+    for row in connection.execute(select(schema.erasures).order_by(schema.erasures.c.id)):
+        wanted = {} if row.state == "cancelled" else {int(e): c for e, c in json.loads(row.commitments).items()}
+        living = {epoch: made for epoch, made in wanted.items() if str(epoch) not in gone}
+        there = stones.pop(row.id, {})
+        same = {epoch: _committed_to(found) for epoch, found in there.items()} == living
+        in_force = {stone["effective_from"] for found in there.values() for stone in found}
+        if not same or (there and in_force != {forces.get(row.id)}):
+            yield f"The tombstones of the erasure {row.receipt} are not those that it was recorded with."
+    if stones:
+        yield f"{len(stones)} request(s) that are not there have tombstones."
+
+
+def _committed_to(stones: list[Any]) -> str | None:
+    """None if they do not all have the one opening."""
+    return committed_to(stones) if len({stone["opening"] for stone in stones}) == 1 else None
+
+
+def _entries_of(kind: str) -> Any:
+    return select(schema.entries).where(schema.entries.c.kind == kind).order_by(schema.entries.c.id)
