@@ -8,6 +8,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from dpdau_assets.cli import app
@@ -80,8 +81,14 @@ def test_by_default_every_day_up_to_yesterday_may_have_been_published(dpdau: Dpd
 
 
 def test_what_was_changed_behind_its_back_is_found_and_a_mart_that_shows_other_numbers(dpdau: Dpdau) -> None:
+    with duckdb.connect(dpdau.folder / "data" / "mart" / "active_users.duckdb") as mart:
+        mart.execute("UPDATE active_users SET noisy_value = noisy_value + 1 WHERE day = '2025-01-02'")
+    shown = dpdau("verify-ledger")
+    assert (shown.code, shown.json["problems"]) == (
+        4, ["dau of 2025-01-02, revision 0, is published with another number."]
+    )  # fmt: skip
     cut = dpdau("verify-ledger", "--head", "0" * 64)
-    assert cut.code == 4 and "is no head of this ledger" in cut.json["problems"][0]
+    assert cut.code == 4 and "is no head of this ledger" in cut.json["problems"][-1]
     with closing(sqlite3.connect(dpdau.folder / "data" / "ledger.sqlite")) as ledger, ledger:
         ledger.execute("UPDATE releases SET half_width = half_width + 1 WHERE id = 2")
     changed = dpdau("verify-ledger")
@@ -105,3 +112,18 @@ def test_what_was_changed_behind_its_back_is_found_and_a_mart_that_shows_other_n
 def test_wrong_usage_exits_with_2_before_anything_is_opened(arguments: tuple[str, ...]) -> None:
     with pytest.raises(SystemExit, match=r"^2$"):
         app(arguments)
+
+
+def test_where_there_is_no_ledger_none_is_made_by_verifying_or_backing_up(tmp_path: Path) -> None:
+    nothing = Dpdau(tmp_path)
+    for command in (("verify-ledger",), ("backup", "--to", "backup")):
+        found = nothing(*command)
+        assert found.code == 3 and "There is no ledger here" in found.said
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_ledger_that_does_not_answer_is_said_so_in_a_line_and_its_password_is_not(tmp_path: Path) -> None:
+    away = Dpdau(tmp_path, LEDGER_URL="postgresql://someone:hidden-word@127.0.0.1:9/ledger")
+    found = away("dau", "2025-01-01")
+    assert found.code == 2 and "The ledger at 127.0.0.1/ledger does not answer" in found.said
+    assert "hidden-word" not in found.said and "Traceback" not in found.said
