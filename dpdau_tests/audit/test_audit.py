@@ -62,7 +62,7 @@ EACH = FEW / 5
 SOME = 1e-3
 """Odds that a bound of the slow run is above the truth, at most: a confidence of 99.9 %."""
 SCALE = int(os.environ.get("DPDAU_AUDIT", "1"))
-"""How many times as many trials as usual, which is some 70,000 published numbers in the slow run."""
+"""How many times as many trials as usual, which is some 170,000 published numbers in the slow run."""
 
 DEFAULT = Settings()
 GAUSSIAN = Settings(dau_mechanism="gaussian")
@@ -135,7 +135,7 @@ def test_noise_that_revisions_have_in_common_is_caught_when_someone_was_erased_b
 @pytest.mark.parametrize(
     ("design", "trials"),
     [
-        (Independent(LAPLACE), 1500),
+        (Independent(LAPLACE), 50_000),
         (Independent(LAPLACE_LARGE, days=2), 700),
         (Independent(GAUSSIAN_LARGE), 700),
         (SharedMonth(LARGE_CAPS), 100),
