@@ -117,7 +117,11 @@ def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ui]:
         yield found
     finally:
         os.killpg(server.pid, signal.SIGTERM)
-        server.wait(60)
+        try:
+            server.wait(60)
+        except subprocess.TimeoutExpired:  # where interrupts are ignored, Dagster's own children never hear of the end
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait(60)
 
 
 @pytest.fixture(scope="module")
