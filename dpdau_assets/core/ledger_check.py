@@ -9,7 +9,7 @@ from typing import Protocol
 
 from dpdau_assets.core.accounting import cost, epsilon_of, fits, total
 from dpdau_assets.core.errors import Refused
-from dpdau_assets.core.facts import Release, ReleaseKey
+from dpdau_assets.core.facts import ReleaseKey
 from dpdau_assets.core.mechanisms import SharedNoise, Stream
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.release import budget_of
@@ -83,15 +83,13 @@ def _out_of_order(outside: Outside) -> Iterator[str]:
 def _unsealed(outside: Outside) -> Iterator[str]:
     """Every day that a number reads is sealed, or late events would enter later numbers; but where state was lost."""
     final = outside.ledger.sealed() & outside.ledger.processed()
-    read = {day for one in outside.ledger.releases() if not _is_of_a_lost_month(one, outside)
-            for day in window(one.key.day, one.key.window_days)}  # fmt: skip
-    for day in sorted(read - final):
+    lost = {place for place in _read(outside) if outside.ledger.closures(*place)}
+    keys = [one.key for one in outside.ledger.releases()]
+    kept = [
+        key for key in keys if lost.isdisjoint((key.metric, month) for month in months_read(key.day, key.window_days))
+    ]
+    for day in sorted({day for key in kept for day in window(key.day, key.window_days)} - final):
         yield f"{day} is read by published numbers, and is not sealed."
-
-
-def _is_of_a_lost_month(one: Release, outside: Outside) -> bool:
-    months = months_read(one.key.day, one.key.window_days)
-    return any(outside.ledger.closures(one.key.metric, month) for month in months)
 
 
 def _predictable(outside: Outside) -> Iterator[str]:

@@ -16,7 +16,7 @@ from dpdau_assets.core.errors import NotPublished, Refused
 from dpdau_assets.core.mechanisms import mechanism_from_json
 from dpdau_assets.core.settings import Settings
 from resources.ledger_sql import schema
-from resources.ledger_sql.database import open_engine, overwrite_deleted, schema_version
+from resources.ledger_sql.database import BEFORE_VERSIONS, open_engine, overwrite_deleted, schema_version
 from resources.ledger_sql.keyring import Keyring
 
 _SCRIPTS = Path(__file__).with_name("migrations")
@@ -37,7 +37,7 @@ def migrate(url: str, settings: Settings, scripts: Path = _SCRIPTS) -> tuple[str
     with engine.begin() as connection:
         before = _charged(connection), _numbers(connection)
         config = _config(connection, settings, scripts)
-        if found == "0001":
+        if found == BEFORE_VERSIONS:
             command.stamp(config, found)
         command.upgrade(config, "head")
         _require_not_less(before, (_charged(connection), _numbers(connection)))
