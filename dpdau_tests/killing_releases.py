@@ -30,8 +30,9 @@ from dpdau_assets.core.erasure import request
 from dpdau_assets.core.events import Event
 from dpdau_assets.core.facts import Release
 from dpdau_assets.core.mechanisms import Stream
+from dpdau_assets.core.planning import restated_keys
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.release import publish, restate, restated_keys
+from dpdau_assets.core.release import publish, restate
 from dpdau_assets.core.runs import DAU, MAU, RESTATEMENT, plan_run
 from dpdau_assets.core.settings import Metric
 from dpdau_assets.core.windows import days_between, month_of, months_read
@@ -48,7 +49,10 @@ INDEPENDENT = {"dau_mechanism": "laplace", "epsilon_dau": Fraction(1, 100),
 KILLS_A_STORE = 25  # then another one, of the other kind, with everything to be opened anew
 KILLED_AGAIN = 0.75  # how often a day that was killed is killed again before it is completed
 PROJECT = Path(__file__).parents[1]
-BOOKKEEPING = ("dpdau_assets/core/release.py", "resources/ledger_sql/chain.py", "resources/ledger_sql/secret_values.py")
+BOOKKEEPING = (
+    "dpdau_assets/core/release.py", "dpdau_assets/core/planning.py", "resources/ledger_sql/chain.py",
+    "resources/ledger_sql/secret_values.py",
+)  # fmt: skip
 WHOLE_PATH = (*BOOKKEEPING, "dpdau_assets/core/activity.py", "dpdau_assets/core/accounting.py", "resources/ledger_sql/",
               "resources/durable.py", "resources/state_files.py")  # fmt: skip
 A_MOMENT = ()
@@ -205,7 +209,7 @@ def inconsistent(outside: Outside, seen: list[Release]) -> list[str]:
                     found.append(f"{instance.name} has frozen a statistic without a number.")
     for month in outside.ledger.restated():
         restated = sorted(one.key for one in releases if one.key.revision and month_of(one.key.day) == month)
-        if restated != restated_keys(month, outside.ledger.releases("dau")):
+        if restated != restated_keys(month, (one.key for one in outside.ledger.releases())):
             found.append(f"{month:%Y-%m} was restated in part.")
     return found
 

@@ -24,8 +24,11 @@ from typer.main import get_command
 
 from dpdau_assets.cli import app
 from dpdau_assets.core.accounting import Budget, Cost, cost, fits, pure_rho
-from dpdau_assets.core.budget_report import joint_epsilon
+from dpdau_assets.core.budget_report import (
+    joint_epsilon,
+)
 from dpdau_assets.core.calendar import mechanism_for
+from dpdau_assets.core.cost_so_far import shared_mu2_so_far
 from dpdau_assets.core.mechanisms import (
     DISCRETE_MARGIN,
     Laplace,
@@ -37,7 +40,6 @@ from dpdau_assets.core.mechanisms import (
     longest_interval,
     mu_of,
     noise_std,
-    shared_mu2_so_far,
     shared_noise,
 )
 from dpdau_assets.core.settings import Metric, Settings

@@ -18,7 +18,8 @@ from sqlalchemy import text
 from dpdau_assets.core import ledger_check
 from dpdau_assets.core.accounting import Budget
 from dpdau_assets.core.errors import BadSetting, NotPublished, Refused
-from dpdau_assets.core.release import budget_of, restatement_due
+from dpdau_assets.core.planning import budget_of
+from dpdau_assets.core.release import restatement_due
 from dpdau_assets.core.settings import Settings
 from dpdau_tests.conftest import SECRET
 from resources.ledger_sql import migration, schema

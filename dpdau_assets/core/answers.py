@@ -10,13 +10,17 @@ from dataclasses import asdict, replace
 from datetime import date, timedelta
 from typing import Any
 
-from dpdau_assets.core.budget_report import Published, budget_report, budget_summary
+from dpdau_assets.core.budget_report import (
+    budget_report,
+    budget_summary,
+)
 from dpdau_assets.core.calendar import METRICS, releases_planned
+from dpdau_assets.core.cost_so_far import Published
 from dpdau_assets.core.erasure import deadline, overdue
 from dpdau_assets.core.errors import NotPublished, Refused
 from dpdau_assets.core.facts import Erasure, Release
+from dpdau_assets.core.planning import budget_of
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.release import budget_of
 from dpdau_assets.core.settings import Metric, Settings
 from dpdau_assets.core.windows import month_of, months_read
 

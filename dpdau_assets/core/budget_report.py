@@ -1,4 +1,4 @@
-"""What published numbers have cost a user-month so far, and how that reads under other compositions.
+"""What published numbers cost a user-month, as a summary for people and under other compositions.
 
 Display only: admission looks at charges, in `accounting`.
 """
@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from datetime import date
 from fractions import Fraction
 from types import MappingProxyType
-from typing import assert_never
 
 from dpdau_assets.core.accounting import (
     Budget,
@@ -26,20 +25,16 @@ from dpdau_assets.core.accounting import (
     total,
     zcdp_epsilon,
 )
+from dpdau_assets.core.cost_so_far import Published, cost_so_far, output_sensitivity, stream_outputs
 from dpdau_assets.core.mechanisms import (
     DISCRETE_MARGIN,
     Gaussian,
     Laplace,
-    Mechanism,
     SharedNoise,
     Stream,
     discrete_mu,
     eps_of,
     mu_of,
-    output_sensitivity,
-    shared_mu2_so_far,
-    stream_mu2_so_far,
-    stream_outputs,
 )
 from dpdau_assets.core.settings import Metric, Settings
 
@@ -55,19 +50,6 @@ MEANINGS: Mapping[str, str] = MappingProxyType(
 )
 CHARGED = "All that is charged to the month, instances whole, published or not: what is held to the cap."
 JOINT = "All numbers of both metrics that read the month, both caps used up."
-
-
-@dataclass(frozen=True)
-class Published:
-    """How much of one instance is public, as seen from one month.
-
-    `releases` counts its published numbers that read the month; `first_day` and `last_day` are those of the instance.
-    """
-
-    mechanism: Mechanism
-    releases: int
-    first_day: date
-    last_day: date
 
 
 @dataclass(frozen=True)
@@ -168,23 +150,6 @@ def budget_report(
 
 
 # --- So far ------------------------------------------------------------------------------------------------------
-
-
-def cost_so_far(published: Iterable[Published], month: date) -> Cost:
-    """What the published numbers have cost this user-month; at most what was charged for them."""
-    return total(_cost_so_far(one, month) for one in published)
-
-
-def _cost_so_far(one: Published, month: date) -> Cost:
-    match one.mechanism:
-        case SharedNoise():
-            return Cost(mu2=shared_mu2_so_far(one.releases, one.mechanism))
-        case Stream():
-            return Cost(mu2=stream_mu2_so_far(one.mechanism, month, one.first_day, one.last_day))
-        case Gaussian() | Laplace():
-            return cost(one.mechanism).times(one.releases)
-        case _:
-            assert_never(one.mechanism)
 
 
 # --- Other compositions of the same numbers ----------------------------------------------------------------------

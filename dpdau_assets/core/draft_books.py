@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import date
 from fractions import Fraction
 from functools import cache
 
 from dpdau_assets.core.accounting import Charge
-from dpdau_assets.core.budget_report import Published
+from dpdau_assets.core.cost_so_far import Published
 from dpdau_assets.core.facts import Instance, ReleaseKey
-from dpdau_assets.core.mechanisms import Stream
+from dpdau_assets.core.mechanisms import (
+    Stream,
+)
+from dpdau_assets.core.planning import Plan, restated_keys, terms_of
 from dpdau_assets.core.ports import Ledger
-from dpdau_assets.core.release import Plan, terms_of
 from dpdau_assets.core.settings import Metric, Settings
 from dpdau_assets.core.windows import month_of, months_read
 
 
 class DraftBooks:
-    """What planning and entering a release takes of the port Books, on a copy.
+    """The port ChargedBooks, on a copy.
 
     A number is a key and the instance that gives it: a draft has no values and no noise.
     """
@@ -45,7 +46,7 @@ class DraftBooks:
         self.charged_by_now = cache(ledger.charges)
         self.is_closed = cache(ledger.is_closed)
 
-    # What the port Books has too
+    # The port
 
     def last_day(self, metric: Metric, window_days: int) -> date | None:
         return self._last_days.get((metric, window_days))
@@ -113,9 +114,8 @@ class DraftBooks:
         return sorted({key.day for key in self._numbers if key.metric == metric})
 
     def restatement(self, month: date) -> list[ReleaseKey]:
-        """What it consists of: one key for each day of the month that has a first number."""
-        return sorted(replace(key, revision=1) for key in self._numbers
-                      if key.metric == "dau" and month_of(key.day) == month and not key.revision)  # fmt: skip
+        """What it consists of by now."""
+        return restated_keys(month, self._numbers)
 
     def terms(self, month: date) -> Mapping[str, str]:
         """What DAU of the month was begun under, or will be."""

@@ -11,8 +11,8 @@ from dpdau_assets.core.accounting import cost, epsilon_of, fits, total
 from dpdau_assets.core.errors import Refused
 from dpdau_assets.core.facts import ReleaseKey
 from dpdau_assets.core.mechanisms import SharedNoise, Stream
+from dpdau_assets.core.planning import budget_of
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.release import budget_of
 from dpdau_assets.core.settings import Metric
 from dpdau_assets.core.windows import day_number, months_read, window
 

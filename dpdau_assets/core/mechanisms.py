@@ -16,7 +16,6 @@ import math
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from datetime import date
 from fractions import Fraction
 from functools import lru_cache
 from statistics import NormalDist
@@ -26,8 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dpdau_assets.core.errors import Refused
-from dpdau_assets.core.stream_filters import interval_cost_so_far, interval_sensitivity2, response_norm, stream_filter
-from dpdau_assets.core.windows import month_end
+from dpdau_assets.core.stream_filters import interval_sensitivity2, response_norm, stream_filter
 
 Probabilities: TypeAlias = npt.NDArray[np.float64]
 
@@ -337,50 +335,3 @@ def _laplace_covering(epsilon: float) -> int:
     """As `_covering`, from P(|X| > h) = 2 q^(h+1) / (1 + q) with q = e^-epsilon."""
     outside = (1 - COVERAGE) * (1 + math.exp(-epsilon)) / 2
     return max(0, math.ceil(-math.log(outside) / epsilon) - 1)
-
-
-# --- What the numbers published so far have cost -----------------------------------------------------------------
-
-
-def shared_mu2_so_far(published: int, mechanism: SharedNoise) -> float:
-    """μ² of the first `published` numbers: the worst user, who is in j of them. Never more than the instance's price.
-
-    The numerators 2c + ξ_day + ξ_month have covariance σ_day² I + σ_month² 11ᵀ, and a user moves j of them by 2.
-    Both sigmas count without the margin that they hold for being discrete.
-    """
-    if published == 0:
-        return 0.0
-    day2, month2 = (mechanism.sigma_day / DISCRETE_MARGIN) ** 2, (mechanism.sigma_month / DISCRETE_MARGIN) ** 2
-    j = np.arange(published + 1)
-    return float((4 * (j / day2 - month2 * j**2 / (day2 * (day2 + published * month2)))).max())
-
-
-def stream_mu2_so_far(mechanism: Stream, month: date, first_day: date, last_published: date) -> float:
-    """μ² that a stream's outputs from `first_day` to `last_published` have cost one user-month; exact.
-
-    The worst interval of days on which the user's month can change M: not before the month or the stream begins, and
-    not after the last window that reads the month. 0 before any such day; the whole price from the filter's reach after
-    it on, eight days for a 30-day window.
-    """
-    outputs = stream_outputs(mechanism, month, first_day, last_published)
-    if outputs == 0:
-        return 0.0
-    return interval_cost_so_far(mechanism.filter, _reach(mechanism, month, first_day), outputs) / mechanism.sigma**2
-
-
-def stream_outputs(mechanism: Stream, month: date, first_day: date, last_published: date) -> int:
-    """How many of the outputs from `first_day` to `last_published` one user-month can have changed, tail included."""
-    reach = _reach(mechanism, month, first_day)
-    published = (last_published - max(month, first_day)).days + 1
-    return max(0, min(published, reach + len(mechanism.filter) - 1)) if reach > 0 else 0
-
-
-def output_sensitivity(mechanism: Stream) -> int:
-    """The most by which one user-month changes a single u_t."""
-    sums = np.cumsum([0, *mechanism.filter])
-    return int(sums.max() - sums.min())
-
-
-def _reach(mechanism: Stream, month: date, first_day: date) -> int:
-    """Days from the first on which the month can change M to the last window that reads the month."""
-    return (month_end(month) - max(month, first_day)).days + mechanism.window_days

@@ -7,20 +7,25 @@ be refused then. Only facts and charges are read; nothing is written, drawn or s
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import date, timedelta
 from itertools import islice
-from typing import Any, cast
+from typing import Any
 
 from dpdau_assets.core.accounting import cost, epsilon_of, rho, total
-from dpdau_assets.core.budget_report import cost_so_far
-from dpdau_assets.core.calendar import METRICS, Planned, mechanism_for, restatement_slot, slot_of
+from dpdau_assets.core.calendar import METRICS, Planned, mechanism_for, slot_of
+from dpdau_assets.core.cost_so_far import cost_so_far
 from dpdau_assets.core.draft_books import DraftBooks
 from dpdau_assets.core.errors import Refused
 from dpdau_assets.core.facts import Instance, ReleaseKey
-from dpdau_assets.core.mechanisms import LONGEST_MONTH, Stream, half_width_95, noise_std
-from dpdau_assets.core.ports import Books, Ledger
-from dpdau_assets.core.release import Plan, budget_of, enter, plan
+from dpdau_assets.core.mechanisms import (
+    LONGEST_MONTH,
+    Stream,
+    half_width_95,
+    noise_std,
+)
+from dpdau_assets.core.planning import Plan, budget_of, enter, plan, restatement_slot_under
+from dpdau_assets.core.ports import Ledger
 from dpdau_assets.core.settings import Metric, Settings
 from dpdau_assets.core.windows import days_between, first_window_end, month_end, month_of, months_from, months_read
 
@@ -159,10 +164,9 @@ def _due(firsts: Mapping[Metric, date], last: date, books: DraftBooks, settings:
 
 def _restatements(days: list[date], books: DraftBooks, settings: Settings) -> Iterator[Planned]:
     for month in {month_of(day) for day in [*books.days("dau"), *days]} - books.restated():
-        terms = books.terms(month)  # fixed with the month's first number
-        day = int(terms.get("restatement_day", settings.restatement_day))
-        if terms.get("restatements_per_month") != "0":
-            yield Planned("dau", month, 1, restatement_slot(replace(settings, restatement_day=day), month))
+        slot = restatement_slot_under(books.terms(month), month, settings)  # fixed with the month's first number
+        if slot is not None:
+            yield Planned("dau", month, 1, slot)
 
 
 # --- The walk ----------------------------------------------------------------------------------------------------
@@ -184,16 +188,15 @@ def _walk(due: Iterable[Planned], books: DraftBooks, settings: Settings) -> tupl
 
 
 def _publish(keys: Sequence[ReleaseKey], slot: date, books: DraftBooks, settings: Settings) -> list[Made] | Foreseen:
-    port = cast(Books, books)  # the half of it that plan and enter ask
     made: list[tuple[ReleaseKey, Plan]] = []
     for key in keys:
         try:
-            planned = plan(key, port, settings)
+            planned = plan(key, books, settings)
         except Refused as error:
             for earlier in made:
                 books.withdraw(*earlier)
             return Foreseen(_planned(key, slot), _months(key), len(keys), error)
-        enter(planned, port)
+        enter(planned, books)
         books.publish(key, planned.instance.name)
         made.append((key, planned))
     return [Made(_planned(key, slot), _months(key), planned.instance) for key, planned in made]
@@ -218,7 +221,7 @@ def _month_outlook(
     published = books.published(metric, month)
     charged = total(cost(charge.mechanism) for charge in books.charges(metric, month))
     by_now = total(cost(charge.mechanism) for charge in books.charged_by_now(metric, month))
-    cap = float(budget_of(metric, month, cast(Books, books), settings).epsilon)
+    cap = float(budget_of(metric, month, books, settings).epsilon)
     epsilon = epsilon_of(charged, settings.delta)
     return MonthOutlook(
         metric=metric, month=month, cap=cap, published=sum(one.releases for one in published) - len(coming),

@@ -328,42 +328,16 @@ class SketchStore(Protocol):
         ...
 
 
-class Books(Protocol):
-    """The ledger inside one transaction: nothing of it is visible before the transaction ends well."""
-
-    def release(self, key: ReleaseKey) -> Release | None: ...
-
-    def releases(self, metric: Metric | None = None) -> list[Release]: ...
-
-    def last_day(self, metric: Metric, window_days: int) -> date | None:
-        """The last day that was published, in whatever revision."""
-        ...
+class Record(Protocol):
+    """What months were charged, and what is decided about them: read alike in a transaction and outside of one."""
 
     def restated(self) -> frozenset[date]:
         """The months of which DAU was restated: no number of theirs is made any more."""
         ...
 
-    def removals_recorded(self) -> int:
-        """The watermark of removals in force, to tell whether any came since a statistic was read."""
-        ...
-
-    def instance(self, name: str) -> Instance | None: ...
-
-    def instances(self) -> list[Instance]:
-        """All of them, in the order in which they were opened."""
-        ...
-
-    def last_instance(self, metric: Metric, window_days: int) -> Instance | None:
-        """The one of this series that was opened last."""
-        ...
-
-    def open_instance(self, instance: Instance) -> None: ...
-
     def charges(self, metric: Metric, month: date) -> list[Charge]:
         """Everything charged to this month of this metric."""
         ...
-
-    def charge(self, charge: Charge) -> None: ...
 
     def cap(self, metric: Metric, month: date) -> Fraction | None:
         """The month's cap on record: of its last override, else of its first charge; None while it has neither."""
@@ -383,6 +357,40 @@ class Books(Protocol):
 
     def awaits_erasures(self) -> bool:
         """Whether the ledger was restored, and nobody has declared since that later erasures are submitted again."""
+        ...
+
+
+class ChargedBooks(Record, Protocol):
+    """What planning a release asks, and what entering it writes; a draft of the books has it too."""
+
+    def last_day(self, metric: Metric, window_days: int) -> date | None:
+        """The last day that was published, in whatever revision."""
+        ...
+
+    def instance(self, name: str) -> Instance | None: ...
+
+    def last_instance(self, metric: Metric, window_days: int) -> Instance | None:
+        """The one of this series that was opened last."""
+        ...
+
+    def open_instance(self, instance: Instance) -> None: ...
+
+    def charge(self, charge: Charge) -> None: ...
+
+
+class Books(ChargedBooks, Protocol):
+    """The ledger inside one transaction: nothing of it is visible before the transaction ends well."""
+
+    def release(self, key: ReleaseKey) -> Release | None: ...
+
+    def releases(self, metric: Metric | None = None) -> list[Release]: ...
+
+    def removals_recorded(self) -> int:
+        """The watermark of removals in force, to tell whether any came since a statistic was read."""
+        ...
+
+    def instances(self) -> list[Instance]:
+        """All of them, in the order in which they were opened."""
         ...
 
     def shared_noise(self, instance: str) -> int | None:
@@ -426,7 +434,7 @@ class RestoredBooks(Books, Protocol):
         ...
 
 
-class Ledger(Protocol):
+class Ledger(Record, Protocol):
     """What was charged and published. Its transactions are serial: one at a time, whole or not at all."""
 
     def transaction(self) -> AbstractContextManager[Books]: ...
@@ -438,28 +446,6 @@ class Ledger(Protocol):
         ...
 
     def instances(self) -> list[Instance]: ...
-
-    def charges(self, metric: Metric, month: date) -> list[Charge]: ...
-
-    def cap(self, metric: Metric, month: date) -> Fraction | None:
-        """As in `Books`."""
-        ...
-
-    def delta(self, metric: Metric, month: date) -> float | None:
-        """As in `Books`."""
-        ...
-
-    def closures(self, metric: Metric, month: date | None = None) -> int:
-        """As in `Books`."""
-        ...
-
-    def is_closed(self, metric: Metric, month: date) -> bool:
-        """As in `Books`."""
-        ...
-
-    def awaits_erasures(self) -> bool:
-        """As in `Books`."""
-        ...
 
     def override(self, override: Override) -> None:
         """Put it on record, for ever."""
@@ -480,10 +466,6 @@ class Ledger(Protocol):
         ...
 
     def processed(self) -> frozenset[date]: ...
-
-    def restated(self) -> frozenset[date]:
-        """The months of which DAU was restated."""
-        ...
 
     def purge_through(self, day: date) -> None:
         """From now on this day and all before it are past retention. Committed when this returns."""

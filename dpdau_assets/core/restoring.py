@@ -20,8 +20,8 @@ from dpdau_assets.core.facts import Instance, Release, ReleaseKey
 from dpdau_assets.core.feasibility import LONGEST_GRACE
 from dpdau_assets.core.mechanisms import Stream, half_width_95
 from dpdau_assets.core.overrides import declare_erasures_submitted
+from dpdau_assets.core.planning import Plan, budget_of, enter, living_instance, new_instance
 from dpdau_assets.core.ports import Outside, RestoredBooks
-from dpdau_assets.core.release import Plan, budget_of, enter, living_instance, new_instance
 from dpdau_assets.core.runs import restatements_due
 from dpdau_assets.core.settings import Metric, Settings
 from dpdau_assets.core.windows import days_between, first_window_end, month_of, months_read, window

@@ -8,8 +8,9 @@ from datetime import date, timedelta
 
 from dpdau_assets.core.calendar import restatement_slot, slot_of
 from dpdau_assets.core.facts import ReleaseKey
+from dpdau_assets.core.planning import require_in_order
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.release import require_ended, require_in_order, restatement_due
+from dpdau_assets.core.release import require_ended, restatement_due
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.windows import days_between, first_window_end, month_of
 

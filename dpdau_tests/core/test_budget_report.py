@@ -41,18 +41,25 @@ from dpdau_assets.core.budget_report import (
     MEANINGS,
     BudgetReport,
     Composition,
-    Published,
     advanced_epsilon,
     budget_report,
     budget_summary,
-    cost_so_far,
     joint_epsilon,
     naive_epsilon,
     rdp_curve,
     rdp_epsilon,
     user_months,
 )
-from dpdau_assets.core.mechanisms import Laplace, Mechanism, SharedNoise, Stream, eps_of, independent_gaussian, mu_of
+from dpdau_assets.core.cost_so_far import Published, cost_so_far
+from dpdau_assets.core.mechanisms import (
+    Laplace,
+    Mechanism,
+    SharedNoise,
+    Stream,
+    eps_of,
+    independent_gaussian,
+    mu_of,
+)
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.release import publish
 from dpdau_assets.core.settings import Metric, Settings

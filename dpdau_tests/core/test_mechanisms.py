@@ -19,6 +19,7 @@ from scipy.signal import lfilter
 from scipy.special import ndtri_exp
 
 from dpdau_assets.core import mechanisms
+from dpdau_assets.core.cost_so_far import output_sensitivity, shared_mu2_so_far, stream_mu2_so_far, stream_outputs
 from dpdau_assets.core.errors import Refused
 from dpdau_assets.core.mechanisms import (
     Gaussian,
@@ -35,15 +36,11 @@ from dpdau_assets.core.mechanisms import (
     mechanism_from_json,
     mu_of,
     noise_std,
-    output_sensitivity,
-    shared_mu2_so_far,
     shared_noise,
     shared_number,
     stream,
-    stream_mu2_so_far,
     stream_number,
     stream_output,
-    stream_outputs,
 )
 from dpdau_assets.core.stream_filters import STREAM_FILTER, interval_sensitivity2
 from dpdau_assets.core.windows import days_between, month_end, months_from, window

@@ -17,7 +17,7 @@ from dpdau_assets.core.errors import BudgetRefused
 from dpdau_assets.core.facts import Override, Release, ReleaseKey
 from dpdau_assets.core.mechanisms import half_width_95, noise_std
 from dpdau_assets.core.outlook import MonthOutlook, Outlook, outlook, outlook_answer
-from dpdau_assets.core.release import enter, plan
+from dpdau_assets.core.planning import enter, plan
 from dpdau_assets.core.settings import Metric, Settings
 from dpdau_assets.core.windows import days_between
 from dpdau_tests.conftest import SECRET

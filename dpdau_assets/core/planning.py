@@ -1,0 +1,181 @@
+"""What a release will open and charge, asked before anything is drawn: by the release itself, and by who looks ahead.
+
+Everything here follows from what was published, the settings and overrides; nothing here reads data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+
+from dpdau_assets.core.accounting import Budget, Charge, admits, charges_for_release
+from dpdau_assets.core.calendar import mechanism_for, restatement_slot
+from dpdau_assets.core.errors import BudgetRefused, Refused
+from dpdau_assets.core.facts import Instance, ReleaseKey
+from dpdau_assets.core.mechanisms import SharedNoise, Stream
+from dpdau_assets.core.ports import ChargedBooks, Record
+from dpdau_assets.core.settings import Metric, Settings
+from dpdau_assets.core.windows import first_window_end, month_of, months_read, next_month
+
+# What an operator can set back when a stream's facts differ.
+_SET_BY = {
+    "sigma": "MAU_BUDGET_TOTAL and DELTA", "filter": "MAU_WINDOW_DAYS", "sensitivity2": "MAU_WINDOW_DAYS",
+    "sketch_impl": "SKETCH_IMPL", "kind": "MAU_MECHANISM",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a release needs on the books: its instance, whether that is new, and the charges not made yet."""
+
+    instance: Instance
+    is_new: bool
+    charges: tuple[Charge, ...]
+
+
+def plan(key: ReleaseKey, books: ChargedBooks, settings: Settings) -> Plan:
+    """What this release would open and charge. Raises Refused when its day, a restore or a cap forbids it."""
+    require_open(key, books)
+    require_in_order(key, books, settings)
+    living = living_instance(key, books, settings)
+    instance = living or new_instance(key, books, settings)
+    try:
+        charges = tuple(_admitted(key, instance, books, settings))
+    except BudgetRefused as refused:
+        raise _explained(refused, key, instance, books) from None
+    return Plan(instance, living is None, charges)
+
+
+def _admitted(key: ReleaseKey, instance: Instance, books: ChargedBooks, settings: Settings) -> Iterator[Charge]:
+    for charge in charges_for_release(key.metric, key.day, key.window_days, instance.mechanism, instance.name):
+        made = books.charges(key.metric, charge.month)
+        if charge not in made:
+            budget = budget_of(key.metric, charge.month, books, settings)
+            admits(made, charge, budget)
+            yield replace(charge, budget=budget)
+
+
+def _explained(refused: BudgetRefused, key: ReleaseKey, instance: Instance, books: ChargedBooks) -> BudgetRefused:
+    """Say so if it is refused because another stream would begin while months of the last one are still read."""
+    last, last_day = books.last_instance(key.metric, key.window_days), books.last_day(key.metric, key.window_days)
+    if last is None or last_day is None or not isinstance(last.mechanism, Stream) or last.name == instance.name:
+        return refused
+    old, new = ({**one.mechanism.to_json(), **one.terms} for one in (last, instance))
+    differing = {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
+    changed = sorted({_SET_BY.get(name, name) for name in differing})
+    free = first_window_end(next_month(month_of(last_day)), key.window_days)
+    return BudgetRefused(
+        f"The stream {last.name} was begun otherwise (see {', '.join(changed)}), so {key.day} would begin another "
+        f"one, charged again to every month it reads. {refused.reason}",
+        f"Set them back, or go on with {free}, the first day whose window reads no month of the old one.",
+        **refused.fields, changed=changed, next_day=free.isoformat(),
+    )  # fmt: skip
+
+
+def budget_of(metric: Metric, month: date, books: Record, settings: Settings) -> Budget:
+    """A month keeps the cap and the δ that it was first charged under; an override on record gives it another cap."""
+    cap, delta = books.cap(metric, month), books.delta(metric, month)
+    return Budget(settings.cap(metric) if cap is None else cap, settings.delta if delta is None else delta)
+
+
+def require_in_order(key: ReleaseKey, books: ChargedBooks, settings: Settings) -> None:
+    """A stream's days follow one another: its first is wherever it begins, then none is skipped or gone back to."""
+    last = books.last_day(key.metric, key.window_days)
+    if settings.mechanism(key.metric) != Stream.name or last is None:
+        return
+    following = last + timedelta(days=1)
+    if key.day == following or (key.day > last and living_instance(key, books, settings) is None):
+        return
+    raise Refused(
+        f"{key.metric} was last published for {last}; {key.day} does not follow it.",
+        f"Publish {following} next; days before the first published one stay without a number.",
+        day=key.day.isoformat(), next_day=following.isoformat(),
+    )  # fmt: skip
+
+
+def require_open(key: ReleaseKey, books: ChargedBooks) -> None:
+    """With its restatement a month is closed, since the noise that its numbers share is destroyed.
+
+    So is one that a restored ledger may have lost numbers of, and every month until erasures are in force again.
+    """
+    if key.metric == "dau" and month_of(key.day) in books.restated() and not key.revision:
+        raise Refused(
+            f"{key.day:%Y-%m} was restated, so {key.day} gets no number any more.",
+            "Days that were not published by then stay without one.", day=key.day.isoformat(),
+        )  # fmt: skip
+    if books.awaits_erasures():
+        raise Refused(
+            "The ledger was restored, and erasure requests made since the backup may be missing.",
+            "Submit them again, then `dpdau reopen --who NAME --why TEXT`.",
+        )
+    closed = [month for month in months_read(key.day, key.window_days) if books.is_closed(key.metric, month)]
+    if closed:
+        raise Refused(
+            f"{key.metric} of {key.day} reads {closed[-1]:%Y-%m}, of which numbers may have been lost in a restore.",
+            "Go on with the first day that reads no such month, or have the month opened on the record: "
+            "`dpdau reset-budget`.", day=key.day.isoformat(), month=f"{closed[-1]:%Y-%m}",
+        )  # fmt: skip
+
+
+def living_instance(key: ReleaseKey, books: ChargedBooks, settings: Settings) -> Instance | None:
+    """The instance that the release goes on with, None where one is to be opened.
+
+    A month of shared noise keeps what it was opened with, whatever the settings say by now. A stream is one mechanism
+    for ever: with other settings, or after a restore that may have lost numbers of it, another one begins.
+    """
+    wanted = new_instance(key, books, settings)
+    if not isinstance(wanted.mechanism, Stream):
+        return books.instance(wanted.name)
+    last = books.last_instance(key.metric, key.window_days)
+    same = last is not None and (last.mechanism, last.terms) == (wanted.mechanism, wanted.terms)
+    return last if same else None
+
+
+def new_instance(key: ReleaseKey, books: ChargedBooks, settings: Settings) -> Instance:
+    """The instance that this release would open under these settings."""
+    mechanism, month = mechanism_for(settings, key.metric, month_of(key.day)), month_of(key.day)
+    terms = terms_of(key.metric, settings)
+    match mechanism:
+        case SharedNoise():
+            first_day, label, lost = month, f"{month:%Y-%m}", books.closures(key.metric, month)
+        case Stream():
+            first_day, label, lost = key.day, f"from-{key.day}", books.closures(key.metric)
+        case _:
+            first_day, label = key.day, f"{key.day}-r{key.revision}"
+            lost = sum(books.closures(key.metric, read) for read in months_read(key.day, key.window_days))
+    if lost:  # numbers of an instance before it, which another one must not share noise or charges with
+        label, terms = f"{label}-after-{lost}", {**terms, "closures_before": str(lost)}
+    name = f"{key.metric}-{key.window_days}-{mechanism.name}-{label}"
+    return Instance(name, key.metric, key.window_days, first_day, mechanism, terms)
+
+
+def terms_of(metric: Metric, settings: Settings) -> dict[str, str]:
+    """What an instance is opened under; of DAU, also when its month is restated, which is public from then on."""
+    terms = {"sketch_impl": settings.sketch_impl}
+    if metric == "dau":
+        terms["restatements_per_month"] = str(settings.restatements_per_month)
+        terms["restatement_day"] = str(settings.restatement_day)
+    return terms
+
+
+def enter(planned: Plan, books: ChargedBooks) -> None:
+    """Put the instance and the charges on the books."""
+    if planned.is_new:
+        books.open_instance(planned.instance)
+    for charge in planned.charges:
+        books.charge(charge)
+
+
+def restated_keys(month: date, published: Iterable[ReleaseKey]) -> list[ReleaseKey]:
+    """What the restatement of a month of DAU consists of: one number for each day that has a first one."""
+    return sorted(replace(key, revision=1) for key in published
+                  if key.metric == "dau" and month_of(key.day) == month and not key.revision)  # fmt: skip
+
+
+def restatement_slot_under(terms: Mapping[str, str], month: date, settings: Settings) -> date | None:
+    """The public day on which a month is restated that was begun under these terms; None if it never is."""
+    if terms.get("restatements_per_month") == "0":
+        return None
+    day = int(terms.get("restatement_day", settings.restatement_day))
+    return restatement_slot(replace(settings, restatement_day=day), month)
