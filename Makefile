@@ -24,7 +24,7 @@ dev: $(READY) ## Start the Dagster UI on the demo's data, on port 3000 or PORT
 	cd .demo && exec ../$(BIN)/dagster dev -w ../workspace.yaml -h 127.0.0.1 -p "$${PORT:-3000}"
 
 test: $(READY) ## Run the tests, except the ones marked slow or browser
-	$(BIN)/python -m pytest -m "not slow and not browser" -n 2
+	$(BIN)/python -m pytest -m "not slow and not browser" -n 2 --dist worksteal
 
 lint: $(READY) ## Check style, format and placeholders
 	$(BIN)/ruff check .

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import date
+from fractions import Fraction
+from hashlib import sha256
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -18,7 +22,7 @@ from dpdau_assets.core.ingest import RowScan, last_day, take
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.settings import Settings
 from dpdau_tests.postgres import schema_url
-from resources.ledger_sql import schema
+from resources.ledger_sql import salts, schema
 from resources.ledger_sql.database import Database
 from resources.settings_env import Environment
 from resources.store import open_store
@@ -55,12 +59,42 @@ def everything_in(database: Database) -> bytes:
     return repr(stored).encode() + b"".join(value for row in stored for value in row if isinstance(value, bytes))
 
 
+_INDEPENDENT = {"mau_mechanism": "gaussian", "epsilon_mau": Fraction(37, 100)}  # 60 of them fit the cap
+SKETCHES: dict[str, dict[str, object]] = {
+    "set": {},
+    "theta": {"sketch_impl": "theta", "dau_theta0": Fraction(1), "mau_theta0": Fraction(1)},
+    "kmv": {"sketch_impl": "kmv", "dau_theta0": Fraction(1), "mau_theta0": Fraction(1), **_INDEPENDENT},
+    "hllpp": {"sketch_impl": "hllpp", "dau_level": 1, "mau_level": 1, **_INDEPENDENT},
+}
+"""Settings of each kind under which every one of a few people counts one."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Tests marked `every_sketch` run with every SKETCH_IMPL, in CI."""
+    if "sketch_settings" in metafunc.fixturenames and metafunc.definition.get_closest_marker("every_sketch"):
+        kinds = [pytest.param(SKETCHES[kind], marks=() if kind == "set" else pytest.mark.slow, id=kind)
+                 for kind in SKETCHES]  # fmt: skip
+        metafunc.parametrize("sketch_settings", kinds)
+
+
 @pytest.fixture
-def make_store(tmp_path: Path) -> Iterator[Callable[..., Outside]]:
+def sketch_settings() -> dict[str, object]:
+    """What `make_store` adds to all settings."""
+    return {}
+
+
+@pytest.fixture
+def make_store(
+    tmp_path: Path, sketch_settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., Outside]]:
     """Opens stores with the given settings; each call with the same `name` opens the same one anew."""
+    if sketch_settings.get("sketch_impl") == "hllpp":
+        numbers = count()  # two of ten people share a register with odds of 1 in 360; not with these salts
+        drawn = SimpleNamespace(token_bytes=lambda size: sha256(b"%d" % next(numbers)).digest()[:size])
+        monkeypatch.setattr(salts, "secrets", drawn)
 
     def make(name: str = "store", today: date = date(2030, 1, 1), **settings: object) -> Outside:
-        chosen = {"data_dir": tmp_path / name, "hash_salt_secret": SECRET, **settings}
+        chosen = {"data_dir": tmp_path / name, "hash_salt_secret": SECRET, **sketch_settings, **settings}
         open_store.cache_clear()
         return replace(open_store(Settings(**chosen)), clock=FixedClock(today))
 

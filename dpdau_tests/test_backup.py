@@ -33,7 +33,7 @@ from dpdau_assets.core.release import publish, restate
 from dpdau_assets.core.restoring import Declared, reopen
 from dpdau_assets.core.settings import Metric, Settings
 from dpdau_assets.core.windows import days_between
-from dpdau_tests.conftest import SECRET, FixedClock, prepare, put
+from dpdau_tests.conftest import SECRET, SKETCHES, FixedClock, prepare, put
 from dpdau_tests.killing import in_a_fork, waited
 from dpdau_tests.postgres import schema_url
 from resources import backup_files
@@ -758,6 +758,41 @@ def test_a_backup_from_the_future_is_refused(world: Path, tmp_path: Path) -> Non
         restored(world, tmp_path, today=date(2025, 1, 9))
 
 
+@pytest.mark.parametrize("kind", ["theta", "kmv", "hllpp"])
+def test_numbers_of_a_sketch_come_back_from_the_mart_to_the_last_digit(tmp_path: Path, kind: str) -> None:
+    """Of a stream that began when the restore does not suppose it, and of a month whose parameter followed a number."""
+    chosen = {**SKETCHES[kind], "mau_theta0": Fraction(1, 2), "mau_level": 2}
+    outside = opened(tmp_path / "store", TODAY, **chosen)
+    days = days_between(START, PUBLISHED)
+    people(outside, days)
+    back_up(tmp_path / "backup", outside)
+    followed = {**chosen, "dau_theta0": None, "dau_level": None}
+    publish_days(days[:5], outside)
+    publish_days(days[29:], opened(tmp_path / "store", TODAY, **followed))
+    MartFiles(tmp_path / "mart").replace(mart_rows(outside))
+    seen = {one.key: release_answer(one, outside) for one in outside.ledger.releases()}
+    assert {key.metric for key in seen} == {"dau", "mau"}
+    shutil.rmtree(tmp_path / "store")
+    _, again = restored(tmp_path, tmp_path / "store", mart=True, **chosen)
+    shown = ("noisy_value", "noisy_statistic", "estimate", "lower_95", "upper_95", "sketch_impl", "sketch_parameters")
+    for release in again.ledger.releases():
+        found = release_answer(release, again)
+        assert {name: found[name] for name in shown} == {name: seen[release.key][name] for name in shown}
+    assert {one.key for one in again.ledger.releases()} == seen.keys()
+    assert ledger_check.problems(again, MartFiles(tmp_path / "mart").read()) == []
+
+
+def test_a_mart_that_shows_a_number_of_another_sample_is_refused(tmp_path: Path) -> None:
+    outside = opened(tmp_path / "store", TODAY, **SKETCHES["theta"])
+    people(outside, [START])
+    back_up(tmp_path / "backup", outside)
+    publish("dau", START, outside)
+    MartFiles(tmp_path / "mart").replace(mart_rows(outside))
+    shutil.rmtree(tmp_path / "store")
+    with pytest.raises(Refused, match="with another noise or sketch than is configured"):
+        restored(tmp_path, tmp_path / "store", mart=True, **{**SKETCHES["theta"], "dau_theta0": Fraction(1, 2)})
+
+
 def test_a_mart_that_shows_another_noise_than_is_configured_is_refused(tmp_path: Path) -> None:
     chosen = {"dau_mechanism": "laplace", "epsilon_dau": Fraction(1)}
     outside = opened(tmp_path / "store", TODAY, **chosen)
@@ -766,6 +801,6 @@ def test_a_mart_that_shows_another_noise_than_is_configured_is_refused(tmp_path:
     publish("dau", START, outside)
     MartFiles(tmp_path / "mart").replace(mart_rows(outside))
     shutil.rmtree(tmp_path / "store")
-    with pytest.raises(Refused, match="with another noise than is configured"):
+    with pytest.raises(Refused, match="with another noise or sketch than is configured"):
         restored(tmp_path, tmp_path / "store", mart=True, **{**chosen, "epsilon_dau": Fraction(1, 10)})
     assert not list((tmp_path / "store").rglob("*.parquet"))

@@ -212,6 +212,7 @@ CONSTANTS: dict[str, Callable[[], object]] = {
     "eps_alternating": lambda: eps_of_stream(alternating()),
     "eps_short_window": lambda: eps_of_stream(four_visits_in_a_short_window()),
     "collision": lambda: 10**9 / 2**64,
+    "collision_theta": lambda: 10**9 / 2**63 + 10**9 / 2**64,
     "sigma_03": lambda: independent_gaussian(0.3, DELTA).sigma,
     "sigma_05": lambda: independent_gaussian(0.5, DELTA).sigma,
     "sigma_3": lambda: independent_gaussian(3.0, DELTA).sigma,
@@ -333,7 +334,7 @@ def test_every_file_and_command_in_backticks_is_there(page: Path) -> None:
             assert (ROOT / word).exists(), word
 
 
-@pytest.mark.parametrize("lemma", range(7))
+@pytest.mark.parametrize("lemma", range(8))
 def test_every_lemma_names_its_code_and_its_tests(lemma: int) -> None:
     (section,) = re.findall(rf"^## Lemma {lemma}\..*?(?=^## )", PRIVACY, re.MULTILINE | re.DOTALL)
     linked = [link["label"].strip("`") for link in LINK.finditer(section) if ".py" in link["target"]]

@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date, timedelta
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -39,6 +41,14 @@ DAYS = days_between(START, START + timedelta(days=5))
 TODAY = DAYS[-1] + timedelta(days=1)
 EXAMPLES = 200
 MANY = int(os.environ.get("DPDAU_SOAK", "2000"))
+
+# So small that one user more or less shows: half of the users sampled, two keys kept, four registers.
+KINDS: dict[str, dict[str, Any]] = {
+    "set": {},
+    "theta": {"sketch_impl": "theta", "dau_theta0": Fraction(1, 2), "mau_theta0": Fraction(1, 4)},
+    "kmv": {"sketch_impl": "kmv", "kmv_k": 2, "dau_theta0": Fraction(1), "mau_theta0": Fraction(1, 2)},
+    "hllpp": {"sketch_impl": "hllpp", "hll_registers": 4, "dau_level": 1, "mau_level": 2},
+}
 
 day = st.sampled_from(DAYS)
 others = st.tuples(st.just("put"), st.sampled_from("abc"), day)
@@ -99,10 +109,11 @@ def killed_at(place: int) -> Iterator[None]:
 class Life:
     """A store, and what it was told so far."""
 
-    def __init__(self, root: Path, rotation_days: int) -> None:
+    def __init__(self, root: Path, rotation_days: int, kind: str = "set") -> None:
         self._settings = Settings(
-            data_dir=root, hash_salt_secret=SECRET, start_date=START, hash_salt_rotation_days=rotation_days
-        )
+            data_dir=root, hash_salt_secret=SECRET, start_date=START, hash_salt_rotation_days=rotation_days,
+            **KINDS[kind],
+        )  # fmt: skip
         self._told: list[tuple[str, date]] = []
         self.restart()
 
@@ -168,15 +179,15 @@ def memory() -> Iterator[Path]:
     shutil.rmtree(root)
 
 
-def check(history: list[tuple], rotation_days: int, as_event: bool, root: Path) -> None:
+def check(history: list[tuple], rotation_days: int, as_event: bool, root: Path, kind: str = "set") -> None:
     root.mkdir(exist_ok=True)
     shutil.rmtree(root / "a", ignore_errors=True)
     shutil.rmtree(root / "b", ignore_errors=True)
-    with_her = Life(root / "a", rotation_days)
+    with_her = Life(root / "a", rotation_days, kind)
     first = epoch_of(START, rotation_days)
     with_her.outside.salts.epoch_keys(range(first, first + 5))  # the same keys in both, or no bytes could be equal
     shutil.copytree(root / "a", root / "b")
-    without_her = Life(root / "b", rotation_days)
+    without_her = Life(root / "b", rotation_days, kind)
     for part in (0, 1):
         half = history[part * len(history) // 2 : (part + 1) * len(history) // 2]
         live(half, with_her, skip=None)
@@ -200,13 +211,19 @@ def test_in_thousands_of_histories_the_live_bytes_are_those_in_which_she_never_w
     look_at(MANY // 4, memory / str(part))
 
 
-def look_at(examples: int, root: Path) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["theta", "kmv", "hllpp"])
+def test_the_bytes_of_every_sketch_are_those_of_the_history_in_which_she_never_was(kind: str, memory: Path) -> None:
+    look_at(EXAMPLES // 2, memory / kind, kind)
+
+
+def look_at(examples: int, root: Path, kind: str = "set") -> None:
     """Random histories; in several tests, so that two cores can share them."""
 
     @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
     @given(history=histories)
     def holds(history: tuple) -> None:
-        check(*history, root)
+        check(*history, root, kind)
 
     holds()
 

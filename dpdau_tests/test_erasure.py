@@ -22,9 +22,10 @@ from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.receipts import settle
 from dpdau_assets.core.release import publish
 from dpdau_assets.core.tombstones import Tombstones, held_until
-from dpdau_assets.core.windows import day_number, days_between, month_of, window
+from dpdau_assets.core.windows import day_number, days_between, epoch_of, month_of, window
 from dpdau_tests.conftest import FixedClock, prepare, put, silent
 
+pytestmark = pytest.mark.every_sketch
 Make = Callable[..., Outside]
 START = date(2025, 1, 1)
 FIRST_MAU = date(2025, 1, 30)
@@ -285,6 +286,39 @@ def test_without_any_one_month_mau_changes_on_one_interval_of_at_most_60_days(
     if changes:
         assert changes == list(range(changes[0], changes[-1] + 1)), "one interval"
         assert len(changes) <= 60
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    active=some_days, asked=removals, month=st.integers(1, 6), rotation=st.integers(60, 120),
+    sampled=st.lists(st.booleans(), min_size=8, max_size=8),
+)  # fmt: skip
+def test_a_user_month_changes_a_sampled_stream_on_one_interval_whatever_the_salts(
+    active: set[int], asked: list[tuple[int, set[int], int]], month: int, rotation: int, sampled: list[bool]
+) -> None:
+    """Of a sketch that has her in its sample under some salt epochs, of 60 days or more, and not under others."""
+    changes = sampled_changes(active, asked, month, rotation, sampled)
+    if changes:
+        assert changes == list(range(changes[0], changes[-1] + 1)) and len(changes) <= 60
+
+
+def test_salts_of_less_than_60_days_would_change_a_sampled_stream_on_two_intervals() -> None:
+    """Epochs of 30 days, of which every other one samples her."""
+    first_and_last = {(day - SPAN[0]).days for day in (date(2025, 3, 1), date(2025, 3, 31))}
+    changes = sampled_changes(first_and_last, [], 3, 30, [False, True] * 4)
+    assert changes != list(range(changes[0], changes[-1] + 1))
+
+
+def sampled_changes(
+    active: set[int], asked: list[tuple[int, set[int], int]], month: int, rotation: int, sampled: list[bool]
+) -> list[int]:
+    """The windows in which her month shows; `sampled` by salt epoch, counted from the first one."""
+    whole = {SPAN[n] for n in active}
+    stones = tombstones(asked)
+    pairs = zip(bits(whole, stones), bits({day for day in whole if day.month != month}, stones), strict=True)
+    first = epoch_of(WINDOWS[0], rotation)
+    return [number for number, (one, other) in enumerate(pairs)
+            if one != other and sampled[epoch_of(WINDOWS[number], rotation) - first]]  # fmt: skip
 
 
 def tombstones(asked: list[tuple[int, set[int], int]]) -> Tombstones:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import date
+from fractions import Fraction
 from pathlib import Path
 
 import duckdb
 import pytest
 
 from dpdau_assets.core.answers import budget_answer, mart_rows, release_answer
+from dpdau_assets.core.feasibility import check
 from dpdau_assets.core.ingest import ingest
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.release import publish
@@ -18,11 +20,23 @@ from dpdau_tests.conftest import prepare
 from eval.simulate import generate_synthetic
 from resources.store import open_mart
 
+pytestmark = pytest.mark.every_sketch
 START, FIRST_MAU, LAST = date(2025, 1, 1), date(2025, 1, 30), date(2025, 2, 28)
 
 
-def test_one_month(make_store: Callable[..., Outside], tmp_path: Path) -> None:
-    outside = make_store(restatements_per_month=0)
+# Users are sampled here where a kind can do so.
+SAMPLING: dict[str, dict[str, object]] = {
+    "set": {},
+    "theta": {"dau_theta0": Fraction(1, 2), "mau_theta0": Fraction(1, 4)},
+    "kmv": {"kmv_k": 2_000, "dau_theta0": Fraction(1, 2), "mau_theta0": Fraction(1, 4)},
+    "hllpp": {"hll_registers": 1 << 10, "dau_level": 1, "mau_level": 2},
+}
+
+
+def test_one_month(make_store: Callable[..., Outside], sketch_settings: dict, tmp_path: Path) -> None:
+    kind = sketch_settings.get("sketch_impl", "set")
+    outside = make_store(restatements_per_month=0, **SAMPLING[kind])
+    check(outside.settings)
     events = tmp_path / "events.parquet"
     generate_synthetic(events, days=59, users=3_000, events=60_000, first_day=START, seed=1)
     report = ingest([events], outside)
@@ -34,11 +48,16 @@ def test_one_month(make_store: Callable[..., Outside], tmp_path: Path) -> None:
     for day in days_between(FIRST_MAU, LAST):
         publish("mau", day, outside)
 
+    inside = []
     for release in outside.ledger.releases():
         exact = exact_count(events, release.key.day, release.key.window_days)
-        assert abs(release.noisy_value - exact) < 7 * 6.9  # std 5.1 and 3.9 users
         answer = release_answer(release, outside)
+        assert abs(answer["noisy_value"] - exact) < 3.5 * (answer["upper_95"] - answer["lower_95"]) / 2  # 7 std
         assert answer["lower_95"] <= answer["estimate"] <= answer["upper_95"]
+        assert (answer["sketch_impl"], answer["private"]) == (kind, True)
+        assert answer["noisy_statistic"] == release.noisy_value
+        inside.append(answer["lower_95"] <= exact <= answer["upper_95"])
+    assert sum(inside) >= 0.75 * len(inside)  # numbers of a month share noise and sample, so not 0.95 in each month
     spent = budget_answer("dau", date(2025, 2, 1), outside)
     assert (spent["releases_made"], spent["releases_planned"]) == (28, 28)
     assert 2.98 < spent["epsilon_spent"] <= 3.0  # the whole month is out: all of its cap, and not a hair more
@@ -53,11 +72,13 @@ def test_the_mart_holds_every_release_and_nothing_exact(make_store: Callable[...
     with duckdb.connect(str(files.table), read_only=True) as mart:
         relation = mart.sql("SELECT * FROM active_users")
         assert relation.columns == [
-            "metric", "day", "window_days", "revision", "noisy_value", "estimate", "lower_95", "upper_95", "mechanism",
-            "sketch_impl", "privacy_unit", "published_at", "version",
+            "metric", "day", "window_days", "revision", "noisy_value", "estimate", "lower_95", "upper_95",
+            "noisy_statistic", "mechanism", "sketch_impl", "sketch_parameters", "privacy_unit", "published_at",
+            "version",
         ]  # fmt: skip
         (row,) = relation.fetchall()
-    assert row[:5] == ("dau", START, 1, 0, release.noisy_value)
+    assert row[:4] == ("dau", START, 1, 0)
+    assert row[8] == release.noisy_value and row[4] == release_answer(release, outside)["noisy_value"]
     assert files.csv.read_text().count("\n") == 2
     assert files.chart.read_text().startswith("<?xml")
 

@@ -161,5 +161,5 @@ def test_dagsters_home_may_be_set_in_the_file_and_is_a_folder_of_the_data_direct
 
 
 def test_the_readme_names_every_setting() -> None:
-    named = set(re.findall(r"`([A-Z_]+)`", (ROOT / "README.md").read_text().split("## Configuration")[1]))
+    named = set(re.findall(r"`([A-Z][A-Z0-9_]+)`", (ROOT / "README.md").read_text().split("## Configuration")[1]))
     assert {field.name.upper() for field in dataclasses.fields(Settings)} <= named

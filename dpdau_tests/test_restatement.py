@@ -21,6 +21,7 @@ from dpdau_assets.core.windows import days_between
 from dpdau_tests.conftest import prepare, put, silent
 from resources.store import open_mart
 
+pytestmark = pytest.mark.every_sketch
 Make = Callable[..., Outside]
 JANUARY = date(2025, 1, 1)
 DUE = date(2025, 2, 3)  # with one day of grace its number comes out on the fifth

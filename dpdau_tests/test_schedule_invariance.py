@@ -208,7 +208,13 @@ def without_her(schedule: str) -> Publication:
 # --- The same for everyone ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("schedule", sorted(SCHEDULES))
+every_schedule = pytest.mark.parametrize(
+    "schedule",
+    [pytest.param(name, marks=() if name == "day by day" else pytest.mark.slow) for name in sorted(SCHEDULES)],
+)
+
+
+@every_schedule
 @settings(max_examples=5, deadline=None)
 @given(her=persons())
 def test_all_but_the_noisy_values_is_the_same_with_and_without_her(schedule: str, her: Person) -> None:
@@ -216,7 +222,7 @@ def test_all_but_the_noisy_values_is_the_same_with_and_without_her(schedule: str
     assert with_her.trace == without_her(schedule).trace
 
 
-@pytest.mark.parametrize("schedule", sorted(SCHEDULES))
+@every_schedule
 def test_it_is_the_numbers_that_she_changes(schedule: str) -> None:
     active = tuple((after(days), 0) for days in (5, 20, 21, 40, 60))
     erased = Person(active, Asked(after(21), (), 20))
@@ -226,7 +232,7 @@ def test_it_is_the_numbers_that_she_changes(schedule: str) -> None:
     assert all(a != b for n, a in enumerate(numbers) for b in numbers[:n])
 
 
-@pytest.mark.parametrize("schedule", sorted(SCHEDULES))
+@every_schedule
 def test_the_publication_is_whole_and_all_kinds_of_refusal_occur(schedule: str) -> None:
     """So that the comparison is of something."""
     found = without_her(schedule)

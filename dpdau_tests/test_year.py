@@ -8,6 +8,8 @@ from dataclasses import replace
 from datetime import date
 from fractions import Fraction
 
+import pytest
+
 from dpdau_assets.core.accounting import cost, epsilon_of, rho, total
 from dpdau_assets.core.answers import budget_answer
 from dpdau_assets.core.errors import BudgetRefused
@@ -25,6 +27,7 @@ BEGIN = date(2025, 1, 1)
 FIRST_DATA = date(2024, 12, 3)  # the first whole window ends on the day on which publication begins
 
 
+@pytest.mark.slow
 def test_every_month_of_a_year_ends_as_planned_and_within_half_a_percent_of_its_cap() -> None:
     last = date(2026, 2, 6)  # with its number, the stream's filter has left December
     with store(last) as outside:

@@ -33,6 +33,7 @@ from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.receipts import settle
 from dpdau_assets.core.release import read_statistic
 from dpdau_assets.core.settings import Settings
+from dpdau_assets.core.sketches.exact import ExactCounting
 from dpdau_assets.core.windows import UNIX_EPOCH, days_between, epochs_of_day
 from eval.simulate import DEFAULT_SEED, generate_synthetic
 from resources.store import open_store
@@ -132,7 +133,7 @@ def one_mau(events: Path, data_dir: Path, rotation_days: int) -> None:  # noqa: 
     """The exact statistic of one window from its sketches, as a release reads it."""
     outside = open_bench_store(data_dir, rotation_days)
     last = max(day for day, _ in outside.activity.stored())
-    read_statistic(ReleaseKey("mau", WINDOW_DAYS, last), outside)
+    read_statistic(ReleaseKey("mau", WINDOW_DAYS, last), ExactCounting(), outside)
 
 
 def some_people(users: int, counts: Sequence[int]) -> list[list[str]]:

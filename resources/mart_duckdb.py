@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
 from dpdau_assets.core.errors import BadInput
 from dpdau_assets.core.facts import MartPaths, ReleaseKey
 from dpdau_assets.core.restoring import Shown
-from dpdau_assets.core.settings import Metric
 from resources.chart import chart_in_markdown, draw_series, sparkline_in_markdown
 
 _TABLE = """
 CREATE TABLE active_users (
     metric VARCHAR, day DATE, window_days INTEGER, revision INTEGER,
-    noisy_value DOUBLE, estimate DOUBLE, lower_95 DOUBLE, upper_95 DOUBLE,
-    mechanism VARCHAR, sketch_impl VARCHAR, privacy_unit VARCHAR, published_at TIMESTAMPTZ, version VARCHAR,
+    noisy_value DOUBLE, estimate DOUBLE, lower_95 DOUBLE, upper_95 DOUBLE, noisy_statistic DOUBLE,
+    mechanism VARCHAR, sketch_impl VARCHAR, sketch_parameters VARCHAR,
+    privacy_unit VARCHAR, published_at TIMESTAMPTZ, version VARCHAR,
     PRIMARY KEY (metric, window_days, day, revision)
 )
 """
@@ -31,11 +33,6 @@ _SERIES = {
     "latest": "SELECT * FROM active_users "
     "QUALIFY revision = max(revision) OVER (PARTITION BY metric, window_days, day) ORDER BY ALL",
 }
-
-_NUMBERS = """
-SELECT metric, window_days, day, revision, noisy_value, upper_95, mechanism, sketch_impl, epoch(published_at), version
-FROM active_users ORDER BY ALL
-"""
 
 
 class MartFiles:
@@ -54,10 +51,12 @@ class MartFiles:
             return []
         try:
             with duckdb.connect(table, read_only=True) as mart:
-                rows = mart.execute(_NUMBERS).fetchall()
+                numbers = mart.execute("SELECT *, epoch(published_at) AS published FROM active_users ORDER BY ALL")
+                names = [column[0] for column in numbers.description or ()]
+                rows = [dict(zip(names, row, strict=True)) for row in numbers.fetchall()]
         except duckdb.Error:
             raise BadInput(f"{table} cannot be read.", "Name the folder of a mart, or move that file away.") from None
-        return [_shown(*row) for row in rows]
+        return [_shown(row) for row in rows]
 
     def replace(self, rows: list[dict[str, object]]) -> MartPaths:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -78,13 +77,14 @@ class MartFiles:
         return paths
 
 
-def _shown(
-    metric: Metric, window_days: int, day: date, revision: int, noisy_value: float, upper_95: float,
-    mechanism: str, sketch_impl: str, published: float, version: str,
-) -> Shown:  # fmt: skip
-    published_at = datetime.fromtimestamp(published, UTC)
-    key = ReleaseKey(metric, window_days, day, revision)
-    return Shown(key, noisy_value, upper_95, mechanism, sketch_impl, published_at, version)
+def _shown(row: dict[str, Any]) -> Shown:
+    return Shown(
+        key=ReleaseKey(row["metric"], row["window_days"], row["day"], row["revision"]),
+        noisy_value=row["noisy_value"],
+        noisy_statistic=row.get("noisy_statistic", row["noisy_value"]),  # the same in marts from before sketches
+        upper_95=row["upper_95"], mechanism=row["mechanism"], sketch_impl=row["sketch_impl"],
+        published_at=datetime.fromtimestamp(row["published"], UTC), version=row["version"],
+    )  # fmt: skip
 
 
 def _fill(work: duckdb.DuckDBPyConnection, rows: list[dict[str, object]]) -> None:
@@ -92,7 +92,11 @@ def _fill(work: duckdb.DuckDBPyConnection, rows: list[dict[str, object]]) -> Non
     if rows:
         names = list(rows[0])
         statement = f"INSERT INTO active_users ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
-        work.executemany(statement, [[row[name] for name in names] for row in rows])
+        work.executemany(statement, [[_column(row[name]) for name in names] for row in rows])
+
+
+def _column(value: object) -> object:
+    return json.dumps(value, sort_keys=True) if isinstance(value, dict) else value
 
 
 def _copy_database(work: duckdb.DuckDBPyConnection, path: Path) -> None:

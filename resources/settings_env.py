@@ -29,6 +29,12 @@ class Environment(BaseSettings):
     start_date: date = Settings.start_date
     timezone: str = Settings.timezone
     sketch_impl: str = Settings.sketch_impl
+    dau_theta0: str | None = None
+    mau_theta0: str | None = None
+    kmv_k: int = Settings.kmv_k
+    hll_registers: int = Settings.hll_registers
+    dau_level: int | None = None
+    mau_level: int | None = None
     mau_window_days: int = Settings.mau_window_days
     w_bound: int = Settings.w_bound
     dau_mechanism: str = Settings.dau_mechanism
@@ -70,6 +76,8 @@ def _parse(tried: Mapping[str, Any]) -> Settings:
         raise BadSetting(_describe(error), "Correct the variables named, in the environment or in .env.") from None
     revealed: dict[str, Any] = {name: _reveal(value) for name, value in values.items()}
     revealed["rdp_orders"] = _orders(values["rdp_orders"])
+    for name in ("dau_theta0", "mau_theta0"):
+        revealed[name] = None if values[name] is None else _fraction(name, values[name])
     return Settings(**revealed)
 
 
@@ -84,6 +92,13 @@ def _orders(text: str) -> tuple[int, ...]:
         return tuple(int(order) for order in text.split(","))
     except ValueError:
         raise BadSetting(f"RDP_ORDERS={text}: not whole numbers.", "Write them as 2,4,8.") from None
+
+
+def _fraction(name: str, text: str) -> Fraction:
+    try:
+        return Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        raise BadSetting(f"{name.upper()}={text}: not a fraction.", "Write it as 1/64 or 0.015625.") from None
 
 
 def _describe(error: ValidationError) -> str:

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -28,6 +29,7 @@ from dpdau_assets.core.mechanisms import (
     Stream,
     discrete_mu,
     eps_of,
+    independent_gaussian,
     mu_of,
 )
 from dpdau_assets.core.settings import Metric
@@ -169,6 +171,17 @@ def fits(price: Cost, budget: Budget) -> bool:
             return price.mu2 <= mu_of(float(budget.epsilon), budget.delta) ** 2
         case "zcdp":
             return zcdp_epsilon(rho(price), budget.delta) <= budget.epsilon
+
+
+def largest_independent_epsilon(cap: Fraction, delta: float, numbers: int) -> float:
+    """The largest ε, to three digits after the point, of which a month's cap takes so many Gaussian numbers."""
+    budget = Budget(cap, delta)
+
+    def too_large(thousandths: int) -> bool:
+        each = cost(independent_gaussian(thousandths / 1000, delta))
+        return not fits(each.times(numbers), budget)
+
+    return (bisect_left(range(1, math.ceil(1000 * cap) + 1), True, key=too_large)) / 1000
 
 
 def admits(charges: Sequence[Charge], new: Charge, budget: Budget) -> None:

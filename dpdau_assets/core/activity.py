@@ -43,7 +43,7 @@ def take_in(outside: Outside) -> None:
 
 
 def apply_removals(outside: Outside) -> None:
-    """Rewrite every file that holds a removed key, and drop the sketches built from it; they are rebuilt when needed.
+    """Rewrite every file that holds a removed key.
 
     The caller holds the lock. Running it again, also after it was cut short, changes nothing more. What it touches is
     marked first: a second run could no longer tell.
@@ -148,6 +148,7 @@ def _rewritten(store: StateStore, watermark: int, outside: Outside) -> Iterator[
 
 
 def _dropping_sketches(sets: Iterable[DaySet], outside: Outside) -> Iterator[DaySet]:
+    """Each set once the sketch of what it replaces is gone: a sketch is of its state, or not there to be built."""
     for found in sets:
         outside.sketches.discard(found.day, found.epoch)
         yield found
@@ -157,7 +158,8 @@ def _fold_inbox(outside: Outside) -> None:
     batches = outside.inbox.batches()
     late: list[DaySet] = []
     dropped: list[RejectedRow] = []
-    outside.activity.replace(_folded(outside.inbox.read(batches), late, dropped, outside))
+    arrivals = _folded(outside.inbox.read(batches), late, dropped, outside)
+    outside.activity.replace(_dropping_sketches(arrivals, outside))
     outside.late.replace(late)
     outside.quarantine.keep(dropped)
     outside.inbox.discard(batches)

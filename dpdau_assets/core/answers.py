@@ -16,12 +16,15 @@ from dpdau_assets.core.budget_report import (
 )
 from dpdau_assets.core.calendar import METRICS, releases_planned
 from dpdau_assets.core.cost_so_far import Published
+from dpdau_assets.core.counting import counting_of
 from dpdau_assets.core.erasure import deadline, overdue
 from dpdau_assets.core.errors import NotPublished, Refused
 from dpdau_assets.core.facts import Erasure, Release
 from dpdau_assets.core.planning import budget_of
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.settings import Metric, Settings
+from dpdau_assets.core.sketches import public_parameters
+from dpdau_assets.core.sketches.base import Counting
 from dpdau_assets.core.windows import month_of, months_read
 
 Answer = dict[str, Any]
@@ -75,16 +78,18 @@ def release_answer(release: Release, outside: Outside) -> Answer:
     """
     key = release.key
     budget = _summary(key.metric, month_of(key.day), outside, until=release)
+    counting = _countings(outside)[release.instance]
     return {
         "metric": key.metric,
         "day": key.day.isoformat(),
         "window_days": key.window_days,
         "revision": key.revision,
-        **interval(release),
+        **interval(release, counting),
         "epsilon_used": budget["epsilon_spent"],
         "delta": budget_of(key.metric, month_of(key.day), outside.ledger, outside.settings).delta,
         "mechanism": release.mechanism,
         "sketch_impl": release.sketch_impl,
+        "sketch_parameters": _plain_parameters(counting),
         "privacy_unit": "user-month",
         "budget_remaining": budget["epsilon_remaining"],
         "budget": budget,
@@ -95,11 +100,17 @@ def release_answer(release: Release, outside: Outside) -> Answer:
     }
 
 
-def interval(release: Release) -> dict[str, float]:
-    """The number as drawn, and for display the same and its 95 % bounds, none below 0."""
-    noisy, half = release.noisy_value, release.half_width
-    shown = {"estimate": noisy, "lower_95": noisy - half, "upper_95": noisy + half}
-    return {"noisy_value": noisy, **{name: round(max(0.0, value), 3) for name, value in shown.items()}}
+def interval(release: Release, counting: Counting) -> dict[str, float | None]:
+    """The number as drawn, in users, and for display the same and its 95 % bounds, none below 0.
+
+    The bounds hold the noise's error and the sketch's. `noisy_statistic` is what the noise was added to; it is the
+    number itself with the exact set.
+    """
+    users = counting.users(release.noisy_value)
+    lower, upper = counting.interval(release.noisy_value, release.half_width)
+    shown = {"estimate": users, "lower_95": lower, "upper_95": upper}
+    rounded = {name: None if value is None else round(max(0.0, value), 3) for name, value in shown.items()}
+    return {"noisy_value": users, **rounded, "noisy_statistic": release.noisy_value}
 
 
 def budget_answer(metric: Metric, month: date, outside: Outside) -> Answer:
@@ -141,7 +152,9 @@ def budget_table(rows: list[Answer]) -> str:
 
 def mart_rows(outside: Outside) -> list[Answer]:
     """One row a release, in order of metric, window, day and revision."""
-    return [_mart_row(release) for release in sorted(outside.ledger.releases(), key=lambda found: found.key)]
+    countings = _countings(outside)
+    releases = sorted(outside.ledger.releases(), key=lambda found: found.key)
+    return [_mart_row(release, countings[release.instance]) for release in releases]
 
 
 def series(metric: Metric, first: date, last: date, outside: Outside, *, as_published: bool = False) -> list[Answer]:
@@ -149,7 +162,9 @@ def series(metric: Metric, first: date, last: date, outside: Outside, *, as_publ
     window_days = outside.settings.window_days(metric)
     found = {release.key.day: release for release in sorted(outside.ledger.releases(metric), key=lambda one: one.key)
              if release.key.window_days == window_days and not (as_published and release.key.revision)}  # fmt: skip
-    return [{**_mart_row(release), "day": day.isoformat()} for day, release in found.items() if first <= day <= last]
+    countings = _countings(outside)
+    return [{**_mart_row(release, countings[release.instance]), "day": day.isoformat()}
+            for day, release in found.items() if first <= day <= last]  # fmt: skip
 
 
 def erasure_rows(found: Iterable[Erasure], outside: Outside) -> list[Answer]:
@@ -206,7 +221,17 @@ def _up_to(last: Release | None, releases: list[Release]) -> list[Release]:
     return releases if last is None else releases[: releases.index(last) + 1]
 
 
-def _mart_row(release: Release) -> Answer:
+def _countings(outside: Outside) -> dict[str, Counting]:
+    """How the numbers of each instance are counted."""
+    return {instance.name: counting_of(instance) for instance in outside.ledger.instances()}
+
+
+def _plain_parameters(counting: Counting) -> dict[str, float]:
+    return {name: value if isinstance(value, int) else float(value)
+            for name, value in public_parameters(counting).items()}  # fmt: skip
+
+
+def _mart_row(release: Release, counting: Counting) -> Answer:
     if not release.private:
         raise Refused(
             f"{release.key.metric} of {release.key.day} was drawn from predictable noise.",
@@ -215,7 +240,8 @@ def _mart_row(release: Release) -> Answer:
     key = release.key
     return {
         "metric": key.metric, "day": key.day, "window_days": key.window_days, "revision": key.revision,
-        **interval(release), "mechanism": release.mechanism, "sketch_impl": release.sketch_impl,
+        **interval(release, counting), "mechanism": release.mechanism, "sketch_impl": release.sketch_impl,
+        "sketch_parameters": _plain_parameters(counting),
         "privacy_unit": "user-month", "published_at": release.published_at, "version": release.version,
     }  # fmt: skip
 

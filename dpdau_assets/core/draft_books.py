@@ -10,7 +10,7 @@ from functools import cache
 
 from dpdau_assets.core.accounting import Charge
 from dpdau_assets.core.cost_so_far import Published
-from dpdau_assets.core.facts import Instance, ReleaseKey
+from dpdau_assets.core.facts import Instance, Release, ReleaseKey
 from dpdau_assets.core.mechanisms import (
     Stream,
 )
@@ -29,13 +29,15 @@ class DraftBooks:
     def __init__(self, ledger: Ledger, settings: Settings) -> None:
         self._settings = settings
         self._numbers: dict[ReleaseKey, str] = {}
+        self._last_releases: dict[Metric, Release] = {}
         self._reading: dict[tuple[Metric, date], Counter[str]] = defaultdict(Counter)
         self._last_days: dict[tuple[Metric, int], date] = {}
         self._last_days_of: dict[str, date] = {}
         self._restated: Counter[date] = Counter()
         # Numbers first, charges last: what is published meanwhile is at least among the charges.
-        for found in ledger.releases():
+        for found in sorted(ledger.releases(), key=lambda one: (one.key.day, one.key.revision)):
             self.publish(found.key, found.instance)
+            self._last_releases[found.key.metric] = found
         self._instances = {instance.name: instance for instance in ledger.instances()}
         self._living = frozenset(self._instances)
         self._added: dict[tuple[Metric, date], list[Charge]] = defaultdict(list)
@@ -53,6 +55,10 @@ class DraftBooks:
 
     def restated(self) -> frozenset[date]:
         return frozenset(+self._restated)
+
+    def last_release(self, metric: Metric) -> Release | None:
+        """The last one there is by now: what the draft publishes has no value to go by."""
+        return self._last_releases.get(metric)
 
     def instance(self, name: str) -> Instance | None:
         return self._instances.get(name)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
+from dpdau_assets.core.counting import users_of
 from dpdau_assets.core.errors import BadInput
 from dpdau_assets.core.events import Event
 from dpdau_assets.core.facts import EpochKey, Erasure, Removal
@@ -62,7 +63,7 @@ def guard_limit(outside: Outside) -> float:
     if not published:
         return math.inf
     last = max(published, key=lambda found: found.key.day)
-    return max(1.0, float(outside.settings.erasure_guard_share) * last.noisy_value)
+    return max(1.0, float(outside.settings.erasure_guard_share) * users_of(last, outside.ledger.instances()))
 
 
 def confirm(names: Sequence[str], outside: Outside) -> list[Erasure]:

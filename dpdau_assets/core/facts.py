@@ -134,7 +134,10 @@ class Instance:
 
 @dataclass(frozen=True)
 class Release:
-    """A published number. `noisy_value` is as drawn; `half_width` is of its 95 % interval."""
+    """A published number: a noisy statistic, from which its instance's counting says how many users there are.
+
+    `noisy_value` is as drawn, and `half_width` is of the noise's 95 % interval; with the exact set both are in users.
+    """
 
     key: ReleaseKey
     instance: str

@@ -8,18 +8,30 @@ from fractions import Fraction
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from dpdau_assets.core.accounting import largest_independent_epsilon
 from dpdau_assets.core.calendar import Refusal, first_refusal, shortest_retention
 from dpdau_assets.core.errors import BadSetting
-from dpdau_assets.core.mechanisms import SHORTEST_STREAM_WINDOW, Gaussian, Laplace, SharedNoise, Stream
+from dpdau_assets.core.mechanisms import (
+    SHORTEST_STREAM_WINDOW,
+    Gaussian,
+    Laplace,
+    SharedNoise,
+    Stream,
+    longest_interval,
+)
 from dpdau_assets.core.settings import Settings
+from dpdau_assets.core.sketches import COUNTINGS
+from dpdau_assets.core.sketches.hllpp import LEAST_REGISTERS, MOST_REGISTERS, highest_level
+from dpdau_assets.core.sketches.sampling import is_threshold
 
-SKETCHES = ("set", "theta", "kmv", "hllpp")
+SKETCHES = tuple(COUNTINGS)
 DAU_MECHANISMS = (SharedNoise.name, Gaussian.name, Laplace.name)
 MAU_MECHANISMS = (Stream.name, Gaussian.name, Laplace.name)
 LARGEST_DELTA = 1e-3
 LATEST_RESTATEMENT_DAY = 28  # a day that every month has
 LONGEST_GRACE = LATEST_RESTATEMENT_DAY - 2  # a month is restated after all of it is published
 LEAST_EPSILON, LARGEST_EPSILON = Fraction(1, 10_000), 1000
+LEAST_K, MOST_K = 16, 1 << 26
 LEDGER = re.compile(r"sqlite:///[^:?#]+|postgres(ql)?://[^/]+/.+")
 SHORTEST_SECRET = 32
 ERASURE_MARKS = ("touched", "all")
@@ -41,6 +53,7 @@ def check(settings: Settings) -> None:
 
 def _problems(settings: Settings) -> Iterator[str]:
     yield from _names(settings)
+    yield from _sketch(settings)
     yield from _window(settings)
     yield from _budgets(settings)
     yield from _publication(settings)
@@ -55,8 +68,55 @@ def _names(settings: Settings) -> Iterator[str]:
         yield _problem(settings, "mau_mechanism", "no such mechanism for MAU", f"set one of {_listed(MAU_MECHANISMS)}")
     if settings.sketch_impl not in SKETCHES:
         yield _problem(settings, "sketch_impl", f"must be one of {_listed(SKETCHES)}", "set SKETCH_IMPL=set")
-    elif settings.sketch_impl != "set":
-        yield _problem(settings, "sketch_impl", "only set is built in this version", "set SKETCH_IMPL=set")
+
+
+def _sketch(settings: Settings) -> Iterator[str]:
+    for name in ("dau_theta0", "mau_theta0"):
+        theta0 = getattr(settings, name)
+        if theta0 is not None and not is_threshold(theta0):
+            rule = "a sampling threshold is a power of two from 2**-32 to 1, the same number in every implementation"
+            yield _problem(settings, name, rule, "set one such as 1/64, or 1 to sample everybody")
+    registers = settings.hll_registers
+    if not LEAST_REGISTERS <= registers <= MOST_REGISTERS or registers.bit_count() != 1:
+        rule = f"registers are a power of two from {LEAST_REGISTERS} to {MOST_REGISTERS}"
+        yield _problem(settings, "hll_registers", rule, "set HLL_REGISTERS=16384")
+    else:
+        for name in ("dau_level", "mau_level"):
+            level, highest = getattr(settings, name), highest_level(registers)
+            if level is not None and not 1 <= level <= highest:
+                yield _problem(settings, name, f"registers have ranks from 1 to {highest}", "set 1 for few users")
+    if not LEAST_K <= settings.kmv_k <= MOST_K:
+        yield _problem(settings, "kmv_k", f"a KMV sketch keeps {LEAST_K} to {MOST_K} keys", "set KMV_K=65536")
+    yield from _sketch_in_stream(settings)
+
+
+def _sketch_in_stream(settings: Settings) -> Iterator[str]:
+    """Conditions 3 and 4 of docs/privacy.md, lemma 2."""
+    kind = COUNTINGS.get(settings.sketch_impl)
+    if kind is None or settings.mau_mechanism != Stream.name:
+        return
+    if not kind.linear:
+        rule = (
+            "its statistic changes with other users' data, so that one user's bit may change every day; a stream's "
+            "noise is calibrated for a linear one (set, theta)"
+        )
+        yield _problem(settings, "sketch_impl", rule, f"set SKETCH_IMPL=theta, or {_independent_mau(settings)}")
+    elif kind.samples and settings.hash_salt_rotation_days < (needed := longest_interval(settings.mau_window_days)):
+        rule = (
+            f"{settings.sketch_impl} samples users by their salted keys, and a sample that changed twice on one "
+            f"user-month's interval of {needed} days would cost a stream more than it states"
+        )
+        yield _problem(settings, "hash_salt_rotation_days", rule, f"set {needed} or more, or SKETCH_IMPL=set")
+
+
+def _independent_mau(settings: Settings) -> str:
+    """The settings under which independent noise fits: as many charges a month as windows read it."""
+    if not LEAST_EPSILON <= settings.mau_budget_total <= LARGEST_EPSILON or not 0 < settings.delta <= LARGEST_DELTA:
+        return "MAU_MECHANISM=gaussian"
+    fitting = largest_independent_epsilon(
+        settings.mau_budget_total, settings.delta, longest_interval(settings.mau_window_days)
+    )
+    return f"MAU_MECHANISM=gaussian with EPSILON_MAU={fitting:.3f} or less, which fits MAU_BUDGET_TOTAL"
 
 
 def _window(settings: Settings) -> Iterator[str]:
@@ -154,6 +214,8 @@ def _problem(settings: Settings, name: str, rule: str, remedy: str) -> str:
 def _shown(value: Any) -> str:
     if isinstance(value, tuple):
         return ",".join(map(str, value))
+    if isinstance(value, Fraction) and value.denominator > 1 and value.numerator == 1:
+        return str(value)
     return str(value) if isinstance(value, str | int) else f"{float(value):g}"
 
 

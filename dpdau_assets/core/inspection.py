@@ -1,6 +1,7 @@
 """Reading everything back: whether anything of an erased person is left, in any partition or any file at all.
 
-A partition is asked twice: by its store, whether the key is in the set, and byte by byte. A batch that waits in the
+A partition is asked twice: by its store, whether the key is in the set or has left a trace in the sketch, and byte by
+byte, for the key and for its hash in a Theta sketch. A batch that waits in the
 inbox is asked by its reader alone, since it may hold days of all kinds; every other file byte by byte. On days that
 the request does not remove the person may be there, and nothing is said of it.
 """
@@ -20,14 +21,14 @@ import numpy as np
 
 from dpdau_assets.core.activity import day_version, epochs_of, take_in
 from dpdau_assets.core.byte_scan import Needles
-from dpdau_assets.core.day_sketch import sketch_version
+from dpdau_assets.core.day_sketch import is_of_its_state, sketch_version
 from dpdau_assets.core.errors import DpdauError, Refused
 from dpdau_assets.core.events import calendar_day
 from dpdau_assets.core.facts import Erasure, KeptFile, Keys
 from dpdau_assets.core.identity import content_version
-from dpdau_assets.core.keysets import places
+from dpdau_assets.core.keysets import EMPTY, places
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.sketches.base import Sketch
+from dpdau_assets.core.sketches import forms_of
 from dpdau_assets.core.threads import work_ahead
 from dpdau_assets.core.tombstones import Tombstones
 from dpdau_assets.core.windows import day_number
@@ -44,6 +45,7 @@ _PARTITION = re.compile(
 )
 
 IN_SET, IN_BYTES = "the key is in the set", "the key is in the bytes"
+IN_SKETCH = "the sketch may not be the same without the key"
 KEY_IS_GONE = "the person's keys are all shredded, so nobody can look"
 
 
@@ -134,9 +136,18 @@ class _Sought:
             for epoch, key in keys.get(one.receipt, {}).items():
                 self._owners[key].append(one)
                 of_epoch[epoch].append((key, one))
+        self._add_forms()
         self._keys = np.array(sorted(self._owners), dtype=np.uint64)
         self._of_epoch = {epoch: _tombstones(found) for epoch, found in of_epoch.items()}
         self.needles = Needles(self._keys)
+
+    def _add_forms(self) -> None:
+        """What stands for a key in the bytes of some sketch is looked for like the key."""
+        keys = np.array(list(self._owners), dtype=np.uint64)
+        of_key = dict(self._owners)
+        for form in forms_of(keys)[1:]:
+            for key, other in zip(keys.tolist(), form.tolist(), strict=True):
+                self._owners[other] = self._owners[other] + of_key[key]
 
     def on(self, day: date, epoch: int) -> Keys:
         """The keys that must not be there, sorted."""
@@ -208,7 +219,8 @@ def _members(sought: _Sought, outside: Outside, place: Place) -> list[tuple[str,
     except DpdauError as error:
         everyone = sought.removed(wanted.tolist(), place.day)
         return [(receipt, Survivor(name, _cannot_be_read(error))) for receipt in everyone]
-    return [(receipt, Survivor(name, IN_SET)) for receipt in sought.removed(present, place.day)]
+    how = IN_SKETCH if place.store == "sketches" else IN_SET
+    return [(receipt, Survivor(name, how)) for receipt in sought.removed(present, place.day)]
 
 
 def _present(place: Place, wanted: Keys, outside: Outside) -> list[int]:
@@ -219,18 +231,10 @@ def _present(place: Place, wanted: Keys, outside: Outside) -> list[int]:
 
 
 def _present_in_sketch(place: Place, wanted: Keys, outside: Outside) -> list[int]:
+    """Those that it may have traces of, unless it is what the state gives: of that, the state itself is asked."""
     sketch = outside.sketches.read(place.day, place.epoch)
-    return [] if sketch is None else _counted(sketch, wanted)
-
-
-def _counted(sketch: Sketch, wanted: Keys) -> list[int]:
-    """A sketch has no members to name: those whose taking away would change what it counts, found by halving."""
-    if not len(wanted) or sketch.without(wanted).statistic() == sketch.statistic():
-        return []
-    if len(wanted) == 1:
-        return wanted.tolist()
-    middle = len(wanted) // 2
-    return _counted(sketch, wanted[:middle]) + _counted(sketch, wanted[middle:])
+    left = EMPTY if sketch is None else sketch.traces(wanted)
+    return [] if sketch is None or not len(left) or is_of_its_state(sketch, place.day, outside) else left.tolist()
 
 
 def _in_batch(sought: _Sought, batch: str, outside: Outside) -> Iterator[tuple[str, Survivor]]:

@@ -26,6 +26,12 @@ def unite(arrays: Sequence[Keys]) -> Keys:
     return np.concatenate(_by_range(arrays))
 
 
+def sorted_distinct(words: Keys) -> Keys:
+    """These words, in order and each once."""
+    ordered = np.sort(words)
+    return ordered[_is_first(ordered)]
+
+
 def subtract(keys: Keys, removed: Keys) -> Keys:
     """The keys that are not in `removed` (sorted, distinct too), still sorted; the same array when nothing goes."""
     found = places(keys, removed)
@@ -39,6 +45,11 @@ def places(keys: Keys, wanted: Keys) -> np.ndarray:
     found = np.searchsorted(keys, wanted)
     found[found == len(keys)] = 0
     return found[keys[found] == wanted]
+
+
+def members(keys: Keys, wanted: Keys) -> Keys:
+    """Those of `wanted` that are in `keys`; both sorted and distinct."""
+    return keys[places(keys, wanted)]
 
 
 def is_key_set(keys: Keys) -> bool:

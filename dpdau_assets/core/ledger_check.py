@@ -8,6 +8,7 @@ from datetime import date
 from typing import Protocol
 
 from dpdau_assets.core.accounting import cost, epsilon_of, fits, total
+from dpdau_assets.core.counting import counting_of
 from dpdau_assets.core.errors import Refused
 from dpdau_assets.core.facts import ReleaseKey
 from dpdau_assets.core.mechanisms import SharedNoise, Stream
@@ -18,7 +19,7 @@ from dpdau_assets.core.windows import day_number, months_read, window
 
 
 class Numbered(Protocol):
-    """What somebody else knows of a published number."""
+    """What somebody else knows of a published number: `noisy_value` is in users."""
 
     @property
     def key(self) -> ReleaseKey: ...
@@ -100,7 +101,8 @@ def _predictable(outside: Outside) -> Iterator[str]:
 
 def _missing(published: Iterable[Numbered], outside: Outside) -> Iterator[str]:
     """What readers have seen is in the ledger, with the same number."""
-    there = {one.key: one.noisy_value for one in outside.ledger.releases()}
+    countings = {one.name: counting_of(one) for one in outside.ledger.instances()}
+    there = {one.key: countings[one.instance].users(one.noisy_value) for one in outside.ledger.releases()}
     for one in published:
         if there.get(one.key) != one.noisy_value:
             what = "is published with another number" if one.key in there else "is published, and not in the ledger"

@@ -1,4 +1,4 @@
-"""What a release will open and charge, asked before anything is drawn: by the release itself, and by who looks ahead.
+"""What a release will open, count and charge, asked before anything is drawn: by it itself, and by who looks ahead.
 
 Everything here follows from what was published, the settings and overrides; nothing here reads data.
 """
@@ -11,17 +11,20 @@ from datetime import date, timedelta
 
 from dpdau_assets.core.accounting import Budget, Charge, admits, charges_for_release
 from dpdau_assets.core.calendar import mechanism_for, restatement_slot
-from dpdau_assets.core.errors import BudgetRefused, Refused
+from dpdau_assets.core.counting import configured, counting_of, not_set, suited_to
+from dpdau_assets.core.errors import BadSetting, BudgetRefused, Refused
 from dpdau_assets.core.facts import Instance, ReleaseKey
 from dpdau_assets.core.mechanisms import SharedNoise, Stream
 from dpdau_assets.core.ports import ChargedBooks, Record
 from dpdau_assets.core.settings import Metric, Settings
+from dpdau_assets.core.sketches import terms_of_counting
+from dpdau_assets.core.sketches.base import Counting
 from dpdau_assets.core.windows import first_window_end, month_of, months_read, next_month
 
 # What an operator can set back when a stream's facts differ.
 _SET_BY = {
     "sigma": "MAU_BUDGET_TOTAL and DELTA", "filter": "MAU_WINDOW_DAYS", "sensitivity2": "MAU_WINDOW_DAYS",
-    "sketch_impl": "SKETCH_IMPL", "kind": "MAU_MECHANISM",
+    "sketch_impl": "SKETCH_IMPL", "theta0": "MAU_THETA0", "kind": "MAU_MECHANISM",
 }  # fmt: skip
 
 
@@ -135,7 +138,7 @@ def living_instance(key: ReleaseKey, books: ChargedBooks, settings: Settings) ->
 def new_instance(key: ReleaseKey, books: ChargedBooks, settings: Settings) -> Instance:
     """The instance that this release would open under these settings."""
     mechanism, month = mechanism_for(settings, key.metric, month_of(key.day)), month_of(key.day)
-    terms = terms_of(key.metric, settings)
+    terms = {**terms_of_counting(_counting_to_open(key, books, settings)), **terms_of(key.metric, settings)}
     match mechanism:
         case SharedNoise():
             first_day, label, lost = month, f"{month:%Y-%m}", books.closures(key.metric, month)
@@ -151,12 +154,53 @@ def new_instance(key: ReleaseKey, books: ChargedBooks, settings: Settings) -> In
 
 
 def terms_of(metric: Metric, settings: Settings) -> dict[str, str]:
-    """What an instance is opened under; of DAU, also when its month is restated, which is public from then on."""
-    terms = {"sketch_impl": settings.sketch_impl}
-    if metric == "dau":
-        terms["restatements_per_month"] = str(settings.restatements_per_month)
-        terms["restatement_day"] = str(settings.restatement_day)
-    return terms
+    """What an instance is opened under besides how it is counted: of DAU, when its month is restated."""
+    if metric == "mau":
+        return {}
+    return {
+        "restatements_per_month": str(settings.restatements_per_month),
+        "restatement_day": str(settings.restatement_day),
+    }
+
+
+def planned_counting(key: ReleaseKey, books: ChargedBooks, settings: Settings) -> Counting:
+    """How this release's users are counted: as those of the instance that it goes on with, or opens."""
+    return counting_of(living_instance(key, books, settings) or new_instance(key, books, settings))
+
+
+def widest_counting(day: date, wanted: Counting | None, books: ChargedBooks, settings: Settings) -> Counting:
+    """What the day's sketch is built for: `wanted`, or DAU of the day; and the other metric with it if it can be.
+
+    One sketch serves both if the one with the larger θ0 is built. Raises BadSetting if no metric says how to count.
+    """
+    keys = (ReleaseKey("dau", 1, day), ReleaseKey("mau", settings.mau_window_days, day))
+    found, unknown = [] if wanted is None else [wanted], []
+    for key in keys:
+        try:
+            found.append(planned_counting(key, books, settings))
+        except BadSetting as error:
+            unknown.append(error)
+    if not found:
+        raise unknown[0]
+    alike = [one for one in found if one.kind == found[0].kind]
+    return next((one for one in alike if all(other.reads(one.header(0, "")) for other in alike)), found[0])
+
+
+def _counting_to_open(key: ReleaseKey, books: ChargedBooks, settings: Settings) -> Counting:
+    """As configured; else a stream keeps what it has, and other instances follow the metric's last published number."""
+    chosen = configured(key.metric, settings)
+    if chosen is not None:
+        return chosen
+    stream = books.last_instance(key.metric, key.window_days)
+    if stream is not None and isinstance(stream.mechanism, Stream) and settings.mechanism(key.metric) == Stream.name:
+        kept = counting_of(stream)
+        if kept.kind == settings.sketch_impl:
+            return kept
+    last = books.last_release(key.metric)
+    instance = None if last is None else books.instance(last.instance)
+    if last is None or instance is None:
+        raise not_set(key.metric, settings)
+    return suited_to(counting_of(instance).users(last.noisy_value), settings)
 
 
 def enter(planned: Plan, books: ChargedBooks) -> None:

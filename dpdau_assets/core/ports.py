@@ -367,6 +367,10 @@ class ChargedBooks(Record, Protocol):
         """The last day that was published, in whatever revision."""
         ...
 
+    def last_release(self, metric: Metric) -> Release | None:
+        """The number of the last published day, in its last revision."""
+        ...
+
     def instance(self, name: str) -> Instance | None: ...
 
     def last_instance(self, metric: Metric, window_days: int) -> Instance | None:

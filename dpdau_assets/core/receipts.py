@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import date
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 from dpdau_assets.core.activity import take_in
 from dpdau_assets.core.day_sketch import refresh
 from dpdau_assets.core.erasure import days_to_rebuild, deadline, epochs_reached, named
-from dpdau_assets.core.errors import BadInput
+from dpdau_assets.core.errors import BadInput, BadSetting
 from dpdau_assets.core.facts import Erasure, ReceiptRow
 from dpdau_assets.core.inspection import Inspection, Survivor, inspect
 from dpdau_assets.core.ports import Outside
@@ -38,7 +39,8 @@ def settle(outside: Outside) -> Settled:
     """Apply all that was received, rebuild the sketches of the touched days, read everything back, write receipts."""
     with outside.activity.lock():
         take_in(outside)
-        refresh([day for day, _ in days_to_rebuild(outside)], outside)
+        with suppress(BadSetting):  # where nothing says yet how users are counted, there is no sketch to rebuild
+            refresh([day for day, _ in days_to_rebuild(outside)], outside)
         waiting = outside.erasures.erasures(("applied",))
         rows = write_receipts(waiting, outside)
     verdicts = {row.receipt: json.loads(row.body)["verified"] for row in rows}

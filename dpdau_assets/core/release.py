@@ -9,21 +9,23 @@ docs/privacy.md, lemma 6.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 from dpdau_assets.core import mechanisms
 from dpdau_assets.core.activity import require_kept, take_in
 from dpdau_assets.core.calendar import slot_of
-from dpdau_assets.core.day_sketch import read_fresh, read_late, refresh
+from dpdau_assets.core.counting import counting_of
+from dpdau_assets.core.day_sketch import read_fresh, read_late, read_without, refresh
 from dpdau_assets.core.errors import Refused
 from dpdau_assets.core.facts import Instance, Release, ReleaseKey
 from dpdau_assets.core.mechanisms import Gaussian, Laplace, SharedNoise, Stream
-from dpdau_assets.core.planning import enter, plan, restated_keys, restatement_slot_under
+from dpdau_assets.core.planning import enter, plan, planned_counting, restated_keys, restatement_slot_under
 from dpdau_assets.core.ports import Books, Clock, Ledger, Noise, Outside
 from dpdau_assets.core.settings import Metric, Settings
 from dpdau_assets.core.sketches import unite
-from dpdau_assets.core.tombstones import without_held_out
+from dpdau_assets.core.sketches.base import Counting
 from dpdau_assets.core.version import VERSION
 from dpdau_assets.core.windows import (
     days_between,
@@ -46,8 +48,7 @@ def publish(metric: Metric, day: date, outside: Outside) -> Release:
     if release is None:
         require_publishable(key, outside)
     while release is None:
-        statistics, watermark = read_statistics([key], outside)
-        made = commit(statistics, watermark, outside)
+        made = commit(*read_statistics([key], outside), outside)
         release = made[0] if made else None
     return release
 
@@ -62,8 +63,7 @@ def restate(month: date, outside: Outside) -> list[Release]:
         require_restatable(month, outside)
         made = None
         while made is None:
-            statistics, watermark = read_statistics(_restated_keys(month, outside.ledger), outside)
-            made = commit(statistics, watermark, outside)
+            made = commit(*read_statistics(_restated_keys(month, outside.ledger), outside), outside)
     again = [
         found for found in outside.ledger.releases("dau") if found.key.revision and month_of(found.key.day) == month
     ]
@@ -116,35 +116,49 @@ def restatement_due(month: date, instances: Iterable[Instance], settings: Settin
     return None if first is None else restatement_slot_under(first.terms, month, settings)
 
 
-def read_statistics(keys: Sequence[ReleaseKey], outside: Outside) -> tuple[dict[ReleaseKey, int], int]:
-    """The exact integers that noise goes on, and the watermark of the removals they are without.
+@dataclass(frozen=True)
+class Counted:
+    """The exact integer that noise goes on, and what it counts."""
+
+    statistic: int
+    counting: Counting
+
+
+def read_statistics(keys: Sequence[ReleaseKey], outside: Outside) -> tuple[dict[ReleaseKey, Counted], int]:
+    """What is to be published, without noise, and the watermark of the removals it is without.
 
     From here on the days they read are sealed: the stream's noise is calibrated for bits that are final, which is
     condition 1 of docs/privacy.md, lemma 2.
     """
+    with outside.ledger.transaction() as books:
+        countings = {key: planned_counting(key, books, outside.settings) for key in keys}
     with outside.activity.lock():
         take_in(outside)  # all that was acknowledged by now, and whatever a killed fold left half done
         outside.ledger.seal({day for key in keys for day in window(key.day, key.window_days)})
         watermark = outside.erasures.applied()
-        return {key: read_statistic(key, outside) for key in keys}, watermark
+        return {key: Counted(read_statistic(key, how, outside), how) for key, how in countings.items()}, watermark
 
 
-def read_statistic(key: ReleaseKey, outside: Outside) -> int:
-    """One of them. The caller holds the lock and has sealed the days."""
+def read_statistic(key: ReleaseKey, counting: Counting, outside: Outside) -> int:
+    """One statistic. The caller holds the lock and has sealed the days."""
     days = window(key.day, key.window_days)
     epoch = epoch_of(key.day, outside.settings.hash_salt_rotation_days)
-    refresh(days, outside)
-    sketches = [(day, read_fresh(day, epoch, outside)) for day in days]
+    refresh(days, outside, counting)
     if key.metric == "mau":
-        sketches = without_held_out(sketches, key.day, outside.erasures.tombstones(epoch))
-    late = [read_late(key.day, epoch, outside)] if key.revision else []
-    return unite([*(sketch for _, sketch in sketches), *late]).statistic()
+        removed = outside.erasures.tombstones(epoch)
+        held_out = {day: removed.held_out(day, key.day) for day in days}
+        sketches = [read_without(day, epoch, gone, counting, outside) for day, gone in held_out.items()]
+    else:
+        sketches = [read_fresh(day, epoch, counting, outside) for day in days]
+    late = [read_late(key.day, epoch, counting, outside)] if key.revision else []
+    return counting.statistic(unite([*sketches, *late]))
 
 
-def commit(statistics: Mapping[ReleaseKey, int], watermark: int, outside: Outside) -> list[Release] | None:
+def commit(statistics: Mapping[ReleaseKey, Counted], watermark: int, outside: Outside) -> list[Release] | None:
     """Check, charge, draw and store in one transaction; None when the statistics are not what is wanted any more.
 
-    That is when a removal came since they were read, or a first number of a month that is being restated.
+    That is when a removal came since they were read, a first number of a month that is being restated, or one by which
+    users are counted with other parameters.
     """
     with outside.ledger.transaction() as books:
         stored = [release for key in statistics if (release := books.release(key))]
@@ -152,7 +166,9 @@ def commit(statistics: Mapping[ReleaseKey, int], watermark: int, outside: Outsid
             return stored
         if books.removals_recorded() != watermark or not _is_whole(statistics, books):
             return None
-        releases = [_made(key, statistic, books, outside) for key, statistic in sorted(statistics.items())]
+        if any(planned_counting(key, books, outside.settings) != one.counting for key, one in statistics.items()):
+            return None
+        releases = [_made(key, statistics[key].statistic, books, outside) for key in sorted(statistics)]
         spent = {release.instance for release in releases}
         if any(key.revision for key in statistics):  # with its restatement a month ends, under whatever it was begun
             spent |= {one.name for one in books.instances() if isinstance(one.mechanism, SharedNoise)}
@@ -170,7 +186,7 @@ def _made(key: ReleaseKey, statistic: int, books: Books, outside: Outside) -> Re
     return release
 
 
-def _is_whole(statistics: Mapping[ReleaseKey, int], books: Books) -> bool:
+def _is_whole(statistics: Mapping[ReleaseKey, Counted], books: Books) -> bool:
     """Whether a restatement has every day that was published by now; a first number stands for itself."""
     months = {month_of(key.day) for key in statistics if key.revision}
     return all(set(statistics) == set(_restated_keys(month, books)) for month in months)
@@ -206,7 +222,7 @@ def fact(key: ReleaseKey, instance: Instance, noisy_value: float, books: Books, 
     stream_day = (key.day - instance.first_day).days + 1
     return Release(
         key=key, instance=instance.name, mechanism=instance.mechanism.name, noisy_value=noisy_value,
-        half_width=mechanisms.half_width_95(instance.mechanism, stream_day), sketch_impl=settings.sketch_impl,
+        half_width=mechanisms.half_width_95(instance.mechanism, stream_day), sketch_impl=counting_of(instance).kind,
         published_at=slot.isoformat(), private=outside.noise.private, version=VERSION,
     )  # fmt: skip
 

@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 from dpdau_assets.core.accounting import charges_for_release
 from dpdau_assets.core.answers import interval
 from dpdau_assets.core.calendar import restatement_slot, slot_of
+from dpdau_assets.core.counting import counting_of, users_of
 from dpdau_assets.core.erasure import live_days
 from dpdau_assets.core.errors import BadInput, Refused
 from dpdau_assets.core.facts import Instance, Release, ReleaseKey
@@ -29,11 +30,15 @@ from dpdau_assets.core.windows import days_between, first_window_end, month_of, 
 
 @dataclass(frozen=True)
 class Shown:
-    """A published number as the mart shows it; `upper_95` is rounded, and never below 0."""
+    """A published number as the mart shows it.
+
+    `noisy_value` is in users, and `noisy_statistic` what the ledger keeps; `upper_95` is rounded, and never below 0.
+    """
 
     key: ReleaseKey
     noisy_value: float
-    upper_95: float
+    noisy_statistic: float
+    upper_95: float | None
     mechanism: str
     sketch_impl: str
     published_at: datetime
@@ -76,9 +81,10 @@ def lost_keys(shown: Sequence[Shown], declared: Declared | None, outside: Outsid
     """
     through = last_possible_day(shown, declared, outside)
     grace_days = LONGEST_GRACE if declared is None else outside.settings.grace_days
-    there = {one.key: one.noisy_value for one in outside.ledger.releases()}
+    there = {one.key: (one.noisy_value, users_of(one, outside.ledger.instances())) for one in outside.ledger.releases()}
     for one in shown:
-        if there.get(one.key, one.noisy_value) != one.noisy_value:
+        seen = one.noisy_statistic, one.noisy_value
+        if there.get(one.key, seen) != seen:
             raise Refused(
                 f"The mart shows another {one.key.metric} of {one.key.day} than the backup.",
                 "Name the mart of the store that the backup is of.",
@@ -188,16 +194,23 @@ def _taken_back(shown: Shown, instance: Instance, settings: Settings) -> Release
             "Restore with the settings that it was published with, and change them afterwards.",
         )
     release = Release(
-        key=key, instance=instance.name, mechanism=shown.mechanism, noisy_value=shown.noisy_value,
-        half_width=half_width_95(instance.mechanism, (key.day - instance.first_day).days + 1),
+        key=key, instance=instance.name, mechanism=shown.mechanism, noisy_value=shown.noisy_statistic, half_width=0.0,
         sketch_impl=shown.sketch_impl, private=True, version=shown.version,
         published_at=shown.published_at.astimezone(ZoneInfo(settings.timezone)).isoformat(),
     )  # fmt: skip
-    if interval(release)["upper_95"] == shown.upper_95:
-        return release
-    if not isinstance(instance.mechanism, Stream):
-        raise Refused(
-            f"The mart shows {key.metric} of {key.day} with another noise than is configured.",
-            "Restore with the settings that it was published with, and change them afterwards.",
-        )
-    return replace(release, half_width=shown.upper_95 - shown.noisy_value)  # it began on another day
+    for stream_day in _stream_days(key, instance, settings):
+        release = replace(release, half_width=half_width_95(instance.mechanism, stream_day))
+        again = interval(release, counting_of(instance))
+        if (again["upper_95"], again["noisy_value"]) == (shown.upper_95, shown.noisy_value):
+            return release
+    raise Refused(
+        f"The mart shows {key.metric} of {key.day} with another noise or sketch than is configured.",
+        "Restore with the settings that it was published with, and change them afterwards.",
+    )
+
+
+def _stream_days(key: ReleaseKey, instance: Instance, settings: Settings) -> Iterator[int]:
+    """Which day of its stream the number may be of: as the ledger has it, or of one that began on another day."""
+    yield (key.day - instance.first_day).days + 1
+    if isinstance(instance.mechanism, Stream):
+        yield from range(1, (key.day - first_window_end(settings.start_date, key.window_days)).days + 2)

@@ -22,6 +22,12 @@ class Settings:
     start_date: date = date(2025, 1, 1)
     timezone: str = "UTC"
     sketch_impl: str = "set"
+    dau_theta0: Fraction | None = None
+    mau_theta0: Fraction | None = None
+    kmv_k: int = 1 << 16
+    hll_registers: int = 1 << 14
+    dau_level: int | None = None
+    mau_level: int | None = None
     mau_window_days: int = 30
     w_bound: int = 2
     dau_mechanism: str = "gaussian_shared"
@@ -60,6 +66,14 @@ class Settings:
     def epsilon_each(self, metric: Metric) -> Fraction:
         """Epsilon of one release under an independent mechanism."""
         return self.epsilon_dau if metric == "dau" else self.epsilon_mau
+
+    def theta0(self, metric: Metric) -> Fraction | None:
+        """The sampling threshold of the metric's sketches, if one is set."""
+        return self.dau_theta0 if metric == "dau" else self.mau_theta0
+
+    def level(self, metric: Metric) -> int | None:
+        """The rank from which registers count for this metric, if one is set."""
+        return self.dau_level if metric == "dau" else self.mau_level
 
     def terms_of_store(self) -> dict[str, str]:
         """What the keys and files of a living store were laid out by, and can never be changed under it."""

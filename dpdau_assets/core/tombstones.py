@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from dpdau_assets.core.facts import Keys
-from dpdau_assets.core.sketches.base import Sketch
 from dpdau_assets.core.windows import day_number, month_end, month_of
 
 Days = npt.NDArray[np.int32]
@@ -56,10 +55,3 @@ class Tombstones:
 def held_until(through: date) -> date:
     """H: the last day of the month of the removal's through-day, or of its last listed day."""
     return month_end(month_of(through))
-
-
-def without_held_out(
-    sketches: list[tuple[date, Sketch]], window_end: date, found: Tombstones
-) -> list[tuple[date, Sketch]]:
-    """The days of one MAU window, each less the users who are held out of it."""
-    return [(day, sketch.without(found.held_out(day, window_end))) for day, sketch in sketches]

@@ -26,8 +26,9 @@ from dpdau_assets.core.calendar import mechanism_for
 from dpdau_assets.core.facts import ReleaseKey
 from dpdau_assets.core.mechanisms import SharedNoise, Stream, longest_interval
 from dpdau_assets.core.ports import Noise, Outside
-from dpdau_assets.core.release import commit
+from dpdau_assets.core.release import Counted, commit
 from dpdau_assets.core.settings import Metric, Settings
+from dpdau_assets.core.sketches.exact import ExactCounting
 from dpdau_assets.core.windows import days_between, month_days, month_end, months_from
 from dpdau_tests.conftest import SECRET
 from resources.store import open_store
@@ -81,7 +82,8 @@ def opened(settings: Settings, fault: Fault = honest) -> Iterator[Outside]:
 
 def published(statistics: dict[ReleaseKey, int], outside: Outside) -> Numbers:
     """The numbers of these keys, made in one transaction, in order of keys."""
-    releases = commit(statistics, outside.erasures.recorded(), outside)
+    counted = {key: Counted(statistic, ExactCounting()) for key, statistic in statistics.items()}
+    releases = commit(counted, outside.erasures.recorded(), outside)
     assert releases is not None and [found.key for found in releases] == sorted(statistics)
     return np.array([found.noisy_value for found in releases])
 

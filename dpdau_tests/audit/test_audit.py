@@ -306,7 +306,7 @@ def test_publishing_and_restating_real_events_go_through_the_path_that_is_audite
     committed = {}
 
     def recording(statistics: dict, watermark: int, outside: Outside) -> object:
-        committed.update(statistics)
+        committed.update({key: one.statistic for key, one in statistics.items()})
         return commit(statistics, watermark, outside)
 
     commit = release.commit

@@ -42,6 +42,22 @@ def test_the_defaults_are_feasible_with_and_without_a_secret() -> None:
         {"mau_window_days": 90},
         {"mau_window_days": 120, "hash_salt_rotation_days": 120},
         {"mau_mechanism": "gaussian", "mau_window_days": 60, "epsilon_mau": Fraction(3, 10)},
+        {"sketch_impl": "theta"},
+        {
+            "sketch_impl": "theta",
+            "hash_salt_rotation_days": 60,
+            "dau_theta0": Fraction(1),
+            "mau_theta0": Fraction(1, 64),
+        },
+        {
+            "sketch_impl": "theta",
+            "mau_mechanism": "gaussian",
+            "epsilon_mau": Fraction(3, 10),
+            "hash_salt_rotation_days": 30,
+        },
+        {"sketch_impl": "kmv", "mau_mechanism": "gaussian", "epsilon_mau": Fraction(379, 1000)},
+        {"sketch_impl": "hllpp", "mau_mechanism": "gaussian", "epsilon_mau": Fraction(379, 1000), "dau_level": 51},
+        {"sketch_impl": "hllpp", "mau_mechanism": "laplace", "epsilon_mau": Fraction(5, 100)},
     ],
 )
 def test_what_the_rules_allow_is_accepted(good: dict[str, object]) -> None:
@@ -59,7 +75,18 @@ def test_what_the_rules_allow_is_accepted(good: dict[str, object]) -> None:
         ({"mau_window_days": 91}, "HASH_SALT_ROTATION_DAYS=90: a salt must last for a whole window of 91 days"),
         ({"mau_window_days": 0, "mau_mechanism": "gaussian"}, "MAU_WINDOW_DAYS=0"),
         ({"sketch_impl": "bloom"}, "must be one of set, theta, kmv, hllpp"),
-        ({"sketch_impl": "theta"}, "only set is built in this version"),
+        ({"sketch_impl": "kmv"}, "SKETCH_IMPL=kmv: its statistic changes with other users' data"),
+        ({"sketch_impl": "hllpp"}, "set SKETCH_IMPL=theta, or MAU_MECHANISM=gaussian with EPSILON_MAU=0.379 or less"),
+        ({"sketch_impl": "theta", "hash_salt_rotation_days": 59}, "HASH_SALT_ROTATION_DAYS=59: theta samples users"),
+        ({"sketch_impl": "theta", "mau_window_days": 61}, "set 91 or more, or SKETCH_IMPL=set"),
+        ({"dau_theta0": Fraction(1, 60)}, "DAU_THETA0=1/60: a sampling threshold is a power of two"),
+        ({"mau_theta0": Fraction(2)}, "MAU_THETA0=2: a sampling threshold is a power of two from 2**-32 to 1"),
+        ({"mau_theta0": Fraction(1, 2**33)}, "MAU_THETA0=1/8589934592"),
+        ({"hll_registers": 1000}, "HLL_REGISTERS=1000: registers are a power of two from 16 to 262144"),
+        ({"hll_registers": 8}, "HLL_REGISTERS=8"),
+        ({"dau_level": 0}, "DAU_LEVEL=0: registers have ranks from 1 to 51"),
+        ({"mau_level": 52}, "MAU_LEVEL=52"),
+        ({"kmv_k": 15}, "KMV_K=15: a KMV sketch keeps 16 to 67108864 keys"),
         ({"dau_mechanism": "gaussian_stream"}, "DAU_MECHANISM=gaussian_stream"),
         ({"mau_mechanism": "gaussian_shared"}, "MAU_MECHANISM=gaussian_shared"),
         ({"dau_budget_total": Fraction(0)}, "DAU_BUDGET_TOTAL=0"),
@@ -86,6 +113,11 @@ def test_what_the_rules_allow_is_accepted(good: dict[str, object]) -> None:
 )
 def test_a_wrong_value_is_named_with_its_rule(wrong: dict[str, object], says: str) -> None:
     assert says in complaint(Settings(**wrong))  # type: ignore[arg-type]
+
+
+def test_the_largest_epsilon_that_is_named_fits_and_the_next_one_does_not() -> None:
+    beyond = Settings(sketch_impl="kmv", mau_mechanism="gaussian", epsilon_mau=Fraction(380, 1000))
+    assert "EPSILON_MAU=0.38: the budget runs out on" in complaint(beyond)
 
 
 def test_all_problems_are_listed_at_once_one_on_a_line() -> None:

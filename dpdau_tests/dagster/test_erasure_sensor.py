@@ -23,6 +23,7 @@ from dpdau_tests.dagster.world import World, erase
 from sensors.erasure import ATTEMPTS, RUNS_PER_TICK, TASK, Cursor, Tries, wanted_runs
 
 TODAY = date(2025, 1, 20)
+pytestmark = pytest.mark.every_sketch
 DAYS = days_between(date(2025, 1, 1), date(2025, 1, 4))
 HERS = {DAYS[1], DAYS[2]}
 

@@ -20,6 +20,7 @@ from dpdau_assets.core.facts import ReleaseKey
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.release import read_statistic
 from dpdau_assets.core.runs import STATE, steps
+from dpdau_assets.core.sketches.exact import ExactCounting
 from dpdau_assets.core.windows import days_between, epoch_of
 from dpdau_assets.definitions import build_definitions
 from dpdau_assets.jobs import open_instance, run_steps
@@ -113,7 +114,7 @@ def test_an_erasure_leaves_neither_id_nor_key_in_dagsters_storage_or_the_mart(pu
 
 def test_no_exact_count_reaches_dagsters_storage_or_the_mart(published: Run) -> None:
     """Counts of three days; a noise of exactly 0 may show one of them, as it does once in thirty days, and not all."""
-    exact = [read_statistic(ReleaseKey("dau", 1, day), published.outside) for day in COUNTED]
+    exact = [read_statistic(ReleaseKey("dau", 1, day), ExactCounting(), published.outside) for day in COUNTED]
     before_erasure = exact[0] + 1
     numbers = {release.noisy_value for release in published.outside.ledger.releases()}
     hidden = [count for count in (before_erasure, *exact) if count not in numbers]

@@ -19,6 +19,7 @@ from dpdau_assets.core.mechanisms import shared_noise
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.release import publish, read_statistic
 from dpdau_assets.core.settings import Settings
+from dpdau_assets.core.sketches.exact import ExactCounting
 from dpdau_assets.core.stream_filters import STREAM_FILTER
 from dpdau_assets.core.windows import days_between, epoch_of, month_days, month_of
 from dpdau_tests.conftest import SECRET, FixedClock, prepare
@@ -57,11 +58,12 @@ def residuals() -> dict[str, dict[date, float]]:
             for metric in METRICS:
                 noisy = publish(metric, day, outside).noisy_value
                 key = ReleaseKey(metric, settings.window_days(metric), day)
-                found[metric][day] = noisy - read_statistic(key, outside)
+                found[metric][day] = noisy - read_statistic(key, ExactCounting(), outside)
         open_store.cache_clear()
     return found
 
 
+@pytest.mark.slow
 def test_the_filter_applied_to_the_noise_of_mau_is_white_of_std_2830(residuals: dict[str, dict[date, float]]) -> None:
     series = np.array([residuals["mau"][day] for day in sorted(residuals["mau"])])
     white = np.convolve(series, STREAM_FILTER)[: len(series)]
@@ -71,6 +73,7 @@ def test_the_filter_applied_to_the_noise_of_mau_is_white_of_std_2830(residuals: 
     assert abs(neighbours) < 5 / math.sqrt(len(white))
 
 
+@pytest.mark.slow
 def test_daus_deviations_from_their_months_mean_have_the_std_of_the_days_noise(
     residuals: dict[str, dict[date, float]],
 ) -> None:
@@ -83,6 +86,7 @@ def test_daus_deviations_from_their_months_mean_have_the_std_of_the_days_noise(
     assert np.std(standardised) == pytest.approx(1, rel=0.15)
 
 
+@pytest.mark.slow
 def test_daus_month_means_agree_with_the_months_noise(residuals: dict[str, dict[date, float]]) -> None:
     """Each month's mean is ξ_month/2 and what is left of the days' noise: 24 of them, by a chi-square of 24."""
     squares = []
@@ -95,6 +99,7 @@ def test_daus_month_means_agree_with_the_months_noise(residuals: dict[str, dict[
     # Without a noise of the month they would be smaller by far: the mean square would be 0.2, not 1.
 
 
+@pytest.mark.slow
 def test_neither_series_is_biased(residuals: dict[str, dict[date, float]]) -> None:
     months = by_month(residuals["dau"])
     means = [values.mean() for values in months.values()]

@@ -51,6 +51,12 @@ class SqlBooks:
         found = self._connection.scalar(query)
         return None if found is None else date.fromisoformat(found)
 
+    def last_release(self, metric: Metric) -> Release | None:
+        table = schema.releases
+        query = select(table).where(table.c.metric == metric).order_by(table.c.day.desc(), table.c.revision.desc())
+        row = self._connection.execute(query.limit(1)).one_or_none()
+        return None if row is None else _release(row)
+
     def restated(self) -> frozenset[date]:
         c = schema.releases.c
         query = select(c.day).where(c.metric == "dau", c.revision > 0).distinct()

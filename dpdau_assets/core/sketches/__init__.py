@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from fractions import Fraction
 
-from dpdau_assets.core.errors import BadInput
-from dpdau_assets.core.sketches.base import Sketch, split_bytes
-from dpdau_assets.core.sketches.exact import ExactSketch
+from dpdau_assets.core.errors import BadInput, Refused
+from dpdau_assets.core.facts import Keys
+from dpdau_assets.core.sketches.base import Counting, Header, Sketch, split_bytes
+from dpdau_assets.core.sketches.exact import ExactCounting, ExactSketch
+from dpdau_assets.core.sketches.hllpp import HllCounting, HllSketch
+from dpdau_assets.core.sketches.kmv import KmvCounting, KmvSketch
+from dpdau_assets.core.sketches.theta import ThetaCounting, ThetaSketch, theta_hashes
 
-KINDS: dict[str, type[Sketch]] = {"set": ExactSketch}
+KINDS: Mapping[str, type[Sketch]] = {"set": ExactSketch, "theta": ThetaSketch, "kmv": KmvSketch, "hllpp": HllSketch}
+COUNTINGS: Mapping[str, type[Counting]] = {
+    counting.kind: counting for counting in (ExactCounting, ThetaCounting, KmvCounting, HllCounting)
+}
+
+
+def build(header: Header, keys: Keys) -> Sketch:
+    """A sketch of the header's kind, from sorted distinct keys."""
+    return KINDS[header.kind].build(header, keys)
 
 
 def from_bytes(data: bytes) -> Sketch:
@@ -21,6 +35,40 @@ def from_bytes(data: bytes) -> Sketch:
 
 def unite(sketches: Sequence[Sketch]) -> Sketch:
     """Of the users in any of them. Raises BadInput for an empty list and for a mixed one."""
-    if len({type(sketch) for sketch in sketches}) != 1:
-        raise BadInput(f"A union of {len(sketches)} sketches of mixed kinds.", "Rebuild them alike.")
-    return type(sketches[0]).unite(sketches)
+    kinds = {type(sketch) for sketch in sketches}
+    if len(kinds) != 1:
+        named = sorted({sketch.header.kind for sketch in sketches})
+        raise BadInput(f"A union of {len(sketches)} sketches of kinds {named}.", "Rebuild them alike.")
+    return kinds.pop().unite(sketches)
+
+
+def forms_of(keys: Keys) -> tuple[Keys, ...]:
+    """What may stand for each key in some kind's bytes, in the order of `keys`; a register of `hllpp` names nobody."""
+    return keys, theta_hashes(keys)
+
+
+def terms_of_counting(counting: Counting) -> dict[str, str]:
+    """Kind and public parameters as text, as an instance keeps them."""
+    parameters = {name: str(value) for name, value in public_parameters(counting).items()}
+    return {"sketch_impl": counting.kind, **parameters}
+
+
+def counting_of_terms(terms: Mapping[str, str]) -> Counting:
+    """The reverse of `terms_of_counting`; other terms may stand beside. Raises Refused for what is not known here."""
+    kind = COUNTINGS.get(terms["sketch_impl"])
+    names = {field.name for field in fields(kind)} if kind else set()  # type: ignore[arg-type]
+    if kind is None or not names <= terms.keys():
+        raise Refused(
+            f"Numbers counted by {terms['sketch_impl']!r} with {sorted(terms)} are not known here.",
+            "Read this ledger with the version of dpdau that wrote it, or a later one.",
+        )
+    return kind(**{name: _number(name, terms[name]) for name in names})
+
+
+def public_parameters(counting: Counting) -> dict[str, int | Fraction]:
+    """θ0, k, registers or level, by name; none of the exact set."""
+    return {field.name: getattr(counting, field.name) for field in fields(counting)}  # type: ignore[arg-type]
+
+
+def _number(name: str, text: str) -> int | Fraction:
+    return Fraction(text) if name == "theta0" else int(text)

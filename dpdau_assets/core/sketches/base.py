@@ -1,6 +1,8 @@
 """The one protocol of distinct-count sketches, and the header that every serialised sketch begins with.
 
-Noise goes on a sketch's `statistic`, an integer that changes by 0 or +1 when a user is added; never on an estimate.
+A kind of sketch is a pair: a `Sketch` holds one day's users, or those of several days; a `Counting` says what is read
+off it, by which public parameter. Noise goes on the counting's `statistic`, an integer that changes by 0 or +1 when a
+user is added; never on an estimate. Estimate and interval are computed from the noisy statistic.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from io import BytesIO
-from typing import BinaryIO, Protocol, Self
+from typing import Any, BinaryIO, ClassVar, Protocol, Self
 
 from dpdau_assets.core.errors import BadInput
 from dpdau_assets.core.facts import Keys
@@ -23,19 +25,21 @@ _CHECKSUM_BYTES = 32
 
 @dataclass(frozen=True)
 class Header:
-    """What a sketch is of: sketches unite only when kind, parameters and epoch agree.
+    """What a sketch is of: sketches unite only when kind, parameters, hash seed and epoch agree.
 
     Attributes:
-        kind: `set`, ...
+        kind: `set`, `theta`, `kmv` or `hllpp`.
         epoch: the salt epoch of its keys.
         source: digest of the state it was built from, which tells a fresh sketch from a stale one.
         parameters: the kind's public parameters.
+        hash_seed: of the hash that the kind puts on top of keys; None where the keys are the hashes.
     """
 
     kind: str
     epoch: int
     source: str
-    parameters: dict[str, int | float | str] = field(default_factory=dict)
+    parameters: dict[str, int | float] = field(default_factory=dict)
+    hash_seed: int | None = None
     version: int = VERSION
 
 
@@ -46,7 +50,7 @@ class Sketch(Protocol):
     def header(self) -> Header: ...
 
     @classmethod
-    def build(cls, keys: Keys, epoch: int, source: str) -> Self:
+    def build(cls, header: Header, keys: Keys) -> Self:
         """From the day's sorted distinct keys."""
         ...
 
@@ -55,12 +59,12 @@ class Sketch(Protocol):
         """Of the users in any of them. Raises BadInput for an empty list and for a mixed one."""
         ...
 
-    def without(self, keys: Keys) -> Self:
-        """As if these users had never been added."""
+    def traces(self, keys: Keys) -> Keys:
+        """Those of these keys that the sketch may not be the same without: all that it can tell of who is in it."""
         ...
 
-    def statistic(self) -> int:
-        """The integer that noise is added to."""
+    def without(self, keys: Keys) -> Self | None:
+        """As if these users had never been added; None if only a sketch built anew can tell."""
         ...
 
     def body(self) -> bytes | memoryview:
@@ -73,14 +77,61 @@ class Sketch(Protocol):
         ...
 
 
+class Counting(Protocol):
+    """How users are counted from the sketches of one kind. Its fields are the public parameters.
+
+    Attributes:
+        kind: of the sketches that it reads.
+        linear: whether the statistic is a sum over users of what depends on that user alone, as a stream needs it.
+        samples: whether users are sampled by their keys, so that another salt epoch counts other users.
+    """
+
+    kind: ClassVar[str]
+    linear: ClassVar[bool]
+    samples: ClassVar[bool]
+
+    def header(self, epoch: int, source: str) -> Header:
+        """Of a sketch that is built to be counted so."""
+        ...
+
+    def reads(self, header: Header) -> bool:
+        """Whether a sketch with this header can be counted so."""
+        ...
+
+    def narrowed(self, sketch: Any) -> Any:
+        """The sketch of the same users that is built for this counting alone, so that it unites with others of it.
+
+        `sketch` is of its kind and has a header that it reads.
+        """
+        ...
+
+    def statistic(self, sketch: Any) -> int:
+        """The integer that noise is added to, from such a sketch."""
+        ...
+
+    def users(self, noisy: float) -> float:
+        """The estimate from a noisy statistic, in users; below 0 for one below 0."""
+        ...
+
+    def interval(self, noisy: float, half_width: float) -> tuple[float, float | None]:
+        """Bounds, in users, of a 95 % interval: of the noise, whose own has this half width, and of the sketch.
+
+        None is no upper bound: the sketch is full. From the published number and public constants alone.
+        """
+        ...
+
+
 def require_same(headers: Sequence[Header]) -> Header:
-    """The header they share. Raises BadInput when there is none to share."""
+    """The header they share. Raises BadInput, naming what differs, when there is none to share."""
     if not headers:
         raise BadInput("A union of no sketches was asked for.", "Name at least one day.")
-    kinds = {(header.kind, header.epoch, json.dumps(header.parameters, sort_keys=True)) for header in headers}
-    if len(kinds) > 1:
-        raise BadInput(f"Sketches of different kinds cannot be united: {sorted(kinds)}.", "Rebuild them alike.")
-    return headers[0]
+    first = headers[0]
+    for other in headers[1:]:
+        for name in ("kind", "epoch", "hash_seed", "parameters"):
+            one, another = getattr(first, name), getattr(other, name)
+            if one != another:
+                raise BadInput(f"Sketches of different {name} cannot be united: {one}, {another}.", _REBUILD)
+    return first
 
 
 def to_bytes(sketch: Sketch) -> list[bytes | memoryview]:
@@ -97,7 +148,7 @@ def split_bytes(data: bytes) -> tuple[Header, memoryview]:
     checksum = file.read(_CHECKSUM_BYTES)
     body = memoryview(data)[file.tell() :]
     if _checksum(head, body) != checksum:
-        raise _damaged("its checksum does not match")
+        raise damaged("its checksum does not match")
     return _header(head), body
 
 
@@ -106,28 +157,36 @@ def read_header(file: BinaryIO) -> Header:
     return _header(_head_bytes(file))
 
 
+def damaged(what: str) -> BadInput:
+    """The error for bytes that are not the sketch they should be."""
+    return BadInput(f"A sketch cannot be read: {what}.", _REBUILD)
+
+
+_REBUILD = "Materialise day_sketch for its day again."
+
+
 def _head_bytes(file: BinaryIO) -> bytes:
     start = file.read(len(MAGIC) + 4)
     if len(start) < len(MAGIC) + 4 or not start.startswith(MAGIC):
-        raise _damaged("it does not begin as a sketch does")
+        raise damaged("it does not begin as a sketch does")
     return file.read(struct.unpack("<I", start[len(MAGIC) :])[0])
 
 
 def _header(head: bytes) -> Header:
     try:
-        header = Header(**json.loads(head))
-    except (ValueError, TypeError):
-        raise _damaged("its header is not one") from None
-    if header.version != VERSION:
-        raise _damaged(f"its format is version {header.version}, this program reads {VERSION}")
-    return header
+        fields = json.loads(head)
+        version = fields.get("version")
+    except (ValueError, AttributeError):
+        raise damaged("its header is not one") from None
+    if version != VERSION:  # asked first: another version may have other fields
+        raise damaged(f"its format is version {version}, this program reads {VERSION}")
+    try:
+        return Header(**fields)
+    except TypeError:
+        raise damaged("its header is not one") from None
 
 
 def _checksum(head: bytes, body: bytes | memoryview) -> bytes:
     checksum = hashlib.sha256(head)
     checksum.update(body)
     return checksum.digest()
-
-
-def _damaged(what: str) -> BadInput:
-    return BadInput(f"A sketch cannot be read: {what}.", "Materialise day_sketch for its day again.")

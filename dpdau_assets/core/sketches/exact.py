@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 
-from dpdau_assets.core.errors import BadInput
 from dpdau_assets.core.facts import Keys
-from dpdau_assets.core.keysets import is_key_set, little_endian, subtract, unite
-from dpdau_assets.core.sketches.base import Header, require_same
+from dpdau_assets.core.keysets import is_key_set, little_endian, members, subtract, unite
+from dpdau_assets.core.sketches.base import Header, damaged, require_same
+
+KIND = "set"
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,29 +23,61 @@ class ExactSketch:
     keys: Keys
 
     @classmethod
-    def build(cls, keys: Keys, epoch: int, source: str) -> Self:
-        return cls(Header("set", epoch, source), keys)
+    def build(cls, header: Header, keys: Keys) -> Self:
+        return cls(header, keys)
 
     @classmethod
     def unite(cls, sketches: Sequence[Self]) -> Self:
         shared = require_same([sketch.header for sketch in sketches])
-        return cls(Header("set", shared.epoch, "union"), unite([sketch.keys for sketch in sketches]))
+        return cls(Header(KIND, shared.epoch, "union"), unite([sketch.keys for sketch in sketches]))
+
+    def traces(self, keys: Keys) -> Keys:
+        return members(self.keys, keys)
 
     def without(self, keys: Keys) -> Self:
         return type(self)(self.header, subtract(self.keys, keys))
-
-    def statistic(self) -> int:
-        """The number of keys."""
-        return len(self.keys)
 
     def body(self) -> memoryview:
         return little_endian(self.keys)
 
     @classmethod
     def parse(cls, header: Header, body: memoryview) -> Self:
-        if header.kind != "set" or len(body) % 8:
-            raise BadInput(f"A {header.kind} sketch of {len(body)} bytes is not an exact set.", "Rebuild the day.")
-        keys = np.frombuffer(body, dtype="<u8").astype(np.uint64, copy=False)
-        if not is_key_set(keys):
-            raise BadInput("The keys of an exact set are not in order.", "Rebuild the day.")
-        return cls(header, keys)
+        return cls(header, sorted_words(body))
+
+
+@dataclass(frozen=True)
+class ExactCounting:
+    """Every user counts one."""
+
+    kind: ClassVar[str] = KIND
+    linear: ClassVar[bool] = True
+    samples: ClassVar[bool] = False
+
+    def header(self, epoch: int, source: str) -> Header:
+        return Header(KIND, epoch, source)
+
+    def reads(self, header: Header) -> bool:
+        return header.kind == KIND
+
+    def narrowed(self, sketch: ExactSketch) -> ExactSketch:
+        return sketch
+
+    def statistic(self, sketch: ExactSketch) -> int:
+        """The number of keys."""
+        return len(sketch.keys)
+
+    def users(self, noisy: float) -> float:
+        return noisy
+
+    def interval(self, noisy: float, half_width: float) -> tuple[float, float]:
+        return noisy - half_width, noisy + half_width
+
+
+def sorted_words(body: memoryview) -> Keys:
+    """Distinct 64-bit words in order, from their little-endian bytes. Raises BadInput for anything else."""
+    if len(body) % 8:
+        raise damaged(f"{len(body)} bytes are no keys of 8 bytes")
+    words = np.frombuffer(body, dtype="<u8").astype(np.uint64, copy=False)
+    if not is_key_set(words):
+        raise damaged("its keys are not in order")
+    return words

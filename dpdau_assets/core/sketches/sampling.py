@@ -1,0 +1,42 @@
+"""What the sketches that count a sample of users have in common: the users whose hash lies below θ0.
+
+θ0 is a power of two, so that thresholds on integer hashes, and estimates, are exact, and the float that other
+implementations keep of it is the very same number.
+"""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from statistics import NormalDist
+
+from dpdau_assets.core.mechanisms import COVERAGE
+
+SMALLEST_THETA0 = Fraction(1, 2**32)
+LEAST_EXPECTED = 1 << 14  # users in the sample: 0.78 % error where few are sampled
+Z = NormalDist().inv_cdf((1 + COVERAGE) / 2)
+
+
+def is_threshold(theta0: Fraction) -> bool:
+    """Whether it is a power of two from 2**-32 to 1."""
+    return SMALLEST_THETA0 <= theta0 <= 1 and theta0.numerator == 1 and theta0.denominator.bit_count() == 1
+
+
+def threshold_for(users: float, expected: int) -> Fraction:
+    """The smallest θ0 under which so many users, give or take, have `expected` of them sampled; 1 for fewer users."""
+    halvings = math.floor(math.log2(max(1.0, users / expected)))
+    return max(SMALLEST_THETA0, Fraction(1, 2**halvings))
+
+
+def sampled_interval(noisy: float, half_width: float, theta0: Fraction) -> tuple[float, float]:
+    """95 % bounds, in users, from a noisy count of a sample.
+
+    All n for which the count lies within √(h² + z²·n·θ0·(1 − θ0)) of its mean n·θ0: Wilson's score interval (1927),
+    with the noise's own half width h beside the binomial's. It needs no guess of n, and has its coverage also where
+    few are sampled. For θ0 = 1 it is noisy ± h.
+    """
+    rate = float(theta0)
+    spread = Z**2 * (1 - rate)
+    root = math.sqrt(max(0.0, noisy * spread + spread**2 / 4 + half_width**2))
+    middle = noisy + spread / 2
+    return (middle - root) / rate, (middle + root) / rate

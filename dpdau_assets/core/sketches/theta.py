@@ -1,0 +1,152 @@
+"""Theta sketches with a fixed θ0: the hashes below it, in the bytes of Apache DataSketches.
+
+A sketch is what DataSketches calls an update sketch with sampling probability p = θ0 that never fills, compacted and
+ordered: Java, C++, Python, Spark and Druid read its body. Its θ never moves, so unions and differences are those of
+plain sets, and taking users out gives the very bytes of a sketch that never had them. The hash is DataSketches' own,
+MurmurHash3 x64 128 of a key's 8 bytes under their default seed, 63 bits of it; here for whole arrays at once, since
+their Python package updates key by key.
+
+Format and hash: https://datasketches.apache.org/docs/Theta/ThetaSketches.html, `PreambleUtil` and `MurmurHash3` of
+datasketches-java 6.2. One thing is chosen here: a sketch in which nobody was sampled is written as one of no retained
+hash under θ0, whether or not there was somebody, so that it tells nothing of who was not sampled.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import ClassVar, Self
+
+import numpy as np
+
+from dpdau_assets.core.facts import Keys
+from dpdau_assets.core.keysets import little_endian, members, sorted_distinct, subtract, unite
+from dpdau_assets.core.sketches.base import Header, damaged, require_same
+from dpdau_assets.core.sketches.exact import sorted_words
+from dpdau_assets.core.sketches.sampling import LEAST_EXPECTED, sampled_interval, threshold_for
+
+KIND = "theta"
+HASH_SEED = 9001
+_SEED_HASH = 0x93CC  # what DataSketches writes to name that seed
+_WHOLE = 2**63 - 1  # θ of a sketch that samples nobody out
+_BLOCK = 1 << 15  # keys hashed at once: what numpy makes of them stays in the cache
+
+# Byte 0 counts the preamble's longs, 1 is the format, 2 the family of compact sketches, 5 holds flags.
+_FORMAT, _FAMILY = 3, 3
+_READ_ONLY, _EMPTY, _COMPACT, _ORDERED = 2, 4, 8, 16
+
+
+@dataclass(frozen=True, eq=False)
+class ThetaSketch:
+    """A sorted array of distinct 63-bit hashes; 8 bytes a sampled user."""
+
+    header: Header
+    hashes: Keys
+
+    @classmethod
+    def build(cls, header: Header, keys: Keys) -> Self:
+        threshold = np.uint64(_threshold(header.parameters["theta0"]))
+        blocks = (theta_hashes(keys[first : first + _BLOCK]) for first in range(0, len(keys), _BLOCK))
+        sampled = [hashes[(hashes < threshold) & (hashes > 0)] for hashes in blocks]  # 0 marks a free place in a table
+        return cls(header, sorted_distinct(np.concatenate([keys[:0], *sampled])))
+
+    @classmethod
+    def unite(cls, sketches: Sequence[Self]) -> Self:
+        shared = require_same([sketch.header for sketch in sketches])
+        header = Header(KIND, shared.epoch, "union", shared.parameters, shared.hash_seed)
+        return cls(header, unite([sketch.hashes for sketch in sketches]))
+
+    def traces(self, keys: Keys) -> Keys:
+        hashes = theta_hashes(keys)
+        return keys[np.isin(hashes, members(self.hashes, sorted_distinct(hashes)))]
+
+    def without(self, keys: Keys) -> Self:
+        return type(self)(self.header, subtract(self.hashes, sorted_distinct(theta_hashes(keys))))
+
+    def body(self) -> bytes:
+        return _preamble(len(self.hashes), _threshold(self.header.parameters["theta0"])) + little_endian(self.hashes)
+
+    @classmethod
+    def parse(cls, header: Header, body: memoryview) -> Self:
+        longs = body[0] if len(body) else 0
+        sketch = cls(header, sorted_words(body[8 * longs :]))
+        if sketch.body()[: 8 * longs] != body[: 8 * longs] or not longs:
+            raise damaged("its preamble is not that of a Theta sketch with these parameters")
+        return sketch
+
+
+@dataclass(frozen=True)
+class ThetaCounting:
+    """Users whose hash is below θ0, of which each stands for 1/θ0 users."""
+
+    kind: ClassVar[str] = KIND
+    linear: ClassVar[bool] = True
+    samples: ClassVar[bool] = True
+    theta0: Fraction
+
+    @classmethod
+    def for_users(cls, users: float) -> Self:
+        """With 16,384 to 32,768 of so many users in the sample, all of them if there are fewer."""
+        return cls(threshold_for(users, LEAST_EXPECTED))
+
+    def header(self, epoch: int, source: str) -> Header:
+        return Header(KIND, epoch, source, {"theta0": float(self.theta0)}, HASH_SEED)
+
+    def reads(self, header: Header) -> bool:
+        """One with a larger θ0 holds all that a smaller one asks about."""
+        return header.kind == KIND and header.hash_seed == HASH_SEED and header.parameters["theta0"] >= self.theta0
+
+    def narrowed(self, sketch: ThetaSketch) -> ThetaSketch:
+        below = int(np.searchsorted(sketch.hashes, np.uint64(_threshold(self.theta0))))
+        header = replace(sketch.header, parameters={"theta0": float(self.theta0)})
+        return ThetaSketch(header, sketch.hashes[:below])
+
+    def statistic(self, sketch: ThetaSketch) -> int:
+        """The number of hashes below θ0."""
+        return len(self.narrowed(sketch).hashes)
+
+    def users(self, noisy: float) -> float:
+        return noisy / float(self.theta0)
+
+    def interval(self, noisy: float, half_width: float) -> tuple[float, float]:
+        return sampled_interval(noisy, half_width, self.theta0)
+
+
+def theta_hashes(keys: Keys) -> Keys:
+    """DataSketches' hash of each key as a 64-bit integer: the upper 63 bits of MurmurHash3's first half."""
+    with np.errstate(over="ignore"):
+        seed, length = np.uint64(HASH_SEED), np.uint64(8)
+        mixed = _rotated(keys * np.uint64(0x87C37B91114253D5), 31) * np.uint64(0x4CF5AD432745937F)
+        first = (mixed ^ seed ^ length) + (seed ^ length)
+        second = first + (seed ^ length)
+        return (_finalised(first) + _finalised(second)) >> np.uint64(1)
+
+
+def _rotated(words: Keys, by: int) -> Keys:
+    return (words << np.uint64(by)) | (words >> np.uint64(64 - by))
+
+
+def _finalised(words: Keys) -> Keys:
+    shift = np.uint64(33)
+    words = (words ^ (words >> shift)) * np.uint64(0xFF51AFD7ED558CCD)
+    words = (words ^ (words >> shift)) * np.uint64(0xC4CEB9FE1A85EC53)
+    return words ^ (words >> shift)
+
+
+def _threshold(theta0: float | Fraction) -> int:
+    """θ as DataSketches keeps it: hashes below it are in."""
+    return _WHOLE if theta0 == 1 else int(theta0 * 2**63)
+
+
+def _preamble(retained: int, threshold: int) -> bytes:
+    """1 long if there is nothing to say but the hash, if any; 2 with their number; 3 with θ."""
+    flags = _READ_ONLY | _COMPACT | _ORDERED
+    if threshold < _WHOLE:
+        longs = 3
+    else:
+        longs = 1 if retained < 2 else 2
+        flags |= 0 if retained else _EMPTY
+    start = struct.pack("<6BH", longs, _FORMAT, _FAMILY, 0, 0, flags, _SEED_HASH)
+    return (start + struct.pack("<IIQ", retained, 0, threshold))[: 8 * longs]

@@ -1,0 +1,192 @@
+"""What sketches cost and how far they are off: `python -m eval.sketches` prints the tables of docs/sketches.md.
+
+Every run builds real sketches of new random keys, by the code that publishing uses, with public parameters as they
+would be chosen from a last number of about so many users. The noise of the intervals is that of a month of DAU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import multiprocessing
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from importlib import import_module
+
+import numpy as np
+import numpy.typing as npt
+
+from dpdau_assets.core.calendar import numbers_of_month
+from dpdau_assets.core.facts import Keys
+from dpdau_assets.core.keysets import sorted_distinct
+from dpdau_assets.core.mechanisms import half_width_95, shared_noise
+from dpdau_assets.core.settings import Settings
+from dpdau_assets.core.sketches import build, unite
+from dpdau_assets.core.sketches.base import Counting, Sketch, to_bytes
+from dpdau_assets.core.sketches.exact import ExactCounting
+from dpdau_assets.core.sketches.hllpp import HllCounting
+from dpdau_assets.core.sketches.kmv import KmvCounting
+from dpdau_assets.core.sketches.theta import ThetaCounting
+from dpdau_assets.core.windows import month_of
+
+DEFAULTS = Settings()
+NOISE = shared_noise(
+    numbers_of_month(DEFAULTS, month_of(DEFAULTS.start_date)), float(DEFAULTS.dau_budget_total), DEFAULTS.delta
+)
+SEED = 20251009
+USERS = (1_000, 10_000, 100_000, 1_000_000, 10_000_000)
+A_DAY, EVERYBODY, DAYS = 1_000_000, 2_000_000, 30
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One kind at one number of users. Errors are relative, of the sketch alone; coverage is of noisy intervals."""
+
+    counting: Counting
+    users: int
+    runs: int
+    bias: float
+    error: float
+    theory: float
+    coverage: float
+
+    @property
+    def bias_in_standard_errors(self) -> float:
+        """How far the mean error is from 0; within about 3 for an estimate without bias."""
+        return self.bias / (self.error / math.sqrt(self.runs)) if self.error else 0.0
+
+
+@dataclass(frozen=True)
+class Speed:
+    """One kind on one core at a million users a day; the union is of 30 such days."""
+
+    name: str
+    keys_a_second: float
+    bytes_a_day: int
+    union_seconds: float
+
+
+def countings_for(users: float) -> list[Counting]:
+    """Each sampling kind with its default size, and parameters for about so many users."""
+    return [
+        ThetaCounting.for_users(users), KmvCounting.for_users(users, DEFAULTS.kmv_k),
+        HllCounting.for_users(users, DEFAULTS.hll_registers),
+    ]  # fmt: skip
+
+
+def random_keys(users: int, random: np.random.Generator) -> Keys:
+    """Sorted, distinct, uniform: as hashes of so many users are."""
+    return sorted_distinct(random.integers(0, 2**64, users, dtype=np.uint64))
+
+
+def measure(users: int, runs: int, seed: int = SEED) -> list[Cell]:
+    """The cell of each kind, all from the same keys."""
+    random, countings = np.random.default_rng((seed, users)), countings_for(users)
+    statistics = np.empty((runs, len(countings)))
+    for run in range(runs):
+        keys = random_keys(users, random)
+        statistics[run] = [one.statistic(build(one.header(0, "eval"), keys)) for one in countings]
+    return [cell(one, users, statistics[:, number], random) for number, one in enumerate(countings)]
+
+
+def cell(counting: Counting, users: int, statistics: npt.NDArray[np.float64], random: np.random.Generator) -> Cell:
+    """From the statistics of many runs: errors without noise, then intervals with it."""
+    errors = np.array([counting.users(statistic) for statistic in statistics]) / users - 1
+    noisy = statistics + month_noise(len(statistics), random)
+    width = half_width_95(NOISE)
+    bounds = [counting.interval(one, width) for one in noisy.tolist()]
+    held = [low <= users and (high is None or users <= high) for low, high in bounds]
+    return Cell(
+        counting, users, len(statistics), float(errors.mean()), float(errors.std()), theory(counting, users),
+        float(np.mean(held)),
+    )  # fmt: skip
+
+
+def month_noise(draws: int, random: np.random.Generator) -> npt.NDArray[np.float64]:
+    """Of numbers of as many months; seeded, so of no use for publishing. Rounded normals are as good as discrete."""
+    day, month = (np.rint(random.normal(0, sigma, draws)) for sigma in (NOISE.sigma_day, NOISE.sigma_month))
+    return (day + month) / 2
+
+
+def theory(counting: Counting, users: int) -> float:
+    """Relative standard error of the estimate from the statistic alone."""
+    match counting:
+        case ThetaCounting(theta0) | KmvCounting(_, theta0):
+            return math.sqrt((1 - theta0) / (theta0 * users))
+        case HllCounting(registers, level):
+            chance = 2.0 ** (1 - level)
+            load = users * chance / registers
+            return math.sqrt(max(0.0, math.exp(load) - 1 - load * chance)) / (load * math.sqrt(registers))
+        case _:
+            return 0.0
+
+
+# --- Speed and size ----------------------------------------------------------------------------------------------
+
+
+def speeds() -> list[Speed]:
+    """Each kind, from sorted keys to bytes, and united; then what Apache's own updates take, key by key."""
+    random = np.random.default_rng(SEED)
+    everybody = random_keys(EVERYBODY, random)
+    days = [everybody[np.sort(random.choice(len(everybody), A_DAY, replace=False))] for _ in range(DAYS)]
+    countings = [ExactCounting(), *countings_for(A_DAY), ThetaCounting(Fraction(1))]
+    return [*(speed(one, days) for one in countings), *library_speeds(days[0])]
+
+
+def speed(counting: Counting, days: Sequence[Keys]) -> Speed:
+    sketches: list[Sketch] = []
+    seconds = timed(lambda: sketches.extend(build(counting.header(0, "eval"), keys) for keys in days))
+    written: list[bytes] = []
+    seconds += timed(lambda: written.extend(b"".join(to_bytes(sketch)) for sketch in sketches))
+    union = min(timed(lambda: counting.statistic(unite(sketches))) for _ in range(3))
+    return Speed(str(counting), sum(map(len, days)) / seconds, len(written[0]), union)
+
+
+def library_speeds(keys: Keys) -> list[Speed]:
+    """Apache DataSketches for Python, which updates key by key; a package that only tests and this need."""
+    datasketches = import_module("datasketches")
+    signed = keys.astype(np.int64).tolist()
+    theta = datasketches.update_theta_sketch(26, p=float(ThetaCounting.for_users(len(keys)).theta0))
+    hll = datasketches.hll_sketch(14, datasketches.tgt_hll_type.HLL_8)
+    found = []
+    for name, sketch in (("datasketches theta", theta), ("datasketches HLL_8", hll)):
+        seconds = timed(lambda update=sketch.update: [update(key) for key in signed])
+        size = len(theta.compact().serialize() if sketch is theta else hll.serialize_compact())
+        found.append(Speed(name, len(keys) / seconds, size, math.nan))
+    return found
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Seconds it takes."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+# --- Tables ------------------------------------------------------------------------------------------------------
+
+
+def main() -> None:
+    """Measure and print."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--runs", type=int, default=1_000)
+    options.add_argument("--users", type=int, nargs="*", default=USERS)
+    chosen = options.parse_args()
+    print("| sketch on one core | million keys/s | bytes a day, 1 M users | 30-day union, ms |\n|---|---|---|---|")
+    for one in speeds():
+        union = "" if math.isnan(one.union_seconds) else f"{1000 * one.union_seconds:.1f}"
+        print(f"| {one.name} | {one.keys_a_second / 1e6:,.1f} | {one.bytes_a_day:,} | {union} |")
+    print(
+        "\n| users | sketch | error | theory | bias | in standard errors | 95 % intervals hold |\n" + "|---" * 7 + "|"
+    )
+    with multiprocessing.get_context("spawn").Pool() as cores:
+        for cells in cores.starmap(measure, [(users, chosen.runs) for users in sorted(chosen.users, reverse=True)]):
+            for one in cells:
+                print(f"| {one.users:,} | {one.counting} | {one.error:.3%} | {one.theory:.3%} | {one.bias:+.4%} "
+                      f"| {one.bias_in_standard_errors:+.1f} | {one.coverage:.1%} |")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
