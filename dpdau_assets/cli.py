@@ -175,7 +175,8 @@ def main() -> None:
 def _show(metric: Metric, day: date, window_days: int, revision: int | None) -> None:
     outside = open_outside()
     found = release_answer(latest_release(metric, day, window_days, revision, outside), outside)
-    tell(f"{metric} {day}: {found['estimate']} [{found['lower_95']}, {found['upper_95']}] at 95 %", style=None)
+    upper = "no upper bound" if found["upper_95"] is None else found["upper_95"]
+    tell(f"{metric} {day}: {found['estimate']} [{found['lower_95']}, {upper}] at 95 %", style=None)
     answer(found)
 
 

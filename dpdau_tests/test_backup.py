@@ -782,15 +782,23 @@ def test_numbers_of_a_sketch_come_back_from_the_mart_to_the_last_digit(tmp_path:
     assert ledger_check.problems(again, MartFiles(tmp_path / "mart").read()) == []
 
 
-def test_a_mart_that_shows_a_number_of_another_sample_is_refused(tmp_path: Path) -> None:
-    outside = opened(tmp_path / "store", TODAY, **SKETCHES["theta"])
-    people(outside, [START])
+def test_months_of_different_samples_come_back_from_the_mart_whatever_is_configured_by_then(tmp_path: Path) -> None:
+    fine, coarse = ({**SKETCHES["theta"], "dau_theta0": Fraction(1, n)} for n in (2, 4))
+    outside = opened(tmp_path / "store", TODAY, **fine)
+    days = days_between(START, PUBLISHED)
+    people(outside, days)
     back_up(tmp_path / "backup", outside)
-    publish("dau", START, outside)
-    MartFiles(tmp_path / "mart").replace(mart_rows(outside))
+    for day in days[:31]:
+        publish("dau", day, outside)
+    later = opened(tmp_path / "store", TODAY, **coarse)
+    publish("dau", days[31], later)
+    MartFiles(tmp_path / "mart").replace(mart_rows(later))
+    seen = {one.key: release_answer(one, later)["sketch_parameters"] for one in later.ledger.releases()}
     shutil.rmtree(tmp_path / "store")
-    with pytest.raises(Refused, match="with another noise or sketch than is configured"):
-        restored(tmp_path, tmp_path / "store", mart=True, **{**SKETCHES["theta"], "dau_theta0": Fraction(1, 2)})
+    for number, chosen in enumerate((fine, coarse, {})):
+        _, again = restored(tmp_path, tmp_path / str(number), mart=True, **chosen)
+        back = {one.key: release_answer(one, again)["sketch_parameters"] for one in again.ledger.releases()}
+        assert back == seen and {found["theta0"] for found in back.values()} == {0.5, 0.25}
 
 
 def test_a_mart_that_shows_another_noise_than_is_configured_is_refused(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date, timedelta
 from fractions import Fraction
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +44,17 @@ EXAMPLES = 200
 MANY = int(os.environ.get("DPDAU_SOAK", "2000"))
 
 # So small that one user more or less shows: half of the users sampled, two keys kept, four registers.
-KINDS: dict[str, dict[str, Any]] = {
-    "set": {},
-    "theta": {"sketch_impl": "theta", "dau_theta0": Fraction(1, 2), "mau_theta0": Fraction(1, 4)},
-    "kmv": {"sketch_impl": "kmv", "kmv_k": 2, "dau_theta0": Fraction(1), "mau_theta0": Fraction(1, 2)},
-    "hllpp": {"sketch_impl": "hllpp", "hll_registers": 4, "dau_level": 1, "mau_level": 2},
+# A change of settings comes with a restart; it must not mark the days from which she was erased.
+KINDS: dict[str, list[dict[str, Any]]] = {
+    "set": [{}],
+    "theta": [
+        {"sketch_impl": "theta", "dau_theta0": Fraction(1), "mau_theta0": Fraction(1, 4)},
+        {"sketch_impl": "theta", "dau_theta0": Fraction(1, 2), "mau_theta0": Fraction(1, 4)},
+    ],
+    "kmv": [
+        {"sketch_impl": "kmv", "kmv_k": k, "dau_theta0": Fraction(1), "mau_theta0": Fraction(1, 2)} for k in (2, 3)
+    ],
+    "hllpp": [{"sketch_impl": "hllpp", "hll_registers": m, "dau_level": 1, "mau_level": 2} for m in (4, 8)],
 }
 
 day = st.sampled_from(DAYS)
@@ -110,16 +117,18 @@ class Life:
     """A store, and what it was told so far."""
 
     def __init__(self, root: Path, rotation_days: int, kind: str = "set") -> None:
-        self._settings = Settings(
+        settings = Settings(
             data_dir=root, hash_salt_secret=SECRET, start_date=START, hash_salt_rotation_days=rotation_days,
-            **KINDS[kind],
+            mau_mechanism="gaussian",
         )  # fmt: skip
+        self._settings = cycle(replace(settings, **chosen) for chosen in KINDS[kind])
         self._told: list[tuple[str, date]] = []
         self.restart()
 
     def restart(self) -> None:
+        """With the kind's next settings, if it has several."""
         open_store.cache_clear()
-        self.outside: Outside = replace(open_store(self._settings), clock=FixedClock(TODAY))
+        self.outside: Outside = replace(open_store(next(self._settings)), clock=FixedClock(TODAY))
 
     def put(self, rows: list[tuple[str, date]]) -> None:
         self._told += rows
@@ -129,7 +138,7 @@ class Life:
         put(self.outside, self._told)
 
     def live_bytes(self) -> dict[str, bytes]:
-        root = self._settings.data_dir
+        root = self.outside.settings.data_dir
         folders = ("activity", "late", "sketches", "inbox")
         files = (path for folder in folders for path in (root / folder).rglob("*") if path.is_file())
         return {path.relative_to(root).as_posix(): path.read_bytes() for path in files}

@@ -4,27 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import date
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from dpdau_assets.core import release as main_path
-from dpdau_assets.core.activity import epochs_of, process_days
-from dpdau_assets.core.answers import mart_rows, release_answer, series
-from dpdau_assets.core.day_sketch import build_sketch, refresh, sketch_version
+from dpdau_assets.core.activity import epochs_of, process_days, take_in
+from dpdau_assets.core.answers import interval, mart_rows, release_answer, series
+from dpdau_assets.core.day_sketch import build_sketch, sketch_version
 from dpdau_assets.core.erasure import guard_limit, request
-from dpdau_assets.core.errors import BadSetting, BudgetRefused
+from dpdau_assets.core.errors import BadSetting, BudgetRefused, ParameterNotSet
 from dpdau_assets.core.events import Event
 from dpdau_assets.core.facts import DaySet, Release
 from dpdau_assets.core.outlook import outlook
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.receipts import receipt, settle
 from dpdau_assets.core.release import publish, restate
-from dpdau_assets.core.sketches.theta import ThetaSketch
+from dpdau_assets.core.runs import plan_run
+from dpdau_assets.core.sketch_choice import counting_of
+from dpdau_assets.core.sketches.theta import ThetaSketch, theta_hashes
 from dpdau_assets.core.windows import days_between
 from dpdau_tests.conftest import SKETCHES, prepare, put, silent
+from resources.mart_duckdb import MartFiles
 
 Make = Callable[..., Outside]
 START, FIRST_MAU = date(2025, 1, 1), date(2025, 1, 30)
@@ -66,7 +70,7 @@ def test_a_first_number_without_a_parameter_is_refused_and_says_what_to_set(
     with_people(outside, [START])
     with pytest.raises(BadSetting, match=f"{name} is not set, and no dau is published yet") as raised:
         prepare(outside, [START])
-    assert raised.value.fields["variables"] == [name] and "for 1,000,000 it is" in raised.value.remedy
+    assert raised.value.fields["variables"][0] == name and "for 1,000,000" in raised.value.remedy
     with pytest.raises(BadSetting, match=name):
         publish("dau", START, outside)
     assert not outside.ledger.sealed() and not outside.ledger.releases()
@@ -213,8 +217,10 @@ def test_sketches_of_months_with_other_samples_are_united_in_one_window(make_sto
     prepare(coarse, days)
     found = {sketch.header.parameters["theta0"] for day in days if (sketch := coarse.sketches.read(day, 223))}
     assert found == {1.0, 0.25}
-    first = date(2025, 2, 10)
-    assert publish("mau", first, coarse).noisy_value == publish("mau", first + timedelta(days=1), coarse).noisy_value
+    first = publish("mau", date(2025, 2, 10), coarse)
+    keys = coarse.activity.read(JANUARY[-1], 223)
+    assert keys is not None and len(keys) == 30
+    assert first.noisy_value == (theta_hashes(keys) < 2**61).sum(), "θ0 = 1/4 of hashes of 63 bits"
 
 
 def test_a_sketch_of_what_state_was_is_gone_before_the_state_is_another(make_store: Make) -> None:
@@ -222,9 +228,10 @@ def test_a_sketch_of_what_state_was_is_gone_before_the_state_is_another(make_sto
     prepare(outside, [START])
     assert {day for day, _ in outside.sketches.stored()} == {START}
     put(outside, [("someone new", START)])
-    settle(outside)
+    with outside.activity.lock():
+        take_in(outside)
     assert outside.sketches.stored() == []
-    refresh([START], outside)
+    settle(outside)
     assert {day for day, _ in outside.sketches.stored()} == {START}
 
 
@@ -271,3 +278,105 @@ def test_the_guard_compares_people_with_people_and_not_with_a_sample(make_store:
     prepare(outside, JANUARY)
     release = publish("mau", FIRST_MAU, outside)
     assert guard_limit(outside) == pytest.approx(0.2 * 4 * release.noisy_value) and release.noisy_value < 60
+
+
+@pytest.mark.parametrize("kind", list(SKETCHES))
+def test_a_sketch_of_what_state_was_is_a_survivor_of_everyone_who_was_erased_from_it(
+    make_store: Make, kind: str
+) -> None:
+    """Put back from a copy, it names its state in its header, whatever its sample or registers still show."""
+    small = {**SKETCHES[kind], "kmv_k": 16, "hll_registers": 16}
+    small |= {"dau_theta0": Fraction(1, 4)} if kind == "theta" else {}
+    outside = with_people(make_store(**small), [START], people=60)
+    prepare(outside, [START])
+    ((_, epoch), *_) = outside.sketches.stored()
+    path = outside.settings.data_dir / "sketches" / f"day={START}" / f"epoch={epoch}.sketch"
+    copy = path.read_bytes()
+    receipts = request([Event(f"user {n}", "-", START) for n in range(12)], outside).receipts
+    assert settle(outside).verified == 12
+    path.write_bytes(copy)
+    assert [receipt(name, outside)["verified"] for name in receipts] == [False] * 12
+    settle(outside)  # brings it up to its state
+    assert [receipt(name, outside)["verified"] for name in receipts] == [True] * 12
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [({"sketch_impl": "theta", "dau_theta0": Fraction(1), "mau_theta0": Fraction(1, 4)},
+      {"sketch_impl": "theta", "dau_theta0": Fraction(1, 2), "mau_theta0": Fraction(1, 4)}),
+     ({}, {"sketch_impl": "theta", "dau_theta0": Fraction(1, 2), "mau_theta0": Fraction(1, 2)})],
+    ids=["a smaller sample", "another kind"],
+)  # fmt: skip
+def test_after_a_change_of_settings_no_file_tells_from_which_days_somebody_was_erased(
+    make_store: Make, before: dict[str, object], after: dict[str, object]
+) -> None:
+    days = JANUARY[:4]
+    outside = with_people(make_store(**before), days)
+    put(outside, [("her", days[1])])
+    prepare(outside, days)
+    request([Event("her", "-", days[1])], outside)
+    later = make_store(**after)
+    settle(later)
+    shapes = {(header.kind, str(header.parameters)) for place in later.sketches.stored()
+              if (header := later.sketches.header(*place))}  # fmt: skip
+    assert len(shapes) == 1 and {day for day, _ in later.sketches.stored()} == set(days)
+
+
+# --- Refused, and shown --------------------------------------------------------------------------------------------
+
+
+def test_a_run_names_all_that_is_not_set_before_it_publishes_anything(make_store: Make) -> None:
+    outside = with_people(make_store(sketch_impl="theta"), JANUARY)
+    with pytest.raises(ParameterNotSet, match="DAU_THETA0 and MAU_THETA0 are not set") as raised:
+        plan_run(JANUARY[0], JANUARY[-1], outside)
+    assert raised.value.fields["variables"] == ["DAU_THETA0", "MAU_THETA0"]
+    half = with_people(make_store("half", sketch_impl="theta", dau_theta0=Fraction(1)), JANUARY)
+    with pytest.raises(ParameterNotSet, match="MAU_THETA0 is not set"):
+        plan_run(JANUARY[0], JANUARY[-1], half)
+    assert plan_run(JANUARY[0], JANUARY[5], half), "no MAU is due in the first days"
+
+
+@pytest.mark.parametrize(
+    "unchecked",
+    [{**SKETCHES["kmv"], "mau_mechanism": "gaussian_stream"}, {**SKETCHES["hllpp"], "mau_mechanism": "gaussian_stream"},
+     {**SKETCHES["theta"], "hash_salt_rotation_days": 59}],
+    ids=["kmv", "hllpp", "short epochs"],
+)  # fmt: skip
+def test_no_stream_begins_with_a_sketch_that_it_may_not_have_even_if_settings_were_not_checked(
+    make_store: Make, unchecked: dict[str, object]
+) -> None:
+    outside = with_people(make_store(**unchecked), JANUARY)
+    process_days(JANUARY, outside)
+    with pytest.raises(BadSetting, match=r"not for a stream|too few for a sample"):
+        publish("mau", FIRST_MAU, outside)
+    assert not outside.ledger.instances()
+
+
+def test_a_full_sketch_is_published_without_an_upper_bound_and_the_mart_shows_it(
+    make_store: Make, tmp_path: Path
+) -> None:
+    outside = with_people(make_store(**{**SKETCHES["kmv"], "kmv_k": 16}), [START], people=60)
+    prepare(outside, [START])
+    answer = release_answer(publish("dau", START, outside), outside)
+    wide = with_people(make_store("wide", **{**SKETCHES["hllpp"], "hll_registers": 16}), [START], people=900)
+    prepare(wide, [START])
+    release = replace(publish("dau", START, wide), noisy_value=16.0)  # all registers, whatever was drawn
+    (instance,) = wide.ledger.instances()
+    assert interval(release, counting_of(instance))["upper_95"] is None
+    row = {**mart_rows(outside)[0], "upper_95": None}
+    files = MartFiles(tmp_path / "mart").replace([row])
+    assert files.chart.read_text().startswith("<?xml") and "no upper" not in files.chart_in_markdown
+    (shown,) = MartFiles(tmp_path / "mart").read()
+    assert shown.upper_95 is None and shown.noisy_value == answer["noisy_value"]
+
+
+def test_a_living_store_with_another_size_builds_its_sketches_anew(make_store: Make) -> None:
+    days = [*JANUARY[-1:], date(2025, 2, 1)]
+    for kind, size in (("kmv", {"kmv_k": 128}), ("hllpp", {"hll_registers": 1 << 11})):
+        outside = silent(with_people(make_store(kind, **SKETCHES[kind]), days))
+        prepare(outside, days)
+        publish("dau", days[0], outside)
+        other = silent(make_store(kind, **{**SKETCHES[kind], **size}))
+        assert publish("dau", days[1], other).noisy_value == pytest.approx(30, abs=2)
+        (value,) = size.values()
+        assert str(value) in counted(other, other.ledger.releases()[-1]).values()

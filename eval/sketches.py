@@ -23,7 +23,7 @@ from dpdau_assets.core.facts import Keys
 from dpdau_assets.core.keysets import sorted_distinct
 from dpdau_assets.core.mechanisms import half_width_95, shared_noise
 from dpdau_assets.core.settings import Settings
-from dpdau_assets.core.sketches import build, unite
+from dpdau_assets.core.sketches import build, public_parameters, unite
 from dpdau_assets.core.sketches.base import Counting, Sketch, to_bytes
 from dpdau_assets.core.sketches.exact import ExactCounting
 from dpdau_assets.core.sketches.hllpp import HllCounting
@@ -37,6 +37,7 @@ NOISE = shared_noise(
 )
 SEED = 20251009
 USERS = (1_000, 10_000, 100_000, 1_000_000, 10_000_000)
+NOISES = 25  # draws on each statistic, whose own spread is known from fewer
 A_DAY, EVERYBODY, DAYS = 1_000_000, 2_000_000, 30
 
 
@@ -94,7 +95,7 @@ def measure(users: int, runs: int, seed: int = SEED) -> list[Cell]:
 def cell(counting: Counting, users: int, statistics: npt.NDArray[np.float64], random: np.random.Generator) -> Cell:
     """From the statistics of many runs: errors without noise, then intervals with it."""
     errors = np.array([counting.users(statistic) for statistic in statistics]) / users - 1
-    noisy = statistics + month_noise(len(statistics), random)
+    noisy = np.repeat(statistics, NOISES) + month_noise(NOISES * len(statistics), random)
     width = half_width_95(NOISE)
     bounds = [counting.interval(one, width) for one in noisy.tolist()]
     held = [low <= users and (high is None or users <= high) for low, high in bounds]
@@ -141,7 +142,9 @@ def speed(counting: Counting, days: Sequence[Keys]) -> Speed:
     written: list[bytes] = []
     seconds += timed(lambda: written.extend(b"".join(to_bytes(sketch)) for sketch in sketches))
     union = min(timed(lambda: counting.statistic(unite(sketches))) for _ in range(3))
-    return Speed(str(counting), sum(map(len, days)) / seconds, len(written[0]), union)
+    return Speed(
+        f"{counting.kind} {parameters_of(counting)}".strip(), sum(map(len, days)) / seconds, len(written[0]), union
+    )
 
 
 def library_speeds(keys: Keys) -> list[Speed]:
@@ -178,14 +181,19 @@ def main() -> None:
     for one in speeds():
         union = "" if math.isnan(one.union_seconds) else f"{1000 * one.union_seconds:.1f}"
         print(f"| {one.name} | {one.keys_a_second / 1e6:,.1f} | {one.bytes_a_day:,} | {union} |")
-    print(
-        "\n| users | sketch | error | theory | bias | in standard errors | 95 % intervals hold |\n" + "|---" * 7 + "|"
-    )
+    print("\n| users | sketch | parameters | error | theory | bias | in standard errors | intervals hold |")
+    print("|---" * 8 + "|")
     with multiprocessing.get_context("spawn").Pool() as cores:
         for cells in cores.starmap(measure, [(users, chosen.runs) for users in sorted(chosen.users, reverse=True)]):
             for one in cells:
-                print(f"| {one.users:,} | {one.counting} | {one.error:.3%} | {one.theory:.3%} | {one.bias:+.4%} "
-                      f"| {one.bias_in_standard_errors:+.1f} | {one.coverage:.1%} |")  # fmt: skip
+                print(f"| {one.users:,} | {one.counting.kind} | {parameters_of(one.counting)} | {one.error:.2%} "
+                      f"| {one.theory:.2%} | {one.bias:+.3%} | {one.bias_in_standard_errors:+.1f} "
+                      f"| {one.coverage:.1%} |")  # fmt: skip
+
+
+def parameters_of(counting: Counting) -> str:
+    """As a table says them."""
+    return ", ".join(f"{name} {value}" for name, value in public_parameters(counting).items())
 
 
 if __name__ == "__main__":

@@ -60,7 +60,8 @@ def _latest(rows: Sequence[Row], metric: str) -> list[Row]:
 
 def _draw_panel(panel: Axes, metric: str, rows: list[Row]) -> None:
     days = np.array([row["day"] for row in rows], dtype="datetime64[D]")
-    low, high = [row["lower_95"] for row in rows], [row["upper_95"] for row in rows]
+    low = [row["lower_95"] for row in rows]
+    high = [np.nan if row["upper_95"] is None else row["upper_95"] for row in rows]  # no band where nothing bounds it
     panel.fill_between(days, low, high, color=_COLOURS[metric], alpha=0.3, linewidth=0, label="95 % interval")
     panel.plot(days, [row["estimate"] for row in rows], color=_COLOURS[metric], linewidth=1, label="published")
     panel.set_title(_TITLES[metric] + _interval_in_words(rows), loc="left")
@@ -73,7 +74,9 @@ def _draw_panel(panel: Axes, metric: str, rows: list[Row]) -> None:
 
 def _interval_in_words(rows: list[Row]) -> str:
     """Said in the title too: on the scale of most series the band is thinner than the line."""
-    return f", 95 % interval ±{rows[-1]['upper_95'] - rows[-1]['noisy_value']:.1f}" if rows else ""
+    if not rows or rows[-1]["upper_95"] is None:
+        return ""
+    return f", 95 % interval ±{rows[-1]['upper_95'] - rows[-1]['noisy_value']:.1f}"
 
 
 def _line(rows: list[Row], top: int, colour: str) -> str:

@@ -15,6 +15,8 @@ import duckdb
 from dpdau_assets.core.errors import BadInput
 from dpdau_assets.core.facts import MartPaths, ReleaseKey
 from dpdau_assets.core.restoring import Shown
+from dpdau_assets.core.sketches import counting_of_terms
+from dpdau_assets.core.sketches.base import Counting
 from resources.chart import chart_in_markdown, draw_series, sparkline_in_markdown
 
 _TABLE = """
@@ -82,9 +84,16 @@ def _shown(row: dict[str, Any]) -> Shown:
         key=ReleaseKey(row["metric"], row["window_days"], row["day"], row["revision"]),
         noisy_value=row["noisy_value"],
         noisy_statistic=row.get("noisy_statistic", row["noisy_value"]),  # the same in marts from before sketches
-        upper_95=row["upper_95"], mechanism=row["mechanism"], sketch_impl=row["sketch_impl"],
+        upper_95=row["upper_95"], mechanism=row["mechanism"], counting=_counting(row),
         published_at=datetime.fromtimestamp(row["published"], UTC), version=row["version"],
     )  # fmt: skip
+
+
+def _counting(row: dict[str, Any]) -> Counting:
+    parameters = json.loads(row.get("sketch_parameters", "{}"))
+    return counting_of_terms(
+        {"sketch_impl": row["sketch_impl"], **{name: str(parameters[name]) for name in parameters}}
+    )
 
 
 def _fill(work: duckdb.DuckDBPyConnection, rows: list[dict[str, object]]) -> None:

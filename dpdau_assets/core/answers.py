@@ -16,13 +16,13 @@ from dpdau_assets.core.budget_report import (
 )
 from dpdau_assets.core.calendar import METRICS, releases_planned
 from dpdau_assets.core.cost_so_far import Published
-from dpdau_assets.core.counting import counting_of
 from dpdau_assets.core.erasure import deadline, overdue
 from dpdau_assets.core.errors import NotPublished, Refused
 from dpdau_assets.core.facts import Erasure, Release
 from dpdau_assets.core.planning import budget_of
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.settings import Metric, Settings
+from dpdau_assets.core.sketch_choice import countings
 from dpdau_assets.core.sketches import public_parameters
 from dpdau_assets.core.sketches.base import Counting
 from dpdau_assets.core.windows import month_of, months_read
@@ -78,7 +78,7 @@ def release_answer(release: Release, outside: Outside) -> Answer:
     """
     key = release.key
     budget = _summary(key.metric, month_of(key.day), outside, until=release)
-    counting = _countings(outside)[release.instance]
+    counting = countings(outside.ledger)[release.instance]
     return {
         "metric": key.metric,
         "day": key.day.isoformat(),
@@ -152,9 +152,9 @@ def budget_table(rows: list[Answer]) -> str:
 
 def mart_rows(outside: Outside) -> list[Answer]:
     """One row a release, in order of metric, window, day and revision."""
-    countings = _countings(outside)
+    how = countings(outside.ledger)
     releases = sorted(outside.ledger.releases(), key=lambda found: found.key)
-    return [_mart_row(release, countings[release.instance]) for release in releases]
+    return [_mart_row(release, how[release.instance]) for release in releases]
 
 
 def series(metric: Metric, first: date, last: date, outside: Outside, *, as_published: bool = False) -> list[Answer]:
@@ -162,8 +162,8 @@ def series(metric: Metric, first: date, last: date, outside: Outside, *, as_publ
     window_days = outside.settings.window_days(metric)
     found = {release.key.day: release for release in sorted(outside.ledger.releases(metric), key=lambda one: one.key)
              if release.key.window_days == window_days and not (as_published and release.key.revision)}  # fmt: skip
-    countings = _countings(outside)
-    return [{**_mart_row(release, countings[release.instance]), "day": day.isoformat()}
+    how = countings(outside.ledger)
+    return [{**_mart_row(release, how[release.instance]), "day": day.isoformat()}
             for day, release in found.items() if first <= day <= last]  # fmt: skip
 
 
@@ -219,11 +219,6 @@ def _published(metric: Metric, month: date, releases: list[Release], outside: Ou
 def _up_to(last: Release | None, releases: list[Release]) -> list[Release]:
     """Those that were published before it, and itself; all of them for None."""
     return releases if last is None else releases[: releases.index(last) + 1]
-
-
-def _countings(outside: Outside) -> dict[str, Counting]:
-    """How the numbers of each instance are counted."""
-    return {instance.name: counting_of(instance) for instance in outside.ledger.instances()}
 
 
 def _plain_parameters(counting: Counting) -> dict[str, float]:

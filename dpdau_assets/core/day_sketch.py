@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from contextlib import suppress
 from datetime import date
 
 from dpdau_assets.core.activity import epochs_of, keyed_version, require_digest, require_kept
-from dpdau_assets.core.errors import BadInput, Refused
+from dpdau_assets.core.errors import BadInput, ParameterNotSet, Refused
 from dpdau_assets.core.facts import Keys
 from dpdau_assets.core.keysets import EMPTY, subtract
 from dpdau_assets.core.planning import widest_counting
@@ -15,12 +15,14 @@ from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.sketches import build
 from dpdau_assets.core.sketches.base import Counting, Header, Sketch, to_bytes
 from dpdau_assets.core.threads import work_ahead
+from dpdau_assets.core.windows import month_of
 
 
 def refresh(days: Iterable[date], outside: Outside, counting: Counting | None = None) -> None:
-    """Build what is missing, stale or cannot be counted so; without a `counting`, what the next numbers will count.
+    """Build what is missing or not as it should be: of the state as it is, in the shape that numbers are counted by.
 
-    Raises Refused for a day that was not processed, whoever was active on it.
+    That is `counting`, if one is given, and as far as one sketch can what the next numbers count by. Raises Refused
+    for a day that was not processed, whoever was active on it, and ParameterNotSet when nothing says how to count.
     """
     days = list(days)
     require_kept(days, outside)
@@ -28,9 +30,22 @@ def refresh(days: Iterable[date], outside: Outside, counting: Counting | None = 
     if unprocessed:
         raise Refused(f"There is no state for {unprocessed[0]}.", f"Materialise `activity` for {unprocessed[0]}.")
     wanted = [(day, epoch) for day in days for epoch in epochs_of(day, outside.settings)]
-    countings = _countings(days, counting, outside)
+    shapes = _shapes(days, counting, outside)
     with outside.activity.lock():  # or a sketch of the state before a removal could be put where it was dropped
-        outside.sketches.replace(_stale(wanted, countings, outside))
+        outside.sketches.replace(_rebuilt(wanted, shapes, outside))
+
+
+def refresh_all(outside: Outside, *, missing_only: bool = False) -> None:
+    """The same for every day that has state and was asked for, or for those without a sketch.
+
+    So what is kept of a day, and whether, does not tell that somebody was erased from it. Where nothing says yet how to
+    count there is none to build. The caller holds the state's lock.
+    """
+    gone = outside.ledger.purged_through() or date.min
+    stored, built = outside.activity.stored(), set(outside.sketches.stored())
+    due = {place[0] for place in stored if not (missing_only and place in built)} & outside.ledger.processed()
+    with suppress(ParameterNotSet):
+        refresh(sorted(day for day in due if day > gone), outside)
 
 
 def build_sketch(day: date, outside: Outside) -> None:
@@ -54,8 +69,9 @@ def read_fresh(day: date, epoch: int, counting: Counting, outside: Outside) -> S
         sketch = outside.sketches.read(day, epoch)
     except BadInput:
         sketch = None
-    if sketch is None or not _serves(sketch.header, counting, require_digest(day, epoch, outside)):
-        sketch = _build(day, epoch, _countings([day], counting, outside)[day], outside)
+    digest = require_digest(day, epoch, outside)
+    if sketch is None or sketch.header.source != digest or not counting.reads(sketch.header):
+        sketch = _build(day, epoch, _shapes([day], counting, outside)[day], outside)
         outside.sketches.replace([(day, sketch)])
     return counting.narrowed(sketch)
 
@@ -78,12 +94,20 @@ def read_late(day: date, epoch: int, counting: Counting, outside: Outside) -> Sk
     return build(counting.header(epoch, "late"), EMPTY if keys is None else keys)
 
 
-def is_of_its_state(sketch: Sketch, day: date, outside: Outside) -> bool:
-    """Whether the sketch is, to the byte, what the day's state gives: then it holds nobody whom that does not."""
+def traces_in(sketch: Sketch, day: date, wanted: Keys, outside: Outside) -> Keys:
+    """Those of these keys (sorted, distinct) of which the day's sketch may know something that its state does not.
+
+    All, if it is not of the state as it is: its header alone tells of the state that it is of. None, if it is to the
+    byte what the state gives.
+    """
     epoch = sketch.header.epoch
-    source = require_digest(day, epoch, outside)
-    again = build(replace(sketch.header, source=source), _state(day, epoch, outside))
-    return b"".join(to_bytes(again)) == b"".join(to_bytes(sketch))
+    if sketch.header.source != require_digest(day, epoch, outside):
+        return wanted
+    left = sketch.traces(wanted)
+    if not len(left):
+        return left
+    again = build(sketch.header, _state(day, epoch, outside))
+    return left if b"".join(to_bytes(again)) != b"".join(to_bytes(sketch)) else EMPTY
 
 
 def sketch_version(day: date, outside: Outside) -> str:
@@ -93,20 +117,24 @@ def sketch_version(day: date, outside: Outside) -> str:
     return keyed_version(f"day_sketch {'/'.join(shapes)}", day, outside)
 
 
-def _countings(days: list[date], counting: Counting | None, outside: Outside) -> dict[date, Counting]:
-    """How each day's sketches are to be counted: one that serves both metrics, as far as one can."""
+def _shapes(days: list[date], counting: Counting | None, outside: Outside) -> dict[date, Counting]:
+    """What each day's sketches are to be built for: to serve both metrics, as far as one sketch can."""
+    if counting is not None and not counting.samples:
+        return dict.fromkeys(days, counting)
     with outside.ledger.transaction() as books:
-        return {day: widest_counting(day, counting, books, outside.settings) for day in days}
+        months = {month: widest_counting(month, counting, books, outside.settings)
+                  for month in {month_of(day) for day in days}}  # fmt: skip
+    return {day: months[month_of(day)] for day in days}
 
 
-def _stale(
-    wanted: list[tuple[date, int]], countings: Mapping[date, Counting], outside: Outside
+def _rebuilt(
+    wanted: list[tuple[date, int]], shapes: Mapping[date, Counting], outside: Outside
 ) -> Iterator[tuple[date, Sketch]]:
-    stale = (
+    other = (
         (day, epoch) for day, epoch in wanted
-        if not _serves(_header(day, epoch, outside), countings[day], require_digest(day, epoch, outside))
+        if _header(day, epoch, outside) != shapes[day].header(epoch, require_digest(day, epoch, outside))
     )  # fmt: skip
-    yield from work_ahead(lambda place: (place[0], _build(*place, countings[place[0]], outside)), stale)
+    yield from work_ahead(lambda place: (place[0], _build(*place, shapes[place[0]], outside)), other)
 
 
 def _build(day: date, epoch: int, counting: Counting, outside: Outside) -> Sketch:
@@ -126,7 +154,3 @@ def _header(day: date, epoch: int, outside: Outside) -> Header | None:
         return outside.sketches.header(day, epoch)
     except BadInput:
         return None
-
-
-def _serves(header: Header | None, counting: Counting, source: str) -> bool:
-    return header is not None and header.source == source and counting.reads(header)

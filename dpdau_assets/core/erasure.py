@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
-from dpdau_assets.core.counting import users_of
 from dpdau_assets.core.errors import BadInput
 from dpdau_assets.core.events import Event
 from dpdau_assets.core.facts import EpochKey, Erasure, Removal
@@ -19,6 +18,7 @@ from dpdau_assets.core.identity import user_key
 from dpdau_assets.core.keysets import places
 from dpdau_assets.core.ports import Outside, StateStore
 from dpdau_assets.core.settings import Settings
+from dpdau_assets.core.sketch_choice import countings
 from dpdau_assets.core.threads import work_ahead
 from dpdau_assets.core.tombstones import held_until
 from dpdau_assets.core.windows import epoch_of
@@ -63,7 +63,8 @@ def guard_limit(outside: Outside) -> float:
     if not published:
         return math.inf
     last = max(published, key=lambda found: found.key.day)
-    return max(1.0, float(outside.settings.erasure_guard_share) * users_of(last, outside.ledger.instances()))
+    users = countings(outside.ledger)[last.instance].users(last.noisy_value)
+    return max(1.0, float(outside.settings.erasure_guard_share) * users)
 
 
 def confirm(names: Sequence[str], outside: Outside) -> list[Erasure]:

@@ -25,6 +25,10 @@ class BadSetting(DpdauError):
     exit_code = 2
 
 
+class ParameterNotSet(BadSetting):
+    """Nothing says yet how users are to be counted: neither a setting nor a published number."""
+
+
 class NotPublished(DpdauError):
     """The number asked for does not exist (yet)."""
 

@@ -149,6 +149,11 @@ class Release:
     private: bool
     version: str
 
+    @property
+    def noisy_statistic(self) -> float:
+        """`noisy_value` under the name that it has beside the users it stands for."""
+        return self.noisy_value
+
 
 OverrideKind = Literal["cap", "erasures_submitted"]
 

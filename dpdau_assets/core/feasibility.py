@@ -116,6 +116,8 @@ def _independent_mau(settings: Settings) -> str:
     fitting = largest_independent_epsilon(
         settings.mau_budget_total, settings.delta, longest_interval(settings.mau_window_days)
     )
+    if not fitting:
+        return "MAU_MECHANISM=gaussian with a larger MAU_BUDGET_TOTAL"
     return f"MAU_MECHANISM=gaussian with EPSILON_MAU={fitting:.3f} or less, which fits MAU_BUDGET_TOTAL"
 
 
@@ -198,24 +200,25 @@ def _verdict(settings: Settings) -> Iterator[str]:
     refusal = first_refusal(settings)
     if refusal is not None:
         name = f"epsilon_{refusal.metric}"
-        yield _problem(settings, name, f"the budget runs out on {refusal.day}: {refusal}", _way_out(refusal))
+        yield _problem(settings, name, f"the budget runs out on {refusal.day}: {refusal}", _way_out(refusal, settings))
 
 
-def _way_out(refusal: Refusal) -> str:
+def _way_out(refusal: Refusal, settings: Settings) -> str:
     metric = refusal.metric.upper()
+    if refusal.metric == "mau" and not COUNTINGS[settings.sketch_impl].linear:
+        return f"set {_independent_mau(settings)}, or a larger MAU_BUDGET_TOTAL"
     default = SharedNoise.name if refusal.metric == "dau" else Stream.name
     return f"set {metric}_MECHANISM={default}, a smaller EPSILON_{metric} or a larger {metric}_BUDGET_TOTAL"
 
 
 def _problem(settings: Settings, name: str, rule: str, remedy: str) -> str:
-    return f"{name.upper()}={_shown(getattr(settings, name))}: {rule}; {remedy}"
+    value = getattr(settings, name)
+    return f"{name.upper()}={value if name.endswith('theta0') else _shown(value)}: {rule}; {remedy}"
 
 
 def _shown(value: Any) -> str:
     if isinstance(value, tuple):
         return ",".join(map(str, value))
-    if isinstance(value, Fraction) and value.denominator > 1 and value.numerator == 1:
-        return str(value)
     return str(value) if isinstance(value, str | int) else f"{float(value):g}"
 
 

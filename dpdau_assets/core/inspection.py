@@ -21,14 +21,14 @@ import numpy as np
 
 from dpdau_assets.core.activity import day_version, epochs_of, take_in
 from dpdau_assets.core.byte_scan import Needles
-from dpdau_assets.core.day_sketch import is_of_its_state, sketch_version
+from dpdau_assets.core.day_sketch import sketch_version, traces_in
 from dpdau_assets.core.errors import DpdauError, Refused
 from dpdau_assets.core.events import calendar_day
 from dpdau_assets.core.facts import Erasure, KeptFile, Keys
 from dpdau_assets.core.identity import content_version
-from dpdau_assets.core.keysets import EMPTY, places
+from dpdau_assets.core.keysets import places
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.sketches import forms_of
+from dpdau_assets.core.sketches.theta import theta_hashes
 from dpdau_assets.core.threads import work_ahead
 from dpdau_assets.core.tombstones import Tombstones
 from dpdau_assets.core.windows import day_number
@@ -136,18 +136,17 @@ class _Sought:
             for epoch, key in keys.get(one.receipt, {}).items():
                 self._owners[key].append(one)
                 of_epoch[epoch].append((key, one))
-        self._add_forms()
+        self._add_hashes()
         self._keys = np.array(sorted(self._owners), dtype=np.uint64)
         self._of_epoch = {epoch: _tombstones(found) for epoch, found in of_epoch.items()}
         self.needles = Needles(self._keys)
 
-    def _add_forms(self) -> None:
-        """What stands for a key in the bytes of some sketch is looked for like the key."""
+    def _add_hashes(self) -> None:
+        """What stands for a key in a Theta sketch is looked for like the key; in other kinds it is the key itself."""
         keys = np.array(list(self._owners), dtype=np.uint64)
         of_key = dict(self._owners)
-        for form in forms_of(keys)[1:]:
-            for key, other in zip(keys.tolist(), form.tolist(), strict=True):
-                self._owners[other] = self._owners[other] + of_key[key]
+        for key, other in zip(keys.tolist(), theta_hashes(keys).tolist(), strict=True):
+            self._owners[other] = self._owners[other] + of_key[key]
 
     def on(self, day: date, epoch: int) -> Keys:
         """The keys that must not be there, sorted."""
@@ -231,10 +230,8 @@ def _present(place: Place, wanted: Keys, outside: Outside) -> list[int]:
 
 
 def _present_in_sketch(place: Place, wanted: Keys, outside: Outside) -> list[int]:
-    """Those that it may have traces of, unless it is what the state gives: of that, the state itself is asked."""
     sketch = outside.sketches.read(place.day, place.epoch)
-    left = EMPTY if sketch is None else sketch.traces(wanted)
-    return [] if sketch is None or not len(left) or is_of_its_state(sketch, place.day, outside) else left.tolist()
+    return [] if sketch is None else traces_in(sketch, place.day, wanted, outside).tolist()
 
 
 def _in_batch(sought: _Sought, batch: str, outside: Outside) -> Iterator[tuple[str, Survivor]]:

@@ -31,6 +31,9 @@ from dpdau_assets.core.mechanisms import (
 )
 from dpdau_assets.core.ports import Ledger
 from dpdau_assets.core.settings import Metric, Settings
+from dpdau_assets.core.sketch_choice import configured
+from dpdau_assets.core.sketches import public_parameters
+from dpdau_assets.core.sketches.exact import ExactCounting
 from dpdau_assets.core.version import VERSION
 from dpdau_assets.core.windows import first_window_end, months_read
 
@@ -110,7 +113,7 @@ def _is_pure(metrics: tuple[Metric, ...], settings: Settings) -> bool:
 
 
 def _facts(metric: Metric, settings: Settings) -> Record:
-    """Of a month of 31 days, which has the most numbers."""
+    """Of a month of 31 days, which has the most numbers. Noise is in users, or in the units of a sketch's statistic."""
     mechanism = mechanism_for(settings, metric, _LONG_MONTH)
     return {
         "privacy_unit": "user-month",
@@ -123,7 +126,14 @@ def _facts(metric: Metric, settings: Settings) -> Record:
         "noise_std": noise_std(mechanism, STEADY_DAY),
         "half_width_95": half_width_95(mechanism, STEADY_DAY),
         "sketch": settings.sketch_impl,
+        "sketch_parameters": _parameters_of_sketch(metric, settings),
     }
+
+
+def _parameters_of_sketch(metric: Metric, settings: Settings) -> dict[str, float]:
+    """Those that are configured; none where they follow the last published number."""
+    counting = configured(metric, settings)
+    return {} if counting is None else {name: float(value) for name, value in public_parameters(counting).items()}
 
 
 def _numbers(metric: Metric, settings: Settings) -> int:
@@ -255,8 +265,13 @@ def _composition(metrics: tuple[Metric, ...], settings: Settings) -> str:
 
 def _mechanism(metric: Metric, settings: Settings) -> str:
     mechanism = mechanism_for(settings, metric, _LONG_MONTH)
-    return f"- {NAMES[metric]}: {_noise_in_words(mechanism)} Noise of a published number: standard deviation " + (
-        f"{noise_std(mechanism, STEADY_DAY):.2f} users."
+    std = f"standard deviation {noise_std(mechanism, STEADY_DAY):.2f}"
+    noise = f"- {NAMES[metric]}: {_noise_in_words(mechanism)}"
+    if settings.sketch_impl == ExactCounting.kind:
+        return f"{noise} Noise of a published number: {std} users."
+    return (
+        f"{noise} Users are counted by a sketch ({settings.sketch_impl}), one integer of which changes by at most 1 "
+        f"with one user; its noise: {std}. The number of users is estimated from that noisy integer."
     )
 
 
@@ -296,12 +311,16 @@ _DATA_DOMAIN = (
 )
 _UNPROTECTED = (
     "The configuration, and what follows from it alone: which numbers exist, when each is published, what it is "
-    "charged, what is refused, the width of its interval. None of these is computed from people's data."
+    "charged, what is refused, the width of its interval but for a sketch's own error, which follows the published "
+    "number. None of these is computed from people's data."
 )
-_SHOWN = "Estimates and interval bounds below 0 are shown as 0."
+_SHOWN = (
+    "Estimates and interval bounds below 0 are shown as 0. With a sketch, the estimate and its interval are computed "
+    "from the noisy statistic and public parameters."
+)
 _TUNING = (
-    "Budgets, schedule and noise are configured before the first number and computed from public constants; none is "
-    "tuned on data."
+    "Budgets, schedule and noise are configured before the first number and computed from public constants; parameters "
+    "of sketches are configured, or follow published numbers; none is tuned on data."
 )
 _JUSTIFICATION = (
     "Each mechanism has a written proof with its conditions, docs/privacy.md of dpdau, and tests that hold its "

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from datetime import date
 from typing import Protocol
 
 from dpdau_assets.core.accounting import cost, epsilon_of, fits, total
-from dpdau_assets.core.counting import counting_of
 from dpdau_assets.core.errors import Refused
-from dpdau_assets.core.facts import ReleaseKey
+from dpdau_assets.core.facts import Release, ReleaseKey
 from dpdau_assets.core.mechanisms import SharedNoise, Stream
 from dpdau_assets.core.planning import budget_of
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.settings import Metric
+from dpdau_assets.core.sketch_choice import countings
+from dpdau_assets.core.sketches.base import Counting
 from dpdau_assets.core.windows import day_number, months_read, window
 
 
@@ -26,6 +28,9 @@ class Numbered(Protocol):
 
     @property
     def noisy_value(self) -> float: ...
+
+    @property
+    def noisy_statistic(self) -> float: ...
 
 
 def problems(outside: Outside, published: Iterable[Numbered] = ()) -> list[str]:
@@ -45,6 +50,12 @@ def require_nothing_lost(published: Iterable[Numbered], outside: Outside) -> Non
             f"{lost[0]} {len(lost)} such number(s) in all.",
             "The ledger is not the one that they were published from: restore it, and keep the mart as it is.",
         )
+
+
+def is_shown_as(release: Release, counting: Counting, shown: Numbered) -> bool:
+    """The very statistic, and the users that follow from it, but for what another machine's logarithm may differ by."""
+    users = counting.users(release.noisy_value)
+    return release.noisy_value == shown.noisy_statistic and math.isclose(users, shown.noisy_value, rel_tol=1e-9)
 
 
 def _unpaid(outside: Outside) -> Iterator[str]:
@@ -101,10 +112,11 @@ def _predictable(outside: Outside) -> Iterator[str]:
 
 def _missing(published: Iterable[Numbered], outside: Outside) -> Iterator[str]:
     """What readers have seen is in the ledger, with the same number."""
-    countings = {one.name: counting_of(one) for one in outside.ledger.instances()}
-    there = {one.key: countings[one.instance].users(one.noisy_value) for one in outside.ledger.releases()}
+    how = countings(outside.ledger)
+    there = {one.key: one for one in outside.ledger.releases()}
     for one in published:
-        if there.get(one.key) != one.noisy_value:
+        kept = there.get(one.key)
+        if kept is None or not is_shown_as(kept, how[kept.instance], one):
             what = "is published with another number" if one.key in there else "is published, and not in the ledger"
             yield f"{one.key.metric} of {one.key.day}, revision {one.key.revision}, {what}."
 

@@ -77,7 +77,8 @@ class MonthOutlook:
         mu2: the same as μ²; of pure epsilon, twice its ρ.
         spent: what the numbers themselves will have cost once they are out; at most `charged`.
         headroom: what is left of the cap.
-        mechanism, std, half_width_95: of the last number to come, in users; None without any.
+        mechanism, std, half_width_95: of the noise of the last number to come, in users, or in the units of a
+            sketch's statistic; None without any.
     """
 
     metric: Metric

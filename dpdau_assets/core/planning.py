@@ -11,12 +11,12 @@ from datetime import date, timedelta
 
 from dpdau_assets.core.accounting import Budget, Charge, admits, charges_for_release
 from dpdau_assets.core.calendar import mechanism_for, restatement_slot
-from dpdau_assets.core.counting import configured, counting_of, not_set, suited_to
-from dpdau_assets.core.errors import BadSetting, BudgetRefused, Refused
+from dpdau_assets.core.errors import BadSetting, BudgetRefused, ParameterNotSet, Refused
 from dpdau_assets.core.facts import Instance, ReleaseKey
-from dpdau_assets.core.mechanisms import SharedNoise, Stream
+from dpdau_assets.core.mechanisms import Mechanism, SharedNoise, Stream, longest_interval
 from dpdau_assets.core.ports import ChargedBooks, Record
 from dpdau_assets.core.settings import Metric, Settings
+from dpdau_assets.core.sketch_choice import configured, counting_of, not_set, suited_to
 from dpdau_assets.core.sketches import terms_of_counting
 from dpdau_assets.core.sketches.base import Counting
 from dpdau_assets.core.windows import first_window_end, month_of, months_read, next_month
@@ -66,7 +66,8 @@ def _explained(refused: BudgetRefused, key: ReleaseKey, instance: Instance, book
         return refused
     old, new = ({**one.mechanism.to_json(), **one.terms} for one in (last, instance))
     differing = {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
-    changed = sorted({_SET_BY.get(name, name) for name in differing})
+    of_kind = differing & {"sketch_impl"} or differing & {"kind"}  # then the rest differs with it
+    changed = sorted({_SET_BY.get(name, name) for name in of_kind or differing})
     free = first_window_end(next_month(month_of(last_day)), key.window_days)
     return BudgetRefused(
         f"The stream {last.name} was begun otherwise (see {', '.join(changed)}), so {key.day} would begin another "
@@ -121,13 +122,16 @@ def require_open(key: ReleaseKey, books: ChargedBooks) -> None:
         )  # fmt: skip
 
 
-def living_instance(key: ReleaseKey, books: ChargedBooks, settings: Settings) -> Instance | None:
+def living_instance(
+    key: ReleaseKey, books: ChargedBooks, settings: Settings, counting: Counting | None = None
+) -> Instance | None:
     """The instance that the release goes on with, None where one is to be opened.
 
     A month of shared noise keeps what it was opened with, whatever the settings say by now. A stream is one mechanism
-    for ever: with other settings, or after a restore that may have lost numbers of it, another one begins.
+    for ever: with other settings, or after a restore that may have lost numbers of it, another one begins. A
+    `counting` stands in for what the settings choose.
     """
-    wanted = new_instance(key, books, settings)
+    wanted = new_instance(key, books, settings, counting)
     if not isinstance(wanted.mechanism, Stream):
         return books.instance(wanted.name)
     last = books.last_instance(key.metric, key.window_days)
@@ -135,10 +139,14 @@ def living_instance(key: ReleaseKey, books: ChargedBooks, settings: Settings) ->
     return last if same else None
 
 
-def new_instance(key: ReleaseKey, books: ChargedBooks, settings: Settings) -> Instance:
-    """The instance that this release would open under these settings."""
+def new_instance(
+    key: ReleaseKey, books: ChargedBooks, settings: Settings, counting: Counting | None = None
+) -> Instance:
+    """The instance that this release would open under these settings, or with this counting."""
     mechanism, month = mechanism_for(settings, key.metric, month_of(key.day)), month_of(key.day)
-    terms = {**terms_of_counting(_counting_to_open(key, books, settings)), **terms_of(key.metric, settings)}
+    counting = counting or _counting_to_open(key, books, settings)
+    _require_countable(mechanism, counting, settings)
+    terms = {**terms_of_counting(counting), **terms_of(key.metric, settings)}
     match mechanism:
         case SharedNoise():
             first_day, label, lost = month, f"{month:%Y-%m}", books.closures(key.metric, month)
@@ -151,6 +159,17 @@ def new_instance(key: ReleaseKey, books: ChargedBooks, settings: Settings) -> In
         label, terms = f"{label}-after-{lost}", {**terms, "closures_before": str(lost)}
     name = f"{key.metric}-{key.window_days}-{mechanism.name}-{label}"
     return Instance(name, key.metric, key.window_days, first_day, mechanism, terms)
+
+
+def _require_countable(mechanism: Mechanism, counting: Counting, settings: Settings) -> None:
+    """Conditions 3 and 4 of docs/privacy.md, lemma 2, asked again where a stream begins. Raises BadSetting."""
+    if not isinstance(mechanism, Stream):
+        return
+    if not counting.linear:
+        raise BadSetting(f"SKETCH_IMPL={counting.kind}: not for a stream.", "Set MAU_MECHANISM=gaussian.")
+    if counting.samples and settings.hash_salt_rotation_days < longest_interval(mechanism.window_days):
+        days = settings.hash_salt_rotation_days
+        raise BadSetting(f"HASH_SALT_ROTATION_DAYS={days}: too few for a sample in a stream.", "Set SKETCH_IMPL=set.")
 
 
 def terms_of(metric: Metric, settings: Settings) -> dict[str, str]:
@@ -168,17 +187,18 @@ def planned_counting(key: ReleaseKey, books: ChargedBooks, settings: Settings) -
     return counting_of(living_instance(key, books, settings) or new_instance(key, books, settings))
 
 
-def widest_counting(day: date, wanted: Counting | None, books: ChargedBooks, settings: Settings) -> Counting:
-    """What the day's sketch is built for: `wanted`, or DAU of the day; and the other metric with it if it can be.
+def widest_counting(month: date, wanted: Counting | None, books: ChargedBooks, settings: Settings) -> Counting:
+    """What a month's sketches are built for: `wanted`, or DAU of the month; and the other metric too if it can be.
 
-    One sketch serves both if the one with the larger θ0 is built. Raises BadSetting if no metric says how to count.
+    One sketch serves both if the one with the larger θ0 is built. It follows from the settings and the ledger alone, so
+    that all of a month are alike whoever was erased from some. Raises ParameterNotSet if no metric says how to count.
     """
-    keys = (ReleaseKey("dau", 1, day), ReleaseKey("mau", settings.mau_window_days, day))
+    keys = (ReleaseKey("dau", 1, month), ReleaseKey("mau", settings.mau_window_days, month))
     found, unknown = [] if wanted is None else [wanted], []
     for key in keys:
         try:
             found.append(planned_counting(key, books, settings))
-        except BadSetting as error:
+        except ParameterNotSet as error:
             unknown.append(error)
     if not found:
         raise unknown[0]
@@ -199,7 +219,7 @@ def _counting_to_open(key: ReleaseKey, books: ChargedBooks, settings: Settings) 
     last = books.last_release(key.metric)
     instance = None if last is None else books.instance(last.instance)
     if last is None or instance is None:
-        raise not_set(key.metric, settings)
+        raise not_set([key.metric], settings)
     return suited_to(counting_of(instance).users(last.noisy_value), settings)
 
 

@@ -10,15 +10,14 @@ import hashlib
 import hmac
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import date
 from typing import Any
 
 from dpdau_assets.core.activity import take_in
-from dpdau_assets.core.day_sketch import refresh
-from dpdau_assets.core.erasure import days_to_rebuild, deadline, epochs_reached, named
-from dpdau_assets.core.errors import BadInput, BadSetting
+from dpdau_assets.core.day_sketch import refresh_all
+from dpdau_assets.core.erasure import deadline, epochs_reached, named
+from dpdau_assets.core.errors import BadInput
 from dpdau_assets.core.facts import Erasure, ReceiptRow
 from dpdau_assets.core.inspection import Inspection, Survivor, inspect
 from dpdau_assets.core.ports import Outside
@@ -36,11 +35,10 @@ class Settled:
 
 
 def settle(outside: Outside) -> Settled:
-    """Apply all that was received, rebuild the sketches of the touched days, read everything back, write receipts."""
+    """Apply all that was received, bring every sketch up to its state, read everything back, write receipts."""
     with outside.activity.lock():
         take_in(outside)
-        with suppress(BadSetting):  # where nothing says yet how users are counted, there is no sketch to rebuild
-            refresh([day for day, _ in days_to_rebuild(outside)], outside)
+        refresh_all(outside)
         waiting = outside.erasures.erasures(("applied",))
         rows = write_receipts(waiting, outside)
     verdicts = {row.receipt: json.loads(row.body)["verified"] for row in rows}
@@ -58,6 +56,7 @@ def receipt(name: str, outside: Outside) -> Document:
     if erasure.state not in ("applied", "verified"):
         return _document(_body(erasure, [], [], "", "", outside), None, [])
     with outside.activity.lock():
+        refresh_all(outside, missing_only=True)  # or which are there would tell for which days somebody new came
         (row,) = write_receipts([erasure], outside)
     return document_of(row)
 

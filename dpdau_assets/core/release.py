@@ -16,7 +16,6 @@ from zoneinfo import ZoneInfo
 from dpdau_assets.core import mechanisms
 from dpdau_assets.core.activity import require_kept, take_in
 from dpdau_assets.core.calendar import slot_of
-from dpdau_assets.core.counting import counting_of
 from dpdau_assets.core.day_sketch import read_fresh, read_late, read_without, refresh
 from dpdau_assets.core.errors import Refused
 from dpdau_assets.core.facts import Instance, Release, ReleaseKey
@@ -24,6 +23,7 @@ from dpdau_assets.core.mechanisms import Gaussian, Laplace, SharedNoise, Stream
 from dpdau_assets.core.planning import enter, plan, planned_counting, restated_keys, restatement_slot_under
 from dpdau_assets.core.ports import Books, Clock, Ledger, Noise, Outside
 from dpdau_assets.core.settings import Metric, Settings
+from dpdau_assets.core.sketch_choice import counting_of
 from dpdau_assets.core.sketches import unite
 from dpdau_assets.core.sketches.base import Counting
 from dpdau_assets.core.version import VERSION

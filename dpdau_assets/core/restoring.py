@@ -6,7 +6,7 @@ and the months they read are closed. Numbers that the mart shows are taken back 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -14,17 +14,19 @@ from zoneinfo import ZoneInfo
 from dpdau_assets.core.accounting import charges_for_release
 from dpdau_assets.core.answers import interval
 from dpdau_assets.core.calendar import restatement_slot, slot_of
-from dpdau_assets.core.counting import counting_of, users_of
 from dpdau_assets.core.erasure import live_days
 from dpdau_assets.core.errors import BadInput, Refused
 from dpdau_assets.core.facts import Instance, Release, ReleaseKey
 from dpdau_assets.core.feasibility import LONGEST_GRACE
+from dpdau_assets.core.ledger_check import is_shown_as
 from dpdau_assets.core.mechanisms import Stream, half_width_95
 from dpdau_assets.core.overrides import declare_erasures_submitted
 from dpdau_assets.core.planning import Plan, budget_of, enter, living_instance, new_instance
 from dpdau_assets.core.ports import Outside, RestoredBooks
 from dpdau_assets.core.runs import restatements_due
 from dpdau_assets.core.settings import Metric, Settings
+from dpdau_assets.core.sketch_choice import counting_of, countings
+from dpdau_assets.core.sketches.base import Counting
 from dpdau_assets.core.windows import days_between, first_window_end, month_of, months_read, window
 
 
@@ -40,7 +42,7 @@ class Shown:
     noisy_statistic: float
     upper_95: float | None
     mechanism: str
-    sketch_impl: str
+    counting: Counting
     published_at: datetime
     version: str
 
@@ -81,10 +83,10 @@ def lost_keys(shown: Sequence[Shown], declared: Declared | None, outside: Outsid
     """
     through = last_possible_day(shown, declared, outside)
     grace_days = LONGEST_GRACE if declared is None else outside.settings.grace_days
-    there = {one.key: (one.noisy_value, users_of(one, outside.ledger.instances())) for one in outside.ledger.releases()}
+    there, how = {one.key: one for one in outside.ledger.releases()}, countings(outside.ledger)
     for one in shown:
-        seen = one.noisy_statistic, one.noisy_value
-        if there.get(one.key, seen) != seen:
+        kept = there.get(one.key)
+        if kept and not is_shown_as(kept, how[kept.instance], one):
             raise Refused(
                 f"The mart shows another {one.key.metric} of {one.key.day} than the backup.",
                 "Name the mart of the store that the backup is of.",
@@ -104,14 +106,29 @@ def account_for(
     mart shows numbers of another mechanism than is configured: their price is not known.
     """
     numbers = {one.key: one for one in shown}
+    countings = _countings_of(lost, numbers)
     for key in lost:
-        instance = _charged(key, books, settings)
+        instance = _charged(key, countings[key], books, settings)
         books.destroy_shared_noise(instance.name)
         if key in numbers:
             books.store(_taken_back(numbers[key], instance, settings))
     for metric, month in months_closed(lost):
         books.close(metric, month, restore.restored_on)
     books.note_restore(restore)
+
+
+def _countings_of(lost: Sequence[ReleaseKey], shown: Mapping[ReleaseKey, Shown]) -> dict[ReleaseKey, Counting | None]:
+    """How the mart says that each number was counted; of one it does not show, as the one before it, or the next.
+
+    None where it shows none of the metric: nothing that the price depends on.
+    """
+    found: dict[ReleaseKey, Counting | None] = {}
+    for metric in {key.metric for key in lost}:
+        keys = [key for key in lost if key.metric == metric]
+        last = next((shown[key].counting for key in keys if key in shown), None)
+        for key in keys:
+            found[key] = last = shown[key].counting if key in shown else last
+    return found
 
 
 def account_for_files(lost: Iterable[ReleaseKey], books: RestoredBooks, outside: Outside) -> list[int]:
@@ -171,10 +188,10 @@ def _slot(key: ReleaseKey, settings: Settings) -> date:
     return restatement_slot(settings, month_of(key.day)) if key.revision else slot_of(settings, key.day)
 
 
-def _charged(key: ReleaseKey, books: RestoredBooks, settings: Settings) -> Instance:
+def _charged(key: ReleaseKey, counting: Counting | None, books: RestoredBooks, settings: Settings) -> Instance:
     """The instance that the release would have gone on with when the backup was made; on the books from here on."""
-    living = living_instance(key, books, settings)
-    instance = living or new_instance(key, books, settings)
+    living = living_instance(key, books, settings, counting)
+    instance = living or new_instance(key, books, settings, counting)
     asked = charges_for_release(key.metric, key.day, key.window_days, instance.mechanism, instance.name)
     charges = tuple(
         replace(charge, budget=budget_of(charge.metric, charge.month, books, settings))
@@ -195,13 +212,12 @@ def _taken_back(shown: Shown, instance: Instance, settings: Settings) -> Release
         )
     release = Release(
         key=key, instance=instance.name, mechanism=shown.mechanism, noisy_value=shown.noisy_statistic, half_width=0.0,
-        sketch_impl=shown.sketch_impl, private=True, version=shown.version,
+        sketch_impl=shown.counting.kind, private=True, version=shown.version,
         published_at=shown.published_at.astimezone(ZoneInfo(settings.timezone)).isoformat(),
     )  # fmt: skip
     for stream_day in _stream_days(key, instance, settings):
         release = replace(release, half_width=half_width_95(instance.mechanism, stream_day))
-        again = interval(release, counting_of(instance))
-        if (again["upper_95"], again["noisy_value"]) == (shown.upper_95, shown.noisy_value):
+        if interval(release, counting_of(instance))["upper_95"] == shown.upper_95:
             return release
     raise Refused(
         f"The mart shows {key.metric} of {key.day} with another noise or sketch than is configured.",

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 
 from dpdau_assets.core.calendar import restatement_slot, slot_of
+from dpdau_assets.core.errors import ParameterNotSet
 from dpdau_assets.core.facts import ReleaseKey
-from dpdau_assets.core.planning import require_in_order
+from dpdau_assets.core.planning import planned_counting, require_in_order
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.release import require_ended, restatement_due
-from dpdau_assets.core.settings import Settings
+from dpdau_assets.core.settings import Metric, Settings
+from dpdau_assets.core.sketch_choice import not_set
 from dpdau_assets.core.windows import days_between, first_window_end, month_of
 
 STATE, DAU, MAU = "build_state", "publish_dau", "publish_mau"
@@ -32,9 +34,14 @@ class Step:
 
 
 def plan_run(first: date, last: date, outside: Outside) -> list[Step]:
-    """The steps that publish these days. Raises Refused when they are not over, or would leave a gap in MAU."""
+    """The steps that publish these days.
+
+    Raises Refused when they are not over, or would leave a gap in MAU, and ParameterNotSet, naming all that is to be
+    set, when nothing says how to count them.
+    """
     settings = outside.settings
     require_ended(last, outside.clock)
+    _require_countable(first, last, outside)
     mau_days = [day for day in days_between(first, last) if day >= first_mau_day(settings)]
     with outside.ledger.transaction() as books:
         published = books.last_day("mau", settings.mau_window_days)
@@ -43,6 +50,22 @@ def plan_run(first: date, last: date, outside: Outside) -> list[Step]:
             require_in_order(ReleaseKey("mau", settings.mau_window_days, new[0]), books, settings)
     due = restatements_due(days_between(first, last), outside)
     return list(steps(first, last, settings, outside.ledger.processed(), due))
+
+
+def _require_countable(first: date, last: date, outside: Outside) -> None:
+    """Of the first number of each metric that is to be made."""
+    settings, unknown = outside.settings, []
+    begins: dict[Metric, date] = {"dau": first, "mau": max(first, first_mau_day(settings))}
+    with outside.ledger.transaction() as books:
+        for metric, day in begins.items():
+            key = ReleaseKey(metric, settings.window_days(metric), day)
+            try:
+                if day <= last and books.release(key) is None:
+                    planned_counting(key, books, settings)
+            except ParameterNotSet:
+                unknown.append(metric)
+    if unknown:
+        raise not_set(unknown, settings)
 
 
 def restatements_due(days: list[date], outside: Outside) -> dict[date, date]:

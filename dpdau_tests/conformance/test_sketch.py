@@ -29,7 +29,7 @@ from dpdau_assets.core.sketches.base import Counting, Header, Sketch, to_bytes
 from dpdau_assets.core.sketches.exact import ExactCounting
 from dpdau_assets.core.sketches.hllpp import HllCounting
 from dpdau_assets.core.sketches.kmv import KmvCounting
-from dpdau_assets.core.sketches.theta import ThetaCounting, theta_hashes
+from dpdau_assets.core.sketches.theta import ThetaCounting, ThetaSketch, theta_hashes
 
 COUNTED = [
     ExactCounting(),
@@ -209,6 +209,35 @@ def test_a_removed_user_leaves_the_bytes_of_a_sketch_that_never_had_her(
         assert as_bytes(left) == as_bytes(sketch_of(counting, found - gone))
 
 
+@given(found=key_set, gone=key_set)
+def test_a_kmv_sketch_with_room_loses_a_user_exactly_and_a_full_one_only_users_it_does_not_hold(
+    found: set[int], gone: set[int]
+) -> None:
+    roomy, full = KmvCounting(200, Fraction(1)), KmvCounting(4, Fraction(1))
+    left = sketch_of(roomy, found).without(array(gone))
+    assert left is not None and as_bytes(left) == as_bytes(sketch_of(roomy, found - gone))
+    held = set(sorted(found)[:4])
+    assert (sketch_of(full, found).without(array(gone)) is None) == (len(held) == 4 and bool(held & gone))
+
+
+def test_a_register_keeps_no_trace_of_a_user_below_its_rank() -> None:
+    counting, high, low = HllCounting(16, 1), 1 << 40, 1 << 50  # of one register, with ranks 20 and 10
+    sketch = sketch_of(counting, {high, low})
+    assert sketch.traces(array({low, high})).tolist() == [high]
+    assert sketch.without(array({low})) is sketch and sketch.without(array({high})) is None
+    assert len(sketch.traces(array({1 << 63}))) == 0, "nobody was offered to that register"
+
+
+@pytest.mark.parametrize(
+    ("counting", "other"),
+    [(KmvCounting(8, Fraction(1)), KmvCounting(16, Fraction(1))), (HllCounting(16, 1), HllCounting(64, 1)),
+     (ThetaCounting(Fraction(1, 2)), KmvCounting(8, Fraction(1, 2))), (ExactCounting(), ThetaCounting(Fraction(1)))],
+)  # fmt: skip
+def test_a_counting_reads_no_sketch_of_another_size_or_kind(counting: Counting, other: Counting) -> None:
+    assert counting.reads(counting.header(3, "source")) and other.reads(other.header(3, "source"))
+    assert not counting.reads(other.header(3, "source")) and not other.reads(counting.header(3, "source"))
+
+
 @every_counting
 @given(found=key_set, her=keys_of_users)
 def test_without_a_trace_of_her_the_sketch_is_as_if_she_had_never_been(
@@ -272,11 +301,33 @@ def test_a_body_that_is_not_of_its_header_is_refused(counting: Counting) -> None
         from_bytes(as_bytes(_Told(sketch.header, shorter)))
 
 
+def _with_hashes(counting: ThetaCounting, *hashes: int) -> bytes:
+    return bytes(ThetaSketch(counting.header(3, ""), array(hashes)).body())
+
+
 @pytest.mark.parametrize(
     ("header", "body", "says"),
     [
         (ThetaCounting(Fraction(1, 2)).header(3, ""), sketch_of(ThetaCounting(Fraction(1, 4)), {1}).body(), "preamble"),
         (ThetaCounting(Fraction(1, 2)).header(3, ""), b"", "preamble"),
+        (
+            ThetaCounting(Fraction(1, 2)).header(3, ""),
+            sketch_of(ThetaCounting(Fraction(1)), range(9)).body(),
+            "preamble",
+        ),
+        (ThetaCounting(Fraction(1, 8)).header(3, ""), _with_hashes(ThetaCounting(Fraction(1, 8)), 2**60), "not in the"),
+        (
+            ThetaCounting(Fraction(1, 8)).header(3, ""),
+            _with_hashes(ThetaCounting(Fraction(1, 8)), 0),
+            "not in the sample",
+        ),
+        (replace(ThetaCounting(Fraction(1, 2)).header(3, ""), hash_seed=42), b"", "hash seed 42"),
+        (Header("theta", 3, "", {"theta0": 0.3}, 9001), b"", "no Theta sketch of this program"),
+        (Header("theta", 3, "", {}, 9001), b"", "no number for theta0"),
+        (Header("kmv", 3, "", {"k": "8"}), b"", "no number for k"),  # type: ignore[dict-item]
+        (Header("hllpp", 3, "", []), b"", "no number for registers"),  # type: ignore[arg-type]
+        (Header("hllpp", 3, "", {"registers": 0}), b"", "0 registers and not 0, a power of two"),
+        (Header("hllpp", 3, "", {"registers": 3}), bytes(3), "a power of two"),
         (KmvCounting(8, Fraction(1)).header(3, ""), sketch_of(KmvCounting(64, Fraction(1)), range(9)).body(), "k of 8"),
         (HllCounting(16, 1).header(3, ""), bytes([0] * 15), "15 registers and not 16"),
         (HllCounting(16, 1).header(3, ""), bytes([0] * 15 + [62]), "no rank 62"),

@@ -27,7 +27,12 @@ PURE = replace(
     DEFAULTS, dau_mechanism="laplace", mau_mechanism="laplace", epsilon_dau=Fraction(1, 25), epsilon_mau=Fraction(1, 20)
 )
 MIXED = replace(DEFAULTS, dau_mechanism="laplace", epsilon_dau=Fraction(1, 25), restatements_per_month=0)
-ALL = pytest.mark.parametrize("settings", [DEFAULTS, GAUSSIAN, PURE, MIXED], ids=["default", "gaussian", "pure", "mix"])
+SKETCHED = replace(GAUSSIAN, sketch_impl="hllpp", dau_level=3)
+ALL = pytest.mark.parametrize(
+    "settings",
+    [DEFAULTS, GAUSSIAN, PURE, MIXED, SKETCHED],
+    ids=["default", "gaussian", "pure", "mix", "sketched"],
+)
 MONTH = date(2025, 1, 1)
 PLACEHOLDER = re.compile(r"\{\{([A-Z_]+)\}\}")
 
@@ -289,3 +294,12 @@ def test_the_numbers_in_the_texts_are_those_of_the_settings() -> None:
     once = label(replace(changed, restatements_per_month=0))["records"]["dau"]["deployment"]
     assert "at most 31 numbers" in once["privacy_loss"]["privacy_unit_details"]
     assert "next month" not in once["deployment_model"]["release_type_details"]
+
+
+def test_a_label_says_which_sketch_counts_and_that_its_noise_is_on_a_statistic() -> None:
+    sketched, exact = label(SKETCHED), label(GAUSSIAN)
+    assert sketched["facts"]["dau"]["sketch_parameters"] == {"registers": 16384.0, "level": 3.0}
+    assert sketched["facts"]["mau"]["sketch_parameters"] == exact["facts"]["dau"]["sketch_parameters"] == {}
+    said, plain = (found["records"]["dau"]["deployment"]["implementation"]["mechanisms"] for found in (sketched, exact))
+    assert "counted by a sketch (hllpp)" in said and "its noise: standard deviation 12.99." in said
+    assert "standard deviation 12.99 users" in plain and "sketch" not in plain

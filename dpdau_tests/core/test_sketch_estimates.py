@@ -7,10 +7,11 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.optimize import brentq
 
+from dpdau_assets.core.sketches import build
 from dpdau_assets.core.sketches.base import Counting
 from dpdau_assets.core.sketches.exact import ExactCounting
 from dpdau_assets.core.sketches.hllpp import HllCounting
@@ -29,6 +30,7 @@ half_widths = st.floats(0.5, 100)
 
 @every_counting
 @given(noisy=noisy_values, half_width=half_widths)
+@example(noisy=-1.5, half_width=1.0)
 def test_an_estimate_lies_in_its_interval_once_it_is_not_below_0(
     counting: Counting, noisy: float, half_width: float
 ) -> None:
@@ -110,16 +112,14 @@ def test_16_384_registers_at_their_best_load_have_an_error_of_0_97_percent() -> 
     assert (high - low) / 2 / Z / users == pytest.approx(0.0097, abs=0.0001)
 
 
-@pytest.mark.parametrize("users", [50, 1_000, 20_000])
-@pytest.mark.parametrize("counting", [ThetaCounting(Fraction(1, 16)), HllCounting(1 << 12, 2)], ids=str)
-def test_the_variance_of_a_statistic_is_that_of_balls_in_bins(counting: Counting, users: int) -> None:
-    """2,000 trials with a seed of their own; the half width without noise is z standard deviations at the true n."""
-    random, trials = np.random.default_rng(7), 2_000
-    if isinstance(counting, ThetaCounting):
-        statistics = random.binomial(users, float(counting.theta0), trials)
-        expected = users * float(counting.theta0 * (1 - counting.theta0))
-    else:
-        lifted = random.binomial(users, 0.5, trials)
-        statistics = np.array([len(np.unique(random.integers(0, 1 << 12, balls))) for balls in lifted])
-        expected = counting._variance(users)
-    assert statistics.var() == pytest.approx(expected, rel=0.1)
+@pytest.mark.parametrize("users", [300, 3_000, 20_000])
+@pytest.mark.parametrize("counting", [ThetaCounting(Fraction(1, 16)), HllCounting(1 << 10, 4)], ids=str)
+def test_the_interval_of_a_sketch_is_as_wide_as_its_statistic_spreads(counting: Counting, users: int) -> None:
+    """Over 1,000 real sketches, whose std is known to 2.2 %: without noise, z of them either way."""
+    random = np.random.default_rng(7)
+    days = (np.unique(random.integers(0, 2**64, users, dtype=np.uint64)) for _ in range(1_000))
+    statistics = np.array([counting.statistic(build(counting.header(0, "test"), keys)) for keys in days])
+    low, high = counting.interval(float(statistics.mean()), 0.0)
+    assert high is not None
+    step = counting.users(statistics.mean() + 0.5) - counting.users(statistics.mean() - 0.5)
+    assert (high - low) / 2 / Z / step == pytest.approx(statistics.std(), rel=0.1)

@@ -1,4 +1,7 @@
-"""Distinct-count sketches: `base` is the protocol, `exact` the reference."""
+"""Distinct-count sketches: `base` is the protocol, `exact` the reference, and here is what goes for all kinds alike.
+
+Which kinds there are, sketches from bytes and from keys, unions, and a counting as the terms that an instance keeps.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from dpdau_assets.core.sketches.base import Counting, Header, Sketch, split_byte
 from dpdau_assets.core.sketches.exact import ExactCounting, ExactSketch
 from dpdau_assets.core.sketches.hllpp import HllCounting, HllSketch
 from dpdau_assets.core.sketches.kmv import KmvCounting, KmvSketch
-from dpdau_assets.core.sketches.theta import ThetaCounting, ThetaSketch, theta_hashes
+from dpdau_assets.core.sketches.theta import ThetaCounting, ThetaSketch
 
 KINDS: Mapping[str, type[Sketch]] = {"set": ExactSketch, "theta": ThetaSketch, "kmv": KmvSketch, "hllpp": HllSketch}
 COUNTINGS: Mapping[str, type[Counting]] = {
@@ -40,11 +43,6 @@ def unite(sketches: Sequence[Sketch]) -> Sketch:
         named = sorted({sketch.header.kind for sketch in sketches})
         raise BadInput(f"A union of {len(sketches)} sketches of kinds {named}.", "Rebuild them alike.")
     return kinds.pop().unite(sketches)
-
-
-def forms_of(keys: Keys) -> tuple[Keys, ...]:
-    """What may stand for each key in some kind's bytes, in the order of `keys`; a register of `hllpp` names nobody."""
-    return keys, theta_hashes(keys)
 
 
 def terms_of_counting(counting: Counting) -> dict[str, str]:

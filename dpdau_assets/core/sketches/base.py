@@ -30,8 +30,9 @@ class Header:
     Attributes:
         kind: `set`, `theta`, `kmv` or `hllpp`.
         epoch: the salt epoch of its keys.
-        source: digest of the state it was built from, which tells a fresh sketch from a stale one.
-        parameters: the kind's public parameters.
+        source: digest of the state it was built from, which tells a fresh sketch from a stale one; a word for one that
+            is not kept (`union`, `late`, `held out`).
+        parameters: those of the kind's public parameters that it was built with.
         hash_seed: of the hash that the kind puts on top of keys; None where the keys are the hashes.
     """
 
@@ -60,11 +61,11 @@ class Sketch(Protocol):
         ...
 
     def traces(self, keys: Keys) -> Keys:
-        """Those of these keys that the sketch may not be the same without: all that it can tell of who is in it."""
+        """Those of these keys (sorted, distinct) whose user's adding may have changed a byte of the body."""
         ...
 
     def without(self, keys: Keys) -> Self | None:
-        """As if these users had never been added; None if only a sketch built anew can tell."""
+        """As if these users (sorted, distinct keys) had never been added; None if only one built anew can tell."""
         ...
 
     def body(self) -> bytes | memoryview:
@@ -73,7 +74,7 @@ class Sketch(Protocol):
 
     @classmethod
     def parse(cls, header: Header, body: memoryview) -> Self:
-        """The reverse of `body`. Raises BadInput when header and body disagree."""
+        """The reverse of `body`. Raises BadInput when header and body disagree, or the header lacks a parameter."""
         ...
 
 
@@ -106,7 +107,7 @@ class Counting(Protocol):
         ...
 
     def statistic(self, sketch: Any) -> int:
-        """The integer that noise is added to, from such a sketch."""
+        """The integer that noise is added to, of a narrowed sketch or a union of such."""
         ...
 
     def users(self, noisy: float) -> float:
@@ -160,6 +161,14 @@ def read_header(file: BinaryIO) -> Header:
 def damaged(what: str) -> BadInput:
     """The error for bytes that are not the sketch they should be."""
     return BadInput(f"A sketch cannot be read: {what}.", _REBUILD)
+
+
+def parameter(header: Header, name: str) -> int | float:
+    """A number of the header. Raises BadInput where there is none."""
+    value = header.parameters.get(name) if isinstance(header.parameters, dict) else None
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise damaged(f"its header has no number for {name}")
+    return value
 
 
 _REBUILD = "Materialise day_sketch for its day again."

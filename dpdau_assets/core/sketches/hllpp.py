@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dpdau_assets.core.facts import Keys
-from dpdau_assets.core.sketches.base import Header, damaged, require_same
+from dpdau_assets.core.sketches.base import Header, damaged, parameter, require_same
 from dpdau_assets.core.sketches.sampling import Z
 
 KIND = "hllpp"
@@ -65,10 +65,10 @@ class HllSketch:
 
     @classmethod
     def parse(cls, header: Header, body: memoryview) -> Self:
-        registers = header.parameters["registers"]
+        registers = parameter(header, "registers")
         ranks = np.frombuffer(body, dtype=np.uint8)
-        if len(ranks) != registers:
-            raise damaged(f"it has {len(ranks)} registers and not {registers}")
+        if len(ranks) != registers or len(ranks).bit_count() != 1:
+            raise damaged(f"it has {len(ranks)} registers and not {registers}, a power of two")
         if ranks.max() > highest_level(len(ranks)):
             raise damaged(f"a register of {len(ranks)} has no rank {ranks.max()}")
         return cls(header, ranks)

@@ -14,7 +14,7 @@ import numpy as np
 
 from dpdau_assets.core.facts import Keys
 from dpdau_assets.core.keysets import little_endian, members, subtract, unite
-from dpdau_assets.core.sketches.base import Header, damaged, require_same
+from dpdau_assets.core.sketches.base import Header, damaged, parameter, require_same
 from dpdau_assets.core.sketches.exact import sorted_words
 from dpdau_assets.core.sketches.sampling import sampled_interval, threshold_for
 
@@ -53,9 +53,9 @@ class KmvSketch:
 
     @classmethod
     def parse(cls, header: Header, body: memoryview) -> Self:
-        smallest = sorted_words(body)
-        if len(smallest) > header.parameters["k"]:
-            raise damaged(f"it has {len(smallest)} keys, more than its k of {header.parameters['k']}")
+        smallest, k = sorted_words(body), parameter(header, "k")
+        if not len(smallest) <= k:
+            raise damaged(f"it has more keys than its k of {k}")
         return cls(header, smallest)
 
 

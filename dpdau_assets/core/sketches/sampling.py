@@ -33,10 +33,11 @@ def sampled_interval(noisy: float, half_width: float, theta0: Fraction) -> tuple
 
     All n for which the count lies within √(h² + z²·n·θ0·(1 − θ0)) of its mean n·θ0: Wilson's score interval (1927),
     with the noise's own half width h beside the binomial's. It needs no guess of n, and has its coverage also where
-    few are sampled. For θ0 = 1 it is noisy ± h.
+    few are sampled. For θ0 = 1 it is noisy ± h. A count below 0 is the noise's alone at its lower bound.
     """
     rate = float(theta0)
     spread = Z**2 * (1 - rate)
     root = math.sqrt(max(0.0, noisy * spread + spread**2 / 4 + half_width**2))
     middle = noisy + spread / 2
-    return (middle - root) / rate, (middle + root) / rate
+    low = middle - root if noisy >= 0 else noisy - half_width
+    return low / rate, (middle + root) / rate

@@ -23,9 +23,9 @@ import numpy as np
 
 from dpdau_assets.core.facts import Keys
 from dpdau_assets.core.keysets import little_endian, members, sorted_distinct, subtract, unite
-from dpdau_assets.core.sketches.base import Header, damaged, require_same
+from dpdau_assets.core.sketches.base import Header, damaged, parameter, require_same
 from dpdau_assets.core.sketches.exact import sorted_words
-from dpdau_assets.core.sketches.sampling import LEAST_EXPECTED, sampled_interval, threshold_for
+from dpdau_assets.core.sketches.sampling import LEAST_EXPECTED, is_threshold, sampled_interval, threshold_for
 
 KIND = "theta"
 HASH_SEED = 9001
@@ -70,10 +70,15 @@ class ThetaSketch:
 
     @classmethod
     def parse(cls, header: Header, body: memoryview) -> Self:
+        theta0 = Fraction(parameter(header, "theta0"))
+        if not is_threshold(theta0) or header.hash_seed != HASH_SEED:
+            raise damaged(f"no Theta sketch of this program has theta0 {theta0} and hash seed {header.hash_seed}")
         longs = body[0] if len(body) else 0
         sketch = cls(header, sorted_words(body[8 * longs :]))
-        if sketch.body()[: 8 * longs] != body[: 8 * longs] or not longs:
+        if not longs or sketch.body()[: 8 * longs] != body[: 8 * longs]:
             raise damaged("its preamble is not that of a Theta sketch with these parameters")
+        if len(sketch.hashes) and not (sketch.hashes[0] > 0 and sketch.hashes[-1] < _threshold(theta0)):
+            raise damaged("it holds a hash that is not in the sample")
         return sketch
 
 
@@ -104,8 +109,8 @@ class ThetaCounting:
         return ThetaSketch(header, sketch.hashes[:below])
 
     def statistic(self, sketch: ThetaSketch) -> int:
-        """The number of hashes below θ0."""
-        return len(self.narrowed(sketch).hashes)
+        """The number of hashes, all of them below θ0."""
+        return len(sketch.hashes)
 
     def users(self, noisy: float) -> float:
         return noisy / float(self.theta0)

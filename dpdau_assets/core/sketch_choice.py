@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
-from dpdau_assets.core.errors import BadSetting
-from dpdau_assets.core.facts import Instance, Release
+from dpdau_assets.core.errors import BadSetting, ParameterNotSet
+from dpdau_assets.core.facts import Instance
+from dpdau_assets.core.ports import Ledger
 from dpdau_assets.core.settings import Metric, Settings
-from dpdau_assets.core.sketches import counting_of_terms
+from dpdau_assets.core.sketches import COUNTINGS, counting_of_terms, public_parameters
 from dpdau_assets.core.sketches.base import Counting
 from dpdau_assets.core.sketches.exact import ExactCounting
 from dpdau_assets.core.sketches.hllpp import HllCounting
@@ -27,8 +28,9 @@ def configured(metric: Metric, settings: Settings) -> Counting | None:
             return None if theta0 is None else KmvCounting(settings.kmv_k, theta0)
         case HllCounting.kind:
             return None if level is None else HllCounting(settings.hll_registers, level)
-        case _:
+        case ExactCounting.kind:
             return ExactCounting()
+    raise _unknown(settings)
 
 
 def suited_to(users: float, settings: Settings) -> Counting:
@@ -40,22 +42,28 @@ def suited_to(users: float, settings: Settings) -> Counting:
             return KmvCounting.for_users(users, settings.kmv_k)
         case HllCounting.kind:
             return HllCounting.for_users(users, settings.hll_registers)
-        case _:
+        case ExactCounting.kind:
             return ExactCounting()
+    raise _unknown(settings)
 
 
-def not_set(metric: Metric, settings: Settings) -> BadSetting:
-    """The error for a first number of which nothing says how it is counted."""
+def _unknown(settings: Settings) -> BadSetting:
+    return BadSetting(f"SKETCH_IMPL={settings.sketch_impl}: no such sketch.", f"Set one of {', '.join(COUNTINGS)}.")
+
+
+def not_set(metrics: Sequence[Metric], settings: Settings) -> ParameterNotSet:
+    """The error for first numbers of these metrics, of which nothing says how they are counted."""
     example = suited_to(_FOR_EXAMPLE, settings)
-    of_level = isinstance(example, HllCounting)
-    name = f"{metric.upper()}_{'LEVEL' if of_level else 'THETA0'}"
-    value = example.level if of_level else getattr(example, "theta0", "")
-    return BadSetting(
-        f"{name} is not set, and no {metric} is published yet to choose it by: SKETCH_IMPL={settings.sketch_impl} "
-        "needs it.",
-        f"Set it for the users that you expect; for {_FOR_EXAMPLE:,} it is {value}, and "
-        + ("1 more for twice as many." if of_level else "half of it for twice as many."),
-        variables=[name],
+    if isinstance(example, HllCounting):
+        parameter, value, twice = "LEVEL", str(example.level), "1 more"
+    else:
+        parameter, value, twice = "THETA0", str(public_parameters(example)["theta0"]), "half of it"
+    names = [f"{metric.upper()}_{parameter}" for metric in metrics]
+    return ParameterNotSet(
+        f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} not set, and no {' and no '.join(metrics)} is "
+        f"published yet to choose by: SKETCH_IMPL={settings.sketch_impl} needs it.",
+        f"Set it for the users that you expect: {value} for {_FOR_EXAMPLE:,}, {twice} for twice as many.",
+        variables=names,
     )
 
 
@@ -64,7 +72,6 @@ def counting_of(instance: Instance) -> Counting:
     return counting_of_terms(instance.terms)
 
 
-def users_of(release: Release, instances: Iterable[Instance]) -> float:
-    """The published number in users."""
-    (instance,) = (one for one in instances if one.name == release.instance)
-    return counting_of(instance).users(release.noisy_value)
+def countings(ledger: Ledger) -> dict[str, Counting]:
+    """How the numbers of each instance are counted, by the instance's name."""
+    return {instance.name: counting_of(instance) for instance in ledger.instances()}
