@@ -74,8 +74,10 @@ def _draw_panel(panel: Axes, metric: str, rows: list[Row]) -> None:
 
 def _interval_in_words(rows: list[Row]) -> str:
     """Said in the title too: on the scale of most series the band is thinner than the line."""
-    if not rows or rows[-1]["upper_95"] is None:
+    if not rows:
         return ""
+    if rows[-1]["upper_95"] is None:
+        return ", no upper bound: the sketch is full"
     return f", 95 % interval ±{rows[-1]['upper_95'] - rows[-1]['noisy_value']:.1f}"
 
 
