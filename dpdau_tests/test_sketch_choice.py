@@ -323,6 +323,20 @@ def test_after_a_change_of_settings_no_file_tells_from_which_days_somebody_was_e
     assert len(shapes) == 1 and {day for day, _ in later.sketches.stored()} == set(days)
 
 
+def test_the_damaged_state_of_another_day_is_named_and_holds_up_no_erasure(make_store: Make) -> None:
+    days = JANUARY[:2]
+    outside = with_people(make_store(), days)
+    prepare(outside, days)
+    (path,) = (outside.settings.data_dir / "activity" / f"day={days[1]}").iterdir()
+    path.write_bytes(path.read_bytes()[:-9])
+    (name,) = request([Event("user 1", "-", days[0], (days[0],))], outside).receipts
+    assert settle(outside).unverified == (name,)
+    named = {one["file"] for one in receipt(name, outside)["survivors"]}
+    assert named == {f"activity/day={days[1]}/{path.name}"}
+    keys = outside.activity.read(days[0], 223)
+    assert keys is not None and len(keys) == 29
+
+
 # --- Refused, and shown --------------------------------------------------------------------------------------------
 
 

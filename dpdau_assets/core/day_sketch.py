@@ -36,16 +36,20 @@ def refresh(days: Iterable[date], outside: Outside, counting: Counting | None = 
 
 
 def refresh_all(outside: Outside, *, missing_only: bool = False) -> None:
-    """The same for every day that has state and was asked for, or for those without a sketch.
+    """The same for all that has state of a day that was asked for, or just where there is no sketch, as far as it goes.
 
-    So what is kept of a day, and whether, does not tell that somebody was erased from it. Where nothing says yet how to
-    count there is none to build. The caller holds the state's lock.
+    So neither the shape of a sketch nor its being there tells from which days somebody was erased. What cannot be read
+    is left as it is, for the inspection to name. The caller holds the state's lock.
     """
-    gone = outside.ledger.purged_through() or date.min
-    stored, built = outside.activity.stored(), set(outside.sketches.stored())
-    due = {place[0] for place in stored if not (missing_only and place in built)} & outside.ledger.processed()
-    with suppress(ParameterNotSet):
-        refresh(sorted(day for day in due if day > gone), outside)
+    gone, processed = outside.ledger.purged_through() or date.min, outside.ledger.processed()
+    built = set(outside.sketches.stored()) if missing_only else set()
+    due = [place for place in outside.activity.stored()
+           if gone < place[0] and place[0] in processed and place not in built]  # fmt: skip
+    with suppress(ParameterNotSet):  # where nothing says yet how to count, there is no sketch to build
+        shapes = _shapes(sorted({day for day, _ in due}), None, outside)
+        for place in due:
+            with suppress(Refused):
+                outside.sketches.replace(_rebuilt([place], shapes, outside))
 
 
 def build_sketch(day: date, outside: Outside) -> None:

@@ -10,14 +10,15 @@ import hashlib
 import hmac
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import date
 from typing import Any
 
 from dpdau_assets.core.activity import take_in
-from dpdau_assets.core.day_sketch import refresh_all
-from dpdau_assets.core.erasure import deadline, epochs_reached, named
-from dpdau_assets.core.errors import BadInput
+from dpdau_assets.core.day_sketch import refresh, refresh_all
+from dpdau_assets.core.erasure import days_to_rebuild, deadline, epochs_reached, named
+from dpdau_assets.core.errors import BadInput, ParameterNotSet
 from dpdau_assets.core.facts import Erasure, ReceiptRow
 from dpdau_assets.core.inspection import Inspection, Survivor, inspect
 from dpdau_assets.core.ports import Outside
@@ -38,6 +39,8 @@ def settle(outside: Outside) -> Settled:
     """Apply all that was received, bring every sketch up to its state, read everything back, write receipts."""
     with outside.activity.lock():
         take_in(outside)
+        with suppress(ParameterNotSet):
+            refresh([day for day, _ in days_to_rebuild(outside)], outside)
         refresh_all(outside)
         waiting = outside.erasures.erasures(("applied",))
         rows = write_receipts(waiting, outside)
