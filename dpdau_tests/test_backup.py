@@ -782,6 +782,53 @@ def test_numbers_of_a_sketch_come_back_from_the_mart_to_the_last_digit(tmp_path:
     assert ledger_check.problems(again, MartFiles(tmp_path / "mart").read()) == []
 
 
+def test_a_stream_that_may_have_been_begun_anew_since_the_mart_is_charged_beside_the_one_that_it_shows(
+    tmp_path: Path,
+) -> None:
+    before, after = ({**SKETCHES["theta"], "mau_theta0": Fraction(1, n)} for n in (2, 4))
+    outside = opened(tmp_path / "store", TODAY, **before)
+    days = days_between(START, PUBLISHED)
+    people(outside, days)
+    back_up(tmp_path / "backup", outside)
+    publish("mau", days[29], outside)
+    MartFiles(tmp_path / "mart").replace(mart_rows(outside))
+    shutil.rmtree(tmp_path / "store")
+    streams = {}
+    for name, chosen in (("same", before), ("other", after)):
+        _, again = restored(tmp_path, tmp_path / name, mart=True, **chosen)
+        streams[name] = {one.terms["theta0"] for one in again.ledger.instances() if one.metric == "mau"}
+        assert len(again.ledger.charges("mau", JANUARY)) == len(streams[name])
+    assert streams == {"same": {"1/2"}, "other": {"1/2", "1/4"}}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"lower_95": 0.0, "upper_95": None}, "with another noise or sketch than is configured"),
+        ({"lower_95": 1.5}, "with another noise or sketch than is configured"),
+        ({"noisy_value": 1234.0}, "with another noise or sketch than is configured"),
+        ({"sketch_parameters": {"theta0": 0}}, "counted with parameters that are none"),
+        ({"sketch_parameters": {"theta0": None}}, "counted with parameters that are none"),
+        ({"sketch_parameters": {}}, "counted with parameters that are none"),
+        ({"sketch_impl": "bloom"}, "counted with parameters that are none"),
+    ],
+)
+def test_a_mart_whose_row_cannot_be_what_was_published_is_refused(
+    tmp_path: Path, change: dict[str, object], says: str
+) -> None:
+    chosen = {**SKETCHES["theta"], "dau_theta0": Fraction(1, 2**25)}
+    outside = opened(tmp_path / "store", TODAY, **chosen)
+    people(outside, [START])
+    back_up(tmp_path / "backup", outside)
+    publish("dau", START, outside)
+    rows = mart_rows(outside)
+    MartFiles(tmp_path / "mart").replace(rows)
+    assert restored(tmp_path, tmp_path / "good", mart=True, **chosen)[1].ledger.releases()
+    MartFiles(tmp_path / "mart").replace([{**rows[0], **change}])
+    with pytest.raises(DpdauError, match=says):
+        restored(tmp_path, tmp_path / "bad", mart=True, **chosen)
+
+
 def test_months_of_different_samples_come_back_from_the_mart_whatever_is_configured_by_then(tmp_path: Path) -> None:
     fine, coarse = ({**SKETCHES["theta"], "dau_theta0": Fraction(1, n)} for n in (2, 4))
     outside = opened(tmp_path / "store", TODAY, **fine)

@@ -222,7 +222,8 @@ def test_all_but_the_noisy_values_is_the_same_with_and_without_her(schedule: str
     assert with_her.trace == without_her(schedule).trace
 
 
-@every_schedule
+@pytest.mark.slow
+@pytest.mark.parametrize("schedule", sorted(SCHEDULES))
 def test_it_is_the_numbers_that_she_changes(schedule: str) -> None:
     active = tuple((after(days), 0) for days in (5, 20, 21, 40, 60))
     erased = Person(active, Asked(after(21), (), 20))

@@ -323,6 +323,15 @@ def test_after_a_change_of_settings_no_file_tells_from_which_days_somebody_was_e
     assert len(shapes) == 1 and {day for day, _ in later.sketches.stored()} == set(days)
 
 
+def test_where_nothing_says_any_more_how_to_count_no_day_keeps_a_sketch(make_store: Make) -> None:
+    """Or those that are missing would be the days from which she was erased."""
+    outside = with_people(make_store(), JANUARY[:3])
+    prepare(outside, JANUARY[:3])
+    request([Event("user 1", "-", JANUARY[1], (JANUARY[1],))], outside)
+    unset = make_store(sketch_impl="theta")
+    assert settle(unset).verified == 1 and unset.sketches.stored() == []
+
+
 def test_the_damaged_state_of_another_day_is_named_and_holds_up_no_erasure(make_store: Make) -> None:
     days = JANUARY[:2]
     outside = with_people(make_store(), days)

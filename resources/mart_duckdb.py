@@ -6,17 +6,19 @@ import json
 import os
 from collections.abc import Callable
 from datetime import UTC, datetime
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
-from dpdau_assets.core.errors import BadInput
+from dpdau_assets.core.errors import BadInput, Refused
 from dpdau_assets.core.facts import MartPaths, ReleaseKey
 from dpdau_assets.core.restoring import Shown
 from dpdau_assets.core.sketches import counting_of_terms
 from dpdau_assets.core.sketches.base import Counting
+from dpdau_assets.core.sketches.sampling import is_threshold
 from resources.chart import chart_in_markdown, draw_series, sparkline_in_markdown
 
 _TABLE = """
@@ -84,16 +86,24 @@ def _shown(row: dict[str, Any]) -> Shown:
         key=ReleaseKey(row["metric"], row["window_days"], row["day"], row["revision"]),
         noisy_value=row["noisy_value"],
         noisy_statistic=row.get("noisy_statistic", row["noisy_value"]),  # the same in marts from before sketches
-        upper_95=row["upper_95"], mechanism=row["mechanism"], counting=_counting(row),
+        lower_95=row["lower_95"], upper_95=row["upper_95"], mechanism=row["mechanism"], counting=_counting(row),
         published_at=datetime.fromtimestamp(row["published"], UTC), version=row["version"],
     )  # fmt: skip
 
 
 def _counting(row: dict[str, Any]) -> Counting:
-    parameters = json.loads(row.get("sketch_parameters", "{}"))
-    return counting_of_terms(
-        {"sketch_impl": row["sketch_impl"], **{name: str(parameters[name]) for name in parameters}}
-    )
+    """As the row says it. Raises BadInput for parameters that no number was ever counted by."""
+    try:
+        parameters = {name: Fraction(value) for name, value in json.loads(row.get("sketch_parameters", "{}")).items()}
+        if not is_threshold(parameters.get("theta0", Fraction(1))):
+            raise ValueError
+        terms = {name: str(value) for name, value in parameters.items()}
+        return counting_of_terms({"sketch_impl": row["sketch_impl"], **terms})
+    except (ValueError, TypeError, AttributeError, OverflowError, Refused):
+        raise BadInput(
+            f"The mart's {row['metric']} of {row['day']} was counted with parameters that are none.",
+            "Name the folder of a mart, or move it away.",
+        ) from None
 
 
 def _fill(work: duckdb.DuckDBPyConnection, rows: list[dict[str, object]]) -> None:

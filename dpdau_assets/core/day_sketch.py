@@ -38,16 +38,22 @@ def refresh(days: Iterable[date], outside: Outside, counting: Counting | None = 
 def refresh_all(outside: Outside, *, missing_only: bool = False) -> None:
     """The same for all that has state of a day that was asked for, or just where there is no sketch, as far as it goes.
 
-    So neither the shape of a sketch nor its being there tells from which days somebody was erased. What cannot be read
-    is left as it is, for the inspection to name. The caller holds the state's lock.
+    So neither the shape of a sketch nor its being there tells from which days somebody was erased; and where nothing
+    says how to count, or nobody has asked for the day, none is kept. What cannot be read is left as it is, for the
+    inspection to name. The caller holds the state's lock.
     """
     gone, processed = outside.ledger.purged_through() or date.min, outside.ledger.processed()
-    built = set(outside.sketches.stored()) if missing_only else set()
-    due = [place for place in outside.activity.stored()
-           if gone < place[0] and place[0] in processed and place not in built]  # fmt: skip
-    with suppress(ParameterNotSet):  # where nothing says yet how to count, there is no sketch to build
+    built, shapes = set(outside.sketches.stored()), {}
+    due = [place for place in outside.activity.stored() if gone < place[0] and place[0] in processed]
+    try:
         shapes = _shapes(sorted({day for day, _ in due}), None, outside)
-        for place in due:
+    except ParameterNotSet:
+        processed = frozenset()
+    for place in sorted(built):
+        if place[0] not in processed:
+            outside.sketches.discard(*place)
+    for place in due if processed else ():
+        if not (missing_only and place in built):
             with suppress(Refused):
                 outside.sketches.replace(_rebuilt([place], shapes, outside))
 

@@ -34,12 +34,13 @@ from dpdau_assets.core.windows import days_between, first_window_end, month_of, 
 class Shown:
     """A published number as the mart shows it.
 
-    `noisy_value` is in users, and `noisy_statistic` what the ledger keeps; `upper_95` is rounded, and never below 0.
+    `noisy_value` is in users, and `noisy_statistic` what the ledger keeps; bounds are rounded, and never below 0.
     """
 
     key: ReleaseKey
     noisy_value: float
     noisy_statistic: float
+    lower_95: float
     upper_95: float | None
     mechanism: str
     counting: Counting
@@ -112,6 +113,9 @@ def account_for(
         books.destroy_shared_noise(instance.name)
         if key in numbers:
             books.store(_taken_back(numbers[key], instance, settings))
+    for key in lost:
+        if key not in numbers and countings[key] is not None:  # it may have been counted as is configured by now:
+            _charged(key, None, books, settings)  # for a stream that is another one, charged beside what the mart shows
     for metric, month in months_closed(lost):
         books.close(metric, month, restore.restored_on)
     books.note_restore(restore)
@@ -212,17 +216,25 @@ def _taken_back(shown: Shown, instance: Instance, settings: Settings) -> Release
         )
     release = Release(
         key=key, instance=instance.name, mechanism=shown.mechanism, noisy_value=shown.noisy_statistic, half_width=0.0,
-        sketch_impl=shown.counting.kind, private=True, version=shown.version,
+        sketch_impl=counting_of(instance).kind, private=True, version=shown.version,
         published_at=shown.published_at.astimezone(ZoneInfo(settings.timezone)).isoformat(),
     )  # fmt: skip
     for stream_day in _stream_days(key, instance, settings):
         release = replace(release, half_width=half_width_95(instance.mechanism, stream_day))
-        if interval(release, counting_of(instance))["upper_95"] == shown.upper_95:
+        if _is_shown_by(release, counting_of(instance), shown):
             return release
     raise Refused(
         f"The mart shows {key.metric} of {key.day} with another noise or sketch than is configured.",
         "Restore with the settings that it was published with, and change them afterwards.",
     )
+
+
+def _is_shown_by(release: Release, counting: Counting, shown: Shown) -> bool:
+    """Whether the mart shows this number with this interval; one without bounds says nothing of the noise it had."""
+    again = interval(release, counting)
+    bounds = shown.lower_95, shown.upper_95
+    told = bounds != (0, None)
+    return told and (again["lower_95"], again["upper_95"]) == bounds and is_shown_as(release, counting, shown)
 
 
 def _stream_days(key: ReleaseKey, instance: Instance, settings: Settings) -> Iterator[int]:

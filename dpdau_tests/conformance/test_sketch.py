@@ -324,6 +324,8 @@ def _with_hashes(counting: ThetaCounting, *hashes: int) -> bytes:
         (replace(ThetaCounting(Fraction(1, 2)).header(3, ""), hash_seed=42), b"", "hash seed 42"),
         (Header("theta", 3, "", {"theta0": 0.3}, 9001), b"", "no Theta sketch of this program"),
         (Header("theta", 3, "", {}, 9001), b"", "no number for theta0"),
+        (Header("theta", 3, "", {"theta0": float("nan")}, 9001), b"", "no number for theta0"),
+        (Header("kmv", 3, "", {"k": float("inf")}), b"", "no number for k"),
         (Header("kmv", 3, "", {"k": "8"}), b"", "no number for k"),  # type: ignore[dict-item]
         (Header("hllpp", 3, "", []), b"", "no number for registers"),  # type: ignore[arg-type]
         (Header("hllpp", 3, "", {"registers": 0}), b"", "0 registers and not 0, a power of two"),

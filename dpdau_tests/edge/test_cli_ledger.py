@@ -29,6 +29,7 @@ def dpdau(tmp_path: Path) -> Dpdau:
     return dpdau
 
 
+@pytest.mark.slow
 def test_a_lost_store_is_restored_with_the_numbers_it_had_and_opens_when_erasures_are_in_again(dpdau: Dpdau) -> None:
     whole = dpdau("verify-ledger")
     assert (whole.code, whole.json["holds"], whole.json["problems"]) == (0, True, [])

@@ -40,7 +40,10 @@ from dpdau_tests.eval.logs import (
 )
 
 Make = Callable[..., Outside]
-every_erasure = pytest.mark.parametrize(("name", "which"), ERASURES)
+every_erasure = pytest.mark.parametrize(
+    ("name", "which"),
+    [pytest.param(*found, marks=pytest.mark.slow if found == (OULAD, "real") else ()) for found in ERASURES],
+)
 
 BUSY_DAYS = {
     (OULAD, "seed7"): (date(2014, 8, 1), date(2014, 10, 31)),

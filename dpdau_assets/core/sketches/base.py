@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import struct
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -166,7 +167,7 @@ def damaged(what: str) -> BadInput:
 def parameter(header: Header, name: str) -> int | float:
     """A number of the header. Raises BadInput where there is none."""
     value = header.parameters.get(name) if isinstance(header.parameters, dict) else None
-    if not isinstance(value, int | float) or isinstance(value, bool):
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
         raise damaged(f"its header has no number for {name}")
     return value
 
