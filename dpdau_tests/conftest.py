@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import date
@@ -21,6 +22,7 @@ from dpdau_assets.core.events import Limits, Row
 from dpdau_assets.core.ingest import RowScan, last_day, take
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.settings import Settings
+from dpdau_tests.fast_folder import IN_MEMORY, has_room
 from dpdau_tests.postgres import schema_url
 from resources.ledger_sql import salts, schema
 from resources.ledger_sql.database import Database
@@ -67,6 +69,12 @@ SKETCHES: dict[str, dict[str, object]] = {
     "hllpp": {"sketch_impl": "hllpp", "dau_level": 1, "mau_level": 1, **_INDEPENDENT},
 }
 """Settings of each kind under which every one of a few people counts one."""
+
+
+def pytest_configure() -> None:
+    """Temporary folders are in memory where there is room: what is tested syncs thousands of times."""
+    if has_room():
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(IN_MEMORY))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -10,12 +10,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 IN_MEMORY = Path("/dev/shm")
+_ROOM = 4 << 30  # bytes; a whole run leaves less than one of these
+
+
+def has_room() -> bool:
+    """Whether there is such a place, and enough of it for all that tests write."""
+    return os.access(IN_MEMORY, os.W_OK) and shutil.disk_usage(IN_MEMORY).free > _ROOM
 
 
 @contextmanager
 def fast_folder() -> Iterator[Path]:
     """In memory where the machine has such a place, else an ordinary temporary one; gone at the end."""
-    folder = Path(tempfile.mkdtemp(prefix="dpdau-", dir=IN_MEMORY if os.access(IN_MEMORY, os.W_OK) else None))
+    folder = Path(tempfile.mkdtemp(prefix="dpdau-", dir=IN_MEMORY if has_room() else None))
     try:
         yield folder
     finally:

@@ -148,7 +148,7 @@ def test_both_series_are_in_the_mart(store: Outside, make_store: Make) -> None:
     paths = open_mart(outside.settings).replace(mart_rows(outside))
     with duckdb.connect(str(paths.table), read_only=True) as mart:
         first = mart.sql("SELECT day, revision FROM as_published").fetchall()
-        latest = mart.sql("SELECT day, revision, noisy_value FROM latest").fetchall()
+        latest = mart.sql("SELECT day, revision, noisy_statistic FROM latest").fetchall()
     assert first == [(day, 0) for day in DAYS]
     assert [(day, revision) for day, revision, _ in latest] == [(day, int(day < date(2025, 2, 1))) for day in DAYS]
     published = {found.key.day: found.noisy_value for found in restate(JANUARY, outside)}
