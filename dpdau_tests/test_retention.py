@@ -22,7 +22,6 @@ from dpdau_assets.core.retention import overdue, purge
 from dpdau_assets.core.windows import days_between, epoch_of
 from dpdau_tests.conftest import FixedClock, prepare, put, silent
 
-pytestmark = pytest.mark.every_sketch
 Make = Callable[..., Outside]
 START = date(2025, 1, 1)
 LAST = date(2025, 3, 20)

@@ -87,6 +87,7 @@ def test_a_bad_file_takes_nothing(dpdau: Dpdau) -> None:
     assert PLANTED not in dpdau.printed
 
 
+@pytest.mark.slow
 def test_the_guard_parks_more_people_than_it_lets_through_until_they_are_confirmed(dpdau: Dpdau) -> None:
     assert dpdau("ingest", "--from", "events.jsonl").code == 0
     assert dpdau("run", *WHOLE).json == {"days": 3, "dau_published": 3, "mau_published": 3, "restated": 0}
@@ -138,6 +139,7 @@ def test_a_receipt_is_verified_by_reading_everything_back_and_names_what_is_left
     require_no_raw_id(dpdau)
 
 
+@pytest.mark.slow
 def test_after_a_rotation_only_the_new_secret_opens_the_store_and_old_receipts_stay_genuine(dpdau: Dpdau) -> None:
     assert dpdau("ingest", "--from", "events.jsonl").code == 0
     name = dpdau("erase", "--user-id", person(1)).json["receipts"][0]
