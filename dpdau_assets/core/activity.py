@@ -43,7 +43,7 @@ def take_in(outside: Outside) -> None:
 
 
 def apply_removals(outside: Outside) -> None:
-    """Rewrite every file that holds a removed key.
+    """Rewrite every file that holds a removed key, each after the sketch that was built from it is dropped.
 
     The caller holds the lock. Running it again, also after it was cut short, changes nothing more. What it touches is
     marked first: a second run could no longer tell.

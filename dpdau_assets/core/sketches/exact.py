@@ -76,7 +76,7 @@ class ExactCounting:
 def sorted_words(body: memoryview) -> Keys:
     """Distinct 64-bit words in order, from their little-endian bytes. Raises BadInput for anything else."""
     if len(body) % 8:
-        raise damaged(f"{len(body)} bytes are no keys of 8 bytes")
+        raise damaged("its length is not that of keys of 8 bytes")  # which length would tell how many
     words = np.frombuffer(body, dtype="<u8").astype(np.uint64, copy=False)
     if not is_key_set(words):
         raise damaged("its keys are not in order")
