@@ -8,7 +8,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test lint types soak bench lock clean
+.PHONY: help demo dev test check lint types soak bench lock clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
@@ -25,6 +25,9 @@ dev: $(READY) ## Start the Dagster UI on the demo's data, on port 3000 or PORT
 
 test: $(READY) ## Run the tests, except the ones marked slow or browser
 	$(BIN)/python -m pytest -m "not slow and not browser" -n 2 --dist worksteal
+
+check: $(READY) ## Publish the demo, and ask every check of its store
+	$(BIN)/python -m eval.demo --check
 
 lint: $(READY) ## Check style, format and placeholders
 	$(BIN)/ruff check .

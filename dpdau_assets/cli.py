@@ -14,7 +14,7 @@ from typing import Annotated, cast
 import typer
 from rich.markup import escape
 
-from dpdau_assets import cli_budget, cli_erasure, cli_ledger
+from dpdau_assets import cli_budget, cli_daily, cli_erasure, cli_ledger, cli_report
 from dpdau_assets.cli_terminal import (
     DAY,
     From,
@@ -32,7 +32,7 @@ from dpdau_assets.core.answers import latest_release, release_answer, run_answer
 from dpdau_assets.core.errors import DpdauError
 from dpdau_assets.core.ingest import ingest as ingest_files
 from dpdau_assets.core.release import require_ended
-from dpdau_assets.core.runs import STATE, Step, plan_run
+from dpdau_assets.core.runs import building, plan_run
 from dpdau_assets.core.settings import Metric
 from dpdau_assets.core.version import VERSION
 from dpdau_assets.core.windows import days_between
@@ -93,7 +93,7 @@ def rebuild(first: From, last: To) -> None:
     if first.date() < outside.settings.start_date:
         raise typer.BadParameter(f"--from {first:%Y-%m-%d} is before START_DATE.")
     days = days_between(first.date(), last.date())
-    run_through_dagster("Rebuilding", [Step(STATE, day) for day in days], outside)
+    run_through_dagster("Rebuilding", building(days), outside)
     answer({"days_rebuilt": len(days)})
 
 
@@ -151,8 +151,10 @@ def generate_synthetic(
 
 
 app.add_typer(cli_budget.app)
+app.add_typer(cli_daily.app)
 app.add_typer(cli_erasure.app)
 app.add_typer(cli_ledger.app)
+app.add_typer(cli_report.app)
 
 
 @app.callback(invoke_without_command=True)

@@ -21,7 +21,7 @@ from dpdau_assets.core.facts import ErasureState
 from dpdau_assets.core.feasibility import SHORTEST_SECRET
 from dpdau_assets.core.ingest import last_day
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.runs import STATE, Step
+from dpdau_assets.core.runs import building
 from resources.erasure_files import read_requests, request_of
 
 NOT_YET, NOT_DONE, NOT_GENUINE = 3, 4, 5
@@ -131,7 +131,7 @@ def flush_deletes() -> None:
     days = [day for day, _ in erasure.days_to_rebuild(outside)]
     if days:
         tell("All requests are applied and read back. What follows tells Dagster; if it fails, run this again.")
-        run_through_dagster("Rebuilding", [Step(STATE, day) for day in days], outside)
+        run_through_dagster("Rebuilding", building(days), outside)
     answer({"verified": done.verified, "unverified": done.unverified, "days_rebuilt": len(days)})
     if done.unverified:
         tell("Something is left of some: `dpdau receipt ID` says where.")

@@ -9,14 +9,17 @@ from dpdau_assets.assets.activity import build_activity
 from dpdau_assets.assets.erasures import build_erasures
 from dpdau_assets.assets.mart import build_active_users, build_budget_report
 from dpdau_assets.assets.releases import build_dau_release, build_mau_release
+from dpdau_assets.assets.report import build_report
 from dpdau_assets.assets.restatement import build_dau_restatement
 from dpdau_assets.assets.sketches import build_day_sketch
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.partitions import calendar_of
 from dpdau_assets.schedules import build_schedules
 from resources.settings_env import read_settings
-from resources.wiring import MartResource, OutsideResource
+from resources.wiring import AlertsResource, MartResource, OutsideResource, ReportsResource
+from sensors.alerts import build_alert_sensor
 from sensors.erasure import build_erasure_sensor
+from sensors.inbox import build_inbox_sensor
 
 
 def build_definitions(settings: Settings) -> dg.Definitions:
@@ -39,12 +42,18 @@ def _all_of_it(settings: Settings) -> dg.Definitions:
             build_dau_restatement(calendar),
             build_active_users(),
             build_budget_report(),
+            build_report(),
         ],
         asset_checks=list(checks.ALL),
         jobs=[*jobs.ALL, *jobs.UPKEEP],
         schedules=build_schedules(settings),
-        sensors=[build_erasure_sensor()],
-        resources={"outside": OutsideResource(), "mart": MartResource()},
+        sensors=[build_erasure_sensor(), build_inbox_sensor(), build_alert_sensor()],
+        resources={
+            "outside": OutsideResource(),
+            "mart": MartResource(),
+            "reports": ReportsResource(),
+            "alerts": AlertsResource(),
+        },
         executor=dg.in_process_executor,
     )
 

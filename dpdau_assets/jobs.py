@@ -1,18 +1,20 @@
 """The jobs, and the one loop that runs many of them in this process."""
 
-from __future__ import annotations
-
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from datetime import date
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
-from dpdau_assets.core import receipts, retention, runs
+from dpdau_assets.bulk import REBUILD, build_many_days, publish_due_numbers, refresh_reports
+from dpdau_assets.core import completeness, receipts, retention, runs
 from dpdau_assets.core.errors import Refused
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.runs import Step
+from dpdau_assets.retries import SAFE, cause_of, refusals_fail_at_once
 
 _APPLIED = dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey("activity"), "erasures_applied"))
 
@@ -23,6 +25,9 @@ def _building(*assets: str) -> dg.AssetSelection:
     return built | _APPLIED if "activity" in assets else built
 
 
+IN_ORDER = {"dpdau/publication": "in order"}
+"""dagster.yaml admits one run with this tag at a time, first in first out: so a stream's days follow one another."""
+
 STATE = dg.define_asset_job(
     runs.STATE,
     selection=_building("erasures", "activity", "day_sketch"),
@@ -30,45 +35,83 @@ STATE = dg.define_asset_job(
 )
 DAU = dg.define_asset_job(
     runs.DAU,
-    selection=_building("erasures", "activity", "day_sketch", "dau_release"),
-    description="A day's state, sketch and published DAU.",
+    selection=["dau_release"],
+    tags=IN_ORDER,
+    description="A day's published DAU; its state must be there.",
 )
 MAU = dg.define_asset_job(
     runs.MAU,
     selection=["mau_release"],
-    tags={"dpdau/stream": "mau"},  # dagster.yaml admits one at a time: a stream's days follow one another
+    tags=IN_ORDER,
     description="A day's published MAU; its 30 days of state must be there, and the day before be published.",
 )
 RESTATEMENT = dg.define_asset_job(
     runs.RESTATEMENT,
     selection=["dau_restatement"],
+    tags=IN_ORDER,
     description="Every DAU of a month once more, on the month's public day: erased users gone, late events in.",
 )
 REPORTS = dg.define_asset_job(
-    runs.REPORTS, selection=_building("active_users", "budget_report"), description="The mart and the budget report."
+    runs.REPORTS,
+    selection=_building("active_users", "budget_report", "report"),
+    description="The mart, the budget report, and the files for readers and operators.",
 )
 CHECKS = dg.define_asset_job(
     "check_store",
     selection=dg.AssetSelection.all_asset_checks() - _APPLIED,
     description="For CI: exits with 1 if an erasure is overdue, somebody is left, or the ledger cannot be believed.",
 )
-ALL = (STATE, DAU, MAU, RESTATEMENT, REPORTS)
 
 
-@dg.op(pool="state")
+@dg.job(
+    name="publish_due", tags=IN_ORDER,
+    description="Build what is missing, publish every number that is due and complete, refresh mart and reports.",
+)  # fmt: skip
+def PUBLISHING() -> None:
+    refresh_reports(published=publish_due_numbers(built=build_many_days()))
+
+
+ALL = (STATE, REBUILD, DAU, MAU, RESTATEMENT, REPORTS)
+
+
+class Landed(dg.Config):
+    """Days (YYYY-MM-DD) whose folders in LANDING_DIR are finished."""
+
+    days: list[str]
+
+
+@dg.op(pool="state", retry_policy=SAFE)
+def take_landed_days(context: dg.OpExecutionContext, config: Landed, outside: dg.ResourceParam[Outside]) -> None:
+    """Take in what landed for each day, and declare it complete; a day that fails does not hold up the others."""
+    with refusals_fail_at_once():
+        refused = completeness.take_all_landed([date.fromisoformat(day) for day in config.days], outside)
+        for day, error in refused.items():
+            context.log.error(f"{day}: {error}")
+        if refused:
+            raise next(iter(refused.values()))
+
+
+@dg.op(pool="state", retry_policy=SAFE)
 def settle_erasures(outside: dg.ResourceParam[Outside]) -> None:
     """Apply what was received, read everything back, write receipts; fails while something is left of anybody."""
-    if receipts.settle(outside).unverified:
-        raise Refused(
-            "Something is left of an erased person.",
-            "`dpdau receipt` says where; what this project did not write, remove by hand.",
-        )
+    with refusals_fail_at_once():
+        if receipts.settle(outside).unverified:
+            raise Refused(
+                "Something is left of an erased person.",
+                "`dpdau receipt` says where; what this project did not write, remove by hand.",
+            )
 
 
-@dg.op(pool="state")
+@dg.op(pool="state", retry_policy=SAFE)
 def purge_state(outside: dg.ResourceParam[Outside]) -> None:
     """Unlink what is past retention."""
-    retention.purge(outside)
+    with refusals_fail_at_once():
+        retention.purge(outside)
+
+
+@dg.job(name="take_landed", description="Take in the files that landed for these days, and declare the days complete.")
+def LANDED() -> None:
+    take_landed_days()
 
 
 @dg.job(name="verify_erasures", description="Apply all erasures, read everything back, and write the receipts.")
@@ -81,7 +124,7 @@ def PURGE() -> None:
     purge_state()
 
 
-UPKEEP = (CHECKS, VERIFICATION, PURGE)
+UPKEEP = (PUBLISHING, CHECKS, LANDED, VERIFICATION, PURGE)
 
 
 def run_steps(
@@ -92,12 +135,21 @@ def run_steps(
         warnings.simplefilter("ignore", dg.BetaWarning)  # resolving a sensor copies a young part of it
         jobs = {job.name: definitions.resolve_job_def(job.name) for job in ALL}
     for step in wanted:
-        jobs[step.job].execute_in_process(
-            partition_key=step.day.isoformat() if step.day else None,
-            instance=instance,
-            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-        )
+        config = building_config(step.days) if step.days else {}
+        try:
+            jobs[step.job].execute_in_process(
+                partition_key=step.day.isoformat() if step.day else None,
+                instance=instance,
+                run_config={**config, "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+            )
+        except dg.Failure as failure:
+            raise cause_of(failure) from None
         done(step)
+
+
+def building_config(days: Iterable[date]) -> dict[str, Any]:
+    """Which days a run in bulk builds."""
+    return {"ops": {build_many_days.name: {"config": {"days": [day.isoformat() for day in days]}}}}
 
 
 def shipped_configuration() -> Path:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date
 from fractions import Fraction
@@ -128,6 +130,26 @@ def prepare(outside: Outside, days: list[date]) -> None:
     """State and sketches of these days, as the assets build them."""
     process_days(days, outside)
     refresh(days, outside)
+
+
+@contextmanager
+def folding(outside: Outside) -> Iterator[threading.Thread]:
+    """Meanwhile another thread holds the state's lock, as a fold or a release does for minutes."""
+    held, done = threading.Event(), threading.Event()
+
+    def fold() -> None:
+        with outside.activity.lock():
+            held.set()
+            done.wait(60)
+
+    thread = threading.Thread(target=fold)
+    thread.start()
+    assert held.wait(60)
+    try:
+        yield thread
+    finally:
+        done.set()
+        thread.join()
 
 
 class Silent:

@@ -98,7 +98,9 @@ class Store:
 
     def outside(self, settings: Settings) -> Outside:
         """What an ingest uses of it; the rest is not there."""
-        unused = dict.fromkeys(("activity", "late", "sketches", "rebuilds", "receipts", "premises", "noise"))
+        unused = dict.fromkeys(
+            ("activity", "late", "sketches", "rebuilds", "receipts", "premises", "noise", "completions", "landing")
+        )
         return Outside(
             settings=settings, clock=FixedClock(), engine=DuckDBEngine("UTC"), salts=self.salts, inbox=self.inbox,
             quarantine=FileQuarantine(self.root), ledger=EmptyLedger(), erasures=self.erasures, **unused,

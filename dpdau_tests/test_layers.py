@@ -17,7 +17,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 CORE = frozenset({"dpdau_assets.core", "numpy"})
 ADAPTER = frozenset({"dpdau_assets.core", "resources", "numpy", "pyarrow"})  # ports speak arrays, files are Parquet
-DAGSTER = frozenset({"dagster", "dpdau_assets.core", "dpdau_assets.partitions", "dpdau_assets.metadata"})
+DAGSTER = frozenset(
+    {"dagster", "dpdau_assets.core", *(f"dpdau_assets.{part}" for part in ("metadata", "partitions", "retries"))}
+)
 EDGE = frozenset({"dpdau_assets.core", "resources"})
 TERMINAL = EDGE | {"typer", "rich"}
 
@@ -32,26 +34,31 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "resources.ledger_sql": ADAPTER | {"sqlalchemy", "alembic", "cryptography"},
     "resources.mart_duckdb": ADAPTER | {"duckdb"},
     "resources.noise_opendp": ADAPTER | {"opendp"},
+    "resources.report_html": ADAPTER | {"jinja2"},
     "resources.settings_env": ADAPTER | {"pydantic", "pydantic_settings"},
     "resources.wiring": ADAPTER | {"dagster"},
     "dpdau_assets.partitions": frozenset({"dagster", "dpdau_assets.core"}),
     "dpdau_assets.metadata": frozenset({"dagster", "dpdau_assets.core"}),
+    "dpdau_assets.retries": frozenset({"dagster", "dpdau_assets.core"}),
     "dpdau_assets.assets": DAGSTER | {"dpdau_assets.assets"},
     "dpdau_assets.checks": DAGSTER,
-    "dpdau_assets.jobs": DAGSTER,
+    "dpdau_assets.bulk": DAGSTER | {"dpdau_assets.assets", "pydantic"},
+    "dpdau_assets.jobs": DAGSTER | {"dpdau_assets.bulk"},
     "dpdau_assets.schedules": DAGSTER | {"dpdau_assets.jobs"},
     "dpdau_assets.automation": DAGSTER,
-    "sensors": DAGSTER | {"sensors", "dpdau_assets.jobs"},
+    "sensors": DAGSTER | {"sensors", "dpdau_assets.jobs", "dagster_shared"},
     "dpdau_assets.definitions": DAGSTER
     | {f"dpdau_assets.{part}" for part in ("assets", "checks", "jobs", "schedules", "automation")}
     | {"sensors", "resources.wiring", "resources.settings_env"},
     "dpdau_assets.api": EDGE | {"fastapi", "pydantic", "starlette", "prometheus_client", "uvicorn"},
     "dpdau_assets.cli": TERMINAL
-    | {f"dpdau_assets.{part}" for part in ("cli_terminal", "cli_budget", "cli_erasure", "cli_ledger", "jobs")}
-    | {"eval.simulate"},
+    | {f"dpdau_assets.cli_{part}" for part in ("budget", "daily", "erasure", "ledger", "report", "terminal")}
+    | {"dpdau_assets.jobs", "eval.simulate"},
+    "dpdau_assets.cli_daily": TERMINAL | {"dpdau_assets.cli_terminal"},
     "dpdau_assets.cli_budget": TERMINAL | {"dpdau_assets.cli_terminal"},
     "dpdau_assets.cli_erasure": TERMINAL | {"dpdau_assets.cli_terminal"},
     "dpdau_assets.cli_ledger": TERMINAL | {"dpdau_assets.cli_terminal"},
+    "dpdau_assets.cli_report": TERMINAL | {"dpdau_assets.cli_terminal"},
     "dpdau_assets.cli_terminal": TERMINAL | {"dagster", "dpdau_assets.definitions", "dpdau_assets.jobs"},
 }
 

@@ -48,7 +48,7 @@ def rows(url: str, query: str) -> list[tuple]:
 
 
 def test_an_older_ledger_is_refused_until_it_is_migrated(old: str) -> None:
-    with pytest.raises(BadSetting, match="schema is version 0001; this version of dpdau reads 0002") as refused:
+    with pytest.raises(BadSetting, match="schema is version 0001; this version of dpdau reads 0003") as refused:
         Database(old, SECRET)
     assert "dpdau migrate" in refused.value.remedy
     assert migrate(old, SETTINGS) == ("0001", schema.VERSION)
@@ -122,8 +122,8 @@ def test_a_migration_that_would_lower_what_was_spent_or_lose_a_number_is_refused
     migrate(old, SETTINGS)
     scripts = tmp_path / "migrations"
     shutil.copytree(SCRIPTS, scripts)
-    (scripts / "versions" / "0003_planted.py").write_text(
-        "from alembic import op\nrevision, down_revision = '0003', '0002'\n"
+    (scripts / "versions" / "0004_planted.py").write_text(
+        "from alembic import op\nrevision, down_revision = '0004', '0003'\n"
         f"def upgrade():\n    op.execute({statement!r})\n"
     )
     before = [rows(old, f"SELECT * FROM {name} ORDER BY id") for name in ("charges", "releases")]

@@ -26,7 +26,7 @@ from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.receipts import settle
 from dpdau_assets.core.release import publish, restate
 from dpdau_assets.core.retention import purge
-from dpdau_assets.core.runs import DAU, MAU, RESTATEMENT, STATE, Step, plan_run
+from dpdau_assets.core.runs import BUILD, DAU, MAU, RESTATEMENT, Step, plan_run
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.windows import days_between, month_of
 from dpdau_tests.conftest import SECRET, FixedClock, put, silent
@@ -144,12 +144,11 @@ class Publication:
 def execute(step: Step, outside: Outside) -> object:
     """What the step's job calls in core."""
     match step:
-        case Step(job, date() as day) if job in (STATE, DAU):
-            process_days([day], outside)
-            refresh([day], outside)
-            return publish("dau", day, outside) if job == DAU else None
-        case Step(job, date() as day) if job == MAU:
-            return publish("mau", day, outside)
+        case Step(job, None, days) if job == BUILD:
+            process_days(days, outside)
+            refresh(days, outside)
+        case Step(job, date() as day) if job in (DAU, MAU):
+            return publish(step.metric, day, outside)
         case Step(job, date() as month) if job == RESTATEMENT:
             return restate(month, outside)
     return None

@@ -1,6 +1,7 @@
 """`make demo`: real events in, four months of published DAU and MAU out, by the commands that a user would type.
 
-`python -m eval.demo --prepare` stops after the events are in, for `make dev`.
+`python -m eval.demo --prepare` stops after the events are in, for `make dev`. `python -m eval.demo --check` publishes
+what is missing and asks every check of the demo's store, by the command line and as Dagster's job, for `make check`.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ def main(arguments: list[str]) -> None:
     if "--prepare" in arguments:
         return
     dpdau(environment, "run", "--from", str(FIRST), "--to", str(LAST))
+    if "--check" in arguments:
+        sys.exit(check(environment))
     show_series(HOME / "data" / "mart" / "active_users.csv")
     show_budget(environment)
     console.print(f"\nPlot: {HOME / 'data' / 'mart' / 'active_users.svg'}")
@@ -63,6 +66,17 @@ def dpdau(environment: dict[str, str], *arguments: str) -> dict[str, object]:
     if done.returncode:
         sys.exit(done.returncode)
     return json.loads(done.stdout)
+
+
+def check(environment: dict[str, str]) -> int:
+    """Every check, asked in both ways; the exit code of the first that has failed, else 0."""
+    job = [str(Path(sys.executable).with_name("dagster")), "job", "execute", "-m", "dpdau_assets.definitions"]
+    asked = [
+        [sys.executable, "-m", "dpdau_assets.cli", "check"],
+        [*job, "-j", "check_store"],
+    ]
+    codes = [subprocess.run(one, env=environment, cwd=HOME, stdout=subprocess.DEVNULL).returncode for one in asked]
+    return next((code for code in codes if code), 0)
 
 
 def show_series(mart: Path) -> None:

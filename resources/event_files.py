@@ -55,10 +55,19 @@ def event_files(path: Path) -> list[Path]:
     if not path.is_dir():
         format_of(path)
         return [path]
-    found = sorted(file for file in path.rglob("*") if file.is_file() and _is_offered(file.relative_to(path)))
+    found = _offered(path)
     if not found:
         raise BadInput(f"{path} holds no event files.", f"Put files there that end in {_ENDINGS}.", path=str(path))
     return found
+
+
+def holds_event_files(folder: Path) -> bool:
+    """Whether there is any in it or in the folders below it."""
+    return bool(_offered(folder))
+
+
+def _offered(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.rglob("*") if file.is_file() and _is_offered(file.relative_to(folder)))
 
 
 def format_of(path: Path) -> Format:

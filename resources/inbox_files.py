@@ -57,6 +57,10 @@ class FileInbox:
     def batches(self) -> list[str]:
         return sorted(path.stem for path in self._folder.glob("*.parquet"))
 
+    def days(self) -> frozenset[date]:
+        opened = (_opened(self._path(name)) for name in self.batches())
+        return frozenset(day for batch in opened for day, _ in _contents(batch))
+
     def read(self, batches: list[str]) -> Iterator[DaySet]:
         """In order of days, then epochs. Memory: one (day, epoch) of all batches. Raises Refused for a broken batch."""
         places: dict[tuple[date, int], list[_Place]] = defaultdict(list)

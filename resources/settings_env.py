@@ -17,7 +17,7 @@ from dpdau_assets.core.errors import BadSetting
 from dpdau_assets.core.feasibility import check
 from dpdau_assets.core.settings import Settings
 
-_SECRETS = {"hash_salt_secret", "ledger_url"}
+_SECRETS = {"hash_salt_secret", "ledger_url", "alert_webhook"}
 
 
 class Environment(BaseSettings):
@@ -57,6 +57,8 @@ class Environment(BaseSettings):
     erasure_mark: str = Settings.erasure_mark
     erasure_guard_share: Decimal = Decimal("0.2")
     dagster_home: Path | None = None
+    landing_dir: Path | None = None
+    alert_webhook: SecretStr | None = None
 
 
 def read_settings(tried: Mapping[str, str] | None = None) -> Settings:

@@ -19,11 +19,13 @@ import pyarrow.parquet as pq
 from dpdau_assets.core.errors import Refused
 from dpdau_assets.core.facts import DaySet, Keys
 from dpdau_assets.core.identity import epoch_key_commitment
-from dpdau_assets.core.keysets import digest
+from dpdau_assets.core.keysets import digest, is_key_set
 from dpdau_assets.core.ports import Salts
 from resources.durable import Write, sweep, unlink_durably, write_all_durably
 from resources.file_lock import FileLock
 from resources.partition_files import partition_path, partitions_in
+
+_COLUMNS = pa.schema([("key", pa.uint64())])
 
 
 @contextmanager
@@ -78,6 +80,15 @@ class StateFiles:
                 "Restore the data directory and the ledger from the same backup.",
             )
         return footer[b"digest"].decode()
+
+    def is_keyed(self, day: date, epoch: int) -> bool:
+        try:
+            keys = self.read(day, epoch)
+            with _readable(day):
+                columns = pq.read_schema(self._path(day, epoch))
+        except Refused:
+            return False
+        return keys is not None and is_key_set(keys) and columns.remove_metadata().equals(_COLUMNS)
 
     def replace(self, sets: Iterable[DaySet]) -> None:
         if not self._swept:

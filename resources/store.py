@@ -7,12 +7,15 @@ from functools import cache
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+from dpdau_assets.core.errors import BadSetting
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.windows import first_window_end
 from resources.engine_duckdb import DuckDBEngine
 from resources.file_lock import FileLock
 from resources.inbox_files import FileInbox, FileQuarantine
+from resources.landing_files import LandingFiles
+from resources.ledger_sql.completions import SqlCompletions
 from resources.ledger_sql.database import Database
 from resources.ledger_sql.erasures import SqlErasures
 from resources.ledger_sql.ledger import SqlLedger
@@ -22,6 +25,7 @@ from resources.ledger_sql.salts import SqlSalts
 from resources.mart_duckdb import MartFiles
 from resources.noise_opendp import OpenDPNoise
 from resources.premises_files import FilePremises
+from resources.report_html import ReportFiles
 from resources.sketch_files import SketchFiles
 from resources.state_files import StateFiles
 
@@ -70,10 +74,19 @@ def store_on(database: Database, settings: Settings) -> Outside:
         ledger=ledger,
         erasures=SqlErasures(database, salts, first_window_end(settings.start_date, settings.mau_window_days)),
         rebuilds=SqlRebuilds(database),
+        completions=SqlCompletions(database),
+        landing=LandingFiles(_apart(settings.landing_dir, settings)),
         receipts=SqlReceipts(database),
         premises=FilePremises(_roots(settings)),
         noise=OpenDPNoise(),
     )
+
+
+def _apart(landing: Path | None, settings: Settings) -> Path | None:
+    """Raises BadSetting for a folder in which event files, with raw ids, would lie among what is kept without them."""
+    if landing is not None and landing.resolve().is_relative_to(settings.data_dir.resolve()):
+        raise BadSetting(f"LANDING_DIR={landing} is inside DATA_DIR, where no raw id may lie.", "Put it elsewhere.")
+    return landing
 
 
 def ledger_url(settings: Settings) -> str:
@@ -95,3 +108,8 @@ def _roots(settings: Settings) -> dict[str, Path]:
 def open_mart(settings: Settings) -> MartFiles:
     """The mart of this data directory."""
     return MartFiles(settings.data_dir / "mart")
+
+
+def open_reports(settings: Settings) -> ReportFiles:
+    """The reports of this data directory."""
+    return ReportFiles(settings.data_dir / "report")

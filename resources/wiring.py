@@ -2,9 +2,10 @@
 
 import dagster as dg
 
-from dpdau_assets.core.ports import Mart, Outside
+from dpdau_assets.core.ports import Alerts, Mart, Outside, Reports
+from resources.alerts_webhook import WebhookAlerts
 from resources.settings_env import read_settings
-from resources.store import open_mart, open_store
+from resources.store import open_mart, open_reports, open_store
 
 
 class OutsideResource(dg.ConfigurableResource):
@@ -19,3 +20,17 @@ class MartResource(dg.ConfigurableResource):
 
     def create_resource(self, context: dg.InitResourceContext) -> Mart:
         return open_mart(read_settings())
+
+
+class ReportsResource(dg.ConfigurableResource):
+    """Hands assets the place of the reports."""
+
+    def create_resource(self, context: dg.InitResourceContext) -> Reports:
+        return open_reports(read_settings())
+
+
+class AlertsResource(dg.ConfigurableResource):
+    """Hands sensors the way to tell people."""
+
+    def create_resource(self, context: dg.InitResourceContext) -> Alerts:
+        return WebhookAlerts(read_settings().alert_webhook)

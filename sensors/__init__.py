@@ -1,1 +1,1 @@
-"""Dagster sensors. Empty in this version: what starts a run is a person, a backfill or `dpdau run`."""
+"""Dagster sensors: erasures, arrivals, and what has to be told to a person."""

@@ -1,14 +1,12 @@
 """The erasure sensor: from requests in the ledger to marked days, their rebuilds, and the receipts.
 
 Marks are edge-triggered: each is told to Dagster once, as an event of `erasures` that turns the day stale. Rebuilds
-are level-triggered: a day that is behind its mark in our own ledger gets a run, whatever Dagster remembers. So a tick
-that is repeated, dies half way or overlaps another costs an event at most; runs are told apart by their keys.
+are level-triggered: while days are behind their marks in our own ledger, one run is asked for that builds them all,
+whatever Dagster remembers. So a tick that is repeated, dies half way or overlaps another costs an event at most.
 """
 
-import hashlib
 import json
-from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 
@@ -19,24 +17,23 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (  # n
 
 from dpdau_assets.core.erasure import Pending, mark_touched, pending
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.jobs import STATE, VERIFICATION
-from dpdau_assets.metadata import reveal
+from dpdau_assets.core.report import WaitingDay, waiting_days
+from dpdau_assets.jobs import REBUILD, VERIFICATION
+from dpdau_assets.metadata import erasure_queue, reveal
+from sensors.attempts import TASK, Tries, is_given_up, next_key, task_name, tries_of
 
 EVENTS_PER_TICK = 500
-RUNS_PER_TICK = 50
-ATTEMPTS = 3
-
-TASK = "dpdau/erasure"
-"""The tag that says what a run is for: `DAY/MARK`, or `verify/NAME`."""
 
 
 @dataclass(frozen=True)
 class Cursor:
-    """The last mark and day that Dagster was told of, and what the last check result said of which materialisation."""
+    """The last mark and day that Dagster was told of, and what the last check result said of which materialisation:
+    how many days are pending, since how many days a request has waited, and the materialisation.
+    """
 
     mark: int = 0
     day: str = ""
-    shown: tuple[int, bool, int] | None = None
+    shown: tuple[int, int | None, int] | None = None
 
     @classmethod
     def read(cls, text: str | None) -> "Cursor":
@@ -47,29 +44,18 @@ class Cursor:
         return json.dumps(asdict(self))
 
 
-@dataclass(frozen=True)
-class Tries:
-    """The runs of one task so far: whether one is under way, and the keys that are used up.
-
-    A run that was made but never launched counts as none: asked for by its key again, Dagster launches it.
-    """
-
-    under_way: bool = False
-    keys: frozenset[str] = frozenset()
-
-
 def build_erasure_sensor() -> dg.SensorDefinition:
     """On from the start: an erasure must not wait until somebody switches it on."""
 
     @dg.sensor(
-        jobs=[STATE, VERIFICATION], minimum_interval_seconds=30, default_status=dg.DefaultSensorStatus.RUNNING,
+        jobs=[REBUILD, VERIFICATION], minimum_interval_seconds=30, default_status=dg.DefaultSensorStatus.RUNNING,
         description="Marks the days that erasures touch, has them rebuilt, and then has the erasures verified.",
     )  # fmt: skip
     def erasure_sensor(context: dg.SensorEvaluationContext, outside: dg.ResourceParam[Outside]) -> dg.SensorResult:
         mark_new(outside)
         tries = tries_of(tasks_of(pending(outside)), context.instance)
         found = pending(outside)  # after the runs: one that ends in between must not look as if it had done nothing
-        events, told = what_to_tell(found, Cursor.read(context.cursor), context.instance)
+        events, told = what_to_tell(found, waiting_days(outside), Cursor.read(context.cursor), context.instance)
         wanted = wanted_runs(found, tries, outside.clock.today())
         return dg.SensorResult(wanted, cursor=told.text(), asset_events=events)
 
@@ -88,15 +74,20 @@ def mark_new(outside: Outside) -> None:
 Told = dg.AssetMaterialization | dg.AssetObservation | dg.AssetCheckEvaluation
 
 
-def what_to_tell(found: Pending, cursor: Cursor, instance: dg.DagsterInstance) -> tuple[list[Told], Cursor]:
-    """New marks, and the check's result where it changed; and the cursor once that is told."""
+def what_to_tell(
+    found: Pending, waiting: Sequence[WaitingDay], cursor: Cursor, instance: dg.DagsterInstance
+) -> tuple[list[Told], Cursor]:
+    """New marks, and the check's result where it changed, once a day at least while something waits; and the cursor
+    once that is told.
+    """
     new = sorted((mark, day.isoformat()) for day, mark in found.days)
     new = [one for one in new if one > (cursor.mark, cursor.day)][:EVENTS_PER_TICK]
     events: list[Told] = [told_mark(day, mark) for mark, day in new]
     target = _last_activity(instance)
-    shown = (len(found.days), bool(found.receipts), target.storage_id if target else 0)
+    oldest = max((one.age_days for one in waiting), default=None)
+    shown = (len(found.days), oldest, target.storage_id if target else 0)
     if shown != cursor.shown:
-        events.append(told_pending(found, target))
+        events.append(told_pending(found, waiting, target))
     mark, day = new[-1] if new else (cursor.mark, cursor.day)
     return events, Cursor(mark, day, shown)
 
@@ -106,14 +97,14 @@ def told_mark(day: str, mark: int) -> dg.AssetMaterialization:
     return dg.AssetMaterialization("erasures", partition=day, tags={"dagster/data_version": str(mark)})
 
 
-def told_pending(found: Pending, target: Target | None) -> dg.AssetCheckEvaluation:
+def told_pending(found: Pending, waiting: Sequence[WaitingDay], target: Target | None) -> dg.AssetCheckEvaluation:
     """The check's result, on the newest materialisation: the graph shows no other one. Never one of a partition:
     the second such event outside of a run breaks an index, and every later tick.
     """
     return dg.AssetCheckEvaluation(
         dg.AssetKey("activity"), "no_pending_erasures", passed=found.is_none,
-        metadata=reveal({"days_pending": len(found.days)}), target_materialization_data=target,
-        description=found.sentence,
+        metadata=reveal({"days_pending": len(found.days), **erasure_queue(waiting)}),
+        target_materialization_data=target, description=found.sentence,
     )  # fmt: skip
 
 
@@ -127,66 +118,24 @@ def _last_activity(instance: dg.DagsterInstance) -> Target | None:
 
 
 def wanted_runs(found: Pending, tries: Mapping[str, Tries], today: date) -> list[dg.RunRequest]:
-    """A rebuild of each day that is behind; once none is left that a rebuild could help, the verification.
+    """A rebuild of all days that are behind; once it could help no more, the verification.
 
-    A day whose rebuilds have all failed is left to people, and does not hold up the verification of others.
+    Days whose rebuild has failed a few times are left to people, and do not hold up the verification of others; the
+    rebuild is tried once a day all the same.
     """
-    behind = {task: day for day, task in _rebuilds(found) if not _is_given_up(task, tries)}
-    if not behind:
-        return _wanted_verification(found, tries, today)
-    idle = [task for task in behind if not _of(task, tries).under_way]
-    room = max(RUNS_PER_TICK - (len(behind) - len(idle)), 0)
-    return [
-        dg.RunRequest(_free_key(task, tries), job_name=STATE.name, partition_key=behind[task], tags={TASK: task})
-        for task in idle[:room]
-    ]
+    rebuild, verification = tasks_of(found)
+    wanted = []
+    if found.days:
+        wanted.append((rebuild, REBUILD.name))
+    if found.receipts and (not found.days or is_given_up(rebuild, tries)):
+        wanted.append((verification, VERIFICATION.name))
+    keyed = ((task, job, next_key(task, tries, today)) for task, job in wanted)
+    return [dg.RunRequest(key, job_name=job, tags={TASK: task}) for task, job, key in keyed if key]
 
 
-def tasks_of(found: Pending) -> list[str]:
-    """What may have to be run for all this."""
-    return [*(task for _, task in _rebuilds(found)), _verification(found)]
-
-
-def tries_of(tasks: list[str], instance: dg.DagsterInstance) -> Mapping[str, Tries]:
-    """What Dagster knows of the runs for these tasks."""
-    runs = instance.get_runs(dg.RunsFilter(tags={TASK: tasks}))
-    launched = [run for run in runs if run.status != dg.DagsterRunStatus.NOT_STARTED]
-    under_way = {run.tags[TASK] for run in launched if not run.is_finished}
-    keys: dict[str, set[str]] = defaultdict(set)
-    for run in launched:
-        keys[run.tags[TASK]].add(run.tags.get("dagster/run_key", ""))
-    return {task: Tries(task in under_way, frozenset(keys[task])) for task in tasks}
-
-
-def _wanted_verification(found: Pending, tries: Mapping[str, Tries], today: date) -> list[dg.RunRequest]:
-    """A few attempts, then one a day: what is left of somebody has to be looked at by a person."""
-    task = _verification(found)
-    tried = _of(task, tries)
-    key = _free_key(task, tries) or f"erase/{task}/{today}"
-    if not found.receipts or tried.under_way or key in tried.keys:
-        return []
-    return [dg.RunRequest(key, job_name=VERIFICATION.name, tags={TASK: task})]
-
-
-def _free_key(task: str, tries: Mapping[str, Tries]) -> str | None:
-    """The key of the next attempt: Dagster never runs one key twice, and never repeats a failed run by itself."""
-    used = _of(task, tries).keys
-    return next((key for attempt in range(ATTEMPTS) if (key := f"erase/{task}/{attempt}") not in used), None)
-
-
-def _is_given_up(task: str, tries: Mapping[str, Tries]) -> bool:
-    return _free_key(task, tries) is None and not _of(task, tries).under_way
-
-
-def _of(task: str, tries: Mapping[str, Tries]) -> Tries:
-    return tries.get(task, Tries())
-
-
-def _rebuilds(found: Pending) -> list[tuple[str, str]]:
-    """Each day that is behind, and the name of its rebuild."""
-    return [(day.isoformat(), f"{day}/{mark}") for day, mark in found.days]
-
-
-def _verification(found: Pending) -> str:
-    """Named after what waits, by a hash of receipts, which are random: it tells neither them nor how many they are."""
-    return f"verify/{hashlib.sha256(' '.join(sorted(found.receipts)).encode()).hexdigest()[:16]}"
+def tasks_of(found: Pending) -> tuple[str, str]:
+    """The rebuild of these days and the verification of these receipts, which are random."""
+    return (
+        task_name("erase/rebuild", (f"{day}/{mark}" for day, mark in found.days)),
+        task_name("erase/verify", found.receipts),
+    )

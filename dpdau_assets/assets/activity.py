@@ -4,7 +4,9 @@ import dagster as dg
 
 from dpdau_assets.core.activity import day_version, is_clean, process_days
 from dpdau_assets.core.ports import Outside
+from dpdau_assets.metadata import CODE_VERSION, described
 from dpdau_assets.partitions import Calendar, day_of
+from dpdau_assets.retries import SAFE, refusals_fail_at_once
 
 
 def build_activity(calendar: Calendar) -> dg.AssetsDefinition:
@@ -15,16 +17,22 @@ def build_activity(calendar: Calendar) -> dg.AssetsDefinition:
     )  # fmt: skip
 
     @dg.asset(
-        group_name="state", kinds={"parquet"}, code_version="1", pool="state", owners=["team:data-platform"],
-        partitions_def=calendar.days, deps=["erasures"], check_specs=[applied],
+        metadata=described("privacy.md"),
+        group_name="state", kinds={"parquet"}, code_version=CODE_VERSION, pool="state", owners=["team:data-platform"],
+        partitions_def=calendar.days, deps=["erasures"], check_specs=[applied], retry_policy=SAFE,
         description="Distinct keyed users of each day, as a two-phase set.",
     )  # fmt: skip
     def activity(context: dg.AssetExecutionContext, outside: dg.ResourceParam[Outside]) -> dg.MaterializeResult:
         day = day_of(context)
-        process_days([day], outside)
+        with refusals_fail_at_once():
+            process_days([day], outside)
+            changes = outside.rebuilds.arrived()  # before the version: what changes in between is told again
+            version = day_version(day, outside)
+            outside.rebuilds.told({day: changes[day]} if day in changes else {})
+            clean = is_clean(day, outside)
         return dg.MaterializeResult(
-            data_version=dg.DataVersion(day_version(day, outside)),
-            check_results=[dg.AssetCheckResult(passed=is_clean(day, outside), check_name=applied.name)],
+            data_version=dg.DataVersion(version),
+            check_results=[dg.AssetCheckResult(passed=clean, check_name=applied.name)],
         )
 
     return activity

@@ -7,7 +7,7 @@ versions, and needs one from before the first build. The sensor in `sensors/eras
 import dagster as dg
 
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.metadata import NO_USER_DATA
+from dpdau_assets.metadata import CODE_VERSION, NO_USER_DATA, described
 from dpdau_assets.partitions import Calendar, day_of
 
 
@@ -15,7 +15,8 @@ def build_erasures(calendar: Calendar) -> dg.AssetsDefinition:
     """One partition a day; its data version is the day's mark, 0 for a day that was never touched."""
 
     @dg.asset(
-        group_name="state", kinds={"ledger"}, code_version="1", owners=["team:privacy"], tags=NO_USER_DATA,
+        metadata=described("privacy.md"),
+        group_name="state", kinds={"ledger"}, code_version=CODE_VERSION, owners=["team:privacy"], tags=NO_USER_DATA,
         partitions_def=calendar.days, description="Which days erasures have touched: a new mark makes a day stale.",
     )  # fmt: skip
     def erasures(context: dg.AssetExecutionContext, outside: dg.ResourceParam[Outside]) -> dg.MaterializeResult:

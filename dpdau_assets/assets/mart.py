@@ -1,37 +1,30 @@
 """`active_users`, the mart for BI, and `budget_report`: published numbers and what they cost, no user data."""
 
+from typing import Any
+
 import dagster as dg
 
 from dpdau_assets.core.answers import budget_rows, budget_table, mart_rows
+from dpdau_assets.core.budget_bars import bars_in_markdown, budget_bars
+from dpdau_assets.core.calendar import METRICS
 from dpdau_assets.core.ledger_check import require_nothing_lost
 from dpdau_assets.core.ports import Mart, Outside
-from dpdau_assets.metadata import NO_USER_DATA, reveal
+from dpdau_assets.metadata import CODE_VERSION, DAILY, NO_USER_DATA, described, reveal
+from dpdau_assets.retries import SAFE, refusals_fail_at_once
 
 
 def build_active_users() -> dg.AssetsDefinition:
     """The whole series as a DuckDB table, a CSV and a chart, replaced at once."""
 
     @dg.asset(
-        group_name="published", kinds={"duckdb", "csv"}, code_version="1", owners=["team:data-platform"],
-        deps=["dau_release", "mau_release", "dau_restatement"], pool="mart", tags=NO_USER_DATA,
+        metadata=described("privacy.md"), freshness_policy=DAILY,
+        group_name="published", kinds={"duckdb", "csv"}, code_version=CODE_VERSION, owners=["team:data-platform"],
+        deps=["dau_release", "mau_release", "dau_restatement"], pool="mart", retry_policy=SAFE, tags=NO_USER_DATA,
         description="Every published DAU and MAU with its 95 % interval.",
     )  # fmt: skip
     def active_users(outside: dg.ResourceParam[Outside], mart: dg.ResourceParam[Mart]) -> dg.MaterializeResult:
-        require_nothing_lost(mart.read(), outside)
-        rows = mart_rows(outside)
-        files = mart.replace(rows)
-        return dg.MaterializeResult(
-            metadata=reveal(
-                {
-                    "days_published": len({row["day"] for row in rows}),
-                    "sparkline": dg.MetadataValue.md(files.sparkline_in_markdown),
-                    "chart": dg.MetadataValue.md(files.chart_in_markdown),
-                    "chart_file": dg.MetadataValue.path(files.chart),
-                    "table": dg.MetadataValue.path(files.table),
-                    "csv": dg.MetadataValue.path(files.csv),
-                }
-            )
-        )
+        with refusals_fail_at_once():
+            return dg.MaterializeResult(metadata=refresh_mart(outside, mart))
 
     return active_users
 
@@ -40,13 +33,45 @@ def build_budget_report() -> dg.AssetsDefinition:
     """What every month has spent of its caps, and what is planned."""
 
     @dg.asset(
-        group_name="published", kinds={"report"}, code_version="1", owners=["team:privacy"], pool="ledger",
-        deps=["dau_release", "mau_release", "dau_restatement"], tags=NO_USER_DATA,
+        metadata=described("budget-calendar.md"), freshness_policy=DAILY,
+        group_name="published", kinds={"report"}, code_version=CODE_VERSION, owners=["team:privacy"], pool="ledger",
+        retry_policy=SAFE, deps=["dau_release", "mau_release", "dau_restatement"], tags=NO_USER_DATA,
         description="Privacy budget by metric and month.",
     )  # fmt: skip
     def budget_report(outside: dg.ResourceParam[Outside]) -> dg.MaterializeResult:
-        return dg.MaterializeResult(
-            metadata=reveal({"budget": dg.MetadataValue.md(budget_table(budget_rows(outside)))})
-        )
+        with refusals_fail_at_once():
+            return dg.MaterializeResult(metadata=refresh_budget_report(outside))
 
     return budget_report
+
+
+def refresh_mart(outside: Outside, mart: Mart) -> dict[str, Any]:
+    """Replace the mart's files; the metadata of doing so."""
+    require_nothing_lost(mart.read(), outside)
+    rows = mart_rows(outside)
+    files = mart.replace(rows)
+    return reveal(
+        {
+            "days_published": len({row["day"] for row in rows}),
+            **{
+                f"last_{metric}": str(max(days))
+                for metric in METRICS
+                if (days := [row["day"] for row in rows if row["metric"] == metric])
+            },
+            "sparkline": dg.MetadataValue.md(files.sparkline_in_markdown),
+            "chart": dg.MetadataValue.md(files.chart_in_markdown),
+            "chart_file": dg.MetadataValue.path(files.chart),
+            "table": dg.MetadataValue.path(files.table),
+            "csv": dg.MetadataValue.path(files.csv),
+        }
+    )
+
+
+def refresh_budget_report(outside: Outside) -> dict[str, Any]:
+    """The metadata in which the budget is shown."""
+    return reveal(
+        {
+            "budget_bars": dg.MetadataValue.md(bars_in_markdown(budget_bars(outside))),
+            "budget": dg.MetadataValue.md(budget_table(budget_rows(outside))),
+        }
+    )

@@ -4,14 +4,16 @@ They run by hand or by backfill, never by automation on upstream change: that wo
 """
 
 from datetime import date
+from typing import Any
 
 import dagster as dg
 
 from dpdau_assets.core.answers import release_answer
+from dpdau_assets.core.facts import Release
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.release import publish
 from dpdau_assets.core.settings import Metric
-from dpdau_assets.metadata import NO_USER_DATA, reveal
+from dpdau_assets.metadata import CODE_VERSION, NO_USER_DATA, described, reveal
 from dpdau_assets.partitions import Calendar, day_of
 
 SHOWN = ("estimate", "noisy_value", "lower_95", "upper_95", "epsilon_used", "budget_remaining", "mechanism")
@@ -21,7 +23,8 @@ def build_dau_release(calendar: Calendar) -> dg.AssetsDefinition:
     """One partition a day, from that day's sketch."""
 
     @dg.asset(
-        group_name="releases", kinds={"dp"}, code_version="1", pool="ledger", owners=["team:privacy"],
+        metadata=described("privacy.md"),
+        group_name="releases", kinds={"dp"}, code_version=CODE_VERSION, pool="ledger", owners=["team:privacy"],
         tags=NO_USER_DATA, partitions_def=calendar.days, deps=["day_sketch"],
         description="Daily active users with differential privacy.",
     )  # fmt: skip
@@ -35,7 +38,8 @@ def build_mau_release(calendar: Calendar) -> dg.AssetsDefinition:
     """One partition a day, from the sketches of its window, and after the day before: the stream skips none."""
 
     @dg.asset(
-        group_name="releases", kinds={"dp"}, code_version="1", pool="ledger", owners=["team:privacy"],
+        metadata=described("privacy.md"),
+        group_name="releases", kinds={"dp"}, code_version=CODE_VERSION, pool="ledger", owners=["team:privacy"],
         tags=NO_USER_DATA, partitions_def=calendar.mau_days,
         deps=[
             dg.AssetDep("day_sketch", partition_mapping=calendar.window),
@@ -50,7 +54,11 @@ def build_mau_release(calendar: Calendar) -> dg.AssetsDefinition:
 
 
 def _published(metric: Metric, day: date, outside: Outside) -> dg.MaterializeResult:
-    release = publish(metric, day, outside)
+    version, shown = what_to_show(publish(metric, day, outside), outside)
+    return dg.MaterializeResult(data_version=dg.DataVersion(version), metadata=shown)
+
+
+def what_to_show(release: Release, outside: Outside) -> tuple[str, dict[str, Any]]:
+    """A number's data version and metadata."""
     answer = release_answer(release, outside)
-    version = dg.DataVersion(f"revision-{release.key.revision}")
-    return dg.MaterializeResult(data_version=version, metadata=reveal({name: answer[name] for name in SHOWN}))
+    return f"revision-{release.key.revision}", reveal({name: answer[name] for name in SHOWN})

@@ -4,7 +4,7 @@ import dagster as dg
 
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.release import restate
-from dpdau_assets.metadata import NO_USER_DATA, reveal
+from dpdau_assets.metadata import CODE_VERSION, NO_USER_DATA, described, reveal
 from dpdau_assets.partitions import Calendar, day_of
 
 
@@ -12,7 +12,8 @@ def build_dau_restatement(calendar: Calendar) -> dg.AssetsDefinition:
     """One partition a month. Materialising a month again changes nothing."""
 
     @dg.asset(
-        group_name="releases", kinds={"dp"}, code_version="1", pool="ledger", owners=["team:privacy"],
+        metadata=described("privacy.md"),
+        group_name="releases", kinds={"dp"}, code_version=CODE_VERSION, pool="ledger", owners=["team:privacy"],
         tags=NO_USER_DATA, partitions_def=calendar.months,
         deps=[
             dg.AssetDep("dau_release", partition_mapping=calendar.days_of_month),

@@ -158,11 +158,22 @@ def _fold_inbox(outside: Outside) -> None:
     batches = outside.inbox.batches()
     late: list[DaySet] = []
     dropped: list[RejectedRow] = []
+    changed: set[date] = set()
+    known = outside.rebuilds.arrived()
+    outside.rebuilds.arrive(outside.inbox.days())  # before anything is written: what is cut short stays noted
     arrivals = _folded(outside.inbox.read(batches), late, dropped, outside)
-    outside.activity.replace(_dropping_sketches(arrivals, outside))
+    outside.activity.replace(_dropping_sketches(_noting(arrivals, changed), outside))
     outside.late.replace(late)
     outside.quarantine.keep(dropped)
+    noted = outside.rebuilds.arrived()
+    outside.rebuilds.told({day: noted[day] for day in noted.keys() - known.keys() - changed})  # nothing new came
     outside.inbox.discard(batches)
+
+
+def _noting(sets: Iterable[DaySet], changed: set[date]) -> Iterator[DaySet]:
+    for found in sets:
+        changed.add(found.day)
+        yield found
 
 
 def _folded(

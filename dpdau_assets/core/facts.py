@@ -184,3 +184,20 @@ class MartPaths:
     chart: Path
     chart_in_markdown: str
     sparkline_in_markdown: str
+
+
+@dataclass(frozen=True)
+class ReportPaths:
+    """Where the reports stand."""
+
+    readers: Path
+    operators: Path
+
+
+@dataclass(frozen=True)
+class Alert:
+    """What a person has to be told. It leaves the machine: days and names of jobs and checks, never of people."""
+
+    name: str
+    text: str
+    fields: Mapping[str, str] = field(default_factory=dict)

@@ -33,6 +33,7 @@ LONGEST_GRACE = LATEST_RESTATEMENT_DAY - 2  # a month is restated after all of i
 LEAST_EPSILON, LARGEST_EPSILON = Fraction(1, 10_000), 1000
 LEAST_K, MOST_K = 16, 1 << 26
 LEDGER = re.compile(r"sqlite:///[^:?#]+|postgres(ql)?://[^/]+/.+")
+WEBHOOK = re.compile(r"https?://[^\s/]+(/\S*)?")
 SHORTEST_SECRET = 32
 ERASURE_MARKS = ("touched", "all")
 
@@ -182,6 +183,8 @@ def _store(settings: Settings) -> Iterator[str]:
     if settings.hash_salt_secret is not None and len(settings.hash_salt_secret) < SHORTEST_SECRET:
         rule = f"shorter than {SHORTEST_SECRET} characters"
         yield f"HASH_SALT_SECRET=...: {rule}; set a random one, for example from: openssl rand -hex 32"
+    if settings.alert_webhook is not None and not WEBHOOK.fullmatch(settings.alert_webhook):
+        yield "ALERT_WEBHOOK=...: not an address that can be posted to; set https://host/path, or leave it out"
 
 
 def _erasure(settings: Settings) -> Iterator[str]:

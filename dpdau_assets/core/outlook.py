@@ -134,6 +134,17 @@ def outlook(ledger: Ledger, settings: Settings, months: int, first_day: date | N
     )
 
 
+def coming(ledger: Ledger, settings: Settings, last: date) -> list[Made | Foreseen]:
+    """Every number of the days up to `last` that is not out yet, in order of slots: made, or refused and why.
+
+    As `outlook` walks it; a restatement stands there number by number. Raises ParameterNotSet as a release would.
+    """
+    books = DraftBooks(ledger, settings)
+    firsts: dict[Metric, date] = {metric: _next_day(metric, books, settings, None) for metric in METRICS}
+    made, refused = _walk(_due(firsts, last, books, settings), books, settings)
+    return sorted([*made, *refused], key=lambda one: (one.release.slot, one.release.revision, one.release.metric))
+
+
 # --- What is due -------------------------------------------------------------------------------------------------
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from dpdau_assets.core.facts import (
+    Alert,
     DaySet,
     EpochKey,
     Erasure,
@@ -28,11 +29,13 @@ from dpdau_assets.core.facts import (
     Release,
     ReleaseKey,
     Removal,
+    ReportPaths,
 )
 
 if TYPE_CHECKING:
     from dpdau_assets.core.accounting import Charge
     from dpdau_assets.core.events import Event
+    from dpdau_assets.core.report import Report
     from dpdau_assets.core.restoring import Restore, Shown
     from dpdau_assets.core.settings import Metric, Settings
     from dpdau_assets.core.sketches.base import Header, Sketch
@@ -134,6 +137,10 @@ class Inbox(Protocol):
         """Names of the batches that wait, sorted."""
         ...
 
+    def days(self) -> frozenset[date]:
+        """The days that the batches which wait have events of."""
+        ...
+
     def read(self, batches: list[str]) -> Iterator[DaySet]:
         """What these batches hold: each (day, epoch) once, in order, with the union of their keys."""
         ...
@@ -206,8 +213,36 @@ class ErasureLedger(Protocol):
     def mark_applied(self, watermark: int) -> None: ...
 
 
+class Completions(Protocol):
+    """Which days upstream has declared complete: a statement about a whole day, whoever was active on it."""
+
+    def complete(self, day: date, landed: str | None = None) -> None:
+        """Durably. `landed` is the fingerprint of what was taken from the landing folder for it."""
+        ...
+
+    def completed(self) -> Mapping[date, str | None]:
+        """Every complete day in order, with the fingerprint of what had landed."""
+        ...
+
+    def withdraw(self, day: date) -> None:
+        """The day is not complete after all."""
+        ...
+
+
+class Landing(Protocol):
+    """Where upstream lays down event files, one folder a day."""
+
+    def days(self) -> Mapping[date, str]:
+        """The days whose folder upstream has finished, in order, with a fingerprint of the files in it."""
+        ...
+
+    def files(self, day: date) -> list[Path]:
+        """The event files of such a day; none for one on which nothing happened."""
+        ...
+
+
 class Rebuilds(Protocol):
-    """Which days erasures have touched, and which were rebuilt since.
+    """Which days erasures have touched or arrivals changed, and which were rebuilt since.
 
     A mark is one number for all days that were marked together, higher than any before.
     """
@@ -230,6 +265,18 @@ class Rebuilds(Protocol):
 
     def mark_built(self, day: date, mark: int) -> None:
         """The day was rebuilt with all that its mark stands for."""
+        ...
+
+    def arrive(self, days: Iterable[date]) -> None:
+        """The state of these days has changed by events that came."""
+        ...
+
+    def arrived(self) -> Mapping[date, str]:
+        """The days that changed so since Dagster was last told of them, each with the name of its last change."""
+        ...
+
+    def told(self, changes: Mapping[date, str]) -> None:
+        """Dagster knows of these changes; a day that has changed again since stays."""
         ...
 
     def drop_through(self, through: date) -> None:
@@ -293,6 +340,10 @@ class StateStore(Protocol):
 
     def digest(self, day: date, epoch: int) -> str | None:
         """`keysets.digest` of the day's keys, without reading them."""
+        ...
+
+    def is_keyed(self, day: date, epoch: int) -> bool:
+        """Whether the file holds keys and nothing else: whole, distinct, in order, of this epoch's key."""
         ...
 
     def replace(self, sets: Iterable[DaySet]) -> None:
@@ -496,6 +547,14 @@ class Ledger(Record, Protocol):
         ...
 
 
+class Alerts(Protocol):
+    """Where people are told what needs them."""
+
+    def send(self, alert: Alert) -> None:
+        """Raises DpdauError if it did not arrive; then it is sent again."""
+        ...
+
+
 class Mart(Protocol):
     """The published series for BI."""
 
@@ -505,6 +564,14 @@ class Mart(Protocol):
 
     def replace(self, rows: list[dict[str, object]]) -> MartPaths:
         """Write all of it anew; each file is replaced by rename, so that no reader ever sees half of one."""
+        ...
+
+
+class Reports(Protocol):
+    """The files in which people read what was published, and how operation stands."""
+
+    def replace(self, readers: Report, operators: Report) -> ReportPaths:
+        """Write both anew; each is replaced by rename. Raises BadInput where no file can be written."""
         ...
 
 
@@ -524,6 +591,8 @@ class Outside:
     ledger: Ledger
     erasures: ErasureLedger
     rebuilds: Rebuilds
+    completions: Completions
+    landing: Landing
     receipts: ReceiptChain
     premises: Premises
     noise: Noise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 
@@ -16,21 +16,34 @@ from dpdau_assets.core.settings import Metric, Settings
 from dpdau_assets.core.sketch_choice import not_set
 from dpdau_assets.core.windows import days_between, first_window_end, month_of
 
-STATE, DAU, MAU = "build_state", "publish_dau", "publish_mau"
+STATE, BUILD = "build_state", "rebuild_days"  # one day, and many at once
+DAU, MAU = "publish_dau", "publish_mau"
 RESTATEMENT, REPORTS = "restate_dau", "refresh_mart"
 
 
 @dataclass(frozen=True)
 class Step:
-    """One job run: the job's name and, but for the reports, its day; of a restatement, the month."""
+    """One job run: the job's name and its day; of a restatement the month, of a rebuild all its days, in bulk."""
 
     job: str
-    day: date | None
+    day: date | None = None
+    days: tuple[date, ...] = ()
+
+    @property
+    def metric(self) -> Metric:
+        """Of a step that publishes a number."""
+        return "dau" if self.job == DAU else "mau"
 
     @property
     def title(self) -> str:
         """For a progress bar."""
-        return f"{self.job} {self.day or ''}"
+        return f"{self.job} {self.day or (f'{self.days[0]} to {self.days[-1]}' if self.days else '')}"
+
+
+def building(days: Iterable[date]) -> list[Step]:
+    """The step that builds these days, if there are any."""
+    found = tuple(sorted(days))
+    return [Step(BUILD, days=found)] if found else []
 
 
 def plan_run(first: date, last: date, outside: Outside) -> list[Step]:
@@ -88,7 +101,7 @@ def steps(
     processed: frozenset[date] = frozenset(),
     restatements: Mapping[date, date] | None = None,
 ) -> Iterator[Step]:
-    """First the state that the first window reaches back to, where it was never built; then day by day.
+    """First the state of all days that the windows read, where it was never built; then number by number.
 
     A month is restated as soon as publication has come to its public day. What was built once is left out even if a
     removal touched it since: a release brings itself up to date, and which days are run again must not tell whose they
@@ -96,9 +109,7 @@ def steps(
     """
     waiting = dict(restatements or {})
     reach = max(settings.start_date, first - timedelta(days=settings.mau_window_days - 1))
-    for day in days_between(reach, first - timedelta(days=1)):
-        if day not in processed:
-            yield Step(STATE, day)
+    yield from building(day for day in days_between(reach, last) if day not in processed)
     for day in days_between(first, last):
         yield Step(DAU, day)
         if day >= first_mau_day(settings):
@@ -106,7 +117,7 @@ def steps(
         for month in [month for month, due in waiting.items() if due <= slot_of(settings, day)]:
             yield Step(RESTATEMENT, month)
             del waiting[month]
-    yield Step(REPORTS, None)
+    yield Step(REPORTS)
 
 
 def first_mau_day(settings: Settings) -> date:

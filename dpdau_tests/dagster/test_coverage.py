@@ -13,7 +13,7 @@ from dpdau_assets.core.facts import Keys
 from dpdau_assets.core.identity import user_key
 from dpdau_assets.core.inspection import HOLDS_USER_DATA
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.runs import DAU, MAU, REPORTS, RESTATEMENT, STATE, Step
+from dpdau_assets.core.runs import DAU, MAU, REPORTS, RESTATEMENT, Step, building
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.windows import days_between
 from dpdau_assets.definitions import build_definitions
@@ -54,11 +54,12 @@ def test_her_key_is_found_in_exactly_the_folders_that_are_declared(
     definitions = build_definitions(outside.settings)
     put(outside, [("someone else", DAYS[0]), (SHE, DAYS[0])])
     prepare(outside, DAYS[1:29])
-    wanted = [Step(STATE, DAYS[0]), Step(DAU, DAYS[29]), Step(MAU, DAYS[29]), Step(DAU, DAYS[30]), Step(DAU, DAYS[31])]
+    built = building([DAYS[0], *DAYS[29:]])
+    wanted = [*built, Step(DAU, DAYS[29]), Step(MAU, DAYS[29]), Step(DAU, DAYS[30]), Step(DAU, DAYS[31])]
     with open_instance(home) as instance:
         run_steps(wanted, definitions, instance, lambda _: None)
         put(outside, [(SHE, DAYS[30])])  # too late: its number is published
-        finish = [Step(STATE, DAYS[0]), Step(RESTATEMENT, DAYS[0]), Step(REPORTS, None)]
+        finish = [*building(DAYS[:1]), Step(RESTATEMENT, DAYS[0]), Step(REPORTS, None)]
         run_steps(finish, definitions, instance, lambda _: None)
     put(outside, [(SHE, DAYS[1])])  # and this one waits
     assert outside.ledger.restated() == {DAYS[0]} and (tmp_path / "data" / "mart" / "active_users.csv").exists()

@@ -12,7 +12,7 @@ import dagster as dg
 import pytest
 
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.runs import DAU, MAU, REPORTS, STATE, steps
+from dpdau_assets.core.runs import BUILD, DAU, MAU, REPORTS, steps
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.windows import days_between
 from dpdau_assets.definitions import build_definitions
@@ -47,7 +47,7 @@ def test_the_code_location_loads_without_data_ledger_or_secret(tmp_path: Path) -
     code = "import dpdau_assets.definitions as d; print(len(list(d.defs.resolve_all_asset_specs())))"
     environment = {"PATH": "/usr/bin:/bin", "DATA_DIR": str(tmp_path / "none")}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=Path.cwd())
-    assert (done.returncode, done.stdout.strip()) == (0, "8"), done.stderr
+    assert (done.returncode, done.stdout.strip()) == (0, "9"), done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
@@ -113,14 +113,14 @@ def test_materialising_a_release_again_returns_the_stored_number(make_store: Cal
 
 def test_a_run_of_days_builds_the_state_that_its_first_window_reaches_back_to() -> None:
     wanted = list(steps(date(2025, 3, 1), date(2025, 3, 2), Settings()))
-    assert [step.day for step in wanted if step.job == STATE] == days_between(date(2025, 1, 31), date(2025, 2, 28))
+    assert (wanted[0].job, list(wanted[0].days)) == (BUILD, days_between(date(2025, 1, 31), date(2025, 3, 2)))
     tail = [(step.job, step.day and step.day.day) for step in wanted][-5:]
     assert tail == [(DAU, 1), (MAU, 1), (DAU, 2), (MAU, 2), (REPORTS, None)]
 
 
 def test_a_run_before_the_first_whole_window_publishes_dau_alone() -> None:
     wanted = list(steps(START, date(2025, 1, 3), Settings()))
-    assert {step.job for step in wanted} == {DAU, REPORTS}
+    assert {step.job for step in wanted} == {BUILD, DAU, REPORTS}
 
 
 @pytest.mark.parametrize("metric", ["dau", "mau"])

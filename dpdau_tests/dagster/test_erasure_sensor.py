@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import date, timedelta
 
 import dagster as dg
 import pytest
 
+from dpdau_assets.checks import LAST
 from dpdau_assets.core.activity import process_days
 from dpdau_assets.core.erasure import Pending, mark_touched, pending
+from dpdau_assets.core.errors import Refused
 from dpdau_assets.core.facts import DaySet
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.runs import STATE
+from dpdau_assets.core.runs import BUILD, STATE
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.windows import days_between, epoch_of
 from dpdau_assets.definitions import build_definitions
 from dpdau_assets.schedules import build_schedules
-from dpdau_tests.conftest import put
+from dpdau_tests.conftest import folding, put
 from dpdau_tests.dagster.world import World, erase
-from sensors.erasure import ATTEMPTS, RUNS_PER_TICK, TASK, Cursor, Tries, wanted_runs
+from sensors.attempts import ATTEMPTS, TASK, Tries
+from sensors.erasure import Cursor, tasks_of, wanted_runs
 
 TODAY = date(2025, 1, 20)
 pytestmark = pytest.mark.every_sketch
@@ -28,12 +30,6 @@ DAYS = days_between(date(2025, 1, 1), date(2025, 1, 4))
 HERS = {DAYS[1], DAYS[2]}
 
 MakeStore = Callable[..., Outside]
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as found:
-        yield found
 
 
 @pytest.fixture
@@ -67,8 +63,8 @@ def test_exactly_the_touched_days_turn_stale_and_are_fresh_again_after_the_runs_
     erase(world.outside, "she")
     wanted = world.tick()
     assert world.stale("activity", DAYS) == HERS
-    assert {one.partition_key for one in wanted} == {str(day) for day in HERS}
-    assert [world.launch(one) for one in wanted] == [True, True]
+    assert [one.job_name for one in wanted] == [BUILD]
+    assert [world.launch(one) for one in wanted] == [True]
     assert world.stale("activity", DAYS) == world.stale("day_sketch", DAYS) == set()
     after = world.versions()
     changed = {(asset, day) for asset, day in after if before[asset, day] != after[asset, day]}
@@ -77,11 +73,12 @@ def test_exactly_the_touched_days_turn_stale_and_are_fresh_again_after_the_runs_
 
 def test_a_sketch_is_stale_while_only_the_state_was_rebuilt(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     def die(*_: object) -> None:
-        raise OSError("no space left on device")
+        raise Refused("No sketch today.", "Wait.")  # which is not tried again
 
     monkeypatch.setattr("dpdau_assets.assets.sketches.build_sketch", die)
     erase(world.outside, "she")
-    assert [world.launch(wanted) for wanted in world.tick()] == [False, False]
+    world.tick()
+    assert [world.execute(STATE, str(day)).success for day in sorted(HERS)] == [False, False]
     assert world.stale("activity", DAYS) == set()
     assert world.stale("day_sketch", DAYS) == HERS
 
@@ -101,7 +98,8 @@ def test_a_day_that_nobody_has_asked_for_yet_is_rewritten_but_not_built(world: W
     put(world.outside, [("she", new)])
     world.build([DAYS[0]])  # folds the whole inbox, and says nothing of the new day
     erase(world.outside, "she")
-    assert {one.partition_key for one in world.tick()} == {str(day) for day in HERS}
+    world.tick()
+    assert world.stale("activity", DAYS) == HERS
     world.settle()
     assert states(world.outside) == {"verified"}
     assert new not in world.outside.ledger.processed()
@@ -112,7 +110,7 @@ def test_a_day_that_is_not_over_has_no_partition_yet_and_holds_nothing_up(world:
     world.build([DAYS[0]])
     erase(world.outside, "she", through=TODAY)
     keys = world.settle()
-    assert {key.split("/")[1] for key in keys} == {*map(str, HERS), "verify"}
+    assert [key.split("/")[1] for key in keys] == ["rebuild", "verify"]
     assert states(world.outside) == {"verified"}
 
 
@@ -125,11 +123,13 @@ def test_every_live_day_is_marked_where_marks_must_tell_nothing(
     world.build(DAYS)
     world.tick()
     erase(outside, "she")
-    assert {one.partition_key for one in world.tick()} == {str(day) for day in DAYS}
+    world.tick()
     assert world.stale("activity", DAYS) == set(DAYS)
 
 
-def test_many_requests_of_one_batch_rebuild_each_day_once(make_store: MakeStore, instance: dg.DagsterInstance) -> None:
+def test_many_requests_of_one_batch_are_one_rebuild_and_one_verification(
+    make_store: MakeStore, instance: dg.DagsterInstance
+) -> None:
     outside = make_store(today=TODAY)
     people = [f"user {n}" for n in range(300)]
     put(outside, [*((user, DAYS[n % 3]) for n, user in enumerate(people)), *(("stays", day) for day in DAYS)])
@@ -138,7 +138,8 @@ def test_many_requests_of_one_batch_rebuild_each_day_once(make_store: MakeStore,
     world.tick()
     erase(outside, *people)
     keys = world.settle()
-    assert sorted(key.split("/")[1] for key in keys) == [*map(str, DAYS[:3]), "verify"]
+    assert [key.split("/")[1] for key in keys] == ["rebuild", "verify"]
+    assert world.stale("activity", DAYS) == world.stale("day_sketch", DAYS) == set()
     assert states(outside) == {"verified"}
 
 
@@ -161,19 +162,16 @@ def test_a_repeated_tick_asks_for_no_second_run(world: World) -> None:
     assert [one.run_key for one in first.run_requests or []] == [one.run_key for one in again.run_requests or []]
     assert first.cursor == again.cursor
     ran = [world.launch(one) for one in [*(first.run_requests or []), *(again.run_requests or [])]]
-    assert ran == [True, True, None, None]
+    assert ran == [True, None]
 
 
 def test_a_tick_that_dies_before_its_cursor_is_kept_costs_an_event_and_no_run(world: World) -> None:
     erase(world.outside, "she")
     died = world.evaluate()
     world.tell(died)
-    (ran, not_yet) = died.run_requests or []
-    world.launch(ran)
-    assert [one.run_key for one in world.tick()] == [not_yet.run_key]
-    world.launch(not_yet)
+    assert [one.run_key for one in world.tick()] == [one.run_key for one in died.run_requests or []]
+    assert [key.split("/")[1] for key in world.settle()] == ["rebuild", "verify"]
     assert world.stale("activity", DAYS) == set()
-    world.settle()
     assert states(world.outside) == {"verified"}
 
 
@@ -181,7 +179,7 @@ def test_a_run_that_was_made_and_never_launched_is_asked_for_again_under_its_key
     """As Dagster does when it dies between the two: it launches the run that has this key."""
     erase(world.outside, "she")
     first = world.tick()
-    job = world.definitions.resolve_job_def(STATE)
+    job = world.definitions.resolve_job_def(BUILD)
     tags = {**first[0].tags, "dagster/run_key": str(first[0].run_key)}
     world.instance.create_run_for_job(job, tags=tags)
     assert [one.run_key for one in world.tick()] == [one.run_key for one in first]
@@ -194,7 +192,7 @@ def test_two_overlapping_ticks_ask_for_the_same_runs(world: World) -> None:
         world.tell(found)
     world.cursor = other.cursor
     ran = [world.launch(wanted) for found in (one, other) for wanted in found.run_requests or []]
-    assert ran.count(True) == 2
+    assert ran == [True, None]
     assert world.stale("activity", DAYS) == set()
 
 
@@ -203,7 +201,7 @@ def test_no_second_run_is_asked_for_while_one_is_under_way(world: World) -> None
     for wanted in world.tick():
         tags = {**wanted.tags, "dagster/run_key": str(wanted.run_key)}
         world.instance.create_run_for_job(
-            world.definitions.resolve_job_def(STATE), tags=tags, status=dg.DagsterRunStatus.STARTED
+            world.definitions.resolve_job_def(BUILD), tags=tags, status=dg.DagsterRunStatus.STARTED
         )
     assert world.tick() == []
 
@@ -213,7 +211,7 @@ def test_a_request_that_comes_while_a_day_is_rebuilt_has_it_rebuilt_again(world:
     first = world.tick()
     erase(world.outside, "user 1")
     second = world.tick()
-    assert {one.partition_key for one in second} == {str(day) for day in DAYS}
+    assert world.stale("activity", DAYS) == set(DAYS)
     assert {one.run_key for one in first}.isdisjoint(one.run_key for one in second)
     for wanted in [*first, *second]:
         world.launch(wanted)
@@ -224,7 +222,7 @@ def test_a_request_that_comes_while_a_day_is_rebuilt_has_it_rebuilt_again(world:
 
 def test_a_rebuild_does_not_claim_a_mark_that_came_while_it_ran(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     erase(world.outside, "she")
-    (first, *_) = world.tick()
+    (first,) = world.tick()
 
     def interrupted(days: list[date], outside: Outside) -> None:
         process_days(days, outside)
@@ -232,31 +230,21 @@ def test_a_rebuild_does_not_claim_a_mark_that_came_while_it_ran(world: World, mo
         with outside.activity.lock():
             mark_touched(outside)
 
-    monkeypatch.setattr("dpdau_assets.assets.activity.process_days", interrupted)
-    world.launch(first)
-    assert first.partition_key in {str(day) for day, _ in world.outside.rebuilds.behind()}
+    monkeypatch.setattr("dpdau_assets.core.rebuilding.process_days", interrupted)
+    assert world.launch(first)
+    assert {day for day, _ in world.outside.rebuilds.behind()} == set(DAYS)
+    assert world.stale("activity", DAYS) == set()  # Dagster has not heard of the new mark
+    world.tick()
+    assert world.stale("activity", DAYS) == set(DAYS)
 
 
 def test_a_tick_without_a_new_request_waits_for_no_lock(world: World) -> None:
     """A long fold holds it, and a tick that takes a minute is cut off."""
     erase(world.outside, "she")
     world.tick()
-    held, done = threading.Event(), threading.Event()
-
-    def fold() -> None:
-        with world.outside.activity.lock():
-            held.set()
-            done.wait(60)
-
-    folding = threading.Thread(target=fold)
-    folding.start()
-    assert held.wait(60)
-    try:
-        assert len(world.evaluate().run_requests or []) == len(HERS)
-        assert folding.is_alive()
-    finally:
-        done.set()
-        folding.join()
+    with folding(world.outside) as thread:
+        assert len(world.evaluate().run_requests or []) == 1
+        assert thread.is_alive()
 
 
 def test_a_day_that_was_purged_is_not_rebuilt(world: World) -> None:
@@ -266,20 +254,21 @@ def test_a_day_that_was_purged_is_not_rebuilt(world: World) -> None:
     assert [day for day, _ in pending(world.outside).days] == [DAYS[2]]
 
 
-def test_a_day_that_failed_three_times_is_left_alone_and_the_check_says_so(world: World) -> None:
+def test_a_rebuild_that_failed_three_times_is_tried_once_a_day_and_the_check_says_so(world: World) -> None:
     (lost,) = (world.outside.settings.data_dir / "activity" / f"day={DAYS[1]}").iterdir()
     whole = lost.read_bytes()
     erase(world.outside, "she")
-    for attempt in range(ATTEMPTS):
-        wanted = {one.partition_key: one for one in world.tick()}
+    attempts = []
+    for _ in range(ATTEMPTS + 2):
+        wanted = [one for one in world.tick() if one.job_name == BUILD]
         lost.write_bytes(b"not Parquet any more")
-        assert str(wanted[str(DAYS[1])].run_key).endswith(f"/{attempt}")
-        assert not world.launch(wanted[str(DAYS[1])])
-    asked = [one for one in world.tick() if one.partition_key == str(DAYS[1])]
+        attempts += [str(one.run_key).rpartition("/")[2] for one in wanted]
+        assert not any(world.launch(one) for one in wanted)
     check = world.last_check("activity", "no_pending_erasures")
-    assert asked == [] and check is not None and not check.passed
+    assert attempts == ["0", "1", "2", str(TODAY)]
+    assert check is not None and not check.passed
     lost.write_bytes(whole)
-    world.build([DAYS[1]])  # by hand, once a person has looked
+    world.execute(BUILD)  # by hand, once a person has looked
     world.settle()
     assert states(world.outside) == {"verified"}
 
@@ -287,33 +276,30 @@ def test_a_day_that_failed_three_times_is_left_alone_and_the_check_says_so(world
 # --- The decision alone ------------------------------------------------------------------------------------------
 
 
-def key_of(task: str, attempt: int | date) -> str:
-    return f"erase/{task}/{attempt}"
+def used_up(task: str) -> Tries:
+    return Tries(False, frozenset(f"{task}/{attempt}" for attempt in range(ATTEMPTS)))
 
 
-def test_the_number_of_runs_under_way_is_bounded() -> None:
+def test_however_many_days_wait_one_run_is_asked_for() -> None:
     days = days_between(date(2025, 1, 1), date(2025, 6, 1))
-    found = Pending(tuple((day, 7) for day in days), ("receipt",))
-    wanted = wanted_runs(found, {}, TODAY)
-    assert [one.partition_key for one in wanted] == [str(day) for day in days[:RUNS_PER_TICK]]
-    busy = {f"{day}/7": Tries(True, frozenset({key_of(f"{day}/7", 0)})) for day in days[: RUNS_PER_TICK - 2]}
-    assert len(wanted_runs(found, busy, TODAY)) == 2
+    (wanted,) = wanted_runs(Pending(tuple((day, 7) for day in days), ("receipt",)), {}, TODAY)
+    assert wanted.job_name == BUILD
 
 
 def test_a_new_mark_counts_its_attempts_anew() -> None:
-    used = frozenset(key_of("2025-01-01/7", n) for n in range(ATTEMPTS))
-    tries = {"2025-01-01/7": Tries(False, used)}
-    (wanted,) = wanted_runs(Pending(((DAYS[0], 8),), ()), tries, TODAY)
-    assert wanted.run_key == key_of("2025-01-01/8", 0)
+    before, after = Pending(((DAYS[0], 7),), ()), Pending(((DAYS[0], 8),), ())
+    task, _ = tasks_of(before)
+    (wanted,) = wanted_runs(after, {task: used_up(task)}, TODAY)
+    assert wanted.run_key == f"{tasks_of(after)[0]}/0"
 
 
-def test_a_verification_waits_for_every_rebuild_but_those_that_are_given_up() -> None:
-    given_up = Tries(False, frozenset(key_of("2025-01-01/7", n) for n in range(ATTEMPTS)))
+def test_a_verification_waits_for_the_rebuild_unless_that_is_given_up() -> None:
     found = Pending(((DAYS[0], 7), (DAYS[1], 7)), ("receipt",))
-    under_way = {"2025-01-01/7": given_up, "2025-01-02/7": Tries(True, frozenset())}
-    assert wanted_runs(found, under_way, TODAY) == []
-    (wanted,) = wanted_runs(Pending(found.days[:1], found.receipts), under_way, TODAY)
-    assert wanted.job_name == "verify_erasures"
+    rebuild, verification = tasks_of(found)
+    assert [one.run_key for one in wanted_runs(found, {}, TODAY)] == [f"{rebuild}/0"]
+    assert wanted_runs(found, {rebuild: Tries(True, frozenset())}, TODAY) == []
+    wanted = wanted_runs(found, {rebuild: used_up(rebuild)}, TODAY)
+    assert [one.run_key for one in wanted] == [f"{rebuild}/{TODAY}", f"{verification}/0"]
 
 
 def test_no_second_verification_is_asked_for_while_one_is_under_way() -> None:
@@ -345,7 +331,7 @@ def test_what_waits_is_named_without_telling_whose_it_is_or_how_many_they_are() 
 
 
 def test_the_cursor_survives_being_written_down() -> None:
-    cursor = Cursor(7, "2025-01-05", (2, True, 31))
+    cursor = Cursor(7, "2025-01-05", (2, 13, 31))
     assert Cursor.read(cursor.text()) == cursor
     assert Cursor.read(None) == Cursor.read("") == Cursor()
     assert Cursor.read(Cursor().text()) == Cursor()
@@ -365,6 +351,22 @@ def test_the_check_is_red_while_a_day_waits_and_its_result_is_told_once(world: W
     assert check.target_materialization_data and check.target_materialization_data.storage_id == newest.storage_id
     assert len(told.asset_events) == 3
     assert list(world.evaluate().asset_events) == []
+
+
+def test_the_check_tells_the_queue_by_age_anew_each_day_that_it_waits(
+    world: World, make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    erase(world.outside, "she", "user 1")
+    world.tick()
+    later = World(make_store(today=TODAY + timedelta(days=2)), world.instance, world.cursor)
+    for _ in range(2):
+        later.tick()
+    check = later.last_check("activity", "no_pending_erasures")
+    assert check is not None
+    assert check.metadata["oldest_erasure_days"].value == 2
+    queue = str(check.metadata["erasures_waiting"].value)
+    assert queue.splitlines()[2:] == ["| 2025-01-20 | 2 day(s) | 2025-02-19 |"]  # of two people one line, by day
+    assert list(later.evaluate().asset_events) == []
 
 
 def test_the_run_that_rebuilds_a_day_writes_its_check_of_that_day(world: World) -> None:
@@ -391,7 +393,7 @@ def test_an_overdue_request_fails_the_check_and_the_job(world: World, make_store
     assert world.execute("check_store").success  # pending is no failure
     late = World(make_store(today=TODAY + timedelta(days=31)), world.instance)
     assert not late.execute("check_store").success
-    check = late.last_check("active_users", "erasures_within_deadline")
+    check = late.last_check(LAST, "erasures_within_deadline")
     assert check is not None and not check.passed
 
 
@@ -403,10 +405,10 @@ def test_somebody_who_is_left_fails_the_check_and_its_job_and_the_partition_is_n
     world.settle()
     world.outside.activity.replace([DaySet(DAYS[1], epoch, hers)])
     assert not world.execute("check_store").success
-    check = world.last_check("active_users", "no_erased_user_in_live_state")
+    check = world.last_check(LAST, "no_erased_user_in_live_state")
     assert check is not None and not check.passed
     place = f"day={DAYS[1]}/epoch={epoch}"  # the sketch is not of that state, so nobody vouches for it either
-    assert check.metadata["places_left"].value == [f"activity/{place}", f"sketches/{place}"]
+    assert check.metadata["places"].value == [f"activity/{place}", f"sketches/{place}"]
 
 
 def test_a_file_that_somebody_left_is_found_and_not_named_where_names_are_kept_for_ever(world: World) -> None:
@@ -417,8 +419,8 @@ def test_a_file_that_somebody_left_is_found_and_not_named_where_names_are_kept_f
     assert [key.rpartition("/")[2] for key in keys if "verify" in key] == ["0", "1", "2", str(TODAY)]
     assert states(world.outside) == {"applied"}
     world.execute("check_store")
-    check = world.last_check("active_users", "no_erased_user_in_live_state")
-    assert check is not None and check.metadata["places_left"].value == ["a file that is no partition"]
+    check = world.last_check(LAST, "no_erased_user_in_live_state")
+    assert check is not None and check.metadata["places"].value == ["a file that is no partition"]
 
 
 def test_a_day_kept_for_too_long_fails_its_check_only_where_retention_is_on(
@@ -431,7 +433,7 @@ def test_a_day_kept_for_too_long_fails_its_check_only_where_retention_is_on(
         world = World(outside, instance)
         world.build(DAYS[:1])
         world.execute("check_store")
-        check = world.last_check("active_users", "retention_on_time")
+        check = world.last_check(LAST, "retention_on_time")
         assert check is not None
         verdicts.append(check.passed)
     assert verdicts == [True, False]
@@ -454,11 +456,12 @@ def test_what_reads_everything_or_blocks_stands_where_no_backfill_runs_it_and_no
 # --- What is on, and what is off ---------------------------------------------------------------------------------
 
 
-def test_the_sensor_is_on_from_the_start_and_every_schedule_is_off(make_store: MakeStore) -> None:
+def test_what_publishes_or_destroys_is_off_until_somebody_switches_it_on(make_store: MakeStore) -> None:
     settings = make_store(retention_days=120).settings
-    (sensor,) = build_definitions(settings).sensors or ()
-    assert isinstance(sensor, dg.SensorDefinition) and sensor.default_status == dg.DefaultSensorStatus.RUNNING
-    schedules = build_schedules(settings)
-    assert {one.name for one in schedules} == {"monthly_restatement", "daily_purge"}
-    assert {one.default_status for one in schedules} == {dg.DefaultScheduleStatus.STOPPED}
-    assert {one.name for one in build_schedules(make_store().settings)} == {"monthly_restatement"}
+    sensors = {one.name: one.default_status for one in build_definitions(settings).sensors or ()}  # type: ignore[union-attr]
+    assert sensors == dict.fromkeys(("erasure_sensor", "inbox_sensor", "alert_sensor"), dg.DefaultSensorStatus.RUNNING)
+    schedules = {one.name: one.default_status for one in build_schedules(settings)}
+    off = dict.fromkeys(("publish_daily", "restate_monthly", "retention_daily"), dg.DefaultScheduleStatus.STOPPED)
+    assert schedules == {**off, "verify_ledger": dg.DefaultScheduleStatus.RUNNING}
+    without = {one.name for one in build_schedules(make_store(restatements_per_month=0).settings)}
+    assert without == {"publish_daily", "verify_ledger"}

@@ -11,12 +11,12 @@ import pytest
 
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.release import publish, restate
-from dpdau_assets.core.runs import DAU, REPORTS, RESTATEMENT, Step
+from dpdau_assets.core.runs import DAU, REPORTS, RESTATEMENT, Step, building
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.windows import days_between
 from dpdau_assets.definitions import build_definitions
 from dpdau_assets.jobs import run_steps
-from dpdau_assets.schedules import build_monthly_restatement
+from dpdau_assets.schedules import build_restate_monthly
 from dpdau_tests.conftest import SECRET, prepare, put
 from dpdau_tests.dagster.world import World, erase
 from resources.settings_env import read_settings
@@ -31,7 +31,9 @@ def test_a_month_is_restated_through_dagster_and_again_changes_nothing(make_stor
     put(outside, [(f"user {n}", day) for day in PUBLISHED for n in range(5)])
     with dg.DagsterInstance.ephemeral() as instance:
         world = World(outside, instance)
-        world.build([*PUBLISHED, *days_between(date(2025, 2, 1), date(2025, 2, 3))], DAU)
+        days = [*PUBLISHED, *days_between(date(2025, 2, 1), date(2025, 2, 3))]
+        world.build(days)
+        world.build(days, DAU)
         erase(outside, "user 1")
         assert world.execute(RESTATEMENT, "2025-01-01").success
         once = outside.ledger.releases()
@@ -47,6 +49,7 @@ def test_a_month_that_is_not_due_fails_and_says_when(make_store: Callable[..., O
     put(outside, [("someone", PUBLISHED[0])])
     with dg.DagsterInstance.ephemeral() as instance:
         world = World(outside, instance)
+        world.build(PUBLISHED[:1])
         world.build(PUBLISHED[:1], DAU)
         done = world.execute(RESTATEMENT, "2025-01-01")
         (failure,) = [event.step_failure_data for event in done.all_events if event.is_step_failure]
@@ -61,7 +64,7 @@ def test_a_run_of_steps_restates_and_the_mart_shows_it(tmp_path: Path, monkeypat
     outside = open_store(read_settings())
     put(outside, [("someone", PUBLISHED[1])])
     days = [PUBLISHED[1], date(2025, 2, 1)]
-    wanted = [*(Step(DAU, day) for day in days), Step(RESTATEMENT, MONTH), Step(REPORTS, None)]
+    wanted = [*building(days), *(Step(DAU, day) for day in days), Step(RESTATEMENT, MONTH), Step(REPORTS, None)]
     with dg.DagsterInstance.ephemeral() as instance:
         run_steps(wanted, build_definitions(outside.settings), instance, lambda _: None)
     assert [found.key.revision for found in outside.ledger.releases()] == [0, 0, 1]
@@ -89,20 +92,21 @@ def test_the_schedule_asks_for_the_month_before_each_noon_until_it_is_restated(
     make_store: Callable[..., Outside],
 ) -> None:
     outside = make_store()
-    schedule = build_monthly_restatement(Settings(restatement_day=7, timezone="Asia/Kolkata"))
+    schedule = build_restate_monthly(Settings(restatement_day=7, timezone="Asia/Kolkata"))
     assert (schedule.cron_schedule, schedule.execution_timezone) == ("0 12 7-31 * *", "Asia/Kolkata")
 
     def asked(day: int) -> dg.RunRequest | dg.SkipReason:
         noon = datetime(2025, 2, day, 12, tzinfo=UTC)
         return schedule(dg.build_schedule_context(scheduled_execution_time=noon, resources={"outside": outside}))
 
+    assert isinstance(asked(7), dg.SkipReason)  # nothing is published, and the numbers come first
+    days = days_between(PUBLISHED[0], date(2025, 2, 5))
+    prepare(outside, days)
+    for day in days:
+        publish("dau", day, outside)
     for day in (7, 8):
         wanted = asked(day)
         assert isinstance(wanted, dg.RunRequest)
         assert (wanted.partition_key, wanted.run_key) == ("2025-01-01", f"2025-01-01/2025-02-{day:02}")
-    days = days_between(PUBLISHED[0], date(2025, 2, 3))
-    prepare(outside, days)
-    for day in days:
-        publish("dau", day, outside)
     restate(MONTH, outside)
     assert isinstance(asked(9), dg.SkipReason)

@@ -1,6 +1,7 @@
 """The Dagster UI in a real browser, on the project as `make dev` starts it.
 
-Materialise a day, backfill a range, and erase somebody: the day turns stale, is rebuilt, and the request is verified.
+Materialise a day, backfill ten, publish some, and erase somebody: the touched days turn stale, are rebuilt, and the
+request is verified. Every step leaves a picture.
 """
 
 from __future__ import annotations
@@ -21,25 +22,18 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
 from dpdau_assets.core.ports import Outside
+from dpdau_tests.browser import PICTURES, PROJECT, open_browser
 from eval.demo import EVENTS
 from resources.settings_env import read_settings
 from resources.store import open_store
 
 pytestmark = pytest.mark.browser
 
-PROJECT = Path(__file__).parents[2]
-PICTURES = PROJECT / ".artifacts"
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 PATIENCE_SECONDS = 300
+TEN_DAYS = [f"2013-12-{day:02}" for day in range(1, 11)]
 
 
 def wait_for(what: str, ready: Callable[[], bool]) -> None:
@@ -88,6 +82,11 @@ class Ui:
         (found,) = (check["executionForLatestMaterialization"] for check in checks if check["name"] == name)
         return {"SUCCEEDED": True, "FAILED": False}.get(found["status"]) if found else None
 
+    def backfills(self) -> list[str]:
+        """How every backfill stands."""
+        query = "{ partitionBackfillsOrError { ... on PartitionBackfills { results { status } } } }"
+        return [one["status"] for one in self.ask(query)["partitionBackfillsOrError"]["results"]]
+
     def has_run(self, asset: str) -> bool:
         """Whether an asset without partitions is there."""
         query = (
@@ -126,17 +125,10 @@ def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ui]:
 
 @pytest.fixture(scope="module")
 def page(ui: Ui) -> Iterator[Page]:
-    browser_path = os.environ.get("DPDAU_CHROMIUM") or shutil.which("chromium")
-    if not browser_path:
-        assert not os.environ.get("DPDAU_CI"), "CI must have Chromium"
-        pytest.skip("no Chromium here: apt-get install chromium, or set DPDAU_CHROMIUM")
-    PICTURES.mkdir(exist_ok=True)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=browser_path, args=FLAGS)
+    with open_browser() as browser:
         page = browser.new_page(viewport={"width": 1500, "height": 950})
         page.set_default_timeout(60_000)
         yield page
-        browser.close()
 
 
 def launch(page: Page, button: str, days: str) -> None:
@@ -175,7 +167,17 @@ def test_a_partition_is_materialised_from_the_ui(ui: Ui, page: Page) -> None:
     page.screenshot(path=PICTURES / "activity-partition.png")
 
 
-def test_a_range_is_backfilled_from_the_ui_and_its_numbers_are_shown(ui: Ui, page: Page) -> None:
+def test_a_backfill_of_ten_days_is_launched_from_the_ui_and_finishes(ui: Ui, page: Page) -> None:
+    page.goto(f"{ui.address}/locations/dpdau/jobs/build_state")
+    launch(page, "Materialize all", f"[{TEN_DAYS[0]}...{TEN_DAYS[-1]}]")
+    wait_for("the backfill", lambda: ui.backfills() == ["COMPLETED_SUCCESS"])
+    assert ui.materialised("day_sketch") == len(TEN_DAYS)
+    page.goto(f"{ui.address}/runs?view=backfills")
+    page.get_by_text("Success", exact=True).first.wait_for()
+    page.screenshot(path=PICTURES / "backfill.png")
+
+
+def test_numbers_are_published_from_the_ui_and_shown_with_their_intervals(ui: Ui, page: Page) -> None:
     page.goto(f"{ui.address}/locations/dpdau/jobs/publish_dau")
     launch(page, "Materialize all", "[2013-12-01...2013-12-03]")
     wait_for("the range", lambda: ui.materialised("dau_release") == 3)
@@ -198,6 +200,25 @@ def test_the_chart_of_the_mart_renders_in_the_ui(ui: Ui, page: Page) -> None:
     page.screenshot(path=PICTURES / "chart.png")
 
 
+def test_the_budget_is_shown_as_bars_with_what_is_planned(ui: Ui, page: Page) -> None:
+    page.goto(f"{ui.address}/assets/budget_report")
+    bars = page.get_by_text("numbers").first
+    bars.wait_for()
+    assert "2013-12 dau █" in str(page.locator("code, pre").filter(has_text="2013-12 dau").first.text_content())
+    page.screenshot(path=PICTURES / "budget.png")
+
+
+def test_the_report_that_the_asset_wrote_renders(ui: Ui, page: Page) -> None:
+    wait_for("the report", lambda: ui.has_run("report"))
+    page.goto(f"{ui.address}/assets/report")
+    page.get_by_text("readers.html").first.wait_for()
+    page.screenshot(path=PICTURES / "report-asset.png")
+    page.goto((ui.folder / ".demo" / "data" / "report" / "operators.html").as_uri())
+    page.get_by_role("heading", name="Active users", exact=True).wait_for()
+    assert page.locator("svg").count() == 1  # DAU; no MAU is published yet
+    page.screenshot(path=PICTURES / "report.png", full_page=True)
+
+
 def show_node(page: Page, ui: Ui, picture: str) -> None:
     """The graph of the state, with the checks on its nodes."""
     page.goto(f"{ui.address}/locations/dpdau/asset-groups/state")
@@ -210,17 +231,18 @@ def test_an_erasure_makes_its_day_stale_and_the_sensor_has_it_rebuilt_and_verifi
     ui: Ui, page: Page, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The state's lock, taken between the mark and the rebuild, holds the run still for the pictures."""
-    day = "2013-12-02"
+    day = TEN_DAYS[1]
+    others = [one for one in TEN_DAYS if one != day]
     for name, value in demo_environment(ui.folder).items():
         monkeypatch.setenv(name, value)
     outside = open_store(read_settings())
-    wait_for("the days", lambda: ui.materialised("activity") == 3 and not ui.stale("activity", day))
+    wait_for("the days", lambda: not any(ui.stale("activity", one) for one in TEN_DAYS))
     wait_for("the first result", lambda: ui.check_passed("activity", "no_pending_erasures") is True)
     command = [sys.executable, "-m", "dpdau_assets.cli", "erase", "--user-id", "-", "--days", day]
     subprocess.run(command, input=somebody_on(day), text=True, check=True, cwd=ui.folder)
     with lock_after_mark(outside):
         wait_for("staleness", lambda: ui.stale("activity", day))
-        assert not any(ui.stale("activity", other) for other in ("2013-12-01", "2013-12-03"))
+        assert not any(ui.stale("activity", other) for other in others)
         wait_for("the failed check", lambda: ui.check_passed("activity", "no_pending_erasures") is False)
         page.goto(f"{ui.address}/assets/activity?view=partitions&partition={day}")
         page.get_by_text("Unsynced").first.wait_for()
@@ -229,7 +251,7 @@ def test_an_erasure_makes_its_day_stale_and_the_sensor_has_it_rebuilt_and_verifi
     wait_for("freshness", lambda: not outside.rebuilds.behind() and not ui.stale("activity", day))
     wait_for("the fresh sketch", lambda: not ui.stale("day_sketch", day))
     page.goto(f"{ui.address}/assets/activity?view=partitions&partition={day}")
-    page.get_by_text("build_state").first.wait_for()
+    page.get_by_text("rebuild_days").first.wait_for()
     page.wait_for_timeout(2000)
     assert page.get_by_text("Unsynced").count() == 0
     page.screenshot(path=PICTURES / "erasure-fresh.png")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from typing import Any
 
 import dagster as dg
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
@@ -12,18 +13,33 @@ from dagster._core.loader import LoadingContextForTest
 
 from dpdau_assets.core.erasure import request
 from dpdau_assets.core.events import Event
+from dpdau_assets.core.facts import Alert
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.definitions import build_definitions
-from sensors.erasure import TASK
+from resources.mart_duckdb import MartFiles
+from resources.report_html import ReportFiles
+from sensors.attempts import TASK
+
+
+class KeptAlerts:
+    """The port Alerts, for as long as nobody but the test is to be told."""
+
+    def __init__(self) -> None:
+        self.sent: list[Alert] = []
+
+    def send(self, alert: Alert) -> None:
+        self.sent.append(alert)
 
 
 @dataclass
 class World:
-    """The daemon's part played by hand: `cursor` is what it would have kept."""
+    """The daemon's part played by hand, for one sensor: `cursor` is what it would have kept."""
 
     outside: Outside
     instance: dg.DagsterInstance
     cursor: str | None = None
+    sensor: str = "erasure_sensor"
+    alerts: KeptAlerts = field(default_factory=KeptAlerts)
     definitions: dg.Definitions = field(init=False)
 
     def __post_init__(self) -> None:
@@ -33,19 +49,31 @@ class World:
         for day in days:
             self.execute(job, day.isoformat())
 
+    @property
+    def resources(self) -> dict[str, Any]:
+        """In place of those that read the environment."""
+        mart = MartFiles(self.outside.settings.data_dir / "mart")
+        reports = ReportFiles(self.outside.settings.data_dir / "report")
+        return {"outside": self.outside, "mart": mart, "reports": reports, "alerts": self.alerts}
+
     def execute(
-        self, job: str, partition: str | None = None, tags: dict[str, str] | None = None
+        self,
+        job: str,
+        partition: str | None = None,
+        tags: dict[str, str] | None = None,
+        config: dict[str, Any] | None = None,
     ) -> dg.ExecuteInProcessResult:
+        quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
         return self.definitions.resolve_job_def(job).execute_in_process(
-            partition_key=partition, tags=tags, instance=self.instance, resources={"outside": self.outside},
-            raise_on_error=False, run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+            partition_key=partition, tags=tags, instance=self.instance, resources=self.resources,
+            raise_on_error=False, run_config={**(config or {}), **quiet},
         )  # fmt: skip
 
     def evaluate(self) -> dg.SensorResult:
         """What a tick would do, and nothing done."""
-        (sensor,) = (one for one in self.definitions.sensors or () if one.name == "erasure_sensor")
+        (sensor,) = (one for one in self.definitions.sensors or () if one.name == self.sensor)
         context = dg.build_sensor_context(
-            self.instance, self.cursor, resources={"outside": self.outside}, definitions=self.definitions
+            self.instance, self.cursor, resources=self.resources, definitions=self.definitions
         )
         found = sensor(context)
         assert isinstance(found, dg.SensorResult)
@@ -62,7 +90,7 @@ class World:
         if self.instance.get_runs(dg.RunsFilter(tags={"dagster/run_key": wanted.run_key})):
             return None
         tags = {**wanted.tags, "dagster/run_key": wanted.run_key}
-        return self.execute(wanted.job_name, wanted.partition_key, tags).success
+        return self.execute(wanted.job_name, wanted.partition_key, tags, dict(wanted.run_config or {})).success
 
     def tick(self) -> list[dg.RunRequest]:
         """A whole tick, as far as the requests."""

@@ -28,12 +28,12 @@ class Dpdau:
         self.folder = folder
         self.printed = ""
         basic = {"PATH": "/usr/bin:/bin", "HOME": str(folder), "DATA_DIR": str(folder / "data")}
-        self._environment = {**basic, "HASH_SALT_SECRET": SECRET, **environment}
+        self.environment = {**basic, "HASH_SALT_SECRET": SECRET, **environment}
 
     def __call__(self, *arguments: str, stdin: str = "", **environment: str) -> Answer:
         done = subprocess.run(
             [sys.executable, "-m", "dpdau_assets.cli", *arguments], input=stdin,
-            capture_output=True, text=True, cwd=self.folder, env={**self._environment, **environment},
+            capture_output=True, text=True, cwd=self.folder, env={**self.environment, **environment},
         )  # fmt: skip
         self.printed += done.stdout + done.stderr
         printed = json.loads(done.stdout) if done.stdout.startswith(("{", "[")) else None

@@ -24,7 +24,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-VERSION = "0002"
+VERSION = "0003"
 NOT_CHAINED = {"chained": False}
 
 metadata = MetaData()
@@ -222,6 +222,14 @@ rebuilds = Table(
     Column("wanted", Integer, nullable=False),
     Column("built", Integer, nullable=False),
 )  # fmt: skip
+
+# Days whose state has changed by arrivals that Dagster was not told of yet; each change has another, random name.
+arrivals = Table(
+    "arrivals", metadata, Column("day", Text, primary_key=True), Column("change", Text, nullable=False)
+)  # fmt: skip
+
+# Days that upstream has declared complete; with a fingerprint of what lay in the landing folder, if it came that way.
+completions = Table("completions", metadata, Column("day", Text, primary_key=True), Column("landed", Text))
 
 # What receipts speak of: the partitions that were read back, as JSON, once for all receipts written together.
 inspections = Table(

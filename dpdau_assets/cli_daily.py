@@ -1,0 +1,172 @@
+"""The commands of every day: declare a day complete, see where everything stands, ask the checks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from datetime import date, datetime
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from dpdau_assets.cli_terminal import DAY, answer, open_outside, tell
+from dpdau_assets.core import completeness
+from dpdau_assets.core.checking import CHECKS, Check, Verdict
+from dpdau_assets.core.checking import answer as ask
+from dpdau_assets.core.status import Status
+from dpdau_assets.core.status import status as where_it_stands
+from resources.store import open_mart
+
+FAILED = 4
+WIDTH = 100
+_NAMED = 3  # as many days as one line names
+
+app = typer.Typer()
+
+
+@app.command()
+def complete(
+    days: Annotated[list[datetime], typer.Argument(formats=DAY, metavar="DAY...")],
+    undo: Annotated[bool, typer.Option("--undo", help="Take the declaration back, of days not published yet.")] = False,
+) -> None:
+    """Declare that all events of these days have been handed in: they are published when they are due.
+
+    An event that comes after its day's publication is late. All days are declared, or none.
+    """
+    outside = open_outside()
+    wanted = sorted({day.date() for day in days})
+    if undo:
+        completeness.withdraw_all(wanted, outside)
+    else:
+        completeness.complete_all(wanted, outside)
+    answer({"withdrawn" if undo else "complete": [str(day) for day in wanted]})
+
+
+@app.command()
+def status() -> None:
+    """Show what is published, pending, overdue and spent. It changes nothing, and works beside everything else."""
+    outside = open_outside()
+    found = where_it_stands(outside, open_mart(outside.settings))
+    answer(_plain(found))
+    people = Console(stderr=True, highlight=False)
+    people.width = max(people.width, WIDTH)
+    people.print(_screen(found))
+
+
+@app.command()
+def check(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Default: every check.")] = None,
+) -> None:
+    """Ask the checks of the store, as Dagster's job check_store does.
+
+    Exit code 4: one fails. Work that is under way (no_pending_erasures) is no failure.
+    """
+    chosen = _chosen(names or [])
+    outside = open_outside()
+    mart = open_mart(outside.settings)
+    found = [(one, ask(one, outside, mart)) for one in chosen]
+    answer([_row(one, verdict) for one, verdict in found])
+    Console(stderr=True, highlight=False, width=WIDTH).print(_verdicts(found))
+    failed = [one.name for one, verdict in found if not verdict.passed and not one.waiting]
+    if failed:
+        tell(f"Failed: {', '.join(failed)}.", style="bold")
+        raise typer.Exit(FAILED)
+
+
+# --- Checks ------------------------------------------------------------------------------------------------------
+
+
+def _chosen(names: Sequence[str]) -> list[Check]:
+    known = {one.name: one for one in CHECKS}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise typer.BadParameter(f"No check is called {', '.join(unknown)}. There are: {', '.join(known)}.")
+    return [known[name] for name in names] or list(CHECKS)
+
+
+def _row(check: Check, verdict: Verdict) -> dict[str, Any]:
+    return {
+        "name": check.name, "guards": check.guards, "passed": verdict.passed, "waiting": check.waiting,
+        "sentence": verdict.sentence, "places": list(verdict.places),
+    }  # fmt: skip
+
+
+def _verdicts(found: Sequence[tuple[Check, Verdict]]) -> Table:
+    table = Table("check", "verdict", "found", box=box.SIMPLE_HEAD)
+    for one, verdict in found:
+        word = "passed" if verdict.passed else "waits" if one.waiting else "FAILED"
+        table.add_row(one.name, word, escape(verdict.sentence))
+    return table
+
+
+# --- One screen --------------------------------------------------------------------------------------------------
+
+
+def _plain(found: Status) -> dict[str, Any]:
+    """As JSON has it: days as text, and of each step what it publishes."""
+    values = asdict(found)
+    del values["ready"]
+    spans = {"ready": found.ready_days, "unmarked": found.unmarked, "behind": found.behind}
+    values |= {name: _span(days) for name, days in spans.items()} | {"months_to_restate": found.ready_months}
+    return _texts(values)
+
+
+def _span(days: Sequence[date]) -> dict[str, Any]:
+    """How many days, from which to which: a store that stood still for years has thousands."""
+    return {"days": len(days), "first": min(days, default=None), "last": max(days, default=None)}
+
+
+def _texts(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _texts(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_texts(one) for one in value]
+    return str(value) if isinstance(value, date) else value
+
+
+def _screen(found: Status) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column()
+    for name, text in _lines(found):
+        table.add_row(name, escape(text))
+    return table
+
+
+def _lines(found: Status) -> Iterator[tuple[str, str]]:
+    yield "today", str(found.today)
+    for one in found.published:
+        last = f"through {one.last_day}, next {one.next_day}, due {one.next_slot}" if one.last_day else "nothing yet"
+        yield f"published {one.metric}", last
+    yield "ready now", _named(found.ready_days) or "nothing"
+    if found.ready_months:
+        yield "to restate", ", ".join(f"{month:%Y-%m}" for month in found.ready_months)
+    yield "not complete", f"{_named(found.unmarked)}: upstream, or `dpdau complete`" if found.unmarked else "no day due"
+    if found.refused:
+        yield "refused", found.refused
+    yield "to rebuild", _named(found.behind) or "nothing"
+    for waiting in found.erasures or ():
+        late = ", OVERDUE" if waiting.is_overdue else ""
+        yield "erasure waits", f"since {waiting.received_on}, {waiting.age_days} day(s), until {waiting.deadline}{late}"
+    if not found.erasures:
+        yield "erasures", "all verified"
+    for one in found.overdue or ("nothing",):
+        yield "overdue", one
+    for month in found.spent:
+        yield (
+            f"spent {month.metric} {month.month:%Y-%m}",
+            f"ε {month.spent:.3f} spent, {month.charged:.3f} charged, of {month.cap:.3f}",
+        )
+    if found.purge_due or found.purged_through:
+        yield "retention", f"purged through {found.purged_through or 'no day'}, due through {found.purge_due}"
+
+
+def _named(days: Sequence[date]) -> str:
+    """A few of them by name, and how many there are."""
+    if len(days) <= _NAMED:
+        return ", ".join(map(str, days))
+    return f"{len(days)} days, {days[0]} to {days[-1]}"

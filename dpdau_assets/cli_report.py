@@ -1,0 +1,37 @@
+"""`dpdau report`: the HTML files for readers and for operators."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from dpdau_assets.cli_terminal import answer, open_outside
+from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.report import Report, check_lines, operators_report, readers_report
+from resources.report_html import write_report
+from resources.store import open_mart, open_reports
+
+Audience = Literal["readers", "operators"]
+
+app = typer.Typer()
+
+
+@app.command()
+def report(
+    audience: Annotated[Audience, typer.Option("--for", help="Whose --out is.")] = "readers",
+    out: Annotated[Path | None, typer.Option(help="Write this one file; default: both, into report/.")] = None,
+) -> None:
+    """Write what is published, promised and spent as HTML, readable offline; for operators erasures and checks too."""
+    outside = open_outside()
+    if out is None:
+        paths = open_reports(outside.settings).replace(readers_report(outside), _for_operators(outside))
+        answer({"files": [str(paths.readers), str(paths.operators)]})
+    else:
+        write_report(readers_report(outside) if audience == "readers" else _for_operators(outside), out)
+        answer({"files": [str(out)]})
+
+
+def _for_operators(outside: Outside) -> Report:
+    return operators_report(outside, check_lines(outside, open_mart(outside.settings)))

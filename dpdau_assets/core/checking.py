@@ -1,0 +1,248 @@
+"""Every check of the whole store: what it guards, and how it is asked. Dagster, the CLI and the report say the same.
+
+A check only asks. What it answers is for operators: which partitions, never whose or how many users.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import date
+
+from dpdau_assets.core import erasure, ledger_check, retention
+from dpdau_assets.core.activity import epochs_of, require_digest
+from dpdau_assets.core.calendar import slot_of
+from dpdau_assets.core.due import due, late
+from dpdau_assets.core.errors import DpdauError
+from dpdau_assets.core.feasibility import check as require_feasible
+from dpdau_assets.core.inspection import left_of_anyone, partition_of
+from dpdau_assets.core.outlook import outlook
+from dpdau_assets.core.ports import Mart, Outside, StateStore
+from dpdau_assets.core.release import restatement_due
+from dpdau_assets.core.sketches import build
+from dpdau_assets.core.sketches.base import to_bytes
+from dpdau_assets.core.windows import month_of
+
+MONTHS_AHEAD = 12
+_NAMED = 3  # as many days as one sentence names
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a check found, in words; `places` are partitions it found something in."""
+
+    passed: bool
+    sentence: str
+    places: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question about the whole store.
+
+    Attributes:
+        blocking: whether a wrong number could leave, or data stay, where it fails.
+        waiting: whether it only says that work is under way: no failure of anything yet.
+        watched: whether it is cheap, and asked every few minutes to raise an alert.
+    """
+
+    name: str
+    guards: str
+    ask: Callable[[Outside, Mart], Verdict]
+    blocking: bool = False
+    waiting: bool = False
+    watched: bool = False
+
+
+def ask_all(outside: Outside, mart: Mart) -> dict[str, Verdict]:
+    """Every check by name; one that cannot be asked has failed, and says why."""
+    return {check.name: answer(check, outside, mart) for check in CHECKS}
+
+
+def answer(check: Check, outside: Outside, mart: Mart) -> Verdict:
+    """What the check finds; an error that it meets is a finding too."""
+    try:
+        return check.ask(outside, mart)
+    except DpdauError as error:
+        return Verdict(False, f"It could not be asked: {error.reason}")
+
+
+# --- Erasures ----------------------------------------------------------------------------------------------------
+
+
+def _no_pending_erasures(outside: Outside, _: Mart) -> Verdict:
+    pending = erasure.pending(outside)
+    return Verdict(pending.is_none, pending.sentence, tuple(str(day) for day, _ in pending.days))
+
+
+def _erasures_within_deadline(outside: Outside, _: Mart) -> Verdict:
+    overdue = erasure.overdue(outside)
+    if overdue:
+        return Verdict(False, "An erasure is past its deadline: `dpdau erasures` lists it.")
+    return Verdict(True, "None is overdue.")
+
+
+def _no_erased_user_in_live_state(outside: Outside, _: Mart) -> Verdict:
+    files = sorted({_shown(survivor.file, outside) for survivor in left_of_anyone(outside)})
+    if files:
+        return Verdict(False, "Something is left of an erased person: `dpdau receipt` says where.", tuple(files))
+    return Verdict(True, "None is left.")
+
+
+def _shown(file: str, outside: Outside) -> str:
+    """A partition by its name; any other file not, since whoever put it there may have named it after a person."""
+    places = (partition_of(name, outside) for name in (file, f"{file}.parquet", f"{file}.sketch"))
+    return next((str(place) for place in places if place), "a file that is no partition")
+
+
+# --- State -------------------------------------------------------------------------------------------------------
+
+
+def _state_is_keyed(outside: Outside, _: Mart) -> Verdict:
+    with outside.activity.lock():
+        wrong = [*_not_keyed("activity", outside.activity, outside), *_not_keyed("late", outside.late, outside),
+                 *_lost(outside)]  # fmt: skip
+    return _places(wrong, "day(s) with state that is damaged, gone, or holds something else than keys",
+                   "Every day's state is whole, and keys alone.")  # fmt: skip
+
+
+def _not_keyed(name: str, store: StateStore, outside: Outside) -> Iterator[tuple[date, str]]:
+    for day, epoch in store.stored():
+        if epoch not in epochs_of(day, outside.settings) or not store.is_keyed(day, epoch):
+            yield day, f"{name}/day={day}/epoch={epoch}"
+
+
+def _lost(outside: Outside) -> Iterator[tuple[date, str]]:
+    """Days that were built and have no file."""
+    stored, gone = set(outside.activity.stored()), outside.ledger.purged_through() or date.min
+    for day in sorted(day for day in outside.ledger.processed() if day > gone):
+        for epoch in epochs_of(day, outside.settings):
+            if (day, epoch) not in stored:
+                yield day, f"activity/day={day}/epoch={epoch}"
+
+
+def _sketches_are_fresh(outside: Outside, _: Mart) -> Verdict:
+    with outside.activity.lock():
+        wrong = [place for place in outside.sketches.stored() if not _is_of_its_state(*place, outside)]
+    names = [(day, f"sketches/day={day}/epoch={epoch}") for day, epoch in wrong]
+    return _places(names, "day(s) with a sketch that is not of the state beside it: materialise `day_sketch`",
+                   "Every sketch is of its day's state.")  # fmt: skip
+
+
+def _is_of_its_state(day: date, epoch: int, outside: Outside) -> bool:
+    """To the byte, not by what the header says of itself alone."""
+    try:
+        sketch = outside.sketches.read(day, epoch)
+        keys = outside.activity.read(day, epoch)
+        if sketch is None or keys is None or sketch.header.source != require_digest(day, epoch, outside):
+            return False
+        return b"".join(to_bytes(build(sketch.header, keys))) == b"".join(to_bytes(sketch))
+    except DpdauError:
+        return False
+
+
+# --- Numbers -----------------------------------------------------------------------------------------------------
+
+
+def _ledger_holds(outside: Outside, mart: Mart) -> Verdict:
+    found = len(ledger_check.problems(outside, mart.read()))
+    return Verdict(not found, f"{found} problem(s): `dpdau verify-ledger` lists them." if found else "It is whole.")
+
+
+def _noise_is_private(outside: Outside, _: Mart) -> Verdict:
+    if not outside.noise.private:
+        return Verdict(False, "The noise of this process can be predicted: nothing drawn from it may be published.")
+    predictable = sorted({one.key.day for one in outside.ledger.releases() if not one.private})
+    return _days(predictable, "day(s) with a number of predictable noise", "All noise is private.")
+
+
+def _configuration_is_feasible(outside: Outside, _: Mart) -> Verdict:
+    """As a whole, and on what this ledger was charged by now."""
+    require_feasible(outside.settings)
+    refused = outlook(outside.ledger, outside.settings, MONTHS_AHEAD).refused
+    if refused:
+        one = refused[0]
+        return Verdict(False, f"{one.release.metric} of {one.release.day} will be refused: `dpdau plan` says why.")
+    return Verdict(True, f"Every number of the next {MONTHS_AHEAD} months fits.")
+
+
+def _published_on_time(outside: Outside, _: Mart) -> Verdict:
+    found = due(outside)
+    waiting = _expected(found.unmarked, outside)
+    if waiting:
+        return _days(waiting, "day(s) are due and not declared complete: upstream, or `dpdau complete`", "")
+    missing = late(found, outside)
+    if missing:
+        return _days(missing, "day(s) are overdue: the schedule publish_daily, or `dpdau run`, publishes", "")
+    if found.refused and outside.completions.completed():
+        return Verdict(False, found.refused)
+    return Verdict(True, "Every day that is due and complete is published.")
+
+
+def _expected(unmarked: Iterable[date], outside: Outside) -> list[date]:
+    """From the first declaration on each day is waited for; a store that is published by hand waits for none."""
+    first = min(outside.completions.completed(), default=date.max)
+    return [day for day in unmarked if day >= first]
+
+
+def _restatement_on_time(outside: Outside, _: Mart) -> Verdict:
+    """By the calendar of publication: a month waits while its numbers do, and then no longer."""
+    numbers = outside.ledger.releases("dau")
+    last = max((one.key.day for one in numbers), default=None)
+    months = {month_of(one.key.day) for one in numbers} - outside.ledger.restated()
+    instances = outside.ledger.instances()
+    dates = {month: restatement_due(month, instances, outside.settings) for month in sorted(months)}
+    missed = [month for month, day in dates.items() if last and day and day < slot_of(outside.settings, last)]
+    if missed:
+        return Verdict(False, f"{missed[0]:%Y-%m} should be restated by now: the job restate_dau does it.")
+    return Verdict(True, "Every month that is due is restated.")
+
+
+def _retention_on_time(outside: Outside, _: Mart) -> Verdict:
+    kept = retention.overdue(outside)
+    if kept:
+        return Verdict(False, f"{len(kept)} day(s) up to {kept[-1]} should be purged by now.")
+    return Verdict(True, "No day is overdue.")
+
+
+# --- Words -------------------------------------------------------------------------------------------------------
+
+
+def _places(wrong: Iterable[tuple[date, str]], problem: str, fine: str) -> Verdict:
+    found = list(wrong)
+    verdict = _days(sorted({day for day, _ in found}), problem, fine)
+    return Verdict(verdict.passed, verdict.sentence, tuple(place for _, place in found))
+
+
+def _days(days: list[date], problem: str, fine: str) -> Verdict:
+    if not days:
+        return Verdict(True, fine)
+    named = ", ".join(map(str, days[:_NAMED])) + (" and later" if len(days) > _NAMED else "")
+    return Verdict(False, f"{len(days)} {problem} ({named}).")
+
+
+CHECKS = (
+    Check("no_pending_erasures", "No day waits to be rebuilt, and no erasure to be verified.", _no_pending_erasures,
+          waiting=True),
+    Check("erasures_within_deadline",
+          f"Every erasure was applied and verified within {erasure.DEADLINE_DAYS} days of its receipt.",
+          _erasures_within_deadline, blocking=True, watched=True),
+    Check("no_erased_user_in_live_state", "Nobody whose erasure was applied is left in any file.",
+          _no_erased_user_in_live_state, blocking=True),
+    Check("state_is_keyed", "The state of every day that was built is there, whole, and holds keys alone.",
+          _state_is_keyed, blocking=True),
+    Check("sketches_are_fresh", "Every sketch is, to the byte, what the state beside it gives.", _sketches_are_fresh,
+          blocking=True),
+    Check("ledger_holds",
+          "The ledger is as it was written, every number was charged within its cap, the mart shows no other.",
+          _ledger_holds, blocking=True),
+    Check("noise_is_private", "No number was, or will be, drawn from noise that can be predicted.", _noise_is_private,
+          blocking=True),
+    Check("configuration_is_feasible",
+          f"Every number of the next {MONTHS_AHEAD} months fits, on what the ledger was charged by now.",
+          _configuration_is_feasible),
+    Check("published_on_time", "Every day was declared complete and published by the day on which it is due.",
+          _published_on_time, watched=True),
+    Check("restatement_on_time", "Every month is restated on its public day.", _restatement_on_time, watched=True),
+    Check("retention_on_time", "No day is kept for longer than RETENTION_DAYS.", _retention_on_time, watched=True),
+)  # fmt: skip

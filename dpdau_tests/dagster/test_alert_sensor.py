@@ -1,0 +1,183 @@
+"""The alert sensor: failed runs and failing checks are told to people, each once, and nothing of anybody."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import date, timedelta
+
+import dagster as dg
+import pytest
+
+from dpdau_assets.core.completeness import complete
+from dpdau_assets.core.facts import Alert
+from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.runs import DAU
+from dpdau_assets.core.windows import days_between
+from dpdau_tests.conftest import FixedClock, put
+from dpdau_tests.dagster.world import KeptAlerts, World, erase
+from resources.alerts_webhook import NotDelivered
+
+TODAY = date(2025, 1, 3)
+DAYS = days_between(date(2025, 1, 1), date(2025, 1, 2))
+SHE = "she@example.org"
+
+MakeStore = Callable[..., Outside]
+
+
+@pytest.fixture
+def world(make_store: MakeStore, instance: dg.DagsterInstance) -> World:
+    """A store of which nothing is due yet, and the sensor's first tick."""
+    outside = make_store(today=DAYS[1])
+    put(outside, [("somebody", day) for day in DAYS])
+    world = World(outside, instance, sensor="alert_sensor")
+    world.tick()
+    return world
+
+
+def later(world: World, day: date) -> World:
+    """The same sensor on another day."""
+    outside = replace(world.outside, clock=FixedClock(day))
+    return World(outside, world.instance, world.cursor, world.sensor, world.alerts)
+
+
+def texts(world: World) -> list[str]:
+    return [alert.text for alert in world.alerts.sent]
+
+
+# --- Failed runs -------------------------------------------------------------------------------------------------
+
+
+def test_a_failed_run_is_told_once_in_the_words_of_its_error(world: World) -> None:
+    assert not world.execute(DAU, str(DAYS[0])).success
+    world.tick()
+    world.tick()
+    (alert,) = world.alerts.sent
+    assert alert.name == "run_failed"
+    assert alert.text.startswith(f"publish_dau of {DAYS[0]} has failed: There is no state for {DAYS[0]}")
+    assert (alert.fields["job"], alert.fields["day"]) == (DAU, str(DAYS[0]))
+    assert world.instance.get_run_by_id(alert.fields["run"]) is not None
+
+
+def test_of_an_error_that_is_not_ours_the_class_alone_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever raised it may have put a person into its words."""
+
+    def die(*_: object) -> None:
+        try:
+            raise ValueError(f"no such key: {SHE}")
+        except ValueError as error:
+            raise LookupError(f"row of {SHE}") from error
+
+    monkeypatch.setattr("dpdau_assets.assets.releases.publish", die)
+    assert not world.execute(DAU, str(DAYS[0])).success
+    world.tick()
+    (text,) = texts(world)
+    assert text == f"publish_dau of {DAYS[0]} has failed: ValueError"
+
+
+def test_what_failed_before_the_first_tick_is_history(make_store: MakeStore, instance: dg.DagsterInstance) -> None:
+    world = World(make_store(today=DAYS[1]), instance, sensor="alert_sensor")
+    assert not world.execute(DAU, str(DAYS[0])).success
+    world.tick()
+    assert world.alerts.sent == []
+    assert not world.execute(DAU, str(DAYS[0])).success
+    world.tick()
+    assert len(world.alerts.sent) == 1
+
+
+def test_a_run_that_succeeds_is_not_told(world: World) -> None:
+    world.build(DAYS[:1])
+    world.tick()
+    assert world.alerts.sent == []
+
+
+class Moody(KeptAlerts):
+    """A receiver that takes so many alerts and then none until it is asked again."""
+
+    patience = 1
+
+    def send(self, alert: Alert) -> None:
+        if self.patience == 0:
+            self.patience = 1
+            raise NotDelivered("It is busy.", "Later.")
+        self.patience -= 1
+        super().send(alert)
+
+
+def test_what_the_receiver_did_not_take_is_sent_again_in_order_and_nothing_twice(world: World) -> None:
+    world.alerts = Moody()
+    days = days_between(DAYS[0], date(2025, 1, 5))
+    for day in days:
+        assert not world.execute(DAU, str(day)).success
+    for _ in range(len(days) + 1):
+        world.tick()
+    assert [alert.fields["day"] for alert in world.alerts.sent] == [str(day) for day in days]
+
+
+# --- Checks ------------------------------------------------------------------------------------------------------
+
+
+def test_a_due_day_that_upstream_has_not_declared_is_told_once_a_day_until_it_is_published(world: World) -> None:
+    complete(DAYS[0], replace(world.outside, clock=FixedClock(TODAY)))
+    due = later(world, DAYS[1] + timedelta(days=2))  # the second day, and upstream says nothing of it
+    due.build(DAYS)
+    due.build(DAYS[:1], DAU)
+    due.tick()
+    due.tick()
+    assert [alert.name for alert in due.alerts.sent] == ["published_on_time"]
+    assert f"not declared complete: upstream, or `dpdau complete` ({DAYS[1]})" in texts(due)[0]
+    again = later(due, DAYS[1] + timedelta(days=3))
+    again.tick()
+    again.tick()
+    assert len(again.alerts.sent) == 2
+
+
+def test_a_declared_day_that_is_not_published_in_time_is_told_long_before_retention_could_reach_it(
+    make_store: MakeStore, instance: dg.DagsterInstance
+) -> None:
+    outside = make_store(today=TODAY, retention_days=36)  # the fewest that are allowed
+    world = World(outside, instance, sensor="alert_sensor")
+    for day in DAYS:
+        complete(day, outside)
+    first_told = None
+    for day in days_between(TODAY, TODAY + timedelta(days=30)):
+        world = later(world, day)
+        world.tick()
+        if world.alerts.sent and first_told is None:
+            first_told = day
+    assert first_told == DAYS[0] + timedelta(days=2 + 1)  # the day after it was due
+    assert not world.execute("purge_expired").success or outside.ledger.purged_through() is None
+
+
+def test_an_overdue_erasure_is_told_and_a_pending_one_is_not(world: World) -> None:
+    world.build(DAYS)
+    erase(world.outside, "somebody")
+    world.tick()
+    assert world.alerts.sent == []
+    overdue = later(world, DAYS[1] + timedelta(days=31))
+    overdue.tick()
+    assert "erasures_within_deadline" in {alert.name for alert in overdue.alerts.sent}
+
+
+def test_a_check_that_passes_again_is_told_anew_when_it_fails_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = []
+    for found in (["a failure"], [], ["another failure"]):
+        monkeypatch.setattr("dpdau_assets.core.erasure.overdue", lambda outside, found=found: found)
+        world.tick()
+        names.append(len(world.alerts.sent))
+    assert names == [1, 1, 2]
+
+
+def test_no_alert_tells_of_anybody(world: World) -> None:
+    put(world.outside, [(SHE, DAYS[0])])
+    world.build(DAYS)
+    erase(world.outside, SHE)
+    (file,) = (world.outside.settings.data_dir / "activity" / f"day={DAYS[0]}").iterdir()
+    file.write_bytes(b"not Parquet any more")
+    world.execute("rebuild_days")
+    world.execute("verify_erasures")
+    later(world, DAYS[1] + timedelta(days=40)).tick()
+    assert len(world.alerts.sent) >= 2
+    assert SHE not in repr(world.alerts.sent)

@@ -1,0 +1,239 @@
+"""Each check passes on a sound store, and fails when what it guards is broken: asked alone, and as Dagster's job."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from fractions import Fraction
+
+import dagster as dg
+import pytest
+
+from dpdau_assets.checks import ALL, severity
+from dpdau_assets.core.checking import CHECKS, Check, answer
+from dpdau_assets.core.completeness import complete
+from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.release import publish
+from dpdau_assets.core.windows import days_between
+from dpdau_tests.conftest import FixedClock, Silent, prepare, put
+from dpdau_tests.dagster.world import World, erase
+from resources.mart_duckdb import MartFiles
+
+DAYS = days_between(date(2025, 1, 1), date(2025, 1, 31))
+TODAY = date(2025, 2, 2)
+"""The last of these days is due."""
+
+MakeStore = Callable[..., Outside]
+
+
+@pytest.fixture
+def outside(make_store: MakeStore) -> Outside:
+    """A month of DAU, on time, of days that were declared complete."""
+    outside = make_store(today=TODAY, retention_days=40)
+    put(outside, [(f"user {n}", day) for day in DAYS for n in range(3)])
+    for day in DAYS:
+        complete(day, outside)
+    prepare(outside, DAYS)
+    for day in DAYS:
+        publish("dau", day, outside)
+    for day in DAYS[29:]:
+        publish("mau", day, outside)
+    return outside
+
+
+# --- What breaks what each guards ---------------------------------------------------------------------------------
+
+
+def leave_a_request(outside: Outside) -> Outside:
+    erase(outside, "user 1")
+    return outside
+
+
+def let_a_request_wait_for_too_long(outside: Outside) -> Outside:
+    erase(outside, "user 1")
+    return at(TODAY + timedelta(days=31), outside)
+
+
+def bring_somebody_back(outside: Outside) -> Outside:
+    """As a copy from a backup would."""
+    (file,) = (outside.settings.data_dir / "activity" / f"day={DAYS[1]}").iterdir()
+    kept = file.read_bytes()
+    erase(outside, "user 1")
+    prepare(outside, DAYS)
+    file.write_bytes(kept)
+    return outside
+
+
+def damage_a_file(outside: Outside) -> Outside:
+    (file,) = (outside.settings.data_dir / "activity" / f"day={DAYS[1]}").iterdir()
+    file.write_bytes(file.read_bytes()[:-20])
+    return outside
+
+
+def lose_a_file(outside: Outside) -> Outside:
+    (file,) = (outside.settings.data_dir / "activity" / f"day={DAYS[1]}").iterdir()
+    file.unlink()
+    return outside
+
+
+def change_a_byte_of_a_sketch(outside: Outside) -> Outside:
+    (file,) = (outside.settings.data_dir / "sketches" / f"day={DAYS[1]}").iterdir()
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(bytes(content))
+    return outside
+
+
+def change_a_number(outside: Outside) -> Outside:
+    with closing(sqlite3.connect(outside.settings.data_dir / "ledger.sqlite")) as ledger, ledger:
+        ledger.execute("UPDATE releases SET noisy_value = noisy_value + 1 WHERE day = ?", (str(DAYS[0]),))
+    return outside
+
+
+def draw_predictable_noise(outside: Outside) -> Outside:
+    return replace(outside, noise=Silent())
+
+
+def publish_from_predictable_noise(outside: Outside) -> Outside:
+    new = at(TODAY + timedelta(days=1), outside)
+    prepare(new, [date(2025, 2, 1)])
+    publish("dau", date(2025, 2, 1), replace(new, noise=Silent()))
+    return new
+
+
+def spend_what_the_schedule_needs(outside: Outside) -> Outside:
+    """Independent noise, of which a month's cap holds ten days."""
+    settings = replace(outside.settings, dau_mechanism="laplace", epsilon_dau=Fraction(3, 10))
+    return replace(outside, settings=settings)
+
+
+def forget_a_day(outside: Outside) -> Outside:
+    """Upstream has not declared it, and it is due."""
+    return at(TODAY + timedelta(days=1), outside)
+
+
+def leave_a_day_unpublished(outside: Outside) -> Outside:
+    complete(date(2025, 2, 1), at(TODAY + timedelta(days=1), outside))
+    return at(TODAY + timedelta(days=2), outside)
+
+
+def leave_a_month_as_it_was(outside: Outside) -> Outside:
+    """Publication comes past the day on which January is to be restated."""
+    days = days_between(date(2025, 2, 1), date(2025, 2, 6))
+    later = at(date(2025, 2, 8), outside)
+    prepare(later, days)
+    for day in days:
+        publish("dau", day, later)
+    return later
+
+
+def keep_a_day_for_too_long(outside: Outside) -> Outside:
+    return at(DAYS[0] + timedelta(days=40 + 2 + 7 + 1), outside)
+
+
+BREAKS: dict[str, list[Callable[[Outside], Outside]]] = {
+    "no_pending_erasures": [leave_a_request],
+    "erasures_within_deadline": [let_a_request_wait_for_too_long],
+    "no_erased_user_in_live_state": [bring_somebody_back],
+    "state_is_keyed": [damage_a_file, lose_a_file],
+    "sketches_are_fresh": [change_a_byte_of_a_sketch, bring_somebody_back],
+    "ledger_holds": [change_a_number],
+    "noise_is_private": [draw_predictable_noise, publish_from_predictable_noise],
+    "configuration_is_feasible": [spend_what_the_schedule_needs],
+    "published_on_time": [forget_a_day, leave_a_day_unpublished],
+    "restatement_on_time": [leave_a_month_as_it_was],
+    "retention_on_time": [keep_a_day_for_too_long],
+}
+CASES = [pytest.param(check, broken, id=f"{check.name}-{broken.__name__}")
+         for check in CHECKS for broken in BREAKS[check.name]]  # fmt: skip
+
+
+def at(day: date, outside: Outside) -> Outside:
+    return replace(outside, clock=FixedClock(day))
+
+
+# --- Asked alone -------------------------------------------------------------------------------------------------
+
+
+def test_there_is_a_way_to_break_what_every_check_guards() -> None:
+    assert BREAKS.keys() == {check.name for check in CHECKS}
+
+
+@pytest.mark.parametrize(("check", "broken"), CASES)
+def test_a_check_passes_and_fails_once_what_it_guards_is_broken(
+    check: Check, broken: Callable[[Outside], Outside], outside: Outside
+) -> None:
+    mart = MartFiles(outside.settings.data_dir / "mart")
+    assert answer(check, outside, mart).passed
+    found = answer(check, broken(outside), mart)
+    assert not found.passed
+    assert found.sentence.endswith((".", ")")) and "user 1" not in found.sentence
+
+
+def test_a_check_that_cannot_be_asked_fails_and_says_why(outside: Outside) -> None:
+    mart = MartFiles(outside.settings.data_dir / "mart")
+    (outside.settings.data_dir / "mart").mkdir()
+    (outside.settings.data_dir / "mart" / "active_users.duckdb").write_bytes(b"no database")
+    (check,) = (one for one in CHECKS if one.name == "ledger_holds")
+    found = answer(check, outside, mart)
+    assert not found.passed and "cannot be read" in found.sentence
+
+
+# --- As Dagster's -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the job check_store said."""
+
+    success: bool
+    verdicts: dict[str, dg.AssetCheckEvaluation]
+
+
+def ask(outside: Outside, instance: dg.DagsterInstance) -> Asked:
+    done = World(outside, instance).execute("check_store")
+    return Asked(done.success, {one.check_name: one for one in done.get_asset_check_evaluations()})
+
+
+def test_on_a_sound_store_the_job_asks_every_check_and_all_pass(outside: Outside, instance: dg.DagsterInstance) -> None:
+    found = ask(outside, instance)
+    assert found.success
+    assert {name: one.passed for name, one in found.verdicts.items()} == {check.name: True for check in CHECKS}
+
+
+@pytest.mark.parametrize(("check", "broken"), CASES)
+def test_the_job_tells_the_check_that_fails_and_fails_itself_if_a_wrong_number_could_leave(
+    check: Check, broken: Callable[[Outside], Outside], outside: Outside, instance: dg.DagsterInstance
+) -> None:
+    found = ask(broken(outside), instance)
+    told = found.verdicts[check.name]
+    assert not told.passed
+    assert told.severity == (dg.AssetCheckSeverity.WARN if check.waiting else dg.AssetCheckSeverity.ERROR)
+    blocking = [one.name for one in CHECKS if one.blocking and not found.verdicts[one.name].passed]
+    assert found.success == (not blocking)
+
+
+def test_the_check_of_one_day_fails_where_somebody_is_left_in_it(
+    outside: Outside, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(outside, instance)
+    world.build(DAYS[:1])
+    check = world.last_check("activity", "erasures_applied")
+    assert check is not None and check.passed
+    monkeypatch.setattr("dpdau_assets.assets.activity.is_clean", lambda day, outside: False)
+    world.build(DAYS[:1])
+    check = world.last_check("activity", "erasures_applied")
+    assert check is not None and not check.passed
+
+
+def test_what_could_let_a_wrong_number_leave_or_data_stay_blocks() -> None:
+    assert {check.name for check in CHECKS if check.blocking} == {
+        "erasures_within_deadline", "no_erased_user_in_live_state", "state_is_keyed", "sketches_are_fresh",
+        "ledger_holds", "noise_is_private",
+    }  # fmt: skip
+    specs = {spec.name: spec for definition in ALL for spec in definition.check_specs}
+    assert {name: spec.blocking for name, spec in specs.items()} == {one.name: one.blocking for one in CHECKS}
+    assert {one.name for one in CHECKS if severity(one) == dg.AssetCheckSeverity.WARN} == {"no_pending_erasures"}

@@ -1,0 +1,191 @@
+"""The inbox sensor: what has landed is taken in, and days that new batches touch are built if anyone asked for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import date, timedelta
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from dpdau_assets.core.completeness import complete
+from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.runs import BUILD
+from dpdau_assets.core.windows import days_between
+from dpdau_tests.conftest import put
+from dpdau_tests.dagster.world import World, erase
+from sensors.attempts import ATTEMPTS
+
+TODAY = date(2025, 1, 20)
+DAYS = days_between(date(2025, 1, 1), date(2025, 1, 4))
+NEW = date(2025, 1, 10)
+
+MakeStore = Callable[..., Outside]
+
+
+@pytest.fixture
+def landing(tmp_path: Path) -> Path:
+    folder = tmp_path / "landing"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def world(make_store: MakeStore, instance: dg.DagsterInstance, landing: Path) -> World:
+    """Four days of state that Dagster built, and an empty landing folder."""
+    outside = make_store(today=TODAY, landing_dir=landing)
+    put(outside, [(f"user {n}", day) for day in DAYS for n in range(5)])
+    world = World(outside, instance, sensor="inbox_sensor")
+    world.build(DAYS)
+    assert world.tick() == []
+    return world
+
+
+def land(landing: Path, day: date, *users: str, complete: bool = True) -> Path:
+    folder = landing / f"day={day}"
+    folder.mkdir(exist_ok=True)
+    (folder / "part.csv").write_text("user_id,op,day\n" + "".join(f"{user},+,{day}\n" for user in users))
+    if complete:
+        (folder / "_SUCCESS").touch()
+    return folder
+
+
+def active_on(day: date, outside: Outside) -> int:
+    (place,) = (place for place in outside.activity.stored() if place[0] == day)
+    keys = outside.activity.read(*place)
+    return -1 if keys is None else len(keys)
+
+
+# --- New batches -------------------------------------------------------------------------------------------------
+
+
+def test_a_new_batch_has_the_days_built_that_it_touches_and_no_others(world: World) -> None:
+    before = world.versions()
+    put(world.outside, [("somebody new", DAYS[1])])
+    (wanted,) = world.tick()
+    assert wanted.job_name == BUILD
+    assert world.launch(wanted)
+    after = world.versions()
+    assert {day for (_, day) in after if before["activity", day] != after["activity", day]} == {str(DAYS[1])}
+    assert world.stale("day_sketch", DAYS) == world.stale("activity", DAYS) == set()
+    assert world.tick() == []
+
+
+def test_a_day_that_nobody_asked_for_is_not_built_whoever_was_active_on_it(world: World) -> None:
+    """Built, it could be published: whether it can must not depend on that."""
+    put(world.outside, [("somebody", NEW)])
+    assert world.settle() == []
+    assert NEW not in world.outside.ledger.processed()
+
+
+def test_a_declared_day_is_built_whether_or_not_anyone_was_active_on_it(world: World) -> None:
+    put(world.outside, [("somebody", NEW)])
+    for day in (NEW, NEW + timedelta(days=1)):
+        complete(day, world.outside)
+    assert len(world.settle()) == 1
+    assert {NEW, NEW + timedelta(days=1)} <= world.outside.ledger.processed()
+    assert [active_on(day, world.outside) for day in (NEW, NEW + timedelta(days=1))] == [1, 0]
+
+
+def test_a_batch_that_another_run_has_folded_is_told_to_dagster_all_the_same(world: World) -> None:
+    put(world.outside, [("somebody new", DAYS[1]), ("somebody new", DAYS[2])])
+    world.build([DAYS[0]])  # folds the whole inbox, and tells its own day alone
+    before = world.versions()
+    assert len(world.settle()) == 1
+    after = world.versions()
+    changed = {day for (asset, day) in after if asset == "activity" and before[asset, day] != after[asset, day]}
+    assert changed == {str(DAYS[1]), str(DAYS[2])}
+
+
+def test_marks_of_erasures_are_left_to_the_other_sensor(world: World) -> None:
+    erase(world.outside, "user 1")
+    other = World(world.outside, world.instance)
+    assert len(other.tick()) == 1
+    assert world.tick() == []
+
+
+def test_a_repeated_tick_asks_for_the_same_run_and_none_while_it_is_under_way(world: World) -> None:
+    put(world.outside, [("somebody new", DAYS[1])])
+    first, again = world.evaluate(), world.evaluate()
+    (wanted,) = first.run_requests or []
+    assert [one.run_key for one in again.run_requests or []] == [wanted.run_key]
+    tags = {**wanted.tags, "dagster/run_key": str(wanted.run_key)}
+    job = world.definitions.resolve_job_def(BUILD)
+    world.instance.create_run_for_job(job, tags=tags, status=dg.DagsterRunStatus.STARTED)
+    assert world.tick() == []
+
+
+def test_a_build_that_fails_is_tried_a_few_times_and_then_once_a_day(world: World) -> None:
+    (file,) = (world.outside.settings.data_dir / "activity" / f"day={DAYS[1]}").iterdir()
+    put(world.outside, [("somebody new", DAYS[1])])
+    file.write_bytes(b"not Parquet any more")
+    attempts = []
+    for _ in range(ATTEMPTS + 2):
+        wanted = world.tick()
+        attempts += [str(one.run_key).rpartition("/")[2] for one in wanted]
+        assert not any(world.launch(one) for one in wanted)
+    assert attempts == ["0", "1", "2", str(TODAY)]
+
+
+# --- What has landed ---------------------------------------------------------------------------------------------
+
+
+def test_a_finished_folder_is_taken_in_declared_complete_and_built(world: World, landing: Path) -> None:
+    land(landing, NEW, "user 1", "user 2")
+    assert [key.split("/")[0] for key in world.settle()] == ["land", "inbox"]
+    assert NEW in world.outside.completions.completed()
+    assert active_on(NEW, world.outside) == 2
+    assert world.tick() == []
+
+
+def test_a_folder_without_its_success_file_is_not_finished(world: World, landing: Path) -> None:
+    folder = land(landing, NEW, "user 1", complete=False)
+    assert world.settle() == []
+    assert world.outside.completions.completed() == {}
+    (folder / "_SUCCESS").touch()
+    assert len(world.settle()) == 2
+
+
+def test_a_finished_folder_without_events_is_a_day_on_which_nobody_came(world: World, landing: Path) -> None:
+    folder = landing / f"day={NEW}"
+    folder.mkdir()
+    (folder / "_SUCCESS").touch()
+    world.settle()
+    assert active_on(NEW, world.outside) == 0
+
+
+def test_a_folder_that_was_written_anew_is_taken_in_again_and_one_that_was_not_is_not(
+    world: World, landing: Path
+) -> None:
+    land(landing, NEW, "user 1")
+    world.settle()
+    assert world.tick() == []
+    land(landing, NEW, "user 1", "user 2", "user 3")
+    assert [key.split("/")[0] for key in world.settle()] == ["land", "inbox"]
+    assert active_on(NEW, world.outside) == 3
+
+
+def test_a_file_that_cannot_be_read_holds_no_other_day_up_and_nothing_of_its_day_is_taken(
+    world: World, landing: Path
+) -> None:
+    bad, good = NEW, NEW + timedelta(days=1)
+    land(landing, bad, "user 1")
+    (landing / f"day={bad}" / "broken.parquet").write_bytes(b"no Parquet")
+    land(landing, good, "user 1")
+    (wanted,) = world.tick()
+    assert world.launch(wanted) is False
+    assert set(world.outside.completions.completed()) == {good}
+    assert bad not in world.outside.inbox.days()
+    (landing / f"day={bad}" / "broken.parquet").unlink()
+    world.settle()
+    assert set(world.outside.completions.completed()) == {bad, good}
+    assert active_on(bad, world.outside) == 1
+
+
+@pytest.mark.parametrize("day", [date(2024, 12, 31), TODAY, TODAY + timedelta(days=3)])
+def test_a_day_that_cannot_be_declared_waits_in_its_folder_and_fails_nothing(
+    world: World, landing: Path, day: date
+) -> None:
+    land(landing, day)
+    assert world.settle() == []

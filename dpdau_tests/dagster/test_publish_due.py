@@ -1,0 +1,209 @@
+"""The job publish_due and its schedule: everything that is due and complete, built, published in order, and told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from dpdau_assets.core.completeness import complete_all
+from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.release import publish
+from dpdau_assets.core.runs import MAU
+from dpdau_assets.core.windows import days_between
+from dpdau_assets.jobs import IN_ORDER
+from dpdau_assets.schedules import build_publish_daily
+from dpdau_tests.conftest import FixedClock, put
+from dpdau_tests.dagster.world import World, erase
+
+START = date(2025, 1, 1)
+DAYS = days_between(START, date(2025, 2, 6))
+TODAY = DAYS[-1] + timedelta(days=2)
+FIRST_MAU = date(2025, 1, 30)
+
+MakeStore = Callable[..., Outside]
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    """On files: a schedule opens its instance by where that lies."""
+    (tmp_path / "home").mkdir()
+    with dg.DagsterInstance.local_temp(str(tmp_path / "home")) as found:
+        yield found
+
+
+@pytest.fixture
+def world(make_store: MakeStore, instance: dg.DagsterInstance) -> World:
+    """More than a month of declared days, of which nothing is built."""
+    outside = make_store(today=TODAY)
+    put(outside, [(f"user {n}", day) for day in DAYS for n in range(3)] + [("she", day) for day in DAYS[3:6]])
+    complete_all(DAYS, outside)
+    return World(outside, instance)
+
+
+def told(world: World, asset: str) -> list[str]:
+    """Partitions of the asset's events, oldest first."""
+    records = world.instance.fetch_materializations(dg.AssetKey(asset), limit=1000).records
+    return [str(record.partition_key) for record in reversed(records)]
+
+
+def published(outside: Outside, metric: str = "dau", revision: int = 0) -> list[date]:
+    return [one.key.day for one in outside.ledger.releases()
+            if (one.key.metric, one.key.revision) == (metric, revision)]  # fmt: skip
+
+
+def at(day: date, world: World) -> World:
+    return World(replace(world.outside, clock=FixedClock(day)), world.instance)
+
+
+# --- The job -----------------------------------------------------------------------------------------------------
+
+
+def test_everything_that_is_due_is_built_published_in_order_restated_and_shown(world: World) -> None:
+    assert world.execute("publish_due").success
+    assert published(world.outside) == DAYS
+    assert published(world.outside, "mau") == days_between(FIRST_MAU, DAYS[-1])
+    assert published(world.outside, revision=1) == days_between(START, date(2025, 1, 31))
+    assert told(world, "dau_release") == [str(day) for day in DAYS]
+    assert told(world, "mau_release") == [str(day) for day in days_between(FIRST_MAU, DAYS[-1])]
+    assert told(world, "dau_restatement") == ["2025-01-01"]
+    folder = world.outside.settings.data_dir
+    assert (folder / "mart" / "active_users.csv").exists() and (folder / "report" / "readers.html").exists()
+
+
+def test_a_second_run_makes_no_number_and_tells_nothing_twice(world: World) -> None:
+    world.execute("publish_due")
+    before = world.outside.ledger.releases()
+    assert world.execute("publish_due").success
+    assert world.outside.ledger.releases() == before
+    for asset in ("dau_release", "mau_release", "dau_restatement"):
+        days = told(world, asset)
+        assert len(days) == len(set(days))
+
+
+def test_a_day_that_is_not_declared_is_never_sealed_empty_and_what_follows_it_waits(
+    make_store: MakeStore, instance: dg.DagsterInstance
+) -> None:
+    outside = make_store(today=date(2025, 1, 9))
+    put(outside, [("somebody", day) for day in days_between(START, date(2025, 1, 7))])
+    complete_all([day for day in days_between(START, date(2025, 1, 7)) if day != date(2025, 1, 4)], outside)
+    world = World(outside, instance)
+    assert world.execute("publish_due").success
+    assert published(outside) == days_between(START, date(2025, 1, 3))
+    assert date(2025, 1, 4) not in outside.ledger.sealed()
+    complete_all([date(2025, 1, 4)], outside)
+    assert world.execute("publish_due").success
+    assert published(outside) == days_between(START, date(2025, 1, 7))
+
+
+def test_what_a_run_published_before_it_died_is_told_by_the_next_one(world: World) -> None:
+    """Whatever it had said to Dagster by then: the ledger knows what is out."""
+    world.execute("publish_due", config={"ops": {"build_many_days": {"config": {"days": [str(DAYS[0])]}}}})
+    new = DAYS[-1] + timedelta(days=1)
+    later = at(TODAY + timedelta(days=1), world)
+    complete_all([new], later.outside)
+    later.build([new])
+    publish("dau", new, later.outside)  # and dies
+    assert str(new) not in told(world, "dau_release")
+    assert later.execute("publish_due").success
+    assert told(world, "dau_release").count(str(new)) == told(world, "mau_release").count(str(new)) == 1
+    assert published(world.outside).count(new) == 1
+
+
+def test_a_number_that_fails_leaves_what_is_out_and_the_next_run_goes_on_from_there(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die_at_mau(metric: str, day: date, outside: Outside) -> object:
+        if metric == "mau" and day == date(2025, 2, 1):
+            raise OSError("no space left on device")
+        return publish(metric, day, outside)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr("dpdau_assets.bulk.publish", die_at_mau)
+        assert not world.execute("publish_due").success
+    out = world.outside.ledger.releases()
+    assert published(world.outside)[-1] == date(2025, 2, 1) and published(world.outside, "mau")[-1].month == 1
+    assert world.execute("publish_due").success
+    assert world.outside.ledger.releases()[: len(out)] == out
+    assert published(world.outside) == DAYS
+    assert sorted(told(world, "dau_release")) == [str(day) for day in DAYS]
+
+
+def test_after_downtime_one_run_publishes_in_order_under_the_slots_of_each_day(world: World) -> None:
+    world.execute("publish_due")
+    new = days_between(DAYS[-1] + timedelta(days=1), DAYS[-1] + timedelta(days=5))
+    later = at(new[-1] + timedelta(days=2), world)
+    complete_all(new, later.outside)
+    assert later.execute("publish_due").success
+    assert told(world, "dau_release")[-5:] == [str(day) for day in new]
+    slots = {one.key.day: one.published_at[:10] for one in world.outside.ledger.releases("mau")}
+    assert [slots[day] for day in new] == [str(day + timedelta(days=2)) for day in new]
+
+
+# --- What Dagster takes for fresh --------------------------------------------------------------------------------
+
+
+def test_nothing_is_stale_after_it_and_every_day_has_a_version_of_its_own(world: World) -> None:
+    world.execute("publish_due")
+    for asset in ("activity", "day_sketch", "dau_release"):
+        assert world.stale(asset, DAYS) == set(), asset
+    assert world.stale("mau_release", days_between(FIRST_MAU, DAYS[-1])) == set()
+    versions = [version for (asset, _), version in world.versions().items() if asset == "activity"]
+    assert len(set(versions)) == len(versions) == len(DAYS)
+
+
+def test_an_erasure_makes_exactly_its_days_stale_and_one_run_makes_them_fresh(world: World) -> None:
+    world.execute("publish_due")
+    world.tick()
+    before = world.versions()
+    erase(world.outside, "she")
+    (wanted,) = world.tick()
+    assert world.stale("activity", DAYS) == set(DAYS[3:6])
+    assert world.launch(wanted)
+    assert world.stale("activity", DAYS) == world.stale("day_sketch", DAYS) == set()
+    after = world.versions()
+    assert {day for asset, day in after if before[asset, day] != after[asset, day]} == {str(day) for day in DAYS[3:6]}
+
+
+# --- The schedule ------------------------------------------------------------------------------------------------
+
+
+def asked(world: World, hour: int = 9) -> dg.RunRequest | dg.SkipReason:
+    schedule = build_publish_daily(world.outside.settings)
+    moment = datetime.combine(world.outside.clock.today(), datetime.min.time(), UTC) + timedelta(hours=hour)
+    context = dg.build_schedule_context(world.instance, moment, resources={"outside": world.outside})
+    with context:
+        found = schedule(context)
+    assert isinstance(found, dg.RunRequest | dg.SkipReason)
+    return found
+
+
+def test_the_schedule_asks_every_hour_for_one_run_that_builds_what_is_missing(world: World) -> None:
+    one, other = asked(world), asked(world, hour=10)
+    assert isinstance(one, dg.RunRequest) and isinstance(other, dg.RunRequest)
+    assert one.run_key != other.run_key
+    days = one.run_config["ops"]["build_many_days"]["config"]["days"]
+    assert days == [str(day) for day in DAYS]
+    assert world.execute("publish_due", config=dict(one.run_config)).success
+    skipped = asked(world)
+    assert isinstance(skipped, dg.SkipReason) and skipped.skip_message == "Everything that is due is published."
+
+
+def test_the_schedule_asks_for_nothing_while_publication_is_under_way(world: World) -> None:
+    job = world.definitions.resolve_job_def(MAU)
+    run = world.instance.create_run_for_job(job, tags=IN_ORDER, status=dg.DagsterRunStatus.STARTED)
+    skipped = asked(world)
+    assert isinstance(skipped, dg.SkipReason) and "under way" in str(skipped.skip_message)
+    world.instance.report_run_failed(run)
+    assert isinstance(asked(world), dg.RunRequest)
+
+
+def test_the_schedule_says_which_day_is_waited_for(make_store: MakeStore, instance: dg.DagsterInstance) -> None:
+    world = World(make_store(today=date(2025, 1, 3)), instance)
+    skipped = asked(world)
+    assert isinstance(skipped, dg.SkipReason)
+    assert skipped.skip_message == "2025-01-01 is not declared complete: `dpdau complete`, or its _SUCCESS file."

@@ -1,0 +1,139 @@
+"""The commands of every day as an operator meets them: complete, status, check, report."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+
+from dpdau_tests.edge.conftest import Dpdau
+from eval import demo
+
+DAYS = ("2025-01-01", "2025-01-02", "2025-01-03")
+SHE = "she@planted.example"
+
+
+@pytest.fixture
+def dpdau(tmp_path: Path) -> Dpdau:
+    rows = [{"user_id": f"person-{n}", "day": day} for day in DAYS for n in range(5)]
+    rows += [{"user_id": SHE, "day": day} for day in DAYS]
+    (tmp_path / "events.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    dpdau = Dpdau(tmp_path)
+    assert dpdau("ingest", "--from", "events.jsonl").code == 0
+    return dpdau
+
+
+# --- complete ----------------------------------------------------------------------------------------------------
+
+
+def test_days_are_declared_and_declarations_are_taken_back(dpdau: Dpdau) -> None:
+    done = dpdau("complete", DAYS[1], DAYS[0])
+    assert (done.code, done.json) == (0, {"complete": [DAYS[0], DAYS[1]]})
+    back = dpdau("complete", DAYS[1], "--undo")
+    assert (back.code, back.json) == (0, {"withdrawn": [DAYS[1]]})
+    assert dpdau("status").json["ready"]["days"] == 1
+
+
+@pytest.mark.parametrize(
+    ("day", "code", "said"),
+    [("2024-12-31", 5, "before START_DATE"), ("2099-01-01", 4, "2099-01-01"), ("2025-02-30", 2, "2025-02-30")],
+)
+def test_a_day_that_cannot_be_complete_refuses_them_all_and_says_why(
+    dpdau: Dpdau, day: str, code: int, said: str
+) -> None:
+    done = dpdau("complete", DAYS[0], day)
+    assert done.code == code and said in done.said
+    assert dpdau("status").json["ready"]["days"] == 0
+
+
+# --- status ------------------------------------------------------------------------------------------------------
+
+
+def test_status_of_a_new_store_says_that_nothing_is_published(tmp_path: Path) -> None:
+    done = Dpdau(tmp_path)("status")
+    assert done.code == 0
+    assert [one["last_day"] for one in done.json["published"]] == [None, None]
+    assert "published dau nothing yet" in done.said
+
+
+def test_status_is_one_screen_of_what_is_published_pending_overdue_and_spent(dpdau: Dpdau) -> None:
+    assert dpdau("run", "--from", DAYS[0], "--to", DAYS[1]).code == 0
+    dpdau("erase", "--user-id", SHE, "--through", DAYS[0])
+    dpdau("complete", DAYS[2])
+    done = dpdau("status")
+    assert done.json["published"][0]["last_day"] == DAYS[1]
+    assert done.json["ready"] == {"days": 1, "first": DAYS[2], "last": DAYS[2]}
+    assert done.json["unmarked"]["first"] == "2025-01-04"
+    assert len(done.json["erasures"]) == 1 and done.json["erasures"][0]["age_days"] == 0
+    assert done.json["overdue"] != []
+    spent = {(one["metric"], one["month"]): one for one in done.json["spent"]}
+    assert 0 < spent["dau", "2025-01-01"]["spent"] < spent["dau", "2025-01-01"]["charged"] <= 3.0
+    for name in ("published dau", "ready now", "not complete", "erasure waits", "overdue", "spent dau 2025-01"):
+        assert name in done.said
+    assert SHE not in dpdau.printed
+
+
+# --- check -------------------------------------------------------------------------------------------------------
+
+
+def test_checks_pass_on_a_sound_store_and_one_that_fails_ends_with_four(dpdau: Dpdau) -> None:
+    assert dpdau("run", "--from", DAYS[0], "--to", DAYS[1]).code == 0
+    sound = dpdau("check")
+    assert sound.code == 0 and all(one["passed"] for one in sound.json)
+    (file,) = (dpdau.folder / "data" / "activity" / f"day={DAYS[0]}").iterdir()
+    file.write_bytes(file.read_bytes()[:-20])
+    broken = dpdau("check", "state_is_keyed", "noise_is_private")
+    assert broken.code == 4 and "Failed: state_is_keyed." in broken.said
+    assert [(one["name"], one["passed"]) for one in broken.json] == [
+        ("state_is_keyed", False), ("noise_is_private", True),
+    ]  # fmt: skip
+
+
+def test_work_that_is_under_way_is_told_and_is_no_failure(dpdau: Dpdau) -> None:
+    assert dpdau("run", "--from", DAYS[0], "--to", DAYS[1]).code == 0
+    dpdau("erase", "--user-id", SHE)
+    done = dpdau("check", "no_pending_erasures")
+    assert done.code == 0 and done.json[0]["passed"] is False and "waits" in done.said
+
+
+def test_a_check_that_is_none_is_wrong_usage_and_the_answer_lists_them(dpdau: Dpdau) -> None:
+    done = dpdau("check", "all_is_well")
+    assert done.code == 2 and "all_is_well" in done.said and "ledger_holds" in done.said
+
+
+def test_make_check_ends_with_an_error_when_a_check_of_the_demos_store_fails(
+    dpdau: Dpdau, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert dpdau("run", "--from", DAYS[0], "--to", DAYS[1]).code == 0
+    monkeypatch.setattr(demo, "HOME", dpdau.folder)
+    assert demo.check(dpdau.environment) == 0
+    (file,) = (dpdau.folder / "data" / "activity" / f"day={DAYS[0]}").iterdir()
+    file.write_bytes(file.read_bytes()[:-20])
+    assert demo.check(dpdau.environment) == 4
+
+
+# --- report ------------------------------------------------------------------------------------------------------
+
+
+def test_the_report_is_written_to_its_place_for_readers_and_for_operators(dpdau: Dpdau) -> None:
+    assert dpdau("run", "--from", DAYS[0], "--to", DAYS[1]).code == 0
+    done = dpdau("report")
+    readers, operators = (Path(one) for one in done.json["files"])
+    assert done.code == 0 and (readers.name, operators.name) == ("readers.html", "operators.html")
+    assert "Checks" in operators.read_text() and "Checks" not in readers.read_text()
+    assert stat.S_IMODE((dpdau.folder / "data").stat().st_mode) == 0o700
+
+
+def test_one_report_is_written_where_somebody_asks_for_it(dpdau: Dpdau) -> None:
+    for audience in ("readers", "operators"):
+        done = dpdau("report", "--for", audience, "--out", f"{audience}.html")
+        assert (done.code, done.json) == (0, {"files": [f"{audience}.html"]})
+        assert ("For operators" in (dpdau.folder / f"{audience}.html").read_text()) == (audience == "operators")
+
+
+def test_a_report_that_cannot_be_written_is_bad_input(dpdau: Dpdau) -> None:
+    (dpdau.folder / "file").touch()
+    done = dpdau("report", "--out", "file/report.html")
+    assert done.code == 5 and "file/report.html cannot be written" in done.said

@@ -1,0 +1,69 @@
+"""Which days are complete: by upstream's word, whoever was active on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import date, timedelta
+
+import pytest
+
+from dpdau_assets.core.completeness import complete, complete_all, is_declared, withdraw_all
+from dpdau_assets.core.errors import BadInput, Refused
+from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.release import publish
+from dpdau_assets.core.windows import days_between
+from dpdau_tests.conftest import prepare
+
+TODAY = date(2025, 1, 10)
+DAYS = days_between(date(2025, 1, 1), date(2025, 1, 3))
+
+
+@pytest.fixture
+def outside(make_store: Callable[..., Outside]) -> Outside:
+    return make_store(today=TODAY)
+
+
+def test_a_day_is_declared_and_its_declaration_is_taken_back(outside: Outside) -> None:
+    complete_all(DAYS, outside)
+    complete_all(DAYS[:1], outside)  # again
+    assert is_declared(outside) == frozenset(DAYS)
+    withdraw_all(DAYS[1:], outside)
+    assert is_declared(outside) == {DAYS[0]}
+
+
+@pytest.mark.parametrize(
+    ("day", "kind", "said"),
+    [
+        (date(2024, 12, 31), BadInput, "before START_DATE, 2025-01-01"),
+        (TODAY, Refused, "2025-01-10"),
+        (TODAY + timedelta(days=5), Refused, "2025-01-15"),
+    ],
+)
+def test_one_day_that_cannot_be_declared_refuses_them_all(
+    outside: Outside, day: date, kind: type[Exception], said: str
+) -> None:
+    with pytest.raises(kind, match=said):
+        complete_all([*DAYS, day], outside)
+    assert is_declared(outside) == frozenset()
+
+
+def test_a_day_that_a_number_has_read_is_declared_for_good(outside: Outside) -> None:
+    complete_all(DAYS, outside)
+    prepare(outside, DAYS)
+    publish("dau", DAYS[1], outside)
+    with pytest.raises(Refused, match=f"{DAYS[1]} was read by a published number"):
+        withdraw_all(DAYS, outside)
+    assert is_declared(outside) == frozenset(DAYS)
+
+
+def test_a_day_that_is_published_by_hand_needs_no_declaration(outside: Outside) -> None:
+    prepare(outside, DAYS)
+    publish("dau", DAYS[1], outside)
+    assert is_declared(outside) == {DAYS[1]}
+
+
+def test_a_purged_day_cannot_be_declared(outside: Outside) -> None:
+    outside.ledger.purge_through(DAYS[1])
+    with pytest.raises(Refused, match="past retention"):
+        complete(DAYS[0], outside)
+    complete(DAYS[2], outside)

@@ -1,0 +1,130 @@
+"""What is due: the calendar's numbers in order, up to the first day that upstream has not declared complete."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import date, timedelta
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dpdau_assets.core.completeness import complete_all
+from dpdau_assets.core.due import due, late
+from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.release import publish, restate
+from dpdau_assets.core.runs import DAU, MAU, RESTATEMENT, Step
+from dpdau_assets.core.windows import days_between
+from dpdau_tests.conftest import FixedClock, prepare, put
+
+START = date(2025, 1, 1)
+FIRST_MAU = date(2025, 1, 30)
+
+MakeStore = Callable[..., Outside]
+
+
+def at(day: date, outside: Outside) -> Outside:
+    return replace(outside, clock=FixedClock(day))
+
+
+def declared(outside: Outside, first: date, last: date) -> Outside:
+    complete_all(days_between(first, last), at(last + timedelta(days=1), outside))
+    return outside
+
+
+def test_a_day_is_due_when_its_whole_grace_has_passed_and_not_before(make_store: MakeStore) -> None:
+    outside = declared(make_store(today=date(2025, 1, 2)), START, START)
+    assert due(outside).numbers == ()
+    assert due(at(date(2025, 1, 3), outside)).numbers == (Step(DAU, START),)
+    without = declared(make_store("hasty", today=date(2025, 1, 2), grace_days=0), START, START)
+    assert due(without).numbers == (Step(DAU, START),)
+
+
+def test_days_come_in_order_each_with_its_dau_and_mau_and_a_month_is_restated_on_its_day(
+    make_store: MakeStore,
+) -> None:
+    outside = declared(make_store(today=date(2025, 2, 8)), START, date(2025, 2, 6))
+    numbers = due(outside).numbers
+    days = [step.day for step in numbers if step.job == DAU]
+    assert days == days_between(START, date(2025, 2, 6))
+    assert [step.day for step in numbers if step.job == MAU] == days_between(FIRST_MAU, date(2025, 2, 6))
+    third = numbers.index(Step(DAU, date(2025, 2, 3)))
+    assert set(numbers[third : third + 3]) == {
+        Step(DAU, date(2025, 2, 3)), Step(MAU, date(2025, 2, 3)), Step(RESTATEMENT, START),
+    }  # fmt: skip
+    assert [step for step in numbers if step.job == RESTATEMENT] == [Step(RESTATEMENT, START)]
+
+
+def test_an_undeclared_day_is_waited_for_and_those_after_it_with_it(make_store: MakeStore) -> None:
+    outside = declared(make_store(today=date(2025, 1, 10)), START, date(2025, 1, 2))
+    complete_all(days_between(date(2025, 1, 4), date(2025, 1, 8)), outside)
+    found = due(outside)
+    assert [step.day for step in found.numbers] == days_between(START, date(2025, 1, 2))
+    assert found.unmarked == (date(2025, 1, 3),)
+    assert late(found, outside) == days_between(START, date(2025, 1, 2))
+
+
+def test_only_what_was_never_built_is_missing(make_store: MakeStore) -> None:
+    outside = declared(make_store(today=date(2025, 1, 5)), START, date(2025, 1, 3))
+    prepare(outside, [date(2025, 1, 2)])
+    assert due(outside).missing == (START, date(2025, 1, 3))
+
+
+def test_what_is_published_is_not_due_again(make_store: MakeStore) -> None:
+    outside = declared(make_store(today=date(2025, 1, 5)), START, date(2025, 1, 3))
+    prepare(outside, days_between(START, date(2025, 1, 3)))
+    publish("dau", START, outside)
+    assert [step.day for step in due(outside).numbers] == days_between(date(2025, 1, 2), date(2025, 1, 3))
+
+
+def test_a_number_that_will_be_refused_is_named_and_holds_up_none_of_those_that_fit(make_store: MakeStore) -> None:
+    outside = make_store(today=date(2025, 1, 20))
+    declared(outside, START, date(2025, 1, 18))
+    small = replace(outside, settings=replace(outside.settings, dau_mechanism="laplace"))
+    found = due(small)
+    assert [step.day for step in found.numbers] == days_between(START, date(2025, 1, 10))
+    assert found.refused.startswith("dau of 2025-01-11 is refused")
+
+
+HISTORIES = st.lists(st.tuples(st.sampled_from(days_between(START, date(2025, 1, 8))), st.booleans()), max_size=6)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(history=HISTORIES, published=st.integers(0, 6))
+def test_what_is_due_is_the_same_with_and_without_any_one_user(
+    make_store: MakeStore, history: list[tuple[date, bool]], published: int
+) -> None:
+    """`history` is hers: days on which she was active, before the days were built or after it."""
+    found = []
+    for name in ("without", "with"):
+        outside = make_store(f"{name} {hash((tuple(history), published))}", today=date(2025, 1, 10))
+        declared(outside, START, date(2025, 1, 7))
+        put(outside, [("somebody", START)])
+        hers = history if name == "with" else []
+        put(outside, [("she", day) for day, early in hers if early])
+        prepare(outside, days_between(START, date(2025, 1, 3)))
+        put(outside, [("she", day) for day, early in hers if not early])
+        for day in days_between(START, date(2025, 1, 3))[:published]:
+            publish("dau", day, outside)
+        found.append(due(outside))
+    assert found[0] == found[1]
+
+
+def test_a_month_that_waits_for_its_day_is_due_even_if_nothing_else_is(make_store: MakeStore) -> None:
+    days = days_between(START, date(2025, 2, 3))
+    outside = declared(make_store(today=date(2025, 2, 5), mau_mechanism="gaussian"), START, days[-1])
+    prepare(outside, days)
+    for day in days:
+        publish("dau", day, outside)
+    assert Step(RESTATEMENT, START) in due(outside).numbers
+    restate(START, outside)
+    assert Step(RESTATEMENT, START) not in due(outside).numbers
+
+
+@pytest.mark.parametrize("days_down", [1, 5, 40])
+def test_after_downtime_everything_that_is_due_comes_in_order(make_store: MakeStore, days_down: int) -> None:
+    last = START + timedelta(days=days_down)
+    outside = declared(make_store(today=last + timedelta(days=2)), START, last)
+    days = [step.day for step in due(outside).numbers if step.job == DAU]
+    assert days == days_between(START, last)

@@ -1,0 +1,77 @@
+"""Upstream's folder: which days have landed whole, and what lies there for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from dpdau_assets.core.errors import BadSetting
+from dpdau_assets.core.ports import Outside
+from resources.landing_files import LandingFiles
+
+DAY = date(2025, 1, 10)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    place = tmp_path / f"day={DAY}"
+    place.mkdir()
+    (place / "part.csv").write_text("user_id,op,day\n")
+    (place / "_SUCCESS").touch()
+    return place
+
+
+def test_a_folder_is_a_day_once_its_success_file_is_there(folder: Path) -> None:
+    landing = LandingFiles(folder.parent)
+    assert landing.days().keys() == {DAY}
+    assert [file.name for file in landing.files(DAY)] == ["part.csv"]
+    (folder / "_SUCCESS").unlink()
+    assert landing.days() == {} and landing.files(DAY) == []
+
+
+@pytest.mark.parametrize("name", ["day=2025-1-10", "day=2025-02-30", "2025-01-11", "day=2025-01-11.tmp", "_SUCCESS"])
+def test_what_is_no_day_is_passed_over(folder: Path, name: str) -> None:
+    other = folder.parent / name
+    other.mkdir()
+    (other / "_SUCCESS").touch()
+    assert LandingFiles(folder.parent).days().keys() == {DAY}
+
+
+def test_the_fingerprint_is_another_one_when_a_file_came_went_or_was_written_anew(folder: Path) -> None:
+    landing, seen = LandingFiles(folder.parent), set()
+    seen.add(landing.days()[DAY])
+    assert landing.days()[DAY] in seen
+    (folder / "part.csv").write_text("user_id,op,day\nx,+,2025-01-10\n")
+    seen.add(landing.days()[DAY])
+    (folder / "more.csv").write_text("user_id,op,day\n")
+    seen.add(landing.days()[DAY])
+    (folder / "part.csv").unlink()
+    seen.add(landing.days()[DAY])
+    assert len(seen) == 4
+
+
+def test_a_finished_folder_with_nothing_in_it_has_no_files(folder: Path) -> None:
+    (folder / "part.csv").unlink()
+    landing = LandingFiles(folder.parent)
+    assert landing.days().keys() == {DAY} and landing.files(DAY) == []
+
+
+def test_without_a_landing_folder_nothing_lands() -> None:
+    assert LandingFiles(None).days() == {}
+
+
+def test_a_landing_folder_among_what_is_kept_is_refused(make_store: Callable[..., Outside], tmp_path: Path) -> None:
+    """Its files have raw ids, which receipts do not look for."""
+    inside = tmp_path / "store" / "landing"
+    inside.mkdir(parents=True)
+    with pytest.raises(BadSetting, match="is inside DATA_DIR"):
+        make_store(landing_dir=inside)
+    assert make_store("other", landing_dir=inside).landing.days() == {}
+
+
+def test_a_landing_folder_that_is_none_is_an_error_that_names_it(tmp_path: Path) -> None:
+    with pytest.raises(BadSetting, match=r"LANDING_DIR=.*/nowhere: there is no such folder"):
+        LandingFiles(tmp_path / "nowhere").days()

@@ -1,0 +1,132 @@
+"""The alert sensor: failed runs, and checks that are watched, told to people once each.
+
+A failed run is told once, a failing check once a day: its words change by the minute while what it waits for comes.
+What did not arrive is sent again at the next tick, and in order: the cursor goes as far as was delivered. (Dagster's
+own failure sensors pass over a run whose alert failed.)
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+
+import dagster as dg
+from dagster_shared.error import SerializableErrorInfo
+
+from dpdau_assets.core.checking import CHECKS, answer
+from dpdau_assets.core.errors import DpdauError
+from dpdau_assets.core.facts import Alert
+from dpdau_assets.core.ports import Alerts, Mart, Outside
+
+RUNS_PER_TICK = 50
+_CLASS = re.compile(r"^[\w.]+: ")  # Dagster puts it before the words
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """The last failure that was told, None before the first tick; and the day on which each failing check was told."""
+
+    failure: str | None = None
+    told: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, text: str | None) -> "Cursor":
+        return cls(**json.loads(text)) if text else cls()
+
+    def text(self) -> str:
+        return json.dumps(asdict(self))
+
+
+def build_alert_sensor() -> dg.SensorDefinition:
+    """On from the start."""
+
+    @dg.sensor(
+        minimum_interval_seconds=60, default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Tells of failed runs, and of what is overdue: a line in the log, and ALERT_WEBHOOK.",
+    )  # fmt: skip
+    def alert_sensor(
+        context: dg.SensorEvaluationContext,
+        outside: dg.ResourceParam[Outside],
+        mart: dg.ResourceParam[Mart],
+        alerts: dg.ResourceParam[Alerts],
+    ) -> dg.SensorResult:
+        cursor = Cursor.read(context.cursor)
+        try:
+            for alert, told in what_to_tell(cursor, context.instance, outside, mart):
+                if alert:
+                    alerts.send(alert)
+                cursor = told
+        except DpdauError as error:
+            return dg.SensorResult(skip_reason=error.reason, cursor=cursor.text())
+        return dg.SensorResult(cursor=cursor.text())
+
+    return alert_sensor
+
+
+def what_to_tell(
+    cursor: Cursor, instance: dg.DagsterInstance, outside: Outside, mart: Mart
+) -> Iterator[tuple[Alert | None, Cursor]]:
+    """Each alert, with what the cursor is once it has arrived."""
+    for alert, told in _failures(cursor, instance):
+        yield alert, told
+        cursor = told
+    for check in (one for one in CHECKS if one.watched):
+        found, before = answer(check, outside, mart), cursor.told.get(check.name)
+        now = None if found.passed else str(outside.clock.today())
+        if now != before:
+            others = {name: text for name, text in cursor.told.items() if name != check.name}
+            cursor = replace(cursor, told=others if now is None else {**others, check.name: now})
+            yield (None if found.passed else Alert(check.name, found.sentence)), cursor
+
+
+def _failures(cursor: Cursor, instance: dg.DagsterInstance) -> Iterator[tuple[Alert | None, Cursor]]:
+    """Of runs that failed since; what failed before the first tick is history."""
+    if cursor.failure is None:
+        newest = instance.fetch_run_status_changes(dg.DagsterEventType.RUN_FAILURE, limit=1)
+        yield None, replace(cursor, failure=newest.cursor)
+        return
+    failed = instance.fetch_run_status_changes(
+        dg.DagsterEventType.RUN_FAILURE, limit=RUNS_PER_TICK, cursor=cursor.failure or None, ascending=True
+    )
+    for record in failed.records:
+        run = instance.get_run_by_id(record.run_id)
+        told = replace(cursor, failure=_cursor_of(record, instance))
+        yield (_alert_of(run, instance) if run else None), told
+        cursor = told
+
+
+def _cursor_of(record: dg.EventLogRecord, instance: dg.DagsterInstance) -> str:
+    from dagster._core.event_api import EventLogCursor  # not public, and the port's own form of a cursor
+
+    return str(EventLogCursor.from_storage_id(record.storage_id))
+
+
+def _alert_of(run: dg.DagsterRun, instance: dg.DagsterInstance) -> Alert:
+    day = run.tags.get("dagster/partition", "")
+    where = f"{run.job_name} of {day}" if day else run.job_name
+    error = _error_of(run, instance)
+    return Alert("run_failed", f"{where} has failed: {error}", {"job": run.job_name, "day": day, "run": run.run_id})
+
+
+def _error_of(run: dg.DagsterRun, instance: dg.DagsterInstance) -> str:
+    """What our own errors say, which name days and no people; of any other its class alone."""
+    for record in instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE).records:
+        event = record.event_log_entry.dagster_event
+        error = event.step_failure_data.error if event else None
+        chain = list(_chain(error))
+        ours = [one for one in chain if one.cls_name in {kind.__name__ for kind in _kinds(DpdauError)}]
+        if chain:
+            return _CLASS.sub("", ours[0].message).strip() if ours else str(chain[-1].cls_name)
+    return "no step says why: its process, or the machine, went down"
+
+
+def _chain(error: SerializableErrorInfo | None) -> Iterator[SerializableErrorInfo]:
+    while error:
+        yield error
+        error = error.cause
+
+
+def _kinds(root: type[DpdauError]) -> Iterator[type[DpdauError]]:
+    yield root
+    for kind in root.__subclasses__():
+        yield from _kinds(kind)
