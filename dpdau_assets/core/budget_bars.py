@@ -42,7 +42,9 @@ def budget_bars(outside: Outside) -> list[Bar]:
     ahead = outlook(outside.ledger, outside.settings, MONTHS_AHEAD).months
     coming = {(one.metric, one.month): one for one in ahead}
     begun = {(row["metric"], date.fromisoformat(f"{row['month']}-01")): row for row in budget_rows(outside)}
-    months = sorted({month for _, month in begun})[-MONTHS_BACK:] + [month for _, month in coming]
+    newest = sorted({month for _, month in begun})[-MONTHS_BACK:]
+    last = newest[-1] if newest else date.min
+    months = [*newest, *sorted({month for _, month in coming if month > last})[:MONTHS_AHEAD]]
     places = sorted({(month, metric) for metric, month in [*begun, *coming] if month in months})
     return [_bar(month, metric, begun.get((metric, month)), coming.get((metric, month))) for month, metric in places]
 
