@@ -81,14 +81,15 @@ class Landed(dg.Config):
 
 
 @dg.op(pool="state", retry_policy=SAFE)
-def take_landed_days(context: dg.OpExecutionContext, config: Landed, outside: dg.ResourceParam[Outside]) -> None:
+def take_landed_days(config: Landed, outside: dg.ResourceParam[Outside]) -> None:
     """Take in what landed for each day, and declare it complete; a day that fails does not hold up the others."""
     with refusals_fail_at_once():
         refused = completeness.take_all_landed([date.fromisoformat(day) for day in config.days], outside)
-        for day, error in refused.items():
-            context.log.error(f"{day}: {error}")
         if refused:
-            raise next(iter(refused.values()))
+            days = ", ".join(map(str, refused))
+            raise Refused(  # not in the error's own words: a file may be named after a person
+                f"What landed for {days} could not be taken in.", "`dpdau ingest --from` its folder says why."
+            )
 
 
 @dg.op(pool="state", retry_policy=SAFE)

@@ -43,7 +43,11 @@ def receiver() -> Iterator[Receiver]:
             found.bodies.append(json.loads(body))
             found.types.append(self.headers["Content-Type"])
             self.send_response(found.status)
-            self.send_header("Location", "http://127.0.0.1:1/elsewhere")
+            self.send_header("Location", self.path)
+            self.end_headers()
+
+        def do_GET(self) -> None:  # what a redirected POST would become
+            self.send_response(200)
             self.end_headers()
 
         def log_message(self, format: str, *args: object) -> None:

@@ -171,13 +171,16 @@ def test_a_file_that_cannot_be_read_holds_no_other_day_up_and_nothing_of_its_day
 ) -> None:
     bad, good = NEW, NEW + timedelta(days=1)
     land(landing, bad, "user 1")
-    (landing / f"day={bad}" / "broken.parquet").write_bytes(b"no Parquet")
+    broken = landing / f"day={bad}" / "she@example.org.parquet"
+    broken.write_bytes(b"no Parquet")
     land(landing, good, "user 1")
     (wanted,) = world.tick()
     assert world.launch(wanted) is False
+    logged = repr(world.instance.all_logs(world.instance.get_runs(limit=1)[0].run_id))
+    assert f"What landed for {bad} could not be taken in." in logged and "she@example.org" not in logged
     assert set(world.outside.completions.completed()) == {good}
     assert bad not in world.outside.inbox.days()
-    (landing / f"day={bad}" / "broken.parquet").unlink()
+    broken.unlink()
     world.settle()
     assert set(world.outside.completions.completed()) == {bad, good}
     assert active_on(bad, world.outside) == 1
