@@ -21,6 +21,7 @@ from dpdau_assets.assets.mart import refresh_budget_report, refresh_mart
 from dpdau_assets.assets.releases import what_to_show
 from dpdau_assets.assets.report import refresh_report
 from dpdau_assets.core.calendar import METRICS
+from dpdau_assets.core.completeness import is_declared
 from dpdau_assets.core.due import due
 from dpdau_assets.core.facts import Release
 from dpdau_assets.core.ports import Mart, Outside, Reports
@@ -74,6 +75,8 @@ def publish_due_numbers(context: dg.OpExecutionContext, outside: dg.ResourcePara
         day = cast(date, step.day)  # a number has one
         if step.job == RESTATEMENT:
             yield _restated(day, len(restate(day, outside)), read)
+        elif day not in is_declared(outside):  # withdrawn meanwhile: what follows waits for it
+            return
         else:
             yield _release(publish(step.metric, day, outside), outside, read)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from dpdau_assets.core.completeness import complete_all
+from dpdau_assets.core.completeness import complete_all, withdraw_all
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.release import publish
 from dpdau_assets.core.runs import MAU
@@ -98,6 +98,20 @@ def test_a_day_that_is_not_declared_is_never_sealed_empty_and_what_follows_it_wa
     complete_all([date(2025, 1, 4)], outside)
     assert world.execute("publish_due").success
     assert published(outside) == days_between(START, date(2025, 1, 7))
+
+
+def test_a_declaration_that_is_taken_back_while_publication_runs_holds_up_its_day_and_what_follows(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def withdrawing(metric: str, day: date, outside: Outside) -> object:
+        if day == DAYS[4]:
+            withdraw_all([DAYS[6]], outside)
+        return publish(metric, day, outside)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("dpdau_assets.bulk.publish", withdrawing)
+    assert world.execute("publish_due").success
+    assert published(world.outside) == DAYS[:6]
+    assert DAYS[6] not in world.outside.ledger.sealed()
 
 
 def test_what_a_run_published_before_it_died_is_told_by_the_next_one(world: World) -> None:
