@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from fractions import Fraction
+from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -17,10 +19,12 @@ from dpdau_assets.core.checking import CHECKS, Check, answer
 from dpdau_assets.core.completeness import complete
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.release import publish
+from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.windows import days_between
-from dpdau_tests.conftest import FixedClock, Silent, prepare, put
+from dpdau_tests.conftest import SECRET, FixedClock, Silent, prepare, put
 from dpdau_tests.dagster.world import World, erase
 from resources.mart_duckdb import MartFiles
+from resources.store import open_store
 
 DAYS = days_between(date(2025, 1, 1), date(2025, 1, 31))
 TODAY = date(2025, 2, 2)
@@ -29,10 +33,11 @@ TODAY = date(2025, 2, 2)
 MakeStore = Callable[..., Outside]
 
 
-@pytest.fixture
-def outside(make_store: MakeStore) -> Outside:
-    """A month of DAU, on time, of days that were declared complete."""
-    outside = make_store(today=TODAY, retention_days=40)
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files of a store with a month of DAU, on time, of days that were declared complete."""
+    folder = tmp_path_factory.mktemp("sound") / "store"
+    outside = at(TODAY, open_store(Settings(data_dir=folder, hash_salt_secret=SECRET, retention_days=40)))
     put(outside, [(f"user {n}", day) for day in DAYS for n in range(3)])
     for day in DAYS:
         complete(day, outside)
@@ -41,7 +46,14 @@ def outside(make_store: MakeStore) -> Outside:
         publish("dau", day, outside)
     for day in DAYS[29:]:
         publish("mau", day, outside)
-    return outside
+    return folder
+
+
+@pytest.fixture
+def outside(make_store: MakeStore, sound: Path, tmp_path: Path) -> Outside:
+    """A store of its own with these files."""
+    shutil.copytree(sound, tmp_path / "store")
+    return make_store(today=TODAY, retention_days=40)
 
 
 # --- What breaks what each guards ---------------------------------------------------------------------------------
