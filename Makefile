@@ -23,8 +23,8 @@ dev: $(READY) ## Start the Dagster UI on the demo's data, on port 3000 or PORT
 	. ./.demo/env; export DAGSTER_HOME="$(CURDIR)/.demo/dagster_home"; \
 	cd .demo && exec ../$(BIN)/dagster dev -w ../workspace.yaml -h 127.0.0.1 -p "$${PORT:-3000}"
 
-test: $(READY) ## Run the tests, except the ones marked slow or browser
-	$(BIN)/python -m pytest -m "not slow and not browser" -n 2 --dist worksteal
+test: $(READY) ## Run the tests, except the ones marked slow, weeks or browser
+	$(BIN)/python -m pytest -m "not slow and not weeks and not browser" -n 2 --dist worksteal
 
 check: $(READY) ## Publish the demo, and ask every check of its store
 	$(BIN)/python -m eval.demo --check

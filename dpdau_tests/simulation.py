@@ -34,7 +34,7 @@ from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatu
 from dagster._utils.schedules import schedule_execution_time_iterator
 
 PROJECT = Path(__file__).parents[1]
-PATIENCE_SECONDS = 300
+PATIENCE_SECONDS = 900
 
 SCHEDULER_WAIT = 10.0
 """The most real seconds for which Dagster's scheduler sleeps here; see `Daemon`."""

@@ -47,7 +47,7 @@ UPSTREAM_IS_LATE = date(2026, 1, 5)
 """The day before is declared two days later than it should be: the day after it is due."""
 DECLARED_LATE = UPSTREAM_IS_LATE + timedelta(days=2)
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.weeks, pytest.mark.timeout(3600)]
 
 
 @pytest.fixture
