@@ -26,9 +26,10 @@ from dpdau_assets.core.events import Event
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.settings import Metric, Settings
 from dpdau_assets.core.windows import days_between, first_window_end
+from dpdau_tests.browser import PICTURES as KEPT
 from dpdau_tests.conftest import SECRET, FixedClock, put
 from dpdau_tests.fast_folder import fast_folder
-from dpdau_tests.simulation import PROJECT, Daemon, wait_until
+from dpdau_tests.simulation import Daemon, wait_until
 from resources.mart_duckdb import MartFiles
 from resources.settings_env import read_settings
 from resources.store import open_store
@@ -139,7 +140,8 @@ def operation(receiver: list[dict]) -> Iterator[Operation]:
             try:
                 yield found
             except BaseException:
-                shutil.copy(daemon.log, PROJECT / ".artifacts" / "two-weeks-daemon.log")
+                KEPT.mkdir(exist_ok=True)
+                shutil.copy(daemon.log, KEPT / "two-weeks-daemon.log")
                 raise
 
 
@@ -255,4 +257,5 @@ def keep_ticks(daemon: Daemon) -> None:
         if tick.seconds is not None:
             seconds.setdefault(tick.name, {}).setdefault(str(tick.began.date()), []).append(tick.seconds)
     medians = {name: {day: round(median(found), 3) for day, found in days.items()} for name, days in seconds.items()}
-    (PROJECT / ".artifacts" / "two-weeks-ticks.json").write_text(json.dumps(medians, indent=1))
+    KEPT.mkdir(exist_ok=True)
+    (KEPT / "two-weeks-ticks.json").write_text(json.dumps(medians, indent=1))
