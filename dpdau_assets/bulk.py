@@ -53,15 +53,28 @@ def build_many_days(
 ) -> Iterator[Event]:
     with refusals_fail_at_once():
         wanted = days_behind(outside) if config.days is None else map(date.fromisoformat, config.days)
-        marks = {day: outside.rebuilds.wanted(day) for day in wanted}
-        yield from (_event(ERASURES, day, str(mark)) for day, mark in marks.items())
-        read = _newest([ERASURES], context)  # before anything is applied: a later mark makes its day stale
-        built = build_days(marks, outside)
-        yield from (_event(ACTIVITY, one.day, one.state_version, read) for one in built)
-        yield from (_verdict(one) for one in built)
-        read = _newest([ACTIVITY], context)
-        yield from (_event(SKETCH, one.day, one.sketch_version, read) for one in built)
-        note_told(built, outside)
+        yield from _build(wanted, context, outside)
+
+
+@dg.op(
+    pool="state", out=dg.Out(dg.Nothing), retry_policy=SAFE,
+    description="Fold everything that waits, and build the days that numbers which are due read and that are missing.",
+)  # fmt: skip
+def build_missing_days(context: dg.OpExecutionContext, outside: dg.ResourceParam[Outside]) -> Iterator[Event]:
+    with refusals_fail_at_once():
+        yield from _build(due(outside).missing, context, outside)
+
+
+def _build(days: Iterable[date], context: dg.OpExecutionContext, outside: Outside) -> Iterator[Event]:
+    marks = {day: outside.rebuilds.wanted(day) for day in days}
+    yield from (_event(ERASURES, day, str(mark)) for day, mark in marks.items())
+    read = _newest([ERASURES], context)  # before anything is applied: a later mark makes its day stale
+    built = build_days(marks, outside)
+    yield from (_event(ACTIVITY, one.day, one.state_version, read) for one in built)
+    yield from (_verdict(one) for one in built)
+    read = _newest([ACTIVITY], context)
+    yield from (_event(SKETCH, one.day, one.sketch_version, read) for one in built)
+    note_told(built, outside)
 
 
 @dg.op(
@@ -70,7 +83,7 @@ def build_many_days(
 )  # fmt: skip
 def publish_due_numbers(context: dg.OpExecutionContext, outside: dg.ResourceParam[Outside]) -> Iterator[Event]:
     yield from _untold(context, outside)
-    for step in due(outside).numbers:
+    for step in due(outside).built:  # what was declared after the days were built waits for the next run
         read = _newest([SKETCH, DAU, MAU], context)
         day = cast(date, step.day)  # a number has one
         if step.job == RESTATEMENT:

@@ -9,7 +9,7 @@ from typing import Any
 
 import dagster as dg
 
-from dpdau_assets.bulk import REBUILD, build_many_days, publish_due_numbers, refresh_reports
+from dpdau_assets.bulk import REBUILD, build_many_days, build_missing_days, publish_due_numbers, refresh_reports
 from dpdau_assets.core import completeness, receipts, retention, runs
 from dpdau_assets.core.errors import Refused
 from dpdau_assets.core.ports import Outside
@@ -68,7 +68,7 @@ CHECKS = dg.define_asset_job(
     description="Build what is missing, publish every number that is due and complete, refresh mart and reports.",
 )  # fmt: skip
 def PUBLISHING() -> None:
-    refresh_reports(published=publish_due_numbers(built=build_many_days()))
+    refresh_reports(published=publish_due_numbers(built=build_missing_days()))
 
 
 ALL = (STATE, REBUILD, DAU, MAU, RESTATEMENT, REPORTS)
@@ -136,7 +136,7 @@ def run_steps(
         warnings.simplefilter("ignore", dg.BetaWarning)  # resolving a sensor copies a young part of it
         jobs = {job.name: definitions.resolve_job_def(job.name) for job in ALL}
     for step in wanted:
-        config = building_config(step.days) if step.days else {}
+        config = _building_config(step.days) if step.days else {}
         try:
             jobs[step.job].execute_in_process(
                 partition_key=step.day.isoformat() if step.day else None,
@@ -148,7 +148,7 @@ def run_steps(
         done(step)
 
 
-def building_config(days: Iterable[date]) -> dict[str, Any]:
+def _building_config(days: Iterable[date]) -> dict[str, Any]:
     """Which days a run in bulk builds."""
     return {"ops": {build_many_days.name: {"config": {"days": [day.isoformat() for day in days]}}}}
 

@@ -10,7 +10,7 @@ from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.release import restatement_due
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.windows import month_of
-from dpdau_assets.jobs import CHECKS, IN_ORDER, PUBLISHING, PURGE, RESTATEMENT, building_config
+from dpdau_assets.jobs import CHECKS, IN_ORDER, PUBLISHING, PURGE, RESTATEMENT
 
 _OFF = dg.DefaultScheduleStatus.STOPPED
 _ON = dg.DefaultScheduleStatus.RUNNING
@@ -42,8 +42,7 @@ def build_publish_daily(settings: Settings) -> dg.ScheduleDefinition:
         found = due(outside)
         if not found.numbers:
             return dg.SkipReason(_why_nothing(found))
-        key = f"publish/{context.scheduled_execution_time:%Y-%m-%dT%H%z}"
-        return dg.RunRequest(key, run_config=building_config(found.missing))
+        return dg.RunRequest(f"publish/{context.scheduled_execution_time:%Y-%m-%dT%H%z}")
 
     return publish_daily
 

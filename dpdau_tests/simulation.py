@@ -36,8 +36,8 @@ from dagster._utils.schedules import schedule_execution_time_iterator
 PROJECT = Path(__file__).parents[1]
 PATIENCE_SECONDS = 900
 
-SCHEDULER_WAIT = 10.0
-"""The most real seconds for which Dagster's scheduler sleeps here; see `Daemon`."""
+IDLE_MINUTE, BUSY_MINUTE = 5.0, 12.0
+"""The real seconds of a minute, while nothing runs and while something does; see `Daemon`."""
 
 _BEFORE_THE_MINUTE = 0.5
 """So long before a full minute the clock skips; a process that is slower to notice may sleep for a minute once."""
@@ -160,9 +160,9 @@ class Daemon:
     """`dagster-daemon run` on a home of its own, with a clock that the test sets.
 
     Dagster's scheduler sleeps until the next full minute, in real seconds, and sees no jump before that. So the clock
-    runs in the last `SCHEDULER_WAIT` seconds of a minute only, and skips to those of the next minute when they are
-    over: a minute passes in 10 seconds, and nobody who sleeps until the next one sleeps for longer. It never goes
-    back, since Dagster's sensors would sleep for as long as it went back.
+    runs in the last seconds of a minute only, and skips to those of the next minute when they are over: nobody who
+    sleeps until the next one sleeps for longer. They are more while a run is under way, which has better use for the
+    cores than sensors that look every half a minute. The clock never goes back, since sensors would sleep for as long.
 
     The code server is a process of its own, as in a deployment: one that the daemon starts by itself is started anew
     every minute. `home` becomes DAGSTER_HOME, with the project's dagster.yaml. `scratch` has the clock and the log.
@@ -277,7 +277,7 @@ class Daemon:
         """Jump to this moment, or rather to the last seconds of its minute. Only when nothing is under way: a run
         that is starting is given up after three minutes by the clock.
         """
-        second = max(moment.second + moment.microsecond / 1e6, 60 - SCHEDULER_WAIT)
+        second = max(moment.second + moment.microsecond / 1e6, 60 - IDLE_MINUTE)
         with self._changing:
             self._jump(moment.replace(second=0, microsecond=0) + timedelta(seconds=second))
             self.changed = self.now()
@@ -291,7 +291,8 @@ class Daemon:
             with self._changing:
                 left = 60 - _BEFORE_THE_MINUTE - self.now().timestamp() % 60
                 if left <= 0:
-                    self._jump(self.now() + timedelta(seconds=60 - SCHEDULER_WAIT))
+                    lasts = BUSY_MINUTE if self.unfinished() else IDLE_MINUTE
+                    self._jump(self.now() + timedelta(seconds=60 - lasts))
             self._over.wait(min(max(left, 0.05), 0.2))
 
     # --- What it has done ---
@@ -320,8 +321,9 @@ class Daemon:
         """
         if not self.is_running() or self.unfinished():
             return False
-        states = self._instigators()
-        return bool(states) and all(self._has_nothing_to_do(state, self._quiet_since()) for state in states)
+        states, since = self._instigators(), self._quiet_since()
+        is_quiet = bool(states) and all(self._has_nothing_to_do(state, since) for state in states)
+        return is_quiet and not self.unfinished() and self._quiet_since() == since  # no tick began a run meanwhile
 
     def _instigators(self) -> list[InstigatorState]:
         return [one for one in self.instance.all_instigator_state() if one.status != InstigatorStatus.STOPPED]

@@ -69,6 +69,9 @@ def test_only_what_was_never_built_is_missing(make_store: MakeStore) -> None:
     outside = declared(make_store(today=date(2025, 1, 5)), START, date(2025, 1, 3))
     prepare(outside, [date(2025, 1, 2)])
     assert due(outside).missing == (START, date(2025, 1, 3))
+    assert due(outside).built == ()
+    prepare(outside, [START])
+    assert due(outside).built == (Step(DAU, START), Step(DAU, date(2025, 1, 2)))
 
 
 def test_what_is_published_is_not_due_again(make_store: MakeStore) -> None:

@@ -17,6 +17,9 @@ ATTEMPTS = 3
 TASK = "dpdau/task"
 """The tag that says what work a run is for."""
 
+_STATUS = dg.DagsterRunStatus
+_UNDER_WAY = [_STATUS.QUEUED, _STATUS.STARTING, _STATUS.STARTED, _STATUS.CANCELING]
+
 
 @dataclass(frozen=True)
 class Tries:
@@ -38,7 +41,7 @@ def tries_of(tasks: Iterable[str], instance: dg.DagsterInstance) -> Mapping[str,
     """What Dagster knows of the runs for these tasks."""
     tasks = list(tasks)
     runs = instance.get_runs(dg.RunsFilter(tags={TASK: tasks})) if tasks else []
-    launched = [run for run in runs if run.status != dg.DagsterRunStatus.NOT_STARTED]
+    launched = [run for run in runs if run.status != _STATUS.NOT_STARTED]
     under_way = {run.tags[TASK] for run in launched if not run.is_finished}
     keys: dict[str, set[str]] = defaultdict(set)
     for run in launched:
@@ -51,6 +54,11 @@ def next_key(task: str, tries: Mapping[str, Tries], today: date) -> str | None:
     tried = of(task, tries)
     key = free_key(task, tries) or f"{task}/{today}"
     return None if tried.under_way or key in tried.keys else key
+
+
+def is_under_way(job: dg.JobDefinition, instance: dg.DagsterInstance) -> bool:
+    """Whether a run of this job waits or goes on, whatever for."""
+    return bool(instance.get_runs(dg.RunsFilter(job_name=job.name, statuses=_UNDER_WAY), limit=1))
 
 
 def free_key(task: str, tries: Mapping[str, Tries]) -> str | None:

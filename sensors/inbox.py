@@ -12,7 +12,7 @@ from dpdau_assets.core.completeness import landed
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.rebuilding import MARK, days_behind
 from dpdau_assets.jobs import LANDED, REBUILD, take_landed_days
-from sensors.attempts import TASK, next_key, task_name, tries_of
+from sensors.attempts import TASK, is_under_way, next_key, task_name, tries_of
 
 
 def build_inbox_sensor() -> dg.SensorDefinition:
@@ -39,7 +39,13 @@ def _taking(outside: Outside, instance: dg.DagsterInstance) -> Iterator[dg.RunRe
 
 
 def _rebuild(outside: Outside, instance: dg.DagsterInstance) -> Iterator[dg.RunRequest]:
-    """Marks of erasures are built by the other sensor's run; this one's builds them too if it comes first."""
+    """Marks of erasures are built by the other sensor's run; this one's builds them too if it comes first.
+
+    A run builds all that is behind when it begins, so while one is under way none is asked for: a later tick sees what
+    it has left.
+    """
+    if is_under_way(REBUILD, instance):
+        return
     behind = {day: reasons for day, reasons in days_behind(outside).items() if not _is_marked_only(reasons)}
     if behind:
         task = task_name("inbox", [*map(str, behind), *(outside.inbox.batches() or _reasons(behind))])

@@ -5,9 +5,10 @@ Nothing here reads data: it follows from the clock, the ledger and what upstream
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 from datetime import date, timedelta
+from itertools import takewhile
 
 from dpdau_assets.core.completeness import is_declared
 from dpdau_assets.core.errors import DpdauError
@@ -25,12 +26,14 @@ class Due:
     Attributes:
         missing: days that the numbers read and that were never built.
         numbers: releases and restatements, in order.
+        built: those of them, from the first on, that read no missing day.
         unmarked: days whose number is due and that upstream has not declared complete, in order.
         refused: why numbers that are due will not come, in words; "" if all will.
     """
 
     missing: tuple[date, ...]
     numbers: tuple[Step, ...]
+    built: tuple[Step, ...]
     unmarked: tuple[date, ...]
     refused: str
 
@@ -41,11 +44,17 @@ def due(outside: Outside) -> Due:
     try:
         numbers = coming(outside.ledger, outside.settings, last_due(outside))
     except DpdauError as error:  # nothing says how to count, say: a person has to decide that
-        return Due((), (), (), str(error))
+        return Due((), (), (), (), str(error))
     made = [one for one in numbers if isinstance(one, Made)]
-    ready = list(_ready(made, declared, outside.settings))
-    unmarked = _unmarked(made, declared, outside.settings)
-    return Due(_missing(ready, outside), _steps(ready), unmarked, _why_refused(numbers))
+    complete = list(_reading_only(declared, made, outside.settings))
+    processed = outside.ledger.processed()
+    return Due(
+        missing=tuple(sorted(_all_read(complete, outside.settings) - processed)),
+        numbers=_steps(complete),
+        built=_steps(_reading_only(processed, complete, outside.settings)),
+        unmarked=tuple(sorted(_all_read(made, outside.settings) - declared)),
+        refused=_why_refused(numbers),
+    )
 
 
 def last_due(outside: Outside) -> date:
@@ -59,16 +68,13 @@ def late(found: Due, outside: Outside) -> list[date]:
     return sorted(day for day in days if day < last_due(outside))
 
 
-def _ready(numbers: list[Made], declared: frozenset[date], settings: Settings) -> Iterator[Made]:
-    """Up to the first number that reads a day which is not declared: none is published out of turn."""
-    for one in numbers:
-        if not declared.issuperset(_days_read(one, settings)):
-            return
-        yield one
+def _reading_only(days: Set[date], numbers: Iterable[Made], settings: Settings) -> Iterator[Made]:
+    """Up to the first number that reads another day: none is published out of turn."""
+    return takewhile(lambda one: days >= set(_days_read(one, settings)), numbers)
 
 
-def _unmarked(numbers: list[Made], declared: frozenset[date], settings: Settings) -> tuple[date, ...]:
-    return tuple(sorted({day for one in numbers for day in _days_read(one, settings)} - declared))
+def _all_read(numbers: Iterable[Made], settings: Settings) -> set[date]:
+    return {day for one in numbers for day in _days_read(one, settings)}
 
 
 def _days_read(one: Made | Foreseen, settings: Settings) -> list[date]:
@@ -77,12 +83,7 @@ def _days_read(one: Made | Foreseen, settings: Settings) -> list[date]:
     return [] if release.revision else window(release.day, settings.window_days(release.metric))
 
 
-def _missing(numbers: list[Made], outside: Outside) -> tuple[date, ...]:
-    read = {day for one in numbers for day in _days_read(one, outside.settings)}
-    return tuple(sorted(read - outside.ledger.processed()))
-
-
-def _steps(numbers: list[Made]) -> tuple[Step, ...]:
+def _steps(numbers: Iterable[Made]) -> tuple[Step, ...]:
     return tuple(dict.fromkeys(_step(one) for one in numbers))  # of a restated month one, whatever numbers it has
 
 

@@ -6,7 +6,6 @@ what the ledger says was charged.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
@@ -54,6 +53,7 @@ from dpdau_tests.audit.residuals import (
     within_a_month,
 )
 from dpdau_tests.conftest import prepare, put
+from dpdau_tests.soaking import at_length
 
 FEW = 1e-6
 """Odds of a false alarm in `make test`."""
@@ -61,8 +61,8 @@ EACH = FEW / 5
 """Odds at which one of several tests of residuals speaks up, or Pearson's, whose odds are thrice too small for few."""
 SOME = 1e-3
 """Odds that a bound of the slow run is above the truth, at most: a confidence of 99.9 %."""
-SCALE = int(os.environ.get("DPDAU_AUDIT", "1"))
-"""How many times as many trials as usual, which is some 170,000 published numbers in the slow run."""
+SCALE = at_length(1, 10)
+"""How many times as many trials as usual."""
 
 DEFAULT = Settings()
 GAUSSIAN = Settings(dau_mechanism="gaussian")
@@ -140,7 +140,7 @@ def test_noise_that_revisions_have_in_common_is_caught_when_someone_was_erased_b
 @pytest.mark.parametrize(
     ("design", "trials"),
     [
-        (Independent(LAPLACE), 50_000),
+        (Independent(LAPLACE), 5_000),
         (Independent(LAPLACE_LARGE, days=2), 700),
         (Independent(GAUSSIAN_LARGE), 700),
         (SharedMonth(LARGE_CAPS), 100),

@@ -116,6 +116,17 @@ def test_a_repeated_tick_asks_for_the_same_run_and_none_while_it_is_under_way(wo
     assert world.tick() == []
 
 
+def test_no_build_is_asked_for_while_another_is_under_way_and_what_that_leaves_is_built(world: World) -> None:
+    put(world.outside, [("somebody new", DAYS[1])])
+    job = world.definitions.resolve_job_def(BUILD)
+    for status in (dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED):
+        other = world.instance.create_run_for_job(job, status=status)
+        assert world.tick() == []
+        world.instance.report_run_canceled(other)
+    assert len(world.settle()) == 1
+    assert active_on(DAYS[1], world.outside) == 6
+
+
 def test_a_build_that_fails_is_tried_a_few_times_and_then_once_a_day(world: World) -> None:
     (file,) = (world.outside.settings.data_dir / "activity" / f"day={DAYS[1]}").iterdir()
     put(world.outside, [("somebody new", DAYS[1])])

@@ -11,7 +11,9 @@ import dagster as dg
 import pytest
 
 from dpdau_assets.core.completeness import complete_all, withdraw_all
+from dpdau_assets.core.due import due
 from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.rebuilding import build_days
 from dpdau_assets.core.release import publish
 from dpdau_assets.core.runs import MAU
 from dpdau_assets.core.windows import days_between
@@ -114,9 +116,28 @@ def test_a_declaration_that_is_taken_back_while_publication_runs_holds_up_its_da
     assert DAYS[6] not in world.outside.ledger.sealed()
 
 
+def test_a_day_that_is_declared_after_the_run_has_built_waits_for_the_next_one_and_fails_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    withdraw_all(DAYS[6:], world.outside)
+
+    def declaring(*arguments: object) -> object:
+        built = build_days(*arguments)  # type: ignore[arg-type]
+        complete_all(DAYS[6:], world.outside)
+        return built
+
+    with monkeypatch.context() as patch:
+        patch.setattr("dpdau_assets.bulk.build_days", declaring)
+        assert world.execute("publish_due").success
+    assert published(world.outside) == DAYS[:6]
+    assert due(world.outside).built == () and due(world.outside).missing == tuple(DAYS[6:])
+    assert world.execute("publish_due").success
+    assert published(world.outside) == DAYS
+
+
 def test_what_a_run_published_before_it_died_is_told_by_the_next_one(world: World) -> None:
     """Whatever it had said to Dagster by then: the ledger knows what is out."""
-    world.execute("publish_due", config={"ops": {"build_many_days": {"config": {"days": [str(DAYS[0])]}}}})
+    world.execute("publish_due")
     new = DAYS[-1] + timedelta(days=1)
     later = at(TODAY + timedelta(days=1), world)
     complete_all([new], later.outside)
@@ -196,13 +217,12 @@ def asked(world: World, hour: int = 9) -> dg.RunRequest | dg.SkipReason:
     return found
 
 
-def test_the_schedule_asks_every_hour_for_one_run_that_builds_what_is_missing(world: World) -> None:
+def test_the_schedule_asks_every_hour_for_one_run_while_anything_is_due(world: World) -> None:
     one, other = asked(world), asked(world, hour=10)
     assert isinstance(one, dg.RunRequest) and isinstance(other, dg.RunRequest)
     assert one.run_key != other.run_key
-    days = one.run_config["ops"]["build_many_days"]["config"]["days"]
-    assert days == [str(day) for day in DAYS]
     assert world.execute("publish_due", config=dict(one.run_config)).success
+    assert published(world.outside) == DAYS
     skipped = asked(world)
     assert isinstance(skipped, dg.SkipReason) and skipped.skip_message == "Everything that is due is published."
 
