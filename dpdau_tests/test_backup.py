@@ -660,7 +660,7 @@ def test_a_restore_that_was_cut_short_is_completed_by_the_same_backup_and_no_oth
 # --- Killed at any moment ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("points", [5, pytest.param(at_length(15, 100), marks=pytest.mark.slow)])
+@pytest.mark.parametrize("points", [5, pytest.param(at_length(10, 100), marks=pytest.mark.slow)])
 def test_a_restore_that_is_killed_leaves_an_empty_ledger_or_a_whole_one_and_is_completed_by_the_same(
     world: Path, tmp_path: Path, points: int
 ) -> None:

@@ -14,8 +14,8 @@ from dpdau_tests.postgres import schema_url
 from dpdau_tests.soaking import at_length
 
 PROJECT = Path(__file__).parents[1]
-POINTS = at_length(20, 100)
-RELEASE_POINTS = at_length(80, 500)
+POINTS = at_length(12, 100)
+RELEASE_POINTS = at_length(50, 500)
 """Drawn anew in every run: over a few runs they are everywhere."""
 
 

@@ -85,4 +85,4 @@ def test_of_sixteen_processes_one_gets_the_last_release_that_fits_and_a_key_has_
 
 @pytest.mark.slow
 def test_each_of_many_races_for_the_last_release_is_won_by_one(database_url: str, tmp_path: Path) -> None:
-    run_races(at_length(12, 50), database_url, tmp_path)
+    run_races(at_length(10, 50), database_url, tmp_path)

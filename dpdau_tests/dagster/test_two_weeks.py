@@ -38,7 +38,7 @@ BEGIN = date(2025, 1, 1)
 LAST_BEFORE = date(2025, 12, 24)
 """With it the year's history ends; the two weeks follow."""
 WEEKS = days_between(date(2025, 12, 27), date(2026, 1, 9))
-USERS = 600
+USERS, ACTIVE_A_DAY = 600, 30
 ERASED_BEFORE, ERASED_A_DAY = 80, 10
 DOWN = {date(2025, 12, 30), date(2025, 12, 31)}
 """Days on which the daemon does not run."""
@@ -88,7 +88,7 @@ class Operation:
         return replace(open_store(self.settings), clock=FixedClock(self.daemon.now().date()))
 
     def events(self, day: date) -> list[tuple[str, date]]:
-        return [(user, day) for user in self.random.sample(self.people, USERS // 4)]
+        return [(user, day) for user in self.random.sample(self.people, ACTIVE_A_DAY)]
 
     def lands(self, day: date, *, complete: bool = True) -> None:
         """Upstream writes the day's folder, and says that it is complete."""
