@@ -209,6 +209,7 @@ def shared_noise(releases: int, eps: float, delta: float) -> SharedNoise:
     return SharedNoise(releases, DISCRETE_MARGIN * math.sqrt(root * kappa), DISCRETE_MARGIN * math.sqrt(kappa))
 
 
+@lru_cache(maxsize=1024)
 def stream(window_days: int, eps: float, delta: float) -> Stream:
     """The stream of a rolling window, (eps, delta)-DP for a user-month. Raises Refused for a window below 30 days.
 
