@@ -28,6 +28,12 @@ def _building(*assets: str) -> dg.AssetSelection:
 IN_ORDER = {"dpdau/publication": "in order"}
 """dagster.yaml admits one run with this tag at a time, first in first out: so a stream's days follow one another."""
 
+UNDER_WAY = [
+    dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING,
+]  # fmt: skip
+"""A run in one of these was launched and is not over."""
+
 STATE = dg.define_asset_job(
     runs.STATE,
     selection=_building("erasures", "activity", "day_sketch"),

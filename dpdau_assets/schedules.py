@@ -10,7 +10,7 @@ from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.release import restatement_due
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.windows import month_of
-from dpdau_assets.jobs import CHECKS, IN_ORDER, PUBLISHING, PURGE, RESTATEMENT
+from dpdau_assets.jobs import CHECKS, IN_ORDER, PUBLISHING, PURGE, RESTATEMENT, UNDER_WAY
 
 _OFF = dg.DefaultScheduleStatus.STOPPED
 _ON = dg.DefaultScheduleStatus.RUNNING
@@ -37,7 +37,8 @@ def build_publish_daily(settings: Settings) -> dg.ScheduleDefinition:
     def publish_daily(
         context: dg.ScheduleEvaluationContext, outside: dg.ResourceParam[Outside]
     ) -> dg.RunRequest | dg.SkipReason:
-        if context.instance.get_runs(dg.RunsFilter(tags=IN_ORDER, statuses=_UNDER_WAY), limit=1):
+        made = [dg.DagsterRunStatus.NOT_STARTED, *UNDER_WAY]  # what was made and not launched will be
+        if context.instance.get_runs(dg.RunsFilter(tags=IN_ORDER, statuses=made), limit=1):
             return dg.SkipReason("Publication is under way.")
         found = due(outside)
         if not found.numbers:
@@ -45,12 +46,6 @@ def build_publish_daily(settings: Settings) -> dg.ScheduleDefinition:
         return dg.RunRequest(f"publish/{context.scheduled_execution_time:%Y-%m-%dT%H%z}")
 
     return publish_daily
-
-
-_UNDER_WAY = [
-    dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING,
-]  # fmt: skip
 
 
 def _why_nothing(found: Due) -> str:

@@ -41,7 +41,7 @@ from resources.store import open_store
 START = date(2025, 3, 20)  # epoch 223 of 90 days ends on 12 June; with 30, days here have two epochs or one
 DAYS = days_between(START, START + timedelta(days=5))
 TODAY = DAYS[-1] + timedelta(days=1)
-EXAMPLES = 200
+EXAMPLES = 100
 MANY = at_length(200, 10_000)
 
 # So small that one user more or less shows: half of the users sampled, two keys kept, four registers.

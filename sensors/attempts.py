@@ -12,13 +12,12 @@ from datetime import date
 
 import dagster as dg
 
+from dpdau_assets.jobs import UNDER_WAY
+
 ATTEMPTS = 3
 
 TASK = "dpdau/task"
 """The tag that says what work a run is for."""
-
-_STATUS = dg.DagsterRunStatus
-_UNDER_WAY = [_STATUS.QUEUED, _STATUS.STARTING, _STATUS.STARTED, _STATUS.CANCELING]
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ def tries_of(tasks: Iterable[str], instance: dg.DagsterInstance) -> Mapping[str,
     """What Dagster knows of the runs for these tasks."""
     tasks = list(tasks)
     runs = instance.get_runs(dg.RunsFilter(tags={TASK: tasks})) if tasks else []
-    launched = [run for run in runs if run.status != _STATUS.NOT_STARTED]
+    launched = [run for run in runs if run.status != dg.DagsterRunStatus.NOT_STARTED]
     under_way = {run.tags[TASK] for run in launched if not run.is_finished}
     keys: dict[str, set[str]] = defaultdict(set)
     for run in launched:
@@ -58,7 +57,7 @@ def next_key(task: str, tries: Mapping[str, Tries], today: date) -> str | None:
 
 def is_under_way(job: dg.JobDefinition, instance: dg.DagsterInstance) -> bool:
     """Whether a run of this job waits or goes on, whatever for."""
-    return bool(instance.get_runs(dg.RunsFilter(job_name=job.name, statuses=_UNDER_WAY), limit=1))
+    return bool(instance.get_runs(dg.RunsFilter(job_name=job.name, statuses=UNDER_WAY), limit=1))
 
 
 def free_key(task: str, tries: Mapping[str, Tries]) -> str | None:
