@@ -41,7 +41,7 @@ from resources.store import open_store
 START = date(2025, 3, 20)  # epoch 223 of 90 days ends on 12 June; with 30, days here have two epochs or one
 DAYS = days_between(START, START + timedelta(days=5))
 TODAY = DAYS[-1] + timedelta(days=1)
-EXAMPLES = 100
+EXAMPLES = 200
 MANY = at_length(200, 10_000)
 
 # So small that one user more or less shows: half of the users sampled, two keys kept, four registers.
@@ -224,7 +224,7 @@ def test_in_many_histories_the_live_bytes_are_those_in_which_she_never_was(part:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["theta", "kmv", "hllpp"])
 def test_the_bytes_of_every_sketch_are_those_of_the_history_in_which_she_never_was(kind: str, memory: Path) -> None:
-    look_at(at_length(30, 1000), memory / kind, kind)
+    look_at(at_length(30, 1_000), memory / kind, kind)
 
 
 def look_at(examples: int, root: Path, kind: str = "set") -> None:

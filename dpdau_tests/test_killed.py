@@ -14,8 +14,8 @@ from dpdau_tests.postgres import schema_url
 from dpdau_tests.soaking import at_length
 
 PROJECT = Path(__file__).parents[1]
-POINTS = at_length(12, 100)
-RELEASE_POINTS = at_length(50, 500)
+POINTS = at_length(34, 100)
+RELEASE_POINTS = at_length(100, 500)
 """Drawn anew in every run: over a few runs they are everywhere."""
 
 
@@ -64,5 +64,4 @@ def test_releases_that_were_killed_at_any_moment_are_charged_once_and_keep_their
     found = killed_releases(database, points=RELEASE_POINTS, seed=seed)
     assert found["problems"] == [], f"seed {seed}"
     assert found["killed"] == RELEASE_POINTS
-    kinds = {place.split(":")[0] for place in found["places"]}
-    assert "a moment" in kinds and len(kinds) > 3  # moments, and lines of several files
+    assert {place.split(":")[0] for place in found["places"]} > {"a moment", "release.py", "chain.py", "ledger.py"}

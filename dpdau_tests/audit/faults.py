@@ -17,34 +17,27 @@ from dpdau_assets.core.facts import Instance, ReleaseKey
 from dpdau_assets.core.mechanisms import Stream
 from dpdau_assets.core.ports import Books, Ledger, Noise, Outside
 
-# --- Less noise --------------------------------------------------------------------------------------------------
+# --- Half noise --------------------------------------------------------------------------------------------------
 
 
-class LessNoise:
-    """Every draw has a part of the scale that was priced."""
+class HalfNoise:
+    """Every draw has half the scale that was priced."""
 
-    def __init__(self, source: Noise, part: float) -> None:
+    def __init__(self, source: Noise) -> None:
         self.private = source.private
         self._source = source
-        self._part = part
 
     def gaussian(self, sigma: float, draws: int = 1) -> list[int]:
-        return self._source.gaussian(sigma * self._part, draws)
+        return self._source.gaussian(sigma / 2, draws)
 
     def laplace(self, scale: float, draws: int = 1) -> list[int]:
-        return self._source.laplace(scale * self._part, draws)
+        return self._source.laplace(scale / 2, draws)
 
 
 @contextmanager
 def half_noise(outside: Outside) -> Iterator[Outside]:
     """Noise of half the scale that was priced."""
-    yield replace(outside, noise=LessNoise(outside.noise, 1 / 2))
-
-
-@contextmanager
-def quarter_noise(outside: Outside) -> Iterator[Outside]:
-    """Noise of a quarter of it."""
-    yield replace(outside, noise=LessNoise(outside.noise, 1 / 4))
+    yield replace(outside, noise=HalfNoise(outside.noise))
 
 
 # --- Missing charge ----------------------------------------------------------------------------------------------

@@ -140,11 +140,11 @@ def test_noise_that_revisions_have_in_common_is_caught_when_someone_was_erased_b
 @pytest.mark.parametrize(
     ("design", "trials"),
     [
-        (Independent(LAPLACE), 3_000),
+        (Independent(LAPLACE), 5_000),
         (Independent(LAPLACE_LARGE, days=2), 700),
         (Independent(GAUSSIAN_LARGE), 700),
-        (SharedMonth(LARGE_CAPS), 50),
-        (StreamInterval(LARGE_CAPS), 40),
+        (SharedMonth(LARGE_CAPS), 100),
+        (StreamInterval(LARGE_CAPS), 70),
     ],
 )
 def test_nothing_costs_more_than_was_charged(design: Design, trials: int) -> None:
@@ -159,8 +159,8 @@ def test_nothing_costs_more_than_was_charged(design: Design, trials: int) -> Non
     [
         (Independent(LAPLACE_LARGE, days=2), 700, faults.one_charge),
         (Independent(GAUSSIAN_LARGE), 700, faults.half_noise),
-        (SharedMonth(ONCE, first=18), 180, faults.quarter_noise),
-        (StreamInterval(LARGE_CAPS, days=9), 130, faults.quarter_noise),
+        (SharedMonth(ONCE, first=18), 270, faults.half_noise),
+        (StreamInterval(LARGE_CAPS, days=9), 520, faults.half_noise),
     ],
 )
 def test_whatever_costs_more_than_was_charged_is_caught(design: Design, trials: int, fault: Fault) -> None:
