@@ -26,6 +26,8 @@ from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.settings import Settings
 from dpdau_tests.fast_folder import IN_MEMORY, has_room
 from dpdau_tests.postgres import schema_url
+from dpdau_tests.support.connections import closed_at_the_end
+from dpdau_tests.support.prepared import Prepared
 from resources.ledger_sql import salts, schema
 from resources.ledger_sql.database import Database
 from resources.settings_env import Environment
@@ -93,20 +95,47 @@ def sketch_settings() -> dict[str, object]:
     return {}
 
 
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """What the recipes of this run have made, for all of its workers."""
+    own = tmp_path_factory.getbasetemp()
+    return Prepared((own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "prepared")
+
+
 @pytest.fixture
 def make_store(
-    tmp_path: Path, sketch_settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, sketch_settings: dict[str, object], monkeypatch: pytest.MonkeyPatch, prepared: Prepared
 ) -> Iterator[Callable[..., Outside]]:
-    """Opens stores with the given settings; each call with the same `name` opens the same one anew."""
+    """Opens stores with the given settings; each call with the same `name` opens the same one anew.
+
+    With a `recipe`, a function that fills an empty store, it begins as a copy of what that makes under the same
+    settings and on the same day; see `support.stores`. The recipe runs once, however many tests name it.
+    """
     if sketch_settings.get("sketch_impl") == "hllpp":
         numbers = count()  # two of ten people share a register with odds of 1 in 360; not with these salts
         drawn = SimpleNamespace(token_bytes=lambda size: sha256(b"%d" % next(numbers)).digest()[:size])
         monkeypatch.setattr(salts, "secrets", drawn)
 
-    def make(name: str = "store", today: date = date(2030, 1, 1), **settings: object) -> Outside:
-        chosen = {"data_dir": tmp_path / name, "hash_salt_secret": SECRET, **sketch_settings, **settings}
-        open_store.cache_clear()
-        return replace(open_store(Settings(**chosen)), clock=FixedClock(today))
+    def make(
+        name: str = "store",
+        today: date = date(2030, 1, 1),
+        recipe: Callable[[Outside], object] | None = None,
+        **settings: object,
+    ) -> Outside:
+        chosen = {"hash_salt_secret": SECRET, **sketch_settings, **settings}
+
+        def opened(folder: Path) -> Outside:
+            open_store.cache_clear()
+            return replace(open_store(Settings(data_dir=folder, **chosen)), clock=FixedClock(today))
+
+        def fill(folder: Path) -> None:
+            with closed_at_the_end():
+                recipe(opened(folder))  # type: ignore[misc]
+
+        if recipe is not None:
+            told = f"{recipe.__module__}.{recipe.__qualname__} {today} {sorted(chosen.items())}"
+            prepared.copy(told, fill, tmp_path / name)
+        return opened(tmp_path / name)
 
     yield make
     open_store.cache_clear()

@@ -22,7 +22,7 @@ import numpy.typing as npt
 import pytest
 from typer.main import get_command
 
-from dpdau_assets.cli import app
+from dpdau_assets.cli.main import app
 from dpdau_assets.core.accounting import Budget, Cost, cost, fits, pure_rho
 from dpdau_assets.core.budget_report import (
     joint_epsilon,

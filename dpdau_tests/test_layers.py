@@ -51,15 +51,9 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     | {f"dpdau_assets.{part}" for part in ("assets", "checks", "jobs", "schedules", "automation")}
     | {"sensors", "resources.wiring", "resources.settings_env"},
     "dpdau_assets.api": EDGE | {"fastapi", "pydantic", "starlette", "prometheus_client", "uvicorn"},
-    "dpdau_assets.cli": TERMINAL
-    | {f"dpdau_assets.cli_{part}" for part in ("budget", "daily", "erasure", "ledger", "report", "terminal")}
-    | {"dpdau_assets.jobs", "eval.simulate"},
-    "dpdau_assets.cli_daily": TERMINAL | {"dpdau_assets.cli_terminal"},
-    "dpdau_assets.cli_budget": TERMINAL | {"dpdau_assets.cli_terminal"},
-    "dpdau_assets.cli_erasure": TERMINAL | {"dpdau_assets.cli_terminal"},
-    "dpdau_assets.cli_ledger": TERMINAL | {"dpdau_assets.cli_terminal"},
-    "dpdau_assets.cli_report": TERMINAL | {"dpdau_assets.cli_terminal"},
-    "dpdau_assets.cli_terminal": TERMINAL | {"dagster", "dpdau_assets.definitions", "dpdau_assets.jobs"},
+    "dpdau_assets.cli": TERMINAL | {"dpdau_assets.cli"},
+    "dpdau_assets.cli.events": TERMINAL | {"dpdau_assets.cli", "eval.simulate"},
+    "dpdau_assets.cli.terminal": TERMINAL | {"dagster", "dpdau_assets.definitions", "dpdau_assets.jobs"},
 }
 
 # A row that allows a whole folder does not allow these to anyone else.
@@ -229,13 +223,19 @@ def test_a_fresh_interpreter_that_imports_all_of_core_has_loaded_nothing_from_ou
         ("resources.ledger_sql", "from .. import eval\nimport eval", "eval"),
         ("dpdau_assets.assets.mart", "import duckdb", "duckdb"),
         ("dpdau_assets.assets.mart", "from resources.store import open_store", "resources.store.open_store"),
-        ("dpdau_assets.checks", "from dpdau_assets.cli import main", "dpdau_assets.cli.main"),
+        ("dpdau_assets.checks", "from dpdau_assets.cli.main import main", "dpdau_assets.cli.main.main"),
         ("sensors.erasure", "import sqlalchemy as sa", "sqlalchemy"),
         ("dpdau_assets.definitions", "import resources.store", "resources.store"),
         ("dpdau_assets.api", "import dagster", "dagster"),
-        ("dpdau_assets.api", "from dpdau_assets.cli import main", "dpdau_assets.cli.main"),
+        ("dpdau_assets.api", "from dpdau_assets.cli.main import main", "dpdau_assets.cli.main.main"),
         ("dpdau_assets.cli", "from dpdau_assets import api", "dpdau_assets.api"),
-        ("dpdau_assets.cli", "from eval.evaluate import run", "eval.evaluate.run"),
+        ("dpdau_assets.cli.events", "from eval.evaluate import run", "eval.evaluate.run"),
+        (
+            "dpdau_assets.cli.numbers",
+            "from eval.simulate import generate_synthetic",
+            "eval.simulate.generate_synthetic",
+        ),
+        ("dpdau_assets.cli.numbers", "from dpdau_assets.definitions import defs", "dpdau_assets.definitions.defs"),
         ("dpdau_assets.helpers", "import json", "no row"),
     ],
 )
@@ -255,7 +255,11 @@ def test_a_planted_violation_is_found(module: str, source: str, culprit: str) ->
         ("dpdau_assets.jobs", "import os\nos.environ['DAGSTER_HOME'] = 'home'"),
         ("dpdau_assets.assets.mart", "import dagster as dg\nfrom dpdau_assets.partitions import DAYS"),
         ("dpdau_assets.definitions", "from resources import wiring\nfrom sensors.erasure import erasure_sensor"),
-        ("dpdau_assets.cli", "from eval.simulate import generate_synthetic\nfrom dpdau_assets.jobs import steps"),
+        (
+            "dpdau_assets.cli.events",
+            "from eval.simulate import generate_synthetic\nfrom dpdau_assets.cli.terminal import tell",
+        ),
+        ("dpdau_assets.cli.terminal", "from dpdau_assets.jobs import run_steps"),
     ],
 )
 def test_what_the_table_allows_passes(module: str, source: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from dpdau_assets.cli_budget import outlook_table
+from dpdau_assets.cli.budget import outlook_table
 from dpdau_assets.core.calendar import first_refusal
 from dpdau_assets.core.outlook import outlook
 from dpdau_assets.core.settings import Settings

@@ -1,13 +1,21 @@
-"""What the tests of the edges share: the command line in processes of its own, as a user meets it."""
+"""What the tests of the edges share: the command line as a user meets it, in this process or in one of its own."""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Mapping
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
+
+from dpdau_assets.cli.main import main
+from dpdau_tests.support.connections import closed_at_the_end
 
 SECRET = "s" * 40
 
@@ -21,20 +29,60 @@ class Answer:
     said: str
 
 
-class Dpdau:
-    """Calls `dpdau` in one folder, in a process each; `printed` is all that came out, of every call."""
+@dataclass(frozen=True)
+class _Ended:
+    """How a command ended, and what it printed."""
 
-    def __init__(self, folder: Path, **environment: str) -> None:
+    code: int
+    stdout: str
+    stderr: str
+
+
+class Dpdau:
+    """Calls `dpdau` in one folder; `printed` is all that came out, of every call.
+
+    In this process, since a fresh one spends seconds on imports, with nothing left over from one call to the next.
+    With `processes`, each call is a process of its own.
+    """
+
+    def __init__(self, folder: Path, *, processes: bool = False, **environment: str) -> None:
         self.folder = folder
         self.printed = ""
+        self._call = _in_a_process if processes else _in_this_process
         basic = {"PATH": "/usr/bin:/bin", "HOME": str(folder), "DATA_DIR": str(folder / "data")}
         self.environment = {**basic, "HASH_SALT_SECRET": SECRET, **environment}
 
     def __call__(self, *arguments: str, stdin: str = "", **environment: str) -> Answer:
-        done = subprocess.run(
-            [sys.executable, "-m", "dpdau_assets.cli", *arguments], input=stdin,
-            capture_output=True, text=True, cwd=self.folder, env={**self.environment, **environment},
-        )  # fmt: skip
+        done = self._call(arguments, stdin, self.folder, {**self.environment, **environment})
         self.printed += done.stdout + done.stderr
         printed = json.loads(done.stdout) if done.stdout.startswith(("{", "[")) else None
-        return Answer(done.returncode, printed, " ".join(done.stderr.split()))
+        return Answer(done.code, printed, " ".join(done.stderr.split()))
+
+
+def _in_a_process(arguments: tuple[str, ...], stdin: str, folder: Path, environment: Mapping[str, str]) -> _Ended:
+    done = subprocess.run(
+        [sys.executable, "-m", "dpdau_assets.cli", *arguments],
+        input=stdin, capture_output=True, text=True, cwd=folder, env=environment,
+    )  # fmt: skip
+    return _Ended(done.returncode, done.stdout, done.stderr)
+
+
+def _in_this_process(arguments: tuple[str, ...], stdin: str, folder: Path, environment: Mapping[str, str]) -> _Ended:
+    entered, out, err = (TextIOWrapper(BytesIO(text), encoding="utf-8") for text in (stdin.encode(), b"", b""))
+    with (
+        patch.object(sys, "argv", ["dpdau", *arguments]), patch.object(sys, "stdin", entered),
+        patch.dict(os.environ, environment, clear=True), chdir(folder), closed_at_the_end(),
+        redirect_stdout(out), redirect_stderr(err),
+    ):  # fmt: skip
+        code = _exit_code()
+    for stream in (out, err):
+        stream.flush()
+    return _Ended(code, *(stream.buffer.getvalue().decode() for stream in (out, err)))  # type: ignore[attr-defined]
+
+
+def _exit_code() -> int:
+    try:
+        main()
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    return 0

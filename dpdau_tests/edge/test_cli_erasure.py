@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from dpdau_assets.cli import app
+from dpdau_assets.cli.main import app
 from dpdau_tests.edge.conftest import SECRET, Dpdau
 
 DAYS = ("2025-01-01", "2025-01-02", "2025-01-03")

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 
 import typer
 
-from dpdau_assets.cli_terminal import DAY, answer, open_outside, run_through_dagster, tell
+from dpdau_assets.cli.terminal import DAY, answer, open_outside, run_through_dagster, tell
 from dpdau_assets.core import erasure, receipts, retention
 from dpdau_assets.core.answers import erasure_rows
 from dpdau_assets.core.erasure import Requested

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from dpdau_assets.cli_terminal import DAY, answer, open_outside, tell
+from dpdau_assets.cli.terminal import DAY, answer, open_outside, tell
 from dpdau_assets.core import ledger_check
 from dpdau_assets.core import restoring as core
 from dpdau_assets.core.errors import BadInput, NotPublished

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from dpdau_assets.cli_terminal import DAY, answer, open_outside, tell
+from dpdau_assets.cli.terminal import DAY, answer, open_outside, tell
 from dpdau_assets.core import overrides
 from dpdau_assets.core.answers import budget_answer, last_published_month, override_rows
 from dpdau_assets.core.calendar import METRICS

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from dpdau_assets.cli_terminal import answer, open_outside
+from dpdau_assets.cli.terminal import answer, open_outside
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.report import Report, check_lines, operators_report, readers_report
 from resources.report_html import write_report

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from dpdau_assets.cli_terminal import DAY, answer, open_outside, tell
+from dpdau_assets.cli.terminal import DAY, answer, open_outside, tell
 from dpdau_assets.core import completeness
 from dpdau_assets.core.checking import CHECKS, Check, Verdict
 from dpdau_assets.core.checking import answer as ask

@@ -1,0 +1,40 @@
+"""The commands that build and publish a range of days, through Dagster in this process."""
+
+from __future__ import annotations
+
+import typer
+
+from dpdau_assets.cli.terminal import From, To, answer, open_outside, require_order, run_through_dagster
+from dpdau_assets.core.answers import run_answer
+from dpdau_assets.core.release import require_ended
+from dpdau_assets.core.runs import building, plan_run
+from dpdau_assets.core.windows import days_between
+
+app = typer.Typer()
+
+
+@app.command()
+def run(first: From, last: To) -> None:
+    """Declare these days complete, and publish DAU and MAU of each, in order, through Dagster in this process.
+
+    A month is restated when publication passes its day. Days that cannot be published as asked are refused before
+    anything is done.
+    """
+    outside = open_outside()
+    require_order(first, last)
+    wanted = plan_run(first.date(), last.date(), outside)
+    run_through_dagster("Publishing", wanted, outside)
+    answer(run_answer(first.date(), last.date(), outside))
+
+
+@app.command()
+def rebuild(first: From, last: To) -> None:
+    """Build state and sketches of these days, through Dagster in this process; nothing is published."""
+    outside = open_outside()
+    require_order(first, last)
+    require_ended(last.date(), outside.clock)
+    if first.date() < outside.settings.start_date:
+        raise typer.BadParameter(f"--from {first:%Y-%m-%d} is before START_DATE.")
+    days = days_between(first.date(), last.date())
+    run_through_dagster("Rebuilding", building(days), outside)
+    answer({"days_rebuilt": len(days)})
