@@ -27,6 +27,7 @@ from dpdau_assets.core.settings import Settings
 from dpdau_tests.fast_folder import IN_MEMORY, has_room
 from dpdau_tests.postgres import schema_url
 from dpdau_tests.support.connections import closed_at_the_end
+from dpdau_tests.support.lengths import LENGTH, seed
 from dpdau_tests.support.prepared import Prepared
 from resources.ledger_sql import salts, schema
 from resources.ledger_sql.database import Database
@@ -75,10 +76,20 @@ SKETCHES: dict[str, dict[str, object]] = {
 """Settings of each kind under which every one of a few people counts one."""
 
 
-def pytest_configure() -> None:
-    """Temporary folders are in memory where there is room: what is tested syncs thousands of times."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Temporary folders are in memory where there is room: what is tested syncs thousands of times.
+
+    All that hypothesis chooses follows from DPDAU_SEED, but for the tests whose examples are always the same.
+    """
     if has_room():
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(IN_MEMORY))
+    if config.getoption("--hypothesis-seed", None) is None:
+        config.option.hypothesis_seed = str(seed())
+
+
+def pytest_report_header() -> str:
+    """What is needed to choose the same again."""
+    return f"DPDAU_LENGTH={LENGTH} DPDAU_SEED={seed()}"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

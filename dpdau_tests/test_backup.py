@@ -36,7 +36,7 @@ from dpdau_assets.core.windows import days_between
 from dpdau_tests.conftest import SECRET, SKETCHES, FixedClock, prepare, put
 from dpdau_tests.killing import in_a_fork, waited
 from dpdau_tests.postgres import schema_url
-from dpdau_tests.soaking import at_length
+from dpdau_tests.support.lengths import at_length
 from resources import backup_files
 from resources.backup_files import Restored, back_up
 from resources.ledger_sql import schema
@@ -272,7 +272,9 @@ def test_no_key_ever_gets_a_second_number(
 
 
 @pytest.mark.slow
-@settings(max_examples=at_length(5, 50), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=at_length(ci=5, soak=50), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(before=st.integers(0, 66), after=st.integers(0, 66), mart=st.booleans(), only_ledger=st.booleans())
 def test_however_much_is_published_before_and_after_the_backup_no_key_gets_a_second_number(
     tmp_path_factory: pytest.TempPathFactory, before: int, after: int, mart: bool, only_ledger: bool
@@ -660,7 +662,7 @@ def test_a_restore_that_was_cut_short_is_completed_by_the_same_backup_and_no_oth
 # --- Killed at any moment ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("points", [5, pytest.param(at_length(10, 100), marks=pytest.mark.slow)])
+@pytest.mark.parametrize("points", [5, pytest.param(at_length(ci=10, soak=100), marks=pytest.mark.slow)])
 def test_a_restore_that_is_killed_leaves_an_empty_ledger_or_a_whole_one_and_is_completed_by_the_same(
     world: Path, tmp_path: Path, points: int
 ) -> None:

@@ -32,7 +32,7 @@ from dpdau_assets.core.receipts import settle
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.windows import days_between, epoch_of
 from dpdau_tests.conftest import SECRET, FixedClock, put
-from dpdau_tests.soaking import at_length
+from dpdau_tests.support.lengths import at_length
 from resources.ledger_sql.erasures import SqlErasures
 from resources.ledger_sql.rebuilds import SqlRebuilds
 from resources.ledger_sql.receipts import SqlReceipts
@@ -42,7 +42,7 @@ START = date(2025, 3, 20)  # epoch 223 of 90 days ends on 12 June; with 30, days
 DAYS = days_between(START, START + timedelta(days=5))
 TODAY = DAYS[-1] + timedelta(days=1)
 EXAMPLES = 200
-MANY = at_length(200, 10_000)
+MANY = at_length(ci=200, soak=10_000)
 
 # So small that one user more or less shows: half of the users sampled, two keys kept, four registers.
 # A change of settings comes with a restart; it must not mark the days from which she was erased.
@@ -224,7 +224,7 @@ def test_in_many_histories_the_live_bytes_are_those_in_which_she_never_was(part:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["theta", "kmv", "hllpp"])
 def test_the_bytes_of_every_sketch_are_those_of_the_history_in_which_she_never_was(kind: str, memory: Path) -> None:
-    look_at(at_length(30, 1_000), memory / kind, kind)
+    look_at(at_length(ci=30, soak=1_000), memory / kind, kind)
 
 
 def look_at(examples: int, root: Path, kind: str = "set") -> None:

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from dpdau_tests.postgres import schema_url
-from dpdau_tests.soaking import at_length
+from dpdau_tests.support.lengths import at_length
 
 PROJECT = Path(__file__).parents[1]
-POINTS = at_length(34, 100)
-RELEASE_POINTS = at_length(100, 500)
+POINTS = at_length(ci=34, soak=100)
+RELEASE_POINTS = at_length(ci=100, soak=500)
 """Drawn anew in every run: over a few runs they are everywhere."""
 
 

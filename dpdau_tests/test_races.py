@@ -17,7 +17,7 @@ from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.windows import days_between, month_end
 from dpdau_tests.conftest import SECRET, FixedClock, prepare
 from dpdau_tests.racing import race_in_rounds
-from dpdau_tests.soaking import at_length
+from dpdau_tests.support.lengths import at_length
 from resources.store import open_store
 
 PROCESSES = 16
@@ -85,4 +85,4 @@ def test_of_sixteen_processes_one_gets_the_last_release_that_fits_and_a_key_has_
 
 @pytest.mark.slow
 def test_each_of_many_races_for_the_last_release_is_won_by_one(database_url: str, tmp_path: Path) -> None:
-    run_races(at_length(10, 50), database_url, tmp_path)
+    run_races(at_length(ci=10, soak=50), database_url, tmp_path)

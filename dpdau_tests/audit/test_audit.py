@@ -53,7 +53,7 @@ from dpdau_tests.audit.residuals import (
     within_a_month,
 )
 from dpdau_tests.conftest import prepare, put
-from dpdau_tests.soaking import at_length
+from dpdau_tests.support.lengths import at_length
 
 FEW = 1e-6
 """Odds of a false alarm in `make test`."""
@@ -61,7 +61,7 @@ EACH = FEW / 5
 """Odds at which one of several tests of residuals speaks up, or Pearson's, whose odds are thrice too small for few."""
 SOME = 1e-3
 """Odds that a bound of the slow run is above the truth, at most: a confidence of 99.9 %."""
-SCALE = at_length(1, 10)
+SCALE = at_length(ci=1, soak=10)
 """How many times as many trials as usual."""
 
 DEFAULT = Settings()

@@ -30,7 +30,7 @@ from dpdau_assets.core.sketches.exact import ExactCounting
 from dpdau_assets.core.sketches.hllpp import HllCounting
 from dpdau_assets.core.sketches.kmv import KmvCounting
 from dpdau_assets.core.sketches.theta import ThetaCounting, ThetaSketch, theta_hashes
-from dpdau_tests.soaking import at_length
+from dpdau_tests.support.lengths import at_length
 
 COUNTED = [
     ExactCounting(),
@@ -85,7 +85,7 @@ def test_in_adversarial_unions_one_more_user_changes_the_statistic_by_0_or_1(kin
     """Some tested unions are all but full, so that a newcomer pushes somebody out."""
     countings = [counting for counting in COUNTED if counting.kind == kind]
     random, cases, changed = np.random.default_rng(20251125), 0, 0
-    while cases < at_length(200_000, 1_000_000):
+    while cases < at_length(ci=200_000, soak=1_000_000):
         counting = countings[cases % len(countings)]
         one, other = (_adversarial(random, int(random.integers(0, 80))) for _ in range(2))
         second = build(counting.header(3, "b"), other)

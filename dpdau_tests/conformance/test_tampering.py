@@ -30,7 +30,7 @@ from dpdau_assets.core.windows import days_between
 from dpdau_tests.conftest import SECRET, FixedClock, prepare
 from dpdau_tests.fast_folder import fast_folder
 from dpdau_tests.postgres import schema_url
-from dpdau_tests.soaking import at_length
+from dpdau_tests.support.lengths import at_length
 from resources.ledger_sql import schema
 from resources.ledger_sql.backup import restored_books
 from resources.ledger_sql.database import Database, open_engine
@@ -44,7 +44,7 @@ SECRETS = (schema.shared_noise, schema.stream_state, schema.salts, schema.tombst
 TABLES = (*schema.APPENDED.values(), schema.entries, *SECRETS)
 ONLY_ORDER = (schema.entries.c.id, schema.tombstones.c.id)  # say nothing of their own
 SAMPLED = 18  # one byte in so many is changed
-DRAWN = at_length(6, 1)
+DRAWN = at_length(ci=6, soak=1)
 """The same in the slow tests, which begin elsewhere in every run; `make soak` changes each one."""
 
 

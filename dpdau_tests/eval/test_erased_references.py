@@ -38,7 +38,7 @@ from dpdau_tests.eval.logs import (
     reference_of,
     take_in_log,
 )
-from dpdau_tests.soaking import SOAKS
+from dpdau_tests.support.lengths import LENGTH
 
 Make = Callable[..., Outside]
 every_erasure = pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_many_erased_people_leave_the_numbers_of_their_day(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "which"), ERASURES if SOAKS else [(COLLEGE, "seed7")])
+@pytest.mark.parametrize(("name", "which"), ERASURES if LENGTH == "soak" else [(COLLEGE, "seed7")])
 def test_every_number_of_a_whole_log_is_without_those_erased_by_then(
     make_store: Make, fast_folder: Path, name: str, which: str
 ) -> None:
