@@ -3,12 +3,16 @@
 PYTHON ?= python3
 # Add --upgrade to take newer releases: make lock LOCKFLAGS=--upgrade
 LOCKFLAGS ?=
+# How long a soak lasts: make soak MINUTES=30
+MINUTES ?= 240
+# For `make test`: make test PYTEST_OPTIONS="--cov"
+PYTEST_OPTIONS ?=
 
 BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test check lint types soak bench lock clean
+.PHONY: help demo dev test check lint types soak faults bench lock clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
@@ -23,8 +27,8 @@ dev: $(READY) ## Start the Dagster UI on the demo's data, on port 3000 or PORT
 	. ./.demo/env; export DAGSTER_HOME="$(CURDIR)/.demo/dagster_home"; \
 	cd .demo && exec ../$(BIN)/dagster dev -w ../workspace.yaml -h 127.0.0.1 -p "$${PORT:-3000}"
 
-test: $(READY) ## Run the tests, except the ones marked slow, weeks or browser
-	$(BIN)/python -m pytest -m "not slow and not weeks and not browser" -n 2 --dist worksteal
+test: $(READY) ## Ask every behaviour once: the tests, except the ones marked slow, weeks or browser
+	$(BIN)/python -m pytest -m "not slow and not weeks and not browser" -n 2 --dist worksteal $(PYTEST_OPTIONS)
 
 check: $(READY) ## Publish the demo, and ask every check of its store
 	$(BIN)/python -m eval.demo --check
@@ -37,8 +41,11 @@ lint: $(READY) ## Check style, format and placeholders
 types: $(READY) ## Check types with pyright
 	$(BIN)/pyright
 
-soak: $(READY) ## The slow tests at full length: ten thousand histories, every byte of the ledger (hours)
-	DPDAU_SOAK=1 $(BIN)/python -m pytest -m slow -n 2 --dist worksteal --timeout 20000
+soak: $(READY) ## The long tests for MINUTES, shared among them by weight, every choice under a printed seed
+	$(BIN)/python -m dpdau_tests.support.soak --minutes $(MINUTES)
+
+faults: $(READY) ## Plant faults in copies of the project, one by one, and see that the tests catch each (an hour)
+	$(BIN)/python tools/plant_faults.py
 
 bench: $(READY) ## Print the measures against bare DuckDB
 	$(BIN)/python -m eval.bench

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ from dpdau_tests.postgres import schema_url
 from dpdau_tests.support.connections import closed_at_the_end
 from dpdau_tests.support.lengths import LENGTH, seed
 from dpdau_tests.support.prepared import Prepared
+from dpdau_tests.support.times import Recorder
 from resources.ledger_sql import salts, schema
 from resources.ledger_sql.database import Database
 from resources.settings_env import Environment
@@ -85,6 +87,8 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(IN_MEMORY))
     if config.getoption("--hypothesis-seed", None) is None:
         config.option.hypothesis_seed = str(seed())
+    if target := os.environ.get("DPDAU_TIMES"):
+        config.pluginmanager.register(Recorder(Path(target)))
 
 
 def pytest_report_header() -> str:
@@ -92,12 +96,28 @@ def pytest_report_header() -> str:
     return f"DPDAU_LENGTH={LENGTH} DPDAU_SEED={seed()}"
 
 
+def pytest_collection_finish() -> None:
+    """absl, which dp-accounting brings, holds what was stderr when it was imported: a file of pytest's own. It closes
+    that as soon as Dagster configures logging while a test has put another stderr in its place.
+    """
+    absl = sys.modules.get("absl.logging")
+    if absl is not None:
+        absl.get_absl_handler().python_handler.stream = sys.__stderr__
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Tests marked `every_sketch` run with every SKETCH_IMPL, in CI."""
-    if "sketch_settings" in metafunc.fixturenames and metafunc.definition.get_closest_marker("every_sketch"):
-        kinds = [pytest.param(SKETCHES[kind], marks=() if kind == "set" else pytest.mark.slow, id=kind)
-                 for kind in SKETCHES]  # fmt: skip
-        metafunc.parametrize("sketch_settings", kinds)
+    """Tests marked `every_sketch` run with every SKETCH_IMPL: in CI and soak, or `since="soak"` in a soak alone.
+
+    A test's own marker goes before its module's. With `set` they run in `make test`, if nothing else is said.
+    """
+    marker = metafunc.definition.get_closest_marker("every_sketch")
+    if marker is None or "sketch_settings" not in metafunc.fixturenames:
+        return
+    in_ci = marker.kwargs.get("since", "ci") == "ci"
+    others = pytest.mark.slow(weight=1 if in_ci else 0.1)  # there are many of them
+    kinds = [pytest.param(SKETCHES[kind], marks=() if kind == "set" else others, id=kind)
+             for kind in SKETCHES if kind == "set" or in_ci or LENGTH == "soak"]  # fmt: skip
+    metafunc.parametrize("sketch_settings", kinds)
 
 
 @pytest.fixture

@@ -1,13 +1,11 @@
-"""Kills the publication of days, again and again: `python -m dpdau_tests.killing_releases DATABASE POINTS SEED`.
+"""Kills the publication of days, again and again.
 
 One store goes on day by day. Each day is killed some times, at a line of the release path or at a moment, and looked at
 after each; then it is completed, and the next one begins. Everything is imported once, and only forks open the store.
-DATABASE is sqlite or postgresql. Prints one JSON object.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
 import random
@@ -38,7 +36,7 @@ from dpdau_assets.core.settings import Metric
 from dpdau_assets.core.windows import days_between, month_of, months_read
 from dpdau_tests.conftest import prepare, put
 from dpdau_tests.fast_folder import fast_folder
-from dpdau_tests.killing import LAST, START, in_a_fork, open_at, told_by_a_fork, waited
+from dpdau_tests.killing import LAST, START, in_a_fork, open_at, spread, told_by_a_fork, waited
 from dpdau_tests.postgres import schema_url
 
 FIRST_MAU = date(2025, 1, 30)
@@ -56,6 +54,7 @@ BOOKKEEPING = (
 WHOLE_PATH = (*BOOKKEEPING, "dpdau_assets/core/activity.py", "dpdau_assets/core/accounting.py", "resources/ledger_sql/",
               "resources/durable.py", "resources/state_files.py")  # fmt: skip
 A_MOMENT = ()
+KINDS = (BOOKKEEPING, WHOLE_PATH, A_MOMENT)
 LONGEST = {BOOKKEEPING: 500.0, WHOLE_PATH: 4_500.0, A_MOMENT: 0.1}  # lines or seconds of a day, to begin with
 
 
@@ -112,6 +111,7 @@ class Releasing:
     root: Path
     settings: Mapping[str, Any]
     rng: random.Random
+    places: Iterator[tuple[tuple[str, ...], float]]
     day: date = FIRST_MAU
     longest: dict[tuple[str, ...], float] = field(default_factory=lambda: dict(LONGEST))
     head: str = ""
@@ -136,8 +136,8 @@ class Releasing:
 
     def kill(self) -> str:
         """Where a process that publishes the day was killed, "" if it came to its end."""
-        files = self.rng.choice([BOOKKEEPING, WHOLE_PATH, A_MOMENT])
-        fatal = self.rng.uniform(0, self.longest[files])
+        files, part = next(self.places)
+        fatal = part * self.longest[files]
         note = self.root / "note"
         lines = Lines(tuple(str(PROJECT / file) for file in files), 1 + int(fatal), note)
         with in_a_fork(lambda: self.publish(lines if files else None)) as child:
@@ -214,19 +214,21 @@ def inconsistent(outside: Outside, seen: list[Release]) -> list[str]:
     return found
 
 
-def main(database: str, points: int, seed: int) -> None:
-    """Stores one after the other, until there were so many kills."""
+def places(rng: random.Random) -> Iterator[tuple[tuple[str, ...], float]]:
+    """Which files' lines are counted, or none, and the part of the way to the kill: spread over each of them."""
+    parts = {kind: spread(rng) for kind in KINDS}
+    return ((kind, next(parts[kind])) for kind in cycle(rng.sample(KINDS, len(KINDS))))
+
+
+def trials(database: str, points: int, seed: int) -> dict[str, object]:
+    """Stores one after the other, until there were so many kills; `database` is sqlite or postgresql."""
     rng, killed, problems = random.Random(seed), Counter[str](), []
-    kinds = cycle([SHARED, INDEPENDENT])
+    kinds, found = cycle(rng.sample([SHARED, INDEPENDENT], 2)), places(rng)
     while killed.total() < points:
         ledger: AbstractContextManager[str | None] = schema_url() if database == "postgresql" else nullcontext()
         with fast_folder() as root, ledger as url:
-            store = Releasing(root, {**next(kinds), "ledger_url": url}, rng)
+            store = Releasing(root, {**next(kinds), "ledger_url": url}, rng, found)
             store.run(min(KILLS_A_STORE, points - killed.total()))
         killed += store.killed
         problems += store.problems
-    print(json.dumps({"killed": killed.total(), "places": killed, "problems": problems}))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    return {"killed": killed.total(), "places": dict(killed), "problems": problems}

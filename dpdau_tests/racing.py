@@ -1,4 +1,4 @@
-"""The same work in several processes of their own, let go at once, round after round."""
+"""Work in processes of their own, which begin warm: the same in several, let go at once, or one thing in one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from threading import BrokenBarrierError
 from typing import Any
 
 _PATIENCE = 120  # seconds for a round: a process that is stuck says where, and ends the race
-_WARM = ["resources.store", "dpdau_tests.conftest"]  # imported once, by a server that has opened nothing
+_WARM = [
+    "resources.store",
+    "dpdau_tests.conftest",
+    "dpdau_tests.killing_releases",
+]  # imported once, by a server that has opened nothing
 
 _start: Any = None  # in each process: where it waits for the others
 
@@ -23,8 +27,7 @@ def race(work: Callable[..., Any], arguments: Sequence[tuple]) -> list[Any]:
 
 def race_in_rounds(work: Callable[..., Any], arguments: Sequence[tuple], rounds: int) -> list[list[Any]]:
     """The same with a race each round, whose number is the first argument of `work`; the processes stay the same."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_WARM)
+    context = _context()
     start = context.Barrier(len(arguments))
     with ProcessPoolExecutor(len(arguments), context, initializer=_meet_at, initargs=(start,)) as pool:
         running = [pool.submit(_take_part, work, given, rounds) for given in arguments]
@@ -32,6 +35,18 @@ def race_in_rounds(work: Callable[..., Any], arguments: Sequence[tuple], rounds:
         for failure in sorted(failures, key=lambda found: isinstance(found, BrokenBarrierError)):
             raise failure
         return [list(results) for results in zip(*(one.result() for one in running), strict=True)]
+
+
+def apart(work: Callable[..., Any], *given: Any) -> Any:
+    """What a function of a module returns in a process of its own, which has opened nothing."""
+    with ProcessPoolExecutor(1, _context()) as pool:
+        return pool.submit(work, *given).result()
+
+
+def _context() -> Any:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_WARM)
+    return context
 
 
 def _meet_at(start: Any) -> None:

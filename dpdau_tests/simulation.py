@@ -31,6 +31,7 @@ from types import TracebackType
 import dagster as dg
 import pytest
 from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus, InstigatorTick, TickStatus
+from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from dagster._utils.schedules import schedule_execution_time_iterator
 
 PROJECT = Path(__file__).parents[1]
@@ -60,7 +61,9 @@ _PROBE = """
 import sys, threading, time
 
 for line in sys.stdin:
-    time.sleep(3)  # longer than the file's content is kept
+    deadline = time.monotonic() + 10  # the file's content is kept for a while
+    while abs(time.time() - float(line)) > 60 and time.monotonic() < deadline:
+        time.sleep(0.1)
     before = time.monotonic()
     time.sleep(0.05)
     threading.Event().wait(0.05)
@@ -109,6 +112,7 @@ class Clock:
             "FAKETIME_TIMESTAMP_FILE": str(self._file),
             "FAKETIME_CACHE_DURATION": "1",  # a process may be two seconds behind: each look at the file costs
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",  # waits last as long as they do
+            "FAKETIME_FORCE_MONOTONIC_FIX": "0",  # else threads that wait for Python's lock spin: 30 times the time
             "NO_FAKE_STAT": "1",  # else every compiled module looks out of date after a jump, and is compiled again
             "PYTHONPATH": os.pathsep.join(path for path in paths if path),
         }
@@ -146,7 +150,7 @@ def check_clock(library: Path, folder: Path) -> None:
         assert process.stdin and process.stdout
         for moment in (datetime(2025, 12, 1, tzinfo=UTC), datetime(2029, 12, 1, tzinfo=UTC)):
             clock.set(moment)
-            process.stdin.write("\n")
+            process.stdin.write(f"{moment.timestamp()}\n")
             process.stdin.flush()
             told, waited = map(float, process.stdout.readline().split())
             assert abs(told - clock.now().timestamp()) < 1, f"{library} does not move the clock of a running Python"
@@ -162,7 +166,8 @@ class Daemon:
     Dagster's scheduler sleeps until the next full minute, in real seconds, and sees no jump before that. So the clock
     runs in the last seconds of a minute only, and skips to those of the next minute when they are over: nobody who
     sleeps until the next one sleeps for longer. They are more while a run is under way, which has better use for the
-    cores than sensors that look every half a minute. The clock never goes back, since sensors would sleep for as long.
+    cores than sensors that look every half a minute, and is given up if it has not started after three minutes; with
+    the last run they are over. The clock never goes back, since sensors would sleep for as long.
 
     The code server is a process of its own, as in a deployment: one that the daemon starts by itself is started anew
     every minute. `home` becomes DAGSTER_HOME, with the project's dagster.yaml. `scratch` has the clock and the log.
@@ -229,9 +234,14 @@ class Daemon:
 
     def command(self, *arguments: str) -> None:
         """What an operator types: one of `dagster`, at its time."""
-        command = [str(Path(sys.executable).with_name("dagster")), *arguments, "-w", "workspace.yaml"]
+        command = [str(Path(sys.executable).with_name("dagster")), *arguments]
         done = subprocess.run(command, cwd=PROJECT, env=self._environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
+
+    def start_schedules(self) -> None:
+        """All of them, as an operator does."""
+        self._start_server()
+        self.command("schedule", "start", "--start-all", "-w", str(self._workspace))
 
     def is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None
@@ -289,10 +299,13 @@ class Daemon:
     def _skip_minutes(self) -> None:
         while not self._over.is_set():
             with self._changing:
-                left = 60 - _BEFORE_THE_MINUTE - self.now().timestamp() % 60
+                now = self.now()
+                left = 60 - _BEFORE_THE_MINUTE - now.timestamp() % 60
                 if left <= 0:
                     lasts = BUSY_MINUTE if self.unfinished() else IDLE_MINUTE
-                    self._jump(self.now() + timedelta(seconds=60 - lasts))
+                    self._jump(now + timedelta(seconds=60 - lasts))
+                elif left > IDLE_MINUTE and not self.unfinished():
+                    self._jump(now + timedelta(seconds=left + _BEFORE_THE_MINUTE - IDLE_MINUTE))
             self._over.wait(min(max(left, 0.05), 0.2))
 
     # --- What it has done ---
@@ -302,7 +315,7 @@ class Daemon:
         return list(reversed(self.instance.get_runs(dg.RunsFilter(**chosen))))  # type: ignore[arg-type]
 
     def unfinished(self) -> list[dg.DagsterRun]:
-        return [run for run in self.runs() if not run.is_finished]
+        return self.runs(statuses=NOT_FINISHED_STATUSES)
 
     def ticks(self, name: str | None = None, since: datetime | None = None) -> list[Tick]:
         """Those of a schedule or sensor, or of all of them, oldest first."""

@@ -6,12 +6,17 @@ from collections.abc import Callable
 from datetime import date, timedelta
 from itertools import count
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dpdau_assets.core.activity import is_clean, process_days
+from dpdau_assets.core.facts import DaySet
+from dpdau_assets.core.keysets import EMPTY
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.windows import days_between
+from dpdau_assets.core.windows import days_between, epoch_of
 from dpdau_tests.conftest import prepare, put
+from dpdau_tests.support.lengths import at_length
 
 START = date(2025, 3, 20)  # epoch 223 of 90 days ends on 27 March: days here have one epoch or two
 DAYS = days_between(START, START + timedelta(days=9))
@@ -39,7 +44,12 @@ def state_bytes(outside: Outside) -> dict[tuple[date, int], bytes]:
             for place in outside.activity.stored()}  # fmt: skip
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.also_long
+@settings(
+    max_examples=at_length(test=8, ci=40, soak=200),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(history=events, cuts=st.sets(st.integers(0, 24)))
 def test_state_follows_the_rule_of_the_two_phase_set_in_any_batches(make_store: Make, history: list, cuts: set) -> None:
     outside = make_store(f"store {next(NAMES)}", start_date=DAYS[0])
@@ -55,7 +65,12 @@ def test_state_follows_the_rule_of_the_two_phase_set_in_any_batches(make_store: 
     assert outside.inbox.batches() == []
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.also_long
+@settings(
+    max_examples=at_length(test=6, ci=25, soak=200),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(history=events, order=st.randoms(use_true_random=False))
 def test_order_and_replay_change_no_byte_of_the_state(make_store: Make, history: list, order) -> None:
     outside = make_store(f"store {next(NAMES)}", start_date=DAYS[0])
@@ -79,10 +94,56 @@ def test_a_removal_that_came_first_stops_what_arrives_later(make_store: Make) ->
     assert active == set(DAYS[6:])
 
 
+def test_a_batch_that_comes_while_the_inbox_is_folded_waits_for_the_next_fold(make_store: Make) -> None:
+    outside = make_store(start_date=START)
+    real = outside.inbox.read
+
+    def read_while_another_comes(batches: list[str]) -> object:
+        put(outside, [("him", DAYS[0])])
+        return real(batches)
+
+    put(outside, [("her", DAYS[0])])
+    outside.inbox.read = read_while_another_comes  # type: ignore[method-assign, assignment]
+    process_days(DAYS[:1], outside)
+    outside.inbox.read = real  # type: ignore[method-assign]
+    assert len(outside.inbox.batches()) == 1
+    process_days(DAYS[:1], outside)
+    users = [outside.activity.read(*place) for place in outside.activity.stored()]
+    assert [0 if found is None else len(found) for found in users] == [2]
+    assert outside.inbox.batches() == []
+
+
+def test_who_is_left_in_a_day_is_seen_in_its_state_and_among_its_late_events(make_store: Make) -> None:
+    """As a copy from a backup would bring her back."""
+    name = DAYS[-1]
+    outside = make_store(start_date=START)
+    put(outside, [("her", name), ("her", name + timedelta(days=1))])
+    process_days([name], outside)
+    hers = [DaySet(*place, found) for place in outside.activity.stored()
+            if place[0] == name and (found := outside.activity.read(*place)) is not None]  # fmt: skip
+    put(outside, [("her", name, "-")])
+    process_days([name], outside)
+    assert hers and is_clean(name, outside)
+    for store in (outside.activity, outside.late):
+        for brought_back in hers:
+            store.replace([brought_back])
+            assert not is_clean(name, outside), store
+            store.replace([DaySet(name, brought_back.epoch, EMPTY)])
+            assert is_clean(name, outside)
+
+
 def test_every_processed_day_has_its_files_empty_ones_too(make_store: Make) -> None:
     outside = make_store(start_date=START)
     prepare(outside, DAYS)
     assert {found for found, _ in outside.activity.stored()} == set(DAYS)
+
+
+def test_a_day_without_anyone_is_keyed_under_each_epoch_whose_windows_reach_it(make_store: Make) -> None:
+    outside = make_store(start_date=START, hash_salt_rotation_days=30)
+    days = days_between(START, START + timedelta(days=29))  # each place that a day can have in an epoch
+    process_days(days, outside)
+    reached = {(day, epoch_of(day + timedelta(days=ahead), 30)) for day in days for ahead in range(30)}
+    assert set(outside.activity.stored()) == reached
 
 
 def test_a_day_is_keyed_under_each_epoch_whose_windows_reach_it(make_store: Make) -> None:

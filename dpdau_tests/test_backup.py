@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import date, timedelta
@@ -14,10 +11,11 @@ from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
+import duckdb
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Engine, event, select
+from sqlalchemy import select
 
 from dpdau_assets.core import ledger_check
 from dpdau_assets.core.activity import take_in
@@ -34,10 +32,11 @@ from dpdau_assets.core.restoring import Declared, reopen
 from dpdau_assets.core.settings import Metric, Settings
 from dpdau_assets.core.windows import days_between
 from dpdau_tests.conftest import SECRET, SKETCHES, FixedClock, prepare, put
-from dpdau_tests.killing import in_a_fork, waited
+from dpdau_tests.killing import DIED, counted_steps, in_a_fork, waited
 from dpdau_tests.postgres import schema_url
-from dpdau_tests.support.lengths import at_length
-from resources import backup_files
+from dpdau_tests.racing import apart
+from dpdau_tests.support.lengths import at_length, chance
+from resources import backup_files, mart_duckdb
 from resources.backup_files import Restored, back_up
 from resources.ledger_sql import schema
 from resources.ledger_sql.backup import from_lines, read_out, to_lines
@@ -51,7 +50,6 @@ START = date(2025, 1, 1)
 JANUARY, FEBRUARY, MARCH = START, date(2025, 2, 1), date(2025, 3, 1)
 PUBLISHED = date(2025, 2, 2)  # the last day in the backup
 TODAY = date(2025, 2, 10)
-PROJECT = Path(__file__).parents[1]
 
 
 # --- A store, its backup and its loss ----------------------------------------------------------------------------
@@ -96,6 +94,16 @@ def publish_days(days: Iterable[date], outside: Outside) -> None:
         publish("dau", day, outside)
         if day >= date(2025, 1, 30):
             publish("mau", day, outside)
+
+
+def show(rows: list[dict[str, object]], folder: Path) -> None:
+    """The database of a mart, which is all that a restore reads of it."""
+    folder.mkdir(exist_ok=True)
+    path = folder / "active_users.duckdb"
+    path.unlink(missing_ok=True)
+    with duckdb.connect() as work:
+        mart_duckdb._fill(work, rows)
+        mart_duckdb._copy_database(work, path)
 
 
 def restored(
@@ -261,34 +269,56 @@ def test_without_the_mart_all_that_may_be_out_is_charged_closed_and_sealed(world
     assert outside.ledger.holds(json.loads((world / "backup" / "manifest.json").read_text())["head"])
 
 
-@pytest.mark.parametrize(
-    ("before", "after", "mart", "only_ledger"),
-    [(33, 2, True, False), (31, 7, False, False), (10, 26, True, True), (0, 32, False, True)],
-)
-def test_no_key_ever_gets_a_second_number(
-    tmp_path_factory: pytest.TempPathFactory, before: int, after: int, mart: bool, only_ledger: bool
-) -> None:
-    never_a_second_number(tmp_path_factory, before, after, mart, only_ledger)
+HISTORIES = [(33, 2, True, False), (31, 7, False, False), (10, 26, True, True), (0, 32, False, True)]
+"""Days published before the backup, and after it; whether there is a mart, and whether only the ledger is lost."""
 
 
-@pytest.mark.slow
+@pytest.fixture(scope="module")
+def lost(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One store on its way, and of each history what is left of it."""
+    root = tmp_path_factory.mktemp("histories")
+    outside = opened(root / "store", TODAY)
+    people(outside, days_between(START, START + timedelta(days=1)))
+    for number in range(max(before + after for before, after, *_ in HISTORIES) + 1):
+        day = START + timedelta(days=number - 1)
+        people(outside, [today_of(number)])
+        if number:
+            publish_days([day], outside)
+        if day == date(2025, 2, 3):
+            restate(JANUARY, outside)
+        for before, after, _, only_ledger in HISTORIES:
+            left = root / f"{before} and {after}"
+            if number == before:
+                back_up(left / "backup", opened(root / "store", today_of(before + after)))
+            if number == before + after:
+                if only_ledger:
+                    shutil.copytree(root / "store", left / "store", ignore=shutil.ignore_patterns("ledger.sqlite*"))
+                show(mart_rows(outside), left / "mart")
+    return root
+
+
+@pytest.mark.parametrize(("before", "after", "mart", "only_ledger"), HISTORIES)
+def test_no_key_ever_gets_a_second_number(lost: Path, before: int, after: int, mart: bool, only_ledger: bool) -> None:
+    never_a_second_number(lost / f"{before} and {after}", today_of(before + after), mart, only_ledger)
+
+
+def today_of(published: int) -> date:
+    """When so many days were published."""
+    return START + timedelta(days=published + 2)
+
+
+@pytest.mark.slow(weight=4)
 @settings(
-    max_examples=at_length(ci=5, soak=50), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=at_length(ci=4, soak=40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(before=st.integers(0, 66), after=st.integers(0, 66), mart=st.booleans(), only_ledger=st.booleans())
 def test_however_much_is_published_before_and_after_the_backup_no_key_gets_a_second_number(
     tmp_path_factory: pytest.TempPathFactory, before: int, after: int, mart: bool, only_ledger: bool
 ) -> None:
-    never_a_second_number(tmp_path_factory, before, after, mart, only_ledger)
-
-
-def never_a_second_number(
-    tmp_path_factory: pytest.TempPathFactory, before: int, after: int, mart: bool, only_ledger: bool
-) -> None:
-    """Some days are published, a backup, more days, everything or just the ledger is lost; then all is asked again."""
+    """Some days are published, a backup, more days, everything or just the ledger is lost."""
     root = tmp_path_factory.mktemp("lost")
     days = days_between(START, START + timedelta(days=before + after))[:-1]
-    today = START + timedelta(days=before + after + 2)
+    today = today_of(before + after)
     outside = opened(root / "store", today)
     people(outside, days_between(START, today))
     publish_days(days[:before], outside)
@@ -297,11 +327,15 @@ def never_a_second_number(
     for month, reached in ((JANUARY, date(2025, 2, 3)), (FEBRUARY, date(2025, 3, 3))):
         if after and days[-1] >= reached:
             restate(month, outside)
-    seen = numbers(outside)
-    MartFiles(root / "mart").replace(mart_rows(outside))
+    show(mart_rows(outside), root / "mart")
     for path in root.glob("store/ledger.sqlite*") if only_ledger else [root / "store"]:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
+    never_a_second_number(root, today, mart, only_ledger)
 
+
+def never_a_second_number(root: Path, today: date, mart: bool, only_ledger: bool) -> None:
+    """The backup is restored, and everything is asked for again."""
+    seen = {one.key: one.noisy_value for one in MartFiles(root / "mart").read()}
     found, outside = restored(root, root / "store", mart=mart, today=today)
     assert found.files_kept == only_ledger
     reopened(outside)
@@ -312,7 +346,8 @@ def never_a_second_number(
             number = published(metric, day, outside)
             assert number in (None, seen.get(ReleaseKey(metric, 1 if metric == "dau" else 30, day)))
     for month in (JANUARY, FEBRUARY):
-        assert again(month, outside) in (None, {key: seen.get(key) for key in again(month, outside) or {}})
+        restated = again(month, outside)
+        assert restated is None or restated == {key: seen.get(key) for key in restated} == again(month, outside)
     assert ledger_check.problems(outside) == []
 
 
@@ -662,30 +697,28 @@ def test_a_restore_that_was_cut_short_is_completed_by_the_same_backup_and_no_oth
 # --- Killed at any moment ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("points", [5, pytest.param(at_length(ci=10, soak=100), marks=pytest.mark.slow)])
+@pytest.mark.also_long(weight=4)
 def test_a_restore_that_is_killed_leaves_an_empty_ledger_or_a_whole_one_and_is_completed_by_the_same(
-    world: Path, tmp_path: Path, points: int
+    world: Path, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-m", "dpdau_tests.test_backup", str(world), str(tmp_path), str(points)]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert found["problems"] == []
+    points, part = at_length(test=3, ci=8, soak=60), chance("kill restores").random()
+    found = apart(killed_restores, world, tmp_path, points, part)
+    assert found["problems"] == [], f"{part} of each part"
     assert found["killed"] == points and found["empty"] > 0
 
 
-def killed_restores(world: Path, root: Path, points: int) -> dict[str, object]:
-    """Forks die at so many of a restore's steps, evenly apart, and others look at what they left.
+def killed_restores(world: Path, root: Path, points: int, part: float) -> dict[str, object]:
+    """A restore's steps are parted into so many, and at this part of each a fork dies; others look at what it left.
 
-    A step is a file that is synced, a rename, or a statement to the ledger. This process itself opens no store.
+    This process itself opens no store.
     """
     with in_a_fork(lambda: (root / "steps").write_text(str(steps_of_a_restore(world, root / "whole")))) as child:
         assert waited(child) == 0
     steps, killed, left = int((root / "steps").read_text()), 0, []
-    for point in range(1, points + 1):
-        place = root / f"killed-{point}"
-        with in_a_fork(partial(steps_of_a_restore, world, place, dies_at=steps * point // points)) as child:
-            killed += waited(child) == KILLED
+    for point in range(points):
+        place, step = root / f"killed-{point}", 1 + int(steps * (point + part) / points)
+        with in_a_fork(partial(steps_of_a_restore, world, place, dies_at=step)) as child:
+            killed += waited(child) == DIED
         with in_a_fork(partial(tell_what_is_left, world, place, root)) as child:
             assert waited(child) == 0
         left.append(json.loads((root / "left").read_text()))
@@ -694,26 +727,9 @@ def killed_restores(world: Path, root: Path, points: int) -> dict[str, object]:
 
 
 def steps_of_a_restore(world: Path, place: Path, dies_at: int | None = None) -> int:
-    steps, real_fsync, real_rename = 0, os.fsync, Path.rename
-
-    def step() -> None:
-        nonlocal steps
-        steps += 1
-        if steps == dies_at:
-            os._exit(KILLED)
-
-    def fsync(file: int) -> None:
-        step()
-        real_fsync(file)
-
-    def rename(path: Path, target: Path) -> Path:
-        step()
-        return real_rename(path, target)
-
-    os.fsync, Path.rename = fsync, rename  # type: ignore[method-assign, assignment]
-    event.listen(Engine, "before_cursor_execute", lambda at, *_: step() if at.engine.url.database else None)
-    restored(world, place, mart=True)
-    return steps
+    with counted_steps(dies_at) as taken:
+        restored(world, place, mart=True)
+    return taken()
 
 
 def tell_what_is_left(world: Path, place: Path, root: Path) -> None:
@@ -733,15 +749,9 @@ def tell_what_is_left(world: Path, place: Path, root: Path) -> None:
     (root / "left").write_text(json.dumps([not head, problems]))
 
 
-KILLED = 9
-
-if __name__ == "__main__":
-    print(json.dumps(killed_restores(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))))
-
-
 def test_a_month_that_may_have_been_restated_under_a_longer_grace_is_closed(tmp_path: Path) -> None:
-    days = days_between(START, date(2025, 2, 3))
-    outside = opened(tmp_path / "store", date(2025, 2, 4), grace_days=3)
+    days, first = days_between(date(2025, 1, 25), date(2025, 2, 3)), {"start_date": date(2025, 1, 25)}
+    outside = opened(tmp_path / "store", date(2025, 2, 4), grace_days=3, **first)
     people(outside, days)
     for day in days[:-3]:
         publish("dau", day, outside)
@@ -750,7 +760,7 @@ def test_a_month_that_may_have_been_restated_under_a_longer_grace_is_closed(tmp_
         publish("dau", day, outside)
     restate(JANUARY, outside)  # on 7 February, by its calendar
     shutil.rmtree(tmp_path / "store")
-    _, outside = restored(tmp_path, tmp_path / "store", today=date(2025, 2, 4), grace_days=0)
+    _, outside = restored(tmp_path, tmp_path / "store", today=date(2025, 2, 4), grace_days=0, **first)
     assert outside.ledger.is_closed("dau", JANUARY)
     with outside.ledger.transaction() as books:
         assert books.shared_noise("dau-1-gaussian_shared-2025-01") is None
@@ -761,7 +771,7 @@ def test_a_backup_from_the_future_is_refused(world: Path, tmp_path: Path) -> Non
         restored(world, tmp_path, today=date(2025, 1, 9))
 
 
-@pytest.mark.parametrize("kind", ["theta", "kmv", "hllpp"])
+@pytest.mark.parametrize("kind", ["theta", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("kmv", "hllpp"))])
 def test_numbers_of_a_sketch_come_back_from_the_mart_to_the_last_digit(tmp_path: Path, kind: str) -> None:
     """Of a stream that began when the restore does not suppose it, and of a month whose parameter followed a number."""
     chosen = {**SKETCHES[kind], "mau_theta0": Fraction(1, 2), "mau_level": 2}
@@ -772,7 +782,7 @@ def test_numbers_of_a_sketch_come_back_from_the_mart_to_the_last_digit(tmp_path:
     followed = {**chosen, "dau_theta0": None, "dau_level": None}
     publish_days(days[:5], outside)
     publish_days(days[29:], opened(tmp_path / "store", TODAY, **followed))
-    MartFiles(tmp_path / "mart").replace(mart_rows(outside))
+    show(mart_rows(outside), tmp_path / "mart")
     seen = {one.key: release_answer(one, outside) for one in outside.ledger.releases()}
     assert {key.metric for key in seen} == {"dau", "mau"}
     shutil.rmtree(tmp_path / "store")
@@ -794,7 +804,7 @@ def test_a_stream_that_may_have_been_begun_anew_since_the_mart_is_charged_beside
     people(outside, days)
     back_up(tmp_path / "backup", outside)
     publish("mau", days[29], outside)
-    MartFiles(tmp_path / "mart").replace(mart_rows(outside))
+    show(mart_rows(outside), tmp_path / "mart")
     shutil.rmtree(tmp_path / "store")
     streams = {}
     for name, chosen in (("same", before), ("other", after)):
@@ -802,6 +812,23 @@ def test_a_stream_that_may_have_been_begun_anew_since_the_mart_is_charged_beside
         streams[name] = {one.terms["theta0"] for one in again.ledger.instances() if one.metric == "mau"}
         assert len(again.ledger.charges("mau", JANUARY)) == len(streams[name])
     assert streams == {"same": {"1/2"}, "other": {"1/2", "1/4"}}
+
+
+SPARSE = {**SKETCHES["theta"], "dau_theta0": Fraction(1, 2**25)}
+
+
+@pytest.fixture(scope="module")
+def one_number(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, object]]:
+    """A backup, and the row of the number that was published since, which a restore takes back."""
+    root = tmp_path_factory.mktemp("one number")
+    outside = opened(root / "store", TODAY, **SPARSE)
+    people(outside, [START])
+    back_up(root / "backup", outside)
+    publish("dau", START, outside)
+    (row,) = mart_rows(outside)
+    show([row], root / "mart")
+    assert restored(root, root / "good", mart=True, **SPARSE)[1].ledger.releases()
+    return root, row
 
 
 @pytest.mark.parametrize(
@@ -817,19 +844,13 @@ def test_a_stream_that_may_have_been_begun_anew_since_the_mart_is_charged_beside
     ],
 )
 def test_a_mart_whose_row_cannot_be_what_was_published_is_refused(
-    tmp_path: Path, change: dict[str, object], says: str
+    one_number: tuple[Path, dict[str, object]], tmp_path: Path, change: dict[str, object], says: str
 ) -> None:
-    chosen = {**SKETCHES["theta"], "dau_theta0": Fraction(1, 2**25)}
-    outside = opened(tmp_path / "store", TODAY, **chosen)
-    people(outside, [START])
-    back_up(tmp_path / "backup", outside)
-    publish("dau", START, outside)
-    rows = mart_rows(outside)
-    MartFiles(tmp_path / "mart").replace(rows)
-    assert restored(tmp_path, tmp_path / "good", mart=True, **chosen)[1].ledger.releases()
-    MartFiles(tmp_path / "mart").replace([{**rows[0], **change}])
+    root, row = one_number
+    (tmp_path / "backup").symlink_to(root / "backup")
+    show([{**row, **change}], tmp_path / "mart")
     with pytest.raises(DpdauError, match=says):
-        restored(tmp_path, tmp_path / "bad", mart=True, **chosen)
+        restored(tmp_path, tmp_path / "bad", mart=True, **SPARSE)
 
 
 def test_months_of_different_samples_come_back_from_the_mart_whatever_is_configured_by_then(tmp_path: Path) -> None:
@@ -838,11 +859,10 @@ def test_months_of_different_samples_come_back_from_the_mart_whatever_is_configu
     days = days_between(START, PUBLISHED)
     people(outside, days)
     back_up(tmp_path / "backup", outside)
-    for day in days[:31]:
-        publish("dau", day, outside)
+    publish("dau", days[30], outside)
     later = opened(tmp_path / "store", TODAY, **coarse)
     publish("dau", days[31], later)
-    MartFiles(tmp_path / "mart").replace(mart_rows(later))
+    show(mart_rows(later), tmp_path / "mart")
     seen = {one.key: release_answer(one, later)["sketch_parameters"] for one in later.ledger.releases()}
     shutil.rmtree(tmp_path / "store")
     for number, chosen in enumerate((fine, coarse, {})):
@@ -857,7 +877,7 @@ def test_a_mart_that_shows_another_noise_than_is_configured_is_refused(tmp_path:
     people(outside, [START])
     back_up(tmp_path / "backup", outside)
     publish("dau", START, outside)
-    MartFiles(tmp_path / "mart").replace(mart_rows(outside))
+    show(mart_rows(outside), tmp_path / "mart")
     shutil.rmtree(tmp_path / "store")
     with pytest.raises(Refused, match="with another noise or sketch than is configured"):
         restored(tmp_path, tmp_path / "store", mart=True, **{**chosen, "epsilon_dau": Fraction(1, 10)})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date, timedelta
+from itertools import count
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -17,6 +18,7 @@ from dpdau_assets.core.release import publish, restate
 from dpdau_assets.core.runs import DAU, MAU, RESTATEMENT, Step
 from dpdau_assets.core.windows import days_between
 from dpdau_tests.conftest import FixedClock, prepare, put
+from dpdau_tests.support.lengths import at_length
 
 START = date(2025, 1, 1)
 FIRST_MAU = date(2025, 1, 30)
@@ -90,10 +92,24 @@ def test_a_number_that_will_be_refused_is_named_and_holds_up_none_of_those_that_
     assert found.refused.startswith("dau of 2025-01-11 is refused")
 
 
+def begun(outside: Outside) -> None:
+    """A week is declared, and nothing is built."""
+    declared(outside, START, date(2025, 1, 7))
+    put(outside, [("somebody", START)])
+
+
 HISTORIES = st.lists(st.tuples(st.sampled_from(days_between(START, date(2025, 1, 8))), st.booleans()), max_size=6)
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+numbers = count()
+
+
+@pytest.mark.also_long
+@settings(
+    max_examples=at_length(test=6, ci=40, soak=200),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(history=HISTORIES, published=st.integers(0, 6))
 def test_what_is_due_is_the_same_with_and_without_any_one_user(
     make_store: MakeStore, history: list[tuple[date, bool]], published: int
@@ -101,9 +117,7 @@ def test_what_is_due_is_the_same_with_and_without_any_one_user(
     """`history` is hers: days on which she was active, before the days were built or after it."""
     found = []
     for name in ("without", "with"):
-        outside = make_store(f"{name} {hash((tuple(history), published))}", today=date(2025, 1, 10))
-        declared(outside, START, date(2025, 1, 7))
-        put(outside, [("somebody", START)])
+        outside = make_store(f"{name} {next(numbers)}", today=date(2025, 1, 10), recipe=begun)
         hers = history if name == "with" else []
         put(outside, [("she", day) for day, early in hers if early])
         prepare(outside, days_between(START, date(2025, 1, 3)))
@@ -115,8 +129,9 @@ def test_what_is_due_is_the_same_with_and_without_any_one_user(
 
 
 def test_a_month_that_waits_for_its_day_is_due_even_if_nothing_else_is(make_store: MakeStore) -> None:
-    days = days_between(START, date(2025, 2, 3))
-    outside = declared(make_store(today=date(2025, 2, 5), mau_mechanism="gaussian"), START, days[-1])
+    days = days_between(date(2025, 1, 30), date(2025, 2, 3))
+    outside = make_store(today=date(2025, 2, 5), start_date=days[0], mau_mechanism="gaussian")
+    complete_all(days, outside)
     prepare(outside, days)
     for day in days:
         publish("dau", day, outside)

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from dpdau_assets.core import activity
 from dpdau_assets.core.activity import day_version, discard_batch, process_days
-from dpdau_assets.core.day_sketch import sketch_version
-from dpdau_assets.core.erasure import cancel, confirm, deadline, overdue, request, touched_days
+from dpdau_assets.core.day_sketch import build_sketch, sketch_version
+from dpdau_assets.core.erasure import cancel, confirm, deadline, mark_touched, overdue, request, touched_days
 from dpdau_assets.core.errors import BadInput, Refused
 from dpdau_assets.core.events import Event
 from dpdau_assets.core.ports import Outside
@@ -24,8 +24,9 @@ from dpdau_assets.core.release import publish
 from dpdau_assets.core.tombstones import Tombstones, held_until
 from dpdau_assets.core.windows import day_number, days_between, epoch_of, month_of, window
 from dpdau_tests.conftest import FixedClock, prepare, put, silent
+from dpdau_tests.support.lengths import at_length
 
-pytestmark = pytest.mark.every_sketch
+pytestmark = pytest.mark.every_sketch(since="soak")
 Make = Callable[..., Outside]
 START = date(2025, 1, 1)
 FIRST_MAU = date(2025, 1, 30)
@@ -36,13 +37,15 @@ def minus(user: str, through: date, *days: date) -> Event:
     return Event(user, "-", through, days)
 
 
+def ten_people(outside: Outside) -> None:
+    put(outside, [(f"user {n}", day) for day in DAYS for n in range(10)])
+    prepare(outside, DAYS)
+
+
 @pytest.fixture
 def store(make_store: Make) -> Outside:
     """Ten people on every day, without noise."""
-    outside = silent(make_store(today=date(2025, 2, 12)))
-    put(outside, [(f"user {n}", day) for day in DAYS for n in range(10)])
-    prepare(outside, DAYS)
-    return outside
+    return silent(make_store(today=date(2025, 2, 12), recipe=ten_people))
 
 
 def count(outside: Outside, day: date) -> int:
@@ -215,6 +218,20 @@ def test_just_the_days_that_held_the_person_are_marked_once_a_batch(store: Outsi
     assert store.rebuilds.behind() == [(DAYS[3], 1), (DAYS[4], 1), (DAYS[5], 2), (DAYS[8], 1)]
 
 
+def test_a_day_that_is_built_claims_no_mark_of_a_request_that_is_not_applied_yet(store: Outside) -> None:
+    """It came between the day's state and its sketch."""
+    request([minus("user 1", START)], store)
+    process_days([START], store)
+    request([minus("user 2", START)], store)
+    with store.activity.lock():
+        mark_touched(store)
+    build_sketch(START, store)
+    assert store.rebuilds.behind() == [(START, 2)]
+    process_days([START], store)
+    build_sketch(START, store)
+    assert (store.rebuilds.behind(), count(store, START)) == ([], 8)
+
+
 def test_with_every_day_marked_every_day_gets_another_version(store: Outside) -> None:
     """Or those that keep theirs would tell which days held nobody of the batch."""
     everything = replace(store, settings=replace(store.settings, erasure_mark="all"))
@@ -262,20 +279,32 @@ def test_an_erasure_takes_late_events_out_too(store: Outside) -> None:
 
 SPAN = days_between(date(2025, 1, 1), date(2025, 6, 30))
 WINDOWS = SPAN[29:]
-some_days = st.sets(st.integers(0, len(SPAN) - 1), max_size=40)
-removals = st.lists(
-    st.tuples(st.integers(0, len(SPAN) - 1), st.sets(st.integers(0, len(SPAN) - 1), max_size=4),
-              st.integers(0, len(WINDOWS) - 1)),
-    max_size=4,
-)  # fmt: skip
+Asked = list[tuple[int, set[int], int]]
+
+# Few days, one removal, all around one month: here one thing can matter to another.
+FEBRUARY = [(date(2025, 2, 1) - SPAN[0]).days + n for n in (-1, 0, 4, 9, 13, 19, 24, 27, 28)]
+close = st.sampled_from(FEBRUARY)
+small = st.tuples(
+    st.sets(close, min_size=2, max_size=3),
+    st.tuples(close, st.just(set()), close.map(lambda day: max(0, day - 29))).map(lambda removal: [removal]),
+)
+anywhere = st.integers(0, len(SPAN) - 1)
+large = st.tuples(
+    st.sets(anywhere, max_size=40),
+    st.lists(st.tuples(anywhere, st.sets(anywhere, max_size=4), st.integers(0, len(WINDOWS) - 1)), max_size=4),
+)
+histories = st.one_of(small, large)
+"""The days that she was there, and what she asked: through-day, listed days, and the window it came with."""
 
 
-@settings(max_examples=300, deadline=None)
-@given(active=some_days, asked=removals, month=st.integers(1, 6))
+@pytest.mark.also_long
+@settings(max_examples=at_length(test=60, ci=300, soak=3_000), deadline=None)
+@given(history=histories, month=st.sampled_from([2, 1, 3, 4, 5, 6]))
 def test_without_any_one_month_mau_changes_on_one_interval_of_at_most_60_days(
-    active: set[int], asked: list[tuple[int, set[int], int]], month: int
+    history: tuple[set[int], Asked], month: int
 ) -> None:
     """The lemma behind the noise: one user, any history, any removals at any time, any month taken away."""
+    active, asked = history
     whole = {SPAN[n] for n in active}
     rest = {day for day in whole if day.month != month}
     assume(whole != rest)
@@ -288,16 +317,17 @@ def test_without_any_one_month_mau_changes_on_one_interval_of_at_most_60_days(
         assert len(changes) <= 60
 
 
-@settings(max_examples=300, deadline=None)
+@pytest.mark.also_long
+@settings(max_examples=at_length(test=60, ci=300, soak=3_000), deadline=None)
 @given(
-    active=some_days, asked=removals, month=st.integers(1, 6), rotation=st.integers(60, 120),
+    history=histories, month=st.sampled_from([2, 1, 3, 4, 5, 6]), rotation=st.integers(60, 120),
     sampled=st.lists(st.booleans(), min_size=8, max_size=8),
 )  # fmt: skip
 def test_a_user_month_changes_a_sampled_stream_on_one_interval_whatever_the_salts(
-    active: set[int], asked: list[tuple[int, set[int], int]], month: int, rotation: int, sampled: list[bool]
+    history: tuple[set[int], Asked], month: int, rotation: int, sampled: list[bool]
 ) -> None:
     """Of a sketch that has her in its sample under some salt epochs, of 60 days or more, and not under others."""
-    changes = sampled_changes(active, asked, month, rotation, sampled)
+    changes = sampled_changes(*history, month, rotation, sampled)
     if changes:
         assert changes == list(range(changes[0], changes[-1] + 1)) and len(changes) <= 60
 
@@ -309,9 +339,7 @@ def test_salts_of_less_than_60_days_would_change_a_sampled_stream_on_two_interva
     assert changes != list(range(changes[0], changes[-1] + 1))
 
 
-def sampled_changes(
-    active: set[int], asked: list[tuple[int, set[int], int]], month: int, rotation: int, sampled: list[bool]
-) -> list[int]:
+def sampled_changes(active: set[int], asked: Asked, month: int, rotation: int, sampled: list[bool]) -> list[int]:
     """The windows in which her month shows; `sampled` by salt epoch, counted from the first one."""
     whole = {SPAN[n] for n in active}
     stones = tombstones(asked)
@@ -321,7 +349,7 @@ def sampled_changes(
             if one != other and sampled[epoch_of(WINDOWS[number], rotation) - first]]  # fmt: skip
 
 
-def tombstones(asked: list[tuple[int, set[int], int]]) -> Tombstones:
+def tombstones(asked: Asked) -> Tombstones:
     """One row a through-day or listed day; each request is recorded when the window of its last number comes out."""
     rows = []
     for through, listed, when in asked:
@@ -337,13 +365,20 @@ def tombstones(asked: list[tuple[int, set[int], int]]) -> Tombstones:
 
 def bits(active: set[date], stones: Tombstones) -> list[bool]:
     """Whether she is in M(t), for each window in order; a removal is in the state from its first window on."""
-    return [any(day in active and counts(day, end, stones) for day in window(end, 30)) for end in WINDOWS]
+    found = []
+    for end in WINDOWS:
+        known = in_force(end, stones)
+        found.append(any(counts(day, end, known, stones) for day in sorted(active.intersection(window(end, 30)))))
+    return found
 
 
-def counts(day: date, end: date, stones: Tombstones) -> bool:
+def in_force(end: date, stones: Tombstones) -> Tombstones:
     by_then = stones.effective_from <= day_number(end)
-    known = Tombstones(stones.keys[by_then], stones.days[by_then], stones.listed[by_then], stones.held_until[by_then],
-                       stones.effective_from[by_then])  # fmt: skip
+    return Tombstones(stones.keys[by_then], stones.days[by_then], stones.listed[by_then], stones.held_until[by_then],
+                      stones.effective_from[by_then])  # fmt: skip
+
+
+def counts(day: date, end: date, known: Tombstones, stones: Tombstones) -> bool:
     return not len(known.removed_on(day)) and not len(stones.held_out(day, end))
 
 
@@ -361,6 +396,7 @@ def test_held_out_to_the_day_alone_mau_would_change_on_two_intervals() -> None:
     assert changed == list(range(changed[0], changed[-1] + 1))
 
 
+@pytest.mark.every_sketch
 def test_the_mau_of_an_erased_user_comes_back_with_the_next_month(store: Outside) -> None:
     more = days_between(date(2025, 2, 11), date(2025, 3, 5))
     later = replace(store, clock=FixedClock(date(2025, 4, 1)))

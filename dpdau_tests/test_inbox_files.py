@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from dpdau_assets.core.errors import Refused
 from dpdau_assets.core.facts import DaySet, RejectedRow
 from resources import durable
-from resources.durable import sweep, write_all_durably, write_durably, write_named_durably
+from resources.durable import sweep, unlink_durably, write_all_durably, write_durably, write_named_durably
 from resources.inbox_files import FileInbox, FileQuarantine
 
 DAY = date(2025, 2, 1)
@@ -315,6 +315,42 @@ def test_every_file_and_its_folder_are_synced_before_the_call_returns(
     events.clear()
     write_durably(tmp_path / "new" / "folder" / "d", writing(b"4"))
     assert events == ["sync folder", "sync folder", "sync file", "rename", "sync folder"]
+
+
+def test_what_cannot_be_synced_takes_the_place_of_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Renamed before it is on disk, a file could be there with nothing in it after a crash."""
+    paths = [tmp_path / name for name in ("a", "b")]
+    write_all_durably((path, writing(b"old")) for path in paths)
+    real_sync = os.fsync
+
+    def sync(descriptor: int) -> None:
+        if Path(f"/proc/self/fd/{descriptor}").readlink().suffix == ".tmp":
+            raise OSError("the disk is gone")
+        real_sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    with pytest.raises(OSError, match="the disk is gone"):
+        write_all_durably((path, writing(b"new")) for path in paths)
+    with pytest.raises(OSError, match="the disk is gone"):
+        write_named_durably(tmp_path, tmp_path, lambda file: "a" if file.write(b"new") else None)
+    assert [path.read_bytes() for path in paths] == [b"old", b"old"]
+    assert not leftovers(tmp_path)
+
+
+def test_a_folder_is_synced_once_a_file_in_it_was_unlinked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or what was erased could be there again after a crash."""
+    path = tmp_path / "folder" / "a"
+    write_durably(path, writing(b"keys of people"))
+    events: list[object] = []
+    real_sync = os.fsync
+
+    def sync(descriptor: int) -> None:
+        events.append((Path(f"/proc/self/fd/{descriptor}").readlink(), path.exists()))
+        real_sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    unlink_durably(path)
+    assert events == [(path.parent.resolve(), False)]
 
 
 def test_a_sweep_takes_what_the_dead_left_and_spares_the_living(tmp_path: Path) -> None:

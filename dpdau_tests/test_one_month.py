@@ -10,11 +10,13 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from dpdau_assets.core.answers import budget_answer, mart_rows, release_answer
+from dpdau_assets.core.answers import budget_answer, interval, mart_rows, release_answer
+from dpdau_assets.core.facts import Release, ReleaseKey
 from dpdau_assets.core.feasibility import check
 from dpdau_assets.core.ingest import ingest
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.release import publish
+from dpdau_assets.core.sketches.exact import ExactCounting
 from dpdau_assets.core.windows import days_between
 from dpdau_tests.conftest import prepare
 from eval.simulate import generate_synthetic
@@ -83,6 +85,18 @@ def test_the_mart_holds_every_release_and_nothing_exact(make_store: Callable[...
     assert row[8] == release.noisy_value and row[4] == release_answer(release, outside)["noisy_value"]
     assert files.csv.read_text().count("\n") == 2
     assert files.chart.read_text().startswith("<?xml")
+
+
+@pytest.mark.parametrize(
+    ("noisy", "shown"), [(-5.0, (0, 0, 8.5)), (-20.0, (0, 0, 0)), (5.0, (5, 0, 18.5)), (20.0, (20, 6.5, 33.5))]
+)
+def test_what_is_shown_of_a_number_is_never_below_zero_and_the_number_as_drawn_stays(
+    noisy: float, shown: tuple[float, float, float]
+) -> None:
+    release = Release(ReleaseKey("dau", 1, START), "an instance", "laplace", noisy, 13.5, "set", "today", True, "1")
+    found = interval(release, ExactCounting())
+    assert (found["estimate"], found["lower_95"], found["upper_95"]) == shown
+    assert found["noisy_value"] == found["noisy_statistic"] == noisy
 
 
 def test_the_mart_is_replaced_while_a_reader_has_it_open(make_store: Callable[..., Outside]) -> None:

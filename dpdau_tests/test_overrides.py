@@ -22,77 +22,79 @@ from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.release import publish, restate
 from dpdau_assets.core.windows import days_between
 from dpdau_tests.conftest import prepare, put
+from dpdau_tests.support.stores import a_month_published
+from resources.ledger_sql.ledger import SqlBooks
 
-JANUARY = date(2025, 1, 1)
+JANUARY, FEBRUARY = date(2025, 1, 1), date(2025, 2, 1)
 DAYS = days_between(JANUARY, JANUARY + timedelta(days=40))
 TODAY = date(2025, 3, 1)
 Make = Callable[..., Outside]
 
 
 @pytest.fixture
-def ten_fit(make_store: Make, database_url: str) -> Outside:
+def two_fit(make_store: Make, database_url: str) -> Outside:
     """A store whose January has published all that its cap admits."""
     outside = make_store(
         today=TODAY, ledger_url=database_url, dau_mechanism="laplace", dau_budget_total=Fraction(3),
-        epsilon_dau=Fraction(3, 10),
+        epsilon_dau=Fraction(3, 2),
     )  # fmt: skip
-    put(outside, [("someone", DAYS[3])])
-    prepare(outside, DAYS)
-    for day in DAYS[:10]:
+    put(outside, [("someone", DAYS[1])])
+    prepare(outside, [*DAYS[:4], FEBRUARY])
+    for day in DAYS[:2]:
         publish("dau", day, outside)
     return outside
 
 
-def test_an_override_admits_what_the_cap_refused_and_no_more(ten_fit: Outside) -> None:
+def test_an_override_admits_what_the_cap_refused_and_no_more(two_fit: Outside) -> None:
     with pytest.raises(BudgetRefused):
-        publish("dau", DAYS[10], ten_fit)
-    reset_budget("dau", JANUARY, Fraction(33, 10), "The privacy officer", "A day was asked for by the board.", ten_fit)
-    publish("dau", DAYS[10], ten_fit)
-    with pytest.raises(BudgetRefused, match=r"its cap 3\.3"):
-        publish("dau", DAYS[11], ten_fit)
-    assert len(ten_fit.ledger.charges("dau", JANUARY)) == 11
-    assert ledger_check.problems(ten_fit) == []
+        publish("dau", DAYS[2], two_fit)
+    reset_budget("dau", JANUARY, Fraction(9, 2), "The privacy officer", "A day was asked for by the board.", two_fit)
+    publish("dau", DAYS[2], two_fit)
+    with pytest.raises(BudgetRefused, match=r"its cap 4\.5"):
+        publish("dau", DAYS[3], two_fit)
+    assert len(two_fit.ledger.charges("dau", JANUARY)) == 3
+    assert ledger_check.problems(two_fit) == []
 
 
-def test_nothing_that_was_spent_is_forgotten_by_an_override(ten_fit: Outside) -> None:
-    before = budget_answer("dau", JANUARY, ten_fit)
-    reset_budget("dau", JANUARY, Fraction(4), "The privacy officer", "More was promised.", ten_fit)
-    after = budget_answer("dau", JANUARY, ten_fit)
+def test_nothing_that_was_spent_is_forgotten_by_an_override(two_fit: Outside) -> None:
+    before = budget_answer("dau", JANUARY, two_fit)
+    reset_budget("dau", JANUARY, Fraction(4), "The privacy officer", "More was promised.", two_fit)
+    after = budget_answer("dau", JANUARY, two_fit)
     assert after["epsilon_spent"] == before["epsilon_spent"] == 3.0
     assert (before["epsilon_cap"], after["epsilon_cap"], after["epsilon_remaining"]) == (3.0, 4.0, 1.0)
 
 
-def test_every_later_report_shows_who_changed_the_cap_and_why(ten_fit: Outside) -> None:
-    assert budget_answer("dau", JANUARY, ten_fit)["overrides"] == []
-    reset_budget("dau", JANUARY, Fraction(4), " The privacy officer ", "A reason.", ten_fit)
-    reset_budget("dau", JANUARY, Fraction(5), "Somebody else", "Another reason.", ten_fit)
+def test_every_later_report_shows_who_changed_the_cap_and_why(two_fit: Outside) -> None:
+    assert budget_answer("dau", JANUARY, two_fit)["overrides"] == []
+    reset_budget("dau", JANUARY, Fraction(4), " The privacy officer ", "A reason.", two_fit)
+    reset_budget("dau", JANUARY, Fraction(5), "Somebody else", "Another reason.", two_fit)
     shown = [
         {"epsilon_cap": 4.0, "who": "The privacy officer", "why": "A reason.", "made_on": "2025-03-01"},
         {"epsilon_cap": 5.0, "who": "Somebody else", "why": "Another reason.", "made_on": "2025-03-01"},
     ]
-    assert budget_answer("dau", JANUARY, ten_fit)["overrides"] == shown
-    assert budget_answer("mau", JANUARY, ten_fit)["overrides"] == []
-    assert budget_answer("dau", date(2025, 2, 1), ten_fit)["overrides"] == []
+    assert budget_answer("dau", JANUARY, two_fit)["overrides"] == shown
+    assert budget_answer("mau", JANUARY, two_fit)["overrides"] == []
+    assert budget_answer("dau", FEBRUARY, two_fit)["overrides"] == []
 
 
-def test_a_setting_changes_no_cap_of_a_month_that_was_charged(ten_fit: Outside) -> None:
-    richer = replace(ten_fit, settings=replace(ten_fit.settings, dau_budget_total=Fraction(9)))
+def test_a_setting_changes_no_cap_of_a_month_that_was_charged(two_fit: Outside) -> None:
+    richer = replace(two_fit, settings=replace(two_fit.settings, dau_budget_total=Fraction(9)))
     with pytest.raises(BudgetRefused, match=r"its cap 3;"):
-        publish("dau", DAYS[10], richer)
-    publish("dau", date(2025, 2, 1), richer)
-    assert [richer.ledger.cap("dau", month) for month in (JANUARY, date(2025, 2, 1), date(2025, 3, 1))] == [3, 9, None]
+        publish("dau", DAYS[2], richer)
+    publish("dau", FEBRUARY, richer)
+    assert [richer.ledger.cap("dau", month) for month in (JANUARY, FEBRUARY, date(2025, 3, 1))] == [3, 9, None]
 
 
-def test_overrides_are_kept_in_order_and_read_back_alike(ten_fit: Outside) -> None:
+def test_overrides_are_kept_in_order_and_read_back_alike(two_fit: Outside) -> None:
     made = [
-        reset_budget("mau", date(2025, 2, 1), Fraction(33, 10), "A", "B", ten_fit),
-        declare_erasures_submitted("C", "D", ten_fit),
+        reset_budget("mau", FEBRUARY, Fraction(33, 10), "A", "B", two_fit),
+        declare_erasures_submitted("C", "D", two_fit),
     ]
     assert (
         made
-        == ten_fit.ledger.overrides()
+        == two_fit.ledger.overrides()
         == [
-            Override("cap", "A", "B", TODAY, "mau", date(2025, 2, 1), Fraction(33, 10)),
+            Override("cap", "A", "B", TODAY, "mau", FEBRUARY, Fraction(33, 10)),
             Override("erasures_submitted", "C", "D", TODAY),
         ]
     )
@@ -137,36 +139,55 @@ def test_a_changed_delta_admits_nothing_more_in_a_month_that_was_charged(make_st
         assert ledger_check.problems(replace(outside, settings=settings)) == []
 
 
-def test_an_override_below_what_a_month_was_charged_is_refused(ten_fit: Outside) -> None:
+def test_an_override_below_what_a_month_was_charged_is_refused(two_fit: Outside) -> None:
     with pytest.raises(Refused, match=r"charged epsilon 3, which a cap of 2\.9 does not hold"):
-        reset_budget("dau", JANUARY, Fraction(29, 10), "A", "B", ten_fit)
-    assert ten_fit.ledger.overrides() == []
+        reset_budget("dau", JANUARY, Fraction(29, 10), "A", "B", two_fit)
+    assert two_fit.ledger.overrides() == []
 
 
 def test_an_override_under_which_the_living_stream_could_not_go_on_is_refused(make_store: Make) -> None:
     outside = make_store(today=TODAY)
-    prepare(outside, DAYS)
+    prepare(outside, DAYS[:30])
     publish("mau", DAYS[29], outside)
     with pytest.raises(Refused, match=r"mau of 2025-06 is charged epsilon 3\.5"):
         reset_budget("mau", date(2025, 6, 1), Fraction(3), "A", "B", outside)
 
 
-def test_a_label_states_the_largest_cap_on_record_and_no_mechanism_that_was_not_used(ten_fit: Outside) -> None:
-    reset_budget("dau", JANUARY, Fraction(33, 10), "A", "B", ten_fit)
-    smaller = replace(ten_fit.settings, dau_budget_total=Fraction(1))
-    assert terms_on_record(ten_fit.ledger, smaller).dau_budget_total == Fraction(33, 10)
+def test_a_label_states_the_largest_cap_on_record_and_no_mechanism_that_was_not_used(two_fit: Outside) -> None:
+    reset_budget("dau", JANUARY, Fraction(9, 2), "A", "B", two_fit)
+    smaller = replace(two_fit.settings, dau_budget_total=Fraction(1))
+    assert terms_on_record(two_fit.ledger, smaller).dau_budget_total == Fraction(9, 2)
     with pytest.raises(Refused, match="was published by laplace; gaussian_shared is configured"):
-        terms_on_record(ten_fit.ledger, replace(ten_fit.settings, dau_mechanism="gaussian_shared"))
+        terms_on_record(two_fit.ledger, replace(two_fit.settings, dau_mechanism="gaussian_shared"))
 
 
-def test_what_readers_have_seen_and_the_ledger_has_lost_is_never_overwritten(ten_fit: Outside) -> None:
-    seen = ten_fit.ledger.releases()
-    ledger_check.require_nothing_lost(seen, ten_fit)
-    other = replace(seen[3], noisy_value=seen[3].noisy_value + 1)
+def test_what_readers_have_seen_and_the_ledger_has_lost_is_never_overwritten(two_fit: Outside) -> None:
+    seen = two_fit.ledger.releases()
+    ledger_check.require_nothing_lost(seen, two_fit)
+    other = replace(seen[1], noisy_value=seen[1].noisy_value + 1)
     with pytest.raises(Refused, match="is published with another number"):
-        ledger_check.require_nothing_lost([*seen, other], ten_fit)
+        ledger_check.require_nothing_lost([*seen, other], two_fit)
     with pytest.raises(Refused, match="is published, and not in the ledger"):
-        ledger_check.require_nothing_lost([replace(seen[3], key=replace(seen[3].key, day=DAYS[30]))], ten_fit)
+        ledger_check.require_nothing_lost([replace(seen[1], key=replace(seen[1].key, day=DAYS[30]))], two_fit)
+
+
+def test_a_month_that_a_number_reads_and_was_never_charged_for_it_is_found(
+    make_store: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a window that reads two months; nothing of the ledger was changed, so its chain holds."""
+    outside = make_store(today=TODAY, mau_mechanism="gaussian", mau_window_days=7)
+    days = days_between(date(2025, 1, 28), date(2025, 2, 3))
+    real = SqlBooks.charge
+    monkeypatch.setattr(
+        SqlBooks, "charge", lambda books, charge: None if charge.month == JANUARY else real(books, charge)
+    )
+    prepare(outside, days)
+    publish("mau", days[-1], outside)
+    name = "mau-7-gaussian-2025-02-03-r0"
+    assert [charge.instance for charge in outside.ledger.charges("mau", FEBRUARY)] == [name]
+    assert ledger_check.problems(outside) == [
+        f"mau of 2025-01 was never charged for {name}, which has published numbers of it."
+    ]
 
 
 def test_a_day_that_is_read_and_no_longer_sealed_is_found(make_store: Make) -> None:
@@ -181,11 +202,7 @@ def test_a_day_that_is_read_and_no_longer_sealed_is_found(make_store: Make) -> N
 
 
 def test_the_noise_of_a_restated_month_goes_whatever_mechanism_it_is_restated_by(make_store: Make) -> None:
-    outside = make_store(today=date(2025, 4, 1))
-    days = days_between(JANUARY, date(2025, 2, 4))
-    prepare(outside, days)
-    for day in days:
-        publish("dau", day, outside)
+    outside = make_store(recipe=a_month_published)
     reset_budget("dau", JANUARY, Fraction(90), "A", "B", outside)
     swapped = replace(outside, settings=replace(outside.settings, dau_mechanism="gaussian"))
     restate(JANUARY, swapped)

@@ -8,7 +8,7 @@ import json
 import sqlite3
 import tarfile
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -22,41 +22,86 @@ from dpdau_assets.core.errors import BadInput
 from dpdau_assets.core.events import Event
 from dpdau_assets.core.facts import DaySet
 from dpdau_assets.core.identity import user_key
-from dpdau_assets.core.inspection import HOLDS_USER_DATA
+from dpdau_assets.core.inspection import HOLDS_USER_DATA, IN_BYTES, IN_SET, Survivor, inspect
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.receipts import Document, is_genuine, receipt, settle
 from dpdau_assets.core.release import publish
 from dpdau_assets.core.windows import days_between, epoch_of
 from dpdau_tests.conftest import SECRET, FixedClock, prepare, put
 
-pytestmark = pytest.mark.every_sketch
+pytestmark = pytest.mark.every_sketch(since="soak")
 Make = Callable[..., Outside]
 
 START = date(2025, 2, 20)  # epoch 224 of 90 days begins on 13 March: the first days have two epochs
-DAYS = days_between(START, date(2025, 3, 25))
+DAYS = [
+    *days_between(START, date(2025, 2, 23)), date(2025, 3, 2), *days_between(date(2025, 3, 9), date(2025, 3, 14)),
+    date(2025, 3, 20), *days_between(date(2025, 3, 24), date(2025, 3, 25)),
+]  # fmt: skip
 THROUGH = date(2025, 3, 10)
 EPOCH = epoch_of(START, 90)
 
 
-@pytest.fixture
-def store(make_store: Make) -> Outside:
-    """Her and twenty others on every day, state and sketches built; Dagster's home outside of the data directory."""
-    made = make_store(start_date=START, today=date(2025, 3, 26))
-    home = made.settings.data_dir.parent / "home"
-    outside = make_store(start_date=START, today=date(2025, 3, 26), dagster_home=home)
+def all_came(outside: Outside) -> None:
+    """Her and twenty others on every day, state and sketches built."""
     put(outside, [(user, day) for day in DAYS for user in ("her", *(f"user {n}" for n in range(20)))])
     prepare(outside, DAYS)
-    return outside
+
+
+def two_erased(outside: Outside) -> None:
+    """User 3 was erased, and she after him. What a day's files were before is kept in its own folder."""
+    all_came(outside)
+    before = [(path, path.read_bytes()) for path in files_of_a_day(outside.settings.data_dir)]
+    for user in ("user 3", "her"):
+        erase(outside, user)
+        assert settle(outside).unverified == ()
+    kept = outside.settings.data_dir / "before"
+    kept.mkdir()
+    for path, content in before:
+        (kept / path.name).write_bytes(content)
+
+
+def files_of_a_day(data: Path) -> list[Path]:
+    return [data / "activity/day=2025-02-21/epoch=223.parquet", data / "sketches/day=2025-02-21/epoch=223.sketch"]
+
+
+@pytest.fixture
+def opened(make_store: Make) -> Make:
+    """Stores that begin as the recipe says; Dagster's home is outside of the data directory."""
+
+    def make(recipe: Callable[[Outside], None]) -> Outside:
+        made = make_store(recipe=recipe, start_date=START, today=date(2025, 3, 26))
+        home = made.settings.data_dir.parent / "home"
+        return make_store(start_date=START, today=date(2025, 3, 26), dagster_home=home)
+
+    return make
+
+
+@pytest.fixture
+def store(opened: Make) -> Outside:
+    return opened(all_came)
+
+
+@dataclass(frozen=True)
+class Erased:
+    """A store, the receipts of her and of user 3, and the files of a day that they were in."""
+
+    store: Outside
+    name: str
+    other: str
+    before: dict[str, bytes]
+
+
+@pytest.fixture
+def erased(opened: Make, tmp_path: Path) -> Erased:
+    store = opened(two_erased)
+    before = (store.settings.data_dir / "before").rename(tmp_path / "before")
+    other, name = (one.receipt for one in store.erasures.erasures(["verified"]))
+    activity, sketches = ((before / path.name).read_bytes() for path in files_of_a_day(before))
+    return Erased(store, name, other, {"activity": activity, "sketches": sketches})
 
 
 def erase(outside: Outside, user: str = "her", through: date = THROUGH, days: tuple[date, ...] = ()) -> str:
     (name,) = request([Event(user, "-", through, days)], outside).receipts
-    return name
-
-
-def erased(outside: Outside) -> str:
-    name = erase(outside)
-    assert settle(outside).unverified == ()
     return name
 
 
@@ -142,23 +187,26 @@ PLANTED = [
 
 @pytest.mark.parametrize("plant", PLANTED, ids=lambda plant: plant.__name__)
 def test_a_planted_survivor_is_named_and_the_receipt_is_not_verified(
-    store: Outside, plant: Callable[[Outside, int, dict[str, bytes]], str]
+    erased: Erased, plant: Callable[[Outside, int, dict[str, bytes]], str]
 ) -> None:
-    data = store.settings.data_dir
-    before = {
-        "activity": (data / "activity/day=2025-02-21/epoch=223.parquet").read_bytes(),
-        "sketches": (data / "sketches/day=2025-02-21/epoch=223.sketch").read_bytes(),
-    }
-    name, other = erased(store), erase(store, "user 3")
-    settle(store)
+    store, name = erased.store, erased.name
     assert receipt(name, store)["verified"] is True
-    place = plant(store, key_of("her", store), before)
+    place = plant(store, key_of("her", store), erased.before)
     found = receipt(name, store)
     assert found["verified"] is False and found["state"] == "applied"
     assert any(survivor["file"].startswith(place) for survivor in found["survivors"]), found["survivors"]
     assert is_genuine(found, store.salts.signing_key())
     whole_copies = (old_parquet, sketch, backup)  # hold user 3 as well
-    assert receipt(other, store)["verified"] is (plant not in whole_copies)
+    assert receipt(erased.other, store)["verified"] is (plant not in whole_copies)
+
+
+def test_a_late_event_of_hers_is_found_by_its_store_and_by_its_bytes(erased: Erased) -> None:
+    """Each for itself: either alone would do to find her, and hide that the other looks elsewhere."""
+    store, name = erased.store, erased.name
+    place = late_file(store, key_of("her", store), erased.before)
+    with store.activity.lock():
+        found = inspect(store.erasures.find([name]), store).survivors[name]
+    assert found == [Survivor(place, IN_SET), Survivor(f"{place}.parquet", IN_BYTES)]
 
 
 def test_what_is_planted_before_the_erasure_is_named_too_and_she_stays_unverified(store: Outside) -> None:
@@ -172,15 +220,15 @@ def test_what_is_planted_before_the_erasure_is_named_too_and_she_stays_unverifie
     assert [one.state for one in store.erasures.find([name])] == ["verified"]
 
 
-def test_a_file_that_cannot_be_read_is_named_for_everyone(store: Outside) -> None:
-    name = erased(store)
+def test_a_file_that_cannot_be_read_is_named_for_everyone(erased: Erased) -> None:
+    store, name = erased.store, erased.name
     (store.settings.data_dir / "export.zst").write_bytes(bytes.fromhex("28b52ffd") + bytes(100))
     (survivor,) = receipt(name, store)["survivors"]
     assert survivor["file"] == "export.zst" and "cannot be read" in survivor["how"]
 
 
-def test_a_damaged_partition_is_named(store: Outside) -> None:
-    name = erased(store)
+def test_a_damaged_partition_is_named(erased: Erased) -> None:
+    store, name = erased.store, erased.name
     path = store.settings.data_dir / "activity/day=2025-02-21/epoch=223.parquet"
     damaged = bytearray(path.read_bytes())
     keys = store.activity.read(date(2025, 2, 21), EPOCH)
@@ -193,7 +241,9 @@ def test_a_damaged_partition_is_named(store: Outside) -> None:
 def test_a_receipt_names_every_live_partition_of_everything_that_holds_people(store: Outside) -> None:
     publish("dau", DAYS[0], store)
     put(store, [("late", DAYS[0])])
-    found = receipt(erased(store), store)
+    name = erase(store)
+    assert settle(store).unverified == ()
+    found = receipt(name, store)
     named = {(row["store"], row["day"], row["epoch"]) for row in found["partitions"]}
     stores = {"activity": store.activity, "late": store.late, "sketches": store.sketches}
     assert named == {
@@ -219,8 +269,8 @@ def test_a_receipt_has_the_same_shape_whether_or_not_the_person_was_there(store:
     assert before[0]["verified"] is False and before[0]["signature"] is None and after[0]["verified"] is True
 
 
-def test_her_later_days_are_not_asked_about_and_do_not_spoil_the_receipt(store: Outside) -> None:
-    name = erased(store)
+def test_her_later_days_are_not_asked_about_and_do_not_spoil_the_receipt(erased: Erased) -> None:
+    store, name = erased.store, erased.name
     keys = store.activity.read(date(2025, 3, 12), EPOCH)
     assert keys is not None and key_of("her", store) in keys.tolist()
     put(store, [("her", date(2025, 3, 20))])
@@ -272,15 +322,16 @@ def test_a_receipt_holds_no_user_id_key_or_secret(store: Outside) -> None:
     assert not len(Needles(np.array(sorted(keys.values()), dtype=np.uint64)).found_in([text]))
 
 
-def test_a_receipt_still_checks_after_the_master_secret_was_rotated(store: Outside, make_store: Make) -> None:
-    found = receipt(erased(store), store)
-    store.salts.rewrap("another secret for tests, just as long")
+def test_a_receipt_still_checks_after_the_master_secret_was_rotated(erased: Erased, make_store: Make) -> None:
+    found = receipt(erased.name, erased.store)
+    erased.store.salts.rewrap("another secret for tests, just as long")
     again = make_store(hash_salt_secret="another secret for tests, just as long", start_date=START)
     assert is_genuine(found, again.salts.signing_key())
 
 
-def test_what_remains_is_said_with_its_reason_and_end(store: Outside) -> None:
-    remains = {row["what"]: row["until"] for row in receipt(erased(store), store)["remains"]}
+def test_what_remains_is_said_with_its_reason_and_end(erased: Erased) -> None:
+    store = erased.store
+    remains = {row["what"]: row["until"] for row in receipt(erased.name, store)["remains"]}
     assert remains == {
         "published noisy numbers": None,
         "tombstone": None,
@@ -292,16 +343,17 @@ def test_what_remains_is_said_with_its_reason_and_end(store: Outside) -> None:
     assert receipt(erase(purging, "user 5"), purging)["remains"][1]["until"] == "2025-06-10 is past retention"
 
 
-def test_a_later_replay_waits_in_the_inbox_and_is_gone_after_the_next_fold(store: Outside) -> None:
-    name = erased(store)
+def test_a_later_replay_waits_in_the_inbox_and_is_gone_after_the_next_fold(erased: Erased) -> None:
+    store, name = erased.store, erased.name
     put(store, [("her", THROUGH - timedelta(days=1))])
     assert receipt(name, store)["verified"] is False
     settle(store)
     assert receipt(name, store)["verified"] is True
 
 
-def test_the_inspection_reads_what_stands_there_now(store: Outside, tmp_path: Path) -> None:
-    name = erased(store)
+@pytest.mark.every_sketch
+def test_the_inspection_reads_what_stands_there_now(erased: Erased) -> None:
+    store, name = erased.store, erased.name
     day_after = replace(store, clock=FixedClock(date(2025, 3, 27)))
     first = receipt(name, store)
     put(day_after, [("someone new", date(2025, 3, 24))])
@@ -337,27 +389,22 @@ def test_a_day_that_nobody_asked_for_is_purged_of_her_and_waits_for_no_rebuild(m
     "name", ["activity/day=2025-02-30/epoch=223.parquet", "activity/day=2025-03-20/epoch=9.parquet",
              "activity/day=2025-03-20/epoch=224.bak", "activity/day=2025-03-20/epoch=0224.parquet"],
 )  # fmt: skip
-def test_a_copy_that_is_only_named_like_a_partition_is_searched_like_any_file(store: Outside, name: str) -> None:
-    copied = (store.settings.data_dir / "activity/day=2025-02-21/epoch=223.parquet").read_bytes()
-    mine = erased(store)
-    path = store.settings.data_dir / name
+def test_a_copy_that_is_only_named_like_a_partition_is_searched_like_any_file(erased: Erased, name: str) -> None:
+    path = erased.store.settings.data_dir / name
     path.parent.mkdir(exist_ok=True)
-    path.write_bytes(copied)
-    assert name in {survivor["file"] for survivor in receipt(mine, store)["survivors"]}
+    path.write_bytes(erased.before["activity"])
+    assert name in {survivor["file"] for survivor in receipt(erased.name, erased.store)["survivors"]}
 
 
-def test_a_file_that_is_named_after_her_key_is_found(store: Outside) -> None:
-    name = erased(store)
+def test_a_file_that_is_named_after_her_key_is_found(erased: Erased) -> None:
+    store, name = erased.store, erased.name
     (store.settings.data_dir / f"user-{key_of('her', store)}.txt").write_text("nothing")
     assert receipt(name, store)["verified"] is False
 
 
-def test_what_an_archive_packs_inside_is_looked_into(store: Outside) -> None:
-    packed = store.settings.data_dir.parent / "day.parquet.gz"
-    packed.write_bytes(
-        gzip.compress((store.settings.data_dir / "activity/day=2025-02-21/epoch=223.parquet").read_bytes())
-    )
-    name = erased(store)
+def test_what_an_archive_packs_inside_is_looked_into(erased: Erased, tmp_path: Path) -> None:
+    store, name, packed = erased.store, erased.name, tmp_path / "day.parquet.gz"
+    packed.write_bytes(gzip.compress(erased.before["activity"]))
     with tarfile.open(store.settings.data_dir / "days.tar", "w") as archive:
         archive.add(packed)
     assert [survivor["file"] for survivor in receipt(name, store)["survivors"]] == ["days.tar"]
@@ -366,5 +413,6 @@ def test_what_an_archive_packs_inside_is_looked_into(store: Outside) -> None:
 def test_other_programs_temporary_files_are_left_alone(store: Outside) -> None:
     other = store.settings.data_dir / "thesis.tmp"
     other.write_text("not ours")
-    erased(store)
+    erase(store)
+    settle(store)
     assert other.exists()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from fractions import Fraction
 from itertools import count
@@ -22,9 +22,10 @@ from dpdau_assets.core.identity import user_key
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.release import publish
 from dpdau_assets.core.settings import Settings
-from dpdau_assets.core.windows import days_between, epoch_of, month_end, window
+from dpdau_assets.core.windows import days_between, epoch_of, month_end, month_of, window
 from dpdau_tests.conftest import SECRET, prepare, put, silent
 from dpdau_tests.racing import race
+from dpdau_tests.support.lengths import at_length
 from resources.store import open_store
 
 START = date(2025, 1, 1)
@@ -39,12 +40,20 @@ def after(day: date, days: int) -> date:
     return day + timedelta(days=days)
 
 
-@pytest.fixture
-def store(make_store: Make) -> Outside:
-    outside = make_store()
+def days_without_anyone(outside: Outside) -> None:
+    """Every day has its state and its sketch."""
+    prepare(outside, days_between(START, LAST))
+
+
+def an_archive(outside: Outside) -> None:
+    """Seventeen people come on one day or another."""
     put(outside, ARCHIVE)
     prepare(outside, days_between(START, LAST))
-    return outside
+
+
+@pytest.fixture
+def store(make_store: Make) -> Outside:
+    return make_store(recipe=an_archive)
 
 
 def test_asking_two_hundred_times_gives_one_number_and_one_ledger_row(store: Outside) -> None:
@@ -151,6 +160,35 @@ def test_what_comes_for_a_published_day_is_late_and_changes_no_later_number(stor
     assert [day for day, _ in store.late.stored()] == [START]
 
 
+def test_what_comes_for_a_published_day_changes_its_state_under_none_of_its_salt_epochs(store: Outside) -> None:
+    """Else it would be in the windows of the next epoch, which read the day too."""
+    day = date(2025, 3, 5)
+    places = [place for place in store.activity.stored() if place[0] == day]
+    publish("dau", day, store)
+    before = [store.activity.digest(*place) for place in places]
+    put(store, [("a latecomer", day)])
+    prepare(store, [day])
+    assert [store.activity.digest(*place) for place in places] == before
+    assert store.late.stored() == places and len(places) == 2
+
+
+def test_who_comes_before_a_day_is_sealed_is_in_its_number_and_who_comes_after_it_is_late(store: Outside) -> None:
+    """Whatever comes in between: what is in the state of a sealed day is what its number has counted."""
+    counted = len({user for user, day in ARCHIVE if day == START})
+    real = store.ledger.seal
+
+    def seal_while_people_come(days: set[date]) -> None:
+        put(store, [("a newcomer", START)])
+        process_days([START], store)
+        real(days)
+        put(store, [("a latecomer", START)])
+        process_days([START], store)
+
+    store.ledger.seal = seal_while_people_come  # type: ignore[method-assign, assignment]
+    assert publish("dau", START, silent(store)).noisy_value == counted + 1
+    assert [len(store.late.read(*place)) for place in store.late.stored()] == [1]  # type: ignore[arg-type]
+
+
 def test_what_comes_for_an_open_day_counts(store: Outside) -> None:
     put(store, [("a newcomer", START)])
     prepare(store, [START])
@@ -159,7 +197,7 @@ def test_what_comes_for_an_open_day_counts(store: Outside) -> None:
 
 
 def test_a_replay_of_the_whole_archive_makes_nobody_late(store: Outside) -> None:
-    for day in days_between(START, LAST):
+    for day in days_between(START, LAST)[::8]:
         publish("dau", day, store)
     put(store, ARCHIVE)
     prepare(store, [START])
@@ -277,7 +315,7 @@ def test_a_later_restatement_day_leaves_the_stream_alone(store: Outside) -> None
 
 
 def test_a_stream_is_charged_once_to_every_month_that_it_reads(store: Outside) -> None:
-    for day in days_between(FIRST_MAU, date(2025, 3, 2)):
+    for day in days_between(date(2025, 2, 27), date(2025, 3, 2)):
         publish("mau", day, store)
     for month in (date(2025, 1, 1), date(2025, 2, 1), date(2025, 3, 1)):
         assert len(store.ledger.charges("mau", month)) == 1
@@ -364,44 +402,61 @@ def test_a_removal_recorded_while_the_statistic_is_read_is_in_the_number(store: 
 
 
 def test_a_removed_user_is_out_of_mau_until_the_next_month(make_store: Make) -> None:
-    outside = make_store()
-    put(outside, [("her", START), ("her", date(2025, 2, 20)), ("her", date(2025, 3, 5))])
-    prepare(outside, days_between(START, LAST))
+    outside = make_store(recipe=days_without_anyone)
+    put(outside, [("her", date(2025, 1, 17)), ("her", date(2025, 2, 20)), ("her", date(2025, 3, 5))])
     quiet = silent(outside)
-    before = [publish("mau", day, quiet).noisy_value for day in days_between(FIRST_MAU, date(2025, 2, 21))]
+    before = [publish("mau", day, quiet).noisy_value for day in days_between(date(2025, 2, 15), date(2025, 2, 21))]
     put(outside, [("her", date(2025, 2, 12), "-")])  # her 20 February is not removed, and yet held out
     then = [publish("mau", day, quiet).noisy_value for day in days_between(date(2025, 2, 22), date(2025, 3, 6))]
-    assert before == [1] + [0] * 20 + [1] * 2
+    assert before == [1] + [0] * 4 + [1] * 2
     assert then == [0] * 11 + [1] * 2
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    days=st.lists(st.integers(0, 74), min_size=1, max_size=40),
-    removal=st.none() | st.tuples(st.integers(0, 74), st.lists(st.integers(0, 74), max_size=3), st.integers(0, 44)),
+@dataclass(frozen=True)
+class Person:
+    """Her days, as numbers; and a removal through a day or of listed days, before the MAU of so many days later."""
+
+    active: tuple[int, ...]
+    removal: tuple[int, tuple[int, ...], int] | None
+
+    @property
+    def reached(self) -> list[date] | None:
+        """The listed days of her removal, if it has any."""
+        return [after(START, n) for n in sorted(set(self.removal[1]))] if self.removal and self.removal[1] else None
+
+    def counts(self, day: date) -> bool:
+        """By brute force, the rule of the contract."""
+        held = date.min
+        if self.removal and day >= after(FIRST_MAU, self.removal[2]):
+            held = month_end(month_of(max(self.reached or [after(START, self.removal[0])])))
+        active = {after(START, n) for n in self.active}
+        return any(found in active and found > held for found in window(day, 30))
+
+
+ago = st.integers(0, 74)
+people = st.builds(
+    Person,
+    st.lists(ago, min_size=1, max_size=40).map(tuple),
+    st.none() | st.tuples(ago, st.lists(ago, max_size=3).map(tuple), st.integers(0, 44)),
 )
+
+
+@pytest.mark.also_long
+@settings(
+    max_examples=at_length(test=2, ci=12, soak=60), deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)  # fmt: skip
+@given(everyone=st.lists(people, min_size=6, max_size=6))
 def test_without_noise_mau_is_the_rule_of_the_contract_computed_another_way(
-    make_store: Make, days: list[int], removal: tuple[int, list[int], int] | None
+    make_store: Make, everyone: list[Person]
 ) -> None:
-    """M(t) by brute force over one user's days, with the removal recorded before the MAU of day `when`."""
-    outside = make_store(f"history {next(HISTORIES)}")
-    put(outside, [("her", after(START, n)) for n in days])
-    prepare(outside, days_between(START, LAST))
+    """M(t) as the sum of each one's bits, with every removal recorded before the MAU of its day."""
+    outside = make_store(f"history {next(HISTORIES)}", recipe=days_without_anyone)
+    put(outside, [(f"user {n}", after(START, day)) for n, person in enumerate(everyone) for day in person.active])
     quiet = silent(outside)
-    mau_days = days_between(FIRST_MAU, LAST)
-    when = mau_days[removal[2]] if removal else None
-    for day in mau_days:
-        if removal and day == when:
-            listed = tuple(after(START, n) for n in sorted(set(removal[1]))) or None
-            put(outside, [("her", after(START, removal[0]), "-", listed)])
-        got = publish("mau", day, quiet).noisy_value
-        assert got == expected_bit({after(START, n) for n in days}, removal, when, day)
-
-
-def expected_bit(active: set[date], removal: tuple | None, when: date | None, day: date) -> int:
-    if removal is None or when is None or day < when:
-        return int(any(found in active for found in window(day, 30)))
-    listed = [after(START, n) for n in removal[1]]
-    through = max(listed) if listed else after(START, removal[0])
-    held = month_end(through.replace(day=1))
-    return int(any(found in active and found > held for found in window(day, 30)))
+    for day in days_between(FIRST_MAU, LAST):
+        for n, person in enumerate(everyone):
+            if person.removal and day == after(FIRST_MAU, person.removal[2]):
+                listed = None if person.reached is None else tuple(person.reached)
+                put(outside, [(f"user {n}", after(START, person.removal[0]), "-", listed)])
+        assert publish("mau", day, quiet).noisy_value == sum(person.counts(day) for person in everyone)

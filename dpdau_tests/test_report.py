@@ -25,11 +25,15 @@ from dpdau_assets.core.report import (
     readers_report,
     waiting_days,
 )
+from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.windows import days_between
-from dpdau_tests.conftest import FixedClock, prepare, put, silent
+from dpdau_tests.conftest import SECRET, FixedClock, prepare, put, silent
 from dpdau_tests.dagster.world import erase
+from dpdau_tests.support.connections import closed_at_the_end
+from dpdau_tests.support.prepared import Prepared
 from resources.mart_duckdb import MartFiles
 from resources.report_html import ReportFiles, render, write_report
+from resources.store import open_store
 
 START = date(2025, 1, 1)
 DAYS = days_between(START, date(2025, 2, 6))
@@ -38,10 +42,8 @@ HOSTILE = '<script>alert(1)</script> & "quoted"'
 MakeStore = Callable[..., Outside]
 
 
-@pytest.fixture
-def outside(make_store: MakeStore) -> Outside:
+def a_month_restated(outside: Outside) -> None:
     """More than a month of DAU and MAU, January restated."""
-    outside = make_store(today=date(2025, 2, 9))
     put(outside, [(f"user {n}", day) for day in DAYS for n in range(20)])
     prepare(outside, DAYS)
     for day in DAYS:
@@ -49,7 +51,42 @@ def outside(make_store: MakeStore) -> Outside:
         if day >= date(2025, 1, 30):
             publish("mau", day, outside)
     restate(START, outside)
-    return outside
+
+
+def opened(folder: Path) -> Outside:
+    open_store.cache_clear()
+    settings = Settings(data_dir=folder, hash_salt_secret=SECRET)
+    return replace(open_store(settings), clock=FixedClock(date(2025, 2, 9)))
+
+
+def copied(folder: Path, prepared: Prepared) -> Outside:
+    def fill(empty: Path) -> None:
+        with closed_at_the_end():
+            a_month_restated(opened(empty))
+
+    return opened(prepared.copy("a month to report", fill, folder))
+
+
+@pytest.fixture
+def outside(tmp_path: Path, prepared: Prepared) -> Outside:
+    """A month restated, for a test that changes something in it."""
+    return copied(tmp_path / "store", prepared)
+
+
+@pytest.fixture(scope="module")
+def unchanged(tmp_path_factory: pytest.TempPathFactory, prepared: Prepared) -> Outside:
+    """The same, for all tests that only read."""
+    return copied(tmp_path_factory.mktemp("report") / "store", prepared)
+
+
+@pytest.fixture(scope="module")
+def for_readers(unchanged: Outside) -> Report:
+    return readers_report(unchanged)
+
+
+@pytest.fixture(scope="module")
+def for_operators(unchanged: Outside) -> Report:
+    return operators(unchanged)
 
 
 def operators(outside: Outside) -> Report:
@@ -76,9 +113,9 @@ class Page(HTMLParser):
 # --- Its figures -------------------------------------------------------------------------------------------------
 
 
-def test_both_series_are_there_as_published_and_latest(outside: Outside) -> None:
-    dau, mau = readers_report(outside).series
-    rows = {(row["metric"], row["day"], row["revision"]): row for row in mart_rows(outside)}
+def test_both_series_are_there_as_published_and_latest(unchanged: Outside, for_readers: Report) -> None:
+    dau, mau = for_readers.series
+    rows = {(row["metric"], row["day"], row["revision"]): row for row in mart_rows(unchanged)}
     assert [one.day for one in dau.days] == DAYS
     for one in dau.days:
         assert one.as_published.noisy_value == rows["dau", one.day, 0]["noisy_value"]
@@ -87,8 +124,8 @@ def test_both_series_are_there_as_published_and_latest(outside: Outside) -> None
     assert mau.last is not None and not mau.last.is_restated and mau.window_days == 30
 
 
-def test_the_promise_is_the_contracts(outside: Outside) -> None:
-    promise = readers_report(outside).promise
+def test_the_promise_is_the_contracts(for_readers: Report) -> None:
+    promise = for_readers.promise
     assert [(one.metric, one.epsilon, one.delta) for one in promise.metrics] == [("dau", 3.0, 1e-6), ("mau", 3.5, 1e-6)]
     assert promise.epsilon == pytest.approx(4.811, abs=5e-4) and promise.delta == 1e-6
     assert [round(one.noise_std, 2) for one in promise.metrics] == [6.86, 3.88]
@@ -137,10 +174,9 @@ def test_a_number_of_predictable_noise_is_in_no_report(outside: Outside) -> None
 # --- Its HTML ----------------------------------------------------------------------------------------------------
 
 
-def test_every_number_is_in_the_readers_file_with_its_interval(outside: Outside) -> None:
-    report = readers_report(outside)
-    text = Page(render(report)).text
-    for series in report.series:
+def test_every_number_is_in_the_readers_file_with_its_interval(for_readers: Report) -> None:
+    text = Page(render(for_readers)).text
+    for series in for_readers.series:
         for day in series.days:
             for number in day.numbers:
                 assert f"{number.estimate:,.1f}" in text
@@ -158,13 +194,13 @@ def test_the_readers_file_has_the_same_bytes_for_the_same_numbers_whatever_else_
 
 def test_readers_are_not_shown_what_waits_nor_the_checks(outside: Outside) -> None:
     erase(outside, "user 1", through=DAYS[0])
-    for_readers, for_operators = render(readers_report(outside)), render(operators(outside))
+    their_file, our_file = render(readers_report(outside)), render(operators(outside))
     for said in ("Erasures that wait", "no_pending_erasures", "For operators", "2025-02-09"):
-        assert said in for_operators and said not in for_readers
+        assert said in our_file and said not in their_file
 
 
-def test_the_file_asks_for_nothing_and_runs_nothing(outside: Outside) -> None:
-    html = render(operators(outside))
+def test_the_file_asks_for_nothing_and_runs_nothing(for_operators: Report) -> None:
+    html = render(for_operators)
     page = Page(html)
     assert not {"script", "link", "img", "iframe", "object", "form"}.intersection(page.tags)
     assert not [one for one in page.attributes if one[1] in ("src", "href", "srcset") or one[1].startswith("on")]
@@ -179,18 +215,16 @@ def test_what_people_wrote_is_shown_as_they_wrote_it(outside: Outside) -> None:
     assert page.text.count(HOSTILE) == 2
 
 
-def test_a_month_that_was_charged_beyond_its_cap_says_so_in_words(outside: Outside) -> None:
-    report = readers_report(outside)
+def test_a_month_that_was_charged_beyond_its_cap_says_so_in_words(for_readers: Report) -> None:
     beyond = BudgetMonth("dau", START, 3.0, 6.0, 3.0, 1e-6, 62, 62, ())
-    assert "beyond the cap" not in Page(render(report)).text
-    assert "beyond the cap" in Page(render(replace(report, budget=(beyond,)))).text
+    assert "beyond the cap" not in Page(render(for_readers)).text
+    assert "beyond the cap" in Page(render(replace(for_readers, budget=(beyond,)))).text
 
 
-def test_a_sketch_that_is_full_has_no_upper_bound_and_is_drawn_all_the_same(outside: Outside) -> None:
-    report = readers_report(outside)
-    dau = report.series[0]
+def test_a_sketch_that_is_full_has_no_upper_bound_and_is_drawn_all_the_same(for_readers: Report) -> None:
+    dau = for_readers.series[0]
     full = tuple(replace(day, numbers=tuple(replace(one, upper_95=None) for one in day.numbers)) for day in dau.days)
-    html = render(replace(report, series=(replace(dau, days=full),)))
+    html = render(replace(for_readers, series=(replace(dau, days=full),)))
     assert "to no bound" in html and "<polygon" in html
 
 
@@ -201,16 +235,15 @@ def test_a_store_without_numbers_has_a_report_that_says_so(make_store: MakeStore
         assert "Nothing is published yet." in text and "Nothing is charged yet." in text and "4.811" in text
 
 
-def test_a_gap_in_the_series_is_a_gap_in_the_line(outside: Outside) -> None:
-    report = readers_report(outside)
-    dau = report.series[0]
+def test_a_gap_in_the_series_is_a_gap_in_the_line(for_readers: Report) -> None:
+    dau = for_readers.series[0]
     holed = replace(dau, days=tuple(one for one in dau.days if one.day not in DAYS[10:15]))
-    assert render(replace(report, series=(dau,))).count('class="dau line"') == 1
-    assert render(replace(report, series=(holed,))).count('class="dau line"') == 2
+    assert render(replace(for_readers, series=(dau,))).count('class="dau line"') == 1
+    assert render(replace(for_readers, series=(holed,))).count('class="dau line"') == 2
 
 
-def test_every_heading_table_and_region_has_its_name(outside: Outside) -> None:
-    page = Page(render(operators(outside)))
+def test_every_heading_table_and_region_has_its_name(for_operators: Report) -> None:
+    page = Page(render(for_operators))
     assert page.tags.count("h1") == 1
     assert page.tags.count("table") == page.tags.count("caption")
     regions = [one for one in page.attributes if one[1:] == ("role", "region")]
@@ -221,15 +254,15 @@ def test_every_heading_table_and_region_has_its_name(outside: Outside) -> None:
 # --- Its files ---------------------------------------------------------------------------------------------------
 
 
-def test_both_files_are_replaced_whole(outside: Outside) -> None:
-    folder = outside.settings.data_dir / "report"
+def test_both_files_are_replaced_whole(for_readers: Report, for_operators: Report, tmp_path: Path) -> None:
+    folder = tmp_path / "report"
     for _ in range(2):
-        paths = ReportFiles(folder).replace(readers_report(outside), operators(outside))
+        paths = ReportFiles(folder).replace(for_readers, for_operators)
     assert sorted(file.name for file in folder.iterdir()) == ["operators.html", "readers.html"]
-    assert paths.readers.read_text() == render(readers_report(outside))
+    assert paths.readers.read_text() == render(for_readers)
 
 
-def test_a_place_where_no_file_can_be_written_is_an_error_that_names_it(outside: Outside, tmp_path: Path) -> None:
+def test_a_place_where_no_file_can_be_written_is_an_error_that_names_it(for_readers: Report, tmp_path: Path) -> None:
     (tmp_path / "a file").touch()
     with pytest.raises(BadInput, match=r"a file/report\.html cannot be written"):
-        write_report(readers_report(outside), tmp_path / "a file" / "report.html")
+        write_report(for_readers, tmp_path / "a file" / "report.html")

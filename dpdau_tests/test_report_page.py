@@ -41,8 +41,12 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def folder(make_store: Callable[..., Outside]) -> Path:
+    """With what was reported."""
+    return make_store(today=DAYS[-1] + timedelta(days=2), recipe=reported).settings.data_dir / "report"
+
+
+def reported(outside: Outside) -> None:
     """Reports with all that they can show: two restated months, an override, waiting erasures, a failing check."""
-    outside = make_store(today=DAYS[-1] + timedelta(days=2))
     put(outside, [(f"user {n}", day) for day in DAYS for n in range(40 + day.day * 3 + 60 * (day.weekday() < 5))])
     prepare(outside, DAYS)
     for day in DAYS:
@@ -57,7 +61,6 @@ def folder(make_store: Callable[..., Outside]) -> Path:
     checks = check_lines(late, MartFiles(outside.settings.data_dir / "mart"))
     report = ReportFiles(outside.settings.data_dir / "report")
     report.replace(readers_report(late), operators_report(late, checks))
-    return outside.settings.data_dir / "report"
 
 
 @contextmanager

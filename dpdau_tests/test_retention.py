@@ -23,36 +23,71 @@ from dpdau_assets.core.windows import days_between, epoch_of
 from dpdau_tests.conftest import FixedClock, prepare, put, silent
 
 Make = Callable[..., Outside]
-START = date(2025, 1, 1)
-LAST = date(2025, 3, 20)
+START = date(2025, 1, 27)
+LAST = date(2025, 3, 22)
+TODAY = date(2025, 3, 24)
 DAYS = days_between(START, LAST)
+FIRST_MAU = date(2025, 2, 25)
 KEPT = 40
+PURGED = date(2025, 2, 10)  # the last one that is past retention then, and the last one of a salt epoch of 30 days
+MISSING = (date(2025, 1, 29), date(2025, 2, 2))
+NO_RESTATEMENT = {"restatements_per_month": 0, "hash_salt_rotation_days": 30}
 
 
-@pytest.fixture
-def store(make_store: Make) -> Outside:
-    """Published up to 20 March, January and February restated."""
-    outside = silent(make_store(retention_days=KEPT, today=date(2025, 3, 22)))
+def most_published(outside: Outside) -> None:
+    """She and another come every day; DAU of all days but those that are MISSING, without noise."""
     put(outside, [(user, day) for day in DAYS for user in ("her", "a")])
     prepare(outside, DAYS)
     for day in DAYS:
-        publish("dau", day, outside)
-    for day in days_between(date(2025, 1, 30), LAST):
-        publish("mau", day, outside)
-    restate(START, outside)
-    restate(date(2025, 2, 1), outside)
+        if day not in MISSING:
+            publish("dau", day, silent(outside))
+
+
+def all_published(outside: Outside) -> None:
+    """DAU and MAU of all days, January and February restated."""
+    most_published(outside)
+    completed(outside)
+    for day in days_between(FIRST_MAU, LAST):
+        publish("mau", day, silent(outside))
+    restate_both(silent(outside))
+
+
+def completed(outside: Outside) -> Outside:
+    for day in MISSING:
+        publish("dau", day, silent(outside))
     return outside
 
 
+def restate_both(outside: Outside) -> None:
+    restate(date(2025, 1, 1), outside)
+    restate(date(2025, 2, 1), outside)
+
+
+@pytest.fixture
+def opened(make_store: Make) -> Make:
+    """Opens stores without noise as the days are published, by default when most DAU are."""
+
+    def make(name: str = "store", recipe: Callable[[Outside], None] = most_published, **chosen: object) -> Outside:
+        return silent(make_store(name, TODAY, recipe, start_date=START, retention_days=KEPT, **chosen))
+
+    return make
+
+
+@pytest.fixture
+def store(opened: Make) -> Outside:
+    return opened(recipe=all_published)
+
+
 def test_days_past_retention_are_unlinked(store: Outside) -> None:
-    put(store, [("late", date(2025, 1, 5)), ("late", LAST)])
-    assert purge(store) == date(2025, 2, 8)
+    put(store, [("late", date(2025, 1, 28)), ("late", LAST)])
+    assert purge(store) == PURGED
     for kept in (store.activity, store.late, store.sketches):
-        assert min(day for day, _ in kept.stored()) > date(2025, 2, 8)
-    assert purge(store) == date(2025, 2, 8), "again, and nothing more"
+        assert min(day for day, _ in kept.stored()) > PURGED
+    assert purge(store) == PURGED, "again, and nothing more"
 
 
-def test_what_follows_is_published_as_if_nothing_had_been_purged(store: Outside, make_store: Make) -> None:
+@pytest.mark.every_sketch
+def test_what_follows_is_published_as_if_nothing_had_been_purged(store: Outside) -> None:
     purge(store)
     more = days_between(LAST + timedelta(days=1), LAST + timedelta(days=12))
     later = replace(store, clock=FixedClock(date(2025, 5, 1)))
@@ -62,86 +97,84 @@ def test_what_follows_is_published_as_if_nothing_had_been_purged(store: Outside,
     assert [publish("dau", day, later).noisy_value for day in more] == [1] * 12
 
 
-def test_nothing_is_purged_while_a_restatement_that_reads_it_is_missing(make_store: Make) -> None:
-    outside = silent(make_store(retention_days=KEPT, today=date(2025, 3, 22)))
-    prepare(outside, DAYS)
-    for day in DAYS:
-        publish("dau", day, outside)
+def test_nothing_is_purged_while_a_restatement_that_reads_it_is_missing(opened: Make) -> None:
+    outside = completed(opened())
     before = outside.activity.stored()
     with pytest.raises(Refused, match="the restatement of 2025-01 is missing"):
         purge(outside)
     assert outside.activity.stored() == before and outside.ledger.purged_through() is None
-    restate(START, outside)
-    restate(date(2025, 2, 1), outside)
-    assert purge(outside) == date(2025, 2, 8)
+    restate_both(outside)
+    assert purge(outside) == PURGED
 
 
-def test_nothing_is_purged_while_a_number_that_reads_it_is_missing(make_store: Make) -> None:
-    outside = silent(make_store(retention_days=KEPT, restatements_per_month=0, today=date(2025, 3, 22)))
-    prepare(outside, DAYS)
-    for day in DAYS:
-        if day != date(2025, 2, 2):
-            publish("dau", day, outside)
+def test_nothing_is_purged_while_a_number_that_reads_it_is_missing(opened: Make) -> None:
+    outside = opened(**NO_RESTATEMENT)
+    publish("dau", MISSING[0], outside)
     with pytest.raises(Refused, match="dau of 2025-02-02 is missing"):
         purge(outside)
-    publish("dau", date(2025, 2, 2), outside)
+    publish("dau", MISSING[1], outside)
+    assert purge(outside) == PURGED
+
+
+def test_nothing_is_purged_while_the_last_window_that_reads_it_is_missing(make_store: Make) -> None:
+    """Of independent noise, whose days need not follow one another; windows are of a week."""
+    days = days_between(date(2025, 2, 1), date(2025, 2, 16))
+    outside = silent(make_store(start_date=days[0], retention_days=8, mau_window_days=7, mau_mechanism="gaussian",
+                                restatements_per_month=0))  # fmt: skip
+    prepare(outside, days)
+    for day in days:
+        publish("dau", day, outside)
+        if day > date(2025, 2, 11) and day != date(2025, 2, 14):
+            publish("mau", day, outside)
+    with pytest.raises(Refused, match="Days up to 2025-02-08 are past retention, but mau of 2025-02-14 is missing"):
+        purge(outside)
+    publish("mau", date(2025, 2, 14), outside)
     assert purge(outside) == date(2025, 2, 8)
 
 
-def test_a_mau_that_lags_behind_holds_its_window_back(make_store: Make) -> None:
-    outside = silent(make_store(retention_days=KEPT, restatements_per_month=0, today=date(2025, 3, 22)))
-    prepare(outside, DAYS)
-    for day in DAYS:
-        publish("dau", day, outside)
-    for day in days_between(date(2025, 1, 30), date(2025, 2, 20)):
+def test_a_mau_that_lags_behind_holds_its_window_back(opened: Make) -> None:
+    outside = completed(opened(**NO_RESTATEMENT))
+    for day in days_between(FIRST_MAU, date(2025, 3, 9)):
         publish("mau", day, outside)
-    assert purge(outside) == date(2025, 1, 11)
-    assert publish("mau", date(2025, 2, 21), outside).noisy_value == pytest.approx(0)
+    assert purge(outside) == date(2025, 1, 28)
+    assert publish("mau", date(2025, 3, 10), outside).noisy_value == pytest.approx(2)
 
 
 def test_a_purged_day_is_never_rebuilt_and_its_events_are_rejected(store: Outside) -> None:
     path = store.settings.data_dir.parent / "e.jsonl"
-    path.write_text('{"user_id": "x", "day": "2025-02-08"}\n{"user_id": "x", "day": "2025-02-09"}\n')
-    put(store, [("waiting", date(2025, 2, 8))])
+    path.write_text('{"user_id": "x", "day": "2025-02-10"}\n{"user_id": "x", "day": "2025-02-11"}\n')
+    put(store, [("waiting", PURGED)])
     purge(store)
     for act in (process_days, refresh):
-        with pytest.raises(Refused, match="2025-02-08 is past retention"):
-            act([date(2025, 2, 8)], store)
+        with pytest.raises(Refused, match="2025-02-10 is past retention"):
+            act([PURGED], store)
     report = ingest([path], store)
-    assert (report.ingested, report.rejected, report.days) == (1, 1, (date(2025, 2, 9),))
+    assert (report.ingested, report.rejected, report.days) == (1, 1, (date(2025, 2, 11),))
     put(store, [("her", LAST)])
     process_days([LAST], store)
-    assert min(day for day, _ in store.activity.stored()) == date(2025, 2, 9)
+    assert min(day for day, _ in store.activity.stored()) == date(2025, 2, 11)
 
 
 def test_a_day_that_waited_in_the_inbox_when_its_state_was_purged_is_dropped(store: Outside) -> None:
-    put(store, [("waiting", date(2025, 2, 8))])
+    put(store, [("waiting", PURGED)])
     waiting = store.inbox.batches()
     purge(store)
     assert waiting and store.inbox.batches() == []
-    assert min(day for day, _ in store.activity.stored()) == date(2025, 2, 9)
+    assert min(day for day, _ in store.activity.stored()) == date(2025, 2, 11)
 
 
-def test_no_number_that_reads_a_purged_day_is_made(make_store: Make) -> None:
-    outside = silent(make_store(retention_days=KEPT, restatements_per_month=0, today=date(2025, 3, 22)))
-    prepare(outside, DAYS)
-    for day in DAYS:
-        publish("dau", day, outside)
+def test_no_number_that_reads_a_purged_day_is_made(opened: Make) -> None:
+    outside = completed(opened(**NO_RESTATEMENT))
     purge(outside)  # no MAU was ever published, so none was scheduled that reads these days
-    with pytest.raises(Refused, match="2025-02-08 is past retention"):
-        publish("mau", date(2025, 3, 9), outside)
-    assert publish("mau", date(2025, 3, 10), outside).noisy_value == pytest.approx(0)
+    with pytest.raises(Refused, match="2025-02-10 is past retention"):
+        publish("mau", date(2025, 3, 11), outside)
+    assert publish("mau", date(2025, 3, 12), outside).noisy_value == pytest.approx(2)
 
 
-def test_an_erasure_of_living_days_works_on_after_a_purge_and_shreds_with_its_epoch(make_store: Make) -> None:
-    outside = silent(make_store(retention_days=KEPT, hash_salt_rotation_days=30, restatements_per_month=0,
-                                today=date(2025, 3, 22)))  # fmt: skip
-    put(outside, [(user, day) for day in DAYS for user in ("her", "a")])
-    prepare(outside, DAYS)
+def test_an_erasure_of_living_days_works_on_after_a_purge_and_shreds_with_its_epoch(opened: Make) -> None:
+    outside = completed(opened(**NO_RESTATEMENT))
     (early,) = request([Event("a", "-", START)], outside).receipts
     settle(outside)
-    for day in DAYS:
-        publish("dau", day, outside)
     purge(outside)
     gone = outside.salts.shredded_through()
     assert gone is not None and gone >= epoch_of(START, 30)
@@ -170,72 +203,61 @@ def test_nothing_is_due_before_anything_is_published(make_store: Make) -> None:
 
 
 def test_the_watchdog_names_days_that_are_kept_too_long_even_when_publishing_stands_still(store: Outside) -> None:
-    assert overdue(store)[:1] == [START], "nothing was purged yet, and the first of January is long past"
+    assert overdue(store)[:1] == [START], "nothing was purged yet, and January is long past"
     purge(store)
     assert overdue(store) == []
     stands_still = replace(store, clock=FixedClock(date(2025, 6, 1)))
-    assert overdue(stands_still)[0] == date(2025, 2, 9)
+    assert overdue(stands_still)[0] == PURGED + timedelta(days=1)
 
 
-def test_what_a_month_was_priced_with_decides_whether_its_restatement_is_waited_for(make_store: Make) -> None:
+def test_what_a_month_was_priced_with_decides_whether_its_restatement_is_waited_for(opened: Make) -> None:
     """Not today's setting: a month without a restatement never gets one, and one with it keeps its days until then."""
-    without = silent(make_store("without", retention_days=KEPT, restatements_per_month=0, today=date(2025, 3, 22)))
-    with_one = silent(make_store("with", retention_days=KEPT, today=date(2025, 3, 22)))
-    for outside in (without, with_one):
-        prepare(outside, DAYS)
-        for day in DAYS:
-            publish("dau", day, outside)
-    assert purge(replace(without, settings=replace(without.settings, restatements_per_month=1))) == date(2025, 2, 8)
+    without, with_one = completed(opened("without", **NO_RESTATEMENT)), completed(opened("with"))
+    assert purge(replace(without, settings=replace(without.settings, restatements_per_month=1))) == PURGED
     changed = replace(with_one, settings=replace(with_one.settings, restatements_per_month=0))
     with pytest.raises(Refused, match="the restatement of 2025-01 is missing"):
         purge(changed)
 
 
-def test_requests_for_days_that_are_all_purged_are_each_their_own_and_verified_without_a_key(make_store: Make) -> None:
-    outside = silent(make_store(retention_days=KEPT, hash_salt_rotation_days=30, restatements_per_month=0,
-                                start_date=date(2024, 10, 1), today=date(2025, 3, 22)))  # fmt: skip
-    days = days_between(date(2024, 10, 1), LAST)
+def test_requests_for_days_that_are_all_purged_are_each_their_own_and_verified_without_a_key(
+    make_store: Make,
+) -> None:
+    """Of all salt epochs that the last day of January reaches, with windows of a week."""
+    first_day = date(2025, 1, 31)
+    outside = silent(make_store(retention_days=20, hash_salt_rotation_days=7, mau_window_days=7,
+                                mau_mechanism="gaussian", restatements_per_month=0, start_date=first_day))  # fmt: skip
+    days = days_between(first_day, date(2025, 3, 5))
     put(outside, [("a", day) for day in days])
     prepare(outside, days)
     for day in days:
         publish("dau", day, outside)
     purge(outside)
-    asked = [Event("a", "-", date(2024, 10, 9)), Event("b", "-", date(2024, 10, 9))]
-    first, second = request(asked, outside).receipts
+    first, second = request([Event("a", "-", first_day), Event("b", "-", first_day)], outside).receipts
     assert first != second and outside.erasures.keys_of([first, second]) == {}
     assert settle(outside).verified == 2
     assert receipt(first, outside)["epochs"] == []
 
 
-def test_a_day_that_a_restated_month_left_without_a_number_is_not_waited_for(make_store: Make) -> None:
-    outside = silent(make_store(retention_days=KEPT, today=date(2025, 3, 22)))
-    prepare(outside, DAYS)
-    for day in DAYS:
-        if day != date(2025, 1, 11):
-            publish("dau", day, outside)
-    restate(START, outside)
-    restate(date(2025, 2, 1), outside)
-    assert purge(outside) == date(2025, 2, 8)
+def test_a_day_that_a_restated_month_left_without_a_number_is_not_waited_for(opened: Make) -> None:
+    outside = opened()
+    publish("dau", MISSING[1], outside)
+    restate_both(outside)
+    assert purge(outside) == PURGED
 
 
-def store_with_a_copy(make_store: Make) -> tuple[Outside, str, Path]:
+def store_with_a_copy(opened: Make) -> tuple[Outside, str, Path]:
     """Everything published, somebody erased, and a copy of a day of hers left in the data directory."""
-    outside = silent(make_store(retention_days=KEPT, hash_salt_rotation_days=30, restatements_per_month=0,
-                                today=date(2025, 3, 22)))  # fmt: skip
-    put(outside, [(user, day) for day in DAYS for user in ("her", "a")])
-    prepare(outside, DAYS)
+    outside = completed(opened(**NO_RESTATEMENT))
     copied = outside.settings.data_dir / "export.parquet"
-    (state,) = [path for path in (outside.settings.data_dir / "activity" / "day=2025-01-02").iterdir()
-                if path.stem == f"epoch={epoch_of(START, 30)}"]  # fmt: skip
-    for day in DAYS:
-        publish("dau", day, outside)
+    folder = outside.settings.data_dir / f"activity/day={START + timedelta(days=1)}"
+    (state,) = [path for path in folder.iterdir() if path.stem == f"epoch={epoch_of(START, 30)}"]
     copied.write_bytes(state.read_bytes())
-    (name,) = request([Event("her", "-", date(2025, 1, 5))], outside).receipts
+    (name,) = request([Event("her", "-", date(2025, 1, 29))], outside).receipts
     return outside, name, copied
 
 
-def test_no_key_is_shredded_while_something_is_left_of_an_erased_person(make_store: Make) -> None:
-    outside, name, copied = store_with_a_copy(make_store)
+def test_no_key_is_shredded_while_something_is_left_of_an_erased_person(opened: Make) -> None:
+    outside, name, copied = store_with_a_copy(opened)
     assert settle(outside).unverified == (name,)
     purge(outside)
     assert outside.salts.shredded_through() is None
@@ -247,8 +269,8 @@ def test_no_key_is_shredded_while_something_is_left_of_an_erased_person(make_sto
     assert receipt(name, outside)["verified"] is True
 
 
-def test_what_a_receipt_has_named_stays_named_when_its_key_is_shredded(make_store: Make) -> None:
-    outside, name, copied = store_with_a_copy(make_store)
+def test_what_a_receipt_has_named_stays_named_when_its_key_is_shredded(opened: Make) -> None:
+    outside, name, copied = store_with_a_copy(opened)
     kept = copied.read_bytes()
     copied.unlink()
     assert settle(outside).verified == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date, timedelta
+from fractions import Fraction
 
 import pytest
 
@@ -18,9 +19,11 @@ from dpdau_tests.conftest import FixedClock, folding, prepare, put
 from dpdau_tests.dagster.world import erase
 from resources.mart_duckdb import MartFiles
 
-START = date(2025, 1, 1)
+START = date(2025, 1, 28)
 DAYS = days_between(START, date(2025, 1, 31))
 TODAY = date(2025, 2, 3)
+SMALL = {"mau_window_days": 3, "mau_mechanism": "gaussian", "epsilon_mau": Fraction(1, 10)}
+"""A window that few days fill."""
 
 MakeStore = Callable[..., Outside]
 
@@ -31,18 +34,25 @@ def standing(outside: Outside, day: date = TODAY) -> Status:
 
 @pytest.fixture
 def outside(make_store: MakeStore) -> Outside:
-    """January declared, and published but for its last day."""
-    return filled(make_store(today=TODAY))
+    """The end of January declared, and published but for its last day."""
+    return make_store(today=TODAY, recipe=january, start_date=START, **SMALL)
 
 
-def filled(outside: Outside, *more: str) -> Outside:
-    put(outside, [(user, day) for day in DAYS for user in ("somebody", *more)])
+def january(outside: Outside) -> None:
+    fill(outside, "somebody")
+
+
+def january_with_her(outside: Outside) -> None:
+    fill(outside, "somebody", "she")
+
+
+def fill(outside: Outside, *people: str) -> None:
+    put(outside, [(user, day) for day in DAYS for user in people])
     complete_all(DAYS, outside)
     prepare(outside, DAYS[:-1])
     for day in DAYS[:-1]:
         publish("dau", day, outside)
-    publish("mau", DAYS[29], outside)
-    return outside
+    publish("mau", DAYS[2], outside)
 
 
 def test_it_says_how_far_each_metric_has_come_and_when_the_next_number_is_due(outside: Outside) -> None:
@@ -78,20 +88,24 @@ def test_it_says_since_when_erasures_wait_and_that_one_is_overdue(outside: Outsi
 
 
 def test_it_says_what_a_purge_would_let_go_of(make_store: MakeStore) -> None:
-    outside = make_store(today=date(2025, 3, 20), retention_days=60, restatements_per_month=0)
-    days = days_between(START, date(2025, 3, 17))
+    today = date(2025, 1, 29)
+    outside = make_store(today=today, retention_days=10, restatements_per_month=0, **SMALL)
+    days = days_between(date(2025, 1, 1), date(2025, 1, 26))
     prepare(outside, days)
     for day in days:
         publish("dau", day, outside)
-    before = standing(outside, date(2025, 3, 20))
+    before = standing(outside, today)
     assert (before.purged_through, before.purge_due) == (None, date(2025, 1, 16))
     purge(outside)
-    assert standing(outside, date(2025, 3, 20)).purged_through == date(2025, 1, 16)
+    assert standing(outside, today).purged_through == date(2025, 1, 16)
 
 
 def test_it_is_the_same_with_and_without_any_one_user(make_store: MakeStore) -> None:
     """But for what waits of her: an erasure that she asked for, or a day that her late event changed."""
-    one, other = (filled(make_store(name, today=TODAY), *more) for name, more in (("one", ()), ("other", ("she",))))
+    one, other = (
+        make_store(recipe.__name__, today=TODAY, recipe=recipe, start_date=START, **SMALL)
+        for recipe in (january, january_with_her)
+    )
     assert standing(one) == standing(other)
 
 

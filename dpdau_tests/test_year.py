@@ -48,14 +48,16 @@ def test_every_month_of_a_year_ends_as_planned_and_within_half_a_percent_of_its_
     ]  # fmt: skip
 
 
-def test_a_quarter_of_independent_noise_is_refused_on_the_planned_days_and_no_others() -> None:
+@pytest.mark.parametrize(
+    ("months", "last"), [(1, date(2025, 3, 3)), pytest.param(3, date(2025, 5, 1), marks=pytest.mark.slow)]
+)
+def test_months_of_independent_noise_are_refused_on_the_planned_days_and_no_others(months: int, last: date) -> None:
     settings = {
         "dau_mechanism": "gaussian", "mau_mechanism": "laplace", "dau_budget_total": Fraction(2),
         "epsilon_mau": Fraction(1, 10), "mau_budget_total": Fraction(5),
     }  # fmt: skip
-    last = date(2025, 5, 1)
     with store(last, **settings) as outside:
-        planned = outlook(outside.ledger, outside.settings, 3, BEGIN)
+        planned = outlook(outside.ledger, outside.settings, months, BEGIN)
         refused = run(BEGIN, last, outside)
         for row in planned.months:
             assert what_became_of(row, outside) == replace(row, refused=0)

@@ -1,20 +1,33 @@
-"""Opening a store: every adapter on one data directory, put together as what core calls `Outside`."""
+"""Opening a store: every adapter on one data directory, put together as what core calls `Outside`.
+
+What reads or writes more than the ledger is imported when it is used: most commands ask the ledger alone.
+"""
 
 from __future__ import annotations
 
 from datetime import date, datetime
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from dpdau_assets.core.errors import BadSetting
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports import (
+    Engine,
+    Inbox,
+    Landing,
+    Noise,
+    Outside,
+    Premises,
+    Quarantine,
+    Salts,
+    SketchStore,
+    StateStore,
+)
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.windows import first_window_end
-from resources.engine_duckdb import DuckDBEngine
 from resources.file_lock import FileLock
-from resources.inbox_files import FileInbox, FileQuarantine
-from resources.landing_files import LandingFiles
+from resources.late import late
 from resources.ledger_sql.completions import SqlCompletions
 from resources.ledger_sql.database import Database
 from resources.ledger_sql.erasures import SqlErasures
@@ -22,12 +35,10 @@ from resources.ledger_sql.ledger import SqlLedger
 from resources.ledger_sql.rebuilds import SqlRebuilds
 from resources.ledger_sql.receipts import SqlReceipts
 from resources.ledger_sql.salts import SqlSalts
-from resources.mart_duckdb import MartFiles
-from resources.noise_opendp import OpenDPNoise
-from resources.premises_files import FilePremises
-from resources.report_html import ReportFiles
-from resources.sketch_files import SketchFiles
-from resources.state_files import StateFiles
+
+if TYPE_CHECKING:
+    from resources.mart_duckdb import MartFiles
+    from resources.report_html import ReportFiles
 
 _SQLITE_FILE = "sqlite:///"
 
@@ -61,25 +72,94 @@ def store_on(database: Database, settings: Settings) -> Outside:
     ledger.fix_terms(settings.terms_of_store())
     salts = SqlSalts(database)
     lock = FileLock(settings.data_dir / "state.lock")
+    landing = _apart(settings.landing_dir, settings)
     return Outside(
         settings=settings,
         clock=SystemClock(settings.timezone),
-        engine=DuckDBEngine(settings.timezone),
-        quarantine=FileQuarantine(settings.data_dir),
+        engine=late(lambda: _engine(settings)),
+        quarantine=late(lambda: _quarantine(settings)),
         salts=salts,
-        inbox=FileInbox(settings.data_dir),
-        activity=StateFiles(settings.data_dir / "activity", salts, lock, keep_empty=True),
-        late=StateFiles(settings.data_dir / "late", salts, lock, keep_empty=False),
-        sketches=SketchFiles(settings.data_dir / "sketches"),
+        inbox=late(lambda: _inbox(settings)),
+        activity=late(lambda: _state(settings, "activity", salts, lock, keep_empty=True)),
+        late=late(lambda: _state(settings, "late", salts, lock, keep_empty=False)),
+        sketches=late(lambda: _sketches(settings)),
         ledger=ledger,
         erasures=SqlErasures(database, salts, first_window_end(settings.start_date, settings.mau_window_days)),
         rebuilds=SqlRebuilds(database),
         completions=SqlCompletions(database),
-        landing=LandingFiles(_apart(settings.landing_dir, settings)),
+        landing=late(lambda: _landing(landing)),
         receipts=SqlReceipts(database),
-        premises=FilePremises(_roots(settings)),
-        noise=OpenDPNoise(),
+        premises=late(lambda: _premises(settings)),
+        noise=late(_noise),
     )
+
+
+# --- What is imported when it is used ------------------------------------------------------------------------------
+
+
+def _engine(settings: Settings) -> Engine:
+    from resources.engine_duckdb import DuckDBEngine
+
+    return DuckDBEngine(settings.timezone)
+
+
+def _inbox(settings: Settings) -> Inbox:
+    from resources.inbox_files import FileInbox
+
+    return FileInbox(settings.data_dir)
+
+
+def _quarantine(settings: Settings) -> Quarantine:
+    from resources.inbox_files import FileQuarantine
+
+    return FileQuarantine(settings.data_dir)
+
+
+def _state(settings: Settings, folder: str, salts: Salts, lock: FileLock, *, keep_empty: bool) -> StateStore:
+    from resources.state_files import StateFiles
+
+    return StateFiles(settings.data_dir / folder, salts, lock, keep_empty=keep_empty)
+
+
+def _sketches(settings: Settings) -> SketchStore:
+    from resources.sketch_files import SketchFiles
+
+    return SketchFiles(settings.data_dir / "sketches")
+
+
+def _landing(folder: Path | None) -> Landing:
+    from resources.landing_files import LandingFiles
+
+    return LandingFiles(folder)
+
+
+def _premises(settings: Settings) -> Premises:
+    from resources.premises_files import FilePremises
+
+    return FilePremises(_roots(settings))
+
+
+def _noise() -> Noise:
+    from resources.noise_opendp import OpenDPNoise
+
+    return OpenDPNoise()
+
+
+def open_mart(settings: Settings) -> MartFiles:
+    """The mart of this data directory."""
+    from resources.mart_duckdb import MartFiles
+
+    return MartFiles(settings.data_dir / "mart")
+
+
+def open_reports(settings: Settings) -> ReportFiles:
+    """The reports of this data directory."""
+    from resources.report_html import ReportFiles
+
+    return ReportFiles(settings.data_dir / "report")
+
+
+# --- Where things are ----------------------------------------------------------------------------------------------
 
 
 def _apart(landing: Path | None, settings: Settings) -> Path | None:
@@ -103,13 +183,3 @@ def _roots(settings: Settings) -> dict[str, Path]:
     ledger = Path(url.removeprefix(_SQLITE_FILE))
     beside = {f"ledger{suffix}": ledger.with_name(ledger.name + suffix) for suffix in ("", "-wal", "-shm")}
     return {"": settings.data_dir, **home, **beside}
-
-
-def open_mart(settings: Settings) -> MartFiles:
-    """The mart of this data directory."""
-    return MartFiles(settings.data_dir / "mart")
-
-
-def open_reports(settings: Settings) -> ReportFiles:
-    """The reports of this data directory."""
-    return ReportFiles(settings.data_dir / "report")

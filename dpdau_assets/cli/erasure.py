@@ -22,7 +22,6 @@ from dpdau_assets.core.feasibility import SHORTEST_SECRET
 from dpdau_assets.core.ingest import last_day
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.runs import building
-from resources.erasure_files import read_requests, request_of
 
 NOT_YET, NOT_DONE, NOT_GENUINE = 3, 4, 5
 
@@ -175,10 +174,14 @@ def tell_parked(requested: Requested) -> None:
 
 
 def _of_file(source: Path, outside: Outside) -> list[Event]:
+    from resources.erasure_files import read_requests  # with what reads events, which no other command here needs
+
     return read_requests(source, _limits(outside), outside.clock.today())
 
 
 def _of_one(user_id: str | None, through: datetime | None, days: list[datetime] | None, outside: Outside) -> Event:
+    from resources.erasure_files import request_of
+
     fields = {
         "user_id": _id_from_stdin() if user_id == "-" else user_id,
         "through": f"{through:%Y-%m-%d}" if through else None,

@@ -16,7 +16,6 @@ from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.settings import Metric
 from resources import backup_files
 from resources.ledger_sql.database import open_engine, schema_version
-from resources.ledger_sql.migration import migrate as migrate_ledger
 from resources.mart_duckdb import MartFiles
 from resources.settings_env import read_settings
 from resources.store import SystemClock, ledger_url, open_mart
@@ -122,6 +121,8 @@ def migrate() -> None:
 
     Run it with the caps and the DELTA that its numbers were published under.
     """
+    from resources.ledger_sql.migration import migrate as migrate_ledger  # with Alembic, which nobody else needs
+
     settings = read_settings()
     found, now = migrate_ledger(ledger_url(settings), settings)
     answer({"from": found, "to": now})

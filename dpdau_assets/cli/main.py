@@ -93,7 +93,7 @@ class LateGroup(TyperGroup):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         for file, lines in COMMANDS.items():
-            self.commands |= {name: LateCommand(name, file, line) for name, line in lines.items()}
+            self.commands.update({name: LateCommand(name, file, line) for name, line in lines.items()})
 
 
 app = typer.Typer(

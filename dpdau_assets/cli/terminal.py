@@ -38,6 +38,11 @@ def answer(value: object) -> None:
     typer.echo(json.dumps(value))
 
 
+def say(text: str) -> None:
+    """One plain line for people, in a tenth of the time that markup takes to load."""
+    typer.echo(text, err=True)
+
+
 def tell(text: str, style: str | None = "dim") -> None:
     """For people; `text` is markup, and what comes from outside is escaped in it."""
     from rich.console import Console

@@ -50,7 +50,7 @@ def honest(outside: Outside) -> AbstractContextManager[Outside]:
 class BulkNoise:
     """The same draws from the same source, fetched many at a time and handed out one by one."""
 
-    def __init__(self, source: Noise, at_once: int = 512) -> None:
+    def __init__(self, source: Noise, at_once: int = 64) -> None:
         self.private = source.private
         self._source = source
         self._at_once = at_once
@@ -119,7 +119,7 @@ class Independent:
     settings: Settings
     days: int = 1
     metric: Metric = "dau"
-    per_ledger: int = 400
+    per_ledger: int = 200
 
     def months(self, trials: int) -> list[date]:
         return list(islice(months_from(START), trials))

@@ -6,10 +6,11 @@ what the ledger says was charged.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import date
 from fractions import Fraction
+from functools import cache
 from itertools import islice
 from unittest.mock import patch
 
@@ -53,7 +54,7 @@ from dpdau_tests.audit.residuals import (
     within_a_month,
 )
 from dpdau_tests.conftest import prepare, put
-from dpdau_tests.support.lengths import at_length
+from dpdau_tests.support.lengths import LENGTH, at_length
 
 FEW = 1e-6
 """Odds of a false alarm in `make test`."""
@@ -61,18 +62,20 @@ EACH = FEW / 5
 """Odds at which one of several tests of residuals speaks up, or Pearson's, whose odds are thrice too small for few."""
 SOME = 1e-3
 """Odds that a bound of the slow run is above the truth, at most: a confidence of 99.9 %."""
-SCALE = at_length(ci=1, soak=10)
-"""How many times as many trials as usual."""
+SCALE = at_length(ci=1, soak=3)
+"""How many times as many trials as it takes."""
 
 DEFAULT = Settings()
 GAUSSIAN = Settings(dau_mechanism="gaussian")
 LAPLACE = Settings(dau_mechanism="laplace", dau_budget_total=Fraction(62 * 3, 10))
 # The more a number or a month may cost, the fewer trials tell it from one that costs twice as much.
 LAPLACE_LARGE = Settings(dau_mechanism="laplace", epsilon_dau=Fraction(3, 2), dau_budget_total=Fraction(93))
+LAPLACE_LARGEST = Settings(dau_mechanism="laplace", epsilon_dau=Fraction(4), dau_budget_total=Fraction(62 * 4))
 GAUSSIAN_LARGE = Settings(dau_mechanism="gaussian", epsilon_dau=Fraction(6), dau_budget_total=Fraction(200))
 LARGE_CAPS = Settings(dau_budget_total=Fraction(12), mau_budget_total=Fraction(12))
 ONCE = replace(LARGE_CAPS, restatements_per_month=0)
-ERASED = ErasedInBetween(DEFAULT, first=2, again=0, days=2)
+SHE_COMES = [0] * 100 + [1] * 100  # and stays
+ERASED = ErasedInBetween(DEFAULT, first=1, again=0, days=1, per_ledger=16)
 
 SHARED = shared_noise_of(DEFAULT, START)
 LONG_MONTHS = [month for month in islice(months_from(START), 4000) if month_days(month) == 31]
@@ -96,43 +99,45 @@ def bound(found: Trials, odds: float) -> float:
 
 
 def test_a_pure_number_costs_at_most_what_was_charged_and_not_much_less() -> None:
-    """A bound above the charge has odds of 1e-6; one below 0.3, seven of its errors under the usual 0.9, less."""
-    found, charged = audited(Independent(LAPLACE_LARGE), 500, honest, FEW)
+    """A bound above the charge has odds of 1e-6; one below 0.3, five of its errors under the usual 0.8, less."""
+    found, charged = audited(Independent(LAPLACE_LARGE), 320, honest, FEW)
     assert charged == 1.5
     assert 0.3 < found <= charged
 
 
 @pytest.mark.parametrize(
-    ("fault", "trials"),
+    ("fault", "settings", "trials"),
     [
-        (faults.half_noise, 600),
-        (faults.no_charge, 250),
-        pytest.param(faults.sensitivity_2, 900, marks=pytest.mark.slow),
-        pytest.param(faults.exact_leak, 600, marks=pytest.mark.slow),
+        (faults.no_charge, LAPLACE_LARGEST, 70),
+        pytest.param(faults.half_noise, LAPLACE_LARGE, 600, marks=pytest.mark.slow),
+        pytest.param(faults.sensitivity_2, LAPLACE_LARGE, 900, marks=pytest.mark.slow),
+        pytest.param(faults.exact_leak, LAPLACE_LARGE, 600, marks=pytest.mark.slow),
     ],
 )
-def test_a_number_that_costs_more_than_was_charged_is_caught(fault: Fault, trials: int) -> None:
+def test_a_number_that_costs_more_than_was_charged_is_caught(fault: Fault, settings: Settings, trials: int) -> None:
     """Missed by chance with odds below 1e-6: the bounds are five or more of their errors above what was charged."""
-    found, charged = audited(Independent(LAPLACE_LARGE), trials, fault, FEW)
+    found, charged = audited(Independent(settings), trials, fault, FEW)
     assert charged == (0 if fault is faults.no_charge else 1.5)
     assert charged < found
 
 
+@pytest.mark.also_long
 def test_a_gaussian_number_costs_at_most_what_was_charged() -> None:
     """A false alarm has odds of 1e-6."""
-    found, charged = audited(Independent(GAUSSIAN_LARGE), 350, honest, FEW)
+    found, charged = audited(Independent(GAUSSIAN_LARGE), at_length(test=100, ci=350, soak=350), honest, FEW)
     assert found <= charged
 
 
+@pytest.mark.also_long
 def test_what_a_restatement_and_the_first_numbers_tell_together_is_within_the_months_charge() -> None:
     """A false alarm has odds of 1e-6."""
-    found, charged = audited(ERASED, 45, honest, FEW)
+    found, charged = audited(ERASED, at_length(test=20, ci=100, soak=100), honest, FEW)
     assert found <= charged <= 3
 
 
 def test_noise_that_revisions_have_in_common_is_caught_when_someone_was_erased_between_them() -> None:
     """Never missed: the difference of the two is exact."""
-    found, charged = audited(ERASED, 45, faults.noise_of_the_day, FEW)
+    found, charged = audited(ERASED, 40, faults.noise_of_the_day, FEW)
     assert charged <= 3 < found
 
 
@@ -140,29 +145,32 @@ def test_noise_that_revisions_have_in_common_is_caught_when_someone_was_erased_b
 @pytest.mark.parametrize(
     ("design", "trials"),
     [
-        (Independent(LAPLACE), 5_000),
-        (Independent(LAPLACE_LARGE, days=2), 700),
-        (Independent(GAUSSIAN_LARGE), 700),
-        (SharedMonth(LARGE_CAPS), 100),
-        (StreamInterval(LARGE_CAPS), 70),
+        (Independent(LAPLACE), at_length(ci=500, soak=5_000)),
+        (Independent(LAPLACE_LARGE, days=2), at_length(ci=300, soak=700)),
+        (Independent(GAUSSIAN_LARGE), at_length(ci=300, soak=700)),
+        (SharedMonth(LARGE_CAPS), at_length(ci=16, soak=100)),
+        (StreamInterval(LARGE_CAPS), at_length(ci=16, soak=70)),
     ],
 )
 def test_nothing_costs_more_than_was_charged(design: Design, trials: int) -> None:
-    """A bound above the truth has odds of 1e-3; what is found is usually four or more of its errors below it."""
+    """A bound above the truth has odds of 1e-3; in a soak, it is usually four or more of its errors below it."""
     found, charged = audited(design, trials, honest, SOME)
     assert found <= charged
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("design", "trials", "fault"),
-    [
-        (Independent(LAPLACE_LARGE, days=2), 700, faults.one_charge),
-        (Independent(GAUSSIAN_LARGE), 700, faults.half_noise),
+DEARER = [
+    (Independent(LAPLACE_LARGE, days=2), 700, faults.one_charge),
+    (Independent(GAUSSIAN_LARGE), 700, faults.half_noise),
+]
+if LENGTH == "soak":
+    DEARER += [
         (SharedMonth(ONCE, first=18), 270, faults.half_noise),
         (StreamInterval(LARGE_CAPS, days=9), 520, faults.half_noise),
-    ],
-)
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("design", "trials", "fault"), DEARER)
 def test_whatever_costs_more_than_was_charged_is_caught(design: Design, trials: int, fault: Fault) -> None:
     """Missed by chance with odds below 1e-4: the bounds are four or more of their errors above what was charged."""
     found, charged = audited(design, trials, fault, SOME)
@@ -189,22 +197,47 @@ def odds_of_months(months: list[Numbers]) -> float:
     return min(spread, shape_odds(values, ndtr, 1.0), revision_odds(months, SHARED))
 
 
-def odds_of_single_numbers(settings: Settings, months: int, fault: Fault = honest) -> float:
-    """Of the shape of numbers with noise of their own."""
-    present = [bool(n % 2) for n in range(months)]
+@cache
+def honest_months() -> list[Numbers]:
+    """As few as show that the days of a month have noise in common."""
+    return months_of_noise(LONG_MONTHS[:22])
+
+
+def single_numbers(settings: Settings, months: int, fault: Fault = honest) -> tuple[Numbers, Numbers]:
+    """Numbers of days with 0 users and with 1 in turn, with noise of their own, and how many users there were."""
+    counts = np.arange(months) % 2
     with opened(settings, fault) as outside:
-        residuals = Independent(settings).numbers(present, outside)[:, 0] - present
+        return Independent(settings).numbers([bool(count) for count in counts], outside)[:, 0], counts
+
+
+@cache
+def honest_numbers(settings: Settings) -> tuple[Numbers, Numbers]:
+    """As many as it takes to tell noise of half the size, but for odds of 1e-6."""
+    return single_numbers(settings, 300)
+
+
+def odds_of_single_numbers(settings: Settings, numbers: Numbers, counts: Numbers) -> float:
+    """Of the shape of numbers with noise of their own."""
     mechanism = independent(settings)
-    return shape_odds(residuals, distribution_of(mechanism), noise_std(mechanism))
+    return shape_odds(numbers - counts, distribution_of(mechanism), noise_std(mechanism))
 
 
-def odds_of_stream(days: int, fault: Fault = honest) -> float:
-    """The lesser of the spread's and the shape's of a stream's outputs while one user is there."""
-    design = StreamInterval(DEFAULT)
+def stream_outputs(counts: Sequence[int], fault: Fault = honest) -> Numbers:
+    """Of the default stream on such days."""
     with opened(DEFAULT, fault) as outside:
-        outputs = design.outputs([1] * days, outside)
-    values = (outputs - np.convolve([1] * days, design.mechanism.filter)[:days]) / design.mechanism.sigma
-    return min(spread_odds(float((values**2).sum()), days), shape_odds(values, ndtr, 1.0))
+        return StreamInterval(DEFAULT).outputs(counts, outside)
+
+
+@cache
+def honest_outputs() -> Numbers:
+    return stream_outputs(SHE_COMES)
+
+
+def odds_of_stream(outputs: Numbers, counts: Sequence[int]) -> float:
+    """The lesser of the spread's and the shape's of what a stream's outputs are off by."""
+    mechanism = StreamInterval(DEFAULT).mechanism
+    values = (outputs - np.convolve(counts, mechanism.filter)[: len(counts)]) / mechanism.sigma
+    return min(spread_odds(float((values**2).sum()), len(values)), shape_odds(values, ndtr, 1.0))
 
 
 def independent(settings: Settings) -> Gaussian | Laplace:
@@ -224,49 +257,55 @@ def check_months(months: list[Numbers], odds: float) -> None:
 
 def test_a_months_numbers_are_off_by_the_noise_that_was_priced_and_correlated_as_the_contract_says() -> None:
     """Days of a month by 0.113, of different months not at all. A false alarm has odds of 1e-6, all tests together."""
-    check_months(months_of_noise(LONG_MONTHS[:24]), EACH)
+    check_months(honest_months(), EACH)
 
 
 @pytest.mark.slow
-def test_hundreds_of_months_are_off_by_the_noise_that_was_priced_and_correlated_as_the_contract_says() -> None:
+def test_many_months_are_off_by_the_noise_that_was_priced_and_correlated_as_the_contract_says() -> None:
     """A false alarm has odds of 1e-6, all tests together."""
-    check_months(months_of_noise(LONG_MONTHS[: 90 * SCALE]), EACH)
+    check_months(months_of_noise(LONG_MONTHS[: at_length(ci=60, soak=300)]), EACH)
 
 
 @pytest.mark.parametrize("settings", [GAUSSIAN, LAPLACE])
 def test_single_numbers_are_off_by_the_noise_that_was_priced(settings: Settings) -> None:
     """A false alarm has odds of 1e-6."""
-    assert odds_of_single_numbers(settings, 300) > EACH
+    assert odds_of_single_numbers(settings, *honest_numbers(settings)) > EACH
 
 
 def test_a_streams_outputs_are_off_by_the_noise_that_was_priced() -> None:
     """A false alarm has odds of 1e-6, both tests together."""
-    assert odds_of_stream(200) > EACH
+    assert odds_of_stream(honest_outputs(), SHE_COMES) > EACH
 
 
-def test_half_the_noise_is_caught_by_the_residuals() -> None:
+def test_half_the_noise_of_months_and_streams_is_caught_by_the_residuals() -> None:
     """Missed by chance with odds below 1e-6: variances are a quarter of what was priced."""
-    assert odds_of_months(months_of_noise(LONG_MONTHS[:3], faults.half_noise)) < EACH
-    assert odds_of_stream(100, faults.half_noise) < EACH
-    assert all(odds_of_single_numbers(one, 300, faults.half_noise) < EACH for one in (GAUSSIAN, LAPLACE))
+    assert odds_of_months(months_of_noise(LONG_MONTHS[:2], faults.half_noise)) < EACH
+    she_stays = [1] * 120
+    assert odds_of_stream(stream_outputs(she_stays, faults.half_noise), she_stays) < EACH
+
+
+@pytest.mark.parametrize(("settings", "months"), [(GAUSSIAN, 200), pytest.param(LAPLACE, 300, marks=pytest.mark.slow)])
+def test_half_the_noise_of_single_numbers_is_caught_by_the_residuals(settings: Settings, months: int) -> None:
+    """Missed by chance with odds below 1e-6."""
+    assert odds_of_single_numbers(settings, *single_numbers(settings, months, faults.half_noise)) < EACH
 
 
 def test_noise_that_revisions_have_in_common_is_caught_by_their_differences() -> None:
     """Never missed: two revisions of an unchanged count are the same."""
-    months = months_of_noise(LONG_MONTHS[:2], faults.noise_of_the_day)
+    months = months_of_noise(LONG_MONTHS[:1], faults.noise_of_the_day)
     assert revision_odds(months, SHARED) < EACH
 
 
 # --- The lattice -------------------------------------------------------------------------------------------------
 
 
-def numbers_of(settings: Settings, count: int, fault: Fault = honest) -> Numbers:
-    """What is published of days with 0 users or with 1."""
-    with opened(settings, fault) as outside:
-        if settings.dau_mechanism == "gaussian_shared":
-            everyone = SharedMonth(settings, first=31 * count, again=31 * count)
-            return np.concatenate([everyone.numbers(month, True, outside).ravel() for month in LONG_MONTHS[:3]])
-        return Independent(settings).numbers([bool(count)] * 100, outside)[:, 0]
+def numbers_of(settings: Settings, count: int) -> Numbers:
+    """What was published of days with 0 users or with 1."""
+    if settings.dau_mechanism == "gaussian_shared":
+        seen = np.tile(SharedMonth(settings).seen(LONG_MONTHS[0]), (len(honest_months()), 1))
+        return np.concatenate(honest_months())[seen == bool(count)] + count
+    numbers, counts = honest_numbers(settings)
+    return numbers[counts == count]
 
 
 @pytest.mark.parametrize("settings", [DEFAULT, GAUSSIAN, LAPLACE])
@@ -282,15 +321,15 @@ def test_the_last_bit_of_a_number_tells_nothing_of_its_count(settings: Settings,
 @pytest.mark.parametrize("count", [0, 1])
 def test_a_streams_outputs_are_integers_as_often_odd_as_even(count: int) -> None:
     """False alarm: 1e-6."""
-    with opened(DEFAULT) as outside:
-        outputs = StreamInterval(DEFAULT).outputs([count] * 150, outside)
+    outputs = honest_outputs()[np.array(SHE_COMES) == count]
     assert np.abs(outputs - outputs.round()).max() < 1e-6
     assert last_bit_odds(outputs.round(), Fraction(1), share_odd(StreamInterval(DEFAULT).mechanism, count)) > FEW
 
 
 def test_laplace_noise_in_floating_point_is_caught_by_the_last_bits() -> None:
     """Never missed. Counts 0 and 1 even have lattices of their own, so that most numbers give the count away."""
-    without, with_her = (finest_step(numbers_of(LAPLACE, count, faults.float_laplace)) for count in (0, 1))
+    numbers, counts = single_numbers(LAPLACE, 200, faults.float_laplace)
+    without, with_her = (finest_step(numbers[counts == count]) for count in (0, 1))
     assert without < with_her < 1
 
 

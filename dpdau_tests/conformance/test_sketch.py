@@ -11,7 +11,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from dpdau_assets.core.errors import BadInput, Refused
@@ -45,6 +45,7 @@ near_an_edge = st.builds(lambda edge, off: (edge + off) % 2**64, edges, st.integ
 of_few_bits = st.builds(lambda bit, low: (1 << bit) | low, st.integers(0, 63), st.integers(0, 3))
 keys_of_users = st.one_of(st.integers(0, LAST_KEY), near_an_edge, of_few_bits)
 key_set = st.sets(keys_of_users, max_size=50)
+examples = settings(max_examples=at_length(test=20, ci=100, soak=1_000))  # of each counting
 every_counting = pytest.mark.parametrize("counting", COUNTED, ids=lambda one: "-".join(terms_of_counting(one).values()))
 
 
@@ -71,7 +72,9 @@ def test_every_kind_has_its_counting_and_is_tested_here() -> None:
 # --- The statistic -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.also_long
 @every_counting
+@examples
 @given(one=key_set, other=key_set, new=keys_of_users)
 def test_one_more_user_changes_the_statistic_of_a_union_by_0_or_1(
     counting: Counting, one: set[int], other: set[int], new: int
@@ -111,7 +114,9 @@ def test_the_exact_set_counts_the_users_in_any_of_the_days() -> None:
     assert counted(ExactCounting(), {1, 2, 3}, {3, 4}, ()) == 4
 
 
+@pytest.mark.also_long
 @every_counting
+@examples
 @given(sets=st.lists(key_set, min_size=1, max_size=4))
 def test_a_statistic_is_what_its_definition_says_of_all_users(counting: Counting, sets: list[set[int]]) -> None:
     """Computed again in plain Python, from nothing but the users' keys."""
@@ -138,14 +143,18 @@ def rank(bits: str, registers: int) -> int:
 # --- Unions ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.also_long
 @every_counting
+@examples
 @given(sets=st.lists(key_set, min_size=1, max_size=4))
 def test_order_and_repeats_do_not_matter_in_a_union(counting: Counting, sets: list[set[int]]) -> None:
     sketches = [sketch_of(counting, found) for found in sets]
     assert as_bytes(unite(sketches)) == as_bytes(unite([*reversed(sketches), sketches[0]]))
 
 
+@pytest.mark.also_long
 @every_counting
+@examples
 @given(sets=st.lists(key_set, min_size=1, max_size=4))
 def test_a_union_is_the_sketch_of_the_users_in_any_of_the_days(counting: Counting, sets: list[set[int]]) -> None:
     united = unite([sketch_of(counting, found) for found in sets])
@@ -197,7 +206,9 @@ def test_a_union_of_nothing_is_refused() -> None:
 # --- Taking users out --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.also_long
 @every_counting
+@examples
 @given(found=key_set, gone=key_set)
 def test_a_removed_user_leaves_the_bytes_of_a_sketch_that_never_had_her(
     counting: Counting, found: set[int], gone: set[int]
@@ -239,7 +250,9 @@ def test_a_counting_reads_no_sketch_of_another_size_or_kind(counting: Counting, 
     assert not counting.reads(other.header(3, "source")) and not other.reads(counting.header(3, "source"))
 
 
+@pytest.mark.also_long
 @every_counting
+@examples
 @given(found=key_set, her=keys_of_users)
 def test_without_a_trace_of_her_the_sketch_is_as_if_she_had_never_been(
     counting: Counting, found: set[int], her: int
@@ -254,7 +267,9 @@ def test_without_a_trace_of_her_the_sketch_is_as_if_she_had_never_been(
 # --- Bytes -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.also_long
 @every_counting
+@examples
 @given(found=key_set)
 def test_a_sketch_survives_its_bytes(counting: Counting, found: set[int]) -> None:
     sketch = sketch_of(counting, found)
@@ -264,7 +279,9 @@ def test_a_sketch_survives_its_bytes(counting: Counting, found: set[int]) -> Non
     assert counting.statistic(back) == counting.statistic(sketch)
 
 
+@pytest.mark.also_long
 @every_counting
+@examples
 @given(found=st.sets(keys_of_users, min_size=1, max_size=20), data=st.data())
 def test_any_changed_byte_is_refused(counting: Counting, found: set[int], data: st.DataObject) -> None:
     good = bytearray(as_bytes(sketch_of(counting, found)))
@@ -274,7 +291,9 @@ def test_any_changed_byte_is_refused(counting: Counting, found: set[int], data: 
         from_bytes(bytes(good))
 
 
+@pytest.mark.also_long
 @every_counting
+@examples
 @given(found=key_set, data=st.data())
 def test_cut_off_bytes_are_refused(counting: Counting, found: set[int], data: st.DataObject) -> None:
     good = as_bytes(sketch_of(counting, found))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import secrets
 import sqlite3
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import date
 from fractions import Fraction
@@ -30,7 +29,9 @@ from dpdau_assets.core.windows import days_between
 from dpdau_tests.conftest import SECRET, FixedClock, prepare
 from dpdau_tests.fast_folder import fast_folder
 from dpdau_tests.postgres import schema_url
-from dpdau_tests.support.lengths import at_length
+from dpdau_tests.support.connections import closed_at_the_end
+from dpdau_tests.support.lengths import at_length, chance
+from dpdau_tests.support.prepared import Prepared
 from resources.ledger_sql import schema
 from resources.ledger_sql.backup import restored_books
 from resources.ledger_sql.database import Database, open_engine
@@ -43,9 +44,10 @@ JANUARY = date(2025, 1, 1)
 SECRETS = (schema.shared_noise, schema.stream_state, schema.salts, schema.tombstones)
 TABLES = (*schema.APPENDED.values(), schema.entries, *SECRETS)
 ONLY_ORDER = (schema.entries.c.id, schema.tombstones.c.id)  # say nothing of their own
-SAMPLED = 18  # one byte in so many is changed
-DRAWN = at_length(ci=6, soak=1)
-"""The same in the slow tests, which begin elsewhere in every run; `make soak` changes each one."""
+ROWS = at_length(test=4, ci=2, soak=1)  # one row in so many, and one at least of each table
+BYTES = at_length(test=72, ci=24, soak=1)  # one byte in so many of what is changed, and one at least
+"""Each run begins elsewhere; a soak changes each one."""
+BEGIN = chance("rows and bytes").randrange(10_000)
 
 
 def write_a_ledger(outside: Outside, database: Database) -> None:
@@ -131,16 +133,33 @@ def ledger_at(url: str, folder: Path) -> SqlLedger:
     return SqlLedger(database)
 
 
+def ledger_file(folder: Path, prepared: Prepared) -> Path:
+    """Such a ledger in a file, closed."""
+
+    def fill(empty: Path) -> None:
+        with closed_at_the_end():
+            ledger_at(f"sqlite:///{empty}/ledger.sqlite", empty)
+
+    return prepared.copy("a ledger to tamper with", fill, folder) / "ledger.sqlite"
+
+
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def shared(request: pytest.FixtureRequest) -> Iterator[Tampered]:
+def shared(request: pytest.FixtureRequest, prepared: Prepared) -> Iterator[Tampered]:
     """One ledger a database: every test leaves it as it was."""
     with fast_folder() as folder:
-        in_a_file = nullcontext(f"sqlite:///{folder}/ledger.sqlite")
-        with schema_url() if request.param == "postgresql" else in_a_file as url:
-            found = Tampered(ledger_at(url, folder), without_constraints(url))
-            assert all(found.rows(table) for table in TABLES)
-            yield found
-            found.behind.dispose()
+        if request.param == "sqlite":
+            url = f"sqlite:///{ledger_file(folder / 'sqlite', prepared)}"
+            yield from opened(SqlLedger(Database(url, SECRET)), url)
+        else:
+            with schema_url() as url:
+                yield from opened(ledger_at(url, folder), url)
+
+
+def opened(ledger: SqlLedger, url: str) -> Iterator[Tampered]:
+    found = Tampered(ledger, without_constraints(url))
+    assert all(found.rows(table) for table in TABLES)
+    yield found
+    found.behind.dispose()
 
 
 @pytest.fixture
@@ -198,8 +217,12 @@ def flipped(value: bytes) -> Iterator[list[bytes]]:
 
 
 def sample(made: Sequence[Any], number: int, step: int) -> Sequence[Any]:
-    """Every `step`-th and one at least; another `number` takes others."""
-    return made[number % min(step, len(made)) :: step]
+    """Every `step`-th and one at least, if there is one; another `number` takes others."""
+    return made[number % max(1, min(step, len(made))) :: step]
+
+
+def sampled_rows(tampered: Tampered, table: Table) -> Sequence[Row]:
+    return sample(tampered.rows(table), BEGIN, ROWS)
 
 
 def changed(tampered: Tampered, table: Table, row: Row, column: str, candidates: Sequence[Any]) -> Row:
@@ -213,45 +236,42 @@ def changed(tampered: Tampered, table: Table, row: Row, column: str, candidates:
     raise AssertionError(f"{table.name}.{column} takes none of {candidates}")
 
 
-def unfound_values(tampered: Tampered, step: int, begin: int = 0) -> Iterator[str]:
+def unfound_values(tampered: Tampered) -> Iterator[str]:
     """Every change of a value that is not found."""
     for table in TABLES:
-        for number, row in enumerate(tampered.rows(table), begin):
+        for number, row in enumerate(sampled_rows(tampered, table), BEGIN):
             for column in table.columns.values():
                 if column in ONLY_ORDER:
                     continue
-                for candidates in sample(changes(row[column.name], bool(column.nullable)), number, step):
+                for candidates in sample(changes(row[column.name], bool(column.nullable)), number, BYTES):
                     other = changed(tampered, table, row, column.name, candidates)
                     if not tampered.ledger.problems():
                         yield f"{column}: {row[column.name]!r} is {other[column.name]!r}"
                     tampered.do(update(table).where(is_row(table, other)).values(**row))
 
 
+@pytest.mark.also_long(weight=4)
 def test_a_changed_value_is_found(tampered: Tampered) -> None:
-    unfound = list(unfound_values(tampered, SAMPLED))
-    assert not unfound, "\n".join(unfound)
-
-
-@pytest.mark.slow
-def test_a_change_of_any_byte_of_any_value_is_found(tampered: Tampered) -> None:
-    unfound = list(unfound_values(tampered, DRAWN, secrets.randbelow(DRAWN)))
+    unfound = list(unfound_values(tampered))
     assert not unfound, "\n".join(unfound)
 
 
 # --- Rows --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.also_long
 def test_a_deleted_row_is_found(tampered: Tampered) -> None:
     for table in TABLES:
-        for row in tampered.rows(table):
+        for row in sampled_rows(tampered, table):
             assert tampered.is_found_after(delete(table).where(is_row(table, row))), (table.name, row)
 
 
+@pytest.mark.also_long
 def test_two_rows_in_each_others_place_are_found(tampered: Tampered) -> None:
     for table in TABLES:
         if table is schema.tombstones:
             continue  # their order says nothing
-        for one, other in pairwise(tampered.rows(table)):
+        for one, other in sample(list(pairwise(tampered.rows(table))), BEGIN, ROWS):
             exchanged = [{**row, **place(table, at)} for row, at in ((one, other), (other, one))]
             here = is_row(table, one) | is_row(table, other)
             assert tampered.is_found_after(delete(table).where(here), insert(table).values(exchanged)), (one, other)
@@ -364,7 +384,7 @@ def test_a_request_that_is_said_to_be_applied_by_the_watermark_alone_is_found(ta
 # --- Bytes of the file -------------------------------------------------------------------------------------------
 
 LEAF, INTERIOR = 13, 5
-# Every bit of these is turned in the slow test, and one bit of every byte of the others.
+# Every bit of these is turned in a soak, and one bit of every byte of the others.
 PUBLISHED = (schema.releases, schema.charges, schema.instances, schema.overrides)
 
 
@@ -406,10 +426,9 @@ def never_read(table: Table, content: bytes, record: range) -> int | None:
     return at
 
 
-def unfound_bits(folder: Path, step: int, begin: int = 0) -> Iterator[str]:
+def unfound_bits(path: Path) -> Iterator[str]:
     """Every bit of a record in the file that can be turned without being found."""
-    path, copy = folder / "ledger.sqlite", folder / "copy.sqlite"
-    ledger_at(f"sqlite:///{path}", folder)
+    copy = path.with_name("copy.sqlite")
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         roots = dict(connection.execute("SELECT name, rootpage FROM sqlite_master WHERE type = 'table'"))
@@ -421,8 +440,8 @@ def unfound_bits(folder: Path, step: int, begin: int = 0) -> Iterator[str]:
     for table in TABLES:
         for record in records(content, roots[table.name]):
             spared = never_read(table, content, record)
-            for place in sample(record, record.start + begin, step):
-                bits = range(8) if table in PUBLISHED and step == 1 else [place % 8]
+            for place in sample(record, record.start + BEGIN, BYTES):
+                bits = range(8) if table in PUBLISHED and BYTES == 1 else [place % 8]
                 for bit in [] if place == spared else bits:
                     database.engine.dispose()
                     copy.write_bytes(content[:place] + bytes([content[place] ^ 1 << bit]) + content[place + 1 :])
@@ -431,12 +450,7 @@ def unfound_bits(folder: Path, step: int, begin: int = 0) -> Iterator[str]:
                         yield f"{table.name}: bit {bit} of byte {place - record.start} of {whole!r}"
 
 
-def test_a_turned_bit_in_a_record_of_the_file_is_found(tmp_path: Path) -> None:
-    unfound = list(unfound_bits(tmp_path, SAMPLED))
-    assert not unfound, "\n".join(unfound)
-
-
-@pytest.mark.slow
-def test_a_turned_bit_in_any_byte_of_a_record_of_the_file_is_found(tmp_path: Path) -> None:
-    unfound = list(unfound_bits(tmp_path, DRAWN, secrets.randbelow(DRAWN)))
+@pytest.mark.also_long(weight=4)
+def test_a_turned_bit_in_a_record_of_the_file_is_found(tmp_path: Path, prepared: Prepared) -> None:
+    unfound = list(unfound_bits(ledger_file(tmp_path / "ledger", prepared)))
     assert not unfound, "\n".join(unfound)

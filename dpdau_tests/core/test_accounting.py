@@ -93,6 +93,13 @@ def test_equal_parts_of_a_cap_fill_it_without_rounding(tenth: int) -> None:
     assert how_many_are_admitted(Laplace(Fraction(tenth, 100)), budget) == 10
 
 
+@pytest.mark.parametrize("hair", [Fraction(1, 10**6), Fraction(1, 10**30)])
+def test_many_pure_numbers_that_are_a_hair_above_a_cap_together_are_refused(hair: Fraction) -> None:
+    """However small: floats would take the second sum for the cap itself."""
+    assert how_many_are_admitted(Laplace((DAU.epsilon + hair) / 50), DAU) == 49
+    assert how_many_are_admitted(Laplace(DAU.epsilon / 50), DAU) == 50
+
+
 def test_a_refusal_says_what_was_spent_asked_and_capped() -> None:
     with pytest.raises(BudgetRefused, match="2025-01") as refused:
         admits(charged(LAPLACE_DAU, 10), charged(LAPLACE_DAU)[0], DAU)

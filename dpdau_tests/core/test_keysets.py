@@ -27,7 +27,7 @@ def test_a_difference_is_the_difference(one: set[int], other: set[int]) -> None:
     assert keysets.subtract(array(one), array(other)).tolist() == sorted(one - other)
 
 
-@pytest.mark.parametrize("size", [1 << 17, 1 << 19])
+@pytest.mark.parametrize("size", [1 << 17, pytest.param(1 << 19, marks=pytest.mark.slow)])
 def test_a_large_union_in_ranges_equals_the_one_sort(size: int) -> None:
     random = np.random.default_rng(7)
     universe = np.unique(random.integers(0, 2**64, size, dtype=np.uint64))

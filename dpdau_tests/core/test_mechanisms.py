@@ -5,13 +5,15 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+from dataclasses import replace
 from datetime import date, timedelta
 from fractions import Fraction
-from itertools import islice
+from itertools import combinations, islice, product
 from pathlib import Path
 
 import numpy as np
 import pytest
+from _pytest.mark.structures import ParameterSet
 from dp_accounting.pld.privacy_loss_distribution import from_discrete_gaussian_mechanism
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -44,6 +46,7 @@ from dpdau_assets.core.mechanisms import (
 )
 from dpdau_assets.core.stream_filters import STREAM_FILTER, interval_sensitivity2
 from dpdau_assets.core.windows import days_between, month_end, months_from, window
+from dpdau_tests.support.lengths import at_length
 
 DELTA = 1e-6
 MARGIN = 1.001  # PRIVACY 2: both sigmas of a shared month are larger by this factor
@@ -51,6 +54,11 @@ MAU = stream(30, 3.5, DELTA)
 STREAMS = {window_days: stream(window_days, 3.5, DELTA) for window_days in (30, 45, 60, 90)}
 RESTATED = shared_noise(62, 3.0, DELTA)
 REFERENCE = Path(__file__).resolve().parents[3] / "shared" / "reference" / "privacy_reference.py"
+
+
+def some_in_ci(*values: float) -> list[ParameterSet]:
+    """More of the same, not in `make test`."""
+    return [pytest.param(value, marks=pytest.mark.slow) for value in values]
 
 
 # --- The Gaussian curve ------------------------------------------------------------------------------------------
@@ -121,7 +129,8 @@ def test_independent_noise_would_keep_its_epsilon_if_it_were_continuous(eps: flo
 
 
 @given(st.sampled_from([28, 31, 56, 62]), st.floats(0.01, 20), st.floats(1e-12, 1e-3))
-@settings(derandomize=True, max_examples=300, deadline=None)
+@settings(derandomize=True, max_examples=at_length(test=60, ci=300, soak=2_000), deadline=None)
+@pytest.mark.also_long
 def test_a_shared_month_is_never_priced_above_the_cap_it_is_calibrated_for(
     releases: int, eps: float, delta: float
 ) -> None:
@@ -230,7 +239,7 @@ def pld_epsilon_of_independent(sigma: float, numbers: int) -> float:
     return one.self_compose(numbers).get_epsilon_for_delta(DELTA)
 
 
-@pytest.mark.parametrize("cap", [1.0, 3.0, 6.0, 7.0, 8.0, 9.0, 10.0])
+@pytest.mark.parametrize("cap", [1.0, 3.0, 10.0, *some_in_ci(6.0, 7.0, 8.0, 9.0)])
 @pytest.mark.parametrize("each", [0.1, 0.3, 0.5])
 def test_as_many_independent_numbers_as_a_cap_admits_cost_no_more_than_it(each: float, cap: float) -> None:
     sigma = independent_gaussian(each, DELTA).sigma
@@ -239,8 +248,8 @@ def test_as_many_independent_numbers_as_a_cap_admits_cost_no_more_than_it(each: 
     assert pld_epsilon_of_independent(sigma, admitted) <= priced <= cap
 
 
-@pytest.mark.parametrize("numbers", [1, 2, 3, 5, 10])
-@pytest.mark.parametrize("each", [0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 10.0])
+@pytest.mark.parametrize("numbers", [1, 10, *some_in_ci(2, 3, 5)])
+@pytest.mark.parametrize("each", [0.5, 1.0, 3.0, 10.0, *some_in_ci(0.7, 1.5, 2.0, 4.0, 6.0)])
 def test_coarse_noise_is_priced_for_its_coarseness(each: float, numbers: int) -> None:
     sigma = independent_gaussian(each, DELTA).sigma
     priced = eps_of(math.sqrt(numbers) * discrete_mu(sigma), DELTA)
@@ -360,7 +369,8 @@ def filtered_square(mechanism: Stream, change: list[int]) -> int:
 
 
 @given(user_histories())
-@settings(derandomize=True, max_examples=600, deadline=None)
+@settings(derandomize=True, max_examples=at_length(test=60, ci=600, soak=2_000), deadline=None)
+@pytest.mark.also_long
 def test_a_user_month_changes_the_stream_on_one_interval_and_dau_by_one_a_day(
     history: tuple[Stream, date, date, frozenset[date], frozenset[date]],
 ) -> None:
@@ -374,8 +384,27 @@ def test_a_user_month_changes_the_stream_on_one_interval_and_dau_by_one_a_day(
     assert {day for day in with_month ^ without if day < month or day > end} == set()  # DAU: 1 a day
 
 
+def test_whenever_she_comes_a_short_month_of_hers_changes_a_short_windows_stream_on_one_interval() -> None:
+    """All of it, for months of three days and windows of three: whatever of her is before, in and after the month."""
+    month, mechanism = [date(2025, 1, 5) + timedelta(days=n) for n in range(3)], replace(MAU, window_days=3)
+    around = [month[0] + timedelta(days=n) for n in (-3, -2, -1, 3, 4, 5)]
+    longest = set()
+    for inside, outside in product(subsets(month), subsets(around)):
+        change = stream_change(mechanism, month[0], inside | outside, outside)
+        changed = [n for n, bit in enumerate(change) if bit]
+        assert set(change) <= {0, 1} and (not changed or changed == list(range(changed[0], changed[-1] + 1)))
+        longest.add(len(changed))
+        assert filtered_square(mechanism, change) <= interval_sensitivity2(mechanism.filter, 5)
+    assert longest == set(range(6))
+
+
+def subsets(days: list[date]) -> list[frozenset[date]]:
+    return [frozenset(chosen) for size in range(len(days) + 1) for chosen in combinations(days, size)]
+
+
 @given(st.sampled_from([2, 3]).flatmap(lambda months: st.tuples(st.just(months), user_histories(months))))
-@settings(derandomize=True, max_examples=300, deadline=None)
+@settings(derandomize=True, max_examples=at_length(test=40, ci=300, soak=2_000), deadline=None)
+@pytest.mark.also_long
 def test_k_months_of_a_user_change_the_stream_by_at_most_root_k_of_its_sensitivity(
     drawn: tuple[int, tuple[Stream, date, date, frozenset[date], frozenset[date]]],
 ) -> None:

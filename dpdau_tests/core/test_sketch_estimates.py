@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import brentq
 
@@ -18,6 +18,7 @@ from dpdau_assets.core.sketches.hllpp import HllCounting
 from dpdau_assets.core.sketches.kmv import KmvCounting
 from dpdau_assets.core.sketches.sampling import Z
 from dpdau_assets.core.sketches.theta import ThetaCounting
+from dpdau_tests.support.lengths import at_length
 
 COUNTED = [
     ExactCounting(), ThetaCounting(Fraction(1)), ThetaCounting(Fraction(1, 64)), KmvCounting(1 << 16, Fraction(1, 64)),
@@ -26,9 +27,12 @@ COUNTED = [
 every_counting = pytest.mark.parametrize("counting", COUNTED, ids=str)
 noisy_values = st.floats(-200, 70_000)
 half_widths = st.floats(0.5, 100)
+examples = settings(max_examples=at_length(test=30, ci=100, soak=2_000))
 
 
+@pytest.mark.also_long
 @every_counting
+@examples
 @given(noisy=noisy_values, half_width=half_widths)
 @example(noisy=-1.5, half_width=1.0)
 def test_an_estimate_lies_in_its_interval_once_it_is_not_below_0(
@@ -40,7 +44,9 @@ def test_an_estimate_lies_in_its_interval_once_it_is_not_below_0(
     assert high is None or max(0.0, users) <= max(0.0, high) * (1 + 1e-9) + 1e-6
 
 
+@pytest.mark.also_long
 @every_counting
+@examples
 @given(noisy=noisy_values, half_width=half_widths)
 def test_more_noise_makes_no_interval_narrower(counting: Counting, noisy: float, half_width: float) -> None:
     near, far = counting.interval(noisy, half_width), counting.interval(noisy, 2 * half_width)
@@ -112,7 +118,7 @@ def test_16_384_registers_at_their_best_load_have_an_error_of_0_97_percent() -> 
     assert (high - low) / 2 / Z / users == pytest.approx(0.0097, abs=0.0001)
 
 
-@pytest.mark.parametrize("users", [300, 3_000, 20_000])
+@pytest.mark.parametrize("users", [300, 3_000, pytest.param(20_000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("counting", [ThetaCounting(Fraction(1, 16)), HllCounting(1 << 10, 4)], ids=str)
 def test_the_interval_of_a_sketch_is_as_wide_as_its_statistic_spreads(counting: Counting, users: int) -> None:
     """Over 1,000 real sketches, whose std is known to 2.2 %: without noise, z of them either way."""

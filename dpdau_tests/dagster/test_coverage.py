@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -15,17 +15,19 @@ from dpdau_assets.core.inspection import HOLDS_USER_DATA
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.runs import DAU, MAU, REPORTS, RESTATEMENT, Step, building
 from dpdau_assets.core.settings import Settings
-from dpdau_assets.core.windows import days_between
+from dpdau_assets.core.windows import days_between, month_of
 from dpdau_assets.definitions import build_definitions
 from dpdau_assets.jobs import open_instance, run_steps
 from dpdau_assets.metadata import NO_USER_DATA
 from dpdau_tests.conftest import SECRET, prepare, put
+from dpdau_tests.dagster.world import stop_the_clock
 from resources.premises_files import FilePremises
 from resources.settings_env import read_settings
 from resources.store import open_store
 
 SHE = "planted-user-27182@example.org"
-DAYS = days_between(date(2025, 1, 1), date(2025, 2, 1))
+DAYS = days_between(date(2025, 1, 28), date(2025, 2, 1))
+"""Of a window of three days, and the end of a month."""
 
 
 def test_every_asset_is_declared_to_hold_people_or_to_hold_nobody() -> None:
@@ -46,23 +48,26 @@ def test_her_key_is_found_in_exactly_the_folders_that_are_declared(
     home = tmp_path / "dagster_home"
     values = {
         "DATA_DIR": tmp_path / "data", "HASH_SALT_SECRET": SECRET, "DAGSTER_HOME": home, "RESTATEMENT_DAY": 2,
-        "GRACE_DAYS": 0,
+        "GRACE_DAYS": 0, "START_DATE": DAYS[0], "MAU_WINDOW_DAYS": 3, "MAU_MECHANISM": "gaussian",
     }  # fmt: skip
     for name, value in values.items():
         monkeypatch.setenv(name, str(value))
+    stop_the_clock(monkeypatch, DAYS[-1] + timedelta(days=1))
     outside = open_store(read_settings())
     definitions = build_definitions(outside.settings)
     put(outside, [("someone else", DAYS[0]), (SHE, DAYS[0])])
-    prepare(outside, DAYS[1:29])
-    built = building([DAYS[0], *DAYS[29:]])
-    wanted = [*built, Step(DAU, DAYS[29]), Step(MAU, DAYS[29]), Step(DAU, DAYS[30]), Step(DAU, DAYS[31])]
+    prepare(outside, DAYS[1:2])
+    built = building([DAYS[0], *DAYS[2:]])
+    wanted = [*built, Step(MAU, DAYS[2]), Step(DAU, DAYS[3]), Step(DAU, DAYS[4])]
     with open_instance(home) as instance:
         run_steps(wanted, definitions, instance, lambda _: None)
-        put(outside, [(SHE, DAYS[30])])  # too late: its number is published
-        finish = [*building(DAYS[:1]), Step(RESTATEMENT, DAYS[0]), Step(REPORTS, None)]
+        put(outside, [(SHE, DAYS[3])])  # too late: its number is published
+        finish = [*building(DAYS[:1]), Step(RESTATEMENT, month_of(DAYS[0])), Step(REPORTS, None)]
         run_steps(finish, definitions, instance, lambda _: None)
     put(outside, [(SHE, DAYS[1])])  # and this one waits
-    assert outside.ledger.restated() == {DAYS[0]} and (tmp_path / "data" / "mart" / "active_users.csv").exists()
+    assert (
+        outside.ledger.restated() == {month_of(DAYS[0])} and (tmp_path / "data" / "mart" / "active_users.csv").exists()
+    )
     assert top_folders_with(hers(outside, SHE), {"": outside.settings.data_dir, "dagster_home": home}) == {
         folder for folders in HOLDS_USER_DATA.values() for folder in folders
     }

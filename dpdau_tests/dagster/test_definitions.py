@@ -7,22 +7,26 @@ import sys
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
+from runpy import run_path
 
 import dagster as dg
 import pytest
 
+from dpdau_assets import definitions
+from dpdau_assets.core.errors import BadSetting
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.runs import BUILD, DAU, MAU, REPORTS, steps
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.windows import days_between
 from dpdau_assets.definitions import build_definitions
 from dpdau_tests.conftest import prepare, put
+from dpdau_tests.dagster.world import definitions_under
 
 START = date(2025, 1, 1)
 
 
 def materialise(outside: Outside, key: str, day: date | None, instance: dg.DagsterInstance) -> dg.DataVersion:
-    definitions = build_definitions(outside.settings)
+    definitions = definitions_under(outside.settings)
     result = dg.materialize(
         [definitions.get_assets_def(key), *_specs(definitions, key)],
         selection=[key],
@@ -51,13 +55,11 @@ def test_the_code_location_loads_without_data_ledger_or_secret(tmp_path: Path) -
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_wrong_setting_stops_the_code_location_and_is_named(tmp_path: Path) -> None:
-    environment = {"PATH": "/usr/bin:/bin", "DATA_DIR": str(tmp_path), "DAU_MECHANISM": "laplace"}
-    done = subprocess.run(
-        [sys.executable, "-c", "import dpdau_assets.definitions"], capture_output=True, text=True, env=environment
-    )
-    assert done.returncode != 0
-    assert "2025-01-11" in done.stderr  # the eleventh day at 0.3 a day against a cap of 3.0
+def test_a_wrong_setting_stops_the_code_location_and_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("DAU_MECHANISM", "laplace")
+    with pytest.raises(BadSetting, match="2025-01-11"):  # the eleventh day at 0.3 a day against a cap of 3.0
+        run_path(str(Path(definitions.__file__)), run_name="dpdau_assets.definitions")
 
 
 def test_mau_partitions_begin_when_the_first_window_is_whole() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -21,8 +22,6 @@ TODAY = date(2025, 1, 20)
 DAYS = days_between(date(2025, 1, 1), date(2025, 1, 4))
 NEW = date(2025, 1, 10)
 
-MakeStore = Callable[..., Outside]
-
 
 @pytest.fixture
 def landing(tmp_path: Path) -> Path:
@@ -31,13 +30,18 @@ def landing(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.fixture
-def world(make_store: MakeStore, instance: dg.DagsterInstance, landing: Path) -> World:
-    """Four days of state that Dagster built, and an empty landing folder."""
-    outside = make_store(today=TODAY, landing_dir=landing)
-    put(outside, [(f"user {n}", day) for day in DAYS for n in range(5)])
-    world = World(outside, instance, sensor="inbox_sensor")
+def four_days(world: World) -> None:
+    """Built by Dagster, and nothing else is new."""
+    put(world.outside, [(f"user {n}", day) for day in DAYS for n in range(5)])
     world.build(DAYS)
+    assert world.tick() == []
+
+
+@pytest.fixture
+def world(make_world: Callable[..., World], make_store: Callable[..., Outside], landing: Path) -> World:
+    """Four days of state, and an empty landing folder."""
+    found = make_world(four_days, TODAY, sensor="inbox_sensor")
+    world = replace(found, outside=make_store(today=TODAY, landing_dir=landing))
     assert world.tick() == []
     return world
 

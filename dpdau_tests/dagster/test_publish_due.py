@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -21,30 +23,55 @@ from dpdau_assets.jobs import IN_ORDER
 from dpdau_assets.schedules import build_publish_daily
 from dpdau_tests.conftest import FixedClock, put
 from dpdau_tests.dagster.world import World, erase
+from dpdau_tests.support.lengths import LENGTH
+from dpdau_tests.support.prepared import Prepared
 
-START = date(2025, 1, 1)
+SHORT = LENGTH == "test"
+START = date(2025, 1, 28) if SHORT else date(2025, 1, 1)
 DAYS = days_between(START, date(2025, 2, 6))
 TODAY = DAYS[-1] + timedelta(days=2)
 FIRST_MAU = date(2025, 1, 30)
+SETTINGS: dict[str, object] = (
+    {"start_date": START, "mau_window_days": 3, "mau_mechanism": "gaussian", "epsilon_mau": Fraction(1, 4)}
+    if SHORT else {}
+)  # fmt: skip
+"""Under which few days have everything: a first window, a month's end, and the day on which it is restated. In CI it is
+more than a month, under the settings that dpdau has by itself.
+"""
+
+pytestmark = pytest.mark.also_long
 
 MakeStore = Callable[..., Outside]
 
 
-@pytest.fixture
-def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    """On files: a schedule opens its instance by where that lies."""
-    (tmp_path / "home").mkdir()
-    with dg.DagsterInstance.local_temp(str(tmp_path / "home")) as found:
-        yield found
+def declared(outside: Outside) -> None:
+    """Nothing is built."""
+    put(outside, [(f"user {n}", day) for day in DAYS for n in range(3)] + [("she", day) for day in DAYS[3:6]])
+    complete_all(DAYS, outside)
 
 
 @pytest.fixture
 def world(make_store: MakeStore, instance: dg.DagsterInstance) -> World:
-    """More than a month of declared days, of which nothing is built."""
-    outside = make_store(today=TODAY)
-    put(outside, [(f"user {n}", day) for day in DAYS for n in range(3)] + [("she", day) for day in DAYS[3:6]])
-    complete_all(DAYS, outside)
-    return World(outside, instance)
+    """Days of which nothing is built."""
+    return World(make_store(today=TODAY, recipe=declared, **SETTINGS), instance)
+
+
+def publish_due(world: World, config: dict[str, Any] | None = None) -> bool:
+    """One run. Mart and reports, which take longest and are asked about once, are left out of it in `make test`."""
+    ops = ["build_missing_days", "publish_due_numbers"] if SHORT else None
+    return world.execute("publish_due", ops=ops, config=config).success
+
+
+def publication(world: World) -> None:
+    """All that is due, by one run."""
+    declared(world.outside)
+    assert publish_due(world)
+
+
+@pytest.fixture
+def done(make_world: Callable[..., World]) -> World:
+    """All days are published by Dagster."""
+    return make_world(publication, TODAY, **SETTINGS)
 
 
 def told(world: World, asset: str) -> list[str]:
@@ -77,29 +104,29 @@ def test_everything_that_is_due_is_built_published_in_order_restated_and_shown(w
     assert (folder / "mart" / "active_users.csv").exists() and (folder / "report" / "readers.html").exists()
 
 
-def test_a_second_run_makes_no_number_and_tells_nothing_twice(world: World) -> None:
-    world.execute("publish_due")
-    before = world.outside.ledger.releases()
-    assert world.execute("publish_due").success
-    assert world.outside.ledger.releases() == before
+def test_a_second_run_makes_no_number_and_tells_nothing_twice(done: World) -> None:
+    before = done.outside.ledger.releases()
+    assert publish_due(done)
+    assert done.outside.ledger.releases() == before
     for asset in ("dau_release", "mau_release", "dau_restatement"):
-        days = told(world, asset)
+        days = told(done, asset)
         assert len(days) == len(set(days))
 
 
 def test_a_day_that_is_not_declared_is_never_sealed_empty_and_what_follows_it_waits(
     make_store: MakeStore, instance: dg.DagsterInstance
 ) -> None:
-    outside = make_store(today=date(2025, 1, 9))
-    put(outside, [("somebody", day) for day in days_between(START, date(2025, 1, 7))])
-    complete_all([day for day in days_between(START, date(2025, 1, 7)) if day != date(2025, 1, 4)], outside)
+    days, missing = DAYS[:5], DAYS[3]
+    outside = make_store(today=days[-1] + timedelta(days=2), **SETTINGS)
+    put(outside, [("somebody", day) for day in days])
+    complete_all([day for day in days if day != missing], outside)
     world = World(outside, instance)
-    assert world.execute("publish_due").success
-    assert published(outside) == days_between(START, date(2025, 1, 3))
-    assert date(2025, 1, 4) not in outside.ledger.sealed()
-    complete_all([date(2025, 1, 4)], outside)
-    assert world.execute("publish_due").success
-    assert published(outside) == days_between(START, date(2025, 1, 7))
+    assert publish_due(world)
+    assert published(outside) == days[:3]
+    assert missing not in outside.ledger.sealed()
+    complete_all([missing], outside)
+    assert publish_due(world)
+    assert published(outside) == days
 
 
 def test_a_declaration_that_is_taken_back_while_publication_runs_holds_up_its_day_and_what_follows(
@@ -111,7 +138,7 @@ def test_a_declaration_that_is_taken_back_while_publication_runs_holds_up_its_da
         return publish(metric, day, outside)  # type: ignore[arg-type]
 
     monkeypatch.setattr("dpdau_assets.bulk.publish", withdrawing)
-    assert world.execute("publish_due").success
+    assert publish_due(world)
     assert published(world.outside) == DAYS[:6]
     assert DAYS[6] not in world.outside.ledger.sealed()
 
@@ -128,25 +155,24 @@ def test_a_day_that_is_declared_after_the_run_has_built_waits_for_the_next_one_a
 
     with monkeypatch.context() as patch:
         patch.setattr("dpdau_assets.bulk.build_days", declaring)
-        assert world.execute("publish_due").success
+        assert publish_due(world)
     assert published(world.outside) == DAYS[:6]
     assert due(world.outside).built == () and due(world.outside).missing == tuple(DAYS[6:])
-    assert world.execute("publish_due").success
+    assert publish_due(world)
     assert published(world.outside) == DAYS
 
 
-def test_what_a_run_published_before_it_died_is_told_by_the_next_one(world: World) -> None:
+def test_what_a_run_published_before_it_died_is_told_by_the_next_one(done: World) -> None:
     """Whatever it had said to Dagster by then: the ledger knows what is out."""
-    world.execute("publish_due")
     new = DAYS[-1] + timedelta(days=1)
-    later = at(TODAY + timedelta(days=1), world)
+    later = at(TODAY + timedelta(days=1), done)
     complete_all([new], later.outside)
     later.build([new])
     publish("dau", new, later.outside)  # and dies
-    assert str(new) not in told(world, "dau_release")
-    assert later.execute("publish_due").success
-    assert told(world, "dau_release").count(str(new)) == told(world, "mau_release").count(str(new)) == 1
-    assert published(world.outside).count(new) == 1
+    assert str(new) not in told(done, "dau_release")
+    assert publish_due(later)
+    assert told(done, "dau_release").count(str(new)) == told(done, "mau_release").count(str(new)) == 1
+    assert published(done.outside).count(new) == 1
 
 
 def test_a_number_that_fails_leaves_what_is_out_and_the_next_run_goes_on_from_there(
@@ -159,52 +185,67 @@ def test_a_number_that_fails_leaves_what_is_out_and_the_next_run_goes_on_from_th
 
     with monkeypatch.context() as patch:
         patch.setattr("dpdau_assets.bulk.publish", die_at_mau)
-        assert not world.execute("publish_due").success
+        assert not publish_due(world)
     out = world.outside.ledger.releases()
     assert published(world.outside)[-1] == date(2025, 2, 1) and published(world.outside, "mau")[-1].month == 1
-    assert world.execute("publish_due").success
+    assert publish_due(world)
     assert world.outside.ledger.releases()[: len(out)] == out
     assert published(world.outside) == DAYS
     assert sorted(told(world, "dau_release")) == [str(day) for day in DAYS]
 
 
-def test_after_downtime_one_run_publishes_in_order_under_the_slots_of_each_day(world: World) -> None:
-    world.execute("publish_due")
+def test_after_downtime_one_run_publishes_in_order_under_the_slots_of_each_day(done: World) -> None:
     new = days_between(DAYS[-1] + timedelta(days=1), DAYS[-1] + timedelta(days=5))
-    later = at(new[-1] + timedelta(days=2), world)
+    later = at(new[-1] + timedelta(days=2), done)
     complete_all(new, later.outside)
-    assert later.execute("publish_due").success
-    assert told(world, "dau_release")[-5:] == [str(day) for day in new]
-    slots = {one.key.day: one.published_at[:10] for one in world.outside.ledger.releases("mau")}
+    assert publish_due(later)
+    assert told(done, "dau_release")[-5:] == [str(day) for day in new]
+    slots = {one.key.day: one.published_at[:10] for one in done.outside.ledger.releases("mau")}
     assert [slots[day] for day in new] == [str(day + timedelta(days=2)) for day in new]
 
 
 # --- What Dagster takes for fresh --------------------------------------------------------------------------------
 
 
-def test_nothing_is_stale_after_it_and_every_day_has_a_version_of_its_own(world: World) -> None:
-    world.execute("publish_due")
+def test_nothing_is_stale_after_it_and_every_day_has_a_version_of_its_own(done: World) -> None:
     for asset in ("activity", "day_sketch", "dau_release"):
-        assert world.stale(asset, DAYS) == set(), asset
-    assert world.stale("mau_release", days_between(FIRST_MAU, DAYS[-1])) == set()
-    versions = [version for (asset, _), version in world.versions().items() if asset == "activity"]
+        assert done.stale(asset, DAYS) == set(), asset
+    assert done.stale("mau_release", days_between(FIRST_MAU, DAYS[-1])) == set()
+    versions = [version for (asset, _), version in done.versions().items() if asset == "activity"]
     assert len(set(versions)) == len(versions) == len(DAYS)
 
 
-def test_an_erasure_makes_exactly_its_days_stale_and_one_run_makes_them_fresh(world: World) -> None:
-    world.execute("publish_due")
-    world.tick()
-    before = world.versions()
-    erase(world.outside, "she")
-    (wanted,) = world.tick()
-    assert world.stale("activity", DAYS) == set(DAYS[3:6])
-    assert world.launch(wanted)
-    assert world.stale("activity", DAYS) == world.stale("day_sketch", DAYS) == set()
-    after = world.versions()
+def test_an_erasure_makes_exactly_its_days_stale_and_one_run_makes_them_fresh(done: World) -> None:
+    done.tick()
+    before = done.versions()
+    erase(done.outside, "she")
+    (wanted,) = done.tick()
+    assert done.stale("activity", DAYS) == set(DAYS[3:6])
+    assert done.launch(wanted)
+    assert done.stale("activity", DAYS) == done.stale("day_sketch", DAYS) == set()
+    after = done.versions()
     assert {day for asset, day in after if before[asset, day] != after[asset, day]} == {str(day) for day in DAYS[3:6]}
 
 
 # --- The schedule ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def on_files(prepared: Prepared, tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    """A schedule opens its instance by where that lies."""
+    home = str(prepared.copy("a new DAGSTER_HOME", new_home, tmp_path / "home"))
+    with dg.DagsterInstance.local_temp(home) as found:
+        yield found
+
+
+def new_home(folder: Path) -> None:
+    with dg.DagsterInstance.local_temp(str(folder)):
+        pass
+
+
+def begun(outside: Outside) -> None:
+    """The first window is declared."""
+    complete_all(days_between(START, FIRST_MAU), outside)
 
 
 def asked(world: World, hour: int = 9) -> dg.RunRequest | dg.SkipReason:
@@ -217,17 +258,23 @@ def asked(world: World, hour: int = 9) -> dg.RunRequest | dg.SkipReason:
     return found
 
 
-def test_the_schedule_asks_every_hour_for_one_run_while_anything_is_due(world: World) -> None:
+def test_the_schedule_asks_every_hour_for_one_run_while_anything_is_due(
+    make_store: MakeStore, on_files: dg.DagsterInstance
+) -> None:
+    world = World(make_store(today=FIRST_MAU + timedelta(days=2), recipe=begun, **SETTINGS), on_files)
     one, other = asked(world), asked(world, hour=10)
     assert isinstance(one, dg.RunRequest) and isinstance(other, dg.RunRequest)
     assert one.run_key != other.run_key
-    assert world.execute("publish_due", config=dict(one.run_config)).success
-    assert published(world.outside) == DAYS
+    assert publish_due(world, dict(one.run_config))
+    assert published(world.outside) == days_between(START, FIRST_MAU)
     skipped = asked(world)
     assert isinstance(skipped, dg.SkipReason) and skipped.skip_message == "Everything that is due is published."
 
 
-def test_the_schedule_asks_for_nothing_while_publication_is_under_way(world: World) -> None:
+def test_the_schedule_asks_for_nothing_while_publication_is_under_way(
+    make_store: MakeStore, on_files: dg.DagsterInstance
+) -> None:
+    world = World(make_store(today=FIRST_MAU + timedelta(days=2), recipe=begun, **SETTINGS), on_files)
     job = world.definitions.resolve_job_def(MAU)
     run = world.instance.create_run_for_job(job, tags=IN_ORDER, status=dg.DagsterRunStatus.STARTED)
     skipped = asked(world)
@@ -236,8 +283,8 @@ def test_the_schedule_asks_for_nothing_while_publication_is_under_way(world: Wor
     assert isinstance(asked(world), dg.RunRequest)
 
 
-def test_the_schedule_says_which_day_is_waited_for(make_store: MakeStore, instance: dg.DagsterInstance) -> None:
-    world = World(make_store(today=date(2025, 1, 3)), instance)
+def test_the_schedule_says_which_day_is_waited_for(make_store: MakeStore, on_files: dg.DagsterInstance) -> None:
+    world = World(make_store(today=date(2025, 1, 3)), on_files)
     skipped = asked(world)
     assert isinstance(skipped, dg.SkipReason)
     assert skipped.skip_message == "2025-01-01 is not declared complete: `dpdau complete`, or its _SUCCESS file."

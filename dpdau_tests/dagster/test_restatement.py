@@ -18,7 +18,7 @@ from dpdau_assets.definitions import build_definitions
 from dpdau_assets.jobs import run_steps
 from dpdau_assets.schedules import build_restate_monthly
 from dpdau_tests.conftest import SECRET, prepare, put
-from dpdau_tests.dagster.world import World, erase
+from dpdau_tests.dagster.world import World, erase, stop_the_clock
 from resources.settings_env import read_settings
 from resources.store import open_store
 
@@ -26,47 +26,52 @@ MONTH = date(2025, 1, 1)
 PUBLISHED = [date(2025, 1, 30), date(2025, 1, 31)]
 
 
-def test_a_month_is_restated_through_dagster_and_again_changes_nothing(make_store: Callable[..., Outside]) -> None:
+def test_a_month_is_restated_through_dagster_and_again_changes_nothing(
+    make_store: Callable[..., Outside], instance: dg.DagsterInstance
+) -> None:
     outside = make_store(today=date(2025, 3, 1))
     put(outside, [(f"user {n}", day) for day in PUBLISHED for n in range(5)])
-    with dg.DagsterInstance.ephemeral() as instance:
-        world = World(outside, instance)
-        days = [*PUBLISHED, *days_between(date(2025, 2, 1), date(2025, 2, 3))]
-        world.build(days)
-        world.build(days, DAU)
-        erase(outside, "user 1")
-        assert world.execute(RESTATEMENT, "2025-01-01").success
-        once = outside.ledger.releases()
-        assert world.execute(RESTATEMENT, "2025-01-01").success
-        record = instance.fetch_materializations(dg.AssetKey("dau_restatement"), limit=1).records[0]
+    world = World(outside, instance)
+    days = [*PUBLISHED, *days_between(date(2025, 2, 1), date(2025, 2, 3))]
+    world.build_at_once(days)
+    for day in days:
+        publish("dau", day, outside)
+    erase(outside, "user 1")
+    assert world.execute(RESTATEMENT, "2025-01-01").success
+    once = outside.ledger.releases()
+    assert world.execute(RESTATEMENT, "2025-01-01").success
+    record = instance.fetch_materializations(dg.AssetKey("dau_restatement"), limit=1).records[0]
     assert [found.key.day for found in once if found.key.revision] == PUBLISHED
     assert outside.ledger.releases() == once
     assert record.partition_key == "2025-01-01"
 
 
-def test_a_month_that_is_not_due_fails_and_says_when(make_store: Callable[..., Outside]) -> None:
+def test_a_month_that_is_not_due_fails_and_says_when(
+    make_store: Callable[..., Outside], instance: dg.DagsterInstance
+) -> None:
     outside = make_store(today=date(2025, 3, 1))
     put(outside, [("someone", PUBLISHED[0])])
-    with dg.DagsterInstance.ephemeral() as instance:
-        world = World(outside, instance)
-        world.build(PUBLISHED[:1])
-        world.build(PUBLISHED[:1], DAU)
-        done = world.execute(RESTATEMENT, "2025-01-01")
-        (failure,) = [event.step_failure_data for event in done.all_events if event.is_step_failure]
+    world = World(outside, instance)
+    world.build(PUBLISHED[:1])
+    world.build(PUBLISHED[:1], DAU)
+    done = world.execute(RESTATEMENT, "2025-01-01")
+    (failure,) = [event.step_failure_data for event in done.all_events if event.is_step_failure]
     assert not done.success
     assert failure.error and "restated on 2025-02-05" in str(failure.error)
 
 
-def test_a_run_of_steps_restates_and_the_mart_shows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_of_steps_restates_and_the_mart_shows_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, instance: dg.DagsterInstance
+) -> None:
     values = {"DATA_DIR": tmp_path / "data", "HASH_SALT_SECRET": SECRET, "RESTATEMENT_DAY": 2, "GRACE_DAYS": 0}
     for name, value in values.items():
         monkeypatch.setenv(name, str(value))
+    stop_the_clock(monkeypatch, date(2025, 2, 3))
     outside = open_store(read_settings())
     put(outside, [("someone", PUBLISHED[1])])
     days = [PUBLISHED[1], date(2025, 2, 1)]
     wanted = [*building(days), *(Step(DAU, day) for day in days), Step(RESTATEMENT, MONTH), Step(REPORTS, None)]
-    with dg.DagsterInstance.ephemeral() as instance:
-        run_steps(wanted, build_definitions(outside.settings), instance, lambda _: None)
+    run_steps(wanted, build_definitions(outside.settings), instance, lambda _: None)
     assert [found.key.revision for found in outside.ledger.releases()] == [0, 0, 1]
     assert (outside.settings.data_dir / "mart" / "active_users.csv").exists()
 

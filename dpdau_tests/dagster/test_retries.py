@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import date
 
 import dagster as dg
@@ -23,12 +23,11 @@ DRAWS = {"dau_release", "mau_release", "dau_restatement", "publish_due_numbers"}
 
 
 @pytest.fixture
-def world(make_store: Callable[..., Outside], monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+def world(make_store: Callable[..., Outside], instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(dg.RetryPolicy, "calculate_delay", lambda policy, attempt: 0)
     outside = make_store(today=date(2025, 1, 5))
     put(outside, [("somebody", DAY)])
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield World(outside, instance)
+    return World(outside, instance)
 
 
 def failing(times: int, error: Exception) -> Callable[..., object]:

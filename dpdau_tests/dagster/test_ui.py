@@ -1,7 +1,7 @@
 """The Dagster UI in a real browser, on the project as `make dev` starts it.
 
-Materialise a day, backfill ten, publish some, and erase somebody: the touched days turn stale, are rebuilt, and the
-request is verified. Every step leaves a picture.
+Materialise a day, backfill three, publish them, and erase somebody: the touched day turns stale, is rebuilt, and the
+request is verified. Every step leaves a picture. Where libfaketime is, nobody waits until sensors look again.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -26,6 +27,7 @@ from playwright.sync_api import Page
 
 from dpdau_assets.core.ports import Outside
 from dpdau_tests.browser import PICTURES, PROJECT, open_browser
+from dpdau_tests.simulation import Clock, find_libfaketime
 from eval.demo import EVENTS
 from resources.settings_env import read_settings
 from resources.store import open_store
@@ -33,24 +35,41 @@ from resources.store import open_store
 pytestmark = pytest.mark.browser
 
 PATIENCE_SECONDS = 300
-TEN_DAYS = [f"2013-12-{day:02}" for day in range(1, 11)]
+DAYS = [f"2013-12-{day:02}" for day in range(1, 4)]
+SKIPPED_AT_ONCE = timedelta(seconds=5)
+"""What Dagster's clock skips at each look of a test that waits. A run has three minutes of it to start."""
 
 
-def wait_for(what: str, ready: Callable[[], bool]) -> None:
+def wait_for(what: str, ready: Callable[[], bool], each_time: Callable[[], None] = lambda: None) -> None:
     """Poll what another process does; only a hang makes the patience end."""
-    for _ in range(PATIENCE_SECONDS):
+    for _ in range(2 * PATIENCE_SECONDS):
         if ready():
             return
-        time.sleep(1)
+        time.sleep(0.5)
+        each_time()
     pytest.fail(f"{what} did not come")
 
 
 class Ui:
-    """A running `dagster dev` and its GraphQL."""
+    """A running `dagster dev` and its GraphQL; and its clock, if it can be turned."""
 
-    def __init__(self, port: int, folder: Path) -> None:
+    def __init__(self, port: int, folder: Path, clock: Clock | None) -> None:
         self.address = f"http://127.0.0.1:{port}"
         self.folder = folder
+        self._clock = clock
+
+    def wait_for(self, what: str, ready: Callable[[], bool]) -> None:
+        """As time goes by quickly: sensors and backfills look every half a minute."""
+        wait_for(what, ready, self.skip_time)
+
+    def skip_time(self) -> None:
+        if self._clock and not self.is_starting():
+            self._clock.set(self._clock.now() + SKIPPED_AT_ONCE)
+
+    def is_starting(self) -> bool:
+        """Whether a run is, whose time to do so is limited."""
+        query = "{ runsOrError(filter: {statuses: [STARTING]}) { ... on Runs { count } } }"
+        return bool(self.ask(query)["runsOrError"]["count"])
 
     def is_up(self) -> bool:
         try:
@@ -105,13 +124,18 @@ def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ui]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = (
-        f". {folder}/.demo/env; exec {Path(sys.executable).parent}/dagster dev -w workspace.yaml -h 127.0.0.1 -p {port}"
-    )
+    library = find_libfaketime()
+    clock = Clock(folder / "clock", library) if library else None
+    environment = {**os.environ, **demo_environment(folder)}
+    dagster = str(Path(sys.executable).with_name("dagster"))
+    command = [dagster, "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port)]
     log = (folder / "log").open("wb")
-    server = subprocess.Popen(["sh", "-c", command], cwd=PROJECT, stdout=log, stderr=log, start_new_session=True)
+    server = subprocess.Popen(
+        command, cwd=PROJECT, stdout=log, stderr=log, start_new_session=True,
+        env=clock.environment(environment) if clock else environment,
+    )  # fmt: skip
     try:
-        found = Ui(port, folder)
+        found = Ui(port, folder, clock)
         wait_for("the UI", found.is_up)
         yield found
     finally:
@@ -160,18 +184,18 @@ def test_the_asset_graph_loads_with_its_three_groups(ui: Ui, page: Page) -> None
 
 def test_a_partition_is_materialised_from_the_ui(ui: Ui, page: Page) -> None:
     page.goto(f"{ui.address}/locations/dpdau/jobs/build_state")  # with `erasures`, so that later marks are noticed
-    launch(page, "Materialize", "2013-12-01")
-    wait_for("the partition", lambda: ui.materialised("activity") == 1)
-    page.goto(f"{ui.address}/assets/activity?view=partitions&partition=2013-12-01")
+    launch(page, "Materialize", DAYS[0])
+    ui.wait_for("the partition", lambda: ui.materialised("activity") == 1)
+    page.goto(f"{ui.address}/assets/activity?view=partitions&partition={DAYS[0]}")
     page.get_by_text("Materialized", exact=True).first.wait_for()
     page.screenshot(path=PICTURES / "activity-partition.png")
 
 
-def test_a_backfill_of_ten_days_is_launched_from_the_ui_and_finishes(ui: Ui, page: Page) -> None:
+def test_a_backfill_of_three_days_is_launched_from_the_ui_and_finishes(ui: Ui, page: Page) -> None:
     page.goto(f"{ui.address}/locations/dpdau/jobs/build_state")
-    launch(page, "Materialize", f"[{TEN_DAYS[0]}...{TEN_DAYS[-1]}]")
-    wait_for("the backfill", lambda: ui.backfills() == ["COMPLETED_SUCCESS"])
-    assert ui.materialised("day_sketch") == len(TEN_DAYS)
+    launch(page, "Materialize", f"[{DAYS[0]}...{DAYS[-1]}]")
+    ui.wait_for("the backfill", lambda: ui.backfills() == ["COMPLETED_SUCCESS"])
+    assert ui.materialised("day_sketch") == len(DAYS)
     page.goto(f"{ui.address}/runs?view=backfills")
     page.get_by_text("Success", exact=True).first.wait_for()
     page.screenshot(path=PICTURES / "backfill.png")
@@ -179,9 +203,9 @@ def test_a_backfill_of_ten_days_is_launched_from_the_ui_and_finishes(ui: Ui, pag
 
 def test_numbers_are_published_from_the_ui_and_shown_with_their_intervals(ui: Ui, page: Page) -> None:
     page.goto(f"{ui.address}/locations/dpdau/jobs/publish_dau")
-    launch(page, "Materialize", "[2013-12-01...2013-12-03]")
-    wait_for("the range", lambda: ui.materialised("dau_release") == 3)
-    page.goto(f"{ui.address}/assets/dau_release?view=partitions&partition=2013-12-02")
+    launch(page, "Materialize", f"[{DAYS[0]}...{DAYS[-1]}]")
+    ui.wait_for("the range", lambda: ui.materialised("dau_release") == len(DAYS))
+    page.goto(f"{ui.address}/assets/dau_release?view=partitions&partition={DAYS[1]}")
     page.get_by_text("upper_95").first.wait_for()
     assert page.get_by_text("gaussian_shared").first.is_visible()
     page.screenshot(path=PICTURES / "dau-release.png")
@@ -191,7 +215,7 @@ def test_the_chart_of_the_mart_renders_in_the_ui(ui: Ui, page: Page) -> None:
     page.goto(f"{ui.address}/locations/dpdau/jobs/refresh_mart")
     page.get_by_role("button", name="Materialize all").first.click()
     page.get_by_role("button", name="Confirm").click()  # it asks, since no MAU is published yet
-    wait_for("the mart", lambda: ui.has_run("active_users"))
+    ui.wait_for("the mart", lambda: ui.has_run("active_users"))
     page.goto(f"{ui.address}/assets/active_users")
     assert_drawn(page, "DAU above, MAU below")
     page.screenshot(path=PICTURES / "active-users.png")
@@ -209,7 +233,7 @@ def test_the_budget_is_shown_as_bars_with_what_is_planned(ui: Ui, page: Page) ->
 
 
 def test_the_report_that_the_asset_wrote_renders(ui: Ui, page: Page) -> None:
-    wait_for("the report", lambda: ui.has_run("report"))
+    ui.wait_for("the report", lambda: ui.has_run("report"))
     page.goto(f"{ui.address}/assets/report")
     page.get_by_text("readers.html").first.wait_for()
     page.screenshot(path=PICTURES / "report-asset.png")
@@ -221,9 +245,11 @@ def test_the_report_that_the_asset_wrote_renders(ui: Ui, page: Page) -> None:
 
 def show_node(page: Page, ui: Ui, picture: str) -> None:
     """The graph of the state, with the checks on its nodes."""
-    page.goto(f"{ui.address}/locations/dpdau/asset-groups/state")
-    page.get_by_text("activity", exact=True).first.wait_for()
-    page.wait_for_timeout(2000)  # the layout moves until it is done
+    page.goto(f"{ui.address}/locations/dpdau/asset-groups/state", wait_until="networkidle")
+    node, before = page.get_by_text("activity", exact=True).first, None
+    while (place := node.bounding_box()) != before:  # the layout moves until it is done
+        before = place
+        page.wait_for_timeout(200)
     page.screenshot(path=PICTURES / picture)
 
 
@@ -231,32 +257,31 @@ def test_an_erasure_makes_its_day_stale_and_the_sensor_has_it_rebuilt_and_verifi
     ui: Ui, page: Page, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The state's lock, taken between the mark and the rebuild, holds the run still for the pictures."""
-    day = TEN_DAYS[1]
-    others = [one for one in TEN_DAYS if one != day]
+    day = DAYS[1]
+    others = [one for one in DAYS if one != day]
     for name, value in demo_environment(ui.folder).items():
         monkeypatch.setenv(name, value)
     outside = open_store(read_settings())
-    wait_for("the days", lambda: not any(ui.stale("activity", one) for one in TEN_DAYS))
-    wait_for("the first result", lambda: ui.check_passed("activity", "no_pending_erasures") is True)
+    ui.wait_for("the days", lambda: not any(ui.stale("activity", one) for one in DAYS))
+    ui.wait_for("the first result", lambda: ui.check_passed("activity", "no_pending_erasures") is True)
     command = [sys.executable, "-m", "dpdau_assets.cli", "erase", "--user-id", "-", "--days", day]
     subprocess.run(command, input=somebody_on(day), text=True, check=True, cwd=ui.folder)
-    with lock_after_mark(outside):
-        wait_for("staleness", lambda: ui.stale("activity", day))
+    with lock_after_mark(ui, outside):
+        ui.wait_for("staleness", lambda: ui.stale("activity", day))
         assert not any(ui.stale("activity", other) for other in others)
-        wait_for("the failed check", lambda: ui.check_passed("activity", "no_pending_erasures") is False)
+        ui.wait_for("the failed check", lambda: ui.check_passed("activity", "no_pending_erasures") is False)
         page.goto(f"{ui.address}/assets/activity?view=partitions&partition={day}")
         page.get_by_text("Unsynced").first.wait_for()
         page.screenshot(path=PICTURES / "erasure-stale.png")
         show_node(page, ui, "erasure-check.png")
-    wait_for("freshness", lambda: not outside.rebuilds.behind() and not ui.stale("activity", day))
-    wait_for("the fresh sketch", lambda: not ui.stale("day_sketch", day))
-    page.goto(f"{ui.address}/assets/activity?view=partitions&partition={day}")
+    ui.wait_for("freshness", lambda: not outside.rebuilds.behind() and not ui.stale("activity", day))
+    ui.wait_for("the fresh sketch", lambda: not ui.stale("day_sketch", day))
+    page.goto(f"{ui.address}/assets/activity?view=partitions&partition={day}", wait_until="networkidle")
     page.get_by_text("rebuild_days").first.wait_for()
-    page.wait_for_timeout(2000)
     assert page.get_by_text("Unsynced").count() == 0
     page.screenshot(path=PICTURES / "erasure-fresh.png")
-    wait_for("the receipt", lambda: {one.state for one in outside.erasures.erasures()} == {"verified"})
-    wait_for("the passed check", lambda: ui.check_passed("activity", "no_pending_erasures") is True)
+    ui.wait_for("the receipt", lambda: {one.state for one in outside.erasures.erasures()} == {"verified"})
+    ui.wait_for("the passed check", lambda: ui.check_passed("activity", "no_pending_erasures") is True)
     show_node(page, ui, "erasure-check-passed.png")
 
 
@@ -276,12 +301,9 @@ def somebody_on(day: str) -> str:
 
 
 @contextmanager
-def lock_after_mark(outside: Outside) -> Iterator[None]:
+def lock_after_mark(ui: Ui, outside: Outside) -> Iterator[None]:
     """Wait for the sensor's mark, and then keep every rebuild waiting."""
-    for _ in range(20 * PATIENCE_SECONDS):
-        if outside.rebuilds.behind():
-            break
-        time.sleep(0.05)
+    ui.wait_for("the mark", lambda: bool(outside.rebuilds.behind()))
     with outside.activity.lock():
         assert outside.rebuilds.behind(), "the rebuild was quicker than this test"
         yield

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import pytest
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 from dagster._core.loader import LoadingContextForTest
 
@@ -15,10 +20,22 @@ from dpdau_assets.core.erasure import request
 from dpdau_assets.core.events import Event
 from dpdau_assets.core.facts import Alert
 from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.runs import BUILD
+from dpdau_assets.core.settings import Settings
 from dpdau_assets.definitions import build_definitions
 from resources.mart_duckdb import MartFiles
 from resources.report_html import ReportFiles
 from sensors.attempts import TASK
+
+
+@cache
+def _definitions(settings: Settings) -> dg.Definitions:
+    return build_definitions(settings)
+
+
+def definitions_under(settings: Settings) -> dg.Definitions:
+    """The project under these settings, built once for all stores that have them: where they lie plays no part."""
+    return _definitions(replace(settings, data_dir=Settings.data_dir, landing_dir=None))
 
 
 class KeptAlerts:
@@ -43,11 +60,16 @@ class World:
     definitions: dg.Definitions = field(init=False)
 
     def __post_init__(self) -> None:
-        self.definitions = build_definitions(self.outside.settings)
+        self.definitions = definitions_under(self.outside.settings)
 
     def build(self, days: Iterable[date], job: str = "build_state") -> None:
         for day in days:
             self.execute(job, day.isoformat())
+
+    def build_at_once(self, days: Iterable[date]) -> None:
+        """In one run, which tells Dagster of each day."""
+        wanted = {"days": [day.isoformat() for day in days]}
+        assert self.execute(BUILD, config={"ops": {"build_many_days": {"config": wanted}}}).success
 
     @property
     def resources(self) -> dict[str, Any]:
@@ -62,12 +84,18 @@ class World:
         partition: str | None = None,
         tags: dict[str, str] | None = None,
         config: dict[str, Any] | None = None,
+        ops: list[str] | None = None,
     ) -> dg.ExecuteInProcessResult:
+        """Run the job, or these ops of it alone."""
         quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
         return self.definitions.resolve_job_def(job).execute_in_process(
             partition_key=partition, tags=tags, instance=self.instance, resources=self.resources,
-            raise_on_error=False, run_config={**(config or {}), **quiet},
+            op_selection=ops, raise_on_error=False, run_config={**(config or {}), **quiet},
         )  # fmt: skip
+
+    def ask(self, asset: str, check: str) -> dg.ExecuteInProcessResult:
+        """Run check_store with this check of the asset alone."""
+        return self.execute("check_store", ops=[f"{asset}_{check}"])
 
     def evaluate(self) -> dg.SensorResult:
         """What a tick would do, and nothing done."""
@@ -137,7 +165,35 @@ class World:
         return list(self.instance.get_runs(dg.RunsFilter(tags={TASK: task})))
 
 
+def stop_the_clock(patch: pytest.MonkeyPatch, today: date) -> None:
+    """Of every store that is opened by its settings: years in which days became due would all be looked at."""
+    patch.setattr("resources.store.SystemClock.today", lambda clock: today)
+
+
 def erase(outside: Outside, *users: str, through: date | None = None, days: tuple[date, ...] = ()) -> list[str]:
     """Ask, as the edges do; the receipts."""
     day = max(days) if days else through or outside.clock.today() - timedelta(days=1)
     return list(request([Event(user, "-", day, days) for user in users], outside).receipts)
+
+
+# --- What an instance in memory holds ----------------------------------------------------------------------------
+
+
+def keep_instance(instance: dg.DagsterInstance, folder: Path) -> None:
+    """Write all runs and events to this folder."""
+    for name, held in _databases(instance).items():
+        with closing(sqlite3.connect(folder / name)) as file:
+            held.backup(file)
+
+
+def replace_instance(instance: dg.DagsterInstance, folder: Path) -> None:
+    """Put what was kept in this folder in place of all runs and events."""
+    for name, held in _databases(instance).items():
+        with closing(sqlite3.connect(folder / name)) as file:
+            file.backup(held)
+
+
+def _databases(instance: dg.DagsterInstance) -> dict[str, sqlite3.Connection]:
+    """The two that an ephemeral instance has; nothing public tells of them."""
+    storages: dict[str, Any] = {"runs.sqlite": instance.run_storage, "events.sqlite": instance.event_log_storage}
+    return {name: storage._held_conn.connection.driver_connection for name, storage in storages.items()}

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from io import BytesIO, TextIOWrapper
@@ -14,8 +14,11 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import pytest
+
 from dpdau_assets.cli.main import main
 from dpdau_tests.support.connections import closed_at_the_end
+from dpdau_tests.support.prepared import Prepared
 
 SECRET = "s" * 40
 
@@ -86,3 +89,15 @@ def _exit_code() -> int:
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     return 0
+
+
+@pytest.fixture
+def begun(tmp_path: Path, prepared: Prepared) -> Callable[..., Dpdau]:
+    """Calls `dpdau` in a folder that begins as what a recipe, a function of a Dpdau, leaves behind in an empty one."""
+
+    def begin(recipe: Callable[[Dpdau], object], **environment: str) -> Dpdau:
+        name = f"{recipe.__module__}.{recipe.__qualname__} {sorted(environment.items())}"
+        folder = prepared.copy(name, lambda empty: recipe(Dpdau(empty, **environment)), tmp_path / "begun")
+        return Dpdau(folder, **environment)
+
+    return begin

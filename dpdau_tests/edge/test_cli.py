@@ -1,4 +1,4 @@
-"""The command line as a user meets it: real processes, JSON on stdout, exit codes."""
+"""The command line as a user meets it: JSON on stdout, words on stderr, exit codes."""
 
 from __future__ import annotations
 
@@ -9,24 +9,31 @@ from pathlib import Path
 import pytest
 
 from dpdau_tests.edge.conftest import Answer, Dpdau
+from dpdau_tests.edge.main_job import MAIN_JOB, WHOLE, ran_in, the_main_job_is_done
+from dpdau_tests.support.prepared import Prepared
 
 
 @pytest.fixture(scope="module")
-def dpdau(tmp_path_factory: pytest.TempPathFactory) -> Dpdau:
-    folder = tmp_path_factory.mktemp("cli")
-    (folder / "events.jsonl").write_text(
-        "".join(f'{{"user_id": "user {n}", "day": "2025-01-{1 + n % 31:02}"}}\n' for n in range(200))
-        + '{"user_id": "", "day": "2025-01-01"}\n'
-    )
-    return Dpdau(folder)
+def dpdau(tmp_path_factory: pytest.TempPathFactory, prepared: Prepared) -> Dpdau:
+    folder = tmp_path_factory.mktemp("cli") / "store"
+    return Dpdau(prepared.copy(MAIN_JOB, lambda empty: the_main_job_is_done(Dpdau(empty)), folder))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def ran(dpdau: Dpdau) -> Answer:
-    """The main job by hand: ingest, then run."""
-    taken = dpdau("ingest", "--from", "events.jsonl")
-    assert taken.code == 0, taken.said
-    return dpdau("run", "--from", "2025-01-29", "--to", "2025-01-30")
+    return ran_in(dpdau.folder)
+
+
+@pytest.mark.slow
+def test_the_main_job_in_processes_of_its_own_answers_as_it_does_in_one(ran: Answer, tmp_path: Path) -> None:
+    dpdau = Dpdau(tmp_path, processes=True)
+    the_main_job_is_done(dpdau)
+    again = ran_in(tmp_path)
+    assert (again.code, again.json) == (ran.code, ran.json)
+    shown = dpdau("dau", "2025-01-30")
+    assert shown.code == 0 and shown.said.startswith(f"dau 2025-01-30: {shown.json['estimate']}")
+    assert dpdau("dau", "2025-01-02").code == 3 and dpdau("dau").code == 2
+    assert dpdau("run", "--from", "2025-02-01", "--to", "2025-02-01").code == 4
 
 
 def test_the_version_is_printed(dpdau: Dpdau) -> None:
@@ -48,7 +55,7 @@ def test_a_run_publishes_dau_and_mau_and_says_how_many(ran: Answer) -> None:
 
 def test_a_second_run_publishes_nothing_new_and_answers_alike(ran: Answer, dpdau: Dpdau) -> None:
     before = dpdau("dau", "2025-01-30").json
-    again = dpdau("run", "--from", "2025-01-29", "--to", "2025-01-30")
+    again = dpdau("run", *WHOLE)
     assert again.json == ran.json
     assert dpdau("dau", "2025-01-30").json == before
 

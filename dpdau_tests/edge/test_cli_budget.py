@@ -9,20 +9,15 @@ from pathlib import Path
 import pytest
 
 from dpdau_tests.edge.conftest import Dpdau
+from dpdau_tests.edge.main_job import MAIN_JOB, the_main_job_is_done
+from dpdau_tests.support.prepared import Prepared
 
 
 @pytest.fixture(scope="module")
-def living(tmp_path_factory: pytest.TempPathFactory) -> Dpdau:
-    """A store with two days of DAU and one of MAU."""
-    folder = tmp_path_factory.mktemp("plan")
-    (folder / "events.jsonl").write_text(
-        "".join(f'{{"user_id": "user {n}", "day": "2025-01-{1 + n % 31:02}"}}\n' for n in range(62))
-    )
-    dpdau = Dpdau(folder)
-    assert dpdau("ingest", "--from", "events.jsonl").code == 0
-    ran = dpdau("run", "--from", "2025-01-29", "--to", "2025-01-30")
-    assert ran.code == 0, ran.said
-    return dpdau
+def living(tmp_path_factory: pytest.TempPathFactory, prepared: Prepared) -> Dpdau:
+    """A store with numbers, which the tests only read."""
+    folder = tmp_path_factory.mktemp("plan") / "store"
+    return Dpdau(prepared.copy(MAIN_JOB, lambda empty: the_main_job_is_done(Dpdau(empty)), folder))
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,15 +15,31 @@ from eval import demo
 DAYS = ("2025-01-01", "2025-01-02", "2025-01-03")
 SHE = "she@planted.example"
 
+Begin = Callable[..., Dpdau]
 
-@pytest.fixture
-def dpdau(tmp_path: Path) -> Dpdau:
+
+def events_are_in(dpdau: Dpdau) -> None:
+    """Five people and she on each of three days."""
     rows = [{"user_id": f"person-{n}", "day": day} for day in DAYS for n in range(5)]
     rows += [{"user_id": SHE, "day": day} for day in DAYS]
-    (tmp_path / "events.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    dpdau = Dpdau(tmp_path)
+    (dpdau.folder / "events.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert dpdau("ingest", "--from", "events.jsonl").code == 0
-    return dpdau
+
+
+def two_days_are_published(dpdau: Dpdau) -> None:
+    events_are_in(dpdau)
+    assert dpdau("run", "--from", DAYS[0], "--to", DAYS[1]).code == 0
+    assert SHE not in dpdau.printed
+
+
+@pytest.fixture
+def dpdau(begun: Begin) -> Dpdau:
+    return begun(events_are_in)
+
+
+@pytest.fixture
+def published(begun: Begin) -> Dpdau:
+    return begun(two_days_are_published)
 
 
 # --- complete ----------------------------------------------------------------------------------------------------
@@ -58,11 +75,10 @@ def test_status_of_a_new_store_says_that_nothing_is_published(tmp_path: Path) ->
     assert "published dau nothing yet" in done.said
 
 
-def test_status_is_one_screen_of_what_is_published_pending_overdue_and_spent(dpdau: Dpdau) -> None:
-    assert dpdau("run", "--from", DAYS[0], "--to", DAYS[1]).code == 0
-    dpdau("erase", "--user-id", SHE, "--through", DAYS[0])
-    dpdau("complete", DAYS[2])
-    done = dpdau("status")
+def test_status_is_one_screen_of_what_is_published_pending_overdue_and_spent(published: Dpdau) -> None:
+    published("erase", "--user-id", SHE, "--through", DAYS[0])
+    published("complete", DAYS[2])
+    done = published("status")
     assert done.json["published"][0]["last_day"] == DAYS[1]
     assert done.json["ready"] == {"days": 1, "first": DAYS[2], "last": DAYS[2]}
     assert done.json["unmarked"]["first"] == "2025-01-04"
@@ -72,29 +88,27 @@ def test_status_is_one_screen_of_what_is_published_pending_overdue_and_spent(dpd
     assert 0 < spent["dau", "2025-01-01"]["spent"] < spent["dau", "2025-01-01"]["charged"] <= 3.0
     for name in ("published dau", "ready now", "not complete", "erasure waits", "overdue", "spent dau 2025-01"):
         assert name in done.said
-    assert SHE not in dpdau.printed
+    assert SHE not in published.printed
 
 
 # --- check -------------------------------------------------------------------------------------------------------
 
 
-def test_checks_pass_on_a_sound_store_and_one_that_fails_ends_with_four(dpdau: Dpdau) -> None:
-    assert dpdau("run", "--from", DAYS[0], "--to", DAYS[1]).code == 0
-    sound = dpdau("check")
+def test_checks_pass_on_a_sound_store_and_one_that_fails_ends_with_four(published: Dpdau) -> None:
+    sound = published("check")
     assert sound.code == 0 and all(one["passed"] for one in sound.json)
-    (file,) = (dpdau.folder / "data" / "activity" / f"day={DAYS[0]}").iterdir()
+    (file,) = (published.folder / "data" / "activity" / f"day={DAYS[0]}").iterdir()
     file.write_bytes(file.read_bytes()[:-20])
-    broken = dpdau("check", "state_is_keyed", "noise_is_private")
+    broken = published("check", "state_is_keyed", "noise_is_private")
     assert broken.code == 4 and "Failed: state_is_keyed." in broken.said
     assert [(one["name"], one["passed"]) for one in broken.json] == [
         ("state_is_keyed", False), ("noise_is_private", True),
     ]  # fmt: skip
 
 
-def test_work_that_is_under_way_is_told_and_is_no_failure(dpdau: Dpdau) -> None:
-    assert dpdau("run", "--from", DAYS[0], "--to", DAYS[1]).code == 0
-    dpdau("erase", "--user-id", SHE)
-    done = dpdau("check", "no_pending_erasures")
+def test_work_that_is_under_way_is_told_and_is_no_failure(published: Dpdau) -> None:
+    published("erase", "--user-id", SHE)
+    done = published("check", "no_pending_erasures")
     assert done.code == 0 and done.json[0]["passed"] is False and "waits" in done.said
 
 
@@ -103,27 +117,26 @@ def test_a_check_that_is_none_is_wrong_usage_and_the_answer_lists_them(dpdau: Dp
     assert done.code == 2 and "all_is_well" in done.said and "ledger_holds" in done.said
 
 
+@pytest.mark.slow
 def test_make_check_ends_with_an_error_when_a_check_of_the_demos_store_fails(
-    dpdau: Dpdau, monkeypatch: pytest.MonkeyPatch
+    published: Dpdau, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert dpdau("run", "--from", DAYS[0], "--to", DAYS[1]).code == 0
-    monkeypatch.setattr(demo, "HOME", dpdau.folder)
-    assert demo.check(dpdau.environment) == 0
-    (file,) = (dpdau.folder / "data" / "activity" / f"day={DAYS[0]}").iterdir()
+    monkeypatch.setattr(demo, "HOME", published.folder)
+    assert demo.check(published.environment) == 0
+    (file,) = (published.folder / "data" / "activity" / f"day={DAYS[0]}").iterdir()
     file.write_bytes(file.read_bytes()[:-20])
-    assert demo.check(dpdau.environment) == 4
+    assert demo.check(published.environment) == 4
 
 
 # --- report ------------------------------------------------------------------------------------------------------
 
 
-def test_the_report_is_written_to_its_place_for_readers_and_for_operators(dpdau: Dpdau) -> None:
-    assert dpdau("run", "--from", DAYS[0], "--to", DAYS[1]).code == 0
-    done = dpdau("report")
+def test_the_report_is_written_to_its_place_for_readers_and_for_operators(published: Dpdau) -> None:
+    done = published("report")
     readers, operators = (Path(one) for one in done.json["files"])
     assert done.code == 0 and (readers.name, operators.name) == ("readers.html", "operators.html")
     assert "Checks" in operators.read_text() and "Checks" not in readers.read_text()
-    assert stat.S_IMODE((dpdau.folder / "data").stat().st_mode) == 0o700
+    assert stat.S_IMODE((published.folder / "data").stat().st_mode) == 0o700
 
 
 def test_one_report_is_written_where_somebody_asks_for_it(dpdau: Dpdau) -> None:

@@ -1,10 +1,10 @@
-"""Erasure as an operator meets it: real processes, JSON on stdout, exit codes, and no raw id anywhere afterwards."""
+"""Erasure as an operator meets it: JSON on stdout, exit codes, and no raw id anywhere afterwards."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,27 @@ WHOLE = ("--from", DAYS[0], "--to", DAYS[-1])
 NEW_SECRET = "n" * 40
 
 
+def events_are_there(dpdau: Dpdau) -> None:
+    """200 people on each of three days; a MAU window of one day, so that three are enough to publish."""
+    write(dpdau.folder / "events.jsonl", [{"user_id": person(n), "day": day} for day in DAYS for n in range(200)])
+
+
+def state_is_built(dpdau: Dpdau) -> None:
+    events_are_there(dpdau)
+    assert dpdau("ingest", "--from", "events.jsonl").code == 0
+    assert dpdau("rebuild", *WHOLE).json == {"days_rebuilt": 3}
+    assert PLANTED not in dpdau.printed
+
+
 @pytest.fixture
-def dpdau(tmp_path: Path) -> Dpdau:
-    """A store with 200 people on each of three days; a MAU window of one day, so that three are enough to publish."""
-    rows = [{"user_id": person(n), "day": day} for day in DAYS for n in range(200)]
-    write(tmp_path / "events.jsonl", rows)
-    return Dpdau(tmp_path, MAU_MECHANISM="gaussian", MAU_WINDOW_DAYS="1")
+def dpdau(begun: Callable[..., Dpdau]) -> Dpdau:
+    """Nothing is ingested yet."""
+    return begun(events_are_there, MAU_MECHANISM="gaussian", MAU_WINDOW_DAYS="1")
+
+
+@pytest.fixture
+def built(begun: Callable[..., Dpdau]) -> Dpdau:
+    return begun(state_is_built, MAU_MECHANISM="gaussian", MAU_WINDOW_DAYS="1")
 
 
 def person(number: int) -> str:
@@ -47,34 +62,32 @@ def require_no_raw_id(dpdau: Dpdau) -> None:
     assert PLANTED not in dpdau.printed
 
 
-def test_a_known_and_an_unknown_person_are_answered_alike_and_asking_again_is_the_same_request(dpdau: Dpdau) -> None:
-    assert dpdau("ingest", "--from", "events.jsonl").code == 0
-    assert dpdau("rebuild", *WHOLE).json == {"days_rebuilt": 3}
+def test_a_known_and_an_unknown_person_are_answered_alike_and_asking_again_is_the_same_request(built: Dpdau) -> None:
     names = [person(1), f"nobody{PLANTED}"]
-    known, unknown = (dpdau("erase", "--user-id", "-", "--through", DAYS[1], stdin=f"{name}\n") for name in names)
+    known, unknown = (built("erase", "--user-id", "-", "--through", DAYS[1], stdin=f"{name}\n") for name in names)
     assert (known.code, known.said) == (unknown.code, unknown.said) == (0, "")
     assert without(known.json, "receipts", "batches") == without(unknown.json, "receipts", "batches")
     assert known.json.keys() == {"received", "receipts", "parked", "batches"}
     assert (known.json["received"], len(known.json["receipts"]), known.json["parked"]) == (1, 1, False)
 
-    write(dpdau.folder / "again.jsonl", [{"user_id": person(1), "erase_day": DAYS[1]}] * 2)
-    again = dpdau("erase", "--from", "again.jsonl").json
+    write(built.folder / "again.jsonl", [{"user_id": person(1), "erase_day": DAYS[1]}] * 2)
+    again = built("erase", "--from", "again.jsonl").json
     assert again["receipts"] == known.json["receipts"] * 2 and again["batches"] == known.json["batches"]
-    rows = dpdau("erasures", "--state", "received").json
+    rows = built("erasures", "--state", "received").json
     assert [row["receipt"] for row in rows] == known.json["receipts"] + unknown.json["receipts"]
     assert without(rows[0], "receipt", "batch") == without(rows[1], "receipt", "batch")
     assert rows[0]["scope"] == {"through": DAYS[1], "days": []} and rows[0]["overdue"] is False
 
     receipts = [answer.json["receipts"][0] for answer in (known, unknown)]
-    early = [dpdau("receipt", one) for one in receipts]
+    early = [built("receipt", one) for one in receipts]
     assert [answer.code for answer in early] == [3, 3]
     assert without(early[0].json, "receipt") == without(early[1].json, "receipt")
-    assert dpdau("flush-deletes").json == {"verified": 2, "unverified": [], "days_rebuilt": 2}
-    late = [dpdau("receipt", one) for one in receipts]
+    assert built("flush-deletes").json == {"verified": 2, "unverified": [], "days_rebuilt": 2}
+    late = [built("receipt", one) for one in receipts]
     assert [answer.code for answer in late] == [0, 0]
     of_its_own = ("receipt", "previous", "hash", "signature")
     assert without(late[0].json, *of_its_own) == without(late[1].json, *of_its_own)
-    require_no_raw_id(dpdau)
+    require_no_raw_id(built)
 
 
 def test_a_bad_file_takes_nothing(dpdau: Dpdau) -> None:
@@ -112,31 +125,29 @@ def test_the_guard_parks_more_people_than_it_lets_through_until_they_are_confirm
     require_no_raw_id(dpdau)
 
 
-def test_a_receipt_is_verified_by_reading_everything_back_and_names_what_is_left(dpdau: Dpdau) -> None:
-    assert dpdau("ingest", "--from", "events.jsonl").code == 0
-    assert dpdau("rebuild", *WHOLE).code == 0
-    kept = dpdau("erase", "--user-id", person(1), "--days", DAYS[0], "--days", DAYS[2]).json["receipts"][0]
-    gone = dpdau("erase", "--user-id", person(2), "--through", DAYS[2]).json["receipts"][0]
-    cancelled = dpdau("cancel", kept)
+def test_a_receipt_is_verified_by_reading_everything_back_and_names_what_is_left(built: Dpdau) -> None:
+    kept = built("erase", "--user-id", person(1), "--days", DAYS[0], "--days", DAYS[2]).json["receipts"][0]
+    gone = built("erase", "--user-id", person(2), "--through", DAYS[2]).json["receipts"][0]
+    cancelled = built("cancel", kept)
     assert (cancelled.code, cancelled.json["cancelled"]) == (0, 1)
     assert cancelled.json["erasures"][0]["scope"] == {"through": DAYS[2], "days": [DAYS[0], DAYS[2]]}
 
-    state = next((dpdau.folder / "data" / "activity" / f"day={DAYS[0]}").iterdir())
-    copy = dpdau.folder / "data" / "before-the-migration.parquet"
+    state = next((built.folder / "data" / "activity" / f"day={DAYS[0]}").iterdir())
+    copy = built.folder / "data" / "before-the-migration.parquet"
     shutil.copy(state, copy)
-    flushed = dpdau("flush-deletes")
+    flushed = built("flush-deletes")
     assert (flushed.code, flushed.json) == (4, {"verified": 0, "unverified": [gone], "days_rebuilt": 3})
-    left = dpdau("receipt", gone)
+    left = built("receipt", gone)
     assert (left.code, left.json["verified"]) == (4, False)
     assert left.json["survivors"] == [{"file": copy.name, "how": "the key is in the bytes"}]
     copy.unlink()
-    assert dpdau("flush-deletes").json == {"verified": 1, "unverified": [], "days_rebuilt": 0}
-    verified = dpdau("receipt", gone)
+    assert built("flush-deletes").json == {"verified": 1, "unverified": [], "days_rebuilt": 0}
+    verified = built("receipt", gone)
     assert (verified.code, verified.json["state"], verified.json["survivors"]) == (0, "verified", [])
-    refused = dpdau("cancel", gone)
+    refused = built("cancel", gone)
     assert refused.code == 4 and "cannot come back" in refused.said
-    assert dpdau("receipt", "no-such-receipt").code == 5
-    require_no_raw_id(dpdau)
+    assert built("receipt", "no-such-receipt").code == 5
+    require_no_raw_id(built)
 
 
 @pytest.mark.slow

@@ -1,10 +1,11 @@
-"""Verifying, backing up and restoring as an operator meets them: real processes, JSON, exit codes."""
+"""Verifying, backing up and restoring as an operator meets them: JSON and exit codes."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -18,15 +19,18 @@ DAYS = ("2025-01-01", "2025-01-02", "2025-01-03")
 ADA = ("--who", "Ada", "--why", "the queue of tickets")
 
 
-@pytest.fixture
-def dpdau(tmp_path: Path) -> Dpdau:
-    """A store with three days of DAU."""
+def three_days_are_published(dpdau: Dpdau) -> None:
     rows = [{"user_id": f"person-{n}@planted.example", "day": day} for day in DAYS for n in range(50)]
-    (tmp_path / "events.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    dpdau = Dpdau(tmp_path)
+    (dpdau.folder / "events.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert dpdau("ingest", "--from", "events.jsonl").code == 0
     assert dpdau("run", "--from", DAYS[0], "--to", DAYS[-1]).code == 0
-    return dpdau
+    assert SECRET not in dpdau.printed and "planted" not in dpdau.printed
+
+
+@pytest.fixture
+def dpdau(begun: Callable[..., Dpdau]) -> Dpdau:
+    """A store with three days of DAU."""
+    return begun(three_days_are_published)
 
 
 @pytest.mark.slow

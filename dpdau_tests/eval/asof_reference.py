@@ -11,6 +11,7 @@ import calendar
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import cache
 from itertools import accumulate
 
 import pyarrow.parquet as pq
@@ -46,16 +47,22 @@ class Effect:
     mean_share: float
 
 
+@cache
 def read_activity(name: str, which: str) -> Activity:
     """From `events.parquet` and the file of erasures."""
+    erased: dict[str, set[date]] = defaultdict(set)
+    for user, day in erasures_of(name, which):
+        erased[user].add(day)
+    return Activity(_active(name), {user: sorted(days) for user, days in erased.items()})
+
+
+@cache
+def _active(name: str) -> dict[str, list[date]]:
     active: dict[str, set[date]] = defaultdict(set)
     table = pq.read_table(file_of(name, "events.parquet"), columns=["user_id", "day"])
     for user, day in zip(*(column.to_pylist() for column in table.columns), strict=True):
         active[user].add(day)
-    erased: dict[str, set[date]] = defaultdict(set)
-    for user, day in erasures_of(name, which):
-        erased[user].add(day)
-    return Activity({u: sorted(days) for u, days in active.items()}, {u: sorted(days) for u, days in erased.items()})
+    return {user: sorted(days) for user, days in active.items()}
 
 
 def dau_asof(log: Activity) -> dict[date, int]:

@@ -7,10 +7,14 @@ the project where there is one.
 from __future__ import annotations
 
 import csv
+import tempfile
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from dpdau_assets.core.ingest import ingest
@@ -54,6 +58,15 @@ def erasures_of(name: str, which: str) -> list[tuple[str, date]]:
 def take_in_log(name: str, outside: Outside) -> None:
     """Ingest all of its events."""
     ingest([file_of(name, "events.parquet")], outside)
+
+
+def take_in_days(name: str, days: list[date], outside: Outside) -> None:
+    """Ingest its events of these days, from a file of their own."""
+    whole = pq.read_table(file_of(name, "events.parquet"))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "events.parquet"
+        pq.write_table(whole.filter(pc.is_in(whole["day"], value_set=pa.array(days))), path)
+        ingest([path], outside)
 
 
 def counted(days: list[date], outside: Outside) -> tuple[Series, Series]:

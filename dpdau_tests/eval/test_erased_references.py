@@ -6,8 +6,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import date, timedelta
-from functools import cache
-from pathlib import Path
 from random import Random
 
 import pytest
@@ -36,9 +34,9 @@ from dpdau_tests.eval.logs import (
     counted,
     erasures_of,
     reference_of,
-    take_in_log,
+    take_in_days,
 )
-from dpdau_tests.support.lengths import LENGTH
+from dpdau_tests.support.lengths import LENGTH, at_length
 
 Make = Callable[..., Outside]
 every_erasure = pytest.mark.parametrize(
@@ -46,34 +44,36 @@ every_erasure = pytest.mark.parametrize(
     [pytest.param(*found, marks=pytest.mark.slow if found == (OULAD, "real") else ()) for found in ERASURES],
 )
 
+days_of_every_erasure = pytest.mark.parametrize(
+    ("name", "which"),
+    [pytest.param(*found, marks=pytest.mark.slow if found != (OULAD, "seed7") else ()) for found in ERASURES],
+)
+"""In `make test` of one log, that is bundled and not all of whose days are needed."""
+
 BUSY_DAYS = {
-    (OULAD, "seed7"): (date(2014, 8, 1), date(2014, 10, 31)),
+    (OULAD, "seed7"): (date(2014, 8, 1), date(2014, 9, 5) if LENGTH == "test" else date(2014, 10, 31)),
     (OULAD, "real"): (date(2013, 8, 1), date(2013, 10, 31)),
     (COLLEGE, "seed7"): (date(2004, 5, 1), date(2004, 7, 31)),
 }
-"""A range of each log with many people erased that begins with a month, short enough for every run."""
+"""A range of each log with many people erased that begins with a month and has another one's end in it."""
 
 
 # --- The reference itself ----------------------------------------------------------------------------------------
 
 
-@cache
-def log_of(name: str, which: str) -> Activity:
-    return read_activity(name, which)
-
-
 @every_erasure
 def test_without_the_rule_the_second_count_is_the_reference(name: str, which: str) -> None:
     dau, mau = reference_of(name, f"_erased_{which}_asof")
-    assert dau_asof(log_of(name, which)) == dau
-    assert mau_asof(log_of(name, which), hold_out=False) == mau
+    assert dau_asof(read_activity(name, which)) == dau
+    assert mau_asof(read_activity(name, which), hold_out=False) == mau
 
 
+@pytest.mark.also_long
 @every_erasure
 def test_with_the_rule_the_second_count_is_what_its_words_say(name: str, which: str) -> None:
-    log = log_of(name, which)
+    log = read_activity(name, which)
     mau = mau_asof(log, hold_out=True)
-    for day in Random(7).sample(log.days[29:], 12):
+    for day in Random(7).sample(log.days[29:], at_length(test=3, ci=12, soak=12)):
         assert mau[day] == sum(is_counted(user, day, log) for user in log.active)
 
 
@@ -95,44 +95,44 @@ def test_what_the_rule_takes_off_mau_is_what_the_docs_say(name: str, which: str,
 # --- All at once -------------------------------------------------------------------------------------------------
 
 
-@every_erasure
-def test_after_all_erasures_the_state_equals_the_reference(
-    make_store: Make, fast_folder: Path, name: str, which: str
-) -> None:
+@pytest.mark.also_long
+@days_of_every_erasure
+def test_after_all_erasures_the_state_equals_the_reference(make_store: Make, name: str, which: str) -> None:
+    """In `make test` of some days only; who was erased before them is not asked for."""
     dau, mau = reference_of(name, f"_erased_{which}")
     days = sorted(dau)
-    outside = make_store(start_date=days[0], data_dir=fast_folder)
-    take_in_log(name, outside)
+    if LENGTH == "test":
+        days = days_between(*BUSY_DAYS[name, which])
+    outside = make_store(start_date=days[0])
+    take_in_days(name, days, outside)
     prepare(outside, days)
-    erase(erasures_of(name, which), outside)
+    people = [(user, day) for user, day in erasures_of(name, which) if day >= days[0]]
+    erase(people, outside)
     settled = settle(outside)
-    assert counted(days, outside) == (dau, {day: mau[day] for day in days[29:]})
+    assert counted(days, outside) == ({day: dau[day] for day in days}, {day: mau[day] for day in days[29:]})
     assert settled.unverified == ()
-    assert settled.verified == len(erasures_of(name, which)) == len(outside.erasures.erasures(["verified"]))
+    assert settled.verified == len(people) == len(outside.erasures.erasures(["verified"]))
     assert len(outside.erasures.erasures()) == settled.verified
 
 
 # --- Day by day --------------------------------------------------------------------------------------------------
 
 
-@every_erasure
-def test_many_erased_people_leave_the_numbers_of_their_day(
-    make_store: Make, fast_folder: Path, name: str, which: str
-) -> None:
+@pytest.mark.also_long
+@days_of_every_erasure
+def test_many_erased_people_leave_the_numbers_of_their_day(make_store: Make, name: str, which: str) -> None:
     first, last = BUSY_DAYS[name, which]
-    outside = make_store(start_date=first, data_dir=fast_folder)
+    outside = make_store(start_date=first)
     assert sum(first <= day <= last for _, day in erasures_of(name, which)) > 25
     check_day_by_day(outside, name, which, days_between(first, last))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "which"), ERASURES if LENGTH == "soak" else [(COLLEGE, "seed7")])
-def test_every_number_of_a_whole_log_is_without_those_erased_by_then(
-    make_store: Make, fast_folder: Path, name: str, which: str
-) -> None:
+def test_every_number_of_a_whole_log_is_without_those_erased_by_then(make_store: Make, name: str, which: str) -> None:
     """With retention, so that it ends: each erasure reads all the state there is."""
-    days = log_of(name, which).days
-    outside = make_store(start_date=days[0], data_dir=fast_folder, retention_days=31, restatements_per_month=0)
+    days = read_activity(name, which).days
+    outside = make_store(start_date=days[0], retention_days=31, restatements_per_month=0)
     check_day_by_day(outside, name, which, days)
     assert outside.ledger.purged_through() == days[-1] - timedelta(days=31)
 
@@ -142,7 +142,7 @@ def check_day_by_day(outside: Outside, name: str, which: str, days: list[date]) 
 
     The store begins with the first of these days. It is that of the log, or of a month: nobody is held out into it.
     """
-    log, people = log_of(name, which), defaultdict(list)
+    log, people = read_activity(name, which), defaultdict(list)
     for user, day in erasures_of(name, which):
         people[day].append((user, day))
     dau, mau = {}, {}

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from sqlalchemy import Connection, Table, insert
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import sqlite
+
+if TYPE_CHECKING:
+    from sqlalchemy.dialects import postgresql
 
 _AT_ONCE = 5_000  # far below the number of values that one statement takes
 
@@ -21,8 +24,15 @@ def insert_rows(connection: Connection, table: Table, rows: Sequence[Mapping[str
 def insert_new(connection: Connection, table: Table, rows: Sequence[Mapping[str, object]]) -> None:
     """Leave out those whose primary key or unique columns are there."""
     if rows:
-        new = postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
-        connection.execute(new.on_conflict_do_nothing(), list(rows))
+        connection.execute(_upsert(connection, table).on_conflict_do_nothing(), list(rows))
+
+
+def _upsert(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
+    if connection.dialect.name == "sqlite":
+        return sqlite.insert(table)
+    from sqlalchemy.dialects import postgresql  # a tenth of a second that a ledger in a file need not spend
+
+    return postgresql.insert(table)
 
 
 def in_pieces(values: Sequence[_Value]) -> Iterator[list[_Value]]:

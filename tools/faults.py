@@ -1,0 +1,1070 @@
+"""Faults that tests have to catch: what would be wrong, where, and which tests are named for it. Data only.
+
+Each is a small edit of product code that leaves the program running: the `old` text stands exactly once in its file.
+`plant_faults.py` plants them, one at a time, in a copy.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that could be wrong.
+
+    Attributes:
+        name: says what is wrong.
+        tests: files below dpdau_tests, or tests in them, that ask for the behaviour.
+    """
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+MECHANISMS = (
+    Fault(
+        "half-the-gaussian-noise",
+        "resources/noise_opendp.py",
+        'l2_distance(T="i64"), _usable(sigma))',
+        'l2_distance(T="i64"), _usable(sigma / 2))',
+        ("test_noise.py::test_a_discrete_gaussian_has_the_sigma_asked_for",),
+    ),
+    Fault(
+        "shared-sigmas-without-the-margin-of-being-discrete",
+        "dpdau_assets/core/mechanisms.py",
+        "DISCRETE_MARGIN * math.sqrt(root * kappa), DISCRETE_MARGIN * math.sqrt(kappa)",
+        "math.sqrt(root * kappa), math.sqrt(kappa)",
+        (
+            "core/test_mechanisms.py::test_a_shared_month_has_the_sigmas_of_the_contract",
+            "core/test_mechanisms.py::test_a_month_of_discrete_noise_keeps_its_guarantee_by_another_accountant",
+        ),
+    ),
+    Fault(
+        "a-wrong-weight-in-the-streams-filter",
+        "dpdau_assets/core/stream_filters.py",
+        "STREAM_FILTER = (1024, -505, -126,",
+        "STREAM_FILTER = (1024, -506, -126,",
+        (
+            "core/test_stream_filters.py",
+            "core/test_mechanisms.py::test_the_stream_is_the_one_of_the_contract",
+        ),
+    ),
+    Fault(
+        "the-streams-sigma-is-rounded-down",
+        "dpdau_assets/core/mechanisms.py",
+        "math.ceil(100 * math.sqrt(sensitivity2",
+        "math.floor(100 * math.sqrt(sensitivity2",
+        (
+            "core/test_mechanisms.py::test_the_stream_is_the_one_of_the_contract",
+            "core/test_mechanisms.py::test_every_window_from_thirty_days_on_has_a_stream_that_keeps_its_cap",
+        ),
+    ),
+    Fault(
+        "the-streams-filter-reads-the-oldest-day-first",
+        "dpdau_assets/core/mechanisms.py",
+        "zip(mechanism.filter, reversed(history), strict=False)",
+        "zip(mechanism.filter, history, strict=False)",
+        (
+            "core/test_mechanisms.py::test_without_noise_the_stream_publishes_the_statistic_exactly",
+            "core/test_mechanisms.py::test_a_stream_output_is_an_exact_integer_however_large",
+        ),
+    ),
+    Fault(
+        "a-stream-forgets-the-oldest-day-of-its-filter",
+        "dpdau_assets/core/release.py",
+        "books.frozen(instance.name, len(stream.filter))",
+        "books.frozen(instance.name, len(stream.filter) - 1)",
+        (
+            "audit/test_audit.py::test_a_streams_outputs_are_off_by_the_noise_that_was_priced",
+            "test_release.py::test_without_noise_mau_is_the_rule_of_the_contract_computed_another_way",
+        ),
+    ),
+)
+
+ACCOUNTING = (
+    Fault(
+        "the-month-in-the-middle-of-a-window-is-not-charged",
+        "dpdau_assets/core/windows.py",
+        "sorted({month_of(day) for day in window(end, window_days)})",
+        "sorted({month_of(window(end, window_days)[0]), month_of(end)})",
+        (
+            "core/test_accounting.py",
+            "test_release.py::test_a_mau_on_the_first_of_march_is_charged_to_three_months",
+        ),
+    ),
+    Fault(
+        "a-cap-that-is-just-filled-refuses",
+        "dpdau_assets/core/accounting.py",
+        "return price.epsilon <= budget.epsilon",
+        "return price.epsilon < budget.epsilon",
+        ("core/test_accounting.py",),
+    ),
+    Fault(
+        "epsilons-are-added-in-floats",
+        "dpdau_assets/core/accounting.py",
+        "return price.epsilon <= budget.epsilon",
+        "return float(price.epsilon) <= float(budget.epsilon) + 1e-3",
+        ("core/test_accounting.py::test_many_pure_numbers_that_are_a_hair_above_a_cap_together_are_refused",),
+    ),
+    Fault(
+        "gaussians-may-pass-their-cap-by-a-hair",
+        "dpdau_assets/core/accounting.py",
+        "return price.mu2 <= mu_of(float(budget.epsilon), budget.delta) ** 2",
+        "return price.mu2 <= mu_of(float(budget.epsilon), budget.delta) ** 2 * 1.003",
+        (
+            "core/test_accounting.py",
+            "core/test_mechanisms.py::test_as_many_independent_numbers_as_a_cap_admits_cost_no_more_than_it",
+        ),
+    ),
+    Fault(
+        "pure-epsilon-is-added-as-mu",
+        "dpdau_assets/core/accounting.py",
+        "return Cost(epsilon=mechanism.epsilon, pure_rho=pure_rho(float(mechanism.epsilon)))",
+        "return Cost(mu2=float(mechanism.epsilon) ** 2)",
+        ("core/test_accounting.py",),
+    ),
+    Fault(
+        "a-mixed-month-is-priced-by-the-gaussian-curve",
+        "dpdau_assets/core/accounting.py",
+        'return "gaussian" if price.pure_rho == 0 else "zcdp"',
+        'return "gaussian"',
+        ("core/test_accounting.py",),
+    ),
+    Fault(
+        "an-independent-number-is-priced-without-the-margin",
+        "dpdau_assets/core/mechanisms.py",
+        "return DISCRETE_MARGIN / sigma",
+        "return 1 / sigma",
+        (
+            "core/test_accounting.py::test_an_independent_number_is_priced_with_the_margin_of_being_discrete",
+            "core/test_mechanisms.py::test_from_sigma_six_and_a_half_on_the_price_is_one_thousandth_above_the_continuous_one",
+        ),
+    ),
+    Fault(
+        "only-an-instances-first-number-is-charged-to-a-month",
+        "dpdau_assets/core/planning.py",
+        "if charge not in made:",
+        "if not made:",
+        ("test_release.py::test_independent_noise_is_charged_for_every_number",),
+    ),
+    Fault(
+        "a-number-is-stored-without-its-charge",
+        "dpdau_assets/core/planning.py",
+        "for charge in planned.charges:",
+        "for charge in planned.charges[1:]:",
+        (
+            "test_release.py::test_a_stream_is_charged_once_to_every_month_that_it_reads",
+            "test_release.py::test_independent_noise_is_charged_for_every_number",
+        ),
+    ),
+)
+
+PLANNING = (
+    Fault(
+        "the-restatement-is-not-priced",
+        "dpdau_assets/core/calendar.py",
+        "return month_days(month) * (1 + settings.restatements_per_month)",
+        "return month_days(month)",
+        ("core/test_calendar.py",),
+    ),
+    Fault(
+        "the-last-window-that-reads-a-month-is-not-planned",
+        "dpdau_assets/core/calendar.py",
+        "last = first_window_end(month_end(month), settings.mau_window_days)",
+        "last = first_window_end(month_end(month), settings.mau_window_days - 1)",
+        ("core/test_calendar.py",),
+    ),
+    Fault(
+        "a-stream-goes-on-with-another-sample",
+        "dpdau_assets/core/planning.py",
+        "(last.mechanism, last.terms) == (wanted.mechanism, wanted.terms)",
+        "last.mechanism == wanted.mechanism",
+        ("test_sketch_choice.py",),
+    ),
+    Fault(
+        "a-stream-may-skip-days",
+        "dpdau_assets/core/planning.py",
+        "if key.day == following or (",
+        "if key.day >= following or (",
+        ("test_release.py::test_days_of_mau_follow_one_another_and_none_is_skipped",),
+    ),
+    Fault(
+        "a-closed-month-is-only-asked-about-its-own-days",
+        "dpdau_assets/core/planning.py",
+        "closed = [month for month in months_read(key.day, key.window_days)",
+        "closed = [month for month in months_read(key.day, 1)",
+        (
+            "core/test_outlook.py::test_a_month_that_a_restore_has_closed_is_refused_in_every_window_that_reads_it",
+            "test_backup.py::test_the_stream_goes_on_as_another_one_with_the_first_day_that_reads_no_closed_month",
+        ),
+    ),
+    Fault(
+        "a-changed-setting-changes-the-cap-of-a-charged-month",
+        "dpdau_assets/core/planning.py",
+        "return Budget(settings.cap(metric) if cap is None else cap,",
+        "return Budget(settings.cap(metric),",
+        ("test_overrides.py",),
+    ),
+)
+
+COST_SO_FAR = (
+    Fault(
+        "the-worst-user-of-a-month-is-taken-to-be-in-every-number",
+        "dpdau_assets/core/cost_so_far.py",
+        "j = np.arange(published + 1)",
+        "j = np.array([published])",
+        (
+            "core/test_mechanisms.py::test_a_months_cost_grows_with_its_numbers_to_the_whole_price",
+            "core/test_budget_report.py",
+        ),
+    ),
+    Fault(
+        "a-streams-last-number-is-not-counted-as-spent",
+        "dpdau_assets/core/cost_so_far.py",
+        "published = (last_published - max(month, first_day)).days + 1",
+        "published = (last_published - max(month, first_day)).days",
+        (
+            "core/test_mechanisms.py::test_a_streams_cost_so_far_is_that_of_the_worst_interval",
+            "core/test_mechanisms.py::test_the_outputs_that_a_month_can_have_changed_are_its_windows_and_eight_days",
+        ),
+    ),
+)
+
+ACTIVITY = (
+    Fault(
+        "a-late-event-brings-a-removed-user-back",
+        "dpdau_assets/core/activity.py",
+        "return subtract(unite([before, arrived]), removed)",
+        "return unite([subtract(before, removed), arrived])",
+        ("test_erasure.py::test_a_replayed_archive_does_not_bring_an_erased_user_back", "test_activity.py"),
+    ),
+    Fault(
+        "an-event-after-the-seal-enters",
+        "dpdau_assets/core/activity.py",
+        "elif day in sealed:",
+        "elif day in restated:",
+        ("test_release.py::test_what_comes_for_a_published_day_is_late_and_changes_no_later_number",),
+    ),
+    Fault(
+        "an-event-after-the-seal-enters-under-the-next-salt-epoch",
+        "dpdau_assets/core/activity.py",
+        "elif day in sealed:",
+        "elif day in sealed and epoch == epochs_of(day, outside.settings)[0]:",
+        ("test_release.py::test_what_comes_for_a_published_day_changes_its_state_under_none_of_its_salt_epochs",),
+    ),
+    Fault(
+        "building-days-leaves-a-batch-out",
+        "dpdau_assets/core/activity.py",
+        "_folded(outside.inbox.read(batches), late,",
+        "_folded(outside.inbox.read(batches[1:]), late,",
+        ("test_release.py::test_what_was_acknowledged_before_a_release_is_in_it", "test_activity.py"),
+    ),
+    Fault(
+        "a-batch-that-comes-while-the-inbox-is-folded-is-thrown-away",
+        "dpdau_assets/core/activity.py",
+        "    outside.inbox.discard(batches)\n",
+        "    outside.inbox.discard(outside.inbox.batches())\n",
+        ("test_activity.py::test_a_batch_that_comes_while_the_inbox_is_folded_waits_for_the_next_fold",),
+    ),
+    Fault(
+        "the-inbox-is-emptied-before-late-events-are-kept",
+        "dpdau_assets/core/activity.py",
+        "    outside.late.replace(late)\n    outside.quarantine.keep(dropped)\n",
+        "    outside.inbox.discard(batches)\n    outside.late.replace(late)\n    outside.quarantine.keep(dropped)\n",
+        ("test_killed.py",),
+    ),
+    Fault(
+        "who-was-counted-already-counts-as-late",
+        "dpdau_assets/core/activity.py",
+        "    before = _or_empty(outside.late.read(arrived.day, arrived.epoch))\n"
+        "    new = subtract(arrived.keys, _or_empty(sealed_state))\n",
+        "    before = _or_empty(outside.late.read(arrived.day, arrived.epoch))\n    new = arrived.keys\n",
+        ("test_release.py::test_a_replay_of_the_whole_archive_makes_nobody_late",),
+    ),
+    Fault(
+        "a-removal-leaves-late-events-in",
+        "dpdau_assets/core/activity.py",
+        "    outside.late.replace(_rewritten(outside.late, watermark, outside))\n",
+        "",
+        ("test_erasure.py::test_an_erasure_takes_late_events_out_too",),
+    ),
+    Fault(
+        "the-check-of-a-day-does-not-look-at-late-events",
+        "dpdau_assets/core/activity.py",
+        "for store in (outside.activity, outside.late):\n            for epoch in",
+        "for store in (outside.activity,):\n            for epoch in",
+        ("test_activity.py::test_who_is_left_in_a_day_is_seen_in_its_state_and_among_its_late_events",),
+    ),
+)
+
+TOMBSTONES = (
+    Fault(
+        "a-removal-forgets-its-last-salt-epoch",
+        "dpdau_assets/core/erasure.py",
+        "return range(epoch_of(settings.start_date, rotation), epoch_of(last_window, rotation) + 1)",
+        "return range(epoch_of(settings.start_date, rotation), epoch_of(last_window, rotation))",
+        ("test_ingest.py::test_the_tombstone_epochs_reach_the_last_window_that_holds_the_user_out",),
+    ),
+    Fault(
+        "a-removal-leaves-its-last-day-in",
+        "dpdau_assets/core/tombstones.py",
+        "self.days == number, self.days >= number)",
+        "self.days == number, self.days > number)",
+        (
+            "test_activity.py::test_a_removal_that_came_first_stops_what_arrives_later",
+            "test_erasure.py::test_activity_after_the_erasure_day_counts_in_dau_again",
+        ),
+    ),
+    Fault(
+        "a-removed-user-is-held-out-to-the-day-and-not-to-the-months-end",
+        "dpdau_assets/core/tombstones.py",
+        "return month_end(month_of(through))",
+        "return through",
+        (
+            "test_release.py::test_a_removed_user_is_out_of_mau_until_the_next_month",
+            "test_erasure.py::test_without_any_one_month_mau_changes_on_one_interval_of_at_most_60_days",
+        ),
+    ),
+    Fault(
+        "a-removal-reaches-mau-a-window-late",
+        "dpdau_assets/core/tombstones.py",
+        "(self.effective_from <= day_number(window_end))",
+        "(self.effective_from < day_number(window_end))",
+        (
+            "test_release.py::test_a_removed_user_is_out_of_mau_until_the_next_month",
+            "test_erasure.py::test_without_any_one_month_mau_changes_on_one_interval_of_at_most_60_days",
+        ),
+    ),
+)
+
+ERASURE_REQUESTS = (
+    Fault(
+        "the-guard-is-ignored",
+        "dpdau_assets/core/erasure.py",
+        "len({event.user_id for event in asked}) > guard_limit(outside)",
+        "len({event.user_id for event in asked}) > math.inf",
+        ("test_erasure.py::test_the_guard_parks_a_batch_of_more_people_than_its_share_of_the_last_published_mau",),
+    ),
+    Fault(
+        "a-removal-is-in-force-from-a-mau-day-that-is-committed",
+        "resources/ledger_sql/erasures.py",
+        "date.fromisoformat(last) + timedelta(days=1)",
+        "date.fromisoformat(last)",
+        (
+            "conformance/test_erasure_ledger.py::test_the_same_removal_again_is_the_same_request_and_keeps_its_first_day_in_force",
+            "test_release.py::test_a_removed_user_is_out_of_mau_until_the_next_month",
+            "test_erasure.py::test_without_any_one_month_mau_changes_on_one_interval_of_at_most_60_days",
+        ),
+    ),
+    Fault(
+        "applying-one-removal-marks-all-as-applied",
+        "resources/ledger_sql/erasures.py",
+        'where(table.c.state == "received", table.c.watermark <= watermark)',
+        'where(table.c.state == "received")',
+        ("conformance/test_erasure_ledger.py::test_applying_moves_only_what_its_watermark_holds",),
+    ),
+    Fault(
+        "a-removal-that-is-being-applied-can-be-cancelled",
+        "resources/ledger_sql/erasures.py",
+        "row.watermark <= begun)",
+        "row.watermark < begun)",
+        (
+            "test_erasure.py::test_a_request_whose_application_was_cut_short_can_no_longer_be_cancelled",
+            "conformance/test_erasure_ledger.py::test_what_is_being_applied_cannot_be_cancelled_and_none_of_a_batch_is",
+        ),
+    ),
+)
+
+RECEIPTS = (
+    Fault(
+        "the-inspection-does-not-ask-the-late-store",
+        "dpdau_assets/core/inspection.py",
+        '(outside.activity if place.store == "activity" else outside.late).read(',
+        "outside.activity.read(",
+        ("test_receipts.py::test_a_late_event_of_hers_is_found_by_its_store_and_by_its_bytes",),
+    ),
+    Fault(
+        "the-inspection-does-not-ask-sketches",
+        "dpdau_assets/core/inspection.py",
+        "return _present_in_sketch(place, wanted, outside)",
+        "return []",
+        (
+            "test_receipts.py::test_a_planted_survivor_is_named_and_the_receipt_is_not_verified",
+            "test_sketch_choice.py::test_a_sketch_of_what_state_was_is_a_survivor_of_everyone_who_was_erased_from_it",
+        ),
+    ),
+    Fault(
+        "the-byte-scan-skips-packed-files",
+        "dpdau_assets/core/inspection.py",
+        "packed = needles.found_in(outside.premises.unpacked(file))",
+        "packed = needles.found_in(())",
+        ("test_receipts.py::test_what_an_archive_packs_inside_is_looked_into",),
+    ),
+    Fault(
+        "the-byte-scan-misses-keys-that-lie-across-chunks",
+        "dpdau_assets/core/byte_scan.py",
+        "            self._mark(memoryview(tail + view[:_OVERLAP]), found)\n",
+        "",
+        ("core/test_byte_scan.py",),
+    ),
+    Fault(
+        "the-hash-of-a-key-in-a-theta-sketch-is-not-looked-for",
+        "dpdau_assets/core/inspection.py",
+        "        self._add_hashes()\n",
+        "",
+        ("test_sketch_choice.py::test_the_hash_of_an_erased_user_in_a_stray_theta_sketch_is_found",),
+    ),
+    Fault(
+        "a-receipt-is-verified-whatever-is-left",
+        "dpdau_assets/core/receipts.py",
+        '"verified": inspected and not left,',
+        '"verified": inspected,',
+        ("test_receipts.py::test_a_planted_survivor_is_named_and_the_receipt_is_not_verified",),
+    ),
+    Fault(
+        "a-request-becomes-verified-whatever-is-left",
+        "dpdau_assets/core/receipts.py",
+        "clean = [erasure.receipt for erasure in erasures if not found.survivors[erasure.receipt]]",
+        "clean = [erasure.receipt for erasure in erasures]",
+        (
+            "test_receipts.py::test_a_planted_survivor_is_named_and_the_receipt_is_not_verified",
+            "test_retention.py::test_no_key_is_shredded_while_something_is_left_of_an_erased_person",
+        ),
+    ),
+    Fault(
+        "a-survivor-is-forgotten-with-the-key-it-was-found-by",
+        "dpdau_assets/core/receipts.py",
+        "    if not partly:\n",
+        "    if partly or not partly:\n",
+        ("test_retention.py::test_what_a_receipt_has_named_stays_named_when_its_key_is_shredded",),
+    ),
+)
+
+RELEASE = (
+    Fault(
+        "only-the-published-day-is-sealed-and-not-its-window",
+        "dpdau_assets/core/release.py",
+        "outside.ledger.seal({day for key in keys for day in window(key.day, key.window_days)})",
+        "outside.ledger.seal({key.day for key in keys})",
+        (
+            "test_release.py::test_what_comes_for_a_published_day_is_late_and_changes_no_later_number",
+            "test_release.py::test_a_release_out_of_order_seals_no_day_and_charges_nothing",
+            "test_erasure.py::test_without_any_one_month_mau_changes_on_one_interval_of_at_most_60_days",
+        ),
+    ),
+    Fault(
+        "days-are-sealed-after-their-statistic-is-read",
+        "dpdau_assets/core/release.py",
+        "        outside.ledger.seal({day for key in keys for day in window(key.day, key.window_days)})\n"
+        "        watermark = outside.erasures.applied()\n"
+        "        return {key: Counted(read_statistic(key, how, outside), how) for key, how in countings.items()}, "
+        "watermark\n",
+        "        watermark = outside.erasures.applied()\n"
+        "        counted = {key: Counted(read_statistic(key, how, outside), how) for key, how in countings.items()}\n"
+        "    outside.ledger.seal({day for key in keys for day in window(key.day, key.window_days)})\n"
+        "    return counted, watermark\n",
+        ("test_release.py::test_who_comes_before_a_day_is_sealed_is_in_its_number_and_who_comes_after_it_is_late",),
+    ),
+    Fault(
+        "a-removal-since-the-statistic-was-read-is-overlooked",
+        "dpdau_assets/core/release.py",
+        "if books.removals_recorded() != watermark or not _is_whole(",
+        "if not _is_whole(",
+        (
+            "test_release.py::test_a_removal_recorded_while_the_statistic_is_read_is_in_the_number",
+            "test_restatement.py::test_a_removal_recorded_while_the_month_is_read_is_in_all_of_its_numbers",
+        ),
+    ),
+    Fault(
+        "noise-is-added-anew-whenever-a-stored-number-is-asked-for",
+        "dpdau_assets/core/release.py",
+        "        release = made[0] if made else None\n    return release\n",
+        "        release = made[0] if made else None\n"
+        "    again = release.noisy_value + outside.noise.gaussian(9)[0]\n"
+        '    return type(release)(**{**vars(release), "noisy_value": again})\n',
+        ("test_release.py::test_asking_two_hundred_times_gives_one_number_and_one_ledger_row",),
+    ),
+    Fault(
+        "the-months-shared-noise-is-drawn-anew-for-each-number",
+        "dpdau_assets/core/release.py",
+        "        (in_common,) = noise.gaussian(shared.sigma_month)\n"
+        "        books.keep_shared_noise(name, in_common)\n"
+        "    (fresh,)",
+        "        books.keep_shared_noise(name, noise.gaussian(shared.sigma_month)[0])\n"
+        "    (in_common,) = noise.gaussian(shared.sigma_month)\n"
+        "    (fresh,)",
+        (
+            "audit/test_audit.py::test_a_months_numbers_are_off_by_the_noise_that_was_priced_and_correlated_as_the_contract_says",
+        ),
+    ),
+    Fault(
+        "the-exact-count-is-stored",
+        "dpdau_assets/core/release.py",
+        "release = fact(key, planned.instance, noisy_value, books, outside)",
+        "release = fact(key, planned.instance, noisy_value and float(statistic), books, outside)",
+        ("test_one_month.py", "test_release.py::test_two_stores_with_the_same_events_publish_different_numbers"),
+    ),
+    Fault(
+        "the-shared-noise-outlives-its-month",
+        "dpdau_assets/core/release.py",
+        "if month in books.restated() or len(",
+        "if len(",
+        (
+            "test_restatement.py::test_a_restated_month_is_closed_and_its_shared_noise_destroyed",
+            "test_release.py::test_the_shared_noise_is_destroyed_with_the_months_last_number",
+        ),
+    ),
+    Fault(
+        "the-real-time-of-publication-is-shown",
+        "dpdau_assets/core/release.py",
+        "    day = slot_of(settings, key.day)\n",
+        "    day = outside.clock.today()\n",
+        (
+            "test_one_month.py",
+            "dagster/test_publish_due.py::test_after_downtime_one_run_publishes_in_order_under_the_slots_of_each_day",
+        ),
+    ),
+)
+
+RESTATEMENT = (
+    Fault(
+        "a-restatement-takes-the-noise-that-the-day-had",
+        "dpdau_assets/core/release.py",
+        "    (fresh,) = noise.gaussian(shared.sigma_day)\n",
+        "    drawn = (id(noise), name, len(books.numbers(name)) % max(28, shared.releases // 2))\n"
+        "    (fresh,) = _draw_shared.__dict__.setdefault(drawn, noise.gaussian(shared.sigma_day))\n",
+        (
+            "test_restatement.py::test_a_month_in_which_nothing_changed_is_restated_all_the_same",
+            "audit/test_audit.py::test_a_months_numbers_are_off_by_the_noise_that_was_priced_and_correlated_as_the_contract_says",
+            "audit/test_audit.py::test_what_a_restatement_and_the_first_numbers_tell_together_is_within_the_months_charge",
+        ),
+    ),
+    Fault(
+        "a-restatement-leaves-late-events-out",
+        "dpdau_assets/core/release.py",
+        "late = [read_late(key.day, epoch, counting, outside)] if key.revision else []",
+        "late = [read_late(key.day, epoch, counting, outside)] if key.revision > 1 else []",
+        ("test_restatement.py::test_the_restated_numbers_are_without_the_erased_and_with_the_late",),
+    ),
+    Fault(
+        "a-month-is-restated-before-its-day",
+        "dpdau_assets/core/release.py",
+        "if slot_of(outside.settings, last) < due:",
+        "if slot_of(outside.settings, last) + timedelta(days=1) < due:",
+        ("test_restatement.py::test_a_month_is_not_restated_before_publication_has_come_to_its_day",),
+    ),
+    Fault(
+        "a-restated-month-stays-open",
+        "dpdau_assets/core/planning.py",
+        "month_of(key.day) in books.restated() and not key.revision",
+        "key.day in books.restated() and not key.revision",
+        ("test_restatement.py::test_a_restated_month_is_closed_and_its_shared_noise_destroyed",),
+    ),
+    Fault(
+        "a-restatement-misses-a-number-that-came-meanwhile",
+        "dpdau_assets/core/release.py",
+        "if books.removals_recorded() != watermark or not _is_whole(statistics, books):",
+        "if books.removals_recorded() != watermark:",
+        ("test_restatement.py::test_a_first_number_that_comes_while_the_month_is_restated_is_restated_too",),
+    ),
+)
+
+LEDGER = (
+    Fault(
+        "writers-begin-deferred",
+        "resources/ledger_sql/database.py",
+        'else "BEGIN IMMEDIATE"',
+        'else "BEGIN DEFERRED"',
+        ("conformance/test_ledger.py::test_processes_that_race_for_a_budget_never_overspend_it",),
+    ),
+    Fault(
+        "writers-in-postgresql-take-no-lock",
+        "resources/ledger_sql/database.py",
+        "SELECT pg_advisory_xact_lock(hashtext('dpdau ledger'), hashtext(current_schema()))",
+        "SELECT 1",
+        (
+            "conformance/test_ledger.py::test_processes_that_race_for_a_budget_never_overspend_it",
+            "test_races.py",
+        ),
+    ),
+    Fault(
+        "the-lock-of-a-data-directory-is-shared",
+        "resources/file_lock.py",
+        "fcntl.flock(file, fcntl.LOCK_EX)",
+        "fcntl.flock(file, fcntl.LOCK_SH)",
+        ("test_file_lock.py::test_another_process_gets_the_lock_once_its_holder_has_let_go_and_not_before",),
+    ),
+    Fault(
+        "the-chain-leaves-the-last-column-out",
+        "resources/ledger_sql/chain.py",
+        "[list(row) for row in rows]",
+        "[list(row)[:-1] for row in rows]",
+        ("conformance/test_tampering.py::test_a_changed_value_is_found",),
+    ),
+    Fault(
+        "verifying-believes-what-is-said-of-overrides",
+        "resources/ledger_sql/chain.py",
+        "hashed = _hash(key, before, entry.kind, covered)",
+        'hashed = entry.hash if entry.kind == "overrides" else _hash(key, before, entry.kind, covered)',
+        ("conformance/test_tampering.py::test_a_changed_value_is_found",),
+    ),
+    Fault(
+        "verifying-does-not-look-at-tombstones",
+        "resources/ledger_sql/verification.py",
+        '        ("A tombstone", _tombstones),\n',
+        "",
+        (
+            "conformance/test_tampering.py::test_tombstones_that_are_said_to_be_shredded_with_their_epoch_are_found_to_be_missing",
+            "conformance/test_tampering.py::test_a_changed_value_is_found",
+        ),
+    ),
+    Fault(
+        "rows-that-nobody-appended-are-believed",
+        "resources/ledger_sql/chain.py",
+        "if place[name] < len(there):",
+        "if place[name] > len(there):",
+        ("conformance/test_tampering.py::test_a_row_that_nobody_appended_is_found",),
+    ),
+    Fault(
+        "what-is-deleted-is-not-overwritten",
+        "resources/ledger_sql/database.py",
+        '"secure_delete = ON"',
+        '"secure_delete = OFF"',
+        (
+            "test_release.py::test_destroyed_noise_is_in_no_byte_of_the_ledger",
+            "test_release.py::test_after_a_removal_is_applied_only_its_tombstone_holds_the_key",
+            "conformance/test_erasure_ledger.py::test_a_cancelled_request_leaves_no_tombstone_and_can_be_made_again",
+        ),
+    ),
+    Fault(
+        "what-is-deleted-stays-in-the-write-ahead-log",
+        "resources/ledger_sql/database.py",
+        '["PRAGMA wal_checkpoint(TRUNCATE)"]',
+        '["PRAGMA wal_checkpoint(PASSIVE)"]',
+        ("test_release.py::test_destroyed_noise_is_in_no_byte_of_the_ledger",),
+    ),
+    Fault(
+        "a-number-without-its-charge-is-not-noticed",
+        "dpdau_assets/core/ledger_check.py",
+        "return [*_unpaid(outside), *_over_cap(outside),",
+        "return [*_over_cap(outside),",
+        ("test_overrides.py::test_a_month_that_a_number_reads_and_was_never_charged_for_it_is_found",),
+    ),
+)
+
+SALTS = (
+    Fault(
+        "the-boundary-of-salt-epochs-is-a-day-off",
+        "dpdau_assets/core/windows.py",
+        "return day_number(day) // rotation_days",
+        "return (day_number(day) + 1) // rotation_days",
+        ("test_ingest.py", "test_activity.py"),
+    ),
+    Fault(
+        "a-day-is-not-keyed-for-the-last-window-that-reaches-it",
+        "dpdau_assets/core/windows.py",
+        "last = day + timedelta(days=longest_window - 1)",
+        "last = day + timedelta(days=longest_window - 2)",
+        (
+            "test_ingest.py::test_each_day_is_keyed_under_every_epoch_whose_windows_reach_it",
+            "test_activity.py::test_a_day_is_keyed_under_each_epoch_whose_windows_reach_it",
+            "eval/test_references.py::test_state_equals_the_reference_on_every_day_and_in_every_window",
+        ),
+    ),
+    Fault(
+        "a-shredded-epoch-gets-a-new-key",
+        "resources/ledger_sql/salts.py",
+        "if gone is not None and epochs[0] <= gone:",
+        "if gone is not None and epochs[0] < gone:",
+        (
+            "conformance/test_erasure_ledger.py::test_shredding_takes_an_epochs_tombstones_and_no_key_is_ever_made_for_it_again",
+        ),
+    ),
+)
+
+INGEST = (
+    Fault(
+        "an-op-that-is-neither-plus-nor-minus-is-taken",
+        "resources/event_sql.py",
+        "events.BAD_OP: \"op NOT IN ('+', '-')\"",
+        "events.BAD_OP: \"op NOT IN ('+', '-', 'x', '')\"",
+        (
+            "test_ingest.py::test_bad_rows_go_to_the_quarantine_and_stop_nothing",
+            "test_engine_duckdb.py::test_the_sql_says_of_every_row_what_the_reference_says",
+        ),
+    ),
+    Fault(
+        "a-row-of-a-day-to-come-is-taken",
+        "dpdau_assets/core/events.py",
+        "reading.day is not None and reading.day <= reading.limits.last",
+        "reading.day is not None",
+        ("core/test_events.py",),
+    ),
+    Fault(
+        "a-removal-with-unreadable-days-becomes-one-of-everything",
+        "dpdau_assets/core/events.py",
+        "if isinstance(days, list) else ()",
+        "if isinstance(days, list) else None",
+        ("core/test_events.py",),
+    ),
+    Fault(
+        "a-batch-is-there-before-its-removals",
+        "dpdau_assets/core/ingest.py",
+        "    requested = request(asked, outside)\n"
+        "    batch = outside.inbox.append(keyed_days(scan, outside.salts, outside.settings, progress))\n",
+        "    batch = outside.inbox.append(keyed_days(scan, outside.salts, outside.settings, progress))\n"
+        "    requested = request(asked, outside)\n",
+        ("test_ingest.py::test_a_removal_is_recorded_in_every_epoch_it_reaches_before_the_batch_is_there",),
+    ),
+    Fault(
+        "a-batch-is-acknowledged-before-it-is-on-disk",
+        "resources/durable.py",
+        "        file.flush()\n        os.fsync(file.fileno())\n        temporary.replace(folder / name)\n",
+        "        file.flush()\n        temporary.replace(folder / name)\n",
+        ("test_inbox_files.py::test_every_file_and_its_folder_are_synced_before_the_call_returns",),
+    ),
+    Fault(
+        "the-same-file-twice-is-two-batches",
+        "resources/inbox_files.py",
+        'return f"{content.hexdigest()[:32]}.parquet" if written else None',
+        "return f\"{content.hexdigest()[:16]}{__import__('secrets').token_hex(8)}.parquet\" if written else None",
+        (
+            "test_inbox_files.py::test_the_same_sets_are_the_same_batch_and_others_are_not",
+            "test_ingest.py::test_all_days_of_all_epochs_are_one_batch_and_twice_is_the_same_batch",
+        ),
+    ),
+    Fault(
+        "who-stands-in-two-batches-counts-twice",
+        "resources/inbox_files.py",
+        "return keys[0] if len(keys) == 1 else unite(keys)",
+        "return keys[0] if len(keys) == 1 else np.sort(np.concatenate(keys))",
+        ("test_inbox_files.py::test_batches_read_together_are_united_by_day_and_epoch",),
+    ),
+)
+
+SKETCHES = (
+    Fault(
+        "a-theta-estimate-forgets-the-sample",
+        "dpdau_assets/core/sketches/theta.py",
+        "return noisy / float(self.theta0)",
+        "return noisy / float(self.theta0) ** 2",
+        ("core/test_sketch_estimates.py",),
+    ),
+    Fault(
+        "a-larger-sample-is-counted-as-a-smaller-one",
+        "dpdau_assets/core/sketches/theta.py",
+        "below = int(np.searchsorted(sketch.hashes, np.uint64(_threshold(self.theta0))))",
+        "below = len(sketch.hashes)",
+        ("conformance/test_sketch.py::test_a_sketch_of_a_larger_sample_is_counted_as_one_of_a_smaller_sample",),
+    ),
+    Fault(
+        "kmv-keeps-one-key-too-few",
+        "dpdau_assets/core/sketches/kmv.py",
+        'keys[: int(header.parameters["k"])].copy()',
+        'keys[: int(header.parameters["k"]) - 1].copy()',
+        ("conformance/test_sketch.py::test_a_statistic_is_what_its_definition_says_of_all_users",),
+    ),
+    Fault(
+        "a-full-kmv-sketch-just-loses-a-removed-key",
+        "dpdau_assets/core/sketches/kmv.py",
+        "return None if is_full and len(left) < len(self.smallest) else",
+        "return None if is_full and len(left) > len(self.smallest) else",
+        ("conformance/test_sketch.py",),
+    ),
+    Fault(
+        "the-level-of-hll-is-one-off",
+        "dpdau_assets/core/sketches/hllpp.py",
+        "return int((sketch.ranks >= self.level).sum())",
+        "return int((sketch.ranks > self.level).sum())",
+        ("conformance/test_sketch.py::test_a_statistic_is_what_its_definition_says_of_all_users",),
+    ),
+    Fault(
+        "a-sketch-stays-when-its-state-changes",
+        "dpdau_assets/core/activity.py",
+        "        outside.sketches.discard(found.day, found.epoch)\n",
+        "",
+        ("test_sketch_choice.py::test_a_sketch_of_what_state_was_is_gone_before_the_state_is_another",),
+    ),
+)
+
+DAY_SKETCH = (
+    Fault(
+        "a-sketch-of-another-state-holds-nobody",
+        "dpdau_assets/core/day_sketch.py",
+        "        return wanted\n    left = sketch.traces(wanted)\n",
+        "        return EMPTY\n    left = sketch.traces(wanted)\n",
+        ("test_sketch_choice.py", "test_receipts.py::test_the_inspection_reads_what_stands_there_now"),
+    ),
+    Fault(
+        "a-rebuild-claims-a-mark-that-came-while-it-ran",
+        "dpdau_assets/core/day_sketch.py",
+        "if mark and outside.erasures.applied() >= outside.rebuilds.marked():",
+        "if mark:",
+        ("test_erasure.py::test_a_day_that_is_built_claims_no_mark_of_a_request_that_is_not_applied_yet",),
+    ),
+    Fault(
+        "who-is-held-out-stays-in-a-sketch-that-cannot-lose-her",
+        "dpdau_assets/core/day_sketch.py",
+        "kept = subtract(_state(day, epoch, outside), gone)",
+        "kept = _state(day, epoch, outside)",
+        (
+            "test_sketch_choice.py",
+            "test_erasure.py::test_the_mau_of_an_erased_user_comes_back_with_the_next_month",
+        ),
+    ),
+)
+
+CHECKS = (
+    Fault(
+        "the-check-of-restatements-always-passes",
+        "dpdau_assets/core/checking.py",
+        "    if missed:\n",
+        "    if missed and not last:\n",
+        ("dagster/test_checks.py::test_a_check_passes_and_fails_once_what_it_guards_is_broken",),
+    ),
+    Fault(
+        "a-check-that-cannot-be-asked-passes",
+        "dpdau_assets/core/checking.py",
+        'return Verdict(False, f"It could not be asked',
+        'return Verdict(True, f"It could not be asked',
+        ("dagster/test_checks.py::test_a_check_that_cannot_be_asked_fails_and_says_why",),
+    ),
+    Fault(
+        "a-ledger-that-does-not-hold-blocks-nothing",
+        "dpdau_assets/core/checking.py",
+        "_ledger_holds, blocking=True),",
+        "_ledger_holds),",
+        ("dagster/test_checks.py::test_what_could_let_a_wrong_number_leave_or_data_stay_blocks",),
+    ),
+)
+
+SENSORS = (
+    Fault(
+        "the-erasure-sensor-marks-no-day",
+        "sensors/erasure.py",
+        "            mark_touched(outside)\n",
+        "            mark_touched  # noqa: B018\n",
+        (
+            "dagster/test_erasure_sensor.py::test_exactly_the_touched_days_turn_stale_and_are_fresh_again_after_the_runs_that_are_asked_for",
+        ),
+    ),
+    Fault(
+        "attempts-never-end",
+        "sensors/attempts.py",
+        'key = free_key(task, tries) or f"{task}/{today}"',
+        'key = f"{task}/{len(tried.keys)}"',
+        (
+            "dagster/test_erasure_sensor.py::test_a_rebuild_that_failed_three_times_is_tried_once_a_day_and_the_check_says_so",
+            "dagster/test_erasure_sensor.py::test_a_failing_verification_is_tried_a_few_times_and_then_once_a_day",
+        ),
+    ),
+    Fault(
+        "a-second-run-is-asked-for-while-one-is-under-way",
+        "sensors/attempts.py",
+        "return None if tried.under_way or key in tried.keys else key",
+        "return None if key in tried.keys else key",
+        ("dagster/test_erasure_sensor.py::test_no_second_run_is_asked_for_while_one_is_under_way",),
+    ),
+    Fault(
+        "the-alert-sensors-cursor-goes-ahead-of-what-was-delivered",
+        "sensors/alerts.py",
+        "                if alert:\n                    alerts.send(alert)\n                cursor = told\n",
+        "                cursor = told\n                if alert:\n                    alerts.send(alert)\n",
+        ("dagster/test_alert_sensor.py::test_what_the_receiver_did_not_take_is_sent_again_in_order_and_nothing_twice",),
+    ),
+    Fault(
+        "the-inbox-sensor-builds-days-that-nobody-asked-for",
+        "dpdau_assets/core/rebuilding.py",
+        "if day in processed | complete and gone < day < today:",
+        "if gone < day < today:",
+        ("dagster/test_inbox_sensor.py::test_a_day_that_nobody_asked_for_is_not_built_whoever_was_active_on_it",),
+    ),
+)
+
+SCHEDULES = (
+    Fault(
+        "a-day-is-due-a-day-before-its-grace-is-over",
+        "dpdau_assets/core/due.py",
+        "timedelta(days=1 + outside.settings.grace_days)",
+        "timedelta(days=max(1, outside.settings.grace_days))",
+        ("test_due.py",),
+    ),
+    Fault(
+        "an-undeclared-day-is-published",
+        "dpdau_assets/core/due.py",
+        "complete = list(_reading_only(declared, made, outside.settings))",
+        "complete = list(made)",
+        ("test_due.py",),
+    ),
+)
+
+RETENTION = (
+    Fault(
+        "a-day-that-a-missing-number-reads-is-purged",
+        "dpdau_assets/core/retention.py",
+        "            require_nothing_missing(due, outside)\n",
+        "",
+        (
+            "test_retention.py::test_nothing_is_purged_while_a_restatement_that_reads_it_is_missing",
+            "test_retention.py::test_nothing_is_purged_while_a_number_that_reads_it_is_missing",
+        ),
+    ),
+    Fault(
+        "a-metric-that-lags-behind-holds-nothing-back",
+        "dpdau_assets/core/retention.py",
+        "due = min(last, default=",
+        "due = max(last, default=",
+        ("test_retention.py::test_a_mau_that_lags_behind_holds_its_window_back",),
+    ),
+    Fault(
+        "the-last-window-that-reads-a-purged-day-is-not-waited-for",
+        "dpdau_assets/core/retention.py",
+        "last_window = due + timedelta(days=settings.mau_window_days - 1)",
+        "last_window = due + timedelta(days=settings.mau_window_days - 2)",
+        ("test_retention.py::test_nothing_is_purged_while_the_last_window_that_reads_it_is_missing",),
+    ),
+    Fault(
+        "the-salt-epoch-that-still-serves-is-shredded",
+        "dpdau_assets/core/retention.py",
+        "last_epoch = epoch_of(gone + timedelta(days=1), rotation) - 1",
+        "last_epoch = epoch_of(gone + timedelta(days=1), rotation)",
+        (
+            "test_retention.py::test_what_follows_is_published_as_if_nothing_had_been_purged",
+            "test_retention.py::test_an_erasure_of_living_days_works_on_after_a_purge_and_shreds_with_its_epoch",
+        ),
+    ),
+    Fault(
+        "keys-are-shredded-while-something-is-left-of-somebody",
+        "dpdau_assets/core/retention.py",
+        'if outside.erasures.erasures(("received", "applied")):',
+        'if outside.erasures.erasures(("received",)):',
+        ("test_retention.py::test_no_key_is_shredded_while_something_is_left_of_an_erased_person",),
+    ),
+)
+
+BACKUP = (
+    Fault(
+        "a-restore-closes-no-month",
+        "dpdau_assets/core/restoring.py",
+        "for metric, month in months_closed(lost):\n",
+        "for metric, month in months_closed(lost[:0]):\n",
+        ("test_backup.py::test_without_the_mart_all_that_may_be_out_is_charged_closed_and_sealed",),
+    ),
+    Fault(
+        "a-restore-seals-no-day",
+        "dpdau_assets/core/restoring.py",
+        "for day in window(key.day, key.window_days)} & live_days(outside))",
+        "for day in window(key.day, key.window_days)} & set())",
+        ("test_backup.py::test_without_the_mart_all_that_may_be_out_is_charged_closed_and_sealed",),
+    ),
+    Fault(
+        "a-restore-goes-on-with-noise-that-lost-numbers-share",
+        "dpdau_assets/core/restoring.py",
+        "        books.destroy_shared_noise(instance.name)\n",
+        "",
+        (
+            "test_backup.py::test_what_a_closed_month_was_charged_is_never_free_again",
+            "test_backup.py::test_without_the_mart_all_that_may_be_out_is_charged_closed_and_sealed",
+        ),
+    ),
+)
+
+MART = (
+    Fault(
+        "what-is-shown-may-be-below-zero",
+        "dpdau_assets/core/answers.py",
+        "round(max(0.0, value), 3)",
+        "round(value, 3)",
+        ("test_one_month.py::test_what_is_shown_of_a_number_is_never_below_zero_and_the_number_as_drawn_stays",),
+    ),
+    Fault(
+        "the-noisy-value-itself-is-clamped",
+        "dpdau_assets/core/answers.py",
+        'return {"noisy_value": users, **rounded,',
+        'return {"noisy_value": max(0.0, users), **rounded,',
+        (
+            "test_one_month.py",
+            "test_backup.py::test_what_the_mart_shows_is_taken_back_to_the_last_digit",
+        ),
+    ),
+    Fault(
+        "a-number-of-predictable-noise-is-shown",
+        "dpdau_assets/core/answers.py",
+        "    if not release.private:\n",
+        "    if not release.private and release.key.revision:\n",
+        ("test_one_month.py::test_a_number_from_predictable_noise_is_refused_by_the_mart",),
+    ),
+    Fault(
+        "the-mart-is-written-in-place",
+        "resources/mart_duckdb.py",
+        "    write(temporary)\n",
+        "    path.unlink(missing_ok=True)\n    write(path)\n    path.rename(temporary)\n",
+        ("test_one_month.py::test_the_mart_is_replaced_while_a_reader_has_it_open",),
+    ),
+)
+
+DURABILITY = (
+    Fault(
+        "files-are-renamed-before-they-are-on-disk",
+        "resources/durable.py",
+        "        for _, _, synced in staged:\n"
+        "            synced.result()\n"
+        "        for temporary, path, _ in staged:\n"
+        "            temporary.replace(path)\n",
+        "        for temporary, path, _ in staged:\n"
+        "            temporary.replace(path)\n"
+        "        for _, _, synced in staged:\n"
+        "            synced.result()\n",
+        ("test_inbox_files.py::test_what_cannot_be_synced_takes_the_place_of_nothing",),
+    ),
+    Fault(
+        "files-are-renamed-one-by-one-as-they-are-written",
+        "resources/durable.py",
+        "            staged.append((temporary, path, threads.submit(os.fsync, file.fileno())))\n",
+        "            os.fsync(file.fileno())\n"
+        "            temporary.replace(path)\n"
+        "            sync_folder(path.parent)\n",
+        ("test_inbox_files.py",),
+    ),
+    Fault(
+        "a-sweep-takes-the-files-of-living-writers",
+        "resources/durable.py",
+        "                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)\n",
+        "",
+        ("test_inbox_files.py::test_a_sweep_takes_what_the_dead_left_and_spares_the_living",),
+    ),
+    Fault(
+        "what-was-unlinked-may-come-back-after-a-crash",
+        "resources/durable.py",
+        "        path.unlink(missing_ok=True)\n        sync_folder(path.parent)\n",
+        "        path.unlink(missing_ok=True)\n",
+        ("test_inbox_files.py::test_a_folder_is_synced_once_a_file_in_it_was_unlinked",),
+    ),
+)
+
+FAULTS = (
+    *MECHANISMS,
+    *ACCOUNTING,
+    *PLANNING,
+    *COST_SO_FAR,
+    *ACTIVITY,
+    *TOMBSTONES,
+    *ERASURE_REQUESTS,
+    *RECEIPTS,
+    *RELEASE,
+    *RESTATEMENT,
+    *LEDGER,
+    *SALTS,
+    *INGEST,
+    *SKETCHES,
+    *DAY_SKETCH,
+    *CHECKS,
+    *SENSORS,
+    *SCHEDULES,
+    *RETENTION,
+    *BACKUP,
+    *MART,
+    *DURABILITY,
+)
