@@ -40,8 +40,11 @@ PATIENCE_SECONDS = 900
 IDLE_MINUTE, BUSY_MINUTE = 5.0, 12.0
 """The real seconds of a minute, while nothing runs and while something does; see `Daemon`."""
 
-_BEFORE_THE_MINUTE = 0.5
-"""So long before a full minute the clock skips; a process that is slower to notice may sleep for a minute once."""
+_NOTICED_AFTER = 2.5
+"""So many real seconds after a jump every process knows of it: each looks at the clock's file after more than one, in
+whole seconds. The clock skips the minute's end that long before it. Who wakes then and has not noticed would find
+himself at the beginning of a minute, and sleep through all of it.
+"""
 
 # libfaketime 0.9.10, which Debian 12 and Ubuntu 24.04 have, breaks CPython's `time.sleep` when CLOCK_MONOTONIC is
 # left alone: the deadline is moved by the offset of another clock, and the kernel refuses it.
@@ -166,8 +169,9 @@ class Daemon:
     Dagster's scheduler sleeps until the next full minute, in real seconds, and sees no jump before that. So the clock
     runs in the last seconds of a minute only, and skips to those of the next minute when they are over: nobody who
     sleeps until the next one sleeps for longer. They are more while a run is under way, which has better use for the
-    cores than sensors that look every half a minute, and is given up if it has not started after three minutes; with
-    the last run they are over. The clock never goes back, since sensors would sleep for as long.
+    cores than sensors that look every half a minute, and is given up if it has not started after three minutes. Once
+    the last one has ended, the clock skips whole minutes in between. It never goes back, since sensors would sleep
+    for as long.
 
     The code server is a process of its own, as in a deployment: one that the daemon starts by itself is started anew
     every minute. `home` becomes DAGSTER_HOME, with the project's dagster.yaml. `scratch` has the clock and the log.
@@ -192,6 +196,7 @@ class Daemon:
         self._changing = threading.Lock()
         self._over = threading.Event()
         self._pace = threading.Thread(target=self._skip_minutes, daemon=True)
+        self._jumped = self._turned = time.monotonic()
         self.changed = self.now()
         with pytest.MonkeyPatch.context() as patch:  # dagster.yaml names this variable
             patch.setenv("DAGSTER_HOME", str(home))
@@ -284,28 +289,38 @@ class Daemon:
         return self.clock.now()
 
     def set_clock(self, moment: datetime) -> None:
-        """Jump to this moment, or rather to the last seconds of its minute. Only when nothing is under way: a run
-        that is starting is given up after three minutes by the clock.
+        """Jump to this moment's minute, into its last seconds. Only when nothing is under way: a run that is starting
+        is given up after three minutes by the clock. And only once the scheduler has woken after a skip: it sleeps
+        until the next one then, and the code server, which it asks, has noticed by that time.
         """
-        second = max(moment.second + moment.microsecond / 1e6, 60 - IDLE_MINUTE)
+        while not self._set_clock(moment):
+            time.sleep(0.1)
+
+    def _set_clock(self, moment: datetime) -> bool:
+        """Whether it could be done now."""
         with self._changing:
+            if self.is_running() and time.monotonic() - self._turned < _NOTICED_AFTER + 0.3:
+                return False
+            second = self.now().timestamp() % 60 if self.is_running() else 60 - IDLE_MINUTE
             self._jump(moment.replace(second=0, microsecond=0) + timedelta(seconds=second))
             self.changed = self.now()
+            return True
 
     def _jump(self, moment: datetime) -> None:
         assert moment >= self.now() or not self._process, "the clock of a running daemon never goes back"
         self.clock.set(moment)
+        self._jumped = time.monotonic()
 
     def _skip_minutes(self) -> None:
         while not self._over.is_set():
             with self._changing:
-                now = self.now()
-                left = 60 - _BEFORE_THE_MINUTE - now.timestamp() % 60
+                left = 60 - _NOTICED_AFTER - self.now().timestamp() % 60
                 if left <= 0:
                     lasts = BUSY_MINUTE if self.unfinished() else IDLE_MINUTE
-                    self._jump(now + timedelta(seconds=60 - lasts))
-                elif left > IDLE_MINUTE and not self.unfinished():
-                    self._jump(now + timedelta(seconds=left + _BEFORE_THE_MINUTE - IDLE_MINUTE))
+                    self._jump(self.now() + timedelta(seconds=60 - lasts))
+                    self._turned = time.monotonic()
+                elif time.monotonic() - self._jumped > IDLE_MINUTE and not self.unfinished():
+                    self._jump(self.now() + timedelta(minutes=1))
             self._over.wait(min(max(left, 0.05), 0.2))
 
     # --- What it has done ---

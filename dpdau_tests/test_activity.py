@@ -46,7 +46,7 @@ def state_bytes(outside: Outside) -> dict[tuple[date, int], bytes]:
 
 @pytest.mark.also_long
 @settings(
-    max_examples=at_length(test=8, ci=40, soak=200),
+    max_examples=at_length(test=8, ci=20, soak=200),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
@@ -67,7 +67,7 @@ def test_state_follows_the_rule_of_the_two_phase_set_in_any_batches(make_store: 
 
 @pytest.mark.also_long
 @settings(
-    max_examples=at_length(test=6, ci=25, soak=200),
+    max_examples=at_length(test=6, ci=12, soak=200),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

@@ -646,7 +646,7 @@ def test_a_path_that_offers_no_events_is_refused_by_name(tmp_path: Path) -> None
 
 
 def test_more_people_than_memory_holds_are_refused(tmp_path: Path) -> None:
-    ids = pa.array([f"user-{n:010}" for n in range(1_500_000)])
+    ids = pa.array([f"user-{n:010}" for n in range(900_000)])
     path = parquet(tmp_path, user_id=ids, day=pa.array([date(2025, 2, 1)] * len(ids)))
     with pytest.raises(BadInput, match="fit into memory"):
         scanned(path, memory_limit="60MB")

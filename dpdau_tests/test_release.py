@@ -443,7 +443,7 @@ people = st.builds(
 
 @pytest.mark.also_long
 @settings(
-    max_examples=at_length(test=2, ci=12, soak=60), deadline=None,
+    max_examples=at_length(test=2, ci=6, soak=60), deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )  # fmt: skip
 @given(everyone=st.lists(people, min_size=6, max_size=6))

@@ -30,7 +30,7 @@ from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.windows import days_between, month_of
 from dpdau_tests.conftest import SECRET, FixedClock, put, silent
 from dpdau_tests.fast_folder import fast_folder
-from dpdau_tests.support.lengths import at_length, chance
+from dpdau_tests.support.lengths import LENGTH, at_length, chance
 from resources.store import open_store
 
 START = date(2025, 1, 24)
@@ -254,12 +254,19 @@ every_schedule = pytest.mark.parametrize(
 @every_schedule
 def test_all_but_the_noisy_values_is_the_same_with_and_without_her(schedule: Schedule) -> None:
     random = chance(f"of whom publication must not depend, until {schedule.last}")
-    for _ in range(at_length(test=1, ci=2, soak=10)):
+    for _ in range(at_length(test=1, ci=1, soak=10)):
         her = somebody(schedule, random)
         assert publication(schedule, her).trace == without_her(schedule).trace, her
 
 
-@every_schedule
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        pytest.param(schedule, id=name, marks=pytest.mark.slow if schedule.last == LAST else ())
+        for name, schedule in SCHEDULES.items()
+        if schedule.last != LAST or LENGTH == "soak"
+    ],
+)
 def test_it_is_the_numbers_that_she_changes(schedule: Schedule) -> None:
     found = [*(publication(schedule, person) for person in erased_between(schedule)), without_her(schedule)]
     numbers = [one.numbers for one in found]

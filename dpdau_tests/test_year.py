@@ -21,6 +21,7 @@ from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.windows import days_between, month_of, months_read
 from dpdau_tests.conftest import SECRET, FixedClock, prepare, put
 from dpdau_tests.fast_folder import fast_folder
+from dpdau_tests.support.lengths import at_length
 from resources.store import open_store
 
 BEGIN = date(2025, 1, 1)
@@ -29,9 +30,11 @@ FIRST_DATA = date(2024, 12, 3)  # the first whole window ends on the day on whic
 
 @pytest.mark.slow
 def test_every_month_of_a_year_ends_as_planned_and_within_half_a_percent_of_its_cap() -> None:
-    last = date(2026, 2, 6)  # with its number, the stream's filter has left December
+    """In CI, of a quarter."""
+    months = at_length(ci=3, soak=12)
+    last = {3: date(2025, 5, 7), 12: date(2026, 2, 6)}[months]  # with its number, the stream's filter has left them
     with store(last) as outside:
-        planned = outlook(outside.ledger, outside.settings, 12, BEGIN)
+        planned = outlook(outside.ledger, outside.settings, months, BEGIN)
         assert not planned.refused
         refused = run(BEGIN, last, outside)
         assert refused == []
@@ -42,10 +45,10 @@ def test_every_month_of_a_year_ends_as_planned_and_within_half_a_percent_of_its_
     whole = [row for row in planned.months if row.month >= BEGIN]
     assert [row.first_numbers + row.restatements for row in whole if row.metric == "dau"] == [
         62, 56, 62, 60, 62, 60, 62, 62, 60, 62, 60, 62,
-    ]  # fmt: skip
+    ][:months]  # fmt: skip
     assert [row.first_numbers for row in whole if row.metric == "mau"] == [
         60, 57, 60, 59, 60, 59, 60, 60, 59, 60, 59, 60,
-    ]  # fmt: skip
+    ][:months]  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -145,11 +145,11 @@ def test_noise_that_revisions_have_in_common_is_caught_when_someone_was_erased_b
 @pytest.mark.parametrize(
     ("design", "trials"),
     [
-        (Independent(LAPLACE), at_length(ci=500, soak=5_000)),
-        (Independent(LAPLACE_LARGE, days=2), at_length(ci=300, soak=700)),
-        (Independent(GAUSSIAN_LARGE), at_length(ci=300, soak=700)),
-        (SharedMonth(LARGE_CAPS), at_length(ci=16, soak=100)),
-        (StreamInterval(LARGE_CAPS), at_length(ci=16, soak=70)),
+        (Independent(LAPLACE), at_length(ci=300, soak=5_000)),
+        (Independent(LAPLACE_LARGE, days=2), at_length(ci=150, soak=700)),
+        (Independent(GAUSSIAN_LARGE), at_length(ci=100, soak=700)),
+        (SharedMonth(LARGE_CAPS), at_length(ci=10, soak=100)),
+        (StreamInterval(LARGE_CAPS), at_length(ci=10, soak=70)),
     ],
 )
 def test_nothing_costs_more_than_was_charged(design: Design, trials: int) -> None:
@@ -158,12 +158,10 @@ def test_nothing_costs_more_than_was_charged(design: Design, trials: int) -> Non
     assert found <= charged
 
 
-DEARER = [
-    (Independent(LAPLACE_LARGE, days=2), 700, faults.one_charge),
-    (Independent(GAUSSIAN_LARGE), 700, faults.half_noise),
-]
+DEARER = [(Independent(GAUSSIAN_LARGE), 700, faults.half_noise)]
 if LENGTH == "soak":
     DEARER += [
+        (Independent(LAPLACE_LARGE, days=2), 700, faults.one_charge),
         (SharedMonth(ONCE, first=18), 270, faults.half_noise),
         (StreamInterval(LARGE_CAPS, days=9), 520, faults.half_noise),
     ]
@@ -263,7 +261,7 @@ def test_a_months_numbers_are_off_by_the_noise_that_was_priced_and_correlated_as
 @pytest.mark.slow
 def test_many_months_are_off_by_the_noise_that_was_priced_and_correlated_as_the_contract_says() -> None:
     """A false alarm has odds of 1e-6, all tests together."""
-    check_months(months_of_noise(LONG_MONTHS[: at_length(ci=60, soak=300)]), EACH)
+    check_months(months_of_noise(LONG_MONTHS[: at_length(ci=30, soak=300)]), EACH)
 
 
 @pytest.mark.parametrize("settings", [GAUSSIAN, LAPLACE])

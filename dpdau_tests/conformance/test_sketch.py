@@ -45,7 +45,7 @@ near_an_edge = st.builds(lambda edge, off: (edge + off) % 2**64, edges, st.integ
 of_few_bits = st.builds(lambda bit, low: (1 << bit) | low, st.integers(0, 63), st.integers(0, 3))
 keys_of_users = st.one_of(st.integers(0, LAST_KEY), near_an_edge, of_few_bits)
 key_set = st.sets(keys_of_users, max_size=50)
-examples = settings(max_examples=at_length(test=20, ci=100, soak=1_000))  # of each counting
+examples = settings(max_examples=at_length(test=20, ci=60, soak=1_000))  # of each counting
 every_counting = pytest.mark.parametrize("counting", COUNTED, ids=lambda one: "-".join(terms_of_counting(one).values()))
 
 
@@ -88,7 +88,7 @@ def test_in_adversarial_unions_one_more_user_changes_the_statistic_by_0_or_1(kin
     """Some tested unions are all but full, so that a newcomer pushes somebody out."""
     countings = [counting for counting in COUNTED if counting.kind == kind]
     random, cases, changed = np.random.default_rng(20251125), 0, 0
-    while cases < at_length(ci=200_000, soak=1_000_000):
+    while cases < at_length(ci=50_000, soak=1_000_000):
         counting = countings[cases % len(countings)]
         one, other = (_adversarial(random, int(random.integers(0, 80))) for _ in range(2))
         second = build(counting.header(3, "b"), other)

@@ -25,6 +25,7 @@ from dpdau_assets.core.windows import days_between, epoch_of, month_days, month_
 from dpdau_tests.conftest import SECRET, FixedClock, prepare
 from dpdau_tests.eval.logs import COLLEGE, OULAD, counted, reference_of, take_in_days, take_in_log
 from dpdau_tests.fast_folder import fast_folder
+from dpdau_tests.support.lengths import LENGTH
 from resources.store import open_store
 
 Make = Callable[..., Outside]
@@ -38,7 +39,7 @@ Make = Callable[..., Outside]
         (COLLEGE, 30, slice(None)),
         pytest.param(COLLEGE, 90, slice(None), marks=pytest.mark.slow),
         pytest.param(OULAD, 30, slice(None), marks=pytest.mark.slow),
-        pytest.param(OULAD, 90, slice(None), marks=pytest.mark.slow),
+        *([pytest.param(OULAD, 90, slice(None), marks=pytest.mark.slow)] if LENGTH == "soak" else []),
     ],
     ids=lambda given: f"{given.start}-{given.stop}" if isinstance(given, slice) else None,
 )
@@ -52,6 +53,11 @@ def test_state_equals_the_reference_on_every_day_and_in_every_window(
     prepare(outside, days)
     assert counted(days, outside) == ({day: dau[day] for day in days}, {day: mau[day] for day in days[29:]})
     assert len({epoch_of(day, rotation) for day in days}) > 2  # windows did cross from one salt epoch into the next
+
+
+def in_a_soak(test: Callable) -> Callable:
+    """Neither in `make test` nor in CI, where the audit asks this of fewer numbers."""
+    return test if LENGTH == "ci" else pytest.mark.slow(test)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +79,7 @@ def residuals() -> dict[str, dict[date, float]]:
     return found
 
 
-@pytest.mark.slow
+@in_a_soak
 def test_the_filter_applied_to_the_noise_of_mau_is_white_of_std_2830(residuals: dict[str, dict[date, float]]) -> None:
     series = np.array([residuals["mau"][day] for day in sorted(residuals["mau"])])
     white = np.convolve(series, STREAM_FILTER)[: len(series)]
@@ -83,7 +89,7 @@ def test_the_filter_applied_to_the_noise_of_mau_is_white_of_std_2830(residuals: 
     assert abs(neighbours) < 5 / math.sqrt(len(white))
 
 
-@pytest.mark.slow
+@in_a_soak
 def test_daus_deviations_from_their_months_mean_have_the_std_of_the_days_noise(
     residuals: dict[str, dict[date, float]],
 ) -> None:
@@ -96,7 +102,7 @@ def test_daus_deviations_from_their_months_mean_have_the_std_of_the_days_noise(
     assert np.std(standardised) == pytest.approx(1, rel=0.15)
 
 
-@pytest.mark.slow
+@in_a_soak
 def test_daus_month_means_agree_with_the_months_noise(residuals: dict[str, dict[date, float]]) -> None:
     """Each month's mean is ξ_month/2 and what is left of the days' noise: 24 of them, by a chi-square of 24."""
     squares = []
@@ -109,7 +115,7 @@ def test_daus_month_means_agree_with_the_months_noise(residuals: dict[str, dict[
     # Without a noise of the month they would be smaller by far: the mean square would be 0.2, not 1.
 
 
-@pytest.mark.slow
+@in_a_soak
 def test_neither_series_is_biased(residuals: dict[str, dict[date, float]]) -> None:
     months = by_month(residuals["dau"])
     means = [values.mean() for values in months.values()]
