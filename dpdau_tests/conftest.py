@@ -85,6 +85,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     if has_room():
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(IN_MEMORY))
+    for library in ("OPENBLAS", "OMP"):  # in each worker: a few small matrices keep no second core from anybody
+        os.environ.setdefault(f"{library}_NUM_THREADS", "1")
     if config.getoption("--hypothesis-seed", None) is None:
         config.option.hypothesis_seed = str(seed())
     if target := os.environ.get("DPDAU_TIMES"):
