@@ -27,7 +27,7 @@ from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.settings import Settings
 from dpdau_tests.fast_folder import IN_MEMORY, has_room
 from dpdau_tests.postgres import schema_url
-from dpdau_tests.support.connections import closed_at_the_end
+from dpdau_tests.support.connections import closed_at_the_end, statements_compiled_once
 from dpdau_tests.support.lengths import LENGTH, seed
 from dpdau_tests.support.prepared import Prepared
 from dpdau_tests.support.times import Recorder
@@ -126,6 +126,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def sketch_settings() -> dict[str, object]:
     """What `make_store` adds to all settings."""
     return {}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _statements_compiled_once() -> Iterator[None]:
+    with statements_compiled_once():
+        yield
 
 
 @pytest.fixture(scope="session")
