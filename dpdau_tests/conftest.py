@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date
 from fractions import Fraction
 from hashlib import sha256
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from types import SimpleNamespace
 from zoneinfo import ZoneInfo
@@ -141,40 +142,54 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     return Prepared((own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "prepared")
 
 
+Recipe = Callable[[Outside], object]
+"""Fills an empty store."""
+
+
+def opened(folder: Path, today: date, **settings: object) -> Outside:
+    """The store in this folder, made if there is none, on this day."""
+    open_store.cache_clear()
+    chosen = {"hash_salt_secret": SECRET, **settings}
+    return replace(open_store(Settings(data_dir=folder, **chosen)), clock=FixedClock(today))
+
+
+def copied(prepared: Prepared, recipe: Recipe, target: Path, today: date, **settings: object) -> Outside:
+    """What the recipe makes under these settings and on this day, in a folder of the test's own. It runs once."""
+
+    def fill(folder: Path) -> None:
+        with closed_at_the_end():
+            recipe(opened(folder, today, **settings))
+
+    told = f"{recipe.__module__}.{recipe.__qualname__} {today} {sorted(settings.items())}"
+    return opened(prepared.copy(told, fill, target), today, **settings)
+
+
 @pytest.fixture
 def make_store(
     tmp_path: Path, sketch_settings: dict[str, object], monkeypatch: pytest.MonkeyPatch, prepared: Prepared
 ) -> Iterator[Callable[..., Outside]]:
     """Opens stores with the given settings; each call with the same `name` opens the same one anew.
 
-    With a `recipe`, a function that fills an empty store, it begins as a copy of what that makes under the same
-    settings and on the same day; see `support.stores`. The recipe runs once, however many tests name it.
+    With a `recipe`, a function that fills a store, it begins as a copy of what that makes under the same settings and
+    on the same day; see `support.stores`. The recipe runs once, however many tests name it.
     """
-    if sketch_settings.get("sketch_impl") == "hllpp":
-        numbers = count()  # two of ten people share a register with odds of 1 in 360; not with these salts
+    numbers = count()
+    if (
+        sketch_settings.get("sketch_impl") == "hllpp"
+    ):  # two of ten people share a register with odds of 1 in 360; not with these salts
         drawn = SimpleNamespace(token_bytes=lambda size: sha256(b"%d" % next(numbers)).digest()[:size])
         monkeypatch.setattr(salts, "secrets", drawn)
 
     def make(
-        name: str = "store",
-        today: date = date(2030, 1, 1),
-        recipe: Callable[[Outside], object] | None = None,
-        **settings: object,
+        name: str = "store", today: date = date(2030, 1, 1), recipe: Recipe | None = None, **settings: object
     ) -> Outside:
-        chosen = {"hash_salt_secret": SECRET, **sketch_settings, **settings}
-
-        def opened(folder: Path) -> Outside:
-            open_store.cache_clear()
-            return replace(open_store(Settings(data_dir=folder, **chosen)), clock=FixedClock(today))
-
-        def fill(folder: Path) -> None:
-            with closed_at_the_end():
-                recipe(opened(folder))  # type: ignore[misc]
-
-        if recipe is not None:
-            told = f"{recipe.__module__}.{recipe.__qualname__} {today} {sorted(chosen.items())}"
-            prepared.copy(told, fill, tmp_path / name)
-        return opened(tmp_path / name)
+        chosen = {**sketch_settings, **settings}
+        if recipe is None:
+            return opened(tmp_path / name, today, **chosen)
+        store = copied(prepared, recipe, tmp_path / name, today, **chosen)
+        if sketch_settings.get("sketch_impl") == "hllpp":
+            deque(islice(numbers, 100), maxlen=0)  # its salts are not made once more for epochs to come
+        return store
 
     yield make
     open_store.cache_clear()

@@ -21,6 +21,7 @@ from datetime import date, timedelta
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from sqlalchemy import Engine, event
@@ -258,13 +259,14 @@ def counted_steps(dies_at: int | None = None) -> Iterator[Callable[[], int]]:
 
     This process ends before the step `dies_at`. It is to be a fork: what counts stays in place.
     """
-    steps = 0
+    steps, counting_on = 0, Lock()
 
     def count(*_: object) -> None:
         nonlocal steps
-        steps += 1
-        if steps == dies_at:
-            os._exit(DIED)
+        with counting_on:  # files are synced by several threads
+            steps += 1
+            if steps == dies_at:
+                os._exit(DIED)
 
     def counting(real: Callable[..., Any]) -> Callable[..., Any]:
         def counted(*given: Any, **named: Any) -> Any:

@@ -10,8 +10,9 @@ from threading import BrokenBarrierError
 from typing import Any
 
 _PATIENCE = 120  # seconds for a round: a process that is stuck says where, and ends the race
+_ADAPTERS = ("engine_duckdb", "inbox_files", "noise_opendp", "premises_files", "sketch_files", "state_files")
 _WARM = [
-    "resources.store",
+    *(f"resources.{name}" for name in _ADAPTERS),  # a store imports these at their first use, which nobody waits for
     "dpdau_tests.conftest",
     "dpdau_tests.killing_releases",
 ]  # imported once, by a server that has opened nothing

@@ -16,7 +16,7 @@ from dpdau_assets.core.answers import budget_answer, mart_rows
 from dpdau_assets.core.errors import BadInput, Refused
 from dpdau_assets.core.overrides import reset_budget
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.release import publish, restate
+from dpdau_assets.core.release import publish
 from dpdau_assets.core.report import (
     BudgetMonth,
     Report,
@@ -25,58 +25,32 @@ from dpdau_assets.core.report import (
     readers_report,
     waiting_days,
 )
-from dpdau_assets.core.settings import Settings
-from dpdau_assets.core.windows import days_between
-from dpdau_tests.conftest import SECRET, FixedClock, prepare, put, silent
+from dpdau_tests.conftest import FixedClock, copied, prepare, put, silent
 from dpdau_tests.dagster.world import erase
-from dpdau_tests.support.connections import closed_at_the_end
 from dpdau_tests.support.prepared import Prepared
+from dpdau_tests.support.stores import DAYS, a_month_restated
 from resources.mart_duckdb import MartFiles
 from resources.report_html import ReportFiles, render, write_report
-from resources.store import open_store
 
 START = date(2025, 1, 1)
-DAYS = days_between(START, date(2025, 2, 6))
 HOSTILE = '<script>alert(1)</script> & "quoted"'
 
 MakeStore = Callable[..., Outside]
 
 
-def a_month_restated(outside: Outside) -> None:
-    """More than a month of DAU and MAU, January restated."""
-    put(outside, [(f"user {n}", day) for day in DAYS for n in range(20)])
-    prepare(outside, DAYS)
-    for day in DAYS:
-        publish("dau", day, outside)
-        if day >= date(2025, 1, 30):
-            publish("mau", day, outside)
-    restate(START, outside)
-
-
-def opened(folder: Path) -> Outside:
-    open_store.cache_clear()
-    settings = Settings(data_dir=folder, hash_salt_secret=SECRET)
-    return replace(open_store(settings), clock=FixedClock(date(2025, 2, 9)))
-
-
-def copied(folder: Path, prepared: Prepared) -> Outside:
-    def fill(empty: Path) -> None:
-        with closed_at_the_end():
-            a_month_restated(opened(empty))
-
-    return opened(prepared.copy("a month to report", fill, folder))
+TODAY = date(2025, 2, 9)
 
 
 @pytest.fixture
-def outside(tmp_path: Path, prepared: Prepared) -> Outside:
+def outside(make_store: MakeStore) -> Outside:
     """A month restated, for a test that changes something in it."""
-    return copied(tmp_path / "store", prepared)
+    return make_store(today=TODAY, recipe=a_month_restated)
 
 
 @pytest.fixture(scope="module")
 def unchanged(tmp_path_factory: pytest.TempPathFactory, prepared: Prepared) -> Outside:
     """The same, for all tests that only read."""
-    return copied(tmp_path_factory.mktemp("report") / "store", prepared)
+    return copied(prepared, a_month_restated, tmp_path_factory.mktemp("report") / "store", TODAY)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dpdau_tests.support import soak
-from dpdau_tests.support.soak import LongTest, Round, next_test, run_round
+from dpdau_tests.support.soak import LongTest, Round, Until, next_test, run_round
 
 PROJECT = Path(__file__).parents[1]
 
@@ -25,6 +25,14 @@ def test_that_fails_by_chance() -> None:
 
 def test_that_is_short() -> None:
     assert False
+"""
+
+_ENDLESS = """
+import threading, pytest
+
+@pytest.mark.slow
+def test_that_fails_by_chance() -> None:
+    threading.Event().wait()
 """
 
 
@@ -83,7 +91,7 @@ def test_a_rounds_choices_follow_from_its_seed_and_a_finding_is_repeated_by_the_
 ) -> None:
     holds = {seed: random.Random(str(seed)).random() < 0.5 for seed in range(4)}
     for seed in holds:
-        run_round(Round(seed, by_chance, seed), math.inf)
+        run_round(Round(seed, by_chance, seed), Until(math.inf))
     assert by_chance.rounds == {"passed": sum(holds.values()), "failed": 4 - sum(holds.values())}
     found = {int(path.stem.removeprefix("round-")): path.read_text() for path in soak.FINDINGS.glob("*.log")}
     assert set(found) == {seed for seed, held in holds.items() if not held} != set()
@@ -94,8 +102,9 @@ def test_a_rounds_choices_follow_from_its_seed_and_a_finding_is_repeated_by_the_
 
 
 @pytest.mark.slow
-def test_a_round_that_the_end_of_the_time_meets_is_no_finding(by_chance: LongTest) -> None:
-    run_round(Round(1, by_chance, 1), until=0.0)
+def test_a_round_that_the_end_of_the_time_meets_is_no_finding(by_chance: LongTest, tmp_path: Path) -> None:
+    (tmp_path / "test_long.py").write_text(_ENDLESS)
+    run_round(Round(1, by_chance, 1), Until(-math.inf))
     assert by_chance.rounds == {"cut off": 1}
     assert soak.soak([by_chance], minutes=0, workers=1, seed=1)
     assert not soak.FINDINGS.exists()

@@ -27,7 +27,7 @@ from dpdau_assets.core.ports import (
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.windows import first_window_end
 from resources.file_lock import FileLock
-from resources.late import late
+from resources.lazy import lazy
 from resources.ledger_sql.completions import SqlCompletions
 from resources.ledger_sql.database import Database
 from resources.ledger_sql.erasures import SqlErasures
@@ -76,21 +76,21 @@ def store_on(database: Database, settings: Settings) -> Outside:
     return Outside(
         settings=settings,
         clock=SystemClock(settings.timezone),
-        engine=late(lambda: _engine(settings)),
-        quarantine=late(lambda: _quarantine(settings)),
+        engine=lazy(lambda: _engine(settings)),
+        quarantine=lazy(lambda: _quarantine(settings)),
         salts=salts,
-        inbox=late(lambda: _inbox(settings)),
-        activity=late(lambda: _state(settings, "activity", salts, lock, keep_empty=True)),
-        late=late(lambda: _state(settings, "late", salts, lock, keep_empty=False)),
-        sketches=late(lambda: _sketches(settings)),
+        inbox=lazy(lambda: _inbox(settings)),
+        activity=lazy(lambda: _state(settings, "activity", salts, lock, keep_empty=True)),
+        late=lazy(lambda: _state(settings, "late", salts, lock, keep_empty=False)),
+        sketches=lazy(lambda: _sketches(settings)),
         ledger=ledger,
         erasures=SqlErasures(database, salts, first_window_end(settings.start_date, settings.mau_window_days)),
         rebuilds=SqlRebuilds(database),
         completions=SqlCompletions(database),
-        landing=late(lambda: _landing(landing)),
+        landing=lazy(lambda: _landing(landing)),
         receipts=SqlReceipts(database),
-        premises=late(lambda: _premises(settings)),
-        noise=late(_noise),
+        premises=lazy(lambda: _premises(settings)),
+        noise=lazy(_noise),
     )
 
 

@@ -188,9 +188,16 @@ class Bench:
         if run.code not in (0, 1):
             sys.exit(f"The tests that caught faults cannot be run without any:\n{run.output[-2000:]}")
         return [
-            replace(one, outcome="broken", why="it fails without the fault too") if one.test in run.failures else one
+            replace(one, outcome="broken", why="it fails without the fault too") if self._doubts(one, run) else one
             for one in verdicts
         ]
+
+    def _doubts(self, verdict: Verdict, run: Run) -> bool:
+        """Whether its test fails without the fault, or its tests take as long without it."""
+        if verdict.test or verdict.outcome != "timeout":
+            return verdict.test in run.failures
+        (fault,) = (one for one in FAULTS if one.name == verdict.fault)
+        return self._pytest(self.clean, [*_paths(fault.tests), "-m", QUICK], NAMED_SECONDS).code != 0
 
     def verdict_of(self, fault: Fault) -> Verdict:
         """By the tests that are named for it, and if they miss it and all are to be asked, by those."""

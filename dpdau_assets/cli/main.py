@@ -71,7 +71,7 @@ COMMANDS: dict[str, dict[str, str]] = {
 """By file: each command, and the line of it in the list, with which its own help begins."""
 
 
-class LateCommand(TyperCommand):
+class LazyCommand(TyperCommand):
     """A command that is imported when it is called; until then no more of it is known than its line in the list."""
 
     def __init__(self, name: str, file: str, line: str) -> None:
@@ -80,31 +80,33 @@ class LateCommand(TyperCommand):
 
     def make_context(self, *arguments: Any, **options: Any) -> Any:
         """Parse what follows the command's name, as the command itself does: with its own parameters."""
-        return self.load().make_context(*arguments, **options)
+        return self._load().make_context(*arguments, **options)
 
-    def load(self) -> Any:
+    def _load(self) -> Any:
         """The command itself."""
         return get_group(import_module(f"dpdau_assets.cli.{self._file}").app).commands[str(self.name)]
 
 
-class LateGroup(TyperGroup):
+class LazyGroup(TyperGroup):
     """All commands, of which none is imported."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         for file, lines in COMMANDS.items():
-            self.commands.update({name: LateCommand(name, file, line) for name, line in lines.items()})
+            self.commands.update({name: LazyCommand(name, file, line) for name, line in lines.items()})
 
 
 app = typer.Typer(
-    cls=LateGroup, no_args_is_help=True, pretty_exceptions_enable=False,
-    help="Daily and monthly active users with privacy.",
-)  # fmt: skip
+    cls=LazyGroup,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Daily and monthly active users with differential privacy.",
+)
 
 
 @app.callback(invoke_without_command=True)
 def version(show: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
-    """Daily and monthly active users with differential privacy."""
+    """Print the version, if that is asked for."""
     if show:
         typer.echo(f"dpdau {VERSION}")
         raise typer.Exit

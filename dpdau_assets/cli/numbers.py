@@ -7,7 +7,7 @@ from typing import Annotated, cast
 
 import typer
 
-from dpdau_assets.cli.terminal import DAY, From, To, answer, open_outside, require_order, say
+from dpdau_assets.cli.terminal import DAY, From, To, answer, open_outside, require_order, tell_plainly
 from dpdau_assets.core import answers
 from dpdau_assets.core.answers import latest_release, release_answer
 from dpdau_assets.core.settings import Metric
@@ -55,7 +55,7 @@ def _show(metric: Metric, day: date, window_days: int, revision: int | None) -> 
     outside = open_outside()
     found = release_answer(latest_release(metric, day, window_days, revision, outside), outside)
     upper = "no upper bound" if found["upper_95"] is None else found["upper_95"]
-    say(f"{metric} {day}: {found['estimate']} [{found['lower_95']}, {upper}] at 95 %")
+    tell_plainly(f"{metric} {day}: {found['estimate']} [{found['lower_95']}, {upper}] at 95 %")
     answer(found)
 
 

@@ -130,6 +130,7 @@ def read_statistics(keys: Sequence[ReleaseKey], outside: Outside) -> tuple[dict[
     From here on the days they read are sealed: the stream's noise is calibrated for bits that are final, which is
     condition 1 of docs/privacy.md, lemma 2.
     """
+    _ = outside.noise.private  # a store that cannot draw fails here, before it seals anything
     with outside.ledger.transaction() as books:
         countings = {key: planned_counting(key, books, outside.settings) for key in keys}
     with outside.activity.lock():

@@ -47,7 +47,7 @@ ONLY_ORDER = (schema.entries.c.id, schema.tombstones.c.id)  # say nothing of the
 ROWS = at_length(test=4, ci=2, soak=1)  # one row in so many, and one at least of each table
 BYTES = at_length(test=72, ci=24, soak=1)  # one byte in so many of what is changed, and one at least
 """Each run begins elsewhere; a soak changes each one."""
-BEGIN = chance("rows and bytes").randrange(10_000)
+BEGIN, FIRST_BYTE = (chance(f"which {what}").randrange(10_000) for what in ("rows", "bytes"))
 
 
 def write_a_ledger(outside: Outside, database: Database) -> None:
@@ -239,7 +239,7 @@ def changed(tampered: Tampered, table: Table, row: Row, column: str, candidates:
 def unfound_values(tampered: Tampered) -> Iterator[str]:
     """Every change of a value that is not found."""
     for table in TABLES:
-        for number, row in enumerate(sampled_rows(tampered, table), BEGIN):
+        for number, row in enumerate(sampled_rows(tampered, table), FIRST_BYTE):
             for column in table.columns.values():
                 if column in ONLY_ORDER:
                     continue
@@ -440,7 +440,7 @@ def unfound_bits(path: Path) -> Iterator[str]:
     for table in TABLES:
         for record in records(content, roots[table.name]):
             spared = never_read(table, content, record)
-            for place in sample(record, record.start + BEGIN, BYTES):
+            for place in sample(record, record.start + FIRST_BYTE, BYTES):
                 bits = range(8) if table in PUBLISHED and BYTES == 1 else [place % 8]
                 for bit in [] if place == spared else bits:
                     database.engine.dispose()

@@ -65,7 +65,7 @@ from dpdau_assets.core.release import publish
 from dpdau_assets.core.settings import Metric, Settings
 from dpdau_assets.core.windows import days_between, months_read
 from dpdau_tests.conftest import prepare
-from dpdau_tests.support.lengths import at_length
+from dpdau_tests.support.lengths import LENGTH, at_length
 
 DELTA = 1e-6
 JANUARY, LONG_AGO = date(2025, 1, 1), date(2024, 1, 30)
@@ -374,7 +374,7 @@ def month_of_all_kinds(counts: list[int]) -> list[Published]:
 
 
 @given(COUNTS, st.integers(0, 3))
-@examples(derandomize=True, max_examples=at_length(test=25, ci=100, soak=1_000), deadline=None)
+@examples(derandomize=LENGTH != "soak", max_examples=at_length(test=25, ci=100, soak=1_000), deadline=None)
 @pytest.mark.also_long
 def test_one_more_number_never_costs_less_by_any_composition(counts: list[int], kind: int) -> None:
     more = [count + (n == kind) for n, count in enumerate(counts)]
@@ -384,7 +384,7 @@ def test_one_more_number_never_costs_less_by_any_composition(counts: list[int], 
 
 
 @given(COUNTS.map(lambda counts: [*counts[:2], 0, counts[3]]).filter(any), st.sampled_from([1e-9, 1e-6, 1e-4]))
-@examples(derandomize=True, max_examples=at_length(test=25, ci=100, soak=1_000), deadline=None)
+@examples(derandomize=LENGTH != "soak", max_examples=at_length(test=25, ci=100, soak=1_000), deadline=None)
 @pytest.mark.also_long
 def test_no_composition_of_gaussians_says_less_than_the_exact_one_at_the_same_delta(
     counts: list[int], delta: float

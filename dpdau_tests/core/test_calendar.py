@@ -27,7 +27,7 @@ from dpdau_assets.core.errors import BadSetting, BudgetRefused
 from dpdau_assets.core.mechanisms import Laplace, SharedNoise, Stream, independent_gaussian
 from dpdau_assets.core.settings import Metric, Settings
 from dpdau_assets.core.windows import days_between, first_window_end, month_end, month_of, next_month
-from dpdau_tests.support.lengths import at_length
+from dpdau_tests.support.lengths import LENGTH, at_length
 
 START = date(2025, 1, 1)
 
@@ -208,7 +208,7 @@ def one_by_one(settings: Settings, metric: Metric, months: int) -> tuple[date, i
     window_days=st.sampled_from([1, 7, 30, 45]),
     restatements=st.sampled_from([0, 1]),
 )
-@examples(derandomize=True, max_examples=at_length(test=15, ci=60, soak=500), deadline=None)
+@examples(derandomize=LENGTH != "soak", max_examples=at_length(test=15, ci=60, soak=500), deadline=None)
 @pytest.mark.also_long
 def test_the_calendar_finds_the_day_that_releasing_one_by_one_would_find(
     start: date, mechanism: str, cap: Fraction, each: Fraction, window_days: int, restatements: int

@@ -46,7 +46,7 @@ from dpdau_assets.core.mechanisms import (
 )
 from dpdau_assets.core.stream_filters import STREAM_FILTER, interval_sensitivity2
 from dpdau_assets.core.windows import days_between, month_end, months_from, window
-from dpdau_tests.support.lengths import at_length
+from dpdau_tests.support.lengths import LENGTH, at_length
 
 DELTA = 1e-6
 MARGIN = 1.001  # PRIVACY 2: both sigmas of a shared month are larger by this factor
@@ -129,7 +129,7 @@ def test_independent_noise_would_keep_its_epsilon_if_it_were_continuous(eps: flo
 
 
 @given(st.sampled_from([28, 31, 56, 62]), st.floats(0.01, 20), st.floats(1e-12, 1e-3))
-@settings(derandomize=True, max_examples=at_length(test=60, ci=300, soak=2_000), deadline=None)
+@settings(derandomize=LENGTH != "soak", max_examples=at_length(test=60, ci=300, soak=2_000), deadline=None)
 @pytest.mark.also_long
 def test_a_shared_month_is_never_priced_above_the_cap_it_is_calibrated_for(
     releases: int, eps: float, delta: float
@@ -369,7 +369,7 @@ def filtered_square(mechanism: Stream, change: list[int]) -> int:
 
 
 @given(user_histories())
-@settings(derandomize=True, max_examples=at_length(test=60, ci=600, soak=2_000), deadline=None)
+@settings(derandomize=LENGTH != "soak", max_examples=at_length(test=60, ci=600, soak=2_000), deadline=None)
 @pytest.mark.also_long
 def test_a_user_month_changes_the_stream_on_one_interval_and_dau_by_one_a_day(
     history: tuple[Stream, date, date, frozenset[date], frozenset[date]],
@@ -403,7 +403,7 @@ def subsets(days: list[date]) -> list[frozenset[date]]:
 
 
 @given(st.sampled_from([2, 3]).flatmap(lambda months: st.tuples(st.just(months), user_histories(months))))
-@settings(derandomize=True, max_examples=at_length(test=40, ci=300, soak=2_000), deadline=None)
+@settings(derandomize=LENGTH != "soak", max_examples=at_length(test=40, ci=300, soak=2_000), deadline=None)
 @pytest.mark.also_long
 def test_k_months_of_a_user_change_the_stream_by_at_most_root_k_of_its_sensitivity(
     drawn: tuple[int, tuple[Stream, date, date, frozenset[date], frozenset[date]]],

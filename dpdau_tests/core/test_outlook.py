@@ -21,7 +21,7 @@ from dpdau_assets.core.planning import enter, plan
 from dpdau_assets.core.settings import Metric, Settings
 from dpdau_assets.core.windows import days_between
 from dpdau_tests.conftest import SECRET
-from dpdau_tests.support.lengths import at_length
+from dpdau_tests.support.lengths import LENGTH, at_length
 from resources.ledger_sql.database import Database
 from resources.ledger_sql.ledger import SqlLedger
 
@@ -149,7 +149,7 @@ def test_a_restated_month_is_not_restated_again(ledger: SqlLedger) -> None:
     window_days=st.sampled_from([1, 7, 30, 45]),
     restatements=st.sampled_from([0, 1]),
 )
-@examples(derandomize=True, max_examples=at_length(test=6, ci=30, soak=200), deadline=None)
+@examples(derandomize=LENGTH != "soak", max_examples=at_length(test=6, ci=30, soak=200), deadline=None)
 @pytest.mark.also_long
 def test_the_first_refusal_from_an_empty_ledger_is_the_calendars(
     start: date, mechanism: str, cap: Fraction, each: Fraction, window_days: int, restatements: int

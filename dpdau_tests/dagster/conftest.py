@@ -36,6 +36,7 @@ def instance(one_instance: tuple[dg.DagsterInstance, Path]) -> dg.DagsterInstanc
 def make_world(
     make_store: Callable[..., Outside],
     instance: dg.DagsterInstance,
+    one_instance: tuple[dg.DagsterInstance, Path],
     sketch_settings: dict[str, object],
     prepared: Prepared,
     tmp_path: Path,
@@ -49,6 +50,7 @@ def make_world(
         recipe: Callable[[World], object], today: date, sensor: str = "erasure_sensor", **settings: object
     ) -> World:
         def fill(folder: Path) -> None:
+            replace_instance(*one_instance)  # nothing of what this test has done before
             with closed_at_the_end():
                 world = World(make_store(str(folder / "store"), today=today, **settings), instance, sensor=sensor)
                 recipe(world)

@@ -34,7 +34,7 @@ from dpdau_tests.browser import PICTURES as KEPT
 from dpdau_tests.conftest import SECRET, FixedClock, put
 from dpdau_tests.fast_folder import fast_folder
 from dpdau_tests.simulation import Daemon, wait_until
-from dpdau_tests.support.lengths import LENGTH, chance
+from dpdau_tests.support.lengths import LENGTH, at_length, chance
 from resources.mart_duckdb import MartFiles
 from resources.settings_env import read_settings
 from resources.store import open_store
@@ -118,7 +118,7 @@ TWO_WEEKS = Plan(
 
 PLANS = {"two_weeks": TWO_WEEKS} if LENGTH == "soak" else {"four_days": FOUR_DAYS}
 
-pytestmark = [pytest.mark.weeks, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.weeks, pytest.mark.timeout(at_length(ci=3600, soak=20_000))]
 
 
 @pytest.fixture

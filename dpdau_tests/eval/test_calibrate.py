@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from dpdau_assets.core.mechanisms import mu_of, noise_std, stream
 from dpdau_assets.core.stream_filters import STREAM_FILTERS, interval_sensitivity2, response_norm
-from dpdau_tests.support.lengths import at_length
+from dpdau_tests.support.lengths import LENGTH, at_length
 from eval.calibrate import FOR_EVER, FREQUENCIES, main, optimum, report, std, tuned_filter
 
 MU = mu_of(3.5, 1e-6)
@@ -47,7 +47,7 @@ def test_a_noise_reaches_the_limit_so_it_cannot_be_better(longest: int) -> None:
 
 
 @given(st.lists(st.floats(-0.3, 0.1), min_size=1, max_size=6), st.sampled_from([60, 90, 120]))
-@settings(derandomize=True, max_examples=at_length(test=25, ci=100, soak=1_000), deadline=None)
+@settings(derandomize=LENGTH != "soak", max_examples=at_length(test=25, ci=100, soak=1_000), deadline=None)
 @pytest.mark.also_long
 def test_no_stationary_noise_passes_the_limit(weights: list[float], longest: int) -> None:
     spectrum = np.abs(np.polyval([*reversed(weights), 1.0], np.exp(-1j * FREQUENCIES))) ** -2 + 1e-3

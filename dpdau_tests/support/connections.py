@@ -18,8 +18,8 @@ from resources.store import open_store
 
 @contextmanager
 def closed_at_the_end() -> Iterator[None]:
-    """Every store and database that is used meanwhile, as when a process ends: their files may then be copied, changed
-    or removed.
+    """Closes every store and database that is used meanwhile, as when a process ends: their files may then be copied,
+    changed or removed.
     """
     engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
@@ -36,7 +36,7 @@ def closed_at_the_end() -> Iterator[None]:
             engine.dispose()
 
 
-class _OneOfAKind(SQLiteDialect_pysqlite):
+class _AnySQLite(SQLiteDialect_pysqlite):
     """SQLAlchemy keeps compiled statements by dialect: those of one SQLite file are those of every other."""
 
     supports_statement_cache = True
@@ -58,7 +58,7 @@ def statements_compiled_once() -> Iterator[None]:
     def opened(url: URL, **options: Any) -> Engine:
         engine = create_engine(url, **options)
         if type(engine.dialect) is SQLiteDialect_pysqlite:
-            engine.dialect.__class__ = _OneOfAKind
+            engine.dialect.__class__ = _AnySQLite
             engine._compiled_cache = compiled  # the place that `query_cache_size` is about
         return engine
 

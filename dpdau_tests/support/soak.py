@@ -31,7 +31,7 @@ import pytest
 
 LONG = "slow or also_long or weeks"
 FINDINGS = Path(".artifacts/soak")
-_PATIENCE_SECONDS = 60
+_LOOK_SECONDS, _PATIENCE_SECONDS = 0.5, 60
 
 
 @dataclass
@@ -44,6 +44,19 @@ class LongTest:
     seconds: float = 0.0
     rounds: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     running: bool = False
+
+
+class Until:
+    """When all rounds end: at a time of the monotonic clock, or as soon as somebody says so."""
+
+    def __init__(self, moment: float) -> None:
+        self._moment = moment
+
+    def is_over(self) -> bool:
+        return time.monotonic() >= self._moment
+
+    def end(self) -> None:
+        self._moment = -math.inf
 
 
 @dataclass(frozen=True)
@@ -103,55 +116,57 @@ def next_test(tests: Iterable[LongTest]) -> LongTest | None:
 
 
 def soak(tests: Sequence[LongTest], minutes: float, workers: int, seed: int) -> bool:
-    """Run rounds until the time is over. Whether nothing was found."""
-    until = time.monotonic() + 60 * minutes
+    """Run rounds until the time is over, or until ^C. Whether nothing was found."""
+    until = Until(time.monotonic() + 60 * minutes)
     numbers, under_way = count(1), set[Future[None]]()
     with ThreadPoolExecutor(workers) as pool:
-        while time.monotonic() < until or under_way:
-            test = next_test(tests) if time.monotonic() < until and len(under_way) < workers else None
-            if test:
-                test.running, number = True, next(numbers)
-                under_way.add(pool.submit(run_round, Round(number, test, (seed + number) % 2**32), until))
-            else:
-                under_way -= wait(under_way, return_when=FIRST_COMPLETED).done
+        try:
+            while not until.is_over() or under_way:
+                test = next_test(tests) if not until.is_over() and len(under_way) < workers else None
+                if test:
+                    test.running, number = True, next(numbers)
+                    under_way.add(pool.submit(run_round, Round(number, test, (seed + number) % 2**32), until))
+                    continue
+                done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
+                for ended in done:
+                    ended.result()
+        finally:
+            until.end()
     return not any(test.rounds["failed"] for test in tests)
 
 
-def run_round(one: Round, until: float) -> None:
+def run_round(planned: Round, until: Until) -> None:
     """One process; its outcome and its time are entered in its test."""
-    print(f"round {one.number} seed {one.seed} {one.test.name} begins", flush=True)
+    print(f"round {planned.number} seed {planned.seed} {planned.test.name} begins", flush=True)
     began = time.monotonic()
-    outcome, output = _outcome(one, until)
-    seconds = time.monotonic() - began
-    print(f"round {one.number} seed {one.seed} {one.test.name} {outcome} in {seconds:.0f} s", flush=True)
+    try:
+        outcome, output = _outcome(planned, until)
+    finally:
+        seconds = time.monotonic() - began
+        planned.test.seconds += seconds
+        planned.test.running = False
+    planned.test.rounds[outcome] += 1
+    print(f"round {planned.number} seed {planned.seed} {planned.test.name} {outcome} in {seconds:.0f} s", flush=True)
     if outcome == "failed":
         FINDINGS.mkdir(parents=True, exist_ok=True)
-        (FINDINGS / f"round-{one.number}.log").write_text(f"{one.replay}\n\n{output}")
-        print(f"{output[-3000:]}\nRepeat it: {one.replay}", flush=True)
-    one.test.seconds += seconds
-    one.test.rounds[outcome] += 1
-    one.test.running = False
+        (FINDINGS / f"round-{planned.number}.log").write_text(f"{planned.replay}\n\n{output}")
+        print(f"{output[-3000:]}\nRepeat it: {planned.replay}", flush=True)
 
 
-def _outcome(one: Round, until: float) -> tuple[str, str]:
-    environment = {**os.environ, "DPDAU_LENGTH": "soak", "DPDAU_SEED": str(one.seed)}
+def _outcome(planned: Round, until: Until) -> tuple[str, str]:
+    environment = {**os.environ, "DPDAU_LENGTH": "soak", "DPDAU_SEED": str(planned.seed)}
     with subprocess.Popen(
-        one.command,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        try:
-            output, _ = process.communicate(timeout=_left(until))
-        except subprocess.TimeoutExpired:
-            return "cut off", _cut_off(process)
-    return "passed" if process.returncode == 0 else "failed", output
-
-
-def _left(until: float) -> float | None:
-    return None if until == math.inf else max(until - time.monotonic(), 0.1)
+        planned.command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        errors="replace", start_new_session=True,
+    ) as process:  # fmt: skip
+        while True:
+            try:
+                output, _ = process.communicate(timeout=_LOOK_SECONDS)
+            except subprocess.TimeoutExpired:
+                if until.is_over():
+                    return "cut off", _cut_off(process)
+            else:
+                return "passed" if process.returncode == 0 else "failed", output
 
 
 def _cut_off(process: subprocess.Popen[str]) -> str:
@@ -165,7 +180,7 @@ def _cut_off(process: subprocess.Popen[str]) -> str:
 
 
 def summary(tests: Iterable[LongTest]) -> list[str]:
-    """A line a test: its seconds, its rounds by outcome. One that had none says so."""
+    """A line for each test: its seconds, and its rounds by outcome."""
     lines = []
     for test in sorted(tests, key=lambda test: -test.seconds):
         rounds = ", ".join(f"{number} {outcome}" for outcome, number in sorted(test.rounds.items())) or "no round"
