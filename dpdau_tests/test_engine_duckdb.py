@@ -11,6 +11,7 @@ import os
 import traceback
 from collections.abc import Callable, Iterable
 from datetime import date, datetime, timedelta, timezone
+from itertools import product
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -223,6 +224,19 @@ def judged_by_sql(found: list[Row], limits: Limits) -> list[Event | str]:
 def test_the_sql_says_of_every_row_what_the_reference_says(found: list[Row], zone: str) -> None:
     limits = Limits(FIRST, LAST, ZoneInfo(zone))
     assert judged_by_sql(found, limits) == [validate(row, limits) for row in found]
+
+
+def test_the_sql_says_of_every_field_at_its_edges_what_the_reference_says() -> None:
+    """Exhaustive over these values, in all combinations."""
+    ops = (None, "+", "-", "x", "", "?", "++", " +", "\N{MINUS SIGN}", "\N{FULLWIDTH PLUS SIGN}")
+    days = [None, "2024-02-29", "2023-02-29", "x", *(str(edge + timedelta(days=n)) for edge in (FIRST, LAST)
+                                                     for n in (-1, 0, 1))]  # fmt: skip
+    listed = (None, (), (str(FIRST),), (str(LAST + timedelta(days=1)), str(FIRST)), ("never",))
+    found = [Row(*fields) for fields in product((None, "", "u"), ops, days, (None, "0", "1704067200", "x"), listed)]
+    limits = Limits(FIRST, LAST, ZoneInfo("Asia/Kolkata"))
+    expected = [validate(row, limits) for row in found]
+    assert judged_by_sql(found, limits) == expected
+    assert events.BAD_OP in expected and any(isinstance(one, Event) for one in expected)
 
 
 def test_every_reason_has_its_sql_and_no_other_is_there() -> None:

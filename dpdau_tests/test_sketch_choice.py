@@ -14,19 +14,22 @@ import pytest
 from dpdau_assets.core import release as main_path
 from dpdau_assets.core.activity import epochs_of, process_days, take_in
 from dpdau_assets.core.answers import interval, mart_rows, release_answer, series
-from dpdau_assets.core.day_sketch import build_sketch, sketch_version
+from dpdau_assets.core.day_sketch import build_sketch, read_without, sketch_version
 from dpdau_assets.core.erasure import guard_limit, request
 from dpdau_assets.core.errors import BadSetting, BudgetRefused, ParameterNotSet
 from dpdau_assets.core.events import Event
-from dpdau_assets.core.facts import DaySet, Release
+from dpdau_assets.core.facts import DaySet, Release, ReleaseKey
 from dpdau_assets.core.outlook import outlook
+from dpdau_assets.core.planning import planned_counting
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.receipts import receipt, settle
 from dpdau_assets.core.release import publish, restate
 from dpdau_assets.core.runs import plan_run
 from dpdau_assets.core.sketch_choice import counting_of
+from dpdau_assets.core.sketches import build
+from dpdau_assets.core.sketches.base import to_bytes
 from dpdau_assets.core.sketches.theta import ThetaSketch, theta_hashes
-from dpdau_assets.core.windows import days_between
+from dpdau_assets.core.windows import days_between, epoch_of
 from dpdau_tests.conftest import SKETCHES, prepare, put, silent
 from resources.chart import _interval_in_words
 from resources.mart_duckdb import MartFiles
@@ -234,6 +237,24 @@ def test_a_sketch_of_what_state_was_is_gone_before_the_state_is_another(make_sto
     assert outside.sketches.stored() == []
     settle(outside)
     assert {day for day, _ in outside.sketches.stored()} == {START}
+
+
+@pytest.mark.parametrize("kind", SKETCHES)
+def test_who_is_held_out_of_a_window_is_in_no_sketch_of_it_also_in_a_kind_that_cannot_lose_her(
+    make_store: Make, kind: str
+) -> None:
+    store, day = make_store(**SKETCHES[kind]), date(2025, 1, 1)
+    put(store, [(f"user {n}", day) for n in range(10)])
+    prepare(store, [day])
+    epoch = epoch_of(day, store.settings.hash_salt_rotation_days)
+    with store.ledger.transaction() as books:
+        counting = planned_counting(ReleaseKey("mau", 30, date(2025, 1, 30)), books, store.settings)
+    with store.activity.lock():
+        keys = store.activity.read(day, epoch)
+        assert keys is not None and len(keys) == 10
+        left = read_without(day, epoch, keys[:1], counting, store)
+    never = build(counting.header(epoch, left.header.source), keys[1:])
+    assert b"".join(to_bytes(left)) == b"".join(to_bytes(never))
 
 
 def test_another_sample_is_another_version_of_the_sketch(make_store: Make) -> None:
