@@ -17,6 +17,7 @@ from dagster._core.definitions.data_version import (  # not public, and nothing 
     get_input_event_pointer_tag,
 )
 
+from dpdau_assets.assets.erasures import told_mark
 from dpdau_assets.assets.mart import refresh_budget_report, refresh_mart
 from dpdau_assets.assets.releases import what_to_show
 from dpdau_assets.assets.report import refresh_report
@@ -67,7 +68,10 @@ def build_missing_days(context: dg.OpExecutionContext, outside: dg.ResourceParam
 
 def _build(days: Iterable[date], context: dg.OpExecutionContext, outside: Outside) -> Iterator[Event]:
     marks = {day: outside.rebuilds.wanted(day) for day in days}
-    yield from (_event(ERASURES, day, str(mark)) for day, mark in marks.items())
+    told = context.instance.get_materialized_partitions(ERASURES)
+    for day, mark in marks.items():
+        known = told_mark(day, context.instance) if not mark and day.isoformat() in told else "0"
+        yield _event(ERASURES, day, str(mark or known))
     read = _newest([ERASURES], context)  # before anything is applied: a later mark makes its day stale
     built = build_days(marks, outside)
     yield from (_event(ACTIVITY, one.day, one.state_version, read) for one in built)

@@ -102,7 +102,8 @@ def take_landed_days(config: Landed, outside: dg.ResourceParam[Outside]) -> None
 def settle_erasures(outside: dg.ResourceParam[Outside]) -> None:
     """Apply what was received, read everything back, write receipts; fails while something is left of anybody."""
     with refusals_fail_at_once():
-        if receipts.settle(outside).unverified:
+        done = receipts.settle(outside)
+        if done.unverified or done.broken:
             raise Refused(
                 "Something is left of an erased person.",
                 "`dpdau receipt` says where; what this project did not write, remove by hand.",

@@ -23,7 +23,8 @@ from sqlalchemy import select
 from dpdau_assets.core.activity import process_days
 from dpdau_assets.core.day_sketch import refresh
 from dpdau_assets.core.events import Limits, Row
-from dpdau_assets.core.ingest import RowScan, last_day, take
+from dpdau_assets.core.ingest import RowScan, take
+from dpdau_assets.core.limits import last_day
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.settings import Settings
 from dpdau_tests.fast_folder import IN_MEMORY, has_room

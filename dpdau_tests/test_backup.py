@@ -19,17 +19,19 @@ from sqlalchemy import select
 
 from dpdau_assets.core import ledger_check
 from dpdau_assets.core.activity import take_in
-from dpdau_assets.core.answers import mart_rows, release_answer
+from dpdau_assets.core.answers import mart_rows, release_answer, shown_in
 from dpdau_assets.core.calendar import METRICS
 from dpdau_assets.core.erasure import request
 from dpdau_assets.core.errors import BadInput, BadSetting, DpdauError, Refused
 from dpdau_assets.core.events import Event
 from dpdau_assets.core.facts import Override, ReleaseKey
+from dpdau_assets.core.mechanisms import NoiseWidth
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.receipts import settle
 from dpdau_assets.core.release import publish, restate
 from dpdau_assets.core.restoring import Declared, reopen
 from dpdau_assets.core.settings import Metric, Settings
+from dpdau_assets.core.sketch_choice import countings
 from dpdau_assets.core.windows import days_between
 from dpdau_tests.conftest import SECRET, SKETCHES, FixedClock, prepare, put
 from dpdau_tests.killing import DIED, counted_steps, in_a_fork, waited
@@ -381,7 +383,7 @@ def test_what_a_closed_month_was_charged_is_never_free_again(world: Path, tmp_pa
     assert charged == {key: outside.ledger.charges(*key) for key in charged}
     # Opened with the cap that it had, the month has nothing left; with a larger one, another instance is charged.
     outside.ledger.override(Override("cap", "Ada", "a test", TODAY, "dau", FEBRUARY, Fraction(3)))
-    with pytest.raises(Refused, match="has spent epsilon 3 of its cap 3"):
+    with pytest.raises(Refused, match=r"has spent epsilon 2\.998 of its cap 3"):
         publish("dau", PUBLISHED + timedelta(days=3), outside)
     outside.ledger.override(Override("cap", "Ada", "a test", TODAY, "dau", FEBRUARY, Fraction(6)))
     other = publish("dau", PUBLISHED + timedelta(days=3), outside)
@@ -578,9 +580,9 @@ def test_the_settings_of_another_store_are_refused(world: Path, tmp_path: Path, 
 
 def test_a_backup_of_another_schema_version_is_refused(world: Path, tmp_path: Path) -> None:
     shutil.copytree(world / "backup", tmp_path / "backup")
-    older = replace(backup_files._manifest(world / "backup"), schema="0001")
+    older = replace(backup_files._manifest(world / "backup"), schema="9999")
     (tmp_path / "backup" / "manifest.json").write_bytes(backup_files._to_json(older))
-    with pytest.raises(Refused, match="schema version 0001"):
+    with pytest.raises(Refused, match="schema version 9999"):
         restored(tmp_path, tmp_path / "store")
 
 
@@ -771,9 +773,21 @@ def test_a_backup_from_the_future_is_refused(world: Path, tmp_path: Path) -> Non
         restored(world, tmp_path, today=date(2025, 1, 9))
 
 
+def as_without_steps(row: dict[str, object], outside: Outside) -> dict[str, object]:
+    """Numbers of even days as shown, those of odd ones with the interval of an earlier version."""
+    there = {(one.key.metric, one.key.day, one.key.revision): one for one in outside.ledger.releases()}
+    found = there[row["metric"], row["day"], row["revision"]]  # type: ignore[index]
+    width = NoiseWidth(found.half_width, found.half_width, 0.0)
+    earlier = shown_in(countings(outside.ledger)[found.instance], found.noisy_value, width)
+    return {**row, **earlier} if found.key.day.day % 2 else row
+
+
 @pytest.mark.parametrize("kind", ["theta", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("kmv", "hllpp"))])
 def test_numbers_of_a_sketch_come_back_from_the_mart_to_the_last_digit(tmp_path: Path, kind: str) -> None:
-    """Of a stream that began when the restore does not suppose it, and of a month whose parameter followed a number."""
+    """Of a stream that began when the restore does not suppose it, and of a month whose parameter followed a number.
+
+    Also where a version has shown them whose intervals took the noise for one without steps.
+    """
     chosen = {**SKETCHES[kind], "mau_theta0": Fraction(1, 2), "mau_level": 2}
     outside = opened(tmp_path / "store", TODAY, **chosen)
     days = days_between(START, PUBLISHED)
@@ -782,7 +796,7 @@ def test_numbers_of_a_sketch_come_back_from_the_mart_to_the_last_digit(tmp_path:
     followed = {**chosen, "dau_theta0": None, "dau_level": None}
     publish_days(days[:5], outside)
     publish_days(days[29:], opened(tmp_path / "store", TODAY, **followed))
-    show(mart_rows(outside), tmp_path / "mart")
+    show([as_without_steps(row, outside) for row in mart_rows(outside)], tmp_path / "mart")
     seen = {one.key: release_answer(one, outside) for one in outside.ledger.releases()}
     assert {key.metric for key in seen} == {"dau", "mau"}
     shutil.rmtree(tmp_path / "store")

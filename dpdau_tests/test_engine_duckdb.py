@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 
 from dpdau_assets.core import events
 from dpdau_assets.core.errors import BadInput
-from dpdau_assets.core.events import Event, Limits, Row, row_of_object, validate
+from dpdau_assets.core.events import Event, Limits, Row, day_of_second, row_of_object, validate
 from dpdau_assets.core.facts import EpochKey
 from dpdau_assets.core.identity import user_key
 from dpdau_assets.core.ingest import RowScan
@@ -196,6 +196,13 @@ mostly_sound_rows = st.builds(
     Row, st.text(min_size=1, max_size=3), st.sampled_from([None, "+", "-"]), st.none() | dates, moments,
     st.none() | st.lists(dates, max_size=3).map(tuple),
 )  # fmt: skip
+early = st.dates(date(1653, 2, 12), date(2025, 1, 3)).map(date.isoformat)
+removals = st.builds(
+    Row, st.text(min_size=1, max_size=3), st.just("-"), st.none() | dates | early,
+    st.none() | st.integers(-(10**10) + 1, 1_747_000_000).map(str) | early,
+    st.none() | st.lists(dates | early, min_size=1, max_size=3).map(tuple),
+)  # fmt: skip
+"""Of any day, also one that can hold nothing."""
 
 
 def judged_by_sql(found: list[Row], limits: Limits) -> list[Event | str]:
@@ -210,17 +217,19 @@ def judged_by_sql(found: list[Row], limits: Limits) -> list[Event | str]:
         connection.register("given", pa.table(table))
         relation = connection.sql("SELECT * FROM given")
         types = dict(zip(relation.columns, relation.types, strict=True))
-        query = f"SELECT user_id, op, day, listed, code FROM ({judged('given', types, limits)}) ORDER BY line"
+        query = f"SELECT user_id, op, day, listed, second, code FROM ({judged('given', types, limits)}) ORDER BY line"
         answers = connection.sql(query).fetchall()
     return [
-        events.REASONS[code - 1] if code else Event(user_id, op, day, tuple(sorted(set(listed or ()))))
-        for user_id, op, day, listed, code in answers
-    ]
+        events.REASONS[code - 1] if code
+        else Event(user_id, op, day_of_second(second, limits.zone) or day if second is not None else day,
+                   tuple(sorted(set(listed or ()))))
+        for user_id, op, day, listed, second, code in answers
+    ]  # fmt: skip
 
 
 @pytest.mark.also_long
 @settings(max_examples=at_length(test=15, ci=60, soak=1_000), deadline=None)
-@given(st.lists(rows | mostly_sound_rows, min_size=1, max_size=120), st.sampled_from(ZONES))
+@given(st.lists(rows | mostly_sound_rows | removals, min_size=1, max_size=120), st.sampled_from(ZONES))
 def test_the_sql_says_of_every_row_what_the_reference_says(found: list[Row], zone: str) -> None:
     limits = Limits(FIRST, LAST, ZoneInfo(zone))
     assert judged_by_sql(found, limits) == [validate(row, limits) for row in found]
@@ -237,6 +246,16 @@ def test_the_sql_says_of_every_field_at_its_edges_what_the_reference_says() -> N
     expected = [validate(row, limits) for row in found]
     assert judged_by_sql(found, limits) == expected
     assert events.BAD_OP in expected and any(isinstance(one, Event) for one in expected)
+
+
+def test_a_removal_of_long_ago_is_of_the_day_that_the_zones_clocks_had_then(tmp_path: Path) -> None:
+    """The query knows the clock changes of the days that events may have, and a '-' row may name any day."""
+    zone = ZoneInfo("America/New_York")  # in January, five hours behind; then in summer, and before there were zones
+    midnights = [int(datetime(*day, tzinfo=zone).timestamp()) for day in ((1990, 7, 1), (1870, 1, 1), (2024, 12, 1))]
+    objects: Objects = [{"user_id": "a", "op": "-", "ts": midnight + n} for midnight in midnights for n in (-1, 0)]
+    accepted, rejected, _, asked = scanned(write(tmp_path, "e.jsonl", json_bytes(objects)), zone="America/New_York")
+    assert (accepted, rejected, asked) == (6, [], by_reference(objects, zone="America/New_York")[3])
+    assert {event.day for event in asked} >= {date(1990, 6, 30), date(1990, 7, 1), date(1869, 12, 31)}
 
 
 def test_every_reason_has_its_sql_and_no_other_is_there() -> None:
@@ -788,7 +807,7 @@ def test_answers_may_be_read_while_others_are_asked(tmp_path: Path) -> None:
     path = write(tmp_path, "e.csv", csv_bytes(MIXED))
     with DuckDBEngine("UTC").scan([path], FIRST, LAST) as scan:
         pairs = list(zip(scan.rejected(), scan.user_days(KEY, FIRST, LAST), scan.removals(), strict=False))
-    assert len(pairs) == 2
+    assert len(pairs) == 3
 
 
 def test_a_zone_that_is_not_utc_holds_for_every_format(tmp_path: Path) -> None:

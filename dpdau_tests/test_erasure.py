@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, date, datetime, time, timedelta
 from fractions import Fraction
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
@@ -17,10 +20,13 @@ from dpdau_assets.core.activity import day_version, discard_batch, process_days
 from dpdau_assets.core.day_sketch import build_sketch, sketch_version
 from dpdau_assets.core.erasure import cancel, confirm, deadline, mark_touched, overdue, request, touched_days
 from dpdau_assets.core.errors import BadInput, Refused
-from dpdau_assets.core.events import Event
+from dpdau_assets.core.events import Event, Limits, Row, validate
+from dpdau_assets.core.facts import RejectedRow
+from dpdau_assets.core.limits import last_day
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.receipts import settle
+from dpdau_assets.core.receipts import apply, receipt, settle
 from dpdau_assets.core.release import publish
+from dpdau_assets.core.retention import purge
 from dpdau_assets.core.tombstones import Tombstones, held_until
 from dpdau_assets.core.windows import day_number, days_between, epoch_of, month_of, window
 from dpdau_tests.conftest import FixedClock, prepare, put, silent
@@ -63,12 +69,89 @@ def test_someone_unknown_is_accepted_and_answered_as_anyone_is(store: Outside) -
     assert {one.state for one in store.erasures.erasures()} == {"verified"}
 
 
-def test_asking_twice_is_answered_with_the_same_receipts(store: Outside) -> None:
+def test_asking_twice_is_answered_with_the_same_receipts_one_a_row(store: Outside) -> None:
     asked = [minus("user 1", START), minus("user 2", START), minus("user 1", START)]
+    asked += [replace(asked[0], reference="T-1"), replace(asked[0], reference="T-1")]
     first = request(asked, store)
-    assert first.receipts[0] == first.receipts[2] != first.receipts[1]
+    assert len(set(first.receipts)) == 5 and first.references == (None, None, None, "T-1", "T-1")
     settle(store)
-    assert request(asked, store) == first and len(store.erasures.erasures()) == 2
+    assert request(asked, store) == first and len(store.erasures.erasures()) == 5
+    assert request([asked[0], asked[3]], store).receipts == (first.receipts[0], first.receipts[3])
+
+
+def test_days_that_can_hold_nothing_are_passed_over_and_named_and_the_others_erased(store: Outside) -> None:
+    before = date(2024, 12, 30)
+    done = request([minus("user 1", START, before, START), minus("user 2", START), minus("user 3", before)], store)
+    assert done.passed_over == ((before,), (), (before,))
+    assert [one.days for one in store.erasures.find(done.receipts)] == [(before, START), (), ()]
+    assert settle(store).verified == 3 and count(store, START) == 8
+    assert request([minus("user 1", START, before, START)], store).receipts == done.receipts[:1]
+
+
+def test_a_request_without_a_day_that_can_hold_something_is_applied_at_once_and_verified_like_any_other(
+    store: Outside,
+) -> None:
+    (name,) = request([minus("user 1", date(2024, 12, 31))], store).receipts
+    assert [one.state for one in store.erasures.find([name])] == ["applied"] and store.erasures.keys_of([name]) == {}
+    assert settle(store).verified == 1 and count(store, START) == 10
+    found = receipt(name, store)
+    assert found["verified"] and not found["survivors"] and found["scope"] == {"through": "2024-12-31", "days": []}
+    assert "tombstone" not in {row["what"] for row in found["remains"]}
+    assert store.ledger.problems() == []
+
+
+def test_an_erasure_without_a_day_reaches_the_events_that_tomorrow_may_have(make_store: Make) -> None:
+    store = make_store(today=date(2025, 2, 12))
+    tomorrow = date(2025, 2, 13)
+    asked = validate(Row("user 1", "-"), Limits(START, tomorrow, ZoneInfo("UTC")))
+    assert isinstance(asked, Event)
+    put(store, [("user 1", tomorrow), ("user 2", tomorrow)])
+    request([asked], store)
+    put(store, [("user 1", tomorrow)])
+    assert settle(store).verified == 1
+    later = replace(store, clock=FixedClock(date(2025, 2, 14)))
+    process_days([tomorrow], later)
+    assert count(later, tomorrow) == 1
+
+
+def test_on_a_months_last_day_an_erasure_without_a_day_holds_out_until_the_next_months_end(make_store: Make) -> None:
+    last = make_store(today=date(2025, 2, 28))
+    asked = validate(Row("user 1", "-"), Limits(START, last_day(last.clock), ZoneInfo("UTC")))
+    assert isinstance(asked, Event)
+    request([asked], last)
+    stones = last.erasures.tombstones(epoch_of(START, 90))
+    assert stones.held_until.tolist() == [day_number(date(2025, 3, 31))]
+
+
+def test_whom_a_request_names_is_gone_from_the_quarantine_also_while_it_is_parked(store: Outside) -> None:
+    rows = [RejectedRow(f"exports/{name}.csv", 1, "No.") for name in ("user 1", "user 2", "user 22", "all")]
+    kept = store.quarantine.keep(rows)
+    publish("mau", FIRST_MAU, store)
+    assert kept and request([minus(f"user {n}", START) for n in range(5)], store).parked
+    (left,) = kept.parent.glob("*.csv")
+    assert [row.split(",")[0] for row in left.read_text().splitlines()[1:]] == [
+        "exports/user 22.csv",
+        "exports/all.csv",
+    ]
+
+
+def test_the_quarantine_expires_when_events_come_when_erasures_are_verified_and_when_days_are_purged(
+    store: Outside,
+) -> None:
+    outside = replace(store, settings=replace(store.settings, retention_days=36, quarantine_days=7))
+
+    def purge_it(outside: Outside) -> object:
+        with suppress(Refused):
+            return purge(outside)
+
+    for act in (lambda outside: put(outside, [("a", START)]), settle, purge_it):
+        for age in (7, 8):
+            kept = outside.quarantine.keep([RejectedRow("e.csv", age, "No.")])
+            written = datetime.combine(outside.clock.today() - timedelta(days=age), time(12), UTC).timestamp()
+            assert kept
+            os.utime(kept, (written, written))
+            act(outside)
+            assert kept.exists() is (age == 7)
 
 
 def test_a_minus_event_is_a_request_like_any_other(store: Outside) -> None:
@@ -211,15 +294,37 @@ def test_just_the_days_that_held_the_person_are_marked_once_a_batch(store: Outsi
     process_days(DAYS, store)
     request([minus("her", DAYS[4]), minus("him", DAYS[9]), minus("nobody", DAYS[20])], store)
     assert touched_days(0, store.erasures.recorded(), store) == {DAYS[3], DAYS[4], DAYS[8]}
-    settle(store)
+    store.rebuilds.told(store.rebuilds.arrived())
+    apply(store)
     assert store.rebuilds.behind() == [(DAYS[3], 1), (DAYS[4], 1), (DAYS[8], 1)]
     request([minus("her", DAYS[4]), minus("her", DAYS[5])], store)
-    settle(store)
+    apply(store)
     assert store.rebuilds.behind() == [(DAYS[3], 1), (DAYS[4], 1), (DAYS[5], 2), (DAYS[8], 1)]
+
+
+def test_days_that_wait_for_dagster_when_a_receipt_says_verified_tell_nothing(store: Outside) -> None:
+    """If Dagster could not be told before: then all days wait, those that held her and those that did not."""
+    put(store, [("her", day) for day in DAYS[3:6]])
+    process_days(DAYS, store)
+    request([minus("her", DAYS[4])], store)
+    settle(store)
+    assert [day for day, _ in store.rebuilds.behind()] == DAYS and store.rebuilds.arrived() == {}
+
+
+def test_a_change_by_arrivals_that_dagster_was_not_told_of_is_a_mark_once_removals_are_applied(store: Outside) -> None:
+    """It may be of those alone who are erased: it must not outlive the receipt that says nothing is left."""
+    store.rebuilds.told(store.rebuilds.arrived())
+    put(store, [("her", DAYS[3])])
+    process_days(DAYS, store)
+    assert store.rebuilds.arrived().keys() == {DAYS[3]}
+    request([minus("her", DAYS[4])], store)
+    apply(store)
+    assert store.rebuilds.arrived() == {} and [day for day, _ in store.rebuilds.behind()] == [DAYS[3]]
 
 
 def test_a_day_that_is_built_claims_no_mark_of_a_request_that_is_not_applied_yet(store: Outside) -> None:
     """It came between the day's state and its sketch."""
+    store.rebuilds.told(store.rebuilds.arrived())
     request([minus("user 1", START)], store)
     process_days([START], store)
     request([minus("user 2", START)], store)

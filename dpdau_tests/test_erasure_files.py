@@ -13,16 +13,15 @@ import pytest
 from dpdau_assets.core import events
 from dpdau_assets.core.errors import BadInput
 from dpdau_assets.core.events import Event, Limits
-from resources.erasure_files import MISSPELT, TWO_LIMITS, read_requests
+from resources.erasure_files import BAD_REFERENCE, MISSPELT, REFERENCE_IS_ID, TWO_LIMITS, read_requests
 
-TODAY = date(2025, 3, 10)
 LIMITS = Limits(date(2025, 1, 1), date(2025, 3, 11), ZoneInfo("UTC"))
 
 
 def read(folder: Path, name: str, content: str | bytes) -> list[Event]:
     data = content.encode() if isinstance(content, str) else content
     (folder / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
-    return read_requests(folder / name, LIMITS, TODAY)
+    return list(read_requests(folder / name, LIMITS).asked)
 
 
 def refusal(folder: Path, name: str, content: str | bytes) -> BadInput:
@@ -31,7 +30,7 @@ def refusal(folder: Path, name: str, content: str | bytes) -> BadInput:
     return raised.value
 
 
-def through(user_id: str, day: date = TODAY) -> Event:
+def through(user_id: str, day: date = LIMITS.last) -> Event:
     return Event(user_id, "-", day)
 
 
@@ -40,7 +39,7 @@ def listed(user_id: str, *days: date) -> Event:
 
 
 @pytest.mark.parametrize("name", ["requests.csv", "requests.csv.gz"])
-def test_csv_says_through_a_day_or_just_some_days_and_through_today_by_default(name: str, tmp_path: Path) -> None:
+def test_csv_says_through_a_day_or_just_some_days_and_through_tomorrow_by_default(name: str, tmp_path: Path) -> None:
     text = (
         "user_id,through,days\nanna,,\n"
         "ben,2025-02-03,\n"
@@ -82,6 +81,36 @@ def test_listed_days_may_stand_in_metadata_days_as_in_events(tmp_path: Path) -> 
     ]
 
 
+def test_days_that_can_hold_nothing_are_taken_like_any_other(tmp_path: Path) -> None:
+    rows = [{"user_id": "anna", "through": "2024-12-31"}, {"user_id": "ben", "days": ["2025-01-09", "1999-01-01"]}]
+    assert read(tmp_path, "a.jsonl", "\n".join(map(json.dumps, rows))) == [
+        through("anna", date(2024, 12, 31)),
+        listed("ben", date(1999, 1, 1), date(2025, 1, 9)),
+    ]
+
+
+def test_a_row_may_have_a_reference_of_up_to_64_characters(tmp_path: Path) -> None:
+    longest = "T-2025.03_" + "x" * 54
+    found = read(tmp_path, "a.csv", f"user_id,reference\nanna,{longest}\nben,\nben,T-1\n")
+    assert [event.reference for event in found] == [longest, None, "T-1"]
+
+
+def test_a_reference_that_is_an_id_of_the_file_refuses_it_without_quoting_the_id(tmp_path: Path) -> None:
+    error = refusal(tmp_path, "a.csv", "user_id,reference\nanna,T-1\nben,secret-cleo\nsecret-cleo,T-3\n")
+    assert error.fields["lines"] == [3] and REFERENCE_IS_ID in error.reason
+    assert "secret" not in str(error)
+
+
+def test_ids_that_differ_by_case_space_or_unicode_form_alone_are_taken_and_their_lines_warned_of(
+    tmp_path: Path,
+) -> None:
+    people = ["anna", "Anna", "ben", " ben ", "zo\u00eb", "zoe\u0308", "\u017fam", "SAM", "cleo", "cleo", "dora"]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"user_id": one}) + "\n" for one in people))
+    found = read_requests(tmp_path / "a.jsonl", LIMITS)
+    assert [event.user_id for event in found.asked] == people
+    assert found.alike == (1, 2, 3, 4, 5, 6, 7, 8)
+
+
 def test_fields_that_say_nothing_about_days_are_passed_over(tmp_path: Path) -> None:
     assert read(tmp_path, "a.csv", "ticket,user_id,reason\n7,anna,asked\n") == [through("anna")]
     assert read(tmp_path, "a.jsonl", '{"user_id": "anna", "request_id": 7, "note": null}') == [through("anna")]
@@ -119,11 +148,16 @@ def test_at_most_twenty_lines_are_shown(tmp_path: Path) -> None:
         (["anna"], events.UNPARSABLE),
         ({"user_id": "anna", "through": ""}, "through is not a real date written YYYY-MM-DD."),
         ({"user_id": "anna", "through": 20250203}, "through is not a real date written YYYY-MM-DD."),
-        ({"user_id": "anna", "through": "2024-12-31"}, events.TOO_EARLY),
         ({"user_id": "anna", "days": []}, "days is not a non-empty list of real dates written YYYY-MM-DD."),
         ({"user_id": "anna", "days": "2025-02-03"}, "days is not a non-empty list of real dates written YYYY-MM-DD."),
         ({"user_id": "anna", "days": ["2025-02-30"]}, "days is not a non-empty list of real dates written YYYY-MM-DD."),
-        ({"user_id": "anna", "days": ["2025-03-12"]}, "days names a day before START_DATE, past retention or"),
+        ({"user_id": "anna", "days": ["2025-03-12"]}, "days names a day after tomorrow."),
+        ({"user_id": "anna", "reference": 7}, BAD_REFERENCE),
+        ({"user_id": "anna", "reference": ""}, BAD_REFERENCE),
+        ({"user_id": "anna", "reference": "T 7"}, BAD_REFERENCE),
+        ({"user_id": "anna", "reference": "x" * 65}, BAD_REFERENCE),
+        ({"user_id": "ben", "reference": "ben"}, REFERENCE_IS_ID),
+        ({"user_id": "ben", "reference": "anna"}, REFERENCE_IS_ID),
         ({"user_id": "anna", "through": "2025-02-03", "erase_day": "2025-02-03"}, TWO_LIMITS),
         ({"user_id": "anna", "through": "2025-02-03", "days": ["2025-02-03"]}, TWO_LIMITS),
         ({"user_id": "anna", "throu": "2025-02-03"}, MISSPELT),
@@ -182,4 +216,4 @@ def test_a_file_that_cannot_be_read_is_refused(name: str, content: bytes | None,
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(BadInput, match=says):
-        read_requests(tmp_path / name, LIMITS, TODAY)
+        read_requests(tmp_path / name, LIMITS)

@@ -9,7 +9,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from dpdau_assets.core.errors import Refused
 from dpdau_assets.core.facts import DaySet, RejectedRow
+from dpdau_assets.core.quarantine import Named
 from resources import durable
 from resources.durable import sweep, unlink_durably, write_all_durably, write_durably, write_named_durably
 from resources.inbox_files import FileInbox, FileQuarantine
@@ -243,6 +244,69 @@ def test_the_same_bad_rows_are_the_same_file_and_none_are_no_file(tmp_path: Path
 def test_a_file_name_that_is_no_utf8_can_be_kept(tmp_path: Path) -> None:
     path = FileQuarantine(tmp_path).keep([RejectedRow(os.fsdecode(b"\xff.csv"), 1, "No.")])
     assert path and r"\udcff.csv,1,No." in path.read_text()
+
+
+def bad_rows(*files: str) -> list[RejectedRow]:
+    return [RejectedRow(file, line, f"{file} is fine.") for line, file in enumerate(files, 1)]
+
+
+def test_rows_of_files_that_are_named_after_somebody_go_and_the_rest_is_as_if_they_had_never_been(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "never").mkdir()
+    quarantine = FileQuarantine(tmp_path)
+    rows = bad_rows("in/anna.csv", "susanna.csv", 'say "hi", anna.csv', "a,b\nc.csv", "anna_2.csv", "ben/e.csv")
+    path = quarantine.keep(rows)
+    assert path
+    os.utime(path, (1e9, 1e9))
+    quarantine.forget(Named(["anna", "ben"]))
+    wanted = FileQuarantine(tmp_path / "never").keep([rows[1], rows[3], rows[4]])
+    (left,) = (tmp_path / "quarantine").glob("*.csv")
+    assert wanted and (left.name, left.read_bytes()) == (wanted.name, wanted.read_bytes())
+    assert left.stat().st_mtime == 1e9, "it expires as it would have"
+    quarantine.forget(Named(["nobody", "susann"]))
+    assert left.exists() and not leftovers(tmp_path)
+
+
+def test_a_quarantine_file_that_is_left_without_rows_or_is_itself_named_after_somebody_is_unlinked(
+    tmp_path: Path,
+) -> None:
+    quarantine = FileQuarantine(tmp_path)
+    whole, other = quarantine.keep(bad_rows("anna.csv", "anna.jsonl")), quarantine.keep(bad_rows("e.csv"))
+    assert whole and other
+    named = other.with_name("of-anna.csv")
+    named.write_text("file,line,reason\ne.csv,1,No.\n")
+    (tmp_path / "quarantine" / "note.txt").touch()
+    quarantine.forget(Named(["anna"]))
+    assert {path.name for path in whole.parent.iterdir()} == {".staging", other.name, "note.txt"}
+    FileQuarantine(tmp_path / "no such folder").forget(Named(["anna"]))
+
+
+def test_the_quarantine_forgets_what_was_written_before_a_day_and_the_same_rows_again_are_the_same_file(
+    tmp_path: Path,
+) -> None:
+    quarantine = FileQuarantine(tmp_path)
+    old, new = quarantine.keep(bad_rows("a.csv")), quarantine.keep(bad_rows("b.csv"))
+    assert old and new
+    for path, day in ((old, 9), (new, 10)):
+        written = datetime(2025, 3, day, 23, 59, tzinfo=UTC).timestamp()
+        os.utime(path, (written, written))
+    quarantine.expire(date(2025, 3, 10))
+    assert not old.exists() and new.exists()
+    assert quarantine.keep(bad_rows("a.csv")) == old
+
+
+def test_two_requests_that_rewrite_the_quarantine_at_once_leave_neither_of_them(tmp_path: Path) -> None:
+    people = [f"user-{n}" for n in range(12)]
+    for part in range(3):
+        FileQuarantine(tmp_path).keep(bad_rows(*(f"{part}/{one}.csv" for one in (*people, "all"))))
+    threads = [threading.Thread(target=lambda one=one: FileQuarantine(tmp_path).forget(Named([one]))) for one in people]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    left = b"".join(path.read_bytes() for path in (tmp_path / "quarantine").glob("*.csv"))
+    assert b"user-" not in left and left.count(b"/all.csv,") == 3
 
 
 # Durable writes.

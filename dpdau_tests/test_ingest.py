@@ -99,7 +99,18 @@ class Store:
     def outside(self, settings: Settings) -> Outside:
         """What an ingest uses of it; the rest is not there."""
         unused = dict.fromkeys(
-            ("activity", "late", "sketches", "rebuilds", "receipts", "premises", "noise", "completions", "landing")
+            (
+                "activity",
+                "late",
+                "builds",
+                "sketches",
+                "rebuilds",
+                "receipts",
+                "premises",
+                "noise",
+                "completions",
+                "landing",
+            )
         )
         return Outside(
             settings=settings, clock=FixedClock(), engine=DuckDBEngine("UTC"), salts=self.salts, inbox=self.inbox,
@@ -206,6 +217,16 @@ def test_bad_rows_go_to_the_quarantine_and_stop_nothing(store: Store, tmp_path: 
     assert [(file, line) for file, line, _ in found[1:]] == [(str(path), "2"), (str(path), "3")]
     assert "secret-person" not in report.quarantine.read_text() and "never" not in report.quarantine.read_text()
     assert store.ingest(path).quarantine == report.quarantine
+
+
+def test_a_bad_row_of_a_file_named_after_somebody_who_is_erased_by_it_is_counted_and_not_kept(
+    store: Store, tmp_path: Path
+) -> None:
+    path = lines(tmp_path, "of-anna.jsonl", minus("anna", "2025-02-01"), plus("b", "never"))
+    other = lines(tmp_path, "e.jsonl", plus("b", "never"))
+    report = store.ingest(path, other)
+    assert report.rejected == 2 and report.quarantine and report.quarantine.read_text().count("\n") == 2
+    assert "anna" not in report.quarantine.read_text() and str(other) in report.quarantine.read_text()
 
 
 def test_tomorrow_is_taken_and_the_day_after_is_not(store: Store, tmp_path: Path) -> None:

@@ -11,11 +11,13 @@ import duckdb
 import pytest
 
 from dpdau_assets.core.answers import budget_answer, interval, mart_rows, release_answer
-from dpdau_assets.core.facts import Release, ReleaseKey
+from dpdau_assets.core.facts import Instance, Release, ReleaseKey
 from dpdau_assets.core.feasibility import check
 from dpdau_assets.core.ingest import ingest
+from dpdau_assets.core.mechanisms import shared_noise
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.release import publish
+from dpdau_assets.core.sketches import terms_of_counting
 from dpdau_assets.core.sketches.exact import ExactCounting
 from dpdau_assets.core.windows import days_between
 from dpdau_tests.conftest import prepare
@@ -93,8 +95,9 @@ def test_the_mart_holds_every_release_and_nothing_exact(make_store: Callable[...
 def test_what_is_shown_of_a_number_is_never_below_zero_and_the_number_as_drawn_stays(
     noisy: float, shown: tuple[float, float, float]
 ) -> None:
-    release = Release(ReleaseKey("dau", 1, START), "an instance", "laplace", noisy, 13.5, "set", "today", True, "1")
-    found = interval(release, ExactCounting())
+    release = Release(ReleaseKey("dau", 1, START), "one", "gaussian_shared", noisy, 13.5, "set", "today", True, "1")
+    instance = Instance("one", "dau", 1, START, shared_noise(62, 3.0, 1e-6), terms_of_counting(ExactCounting()))
+    found = interval(release, instance)
     assert (found["estimate"], found["lower_95"], found["upper_95"]) == shown
     assert found["noisy_value"] == found["noisy_statistic"] == noisy
 

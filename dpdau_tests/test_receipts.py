@@ -24,7 +24,7 @@ from dpdau_assets.core.facts import DaySet
 from dpdau_assets.core.identity import user_key
 from dpdau_assets.core.inspection import HOLDS_USER_DATA, IN_BYTES, IN_SET, Survivor, inspect
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.receipts import Document, is_genuine, receipt, settle
+from dpdau_assets.core.receipts import Document, apply, document_of, is_genuine, receipt, receipts_of, settle
 from dpdau_assets.core.release import publish
 from dpdau_assets.core.windows import days_between, epoch_of
 from dpdau_tests.conftest import SECRET, FixedClock, prepare, put
@@ -79,6 +79,12 @@ def opened(make_store: Make) -> Make:
 @pytest.fixture
 def store(opened: Make) -> Outside:
     return opened(all_came)
+
+
+@pytest.fixture
+def empty(make_store: Make) -> Outside:
+    """Nobody was ever there: what a receipt is called does not depend on it."""
+    return make_store(start_date=START, today=date(2025, 3, 26))
 
 
 @dataclass(frozen=True)
@@ -309,6 +315,38 @@ def test_receipts_are_a_chain_and_none_can_be_changed(store: Outside) -> None:
         assert not is_genuine(forged, key)
 
 
+def test_what_was_read_back_before_an_erasure_is_kept_no_longer_than_until_it_is_applied(erased: Erased) -> None:
+    """Beside what is there now it would say which days the erasure has changed."""
+    store = erased.store
+    assert store.receipts.inspection() is not None
+    erase(store, "user 5")
+    apply(store)
+    assert store.receipts.inspection() is None
+    found = receipt(erased.name, store)
+    assert found["verified"] is True and found["partitions"] and is_genuine(found, store.salts.signing_key())
+
+
+def test_two_inspections_of_the_same_state_have_digests_that_do_not_say_so(erased: Erased) -> None:
+    """Whoever has a receipt's digest cannot try out whether a state that he knows is the one it was made of."""
+    store = erased.store
+    first = receipt(erased.name, store)
+    store.receipts.forget_inspection()
+    second = receipt(erased.name, store)
+    assert first["partitions"] == second["partitions"]
+    assert first["partitions_digest"] != second["partitions_digest"]
+
+
+def test_flush_deletes_reads_back_again_what_a_receipt_said_was_left(erased: Erased) -> None:
+    """So the text that names where she was found is superseded as soon as she is gone from there."""
+    store, name = erased.store, erased.name
+    path, _ = files_of_a_day(store.settings.data_dir)
+    path.write_bytes(erased.before["activity"])
+    assert receipt(name, store)["verified"] is False
+    assert settle(store).unverified == ()
+    row = store.receipts.last(name)
+    assert row is not None and json.loads(row.body)["verified"] is True
+
+
 def test_a_receipt_holds_no_user_id_key_or_secret(store: Outside) -> None:
     planted = "planted-person-31337"
     put(store, [(planted, day) for day in DAYS])
@@ -327,20 +365,6 @@ def test_a_receipt_still_checks_after_the_master_secret_was_rotated(erased: Eras
     erased.store.salts.rewrap("another secret for tests, just as long")
     again = make_store(hash_salt_secret="another secret for tests, just as long", start_date=START)
     assert is_genuine(found, again.salts.signing_key())
-
-
-def test_what_remains_is_said_with_its_reason_and_end(erased: Erased) -> None:
-    store = erased.store
-    remains = {row["what"]: row["until"] for row in receipt(erased.name, store)["remains"]}
-    assert remains == {
-        "published noisy numbers": None,
-        "tombstone": None,
-        "the request": None,
-        "Dagster's log": None,
-        "backups made before the erasure": "2025-04-25",
-    }
-    purging = replace(store, settings=replace(store.settings, retention_days=40))
-    assert receipt(erase(purging, "user 5"), purging)["remains"][1]["until"] == "2025-06-10 is past retention"
 
 
 def test_a_later_replay_waits_in_the_inbox_and_is_gone_after_the_next_fold(erased: Erased) -> None:
@@ -365,6 +389,59 @@ def test_the_inspection_reads_what_stands_there_now(erased: Erased) -> None:
     changed = {place[:2] for place in after if after[place] != before[place]}
     assert changed == {("activity", "2025-03-24"), ("sketches", "2025-03-24")}
     assert second["inspected_on"] == "2025-03-27" and second["previous"] == first["hash"]
+
+
+def called(outside: Outside, user: str, reference: str, through: date = THROUGH) -> str:
+    (name,) = request([Event(user, "-", through, reference=reference)], outside).receipts
+    return name
+
+
+def test_a_receipt_is_bound_to_its_reference_and_whoever_exchanges_it_is_found_out(empty: Outside) -> None:
+    name, other = called(empty, "her", "T-1"), called(empty, "user 3", "T-2")
+    assert receipt(name, empty)["reference"] == "T-1", "before it is applied too"
+    settle(empty)
+    found, key = receipt(name, empty), empty.salts.signing_key()
+    assert found["reference"] == "T-1" and is_genuine(found, key)
+    opening = empty.erasures.references([other])[other].opening
+    for forged in ({"reference": "T-2"}, {"reference": "T-2", "reference_opening": opening},
+                   {"reference_opening": opening}, {"reference_opening": None},
+                   {"reference_commitment": None}):  # fmt: skip
+        assert not is_genuine({**found, **forged}, key), forged
+    bare = {one: found[one] for one in found if one not in ("reference", "reference_opening", "partitions")}
+    assert is_genuine(bare, key) and "T-1" not in json.dumps(bare)
+    assert not is_genuine({**receipt(erase(empty, "user 4"), empty), "reference": "T-1"}, key)
+    last = empty.receipts.last(name)
+    assert last and "T-1" not in last.body and found["reference_opening"] not in last.body
+
+
+def test_one_document_covers_every_request_of_a_reference_in_order(empty: Outside) -> None:
+    names = [called(empty, "her", "T-1"), called(empty, "user 3", "T-1"), called(empty, "nobody", "T-1")]
+    called(empty, "user 4", "T-2")
+    assert [one["receipt"] for one in receipts_of("T-1", empty)["receipts"]] == names
+    settle(empty)
+    found = receipts_of("T-1", empty)
+    assert (found["verified"], [one["verified"] for one in found["receipts"]]) == (True, [True] * 3)
+    later = called(empty, "user 5", "T-1", THROUGH - timedelta(days=1))
+    found = receipts_of("T-1", empty)
+    assert (found["reference"], found["verified"]) == ("T-1", False)
+    assert [(one["receipt"], one["verified"]) for one in found["receipts"]] == [
+        *((name, True) for name in names), (later, False)
+    ]  # fmt: skip
+    with pytest.raises(BadInput, match="No erasure has the reference T-3"):
+        receipts_of("T-3", empty)
+
+
+def test_a_receipt_shows_no_reference_once_its_tombstone_is_gone_and_stays_genuine(empty: Outside) -> None:
+    name = called(empty, "her", "T-1", DAYS[0])
+    settle(empty)
+    before, key = receipt(name, empty), empty.salts.signing_key()
+    empty.salts.shred_through(EPOCH + 1)
+    row = empty.receipts.last(name)
+    assert row
+    found = document_of(row, empty.erasures.references([name]).get(name))
+    assert (found["reference"], found["reference_opening"]) == (None, None)
+    assert found["reference_commitment"] == before["reference_commitment"]
+    assert is_genuine(found, key) and is_genuine(before, key)
 
 
 def test_a_batch_is_no_receipt(store: Outside) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,11 +15,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dpdau_assets.core import ledger_check
+from dpdau_assets.core.accounting import Budget, admits, charges_for_release
 from dpdau_assets.core.activity import process_days
 from dpdau_assets.core.answers import release_answer
 from dpdau_assets.core.day_sketch import refresh
 from dpdau_assets.core.errors import BudgetRefused, Refused
+from dpdau_assets.core.facts import ReleaseKey
 from dpdau_assets.core.identity import user_key
+from dpdau_assets.core.mechanisms import SharedNoise, SharedNoiseByMargin, mu_of, shared_mu2
+from dpdau_assets.core.planning import Plan, enter, new_instance
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.release import publish
 from dpdau_assets.core.settings import Settings
@@ -339,6 +345,8 @@ def test_another_cap_begins_another_stream_once_its_windows_read_no_month_of_the
         publish("mau", after(free, -1), changed)
     assert publish("mau", free, changed).instance == "mau-30-gaussian_stream-from-2025-03-02"
     assert [len(store.ledger.charges("mau", date(2025, month, 1))) for month in (1, 2, 3)] == [1, 1, 1]
+    with store.ledger.transaction() as books:
+        assert books.frozen("mau-30-gaussian_stream-from-2025-01-30", 99) == [], "no number to come is made of them"
     publish("mau", after(free, 1), changed)
     with pytest.raises(Refused, match="does not follow it"):
         publish("mau", after(free, 3), changed)
@@ -350,6 +358,27 @@ def test_a_begun_month_of_shared_noise_keeps_its_terms(store: Outside) -> None:
     publish("dau", after(START, 1), changed)
     (instance,) = store.ledger.instances()
     assert instance.mechanism.to_json()["releases"] == 62
+
+
+def test_a_begun_month_that_was_charged_by_the_margin_goes_on_and_is_believed(make_store: Make) -> None:
+    """Of a cap so large that the noise's own price of the same parameters would not fit it any more."""
+    outside = make_store(recipe=an_archive, dau_budget_total=Fraction(10))
+    key, kappa = ReleaseKey("dau", 1, START), (math.sqrt(62) + 1) / mu_of(10.0, 1e-6) ** 2 * (1 + 1e-11)
+    sigmas = 1.001 * math.sqrt(math.sqrt(62) * kappa), 1.001 * math.sqrt(kappa)
+    assert shared_mu2(SharedNoise(62, *sigmas)) > mu_of(10.0, 1e-6) ** 2
+    with outside.ledger.transaction() as books:
+        begun = replace(new_instance(key, books, outside.settings), mechanism=SharedNoiseByMargin(62, *sigmas))
+        (charge,) = charges_for_release("dau", START, 1, begun.mechanism, begun.name)
+        admits([], charge, Budget(Fraction(10), 1e-6))
+        enter(Plan(begun, True, (charge,)), books)
+    for day in (START, after(START, 1)):
+        publish("dau", day, outside)
+    assert [one.mechanism.to_json()["version"] for one in outside.ledger.instances()] == [1]
+    assert len(outside.ledger.charges("dau", START)) == 1
+    assert ledger_check.problems(outside) == []
+    assert publish("dau", date(2025, 2, 1), outside).instance != begun.name
+    assert [one.mechanism.to_json()["version"] for one in outside.ledger.instances()] == [1, 2]
+    assert ledger_check.problems(outside) == []
 
 
 def test_the_shared_noise_is_destroyed_with_the_months_last_number(make_store: Make) -> None:

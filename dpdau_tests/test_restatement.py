@@ -126,7 +126,7 @@ def test_a_restated_month_is_closed_and_its_shared_noise_destroyed(store: Outsid
         publish("dau", DAYS[4], store)
 
 
-def test_what_comes_after_the_restatement_is_counted_as_dropped_in_the_quarantine(published: Outside) -> None:
+def test_that_some_came_after_the_restatement_stands_in_the_quarantine_and_not_how_many(published: Outside) -> None:
     store = published
     restate(JANUARY, store)
     put(store, [("too late", date(2025, 1, 9)), ("a", date(2025, 1, 9)), ("in time", date(2025, 2, 1))])
@@ -135,7 +135,7 @@ def test_what_comes_after_the_restatement_is_counted_as_dropped_in_the_quarantin
     (file,) = (store.settings.data_dir / "quarantine").glob("*.csv")
     assert file.read_text().splitlines() == [
         "file,line,reason",
-        "day=2025-01-09,0,Dropped: 1 user(s) came after the month of their day was restated.",
+        "day=2025-01-09,0,Dropped: some users came after the month of their day was restated.",
     ]
     assert {day for day, _ in store.late.stored()} - {day for day, _ in late_before} == {date(2025, 2, 1)}
 

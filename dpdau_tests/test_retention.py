@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date, timedelta
@@ -11,7 +12,7 @@ import pytest
 
 from dpdau_assets.core.activity import process_days
 from dpdau_assets.core.day_sketch import refresh
-from dpdau_assets.core.erasure import request
+from dpdau_assets.core.erasure import confirm, request
 from dpdau_assets.core.errors import BadSetting, Refused
 from dpdau_assets.core.events import Event
 from dpdau_assets.core.ingest import ingest
@@ -138,6 +139,25 @@ def test_a_mau_that_lags_behind_holds_its_window_back(opened: Make) -> None:
         publish("mau", day, outside)
     assert purge(outside) == date(2025, 1, 28)
     assert publish("mau", date(2025, 3, 10), outside).noisy_value == pytest.approx(2)
+
+
+@pytest.mark.slow
+def test_a_removal_of_days_past_retention_takes_the_living_ones_and_names_the_others(store: Outside) -> None:
+    purge(store)
+    path = store.settings.data_dir.parent / "e.jsonl"
+    rows = [{"days": ["2025-01-20", "2025-02-10", "2025-02-12"]}, {"days": ["2025-02-09"]}]
+    asked: list[dict[str, object]] = [{"user_id": "her", "op": "-", "metadata": row} for row in rows]
+    asked.append({"user_id": "a", "op": "-", "day": str(PURGED)})
+    path.write_text("".join(json.dumps(row) + "\n" for row in asked))
+    done = ingest([path], store).removals
+    named = dict(zip([one.through for one in store.erasures.find(done.receipts)], done.passed_over, strict=True))
+    assert named == {date(2025, 2, 12): (date(2025, 1, 20), PURGED), date(2025, 2, 9): (date(2025, 2, 9),),
+                     PURGED: (PURGED,)}  # fmt: skip
+    assert {one.state for one in confirm(done.receipts, store)} == {"received", "applied"}, "two are more than a fifth"
+    assert settle(store).verified == 3
+    left = {day: len(keys) for day in days_between(PURGED + timedelta(days=1), LAST)
+            if (keys := store.activity.read(day, epoch_of(day, 90))) is not None and len(keys) != 2}  # fmt: skip
+    assert left == {date(2025, 2, 12): 1}
 
 
 def test_a_purged_day_is_never_rebuilt_and_its_events_are_rejected(store: Outside) -> None:

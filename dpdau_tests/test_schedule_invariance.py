@@ -20,7 +20,7 @@ from dpdau_assets.core.erasure import request
 from dpdau_assets.core.errors import DpdauError
 from dpdau_assets.core.events import Event
 from dpdau_assets.core.facts import Release, ReleaseKey
-from dpdau_assets.core.ingest import first_day, last_day
+from dpdau_assets.core.limits import first_day, last_day
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.receipts import settle
 from dpdau_assets.core.release import publish, restate

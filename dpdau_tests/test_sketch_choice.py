@@ -25,7 +25,6 @@ from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.receipts import receipt, settle
 from dpdau_assets.core.release import publish, restate
 from dpdau_assets.core.runs import plan_run
-from dpdau_assets.core.sketch_choice import counting_of
 from dpdau_assets.core.sketches import build
 from dpdau_assets.core.sketches.base import to_bytes
 from dpdau_assets.core.sketches.theta import ThetaSketch, theta_hashes
@@ -407,7 +406,7 @@ def test_a_full_sketch_is_published_without_an_upper_bound_and_the_mart_shows_it
     prepare(wide, [START])
     release = replace(publish("dau", START, wide), noisy_value=16.0)  # all registers, whatever was drawn
     (instance,) = wide.ledger.instances()
-    assert interval(release, counting_of(instance))["upper_95"] is None
+    assert interval(release, instance)["upper_95"] is None
     row = {**mart_rows(outside)[0], "upper_95": None}
     files = MartFiles(tmp_path / "mart").replace([row])
     assert files.chart.read_text().startswith("<?xml")

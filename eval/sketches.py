@@ -21,7 +21,7 @@ import numpy.typing as npt
 from dpdau_assets.core.calendar import numbers_of_month
 from dpdau_assets.core.facts import Keys
 from dpdau_assets.core.keysets import sorted_distinct
-from dpdau_assets.core.mechanisms import half_width_95, shared_noise
+from dpdau_assets.core.mechanisms import half_width_95, noise_width, shared_noise
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.sketches import build, public_parameters, unite
 from dpdau_assets.core.sketches.base import Counting, Sketch, to_bytes
@@ -101,7 +101,7 @@ def cell(counting: Counting, users: int, statistics: npt.NDArray[np.float64], ra
     """From the statistics of many runs: errors without noise, then intervals with it."""
     errors = np.array([counting.users(statistic) for statistic in statistics]) / users - 1
     noisy = np.repeat(statistics, NOISES) + month_noise(NOISES * len(statistics), random)
-    width = half_width_95(NOISE)
+    width = noise_width(NOISE, half_width_95(NOISE))
     bounds = [counting.interval(one, width) for one in noisy.tolist()]
     held = [low <= users and (high is None or users <= high) for low, high in bounds]
     return Cell(

@@ -147,6 +147,9 @@ def restore(
         files_kept = not _place(source, manifest, settings.data_dir)
         with restored_books(memory) as books:
             lost_epochs = account_for_files(lost, books, outside)
+        if files_kept:  # written since the backup, so the ledger takes them as they are
+            outside.activity.adopt(outside.ledger.processed() | outside.ledger.sealed())
+            outside.late.adopt(frozenset())
         with memory.read() as connection:
             put(database, read_out(connection))
         _forget_staged(settings.data_dir)

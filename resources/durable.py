@@ -29,15 +29,16 @@ def write_durably(path: Path, write: Write) -> None:
     write_all_durably([(path, write)])
 
 
-def write_all_durably(files: Iterable[tuple[Path, Write]]) -> None:
+def write_all_durably(files: Iterable[tuple[Path, Write]], before_renames: Callable[[], None] = lambda: None) -> None:
     """The same for many files, each for itself: their syncs overlap, and each folder is synced once a group.
 
     `files` is asked for the next one only after the last was written, so one file's content is in memory at a time.
+    `before_renames` is called when all that were asked for so far are on disk, and before any of them takes its place.
     """
     rest = iter(files)
     while first := next(rest, None):
         with ThreadPoolExecutor(_SYNCS_AT_ONCE) as threads:  # only now: most calls have nothing to write
-            _write_group(chain([first], islice(rest, _OPEN_AT_ONCE - 1)), threads)
+            _write_group(chain([first], islice(rest, _OPEN_AT_ONCE - 1)), threads, before_renames)
 
 
 def write_named_durably(folder: Path, staging: Path, write: Callable[[BinaryIO], str | None]) -> Path | None:
@@ -86,7 +87,9 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _write_group(files: Iterable[tuple[Path, Write]], threads: ThreadPoolExecutor) -> None:
+def _write_group(
+    files: Iterable[tuple[Path, Write]], threads: ThreadPoolExecutor, before_renames: Callable[[], None]
+) -> None:
     """Write, sync and rename these. Nothing is renamed before all of them are on disk."""
     staged: list[tuple[Path, Path, Future[None]]] = []
     with ExitStack() as temporaries:
@@ -98,6 +101,7 @@ def _write_group(files: Iterable[tuple[Path, Write]], threads: ThreadPoolExecuto
             staged.append((temporary, path, threads.submit(os.fsync, file.fileno())))
         for _, _, synced in staged:
             synced.result()
+        before_renames()
         for temporary, path, _ in staged:
             temporary.replace(path)
         for folder in {path.parent for _, path, _ in staged}:

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from duckdb import DuckDBPyConnection
 
-from dpdau_assets.core.events import REASONS, Event, Limits
+from dpdau_assets.core.events import REASONS, Event, Limits, day_of_second
 from dpdau_assets.core.facts import DaySet, EpochKey, Keys, RejectedRow
 from resources.event_reading import BLOCK_DAYS, failed, own_words, quiet, read_files
 from resources.event_sql import USER_KEY
@@ -41,7 +41,7 @@ class DuckDBEngine:
         """Read and judge every row of these files. The scan's answers are there until the context ends."""
         with duckdb.connect(":memory:", config=self._config()) as connection:
             accepted = read_files(quiet(connection), files, Limits(first_day, last_day, self._zone))
-            yield DuckDBScan(connection, files, first_day, accepted)
+            yield DuckDBScan(connection, files, first_day, accepted, self._zone)
 
     def _config(self) -> dict[str, str | bool | int | float | list[str]]:
         return {
@@ -58,8 +58,11 @@ class DuckDBEngine:
 class DuckDBScan:
     """The port Scan, on the tables that `event_reading` has filled."""
 
-    def __init__(self, connection: DuckDBPyConnection, files: Sequence[Path], first_day: date, accepted: int) -> None:
+    def __init__(
+        self, connection: DuckDBPyConnection, files: Sequence[Path], first_day: date, accepted: int, zone: ZoneInfo
+    ) -> None:
         self.accepted = accepted
+        self._zone = zone
         self._connection = connection
         self._files = files
         self._first_day = first_day
@@ -75,12 +78,14 @@ class DuckDBScan:
 
     def removals(self) -> Iterator[Event]:
         rows = self._rows(
-            """SELECT DISTINCT user_id, coalesce(list_max(listed), day) AS through,
-                coalesce(list_sort(list_distinct(listed)), []) AS days
+            """SELECT DISTINCT user_id, day, coalesce(list_sort(list_distinct(listed)), []) AS days, second
             FROM odd WHERE code = 0 ORDER BY ALL"""
         )
-        for user_id, through, days in rows:
-            yield Event(user_id, "-", through, tuple(days))
+        found = (
+            Event(user_id, "-", day if second is None else day_of_second(second, self._zone) or day, tuple(days))
+            for user_id, day, days, second in rows
+        )
+        yield from dict.fromkeys(found)
 
     def user_days(self, key: EpochKey, first: date, last: date) -> Iterator[DaySet]:
         """Hashes each user who has a day there once. Memory: every user's key, and the bits of one block of days."""

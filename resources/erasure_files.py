@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
-from datetime import date
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -19,57 +20,94 @@ from dpdau_assets.core.events import Event, Limits, row_of_object, validate
 from resources.event_files import COLUMNS as OF_EVENTS
 from resources.event_files import csv_rows, format_of, json_tables
 
-COLUMNS = ("user_id", "through", "erase_day", "days", "metadata.days")
+LIMITS = ("through", "erase_day", "days", "metadata.days")
+COLUMNS = ("user_id", *LIMITS, "reference")
+REFERENCE = re.compile(r"[A-Za-z0-9._-]{1,64}")
+BAD_REFERENCE = "reference is not 1 to 64 of A-Z, a-z, 0-9, dot, underscore and hyphen."
+REFERENCE_IS_ID = "reference is a user_id of this file: a reference must name nobody."
 TWO_LIMITS = "Only one of through, erase_day, days and metadata.days may be given."
 MISSPELT = "A field's name is almost that of a known one."
 SHOWN_LINES = 20
 
-_ALMOST = (*COLUMNS[1:], "day", "date", "until")  # what is passed over must not have been meant as a limit
+_ALMOST = (*LIMITS, "day", "date", "until")  # what is passed over must not have been meant as a limit
 _CLOSE = 0.6
-_RULES = "A request has user_id and at most one of through (or erase_day) and days; other fields are passed over."
+_RULES = (
+    "A request has user_id, at most one of through (or erase_day) and days, and perhaps a reference; other fields are "
+    "passed over."
+)
 _IN_OUR_WORDS = {
     events.BAD_DAY: "through is not a real date written YYYY-MM-DD.",
     events.BAD_LIST: events.BAD_LIST.replace("metadata.days", "days"),
-    events.LIST_OUTSIDE: events.LIST_OUTSIDE.replace("metadata.days", "days"),
+    events.LIST_TOO_LATE: events.LIST_TOO_LATE.replace("metadata.days", "days"),
 }
 
 _Fields = Mapping[str, object]
 
 
-def read_requests(path: Path, limits: Limits, today: date) -> list[Event]:
-    """The requests of a file, in order; one without a day reaches through today.
+@dataclass(frozen=True)
+class RequestFile:
+    """The requests of a file, in order; and the lines whose id is almost that of another one, see `alike`."""
+
+    asked: tuple[Event, ...]
+    alike: tuple[int, ...]
+
+
+def read_requests(path: Path, limits: Limits) -> RequestFile:
+    """What a file asks for; a row without a day reaches through the last that events may have.
 
     Raises BadInput, naming lines and reasons, when any row is bad, and for a file that cannot be read.
     """
-    asked: list[Event] = []
-    bad: list[tuple[int, str]] = []
+    asked: dict[int, Event] = {}
+    bad: dict[int, str] = {}
     for line, fields in _rows(path):
-        found = request_of(fields, limits, today)
+        found = request_of(fields, limits)
         if isinstance(found, str):
-            bad.append((line, found))
+            bad[line] = found
         else:
-            asked.append(found)
+            asked[line] = found
+    people = {event.user_id for event in asked.values()}
+    bad |= {line: REFERENCE_IS_ID for line, event in asked.items() if event.reference in people}
     if bad:
-        raise _refusal(path, bad)
-    return asked
+        raise _refusal(path, sorted(bad.items()))
+    return RequestFile(tuple(asked.values()), tuple(alike(asked)))
 
 
-def request_of(fields: object, limits: Limits, today: date) -> Event | str:
+def alike(asked: Mapping[int, Event]) -> list[int]:
+    """The lines whose id differs from that of another line by case, space around it or Unicode form alone.
+
+    They are taken as the different people that they say they are; whoever wrote the file may have meant one.
+    """
+    spellings: dict[str, set[str]] = defaultdict(set)
+    for event in asked.values():
+        spellings[_plain(event.user_id)].add(event.user_id)
+    return [line for line, event in asked.items() if len(spellings[_plain(event.user_id)]) > 1]
+
+
+def _plain(user_id: str) -> str:
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", user_id).casefold()).strip()
+
+
+def request_of(fields: object, limits: Limits) -> Event | str:
     """The removal that these fields ask for, or the reason why they ask for none."""
     if not isinstance(fields, Mapping):
         return events.UNPARSABLE
     if misspelt(fields):
         return MISSPELT
-    limit = {name: fields[name] for name in COLUMNS[1:] if fields.get(name) is not None}
+    limit = {name: fields[name] for name in LIMITS if fields.get(name) is not None}
     if len(limit) > 1:
         return TWO_LIMITS
-    through = limit.get("through", limit.get("erase_day", today.isoformat()))
+    through = limit.get("through", limit.get("erase_day"))
     metadata = {"days": limit.get("days", limit.get("metadata.days"))}
     row = row_of_object({"user_id": fields.get("user_id"), "op": "-", "day": through, "metadata": metadata})
     found = validate(row, limits)
     if isinstance(found, str):
         return _IN_OUR_WORDS.get(found, found)
-    return replace(found, day=found.days[-1]) if found.days else found
+    reference = fields.get("reference")
+    if reference is None:
+        return found
+    if not isinstance(reference, str) or not REFERENCE.fullmatch(reference):
+        return BAD_REFERENCE
+    return REFERENCE_IS_ID if reference == found.user_id else replace(found, reference=reference)
 
 
 def misspelt(names: Iterable[str]) -> list[str]:

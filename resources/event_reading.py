@@ -1,7 +1,8 @@
 """Files into the tables of one scan: each row judged once, '+' rows folded into bits, all others kept apart.
 
 Tables afterwards: `users` (id, user_id), each distinct user of a '+' row once; `bits` (id, block, mask), the days of a
-user in one block of 64; `odd` (file, line, code, user_id, day, listed), the bad rows, without content, and '-' rows.
+user in one block of 64; `odd` (file, line, code, user_id, day, listed, second), the bad rows, without content, and '-'
+rows.
 """
 
 from __future__ import annotations
@@ -85,7 +86,10 @@ class _Reading:
         self._compact_above = _COMPACT_ABOVE
         self._sources = 0
         self._run("CREATE TABLE masks (user_id VARCHAR, block USMALLINT, mask UBIGINT, times BIGINT)")
-        self._run("CREATE TABLE odd (file INT, line BIGINT, code UTINYINT, user_id VARCHAR, day DATE, listed DATE[])")
+        self._run(
+            """CREATE TABLE odd (file INT, line BIGINT, code UTINYINT, user_id VARCHAR, day DATE, listed DATE[],
+                second BIGINT)"""
+        )
 
     def take(self, source: Source) -> None:
         """Judge all rows of a source. A second pass, for what is not a valid '+' row, is made only if there is any."""
@@ -128,7 +132,7 @@ class _Reading:
         before = self._count("SELECT count(*) FROM odd")
         self._run(
             f"""INSERT INTO odd SELECT file, line, code, CASE WHEN code = 0 THEN user_id END,
-                CASE WHEN code = 0 THEN day END, CASE WHEN code = 0 THEN listed END
+                CASE WHEN code = 0 THEN day END, CASE WHEN code = 0 THEN listed END, CASE WHEN code = 0 THEN second END
             FROM ({rows}) WHERE code > 0 OR op = '-'"""
         )
         return self._count("SELECT count(*) FROM odd") - before

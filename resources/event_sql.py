@@ -32,11 +32,11 @@ BROKEN_RULES = {
     events.BAD_OP: "op NOT IN ('+', '-')",
     events.BAD_DAY: "has_day AND day IS NULL",
     events.BAD_TS: "has_ts AND day IS NULL",
-    events.NO_DAY: "day IS NULL",
-    events.TOO_EARLY: "day < {first}",
+    events.NO_DAY: "op <> '-' AND day IS NULL",
+    events.TOO_EARLY: "op <> '-' AND day < {first}",
     events.TOO_LATE: "day > {last}",
     events.BAD_LIST: "len(listed) = 0 OR len(list_filter(listed, lambda d: d IS NULL)) > 0",
-    events.LIST_OUTSIDE: "list_min(listed) < {first} OR list_max(listed) > {last}",
+    events.LIST_TOO_LATE: "list_max(listed) > {last}",
 }
 
 _NUMBERS = {"tinyint", "smallint", "integer", "bigint", "hugeint", "float", "double", "decimal"}
@@ -47,10 +47,12 @@ _DAYS_UP = 200_000  # added before a division and taken off after it: `//` round
 
 
 def judged(source: str, types: Types, limits: Limits) -> str:
-    """A query for (file, line, user_id, op, day, listed, code), one row a row of `source`.
+    """A query for (file, line, user_id, op, day, listed, second, code), one row a row of `source`.
 
     `op` is never null in a valid row; `listed` are the days of a '-' row that lists some; `code` is 0 for a valid
-    row, else the place of its reason in `events.REASONS`, counted from 1.
+    row, else the place of its reason in `events.REASONS`, counted from 1. Of a '-' row whose day follows from a moment,
+    `second` is its Unix second: the zone's clock changes before the limits are not in this query, and only such a row
+    may lie there.
     """
     first, last = (f"DATE '{day.isoformat()}'" for day in (limits.first, limits.last))
     cases = " ".join(
@@ -58,7 +60,9 @@ def judged(source: str, types: Types, limits: Limits) -> str:
         for code, reason in enumerate(events.REASONS, start=1)
     )
     return f"""
-        SELECT file, line, user_id, op, day, listed, (CASE {cases} ELSE 0 END)::UTINYINT AS code
+        SELECT file, line, user_id, op, listed, CASE WHEN op = '-' AND listed IS NULL THEN second END AS second,
+            CASE WHEN op = '-' THEN coalesce(list_max(listed), day, {last}) ELSE day END AS day,
+            (CASE {cases} ELSE 0 END)::UTINYINT AS code
         FROM ({_fields(source, types, limits)})"""
 
 
@@ -98,7 +102,8 @@ def _fields(source: str, types: Types, limits: Limits) -> str:
     """The event's fields made out, whatever types they come in."""
     return f"""
         SELECT file, line, broken, user_id, op, has_day, has_ts, listed,
-            CASE WHEN has_day THEN day WHEN has_ts THEN coalesce(local_day, {_day_of("second", limits)}) END AS day
+            CASE WHEN has_day THEN day WHEN has_ts THEN coalesce(local_day, {_day_of("second", limits)}) END AS day,
+            CASE WHEN NOT has_day AND local_day IS NULL THEN second END AS second
         FROM (SELECT file, line, {"broken" if "broken" in types else "false"} AS broken, user_id::VARCHAR AS user_id,
             coalesce({_column("op", types)}::VARCHAR, '+') AS op, {_given("day", types)} AS has_day,
             {_given("ts", types)} AS has_ts, {_date(_column("day", types), types.get("day"))} AS day, local_day, second,

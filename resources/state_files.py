@@ -1,4 +1,4 @@
-"""The port StateStore: one Parquet file a (day, epoch), `day=YYYY-MM-DD/epoch=N.parquet`, replaced and never edited.
+"""The port PartitionFiles: one Parquet file a (day, epoch), `day=YYYY-MM-DD/epoch=N.parquet`, replaced, never edited.
 
 Keys stand PLAIN and uncompressed, so that a scan of bytes sees every one. The footer holds the digest of the keys
 and a commitment to the epoch's key: a file of another store is refused.
@@ -6,8 +6,8 @@ and a commitment to the epoch's key: a file of another store is refused.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import date
 from pathlib import Path
 from typing import BinaryIO
@@ -41,14 +41,13 @@ def _damaged(day: date) -> Refused:
 
 
 class StateFiles:
-    """The files below one folder. With `keep_empty` False a file that would be empty is unlinked instead."""
+    """The files below one folder."""
 
-    def __init__(self, folder: Path, salts: Salts, lock: FileLock, *, keep_empty: bool) -> None:
+    def __init__(self, folder: Path, salts: Salts, lock: FileLock) -> None:
         self._folder = folder
         self._salts = salts
         self._lock = lock
-        self._keep_empty = keep_empty
-        self._footers: dict[Path, tuple[tuple[int, int], dict[bytes, bytes]]] = {}
+        self._footers: dict[Path, tuple[tuple[int, int, int], dict[bytes, bytes]]] = {}
         self._swept = False
 
     @contextmanager
@@ -90,24 +89,36 @@ class StateFiles:
             return False
         return keys is not None and is_key_set(keys) and columns.remove_metadata().equals(_COLUMNS)
 
-    def replace(self, sets: Iterable[DaySet]) -> None:
+    def replace(
+        self, sets: Iterable[DaySet], announce: Callable[[Sequence[tuple[date, int, str]]], None] = lambda _: None
+    ) -> None:
         if not self._swept:
             sweep(self._folder)  # what a writer left that was killed before this process began
             self._swept = True
-        write_all_durably((self._path(kept.day, kept.epoch), self._writer(kept)) for kept in self._kept(sets))
+        written: list[tuple[date, int, str]] = []
+
+        def writes() -> Iterator[tuple[Path, Write]]:
+            for found in sets:
+                content = digest(found.keys)
+                written.append((found.day, found.epoch, content))
+                yield self._path(found.day, found.epoch), self._writer(found, content)
+
+        def announce_written() -> None:
+            announce(list(written))
+            written.clear()
+
+        write_all_durably(writes(), announce_written)
 
     def discard(self, day: date, epoch: int) -> None:
-        unlink_durably(self._path(day, epoch))
+        path = self._path(day, epoch)
+        unlink_durably(path)
+        with suppress(
+            OSError
+        ):  # the folder of another epoch's file, or of none; an empty one says that a file was there
+            path.parent.rmdir()
 
-    def _kept(self, sets: Iterable[DaySet]) -> Iterator[DaySet]:
-        for found in sets:
-            if self._keep_empty or len(found.keys):
-                yield found
-            else:
-                self.discard(found.day, found.epoch)
-
-    def _writer(self, found: DaySet) -> Write:
-        footer = {"digest": digest(found.keys), "epoch_key_commitment": self._commitment(found.epoch)}
+    def _writer(self, found: DaySet, content: str) -> Write:
+        footer = {"digest": content, "epoch_key_commitment": self._commitment(found.epoch)}
         table = pa.table({"key": pa.array(found.keys, pa.uint64())}).replace_schema_metadata(footer)
 
         def write(file: BinaryIO) -> None:
@@ -121,7 +132,7 @@ class StateFiles:
             status = path.stat()
         except FileNotFoundError:
             return None
-        this_file = (status.st_ino, status.st_mtime_ns)
+        this_file = (status.st_ino, status.st_mtime_ns, status.st_ctime_ns)  # the last one nobody can set back
         if path not in self._footers or self._footers[path][0] != this_file:
             self._footers[path] = (this_file, dict(pq.read_metadata(path).metadata or {}))
         return self._footers[path][1]

@@ -13,7 +13,9 @@ from zoneinfo import ZoneInfo
 
 from dpdau_assets.core.errors import BadSetting
 from dpdau_assets.core.ports import (
+    Builds,
     Engine,
+    ErasureLedger,
     Inbox,
     Landing,
     Noise,
@@ -28,6 +30,7 @@ from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.windows import first_window_end
 from resources.file_lock import FileLock
 from resources.lazy import lazy
+from resources.ledger_sql.builds import SqlBuilds
 from resources.ledger_sql.completions import SqlCompletions
 from resources.ledger_sql.database import Database
 from resources.ledger_sql.erasures import SqlErasures
@@ -72,6 +75,8 @@ def store_on(database: Database, settings: Settings) -> Outside:
     ledger.fix_terms(settings.terms_of_store())
     salts = SqlSalts(database)
     lock = FileLock(settings.data_dir / "state.lock")
+    builds = SqlBuilds(database)
+    erasures = SqlErasures(database, salts, first_window_end(settings.start_date, settings.mau_window_days))
     landing = _apart(settings.landing_dir, settings)
     return Outside(
         settings=settings,
@@ -80,11 +85,12 @@ def store_on(database: Database, settings: Settings) -> Outside:
         quarantine=lazy(lambda: _quarantine(settings)),
         salts=salts,
         inbox=lazy(lambda: _inbox(settings)),
-        activity=lazy(lambda: _state(settings, "activity", salts, lock, keep_empty=True)),
-        late=lazy(lambda: _state(settings, "late", salts, lock, keep_empty=False)),
+        activity=lazy(lambda: _state(settings, "activity", salts, lock, builds, erasures, keep_empty=True)),
+        late=lazy(lambda: _state(settings, "late", salts, lock, builds, erasures, keep_empty=False)),
+        builds=builds,
         sketches=lazy(lambda: _sketches(settings)),
         ledger=ledger,
-        erasures=SqlErasures(database, salts, first_window_end(settings.start_date, settings.mau_window_days)),
+        erasures=erasures,
         rebuilds=SqlRebuilds(database),
         completions=SqlCompletions(database),
         landing=lazy(lambda: _landing(landing)),
@@ -115,10 +121,15 @@ def _quarantine(settings: Settings) -> Quarantine:
     return FileQuarantine(settings.data_dir)
 
 
-def _state(settings: Settings, folder: str, salts: Salts, lock: FileLock, *, keep_empty: bool) -> StateStore:
+def _state(
+    settings: Settings, store: str, salts: Salts, lock: FileLock, builds: Builds, erasures: ErasureLedger,
+    *, keep_empty: bool,
+) -> StateStore:  # fmt: skip
+    from dpdau_assets.core.vouched_state import VouchedState
     from resources.state_files import StateFiles
 
-    return StateFiles(settings.data_dir / folder, salts, lock, keep_empty=keep_empty)
+    files = StateFiles(settings.data_dir / store, salts, lock)
+    return VouchedState(store, files, builds, erasures, keep_empty=keep_empty)
 
 
 def _sketches(settings: Settings) -> SketchStore:

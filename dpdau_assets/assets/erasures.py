@@ -4,15 +4,25 @@ It can be materialised, though it only repeats what the ledger says: Dagster com
 versions, and needs one from before the first build. The sensor in `sensors/erasure.py` adds the later ones.
 """
 
+from datetime import date
+
 import dagster as dg
+from dagster._core.definitions.data_version import extract_data_version_from_entry  # not public, and nothing else does
 
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.metadata import CODE_VERSION, NO_USER_DATA, described
 from dpdau_assets.partitions import Calendar, day_of
 
 
+def told_mark(day: date, instance: dg.DagsterInstance) -> str:
+    """The last mark that Dagster was told, "0" for none: the ledger forgets the mark of a day that waits no more."""
+    event = instance.get_latest_data_version_record(dg.AssetKey("erasures"), partition_key=day.isoformat())
+    told = extract_data_version_from_entry(event.event_log_entry) if event else None
+    return told.value if told else "0"
+
+
 def build_erasures(calendar: Calendar) -> dg.AssetsDefinition:
-    """One partition a day; its data version is the day's mark, 0 for a day that was never touched."""
+    """One partition a day; its data version is the day's last mark, 0 for a day that was never touched."""
 
     @dg.asset(
         metadata=described("privacy.md"),
@@ -20,6 +30,8 @@ def build_erasures(calendar: Calendar) -> dg.AssetsDefinition:
         partitions_def=calendar.days, description="Which days erasures have touched: a new mark makes a day stale.",
     )  # fmt: skip
     def erasures(context: dg.AssetExecutionContext, outside: dg.ResourceParam[Outside]) -> dg.MaterializeResult:
-        return dg.MaterializeResult(data_version=dg.DataVersion(str(outside.rebuilds.wanted(day_of(context)))))
+        day = day_of(context)
+        mark = outside.rebuilds.wanted(day)
+        return dg.MaterializeResult(data_version=dg.DataVersion(str(mark or told_mark(day, context.instance))))
 
     return erasures

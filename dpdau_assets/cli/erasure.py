@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -19,11 +20,16 @@ from dpdau_assets.core.errors import BadInput, BadSetting
 from dpdau_assets.core.events import Event, Limits
 from dpdau_assets.core.facts import ErasureState
 from dpdau_assets.core.feasibility import SHORTEST_SECRET
-from dpdau_assets.core.ingest import last_day
+from dpdau_assets.core.limits import first_day, last_day
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.runs import building
+from dpdau_assets.core.vouched_state import RESTORE
 
 NOT_YET, NOT_DONE, NOT_GENUINE = 3, 4, 5
+ALIKE = (
+    "the user_id differs from another line's by case, surrounding space or Unicode form alone: they are different "
+    "people here, and each was taken."
+)
 
 app = typer.Typer()
 _Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Receipts, or batches of requests.")]
@@ -36,8 +42,13 @@ def erase(
         typer.Option(help="Who. It lands in the shell's history and the process list; - reads it from stdin instead."),
     ] = None,
     source: Annotated[Path | None, typer.Option("--from", help="A CSV or JSON Lines file of requests, or .gz.")] = None,
-    through: Annotated[datetime | None, typer.Option(formats=DAY, help="Last day to erase; default: today.")] = None,
+    through: Annotated[
+        datetime | None, typer.Option(formats=DAY, help="Last day to erase; default: tomorrow, the last there can be.")
+    ] = None,
     days: Annotated[list[datetime] | None, typer.Option(formats=DAY, help="Just this day; may be repeated.")] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="What you call it, such as a ticket: 1 to 64 of A-Z, a-z, 0-9, `.`, `_` and `-`.")
+    ] = None,
     confirm: Annotated[bool, typer.Option("--confirm", help="Even more people than the guard lets through.")] = False,
 ) -> None:
     """Ask for people to be erased. The answer is alike whether anyone knows them or not.
@@ -47,12 +58,18 @@ def erase(
     """
     if (user_id is None) == (source is None):
         raise typer.BadParameter("Say who: either --user-id or --from.")
-    if (through and days) or (source and (through or days)):
-        raise typer.BadParameter("Say which days once: --through, --days, or the columns of the file.")
+    if (through and days) or (source and (through or days or reference)):
+        raise typer.BadParameter("Say it once: --through, --days and --reference, or the columns of the file.")
     outside = open_outside()
-    asked = _of_file(source, outside) if source else [_of_one(user_id, through, days, outside)]
+    asked, alike = _of_file(source, outside) if source else (_of_one(user_id, through, days, reference, outside), ())
     done = erasure.request(asked, outside, confirmed=confirm)
-    answer({"received": len(asked), "receipts": done.receipts, "parked": done.parked, "batches": done.batches})
+    answer({
+        "received": len(asked), "receipts": done.receipts, "references": done.references, "parked": done.parked,
+        "batches": done.batches, "passed_over": passed_over(done), "warnings": [_alike(line) for line in alike],
+    })  # fmt: skip
+    tell_passed_over(done)
+    if alike:
+        tell(f"Line(s) {', '.join(map(str, alike))}: {ALIKE}")
     if done.parked:
         tell_parked(done)
         raise typer.Exit(NOT_DONE)
@@ -90,48 +107,56 @@ def erasures(state: Annotated[ErasureState | None, typer.Option(help="Only these
 @app.command()
 def receipt(
     name: Annotated[str | None, typer.Argument(metavar="ID", help="The receipt of a request.")] = None,
+    reference: Annotated[str | None, typer.Option(help="The receipts of all requests with this reference.")] = None,
     check: Annotated[Path | None, typer.Option(help="The file of a receipt: was it signed here, as it is?")] = None,
 ) -> None:
     """Read everything back, now, for one request, and show the signed receipt.
 
     Exit codes: 0 verified, 3 not applied yet, 4 something was found that should be gone; of --check: 0 genuine, 5 not.
     """
-    if (name is None) == (check is None):
-        raise typer.BadParameter("Give either the ID of a request or --check FILE.")
+    if [name, reference, check].count(None) != 2:
+        raise typer.BadParameter("Give the ID of a request, --reference T or --check FILE.")
     outside = open_outside()
+    if reference is not None:
+        together = receipts.receipts_of(reference, outside)
+        answer(together)
+        _exit_as(together["receipts"])
+        return
     if check:
         genuine = receipts.is_genuine(_document(check), outside.salts.signing_key())
         answer({"genuine": genuine})
         raise typer.Exit(0 if genuine else NOT_GENUINE)
     document = receipts.receipt(str(name), outside)
     answer(document)
-    if document["survivors"]:
-        tell(
-            "Something is left: see survivors. What waits in inbox/ goes with `dpdau flush-deletes`; "
-            "files that this project did not write are yours to remove. Then ask again."
-        )
-        raise typer.Exit(NOT_DONE)
-    if document["state"] == "cancelled":
-        tell("It was cancelled: nobody was erased for it.")
-        raise typer.Exit(NOT_YET)
-    if not document["verified"]:
-        tell(f"It is {document['state']}: there is nothing to verify before it is applied.")
-        raise typer.Exit(NOT_YET)
+    _exit_as([document])
 
 
 @app.command()
 def flush_deletes() -> None:
-    """Apply every request in force, read everything back, write receipts; then rebuild the touched days in Dagster.
+    """Apply every request in force, rebuild the days, read everything back, write receipts.
 
-    Exit code 4: something was found that should be gone; `receipt ID` names it.
+    Exit code 4: something was found that should be gone (`receipt ID` names it), or a file that cannot be repaired.
     """
     outside = open_outside()
-    done = receipts.settle(outside)
+    repaired, _ = receipts.apply(outside)
     days = [day for day, _ in erasure.days_to_rebuild(outside)]
-    if days:
-        tell("All requests are applied and read back. What follows tells Dagster; if it fails, run this again.")
-        run_through_dagster("Rebuilding", building(days), outside)
-    answer({"verified": done.verified, "unverified": done.unverified, "days_rebuilt": len(days)})
+    try:
+        if days:
+            tell("All requests are applied. What follows tells Dagster; if it fails, they are read back all the same.")
+            run_through_dagster("Rebuilding", building(days), outside)
+    finally:  # after it, so that no day is left waiting when the receipts say that nothing is left
+        done = receipts.settle(outside)
+    answer(
+        {
+            "verified": done.verified, "unverified": done.unverified, "days_rebuilt": len(days),
+            "older_files": {"repaired": [*repaired, *done.repaired], "broken": done.broken},
+        }
+    )  # fmt: skip
+    if repaired or done.repaired:
+        tell(f"{len(repaired) + len(done.repaired)} file(s) were older than the ledger, and are up to date again.")
+    if done.broken:
+        tell(f"{len(done.broken)} file(s) lack events that came later, or are gone. {RESTORE}")
+        raise typer.Exit(NOT_DONE)
     if done.unverified:
         tell("Something is left of some: `dpdau receipt ID` says where.")
         raise typer.Exit(NOT_DONE)
@@ -173,28 +198,73 @@ def tell_parked(requested: Requested) -> None:
     )
 
 
-def _of_file(source: Path, outside: Outside) -> list[Event]:
+def passed_over(requested: Requested) -> list[dict[str, object]]:
+    """By receipt, in order: the days that were asked for and can hold nothing, where there are any."""
+    return [
+        {"receipt": name, "days": [day.isoformat() for day in days]}
+        for name, days in zip(requested.receipts, requested.passed_over, strict=True)
+        if days
+    ]
+
+
+def tell_passed_over(requested: Requested) -> None:
+    """Say so if days were passed over."""
+    if any(requested.passed_over):
+        tell("Days that were asked for and can hold nothing, before START_DATE or past retention, are in passed_over.")
+
+
+def _alike(line: int) -> dict[str, object]:
+    return {"line": line, "warning": ALIKE}
+
+
+def _exit_as(documents: Sequence[receipts.Document]) -> None:
+    """Say what these receipts come to, and exit so: something is left of one, one is not verified, or neither."""
+    if any(document["survivors"] for document in documents):
+        tell(
+            "Something is left: see survivors. What waits in inbox/ goes with `dpdau flush-deletes`; "
+            "files that this project did not write are yours to remove. Then ask again."
+        )
+        raise typer.Exit(NOT_DONE)
+    for state in dict.fromkeys(document["state"] for document in documents if not document["verified"]):
+        if state == "cancelled":
+            tell("It was cancelled: nobody was erased for it.")
+        else:
+            tell(f"It is {state}: there is nothing to verify before it is applied.")
+    if not all(document["verified"] for document in documents):
+        raise typer.Exit(NOT_YET)
+
+
+def _of_file(source: Path, outside: Outside) -> tuple[Sequence[Event], Sequence[int]]:
+    """The requests, and the lines to warn of."""
     from resources.erasure_files import read_requests  # with what reads events, which no other command here needs
 
-    return read_requests(source, _limits(outside), outside.clock.today())
+    found = read_requests(source, _limits(outside))
+    return found.asked, found.alike
 
 
-def _of_one(user_id: str | None, through: datetime | None, days: list[datetime] | None, outside: Outside) -> Event:
+def _of_one(
+    user_id: str | None,
+    through: datetime | None,
+    days: list[datetime] | None,
+    reference: str | None,
+    outside: Outside,
+) -> Sequence[Event]:
     from resources.erasure_files import request_of
 
     fields = {
         "user_id": _id_from_stdin() if user_id == "-" else user_id,
         "through": f"{through:%Y-%m-%d}" if through else None,
         "days": [f"{day:%Y-%m-%d}" for day in days] if days else None,
+        "reference": reference,
     }
-    found = request_of(fields, _limits(outside), outside.clock.today())
+    found = request_of(fields, _limits(outside))
     if isinstance(found, str):
         raise BadInput(found, "Nothing was taken.")
-    return found
+    return [found]
 
 
 def _limits(outside: Outside) -> Limits:
-    return Limits(outside.settings.start_date, last_day(outside.clock), ZoneInfo(outside.settings.timezone))
+    return Limits(first_day(outside), last_day(outside.clock), ZoneInfo(outside.settings.timezone))
 
 
 def _id_from_stdin() -> str:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from dpdau_assets.cli.erasure import tell_parked
+from dpdau_assets.cli.erasure import passed_over, tell_parked, tell_passed_over
 from dpdau_assets.cli.terminal import DAY, answer, open_outside, progress, tell
 from dpdau_assets.core.activity import discard_batch
 from dpdau_assets.core.ingest import ingest as ingest_files
@@ -31,10 +31,13 @@ def ingest(source: Annotated[Path, typer.Option("--from", help="A file, or a fol
         tell(f"Where and why: {report.quarantine}")
     if report.removals.receipts:
         tell(f"{len(report.removals.receipts)} removal(s) among them are erasure requests now: `dpdau erasures`.")
+    tell_passed_over(report.removals)
     if report.removals.parked:
         tell_parked(report.removals)
-    days = [day.isoformat() for day in report.days]
-    answer({"ingested": report.ingested, "rejected": report.rejected, "days": days, "batch": report.batch})
+    answer({
+        "ingested": report.ingested, "rejected": report.rejected, "days": [day.isoformat() for day in report.days],
+        "batch": report.batch, "passed_over": passed_over(report.removals),
+    })  # fmt: skip
 
 
 @app.command()

@@ -53,7 +53,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "cancel": "Forget requests.",
         "erasures": "List erasure requests, in order of arrival.",
         "receipt": "Read everything back, now, for one request, and show the signed receipt.",
-        "flush-deletes": "Apply every request in force, read everything back, write receipts.",
+        "flush-deletes": "Apply every request in force, rebuild the days, read everything back, write receipts.",
         "purge": "Unlink the days that RETENTION_DAYS lets go of, and shred the keys of epochs that are over.",
         "rotate-salt": "Wrap every key under a new master secret.",
     },

@@ -21,16 +21,16 @@ import numpy as np
 
 from dpdau_assets.core.errors import BudgetRefused
 from dpdau_assets.core.mechanisms import (
-    DISCRETE_MARGIN,
     Gaussian,
     Laplace,
     Mechanism,
     SharedNoise,
     Stream,
-    discrete_mu,
     eps_of,
     independent_gaussian,
+    independent_mu,
     mu_of,
+    shared_mu2,
 )
 from dpdau_assets.core.settings import Metric
 from dpdau_assets.core.windows import months_read
@@ -88,12 +88,11 @@ def mu2(mechanism: SharedNoise | Stream | Gaussian) -> float:
     """μ² of a whole instance of Gaussian noise, what its being discrete adds included."""
     match mechanism:
         case SharedNoise():
-            continuous = mechanism.releases / mechanism.sigma_day**2 + 1 / mechanism.sigma_month**2
-            return DISCRETE_MARGIN**2 * continuous
+            return shared_mu2(mechanism)
         case Stream():
             return mechanism.sensitivity2 / mechanism.sigma**2  # thousands of steps wide: as good as continuous
         case Gaussian():
-            return discrete_mu(mechanism.sigma) ** 2
+            return independent_mu(mechanism.sigma) ** 2
         case _:
             assert_never(mechanism)
 

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator
 from datetime import date
 from functools import cache, partial
 
-from dpdau_assets.core.erasure import mark_touched
+from dpdau_assets.core.erasure import live_days, mark, mark_all
 from dpdau_assets.core.errors import Refused
-from dpdau_assets.core.facts import DaySet, Keys, RejectedRow
-from dpdau_assets.core.identity import content_version
+from dpdau_assets.core.facts import Build, DaySet, Keys, Partition, RejectedRow, Version
+from dpdau_assets.core.identity import data_version
 from dpdau_assets.core.keysets import EMPTY, places, subtract, unite
 from dpdau_assets.core.ports import Outside, StateStore
 from dpdau_assets.core.settings import Settings
@@ -33,11 +33,48 @@ def process_days(days: list[date], outside: Outside) -> None:
         require_kept(days, outside)
         take_in(outside)
         _create_missing(days, outside)
+        repair(days, outside)
         outside.ledger.mark_processed(days)
+
+
+def repair(days: Iterable[date], outside: Outside) -> list[Partition]:
+    """Put the newest content of these days in the place of older copies; returns which were old.
+
+    The caller holds the lock. Raises Refused for a file that lacks events, or is gone, as reading it would.
+    """
+    places = [(day, epoch) for day in days for epoch in epochs_of(day, outside.settings)]
+    return _repaired(outside.activity, "activity", places, outside) + _repaired(outside.late, "late", places, outside)
+
+
+def repair_all(outside: Outside) -> tuple[list[Partition], list[Partition]]:
+    """Put the newest content in the place of every older copy: which files were old, and which cannot be repaired.
+
+    The caller holds the lock.
+    """
+    repaired, broken = [], []
+    for name, store in (("activity", outside.activity), ("late", outside.late)):
+        lost: list[tuple[date, int]] = []
+        repaired += _repaired(store, name, store.places(), outside, lost)
+        broken += [Partition(name, *place) for place in lost]
+    return repaired, broken
+
+
+def _repaired(
+    store: StateStore, name: str, places: list[tuple[date, int]], outside: Outside,
+    broken: list[tuple[date, int]] | None = None,
+) -> list[Partition]:  # fmt: skip
+    """Repair these. Where a removal that could not be applied has changed a content, Dagster is to be told."""
+    known = {place: store.build(*place) for place in places}
+    repaired = store.repair(places, broken)
+    if any(store.build(*place).current != known[place].current for place in repaired):
+        mark_all(outside)  # not that day alone: it would say that somebody was there who is gone
+    return [Partition(name, *place) for place in repaired]
 
 
 def take_in(outside: Outside) -> None:
     """Bring the state up to all that was acknowledged: removals, then the inbox. The caller holds the lock."""
+    outside.activity.resume()
+    outside.late.resume()
     apply_removals(outside)
     _fold_inbox(outside)
 
@@ -45,18 +82,40 @@ def take_in(outside: Outside) -> None:
 def apply_removals(outside: Outside) -> None:
     """Rewrite every file that holds a removed key, each after the sketch that was built from it is dropped.
 
-    The caller holds the lock. Running it again, also after it was cut short, changes nothing more. What it touches is
-    marked first: a second run could no longer tell.
+    The caller holds the lock. Running it again, also after it was cut short, changes nothing more. A day that it
+    touches is marked before: a second run could no longer tell. A file that cannot be read holds up none of the
+    others; whoever reads it once it can be applies the same to it.
     """
-    watermark = outside.erasures.recorded()
-    if watermark == outside.erasures.applied():
+    watermark, applied = outside.erasures.recorded(), outside.erasures.applied()
+    if watermark == applied:
         return
     outside.premises.sweep()
-    mark_touched(outside)
     outside.erasures.begin_applying(watermark)
-    outside.activity.replace(_dropping_sketches(_rewritten(outside.activity, watermark, outside), outside))
-    outside.late.replace(_rewritten(outside.late, watermark, outside))
+    _mark_changed(watermark, outside)
+    for store, dropping in ((outside.activity, _dropping_sketches), (outside.late, _as_they_come)):
+        unreadable: list[tuple[date, int]] = []
+        emptied: list[tuple[date, int]] = []
+        changed = _rewritten(store, watermark, unreadable, emptied, outside)
+        store.replace(dropping(changed, outside), before=lambda days: mark(days, watermark, outside))
+        store.note_unreadable(unreadable, applied)
+        store.discard(emptied)
+        if outside.settings.erasure_mark == "all":
+            store.renew()
+    outside.builds.write_anew()
+    outside.receipts.forget_inspection()
     outside.erasures.mark_applied(watermark)
+    outside.rebuilds.note_marked(watermark)
+    outside.builds.overwrite_deleted()
+
+
+def _mark_changed(watermark: int, outside: Outside) -> None:
+    """A change by arrivals that Dagster was not told of may be of the removed alone: from here on it is a mark.
+
+    So it is gone before their receipts say that nothing is left. With ERASURE_MARK=all every day gets a mark.
+    """
+    changed = outside.rebuilds.arrived()
+    mark(live_days(outside) if outside.settings.erasure_mark == "all" else changed, watermark, outside)
+    outside.rebuilds.told(changed)
 
 
 def is_clean(day: date, outside: Outside) -> bool:
@@ -92,20 +151,19 @@ def require_kept(days: Iterable[date], outside: Outside) -> None:
 
 
 def day_version(day: date, outside: Outside) -> str:
-    """The day's data version: a keyed hash of what its files hold, so the same users give the same version."""
-    return keyed_version("activity", day, outside)
+    """The day's data version: the same until its users are others, and nothing by which they could be tried out."""
+    return version_of_state("activity", day, outside)
 
 
-def keyed_version(label: str, day: date, outside: Outside) -> str:
-    """Hash of the day's state under the key of its own epoch, for what is built from nothing else.
+def version_of_state(label: str, day: date, outside: Outside) -> str:
+    """The data version of what is built from the day's state and nothing else.
 
-    With ERASURE_MARK=all each rebuild is another version, or those that stay would tell which days nobody left.
+    It goes by the nonces of the day's last builds. With ERASURE_MARK=all each application of removals gives every day
+    another one, or those that stay would tell which days nobody left.
     """
-    mark = f" {outside.rebuilds.wanted(day)}" if outside.settings.erasure_mark == "all" else ""
-    digests = [require_digest(day, epoch, outside) for epoch in epochs_of(day, outside.settings)]
-    own_epoch = epoch_of(day, outside.settings.hash_salt_rotation_days)
-    key = outside.salts.epoch_keys([own_epoch])[own_epoch]
-    return content_version(key, f"{label} {day}{mark}", "/".join(digests).encode())
+    with outside.activity.lock():  # or a file could be replaced between two looks at it
+        versions = [require_version(day, epoch, outside) for epoch in epochs_of(day, outside.settings)]
+    return data_version(f"{label} {day}", [version.hash for version in versions])
 
 
 def require_digest(day: date, epoch: int, outside: Outside) -> str:
@@ -113,6 +171,14 @@ def require_digest(day: date, epoch: int, outside: Outside) -> str:
     found = outside.activity.digest(day, epoch)
     if found is None:
         raise Refused(f"There is no state for {day}.", f"Materialise `activity` for {day}.", day=day.isoformat())
+    return found
+
+
+def require_version(day: date, epoch: int, outside: Outside) -> Version:
+    """What the day's content under this epoch is known by. Raises Refused when the day was never processed."""
+    require_digest(day, epoch, outside)
+    found = outside.activity.version(day, epoch)
+    assert found is not None, "what has a digest has a version"
     return found
 
 
@@ -126,25 +192,40 @@ def fold(before: Keys, arrived: Keys, removed: Keys) -> Keys:
     return subtract(unite([before, arrived]), removed)
 
 
-def _rewritten(store: StateStore, watermark: int, outside: Outside) -> Iterator[DaySet]:
+def _rewritten(
+    store: StateStore, watermark: int, unreadable: list[tuple[date, int]], emptied: list[tuple[date, int]],
+    outside: Outside,
+) -> Iterator[DaySet]:  # fmt: skip
     """The files of this store that change when the removals up to the watermark, not applied yet, are.
 
-    Only marked days can: whoever touched a day has marked it, and it stays so until it was built without them.
+    Those that are damaged, older or gone are put into `unreadable`; and into `emptied` those that are left empty of a
+    day that nobody has asked for: they are there for those who are gone.
     """
-    marked, applied = {day for day, _ in outside.rebuilds.behind()}, outside.erasures.applied()
-    stored = [place for place in store.stored() if place[0] in marked]
+    applied, processed, stored = outside.erasures.applied(), outside.ledger.processed(), store.places()
     epochs = {epoch for _, epoch in stored}
     tombstones = {epoch: outside.erasures.tombstones(epoch, after=applied, through=watermark) for epoch in epochs}
 
     def kept(place: tuple[date, int]) -> DaySet | None:
         day, epoch = place
         removed = tombstones[epoch].removed_on(day)
-        before = store.read(day, epoch) if len(removed) else None
+        try:
+            before = store.read(day, epoch) if len(removed) else None
+        except Refused:
+            unreadable.append(place)
+            return None
         if before is None or len(after := subtract(before, removed)) == len(before):
             return None
         return DaySet(day, epoch, after)
 
-    yield from filter(None, work_ahead(kept, stored))
+    for found in filter(None, work_ahead(kept, stored)):
+        if len(found.keys) or found.day in processed:
+            yield found
+        else:
+            emptied.append((found.day, found.epoch))
+
+
+def _as_they_come(sets: Iterable[DaySet], _: Outside) -> Iterable[DaySet]:
+    return sets
 
 
 def _dropping_sketches(sets: Iterable[DaySet], outside: Outside) -> Iterator[DaySet]:
@@ -156,18 +237,22 @@ def _dropping_sketches(sets: Iterable[DaySet], outside: Outside) -> Iterator[Day
 
 def _fold_inbox(outside: Outside) -> None:
     batches = outside.inbox.batches()
+    if not batches:
+        return
     late: list[DaySet] = []
     dropped: list[RejectedRow] = []
     changed: set[date] = set()
+    broken: set[date] = set()
     known = outside.rebuilds.arrived()
     outside.rebuilds.arrive(outside.inbox.days())  # before anything is written: what is cut short stays noted
-    arrivals = _folded(outside.inbox.read(batches), late, dropped, outside)
+    arrivals = _folded(outside.inbox.read(batches), late, dropped, broken, outside)
     outside.activity.replace(_dropping_sketches(_noting(arrivals, changed), outside))
     outside.late.replace(late)
     outside.quarantine.keep(dropped)
     noted = outside.rebuilds.arrived()
     outside.rebuilds.told({day: noted[day] for day in noted.keys() - known.keys() - changed})  # nothing new came
-    outside.inbox.discard(batches)
+    waiting = outside.inbox.holding(broken) if broken else []
+    outside.inbox.discard([batch for batch in batches if batch not in waiting])
 
 
 def _noting(sets: Iterable[DaySet], changed: set[date]) -> Iterator[DaySet]:
@@ -177,11 +262,13 @@ def _noting(sets: Iterable[DaySet], changed: set[date]) -> Iterator[DaySet]:
 
 
 def _folded(
-    arrivals: Iterable[DaySet], late: list[DaySet], dropped: list[RejectedRow], outside: Outside
+    arrivals: Iterable[DaySet], late: list[DaySet], dropped: list[RejectedRow], broken: set[date], outside: Outside
 ) -> Iterator[DaySet]:
     """The new state of every open day that gained a user; what came for sealed days is put into `late`.
 
-    What came for a day past retention, or for a restated month, is counted in `dropped`: no number can hold it.
+    A day whose files cannot be read is put into `broken`: what came for it waits until they can, and holds up no other.
+
+    What came for a day past retention, or for a restated month, is noted in `dropped`: no number can hold it.
     """
     sealed, restated = outside.ledger.sealed(), outside.ledger.restated()
     gone = outside.ledger.purged_through() or date.min
@@ -189,10 +276,15 @@ def _folded(
     for arrived in arrivals:
         day, epoch = arrived.day, arrived.epoch
         if day <= gone:
-            dropped.append(_dropped(arrived, len(arrived.keys), PAST_RETENTION))
+            dropped.append(_dropped(arrived, PAST_RETENTION))
             continue
         removed = tombstones(epoch).removed_on(day)
-        before = outside.activity.read(day, epoch)
+        try:
+            before = outside.activity.read(day, epoch)
+            outside.late.digest(day, epoch)
+        except Refused:
+            broken.add(day)
+            continue
         if day in sealed and month_of(day) in restated:
             dropped += _too_late(arrived, before, removed, outside)
         elif day in sealed:
@@ -210,23 +302,26 @@ def _late(arrived: DaySet, sealed_state: Keys | None, removed: Keys, outside: Ou
 
 
 def _too_late(arrived: DaySet, sealed_state: Keys | None, removed: Keys, outside: Outside) -> list[RejectedRow]:
-    """How many users of these arrivals were never counted, under the epoch that the day's own number reads."""
+    """That some users of these arrivals were never counted, under the epoch that the day's own number reads."""
     own_epoch = epoch_of(arrived.day, outside.settings.hash_salt_rotation_days)
     known = unite([_or_empty(sealed_state), _or_empty(outside.late.read(arrived.day, arrived.epoch)), removed])
     new = subtract(arrived.keys, known)
-    return [_dropped(arrived, len(new), AFTER_RESTATEMENT)] if len(new) and arrived.epoch == own_epoch else []
+    return [_dropped(arrived, AFTER_RESTATEMENT)] if len(new) and arrived.epoch == own_epoch else []
 
 
-def _dropped(arrived: DaySet, users: int, reason: str) -> RejectedRow:
-    """A line of the quarantine without a place in a file: the rows were good, and came too late."""
-    return RejectedRow(f"day={arrived.day}", 0, f"Dropped: {users} user(s) {reason}.")
+def _dropped(arrived: DaySet, reason: str) -> RejectedRow:
+    """A line of the quarantine without a place in a file: the rows were good, and came too late.
+
+    It does not say of how many: where it was one, that would be somebody.
+    """
+    return RejectedRow(f"day={arrived.day}", 0, f"Dropped: some users {reason}.")
 
 
 def _create_missing(days: list[date], outside: Outside) -> None:
-    promised = outside.ledger.sealed() | outside.ledger.processed()
+    promised, stored = outside.ledger.sealed() | outside.ledger.processed(), set(outside.activity.stored())
     missing = [(day, epoch) for day in days for epoch in epochs_of(day, outside.settings)
-               if outside.activity.digest(day, epoch) is None]  # fmt: skip
-    lost = sorted({day for day, _ in missing if day in promised})
+               if (day, epoch) not in stored]  # fmt: skip
+    lost = sorted({day for day, epoch in missing if day in promised or outside.activity.build(day, epoch) != Build()})
     if lost:
         raise Refused(
             f"The state of {len(lost)} processed day(s), the first {lost[0]}, is gone.",

@@ -11,6 +11,7 @@ from datetime import date, timedelta
 from typing import Any
 
 from dpdau_assets.core.budget_report import (
+    COMPOSITIONS,
     budget_report,
     budget_summary,
 )
@@ -18,11 +19,12 @@ from dpdau_assets.core.calendar import METRICS, releases_planned
 from dpdau_assets.core.cost_so_far import Published
 from dpdau_assets.core.erasure import deadline, overdue
 from dpdau_assets.core.errors import NotPublished, Refused
-from dpdau_assets.core.facts import Erasure, Release
+from dpdau_assets.core.facts import Erasure, Instance, Release
+from dpdau_assets.core.mechanisms import NoiseWidth, noise_width
 from dpdau_assets.core.planning import budget_of
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.settings import Metric, Settings
-from dpdau_assets.core.sketch_choice import countings
+from dpdau_assets.core.sketch_choice import counting_of
 from dpdau_assets.core.sketches import public_parameters
 from dpdau_assets.core.sketches.base import Counting
 from dpdau_assets.core.windows import month_of, months_read
@@ -78,18 +80,18 @@ def release_answer(release: Release, outside: Outside) -> Answer:
     """
     key = release.key
     budget = _summary(key.metric, month_of(key.day), outside, until=release)
-    counting = countings(outside.ledger)[release.instance]
+    instance = _instances(outside)[release.instance]
     return {
         "metric": key.metric,
         "day": key.day.isoformat(),
         "window_days": key.window_days,
         "revision": key.revision,
-        **interval(release, counting),
+        **interval(release, instance),
         "epsilon_used": budget["epsilon_spent"],
         "delta": budget_of(key.metric, month_of(key.day), outside.ledger, outside.settings).delta,
         "mechanism": release.mechanism,
         "sketch_impl": release.sketch_impl,
-        "sketch_parameters": _plain_parameters(counting),
+        "sketch_parameters": _plain_parameters(counting_of(instance)),
         "privacy_unit": "user-month",
         "budget_remaining": budget["epsilon_remaining"],
         "budget": budget,
@@ -100,26 +102,36 @@ def release_answer(release: Release, outside: Outside) -> Answer:
     }
 
 
-def interval(release: Release, counting: Counting) -> dict[str, float | None]:
+def interval(release: Release, instance: Instance) -> dict[str, float | None]:
     """The number as drawn, in users, and for display the same and its 95 % bounds, none below 0.
 
     The bounds hold the noise's error and the sketch's. `noisy_statistic` is what the noise was added to; it is the
     number itself with the exact set.
     """
-    users = counting.users(release.noisy_value)
-    lower, upper = counting.interval(release.noisy_value, release.half_width)
+    return shown_in(counting_of(instance), release.noisy_value, noise_width(instance.mechanism, release.half_width))
+
+
+def shown_in(counting: Counting, noisy: float, noise: NoiseWidth) -> dict[str, float | None]:
+    """What is shown of a noisy statistic that was counted so and whose noise is so wide, as of `interval`."""
+    users = counting.users(noisy)
+    lower, upper = counting.interval(noisy, noise)
     shown = {"estimate": users, "lower_95": lower, "upper_95": upper}
     rounded = {name: None if value is None else round(max(0.0, value), 3) for name, value in shown.items()}
-    return {"noisy_value": users, **rounded, "noisy_statistic": release.noisy_value}
+    return {"noisy_value": users, **rounded, "noisy_statistic": noisy}
 
 
 def budget_answer(metric: Metric, month: date, outside: Outside) -> Answer:
-    """One month of one metric: the summary that a release shows too, and beside it what `BudgetReport` holds."""
+    """One month of one metric: the summary that a release shows too, and beside it what `BudgetReport` holds.
+
+    Its compositions only compare, and stand with the others that do.
+    """
     published = _published(metric, month, outside.ledger.releases(metric), outside)
     charges = outside.ledger.charges(metric, month)
-    report = budget_report(metric, published, month, charges, _with_caps_of(month, outside))
-    overrides = override_rows(metric, month, outside)
-    return {**_summary(metric, month, outside), **asdict(report), "overrides": overrides}
+    report = asdict(budget_report(metric, published, month, charges, _with_caps_of(month, outside)))
+    summary, compositions = _summary(metric, month, outside), report.pop("compositions")
+    meaning = {**summary["comparison"]["meaning"], "compositions": COMPOSITIONS}
+    comparison = {**summary["comparison"], "compositions": compositions, "meaning": meaning}
+    return {**summary, **report, "overrides": override_rows(metric, month, outside), "comparison": comparison}
 
 
 def override_rows(metric: Metric, month: date, outside: Outside) -> list[Answer]:
@@ -152,7 +164,7 @@ def budget_table(rows: list[Answer]) -> str:
 
 def mart_rows(outside: Outside) -> list[Answer]:
     """One row a release, in order of metric, window, day and revision."""
-    how = countings(outside.ledger)
+    how = _instances(outside)
     releases = sorted(outside.ledger.releases(), key=lambda found: found.key)
     return [_mart_row(release, how[release.instance]) for release in releases]
 
@@ -162,7 +174,7 @@ def series(metric: Metric, first: date, last: date, outside: Outside, *, as_publ
     window_days = outside.settings.window_days(metric)
     found = {release.key.day: release for release in sorted(outside.ledger.releases(metric), key=lambda one: one.key)
              if release.key.window_days == window_days and not (as_published and release.key.revision)}  # fmt: skip
-    how = countings(outside.ledger)
+    how = _instances(outside)
     return [{**_mart_row(release, how[release.instance]), "day": day.isoformat()}
             for day, release in found.items() if first <= day <= last]  # fmt: skip
 
@@ -226,7 +238,11 @@ def _plain_parameters(counting: Counting) -> dict[str, float]:
             for name, value in public_parameters(counting).items()}  # fmt: skip
 
 
-def _mart_row(release: Release, counting: Counting) -> Answer:
+def _instances(outside: Outside) -> dict[str, Instance]:
+    return {instance.name: instance for instance in outside.ledger.instances()}
+
+
+def _mart_row(release: Release, instance: Instance) -> Answer:
     if not release.private:
         raise Refused(
             f"{release.key.metric} of {release.key.day} was drawn from predictable noise.",
@@ -235,8 +251,8 @@ def _mart_row(release: Release, counting: Counting) -> Answer:
     key = release.key
     return {
         "metric": key.metric, "day": key.day, "window_days": key.window_days, "revision": key.revision,
-        **interval(release, counting), "mechanism": release.mechanism, "sketch_impl": release.sketch_impl,
-        "sketch_parameters": _plain_parameters(counting),
+        **interval(release, instance), "mechanism": release.mechanism, "sketch_impl": release.sketch_impl,
+        "sketch_parameters": _plain_parameters(counting_of(instance)),
         "privacy_unit": "user-month", "published_at": release.published_at, "version": release.version,
     }  # fmt: skip
 

@@ -27,14 +27,14 @@ from dpdau_assets.core.accounting import (
 )
 from dpdau_assets.core.cost_so_far import Published, cost_so_far, output_sensitivity, stream_outputs
 from dpdau_assets.core.mechanisms import (
-    DISCRETE_MARGIN,
     Gaussian,
     Laplace,
     SharedNoise,
     Stream,
-    discrete_mu,
     eps_of,
+    independent_mu,
     mu_of,
+    shared_mus,
 )
 from dpdau_assets.core.settings import Metric, Settings
 
@@ -48,8 +48,38 @@ MEANINGS: Mapping[str, str] = MappingProxyType(
         "gaussian": "The sum of μ² on the exact curve of Gaussian noise (Balle, Wang 2018).",
     }
 )
+COMPARED: Mapping[str, str] = MappingProxyType(
+    {
+        "rdp_curve": "Rényi DP of the published numbers, each order with its ε; compares, stops and charges nothing.",
+        "advanced_epsilon": "ε of every noise behind the published numbers by itself, by the loose rule of advanced "
+        "composition (Dwork, Rothblum, Vadhan 2010); it lies far above epsilon_spent, compares, stops and charges "
+        "nothing.",
+        "advanced_delta": "δ at which advanced_epsilon holds, 0 before the first number; compares, stops and charges "
+        "nothing.",
+    }
+)
+COMPOSITIONS = (
+    "What the published numbers have cost by each way of adding up; they compare, stop and charge nothing: what is "
+    "charged, and not what is out, is held to the cap, by the rule that used_for_admission marks."
+)
 CHARGED = "All that is charged to the month, instances whole, published or not: what is held to the cap."
 JOINT = "All numbers of both metrics that read the month, both caps used up."
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The same numbers by other ways of adding up; nothing is stopped or charged by any of these.
+
+    Attributes:
+        rdp_curve: Rényi order to ε of that order.
+        advanced_epsilon: see `advanced_epsilon`; holds at `advanced_delta`.
+        meaning: a sentence for each figure, by its name.
+    """
+
+    rdp_curve: dict[int, float]
+    advanced_epsilon: float
+    advanced_delta: float
+    meaning: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -58,8 +88,7 @@ class BudgetSummary:
 
     Attributes:
         epsilon_spent: what the published numbers have cost so far, at the budget's delta.
-        rdp_curve: Rényi order to ε of that order, of the same numbers.
-        advanced_epsilon: see `advanced_epsilon`; holds at `advanced_delta` and is never used to stop.
+        comparison: what only compares, apart from what counts.
     """
 
     epsilon_cap: float
@@ -67,9 +96,7 @@ class BudgetSummary:
     epsilon_remaining: float
     releases_made: int
     releases_planned: int
-    rdp_curve: dict[int, float]
-    advanced_epsilon: float
-    advanced_delta: float
+    comparison: Comparison
 
 
 @dataclass(frozen=True)
@@ -130,9 +157,12 @@ def budget_summary(
         epsilon_remaining=max(0.0, float(budget.epsilon) - spent),
         releases_made=made,
         releases_planned=releases_planned,
-        rdp_curve=rdp_curve(published, price, settings.rdp_orders),
-        advanced_epsilon=advanced_epsilon(published, month, settings.advanced_delta),
-        advanced_delta=settings.advanced_delta if made else 0.0,
+        comparison=Comparison(
+            rdp_curve=rdp_curve(published, price, settings.rdp_orders),
+            advanced_epsilon=advanced_epsilon(published, month, settings.advanced_delta),
+            advanced_delta=settings.advanced_delta if made else 0.0,
+            meaning=dict(COMPARED),
+        ),
     )
 
 
@@ -239,10 +269,11 @@ def _noises(published: Iterable[Published], month: date) -> tuple[Counter[Fracti
             case Laplace(epsilon):
                 pure[epsilon] += one.releases
             case Gaussian(sigma):
-                gaussian[discrete_mu(sigma)] += one.releases
+                gaussian[independent_mu(sigma)] += one.releases
             case SharedNoise() as shared if one.releases:
-                gaussian[DISCRETE_MARGIN / shared.sigma_day] += one.releases
-                gaussian[DISCRETE_MARGIN / shared.sigma_month] += 1
+                day, whole = shared_mus(shared)
+                gaussian[day] += one.releases
+                gaussian[whole] += 1
             case Stream() as stream:
                 outputs = stream_outputs(stream, month, one.first_day, one.last_day)
                 gaussian[output_sensitivity(stream) / stream.sigma] += outputs

@@ -13,7 +13,7 @@ from dpdau_assets.core import erasure, ledger_check, retention
 from dpdau_assets.core.activity import epochs_of, require_digest
 from dpdau_assets.core.calendar import slot_of
 from dpdau_assets.core.due import due, late
-from dpdau_assets.core.errors import DpdauError
+from dpdau_assets.core.errors import DpdauError, Refused
 from dpdau_assets.core.feasibility import check as require_feasible
 from dpdau_assets.core.inspection import left_of_anyone, partition_of
 from dpdau_assets.core.outlook import outlook
@@ -109,6 +109,23 @@ def _state_is_keyed(outside: Outside, _: Mart) -> Verdict:
 def _not_keyed(name: str, store: StateStore, outside: Outside) -> Iterator[tuple[date, str]]:
     for day, epoch in store.stored():
         if epoch not in epochs_of(day, outside.settings) or not store.is_keyed(day, epoch):
+            yield day, f"{name}/day={day}/epoch={epoch}"
+
+
+def _no_older_files(outside: Outside, _: Mart) -> Verdict:
+    with outside.activity.lock():
+        wrong = [*_older("activity", outside.activity), *_older("late", outside.late)]
+    return _places(wrong, "day(s) with a file that is not the one that was written last: `dpdau flush-deletes` repairs "
+                   "what can be", "Every file of the state is the one that was written last.")  # fmt: skip
+
+
+def _older(name: str, store: StateStore) -> Iterator[tuple[date, str]]:
+    for day, epoch in store.places():
+        try:
+            is_old = store.is_old(day, epoch)
+        except Refused:
+            is_old = True
+        if is_old:
             yield day, f"{name}/day={day}/epoch={epoch}"
 
 
@@ -231,6 +248,8 @@ CHECKS = (
           _no_erased_user_in_live_state, blocking=True),
     Check("state_is_keyed", "The state of every day that was built is there, whole, and holds keys alone.",
           _state_is_keyed, blocking=True),
+    Check("no_older_files", "Every file of the state is the one that was written last: none was put back.",
+          _no_older_files, blocking=True),
     Check("sketches_are_fresh", "Every sketch is, to the byte, what the state beside it gives.", _sketches_are_fresh,
           blocking=True),
     Check("ledger_holds",

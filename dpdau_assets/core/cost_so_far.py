@@ -10,7 +10,7 @@ from typing import assert_never
 import numpy as np
 
 from dpdau_assets.core.accounting import Cost, cost, total
-from dpdau_assets.core.mechanisms import DISCRETE_MARGIN, Gaussian, Laplace, Mechanism, SharedNoise, Stream
+from dpdau_assets.core.mechanisms import Gaussian, Laplace, Mechanism, SharedNoise, Stream, shared_mu2, shared_mus
 from dpdau_assets.core.stream_filters import interval_cost_so_far
 from dpdau_assets.core.windows import month_end
 
@@ -49,13 +49,14 @@ def shared_mu2_so_far(published: int, mechanism: SharedNoise) -> float:
     """μ² of the first `published` numbers: the worst user, who is in j of them. Never more than the instance's price.
 
     The numerators 2c + ξ_day + ξ_month have covariance σ_day² I + σ_month² 11ᵀ, and a user moves j of them by 2.
-    Both sigmas count without the margin that they hold for being discrete.
+    Each sigma counts as that of the continuous noise which has the price of the discrete one.
     """
     if published == 0:
         return 0.0
-    day2, month2 = (mechanism.sigma_day / DISCRETE_MARGIN) ** 2, (mechanism.sigma_month / DISCRETE_MARGIN) ** 2
+    day2, month2 = (1 / mu**2 for mu in shared_mus(mechanism))
     j = np.arange(published + 1)
-    return float((4 * (j / day2 - month2 * j**2 / (day2 * (day2 + published * month2)))).max())
+    worst = float((4 * (j / day2 - month2 * j**2 / (day2 * (day2 + published * month2)))).max())
+    return min(worst, shared_mu2(mechanism))  # of all numbers it is the price itself, but for the last digit
 
 
 def stream_mu2_so_far(mechanism: Stream, month: date, first_day: date, last_published: date) -> float:

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import date
 
-from dpdau_assets.core.activity import epochs_of, keyed_version, require_digest, require_kept
+from dpdau_assets.core.activity import epochs_of, require_digest, require_kept, version_of_state
 from dpdau_assets.core.errors import BadInput, ParameterNotSet, Refused
-from dpdau_assets.core.facts import Keys
+from dpdau_assets.core.facts import Keys, Partition
 from dpdau_assets.core.keysets import EMPTY, subtract
 from dpdau_assets.core.planning import widest_counting
 from dpdau_assets.core.ports import Outside
@@ -36,7 +36,7 @@ def refresh(days: Iterable[date], outside: Outside, counting: Counting | None = 
 
 
 def refresh_all(outside: Outside, *, missing_only: bool = False) -> None:
-    """The same for all that has state of a day that was asked for, or just where there is no sketch, as far as it goes.
+    """Build the sketches of all state of days that were asked for, or just those that are not there, as far as it goes.
 
     So neither the shape of a sketch nor its being there tells from which days somebody was erased; and where nothing
     says how to count, or nobody has asked for the day, none is kept. What cannot be read is left as it is, for the
@@ -56,6 +56,21 @@ def refresh_all(outside: Outside, *, missing_only: bool = False) -> None:
         if not (missing_only and place in built):
             with suppress(Refused):
                 outside.sketches.replace(_rebuilt([place], shapes, outside))
+
+
+def of_another_state(outside: Outside) -> list[Partition]:
+    """Sketches that are not of the state beside them: older ones that were put back. The caller holds the lock."""
+    return [
+        Partition("sketches", *place) for place in outside.sketches.stored() if not _is_of_its_state(*place, outside)
+    ]
+
+
+def _is_of_its_state(day: date, epoch: int, outside: Outside) -> bool:
+    header = _header(day, epoch, outside)
+    try:
+        return header is not None and header.source == outside.activity.digest(day, epoch)
+    except Refused:  # of a file that lacks events; that is named itself
+        return True
 
 
 def build_sketch(day: date, outside: Outside) -> None:
@@ -124,7 +139,7 @@ def sketch_version(day: date, outside: Outside) -> str:
     """The data version of the day's sketches: keyed, and the same for the same users, kind and parameters."""
     found = [outside.sketches.header(day, epoch) for epoch in epochs_of(day, outside.settings)]
     shapes = sorted({f"{header.kind} {header.parameters or ''}".strip() for header in found if header})
-    return keyed_version(f"day_sketch {'/'.join(shapes)}", day, outside)
+    return version_of_state(f"day_sketch {'/'.join(shapes)}", day, outside)
 
 
 def _shapes(days: list[date], counting: Counting | None, outside: Outside) -> dict[date, Counting]:

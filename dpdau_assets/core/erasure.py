@@ -11,12 +11,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
-from dpdau_assets.core.errors import BadInput
+from dpdau_assets.core.errors import BadInput, Refused
 from dpdau_assets.core.events import Event
 from dpdau_assets.core.facts import EpochKey, Erasure, Removal
 from dpdau_assets.core.identity import user_key
 from dpdau_assets.core.keysets import places
+from dpdau_assets.core.limits import first_day
 from dpdau_assets.core.ports import Outside, StateStore
+from dpdau_assets.core.quarantine import Named
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.sketch_choice import countings
 from dpdau_assets.core.threads import work_ahead
@@ -29,11 +31,16 @@ DEADLINE_DAYS = 30
 
 @dataclass(frozen=True)
 class Requested:
-    """What became of a submission: the receipt of each of its rows, in order, and whether it waits to be confirmed."""
+    """What became of a submission: the receipt of each of its rows, in order, and whether it waits to be confirmed.
+
+    `references` and `passed_over` go with `receipts`: what each row is called, and its days that can hold nothing.
+    """
 
     receipts: tuple[str, ...]
     batches: tuple[str, ...]
     parked: bool
+    references: tuple[str | None, ...] = ()
+    passed_over: tuple[tuple[date, ...], ...] = ()
 
 
 NOTHING_REQUESTED = Requested((), (), False)
@@ -43,15 +50,23 @@ def request(asked: Sequence[Event], outside: Outside, *, confirmed: bool = False
     """Record these removals durably, all or none, whether anyone knows the people or not.
 
     More distinct people than the guard lets through at once are parked until they are confirmed. Asking again for the
-    same is answered with the same receipts.
+    same is answered with the same receipts. Nobody is refused for a day that can hold nothing: it is passed over.
+    Whom the quarantine names is gone from it too, also while the request is parked: only now is the id known.
     """
     if not asked:
         return NOTHING_REQUESTED
     parked = not confirmed and len({event.user_id for event in asked}) > guard_limit(outside)
-    receipts = outside.erasures.record(keyed(asked, outside), outside.clock.today(), parked=parked)
+    removals = keyed(asked, outside)
+    outside.quarantine.forget(Named(event.user_id for event in asked))  # first: who is cut short hands it in again
+    receipts = outside.erasures.record(removals, outside.clock.today(), parked=parked)
     found = outside.erasures.find(receipts)
-    batches = tuple(dict.fromkeys(one.batch for one in found))
-    return Requested(tuple(receipts), batches, any(one.state == "parked" for one in found))
+    return Requested(
+        tuple(receipts),
+        batches=tuple(dict.fromkeys(one.batch for one in found)),
+        parked=any(one.state == "parked" for one in found),
+        references=tuple(removal.reference for removal in removals),
+        passed_over=tuple(removal.passed_over for removal in removals),
+    )
 
 
 def guard_limit(outside: Outside) -> float:
@@ -109,11 +124,14 @@ def overdue(outside: Outside) -> list[Erasure]:
 
 
 def keyed(asked: Iterable[Event], outside: Outside) -> list[Removal]:
-    """Each removal under every living epoch that it reaches; the salts of all these epochs are made at once."""
-    asked = list(asked)
-    reach = {day: removal_epochs(day, outside) for day in {event.day for event in asked}}
+    """Each removal under every living epoch that it reaches; the salts of all these epochs are made at once.
+
+    One whose last day can hold nothing reaches none.
+    """
+    asked, first = list(asked), first_day(outside)
+    reach = {day: removal_epochs(day, outside) if day >= first else [] for day in {event.day for event in asked}}
     keys = outside.salts.epoch_keys({epoch for epochs in reach.values() for epoch in epochs})
-    return [_keyed(event, [keys[epoch] for epoch in reach[event.day]]) for event in asked]
+    return [_keyed(event, [keys[epoch] for epoch in reach[event.day]], first) for event in asked]
 
 
 def removal_epochs(through: date, outside: Outside) -> list[int]:
@@ -134,26 +152,42 @@ def epochs_reached(through: date, settings: Settings) -> range:
     return range(epoch_of(settings.start_date, rotation), epoch_of(last_window, rotation) + 1)
 
 
-def _keyed(event: Event, keys: Iterable[EpochKey]) -> Removal:
+def _keyed(event: Event, keys: Iterable[EpochKey], first: date) -> Removal:
     pairs = tuple((key.epoch, user_key(key.secret, event.user_id)) for key in keys)
-    return Removal(event.day, event.days, pairs)
+    passed_over = tuple(day for day in event.days or (event.day,) if day < first)
+    return Removal(event.day, event.days, pairs, event.reference, passed_over)
 
 
 # --- Touched days ------------------------------------------------------------------------------------------------
 
 
 def mark_touched(outside: Outside) -> None:
-    """Mark the days that hold anyone whose removal came into force since the last time, before any is rewritten.
+    """Mark the days that hold anyone whose removal came into force since the last time, and was not applied yet.
 
-    The caller holds the state's lock. Marks are what tells Dagster which days to rebuild; with ERASURE_MARK=all every
-    day that has state is marked each time, so that the marks tell nothing.
+    The caller holds the state's lock. Marks are what tells Dagster which days to rebuild, and nothing more; with
+    ERASURE_MARK=all every day that has state is marked each time, so that the marks tell nothing.
     """
     watermark, marked = outside.erasures.recorded(), outside.rebuilds.marked()
     if watermark == marked:
         return
     everything = outside.settings.erasure_mark == "all"
-    days = live_days(outside) if everything else touched_days(marked, watermark, outside)
-    outside.rebuilds.mark(days, watermark)
+    mark(live_days(outside) if everything else touched_days(marked, watermark, outside), watermark, outside)
+    outside.rebuilds.note_marked(watermark)
+
+
+def mark(days: Iterable[date], watermark: int, outside: Outside) -> None:
+    """Mark those of these days that were built before and are kept: the others nobody was told of."""
+    outside.rebuilds.mark(_built_before(days, outside), watermark)
+
+
+def mark_all(outside: Outside) -> None:
+    """Mark every day that was built before and is kept, alike: which days waited, and since when, says nothing then."""
+    outside.rebuilds.mark_alike(_built_before(live_days(outside), outside), outside.erasures.applied())
+
+
+def _built_before(days: Iterable[date], outside: Outside) -> Iterator[date]:
+    gone, processed = outside.ledger.purged_through() or date.min, outside.ledger.processed()
+    return (day for day in days if day in processed and day > gone)
 
 
 @dataclass(frozen=True)
@@ -211,7 +245,10 @@ def _touched(store: StateStore, after: int, through: int, outside: Outside) -> I
 
     def holds_one(place: tuple[date, int]) -> bool:
         removed = tombstones[place[1]].removed_on(place[0])
-        keys = store.read(*place) if len(removed) else None
+        try:
+            keys = store.read(*place) if len(removed) else None
+        except Refused:  # whoever reads it once it can be read applies the removals to it
+            return False
         return keys is not None and len(places(keys, removed)) > 0
 
     touched = work_ahead(holds_one, stored)

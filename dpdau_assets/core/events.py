@@ -1,5 +1,8 @@
 """What makes one row a valid event: the rules, in order, in plain Python. Bulk engines are held to this reference.
 
+A day that nothing can be kept of is bad for a '+' row. A '-' row is never refused for one: what it asks of such a day
+is done. It is bad only if what it says cannot be read, or lies after tomorrow.
+
 A reason is a fixed sentence and never says what the row held. The patterns use only what Python's `re` and RE2 read
 alike, so that an engine can match with the very same text.
 """
@@ -23,7 +26,7 @@ NO_DAY = "day and ts are both missing."
 TOO_EARLY = "The day is before START_DATE, or past retention."
 TOO_LATE = "The day is after tomorrow."
 BAD_LIST = "metadata.days is not a non-empty list of real dates written YYYY-MM-DD."
-LIST_OUTSIDE = "metadata.days names a day before START_DATE, past retention or after tomorrow."
+LIST_TOO_LATE = "metadata.days names a day after tomorrow."
 
 DATE_PATTERN = "[0-9]{4}-[0-9]{2}-[0-9]{2}"
 UNIX_PATTERN = r"-?[0-9]{1,10}(?:\.[0-9]+)?"
@@ -54,12 +57,17 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A valid row. `days` are the listed days of a '-' row, sorted and distinct; empty for all others."""
+    """A valid row. `days` are the listed days of a '-' row, sorted and distinct; empty for all others.
+
+    The day of a '-' row is the last that it reaches: of those listed, else its own, else tomorrow. `reference` is what
+    a file of requests calls this row by; events have none.
+    """
 
     user_id: str = field(repr=False)
     op: str
     day: date
     days: tuple[date, ...] = ()
+    reference: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -79,9 +87,13 @@ class Reading:
     days: tuple[date | None, ...] | None
     limits: Limits
 
-    def inside(self, day: date | None) -> bool:
-        """Whether the day is a real one within the limits."""
-        return day is not None and self.limits.first <= day <= self.limits.last
+    def is_not_too_early(self, day: date | None) -> bool:
+        """Whether there is no such day, or one that something may be kept of."""
+        return day is None or day >= self.limits.first
+
+    def is_not_too_late(self, day: date | None) -> bool:
+        """Whether there is no such day, or one that events may have by now."""
+        return day is None or day <= self.limits.last
 
 
 Rule = tuple[str, Callable[[Row, Reading], bool]]
@@ -91,11 +103,11 @@ RULES: tuple[Rule, ...] = (
     (BAD_OP, lambda row, _: row.op in (None, "+", "-")),
     (BAD_DAY, lambda row, reading: row.day is None or reading.day is not None),
     (BAD_TS, lambda row, reading: row.day is not None or row.ts is None or reading.day is not None),
-    (NO_DAY, lambda _, reading: reading.day is not None),
-    (TOO_EARLY, lambda _, reading: reading.day is not None and reading.day >= reading.limits.first),
-    (TOO_LATE, lambda _, reading: reading.day is not None and reading.day <= reading.limits.last),
+    (NO_DAY, lambda row, reading: row.op == "-" or reading.day is not None),
+    (TOO_EARLY, lambda row, reading: row.op == "-" or reading.is_not_too_early(reading.day)),
+    (TOO_LATE, lambda _, reading: reading.is_not_too_late(reading.day)),
     (BAD_LIST, lambda _, reading: reading.days is None or (len(reading.days) > 0 and None not in reading.days)),
-    (LIST_OUTSIDE, lambda _, reading: reading.days is None or all(map(reading.inside, reading.days))),
+    (LIST_TOO_LATE, lambda _, reading: reading.days is None or all(map(reading.is_not_too_late, reading.days))),
 )
 """Each rule is what must hold, and the reason given when it is the first that does not."""
 
@@ -112,8 +124,8 @@ def validate(row: Row | None, limits: Limits) -> Event | str:
         if not holds(row, reading):
             return reason
     listed = sorted({day for day in reading.days or () if day is not None})
-    assert row.user_id is not None and reading.day is not None
-    return Event(row.user_id, row.op or "+", reading.day, tuple(listed))
+    assert row.user_id is not None
+    return Event(row.user_id, row.op or "+", listed[-1] if listed else reading.day or limits.last, tuple(listed))
 
 
 def row_of_object(found: object) -> Row | None:
@@ -143,14 +155,14 @@ def day_of_moment(text: str, zone: ZoneInfo) -> date | None:
     if _UNIX.fullmatch(text):
         whole, _, fraction = text.partition(".")
         below = whole.startswith("-") and fraction.strip("0") != ""
-        return _day_of_second(int(whole) - below, zone)
+        return day_of_second(int(whole) - below, zone)
     found = _ISO.fullmatch(text)
     day = calendar_day(found[1]) if found else None
     if found is None or day is None or found[5] is None:
         return day
     hours, minutes, seconds, ahead_hours, ahead_minutes = (int(found[group] or 0) for group in (2, 3, 4, 7, 8))
     ahead = (ahead_hours * 60 + ahead_minutes) * (-60 if found[6] == "-" else 60)
-    return _day_of_second(day_number(day) * 86400 + hours * 3600 + minutes * 60 + seconds - ahead, zone)
+    return day_of_second(day_number(day) * 86400 + hours * 3600 + minutes * 60 + seconds - ahead, zone)
 
 
 def local_offset(second: int, zone: ZoneInfo) -> int:
@@ -158,7 +170,8 @@ def local_offset(second: int, zone: ZoneInfo) -> int:
     return int((datetime.fromtimestamp(second, zone).utcoffset() or timedelta()).total_seconds())
 
 
-def _day_of_second(second: int, zone: ZoneInfo) -> date | None:
+def day_of_second(second: int, zone: ZoneInfo) -> date | None:
+    """The day in `zone` of a Unix second; None for one that is too far from 1970."""
     return datetime.fromtimestamp(second, zone).date() if abs(second) < MOMENT_LIMIT else None
 
 

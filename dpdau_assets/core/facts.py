@@ -5,6 +5,7 @@ Keys are `numpy.uint64` arrays, sorted and distinct unless a docstring says othe
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
@@ -42,6 +43,45 @@ class DaySet:
     keys: Keys
 
 
+@dataclass(frozen=True, order=True)
+class Partition:
+    """What one store (`activity`, `late` or `sketches`) has of one day under one epoch."""
+
+    store: str
+    day: date
+    epoch: int
+
+    def __str__(self) -> str:
+        return f"{self.store}/day={self.day}/epoch={self.epoch}"
+
+
+@dataclass(frozen=True)
+class Version:
+    """What a partition's content is known by: `hash` is made under `nonce`, and only who has the nonce can try one out.
+
+    The nonce is of one build and goes with it.
+    """
+
+    nonce: bytes = field(repr=False)
+    hash: str
+
+
+@dataclass(frozen=True)
+class Build:
+    """What a partition was last written as.
+
+    Attributes:
+        current: of the file that is there; None where there is none.
+        coming: of the one that is about to take its place; None while nothing is being written.
+        without: the watermark of the removals that it is without, if later ones have passed it over because it could
+            not be read; None if it is without all that were applied.
+    """
+
+    current: Version | None = None
+    coming: Version | None = None
+    without: int | None = None
+
+
 @dataclass(frozen=True)
 class RejectedRow:
     """A bad row: where it stands and which rule it breaks, never what it says."""
@@ -56,12 +96,20 @@ class Removal:
     """What one person's erasure takes out, keyed under every salt epoch that it reaches: (epoch, key), in order.
 
     With `days` empty, it takes the user out of every day up to `through`; else of just the listed days, and
-    `through` is the last of them.
+    `through` is the last of them. `passed_over` are those of these that can hold nothing, before START_DATE or past
+    retention: they are asked for, and leave nothing to do. Of one that has no other day there are no keys.
     """
 
     through: date
     days: tuple[date, ...]
     keys: tuple[tuple[int, int], ...] = field(repr=False)
+    reference: str | None = field(default=None, repr=False)
+    passed_over: tuple[date, ...] = ()
+
+    @property
+    def taken(self) -> tuple[date, ...]:
+        """The through-day, or the listed days, but for those passed over."""
+        return tuple(day for day in self.days or (self.through,) if day not in self.passed_over)
 
     @property
     def scope(self) -> str:
@@ -89,14 +137,44 @@ class Erasure:
 
 
 @dataclass(frozen=True)
+class Reference:
+    """What whoever asked calls a request by, and what its receipts are bound to it by: `commitment` is an HMAC of the
+    text under `opening`, which is destroyed with the text. Then both are None, and what was committed to stays.
+    """
+
+    commitment: str
+    text: str | None = field(default=None, repr=False)
+    opening: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """The partitions that were read back, as JSON, and a random nonce without which nobody can try out their digest."""
+
+    nonce: str
+    partitions: str
+
+    @property
+    def digest(self) -> str:
+        """By which signed receipts name it: 64 hex digits."""
+        return hashlib.sha256(f"{self.nonce}\n{self.partitions}".encode()).hexdigest()
+
+
+@dataclass(frozen=True)
 class ReceiptRow:
-    """A receipt as it is kept: the signed text, its place in the chain, and the partitions it speaks of."""
+    """A receipt as it is kept: the signed text, its place in the chain, and what was read back for it.
+
+    Attributes:
+        inspection: the digest of what was read back.
+        inspected: what was read back; None once it is superseded.
+    """
 
     receipt: str
     body: str
     hash: str
     signature: str
-    partitions: str
+    inspection: str
+    inspected: Inspected | None
 
 
 @dataclass(frozen=True)

@@ -193,6 +193,8 @@ def _erasure(settings: Settings) -> Iterator[str]:
         yield _problem(settings, "erasure_mark", rule, "set ERASURE_MARK=touched")
     if not 0 < settings.erasure_guard_share <= 1:
         yield _problem(settings, "erasure_guard_share", "a share of the MAU", "set a number above 0, at most 1")
+    if settings.quarantine_days < 1:
+        yield _problem(settings, "quarantine_days", "a bad row is kept for a day at least", "set 1 or more")
     needed = shortest_retention(settings)
     if settings.retention_days is not None and settings.retention_days < needed:
         rule = f"windows and the restatement of a month need {needed} days"

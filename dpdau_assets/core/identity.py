@@ -5,11 +5,15 @@ Bulk engines compute `user_key` in their own way and are held to this one.
 
 from __future__ import annotations
 
+import hashlib
 import hmac
+from collections.abc import Iterable
 
 from dpdau_assets.core.facts import EpochKey
 
 KEY_BYTES = 8
+REFERENCE = "reference"
+"""As what the reference of a request is committed to."""
 
 # No UTF-8 text holds the byte 0xFF, so nothing below can ever be the hash of a user's id.
 _COMMITMENT = b"\xffdpdau epoch key commitment"
@@ -26,9 +30,19 @@ def epoch_key_commitment(key: EpochKey) -> str:
     return hmac.digest(key.secret, _COMMITMENT, "sha256").hex()
 
 
-def content_version(key: EpochKey, label: str, content: bytes) -> str:
-    """The data version that operators see (32 hex digits): equal content under one label and key, equal version.
+def commitment(opening: bytes, *said: object) -> str:
+    """HMAC of what is said, part by part: binds to it, and without the opening tells nothing of it."""
+    return hmac.digest(opening, "\n".join(map(str, said)).encode(), "sha256").hex()
 
-    Keyed, so that nobody without the key can check a guess at the content.
+
+def content_hash(nonce: bytes, label: str, content: str) -> str:
+    """What a content is known by while its nonce is there (64 hex digits).
+
+    Without the nonce nobody can check a guess at the content, whatever other keys he has.
     """
-    return hmac.digest(key.secret, _VERSION + label.encode() + b"\x00" + content, "sha256").hex()[:32]
+    return hmac.digest(nonce, _VERSION + label.encode() + b"\x00" + content.encode(), "sha256").hex()
+
+
+def data_version(label: str, hashes: Iterable[str]) -> str:
+    """The data version that operators see (32 hex digits), of the `content_hash` of each part."""
+    return hashlib.sha256("\0".join([label, *hashes]).encode()).hexdigest()[:32]

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
-from datetime import date, timedelta
+from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,9 @@ from dpdau_assets.core.erasure import NOTHING_REQUESTED, Requested, request
 from dpdau_assets.core.events import Event, Limits, Row, validate
 from dpdau_assets.core.facts import DaySet, EpochKey, RejectedRow
 from dpdau_assets.core.identity import user_key
-from dpdau_assets.core.ports import Clock, Outside, Salts, Scan
+from dpdau_assets.core.limits import first_day, last_day
+from dpdau_assets.core.ports import Outside, Salts, Scan
+from dpdau_assets.core.quarantine import Named, expire
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.windows import days_of_epoch, epochs_of_day
 
@@ -52,26 +54,19 @@ def ingest(files: list[Path], outside: Outside, progress: Progress | None = None
 
 
 def take(scan: Scan, outside: Outside, progress: Progress) -> IngestReport:
-    """Key what was scanned and keep it durably: removals first, so that a batch never arrives ahead of them."""
+    """Key what was scanned and keep it durably: removals first, so that a batch never arrives ahead of them.
+
+    A bad row of a file that is named after somebody whose removal is among them is counted, and not kept.
+    """
     asked = list(scan.removals())
     if asked:
         progress("Recording removals.")
     requested = request(asked, outside)
     batch = outside.inbox.append(keyed_days(scan, outside.salts, outside.settings, progress))
-    bad = _Counted(scan.rejected())
-    kept = outside.quarantine.keep(bad)
+    bad, erased = _Counted(scan.rejected()), Named(event.user_id for event in asked)
+    expire(outside)
+    kept = outside.quarantine.keep(row for row in bad if not erased.is_in(row.file))
     return IngestReport(scan.accepted, bad.count, tuple(scan.days()), batch, kept, requested)
-
-
-def first_day(outside: Outside) -> date:
-    """The first day that an event may have: START_DATE, or the first that is not past retention."""
-    gone = outside.ledger.purged_through()
-    return outside.settings.start_date if gone is None else max(outside.settings.start_date, gone + timedelta(days=1))
-
-
-def last_day(clock: Clock) -> date:
-    """The last day that an event may have: tomorrow, since somewhere it has begun."""
-    return clock.today() + timedelta(days=1)
 
 
 def keyed_days(scan: Scan, salts: Salts, settings: Settings, progress: Progress) -> Iterator[DaySet]:
@@ -104,7 +99,7 @@ class RowScan:
         if found.op == "+":
             self._users[found.day].add(found.user_id)
         else:
-            self._removals[replace(found, day=found.days[-1]) if found.days else found] = None
+            self._removals[found] = None
 
     def rejected(self) -> Iterable[RejectedRow]:
         return iter(self._rejected)

@@ -12,8 +12,8 @@ import hmac
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import partial
 
@@ -22,10 +22,10 @@ import numpy as np
 from dpdau_assets.core.activity import day_version, epochs_of, take_in
 from dpdau_assets.core.byte_scan import Needles
 from dpdau_assets.core.day_sketch import sketch_version, traces_in
-from dpdau_assets.core.errors import DpdauError, Refused
+from dpdau_assets.core.errors import DpdauError
 from dpdau_assets.core.events import calendar_day
-from dpdau_assets.core.facts import Erasure, KeptFile, Keys
-from dpdau_assets.core.identity import content_version
+from dpdau_assets.core.facts import Erasure, KeptFile, Keys, Partition
+from dpdau_assets.core.identity import data_version
 from dpdau_assets.core.keysets import places
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.sketches.theta import theta_hashes
@@ -44,21 +44,13 @@ _PARTITION = re.compile(
     r"|(sketches)/day=(\d{4}-\d{2}-\d{2})/epoch=(0|[1-9]\d*)\.sketch)"
 )
 
+_STATE_OF = {"activity": "activity", "late": "late", "sketches": "activity"}
+"""Whose build each store's files go with."""
+
 IN_SET, IN_BYTES = "the key is in the set", "the key is in the bytes"
 IN_SKETCH = "the sketch may not be the same without the key"
+FILE_IS_GONE = "its file is gone, and may come back"
 KEY_IS_GONE = "the person's keys are all shredded, so nobody can look"
-
-
-@dataclass(frozen=True, order=True)
-class Place:
-    """A live partition of one store."""
-
-    store: str
-    day: date
-    epoch: int
-
-    def __str__(self) -> str:
-        return f"{self.store}/day={self.day}/epoch={self.epoch}"
 
 
 @dataclass(frozen=True, order=True)
@@ -85,7 +77,7 @@ class _Found:
     """What one file was found to hold: its keyed content hash, the needles in it, why it could not be read."""
 
     file: str
-    place: Place | None
+    place: Partition | None
     needles: tuple[int, ...]
     problem: str | None
     content_hash: str
@@ -109,6 +101,7 @@ def inspect(erasures: Sequence[Erasure], outside: Outside) -> Inspection:
         *(left for found in in_sets for left in found),
         *(left for batch in outside.inbox.batches() for left in _in_batch(sought, batch, outside)),
         *(left for place in live for left in sought.unknowable(place)),
+        *(left for place in _missing(live, outside) for left in sought.everyone(place, FILE_IS_GONE)),
     ):
         survivors[receipt].add(survivor)
     partitions = [_partition(place, _version(place, outside), live[place]) for place in sorted(live)]
@@ -157,9 +150,13 @@ class _Sought:
         """The receipts of those who asked to be taken out of this day and have one of these keys."""
         return (one.receipt for key in keys for one in self._owners[key] if one.removes(day))
 
-    def unknowable(self, place: Place) -> Iterator[tuple[str, Survivor]]:
+    def unknowable(self, place: Partition) -> Iterator[tuple[str, Survivor]]:
         """Those without any key by now, if there still is state of a day that they asked to be taken out of."""
         return ((one.receipt, Survivor(str(place), KEY_IS_GONE)) for one in self._keyless if one.removes(place.day))
+
+    def everyone(self, place: Partition, how: str) -> Iterator[tuple[str, Survivor]]:
+        """All who asked to be taken out of this day."""
+        return ((one.receipt, Survivor(str(place), how)) for one in self._erasures if one.removes(place.day))
 
     def in_bytes(self, found: _Found) -> Iterator[tuple[str, Survivor]]:
         """Who is left in a file; a file that cannot be read may hold anyone."""
@@ -169,6 +166,11 @@ class _Sought:
             for one in self._owners[int(self._keys[needle])]:
                 if found.place is None or one.removes(found.place.day):
                     yield one.receipt, Survivor(found.file, IN_BYTES)
+
+
+def _missing(live: Container[Partition], outside: Outside) -> list[Partition]:
+    """Partitions of the state that were written and have no file: an unmounted folder, say."""
+    return [place for place in sorted(outside.builds.all()) if place not in live]
 
 
 def _tombstones(found: Sequence[tuple[int, Erasure]]) -> Tombstones:
@@ -195,12 +197,10 @@ def _examined(needles: Needles, signing_key: bytes, outside: Outside, file: Kept
     return _Found(file.name, place, tuple(sorted(found)), None, content.hexdigest())
 
 
-def _hash_key(place: Place | None, signing_key: bytes, outside: Outside) -> bytes:
-    """What a partition held can be tried out by whoever has the key: so it goes with its epoch."""
-    try:
-        return signing_key if place is None else outside.salts.epoch_keys([place.epoch])[place.epoch].secret
-    except Refused:  # shredded, and yet there is state
-        return signing_key
+def _hash_key(place: Partition | None, signing_key: bytes, outside: Outside) -> bytes:
+    """What a partition held can be tried out by whoever has the key: so it goes with its build."""
+    build = outside.builds.all().get(replace(place, store=_STATE_OF[place.store])) if place else None
+    return build.current.nonce if build and build.current else signing_key
 
 
 def _hashed(chunks: Iterable[bytes], content: hmac.HMAC) -> Iterator[bytes]:
@@ -209,7 +209,7 @@ def _hashed(chunks: Iterable[bytes], content: hmac.HMAC) -> Iterator[bytes]:
         yield chunk
 
 
-def _members(sought: _Sought, outside: Outside, place: Place) -> list[tuple[str, Survivor]]:
+def _members(sought: _Sought, outside: Outside, place: Partition) -> list[tuple[str, Survivor]]:
     """Who is left in a partition, as its own store reads it."""
     name = str(place)
     wanted = sought.on(place.day, place.epoch)
@@ -222,14 +222,14 @@ def _members(sought: _Sought, outside: Outside, place: Place) -> list[tuple[str,
     return [(receipt, Survivor(name, how)) for receipt in sought.removed(present, place.day)]
 
 
-def _present(place: Place, wanted: Keys, outside: Outside) -> list[int]:
+def _present(place: Partition, wanted: Keys, outside: Outside) -> list[int]:
     if place.store == "sketches":
         return _present_in_sketch(place, wanted, outside)
     keys = (outside.activity if place.store == "activity" else outside.late).read(place.day, place.epoch)
     return [] if keys is None else keys[places(keys, wanted)].tolist()
 
 
-def _present_in_sketch(place: Place, wanted: Keys, outside: Outside) -> list[int]:
+def _present_in_sketch(place: Partition, wanted: Keys, outside: Outside) -> list[int]:
     sketch = outside.sketches.read(place.day, place.epoch)
     return [] if sketch is None else traces_in(sketch, place.day, wanted, outside).tolist()
 
@@ -254,7 +254,7 @@ def _batch_file(batch: str) -> str:
     return f"inbox/{batch}.parquet"
 
 
-def partition_of(file: str, outside: Outside) -> Place | None:
+def partition_of(file: str, outside: Outside) -> Partition | None:
     """The partition of which this is the file; None for any other, one that is only named like one included."""
     match = _PARTITION.fullmatch(file)
     if match is None:
@@ -262,24 +262,23 @@ def partition_of(file: str, outside: Outside) -> Place | None:
     store, day, epoch = (group for group in match.groups() if group is not None)
     found = calendar_day(day)
     is_ours = found is not None and int(epoch) in epochs_of(found, outside.settings)
-    return Place(store, found, int(epoch)) if found and is_ours else None
+    return Partition(store, found, int(epoch)) if found and is_ours else None
 
 
-def _version(place: Place, outside: Outside) -> str | None:
+def _version(place: Partition, outside: Outside) -> str | None:
     """The data version that Dagster shows; of late events, which it does not show, one made alike."""
     try:
         if place.store == "activity":
             return day_version(place.day, outside)
         if place.store == "sketches":
             return sketch_version(place.day, outside)
-        digest = outside.late.digest(place.day, place.epoch) or ""
-        key = outside.salts.epoch_keys([place.epoch])[place.epoch]
-        return content_version(key, f"late {place.day}", digest.encode())
+        version = outside.late.version(place.day, place.epoch)
+        return data_version(f"late {place.day}", [version.hash]) if version else None
     except DpdauError:
         return None
 
 
-def _partition(place: Place, version: str | None, found: _Found) -> dict[str, object]:
+def _partition(place: Partition, version: str | None, found: _Found) -> dict[str, object]:
     return {
         "store": place.store, "day": place.day.isoformat(), "epoch": place.epoch, "version": version,
         "content_hash": found.content_hash,

@@ -33,9 +33,8 @@ COVERAGE = 0.95
 LONGEST_MONTH = 31
 SHORTEST_STREAM_WINDOW = LONGEST_MONTH - 1  # a shorter one leaves a gap between the days 1 and 31
 
-# The discrete Gaussian costs a hair more than the continuous one whose curve prices it.
+# By how much a parameter is larger than that of the continuous Gaussian, since the discrete one costs a hair more.
 DISCRETE_MARGIN = 1.001
-_FACTS_VERSION = 1
 
 
 # --- The Gaussian trade-off curve (Balle & Wang 2018, arXiv 1805.06530, theorem 8) -------------------------------
@@ -68,18 +67,27 @@ def eps_of(mu: float, delta: float) -> float:
 
 @lru_cache(maxsize=1024)
 def discrete_mu(sigma: float) -> float:
-    """μ of one number of sensitivity 1 with discrete Gaussian noise: 1.001 / sigma, or more if sigma is below 6.5.
+    """μ of one number of sensitivity 1 with discrete Gaussian noise, to about 1e-13: 2Φ⁻¹((1 + P(0)) / 2).
 
-    No Gaussian curve of a smaller μ than 2Φ⁻¹((1 + P(0)) / 2) covers the noise's own: that one meets it where δ is the
-    total variation P(0), and lies above it elsewhere. It is 1/sigma times about 1 + 1/(24 sigma²). Why it covers the
-    whole curve: docs/privacy.md, lemma 0.
+    No Gaussian curve of a smaller μ covers the noise's own: this one meets it where δ is the total variation P(0), and
+    lies above it elsewhere. It is 1/sigma times 1 + 1/(24 sigma²) + … Why it covers the whole curve, and why the
+    squares of several add up: docs/privacy.md, lemma 0.
     """
-    if sigma >= 6.5:
-        return DISCRETE_MARGIN / sigma
+    if sigma >= 20:  # the same as a series, of which the next term is below 1e-14 here
+        inverse = 1 / sigma**2
+        return (1 + inverse * (1 / 24 + inverse * (7 / 1920 + inverse * 127 / 322560))) / sigma
     positive = math.fsum(math.exp(-((x / sigma) ** 2) / 2) for x in range(1, math.ceil(12 * sigma) + 2))
     beyond = positive / (1 + 2 * positive)  # P(noise > 0)
     least = -2 * NormalDist().inv_cdf(beyond) if beyond else 2 / sigma  # its limit as sigma goes to 0
     return least
+
+
+def independent_mu(sigma: float) -> float:
+    """μ that one independent number is charged: 1.001 / sigma, or `discrete_mu` if sigma is below 6.5.
+
+    Never less than `discrete_mu`. The price of numbers that are stored does not change, so neither does this.
+    """
+    return DISCRETE_MARGIN / sigma if sigma >= 6.5 else discrete_mu(sigma)
 
 
 def _mills_ratio(x: float) -> float:
@@ -108,11 +116,12 @@ def _crossing(holds: Callable[[float], bool]) -> tuple[float, float]:
 @dataclass(frozen=True)
 class _Fact:
     name: ClassVar[str]
+    version: ClassVar[int] = 1
 
     def to_json(self) -> dict[str, object]:
         """Kind, version and fields as plain values, a fraction as "3/10"; `mechanism_from_json` reads them back."""
         values = {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
-        return {"kind": self.name, "version": _FACTS_VERSION, **values}
+        return {"kind": self.name, "version": self.version, **values}
 
 
 @dataclass(frozen=True)
@@ -120,9 +129,17 @@ class SharedNoise(_Fact):
     """One month of numbers with one noise in common: y = (2c + ξ_day + ξ_month) / 2 (Lebeda 2024, arXiv 2408.06853)."""
 
     name: ClassVar[str] = "gaussian_shared"
+    version: ClassVar[int] = 2
     releases: int
     sigma_day: float
     sigma_month: float
+
+
+@dataclass(frozen=True)
+class SharedNoiseByMargin(SharedNoise):
+    """A month of shared noise that was opened when all such months were priced by the margin: priced so for ever."""
+
+    version: ClassVar[int] = 1
 
 
 @dataclass(frozen=True)
@@ -166,14 +183,16 @@ class Laplace(_Fact):
 
 Mechanism: TypeAlias = SharedNoise | Stream | Gaussian | Laplace
 
-_KINDS: Mapping[str, type[Mechanism]] = {kind.name: kind for kind in (SharedNoise, Stream, Gaussian, Laplace)}
+_KINDS: Mapping[tuple[str, int], type[Mechanism]] = {
+    (kind.name, kind.version): kind for kind in (SharedNoise, SharedNoiseByMargin, Stream, Gaussian, Laplace)
+}
 
 
 def mechanism_from_json(facts: Mapping[str, object]) -> Mechanism:
     """The mechanism that `to_json` wrote. Raises Refused for a kind, version or field that is not known here."""
-    kind = _KINDS.get(str(facts.get("kind")))
+    kind = next((known for named, known in _KINDS.items() if named == (facts.get("kind"), facts.get("version"))), None)
     values = {name: value for name, value in facts.items() if name not in ("kind", "version")}
-    if kind is None or facts.get("version") != _FACTS_VERSION or set(values) != {f.name for f in fields(kind)}:
+    if kind is None or set(values) != {f.name for f in fields(kind)}:
         raise Refused(
             f"The stored mechanism {facts.get('kind')!r} version {facts.get('version')!r} is not known here.",
             "Read this ledger with the version of dpdau that wrote it, or a later one.",
@@ -199,14 +218,38 @@ def _exact(name: str, value: object) -> Any:
 # --- Calibration: the least noise for a guarantee ----------------------------------------------------------------
 
 
+@lru_cache(maxsize=1024)
 def shared_noise(releases: int, eps: float, delta: float) -> SharedNoise:
     """`releases` numbers of one month, together (eps, delta)-DP for a user-month, also when added up in floats.
 
-    Proof: docs/privacy.md, lemma 1.
+    Both parameters are 1.001 times those of continuous noise: enough for months and caps about the default. Where noise
+    is coarser than that, as much larger as its own price asks. Proof: docs/privacy.md, lemma 1.
     """
-    root = math.sqrt(releases)
-    kappa = (root + 1) / (mu_of(eps, delta) * (1 - 1e-12)) ** 2
-    return SharedNoise(releases, DISCRETE_MARGIN * math.sqrt(root * kappa), DISCRETE_MARGIN * math.sqrt(kappa))
+    root, limit = math.sqrt(releases), (mu_of(eps, delta) * (1 - 1e-12)) ** 2
+    kappa = (root + 1) / limit
+
+    def widened(by: float) -> SharedNoise:
+        return SharedNoise(releases, by * math.sqrt(root * kappa), by * math.sqrt(kappa))
+
+    usual = widened(DISCRETE_MARGIN)
+    if shared_mu2(usual) <= limit:
+        return usual
+    return widened(_crossing(lambda by: shared_mu2(widened(by)) > limit)[1])
+
+
+def shared_mus(mechanism: SharedNoise) -> tuple[float, float]:
+    """μ of one ξ_day and of the ξ_month, each as noise of a number of sensitivity 1, as the month is priced."""
+    if isinstance(mechanism, SharedNoiseByMargin):
+        return DISCRETE_MARGIN / mechanism.sigma_day, DISCRETE_MARGIN / mechanism.sigma_month
+    return discrete_mu(mechanism.sigma_day), discrete_mu(mechanism.sigma_month)
+
+
+def shared_mu2(mechanism: SharedNoise) -> float:
+    """μ² of all of a month's numbers: that of every ξ_day and of the ξ_month, added up."""
+    if isinstance(mechanism, SharedNoiseByMargin):  # to the last digit as it was charged, or it would not fit its cap
+        return DISCRETE_MARGIN**2 * (mechanism.releases / mechanism.sigma_day**2 + 1 / mechanism.sigma_month**2)
+    day, month = shared_mus(mechanism)
+    return mechanism.releases * day**2 + month**2
 
 
 @lru_cache(maxsize=1024)
@@ -230,7 +273,7 @@ def stream(window_days: int, eps: float, delta: float) -> Stream:
 
 
 def independent_gaussian(eps: float, delta: float) -> Gaussian:
-    """One number of (eps, delta) by the continuous curve; the noise is discrete, and its price `discrete_mu`.
+    """One number of (eps, delta) by the continuous curve; the noise is discrete, and its price `independent_mu`.
 
     Proof: docs/privacy.md, lemma 3.
     """
@@ -305,6 +348,40 @@ def half_width_95(mechanism: Mechanism, stream_day: int = 1) -> float:
             assert_never(mechanism)
 
 
+@dataclass(frozen=True)
+class NoiseWidth:
+    """How far a published number's noise goes, in its own units: what intervals are made of.
+
+    Attributes:
+        half_width: 95 % of the noise lies within it, and no smaller value that the noise takes has as much.
+        smooth: 95 % would lie within it if each value of the noise were spread evenly over its step.
+        step: from one value of the noise to the next; 0 where steps are too small to see.
+    """
+
+    half_width: float
+    smooth: float
+    step: float
+
+
+@lru_cache(maxsize=4096)
+def noise_width(mechanism: Mechanism, half_width: float) -> NoiseWidth:
+    """The width of a number's noise whose `half_width_95` is this."""
+    match mechanism:
+        case SharedNoise():
+            step, first, second = 0.5, _probabilities(mechanism.sigma_day), _probabilities(mechanism.sigma_month)
+        case Gaussian():
+            step, first, second = 1.0, _probabilities(mechanism.sigma), np.ones(1)
+        case Laplace():
+            step, first, second = 1.0, _laplace_probabilities(float(mechanism.epsilon)), np.ones(1)
+        case Stream():
+            return NoiseWidth(half_width, half_width, 0.0)
+        case _:
+            assert_never(mechanism)
+    steps = round(half_width / step)
+    inside, within = _mass(first, second, steps - 1), _mass(first, second, steps)
+    return NoiseWidth(half_width, step * (steps - 0.5 + (COVERAGE - inside) / (within - inside)), step)
+
+
 def _probabilities(sigma: float) -> Probabilities:
     """The discrete Gaussian's probabilities on -n..n; what lies beyond is below 1e-30."""
     reach = math.ceil(12 * sigma) + 1
@@ -319,17 +396,24 @@ def _gaussian_std(sigma: float) -> float:
     return math.sqrt(float(probabilities @ np.arange(-reach, reach + 1) ** 2))
 
 
+def _laplace_probabilities(epsilon: float) -> Probabilities:
+    """The discrete Laplace's probabilities on -n..n; what lies beyond is below 1e-17."""
+    reach = math.ceil(40 / epsilon)
+    weights = np.exp(-epsilon * np.abs(np.arange(-reach, reach + 1)))
+    return weights / weights.sum()
+
+
 def _covering(first: Probabilities, second: Probabilities) -> int:
     """The smallest integer h with P(|X + Y| <= h) >= 0.95 for X, Y with these probabilities on -n..n."""
+    return bisect_left(range(len(first) + len(second)), COVERAGE, key=lambda h: _mass(first, second, h))
+
+
+def _mass(first: Probabilities, second: Probabilities, h: int) -> float:
+    """P(|X + Y| <= h) for X, Y with these probabilities on -n..n; 0 for h below 0."""
     below = np.concatenate([[0.0], np.cumsum(first)])
-    centre = len(first) // 2
     shift = np.arange(len(second)) - len(second) // 2
-
-    def coverage(h: int) -> float:
-        low, high = (np.clip(edge - shift + centre, 0, len(first)) for edge in (-h, h + 1))
-        return float(second @ (below[high] - below[low]))
-
-    return bisect_left(range(len(first) + len(second)), COVERAGE, key=coverage)
+    low, high = (np.clip(edge - shift + len(first) // 2, 0, len(first)) for edge in (-h, h + 1))
+    return float(second @ (below[high] - below[low]))
 
 
 def _laplace_covering(epsilon: float) -> int:

@@ -5,7 +5,7 @@ The values that they speak of are in `facts`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import date
@@ -15,26 +15,32 @@ from typing import TYPE_CHECKING, Protocol
 
 from dpdau_assets.core.facts import (
     Alert,
+    Build,
     DaySet,
     EpochKey,
     Erasure,
     ErasureState,
+    Inspected,
     Instance,
     KeptFile,
     Keys,
     MartPaths,
     Override,
+    Partition,
     ReceiptRow,
+    Reference,
     RejectedRow,
     Release,
     ReleaseKey,
     Removal,
     ReportPaths,
+    Version,
 )
 
 if TYPE_CHECKING:
     from dpdau_assets.core.accounting import Charge
     from dpdau_assets.core.events import Event
+    from dpdau_assets.core.quarantine import Named
     from dpdau_assets.core.report import Report
     from dpdau_assets.core.restoring import Restore, Shown
     from dpdau_assets.core.settings import Metric, Settings
@@ -145,6 +151,10 @@ class Inbox(Protocol):
         """What these batches hold: each (day, epoch) once, in order, with the union of their keys."""
         ...
 
+    def holding(self, days: Set[date]) -> list[str]:
+        """The batches that wait and hold events of one of these days."""
+        ...
+
     def discard(self, batches: list[str]) -> None:
         """Unlink folded batches."""
         ...
@@ -157,6 +167,17 @@ class Quarantine(Protocol):
         """Write a CSV (file, line, reason), durably, named after what it holds; None when there are no rows."""
         ...
 
+    def forget(self, named: Named) -> None:
+        """Drop, durably, each row of which the file is named after one of these people, and what is itself so named.
+
+        What is left of a CSV keeps its age, and is named after what it holds by then.
+        """
+        ...
+
+    def expire(self, before: date) -> None:
+        """Unlink, durably, what was written before this day."""
+        ...
+
 
 class ErasureLedger(Protocol):
     """Who asked to be erased, as tombstones that are in force while their salt epoch lives, and how far that is done.
@@ -165,18 +186,24 @@ class ErasureLedger(Protocol):
     """
 
     def record(self, removals: Sequence[Removal], received_on: date, *, parked: bool) -> list[str]:
-        """Keep them durably, all or none; the receipt of each, the first one's for a removal that is known.
+        """Keep them durably, all or none; a receipt of each, the one it got before if it is known.
 
-        In force from the first MAU day that is not committed yet, fixed here, unless they are parked.
+        The same is what has the same keys, days and reference: the k-th of these here has the k-th receipt that they
+        ever got, and a new one if they had fewer. In force from the first MAU day that is not committed yet, fixed
+        here, or from that of the same keys and days that are in force already; unless they are parked. What has no
+        keys is applied once it is in force.
         """
         ...
 
     def confirm(self, receipts: Sequence[str]) -> None:
-        """Bring those that are parked into force, from the next MAU day on; their deadline stays."""
+        """Bring those that are parked into force, as if they were recorded now; their deadline stays."""
         ...
 
     def cancel(self, receipts: Sequence[str]) -> None:
-        """Forget these, tombstones and all. Raises Refused, with none forgotten, if one is being applied or was."""
+        """Forget these, tombstones, references and all.
+
+        Raises Refused, with none forgotten, if one is being applied or was.
+        """
         ...
 
     def erasures(self, states: Iterable[ErasureState] = ()) -> list[Erasure]:
@@ -189,6 +216,14 @@ class ErasureLedger(Protocol):
 
     def keys_of(self, receipts: Iterable[str]) -> Mapping[str, Mapping[int, int]]:
         """The key of each under every living epoch."""
+        ...
+
+    def references(self, receipts: Iterable[str]) -> Mapping[str, Reference]:
+        """Of those of these that were recorded with one; the text goes with the last tombstone."""
+        ...
+
+    def referred_to(self, reference: str) -> list[Erasure]:
+        """The requests that have this reference, in order of arrival."""
         ...
 
     def tombstones(self, epoch: int, *, after: int = 0, through: int | None = None) -> Tombstones:
@@ -208,6 +243,10 @@ class ErasureLedger(Protocol):
 
     def applied(self) -> int:
         """The watermark up to which the stored state has been rewritten."""
+        ...
+
+    def begun(self) -> list[int]:
+        """Watermarks up to which applying was begun, and not ended, in order."""
         ...
 
     def mark_applied(self, watermark: int) -> None: ...
@@ -251,12 +290,23 @@ class Rebuilds(Protocol):
         """The watermark up to which the touched days are marked."""
         ...
 
+    def note_marked(self, watermark: int) -> None:
+        """The days that removals up to this watermark touch are marked."""
+        ...
+
     def mark(self, days: Iterable[date], watermark: int) -> None:
-        """These days are to be rebuilt for what came into force up to the watermark."""
+        """These days are to be rebuilt for what came into force up to the watermark.
+
+        Those that wait for it already keep their mark; the others get one together, higher than any before.
+        """
+        ...
+
+    def mark_alike(self, days: Iterable[date], watermark: int) -> None:
+        """These days and no others are to be rebuilt, all under one new mark, whatever marks there were."""
         ...
 
     def wanted(self, day: date) -> int:
-        """The day's mark, 0 for a day that was never touched."""
+        """The day's mark, 0 for a day that does not wait to be rebuilt."""
         ...
 
     def behind(self) -> list[tuple[date, int]]:
@@ -264,7 +314,11 @@ class Rebuilds(Protocol):
         ...
 
     def mark_built(self, day: date, mark: int) -> None:
-        """The day was rebuilt with all that its mark stands for."""
+        """The day was rebuilt with all that its mark stands for, of which nothing is left."""
+        ...
+
+    def overwrite_deleted(self) -> None:
+        """Leave nothing of days that wait no more in the database's own files."""
         ...
 
     def arrive(self, days: Iterable[date]) -> None:
@@ -299,7 +353,19 @@ class ReceiptChain(Protocol):
         ...
 
     def last(self, receipt: str) -> ReceiptRow | None:
-        """The newest one of this request."""
+        """The newest one of this request; without partitions, which are kept of the newest inspection alone."""
+        ...
+
+    def disputed(self) -> list[str]:
+        """The requests whose newest receipt says that something is left."""
+        ...
+
+    def inspection(self) -> Inspected | None:
+        """The newest inspection; None since removals were applied."""
+        ...
+
+    def forget_inspection(self) -> None:
+        """Two inspections beside each other would say which days have changed, and so whom an erasure touched where."""
         ...
 
 
@@ -323,8 +389,8 @@ class Premises(Protocol):
         ...
 
 
-class StateStore(Protocol):
-    """Keyed state, one immutable file a (day, epoch); a second one of the same kind holds late events."""
+class PartitionFiles(Protocol):
+    """Files of keyed state as they lie there, one immutable file a (day, epoch)."""
 
     def lock(self) -> AbstractContextManager[None]:
         """Held while folding, and while a release seals its days and reads them. Across processes, reentrant."""
@@ -346,12 +412,127 @@ class StateStore(Protocol):
         """Whether the file holds keys and nothing else: whole, distinct, in order, of this epoch's key."""
         ...
 
-    def replace(self, sets: Iterable[DaySet]) -> None:
-        """Write these files durably, each whole or not at all; the ones they replace are unlinked."""
+    def replace(self, sets: Iterable[DaySet], announce: Callable[[Sequence[tuple[date, int, str]]], None]) -> None:
+        """Write these files durably, each whole or not at all; the ones they replace are unlinked.
+
+        Before any file takes its place, `announce` is told of some of them: day, epoch and digest.
+        """
         ...
 
     def discard(self, day: date, epoch: int) -> None:
         """Unlink the file, durably, if there is one."""
+        ...
+
+
+class Builds(Protocol):
+    """What each partition of the state was last written as. What is replaced here cannot be had back."""
+
+    def all(self) -> Mapping[Partition, Build]:
+        """Of every partition that has a file. Raises Refused for rows that the ledger did not write."""
+        ...
+
+    def held(self) -> AbstractContextManager[None]:
+        """Meanwhile nobody else changes any, so they are read once. Reentrant."""
+        ...
+
+    def put(self, changes: Mapping[Partition, Build | None]) -> None:
+        """Replace these, all or none; None is a partition that has no file any more."""
+        ...
+
+    def new_nonce(self) -> bytes:
+        """16 random bytes."""
+        ...
+
+    def write_anew(self) -> None:
+        """Write every row again, so that none shows by its place that it was changed when others were not."""
+        ...
+
+    def overwrite_deleted(self) -> None:
+        """Leave nothing of what was replaced in the database's own files."""
+        ...
+
+
+class StateStore(Protocol):
+    """Keyed state, one partition a (day, epoch); a second one of the same kind holds late events.
+
+    Only what was written last is ever read: an older file in its place is read without whoever was removed since, and
+    where that does not give what was written last, Refused is raised, as it is for a file that is gone.
+    """
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Held while folding, and while a release seals its days and reads them. Across processes, reentrant."""
+        ...
+
+    def stored(self) -> list[tuple[date, int]]:
+        """Every (day, epoch) that has a file, sorted."""
+        ...
+
+    def places(self) -> list[tuple[date, int]]:
+        """Every (day, epoch) that has a file, or had one when it was last written, sorted."""
+        ...
+
+    def build(self, day: date, epoch: int) -> Build:
+        """What the partition was last written as, whatever lies there; an empty one where nothing was."""
+        ...
+
+    def is_keyed(self, day: date, epoch: int) -> bool:
+        """Whether the file holds keys and nothing else: whole, distinct, in order, of this epoch's key."""
+        ...
+
+    def is_old(self, day: date, epoch: int) -> bool:
+        """Whether the file is not the one that was written last. Raises Refused for one that cannot be read at all."""
+        ...
+
+    def read(self, day: date, epoch: int) -> Keys | None:
+        """The day's keys, None where nothing was ever written."""
+        ...
+
+    def digest(self, day: date, epoch: int) -> str | None:
+        """`keysets.digest` of the day's keys, without reading them."""
+        ...
+
+    def version(self, day: date, epoch: int) -> Version | None:
+        """What the partition's content is known by; the same while the content is. None where nothing was written."""
+        ...
+
+    def replace(self, sets: Iterable[DaySet], before: Callable[[Sequence[date]], None] = ...) -> None:
+        """Write these durably, each whole or not at all. `before` is told the days before any of their files change."""
+        ...
+
+    def discard(self, places: Iterable[tuple[date, int]]) -> None:
+        """Unlink these files, durably, where there are any."""
+        ...
+
+    def resume(self) -> None:
+        """Find out what a write that was cut short has left, and forget what it replaced. The caller holds the lock."""
+        ...
+
+    def repair(
+        self, places: Iterable[tuple[date, int]], broken: list[tuple[date, int]] | None = None
+    ) -> list[tuple[date, int]]:
+        """Replace those of these files that are old; returns which.
+
+        One that lacks events, or is gone, is put into `broken`; without such a list Refused is raised.
+        """
+        ...
+
+    def note_unreadable(self, places: Iterable[tuple[date, int]], applied: int) -> None:
+        """These could not be read when removals after this watermark were applied: whoever reads them applies them."""
+        ...
+
+    def renew(self) -> None:
+        """Give every partition another version, whether or not its content has changed."""
+        ...
+
+    def adopt(self, expected: Set[date]) -> None:
+        """Take every file for the one that was written last, less whoever was removed. For a restore alone.
+
+        Where there is no file nothing was written, but on the days that are expected.
+        """
+        ...
+
+    def forget_through(self, day: date) -> None:
+        """Nothing is to be there any more of this day and those before it; their files are to be discarded."""
         ...
 
 
@@ -461,6 +642,10 @@ class Books(ChargedBooks, Protocol):
         ...
 
     def freeze(self, instance: str, day: date, statistic: int) -> None: ...
+
+    def destroy_frozen(self, instance: str, keep_last: int) -> None:
+        """Destroy the stream's frozen statistics but for so many of the last days."""
+        ...
 
     def numbers(self, instance: str) -> list[float]:
         """`noisy_value` of every release of the instance, in order of days and revisions."""
@@ -587,6 +772,7 @@ class Outside:
     quarantine: Quarantine
     activity: StateStore
     late: StateStore
+    builds: Builds
     sketches: SketchStore
     ledger: Ledger
     erasures: ErasureLedger

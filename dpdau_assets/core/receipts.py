@@ -12,40 +12,72 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from datetime import date
 from typing import Any
 
-from dpdau_assets.core.activity import take_in
-from dpdau_assets.core.day_sketch import refresh, refresh_all
-from dpdau_assets.core.erasure import days_to_rebuild, deadline, epochs_reached, named
+from dpdau_assets.core.activity import repair_all, take_in
+from dpdau_assets.core.day_sketch import of_another_state, refresh, refresh_all
+from dpdau_assets.core.erasure import days_to_rebuild, deadline, epochs_reached, mark_all, named
 from dpdau_assets.core.errors import BadInput, ParameterNotSet
-from dpdau_assets.core.facts import Erasure, ReceiptRow
+from dpdau_assets.core.facts import Erasure, Inspected, ReceiptRow, Reference
+from dpdau_assets.core.identity import REFERENCE, commitment
 from dpdau_assets.core.inspection import Inspection, Survivor, inspect
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.windows import days_of_epoch
+from dpdau_assets.core.quarantine import expire
+from dpdau_assets.core.remains import remains
 
 Document = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Settled:
-    """How many requests this call has verified, and the receipts of those that something is left of."""
+    """What was verified, and what was found on the way.
+
+    Attributes:
+        verified: how many requests this call has verified.
+        unverified: the receipts of those that something is left of.
+        repaired: partitions in whose place an older file had been put.
+        broken: partitions of which the newest file is gone, and cannot be made from the one that is there.
+    """
 
     verified: int
     unverified: tuple[str, ...]
+    repaired: tuple[str, ...] = ()
+    broken: tuple[str, ...] = ()
 
 
 def settle(outside: Outside) -> Settled:
     """Apply all that was received, bring every sketch up to its state, read everything back, write receipts."""
     with outside.activity.lock():
-        take_in(outside)
-        with suppress(ParameterNotSet):
-            refresh([day for day, _ in days_to_rebuild(outside)], outside)
-        refresh_all(outside)
-        waiting = outside.erasures.erasures(("applied",))
+        expire(outside)
+        repaired, broken = apply(outside)
+        again = outside.erasures.find(outside.receipts.disputed())  # what they name may be gone by now
+        waiting = list(dict.fromkeys([*outside.erasures.erasures(("applied",)), *again]))
         rows = write_receipts(waiting, outside)
-    verdicts = {row.receipt: json.loads(row.body)["verified"] for row in rows}
-    return Settled(sum(verdicts.values()), tuple(receipt for receipt, clean in verdicts.items() if not clean))
+        verdicts = {row.receipt: json.loads(row.body)["verified"] for row in rows}
+        if any(verdicts.values()):
+            _leave_no_marks(outside)
+    unverified = tuple(receipt for receipt, clean in verdicts.items() if not clean)
+    return Settled(sum(verdicts.values()), unverified, repaired, broken)
+
+
+def apply(outside: Outside) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Apply all that was received, and bring every file up to date; which were old, and which cannot be repaired."""
+    with outside.activity.lock():
+        take_in(outside)
+        repaired, broken = repair_all(outside)
+        repaired += of_another_state(outside)
+        lost = {place.day for place in broken}
+        with suppress(ParameterNotSet):
+            refresh([day for day, _ in days_to_rebuild(outside) if day not in lost], outside)
+        refresh_all(outside)
+    return tuple(map(str, repaired)), tuple(map(str, broken))
+
+
+def _leave_no_marks(outside: Outside) -> None:
+    """A day that still waits for Dagster to be told would say that somebody was active on it: then all days wait."""
+    if outside.rebuilds.behind():
+        mark_all(outside)
+    outside.rebuilds.overwrite_deleted()
 
 
 def receipt(name: str, outside: Outside) -> Document:
@@ -56,12 +88,40 @@ def receipt(name: str, outside: Outside) -> Document:
     (erasure, *others) = named([name], outside)
     if others or erasure.receipt != name:
         raise BadInput(f"{name} is a batch of requests.", "Ask for one of them: `dpdau erasures` lists them.")
-    if erasure.state not in ("applied", "verified"):
-        return _document(_body(erasure, [], [], "", "", outside), None, [])
-    with outside.activity.lock():
-        refresh_all(outside, missing_only=True)  # or which are there would tell for which days somebody new came
-        (row,) = write_receipts([erasure], outside)
-    return document_of(row)
+    (document,) = _documents([erasure], outside)
+    return document
+
+
+def receipts_of(reference: str, outside: Outside) -> Document:
+    """The receipts of all requests with this reference, in order of arrival, read back together.
+
+    Raises BadInput for one that no request has, or has any more: it goes with the request's tombstone.
+    """
+    found = outside.erasures.referred_to(reference)
+    if not found:
+        raise BadInput(
+            f"No erasure has the reference {reference}.", "`dpdau erasures` lists the receipts; a reference is kept "
+            "while its request has a tombstone.",
+        )  # fmt: skip
+    documents = _documents(found, outside)
+    verified = all(document["verified"] for document in documents)
+    return {"reference": reference, "verified": verified, "receipts": documents}
+
+
+def _documents(erasures: Sequence[Erasure], outside: Outside) -> list[Document]:
+    """One each, in order; what is kept is read back once for all."""
+    done = [one for one in erasures if one.state in ("applied", "verified")]
+    rows: dict[str, ReceiptRow] = {}
+    if done:
+        with outside.activity.lock():
+            refresh_all(outside, missing_only=True)  # or which are there would tell for which days somebody new came
+            rows = {row.receipt: row for row in write_receipts(done, outside)}
+    references = outside.erasures.references(one.receipt for one in erasures)
+    return [
+        document_of(rows[one.receipt], references.get(one.receipt)) if one.receipt in rows
+        else _unsigned(one, references.get(one.receipt), outside)
+        for one in erasures
+    ]  # fmt: skip
 
 
 def write_receipts(erasures: Sequence[Erasure], outside: Outside) -> list[ReceiptRow]:
@@ -72,23 +132,32 @@ def write_receipts(erasures: Sequence[Erasure], outside: Outside) -> list[Receip
     if not erasures:
         return []
     found = _with_unsearchable(inspect(erasures, outside), erasures, outside)
-    digest = hashlib.sha256(found.partitions.encode()).hexdigest()
+    inspected = _inspected(found, outside)
     follows = previous = outside.receipts.last_hash()
     signing_key = outside.salts.signing_key()
+    references = outside.erasures.references(one.receipt for one in erasures)
     rows, new = [], []
     for erasure in erasures:
-        left = found.survivors[erasure.receipt]
-        row = _unchanged(erasure, left, digest, outside)
+        left, reference = found.survivors[erasure.receipt], references.get(erasure.receipt)
+        row = _unchanged(erasure, left, inspected, outside)
         if row is None:
-            row = _signed(
-                _body(erasure, left, found.epochs[erasure.receipt], digest, previous, outside), found, signing_key
-            )
+            epochs = found.epochs[erasure.receipt]
+            body = _body(erasure, left, epochs, reference, inspected.digest, previous, outside)
+            row = _signed(body, inspected, signing_key)
             previous = row.hash
             new.append(row)
         rows.append(row)
     clean = [erasure.receipt for erasure in erasures if not found.survivors[erasure.receipt]]
     outside.receipts.append(new, follows, clean)
     return rows
+
+
+def _inspected(found: Inspection, outside: Outside) -> Inspected:
+    """What was read back: the last inspection again if nothing has changed since."""
+    last = outside.receipts.inspection()
+    if last is not None and last.partitions == found.partitions:
+        return last
+    return Inspected(outside.builds.new_nonce().hex(), found.partitions)
 
 
 def _with_unsearchable(found: Inspection, erasures: Sequence[Erasure], outside: Outside) -> Inspection:
@@ -111,39 +180,63 @@ def _named_before(erasure: Erasure, outside: Outside) -> list[Survivor]:
     return [Survivor(**left) for left in json.loads(row.body)["survivors"]] if row else []
 
 
-def document_of(row: ReceiptRow) -> Document:
-    """The receipt as it is handed out: the signed body, and for each partition what was asked and found."""
-    body = json.loads(row.body)
-    return _document(body, row, json.loads(row.partitions))
+def document_of(row: ReceiptRow, reference: Reference | None = None) -> Document:
+    """The receipt as it is handed out: the signed body, for each partition what was asked and found, the reference."""
+    return _document(json.loads(row.body), row, row.inspected, reference)
+
+
+def _unsigned(erasure: Erasure, reference: Reference | None, outside: Outside) -> Document:
+    """Of a request that nothing was inspected for yet."""
+    return _document(_body(erasure, [], [], reference, "", "", outside), None, None, reference)
 
 
 def is_genuine(document: Document, signing_key: bytes) -> bool:
     """Whether this is a receipt that this store signed, unchanged to the last partition.
 
-    Also of one that was handed out without its partitions, and of any other JSON object, which is none.
+    Also of one that was handed out without its partitions or its reference, and of any other JSON object, which is
+    none.
     """
-    body = {name: value for name, value in document.items() if name not in ("partitions", "hash", "signature")}
+    body = {name: value for name, value in document.items() if name not in _BESIDE_THE_BODY}
     hash_now = _hash(_text(body))
     signature = hmac.digest(signing_key, hash_now.encode(), "sha256").hex()
     same_signature = hmac.compare_digest(signature.encode(), str(document.get("signature")).encode())
     if not same_signature or hash_now != document.get("hash"):
         return False
-    return "partitions" not in document or _are_of(document["partitions"], body)
+    if document.get("reference") is not None and not _is_called(document, body):
+        return False
+    return "partitions" not in document or _are_of(document["partitions"], document.get("partitions_nonce"), body)
 
 
-def _are_of(partitions: object, body: Document) -> bool:
+def _is_called(document: Document, body: Document) -> bool:
+    """Whether the reference is the one that the signed body is bound to."""
+    try:
+        opening = bytes.fromhex(document["reference_opening"])
+    except (KeyError, TypeError, ValueError):
+        return False
+    found = commitment(opening, REFERENCE, body["receipt"], document["reference"])
+    return hmac.compare_digest(found.encode(), str(body.get("reference_commitment")).encode())
+
+
+def _are_of(partitions: object, nonce: object, body: Document) -> bool:
     """Whether these are the partitions that a signed body speaks of, with what it says of them."""
     rows = partitions if isinstance(partitions, list) else []
     bare = [{name: row.get(name) for name in _BARE} for row in rows if isinstance(row, Mapping)]
-    same_partitions = hashlib.sha256(json.dumps(bare).encode()).hexdigest() == body["partitions_digest"]
-    return same_partitions and _document(body, None, bare)["partitions"] == partitions
+    inspected = Inspected(str(nonce), json.dumps(bare))
+    return inspected.digest == body["partitions_digest"] and _shown(body, bare) == partitions
 
 
 _BARE = ("store", "day", "epoch", "version", "content_hash")
+_BESIDE_THE_BODY = ("partitions", "partitions_nonce", "reference", "reference_opening", "hash", "signature")
 
 
 def _body(
-    erasure: Erasure, left: Sequence[Survivor], epochs: Sequence[int], digest: str, previous: str, outside: Outside
+    erasure: Erasure,
+    left: Sequence[Survivor],
+    epochs: Sequence[int],
+    reference: Reference | None,
+    digest: str,
+    previous: str,
+    outside: Outside,
 ) -> Document:
     """The signed part. Without a digest of partitions, that of a request that nothing was inspected for yet."""
     inspected = bool(digest)
@@ -157,38 +250,36 @@ def _body(
         "epochs": list(epochs),
         "scope": {"through": erasure.through.isoformat(), "days": [day.isoformat() for day in erasure.days]},
         "survivors": [asdict(survivor) for survivor in left],
-        "remains": _remains(erasure, outside),
+        "remains": remains(
+            erasure, outside, has_tombstone=bool(epochs) or not inspected, has_reference=reference is not None
+        ),
+        "reference_commitment": reference.commitment if reference else None,
         "partitions_digest": digest,
         "previous": previous,
     }
 
 
-def _remains(erasure: Erasure, outside: Outside) -> list[dict[str, str | None]]:
-    """What an erasure leaves on purpose, why, and until when."""
-    settings = outside.settings
-    last_epoch = epochs_reached(erasure.through, settings)[-1]
-    _, epoch_end = days_of_epoch(last_epoch, settings.hash_salt_rotation_days, settings.mau_window_days)
-    until = None if settings.retention_days is None else f"{_day(epoch_end)} is past retention"
-    return [
-        {"what": "published noisy numbers", "until": None,
-         "why": "A published number is never changed, so that no change tells whose it is; noise protects all in it."},
-        {"what": "tombstone", "until": until,
-         "why": "The key, encrypted in the ledger, keeps late and replayed events of the removed days out."},
-        {"what": "the request", "until": None,
-         "why": "Its receipt, dates and named days show that it was done; no id of the person is with it."},
-        {"what": "Dagster's log", "until": None,
-         "why": "Dagster keeps for ever which days were rebuilt and when, and nothing of who was active on them."},
-        {"what": "backups made before the erasure", "until": _day(deadline(erasure)),
-         "why": "Backups are kept outside this system and expire within the deadline."},
-    ]  # fmt: skip
+def _document(
+    body: Document, row: ReceiptRow | None, inspected: Inspected | None, reference: Reference | None = None
+) -> Document:
+    read = {} if row and not inspected else {  # superseded, and not kept any more
+        "partitions": _shown(body, json.loads(inspected.partitions) if inspected else []),
+        "partitions_nonce": inspected.nonce if inspected else None,
+    }  # fmt: skip
+    return {
+        **body,
+        **read,
+        "reference": reference.text if reference else None,
+        "reference_opening": reference.opening if reference else None,
+        "hash": row.hash if row else None,
+        "signature": row.signature if row else None,
+    }
 
 
-def _document(body: Document, row: ReceiptRow | None, partitions: list[Document]) -> Document:
+def _shown(body: Document, partitions: Sequence[Document]) -> list[Document]:
     left = {(survivor["file"], survivor["how"]) for survivor in body["survivors"]}
-    erasure_days = _Scope(body["scope"])
-    shown = [{**partition, **_verdict(partition, erasure_days, left)} for partition in partitions]
-    signed = {"hash": row.hash if row else None, "signature": row.signature if row else None}
-    return {**body, "partitions": shown, **signed}
+    scope = _Scope(body["scope"])
+    return [{**partition, **_verdict(partition, scope, left)} for partition in partitions]
 
 
 class _Scope:
@@ -210,23 +301,23 @@ def _verdict(partition: Document, scope: _Scope, left: set[tuple[str, str]]) -> 
     }
 
 
-def _signed(body: Document, found: Inspection, signing_key: bytes) -> ReceiptRow:
+def _signed(body: Document, inspected: Inspected, signing_key: bytes) -> ReceiptRow:
     text = _text(body)
     digest = _hash(text)
     signature = hmac.digest(signing_key, digest.encode(), "sha256").hex()
-    return ReceiptRow(body["receipt"], text, digest, signature, found.partitions)
+    return ReceiptRow(body["receipt"], text, digest, signature, inspected.digest, inspected)
 
 
-def _unchanged(erasure: Erasure, left: Sequence[Survivor], digest: str, outside: Outside) -> ReceiptRow | None:
+def _unchanged(erasure: Erasure, left: Sequence[Survivor], inspected: Inspected, outside: Outside) -> ReceiptRow | None:
     """The request's last receipt, if it was inspected before and nothing has changed."""
     if erasure.state == "applied" and not left:
         return None  # about to be verified for the first time
     row = outside.receipts.last(erasure.receipt)
     if row is None:
         return None
-    body = json.loads(row.body)
-    same = body["partitions_digest"] == digest and body["survivors"] == [asdict(survivor) for survivor in left]
-    return row if same else None
+    same = row.inspection == inspected.digest
+    same &= json.loads(row.body)["survivors"] == [asdict(survivor) for survivor in left]
+    return replace(row, inspected=inspected) if same else None
 
 
 def _text(body: Document) -> str:
@@ -235,7 +326,3 @@ def _text(body: Document) -> str:
 
 def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _day(day: date) -> str:
-    return day.isoformat()

@@ -14,7 +14,7 @@ from datetime import date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 from dpdau_assets.core import mechanisms
-from dpdau_assets.core.activity import require_kept, take_in
+from dpdau_assets.core.activity import repair, require_kept, take_in
 from dpdau_assets.core.calendar import slot_of
 from dpdau_assets.core.day_sketch import read_fresh, read_late, read_without, refresh
 from dpdau_assets.core.errors import Refused
@@ -135,7 +135,9 @@ def read_statistics(keys: Sequence[ReleaseKey], outside: Outside) -> tuple[dict[
         countings = {key: planned_counting(key, books, outside.settings) for key in keys}
     with outside.activity.lock():
         take_in(outside)  # all that was acknowledged by now, and whatever a killed fold left half done
-        outside.ledger.seal({day for key in keys for day in window(key.day, key.window_days)})
+        days = {day for key in keys for day in window(key.day, key.window_days)}
+        repair(sorted(days), outside)  # older files that were put back
+        outside.ledger.seal(days)
         watermark = outside.erasures.applied()
         return {key: Counted(read_statistic(key, how, outside), how) for key, how in countings.items()}, watermark
 
@@ -179,7 +181,9 @@ def commit(statistics: Mapping[ReleaseKey, Counted], watermark: int, outside: Ou
 
 
 def _made(key: ReleaseKey, statistic: int, books: Books, outside: Outside) -> Release:
-    planned = plan(key, books, outside.settings)
+    planned, last = plan(key, books, outside.settings), books.last_instance(key.metric, key.window_days)
+    if planned.is_new and last and isinstance(last.mechanism, Stream):
+        books.destroy_frozen(last.name, keep_last=0)  # the last stream has ended, and nothing reads them any more
     enter(planned, books)
     noisy_value = draw(key, planned.instance, statistic, books, outside.noise)
     release = fact(key, planned.instance, noisy_value, books, outside)
@@ -206,6 +210,7 @@ def draw(key: ReleaseKey, instance: Instance, statistic: int, books: Books, nois
             books.freeze(instance.name, key.day, statistic)
             (fresh,) = noise.gaussian(stream.sigma)
             output = mechanisms.stream_output(stream, books.frozen(instance.name, len(stream.filter)), fresh)
+            books.destroy_frozen(instance.name, keep_last=len(stream.filter) - 1)  # all that tomorrow's number reads
             return mechanisms.stream_number(stream, output, books.numbers(instance.name))
         case Gaussian(sigma):
             return mechanisms.independent_number(statistic, noise.gaussian(sigma)[0])

@@ -12,14 +12,14 @@ from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from dpdau_assets.core.accounting import charges_for_release
-from dpdau_assets.core.answers import interval
+from dpdau_assets.core.answers import interval, shown_in
 from dpdau_assets.core.calendar import restatement_slot, slot_of
 from dpdau_assets.core.erasure import live_days
 from dpdau_assets.core.errors import BadInput, Refused
 from dpdau_assets.core.facts import Instance, Release, ReleaseKey
 from dpdau_assets.core.feasibility import LONGEST_GRACE
 from dpdau_assets.core.ledger_check import is_shown_as
-from dpdau_assets.core.mechanisms import Stream, half_width_95
+from dpdau_assets.core.mechanisms import NoiseWidth, Stream, half_width_95
 from dpdau_assets.core.overrides import declare_erasures_submitted
 from dpdau_assets.core.planning import Plan, budget_of, enter, living_instance, new_instance
 from dpdau_assets.core.ports import Outside, RestoredBooks
@@ -207,7 +207,7 @@ def _charged(key: ReleaseKey, counting: Counting | None, books: RestoredBooks, s
 
 
 def _taken_back(shown: Shown, instance: Instance, settings: Settings) -> Release:
-    """The release as it was: the same number, and the same interval wherever that is shown."""
+    """The release as it was: the same number, and noise of the very width that it is shown with."""
     key = shown.key
     if shown.mechanism != instance.mechanism.name:
         raise Refused(
@@ -221,7 +221,7 @@ def _taken_back(shown: Shown, instance: Instance, settings: Settings) -> Release
     )  # fmt: skip
     for stream_day in _stream_days(key, instance, settings):
         release = replace(release, half_width=half_width_95(instance.mechanism, stream_day))
-        if _is_shown_by(release, counting_of(instance), shown):
+        if _is_shown_by(release, instance, shown):
             return release
     raise Refused(
         f"The mart shows {key.metric} of {key.day} with another noise or sketch than is configured.",
@@ -229,12 +229,18 @@ def _taken_back(shown: Shown, instance: Instance, settings: Settings) -> Release
     )
 
 
-def _is_shown_by(release: Release, counting: Counting, shown: Shown) -> bool:
-    """Whether the mart shows this number with this interval; one without bounds says nothing of the noise it had."""
-    again = interval(release, counting)
+def _is_shown_by(release: Release, instance: Instance, shown: Shown) -> bool:
+    """Whether the mart shows this number with this interval; one without bounds says nothing of the noise it had.
+
+    A mart may be of a version whose intervals of sketches took the noise for one without steps.
+    """
+    counting, width = counting_of(instance), release.half_width
+    without_steps = shown_in(counting, release.noisy_value, NoiseWidth(width, width, 0.0))
     bounds = shown.lower_95, shown.upper_95
-    told = bounds != (0, None)
-    return told and (again["lower_95"], again["upper_95"]) == bounds and is_shown_as(release, counting, shown)
+    if bounds == (0, None):
+        return False
+    again = ((one["lower_95"], one["upper_95"]) for one in (interval(release, instance), without_steps))
+    return bounds in again and is_shown_as(release, counting, shown)
 
 
 def _stream_days(key: ReleaseKey, instance: Instance, settings: Settings) -> Iterator[int]:

@@ -12,6 +12,7 @@ from dpdau_assets.core.erasure import live_days
 from dpdau_assets.core.errors import BadSetting, Refused
 from dpdau_assets.core.facts import Release
 from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.quarantine import expire
 from dpdau_assets.core.receipts import settle
 from dpdau_assets.core.release import restatement_due
 from dpdau_assets.core.windows import days_between, epoch_of, month_of
@@ -28,6 +29,7 @@ def purge(outside: Outside) -> date | None:
     """
     with outside.activity.lock():
         due = due_through(outside)
+        expire(outside)
         if due is not None and due > (outside.ledger.purged_through() or date.min):
             require_nothing_missing(due, outside)
             settle(outside)
@@ -90,10 +92,13 @@ def _published(outside: Outside) -> tuple[list[Release], list[Release]]:
 
 
 def _unlink_through(gone: date, outside: Outside) -> None:
-    for store in (outside.activity, outside.late, outside.sketches):
-        for day, epoch in store.stored():
-            if day <= gone:
-                store.discard(day, epoch)
+    outside.activity.forget_through(gone)
+    outside.late.forget_through(gone)
+    for state in (outside.activity, outside.late):
+        state.discard(place for place in state.stored() if place[0] <= gone)
+    for day, epoch in outside.sketches.stored():
+        if day <= gone:
+            outside.sketches.discard(day, epoch)
 
 
 def _shred_through(gone: date, outside: Outside) -> None:

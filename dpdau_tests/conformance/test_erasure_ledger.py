@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
+from sqlalchemy import func, select
 
 from dpdau_assets.core.errors import BadSetting, Refused
-from dpdau_assets.core.facts import Instance, ReceiptRow, Release, ReleaseKey, Removal
+from dpdau_assets.core.facts import Inspected, Instance, ReceiptRow, Release, ReleaseKey, Removal
+from dpdau_assets.core.identity import REFERENCE, commitment
 from dpdau_assets.core.mechanisms import Laplace
 from dpdau_assets.core.windows import day_number
 from dpdau_tests.conftest import SECRET, everything_in
+from resources.ledger_sql import schema
 from resources.ledger_sql.database import Database
 from resources.ledger_sql.erasures import SqlErasures
 from resources.ledger_sql.ledger import SqlLedger
-from resources.ledger_sql.rebuilds import SqlRebuilds
 from resources.ledger_sql.receipts import SqlReceipts
 from resources.ledger_sql.salts import SqlSalts
 
@@ -61,6 +64,105 @@ def test_the_same_removal_again_is_the_same_request_and_keeps_its_first_day_in_f
     assert again == first and other != first
     assert in_force(erasures) == {12: day_number(FIRST_MAU), 13: day_number(date(2025, 2, 4))}
     assert [one.received_on for one in erasures.find([first])] == [TODAY]
+
+
+def test_the_same_removal_twice_at_once_has_two_receipts_and_asking_again_has_the_same_two(
+    erasures: SqlErasures,
+) -> None:
+    asked = [removal(7), removal(8), removal(7), replace(removal(7), reference="T-1")]
+    first = erasures.record(asked, TODAY, parked=False)
+    assert len(set(first)) == 4
+    assert erasures.record(asked, TODAY, parked=False) == first
+    assert erasures.record([asked[3], asked[0]], TODAY, parked=False) == [first[3], first[0]]
+    more = erasures.record([removal(7), removal(7), removal(7)], TODAY, parked=False)
+    assert more[:2] == [first[0], first[2]] and more[2] not in first
+    erasures.cancel([first[0]])
+    assert erasures.record([removal(7)], TODAY, parked=False) == [first[2]]
+
+
+def test_a_duplicate_keeps_the_first_day_in_force_of_the_same_person_and_days(
+    database: Database, erasures: SqlErasures
+) -> None:
+    listed = removal(7, days=(date(2025, 1, 2), DAY))
+    erasures.record([removal(7), listed], TODAY, parked=False)
+    publish_mau(database, date(2025, 2, 3))
+    again = [replace(one, reference="T-1") for one in (removal(7), listed, removal(8), removal(7, TODAY))]
+    (parked,) = erasures.record([replace(listed, reference="T-2")], TODAY, parked=True)
+    new = erasures.record(again, TODAY, parked=False)
+    erasures.confirm([parked])
+    with database.read() as connection:
+        query = select(schema.erasures.c.receipt, schema.tombstones.c.effective_from).join(schema.erasures)
+        e = {receipt: day for receipt, day in connection.execute(query)}
+    first, later = day_number(FIRST_MAU), day_number(date(2025, 2, 4))
+    assert [e[name] for name in (*new, parked)] == [first, first, later, later, first]
+    assert SqlLedger(database).problems() == []
+
+
+def test_a_removal_without_keys_is_applied_once_it_is_in_force_and_the_same_as_no_other(
+    database: Database, erasures: SqlErasures
+) -> None:
+    empty = Removal(DAY, (), (), "T-1", (DAY,))
+    (at_once,) = erasures.record([empty], TODAY, parked=False)
+    (parked, other) = erasures.record([empty, removal(7)], TODAY, parked=True)
+    assert len({at_once, parked, other}) == 3
+    assert [one.state for one in erasures.find([at_once, parked, other])] == ["applied", "parked", "parked"]
+    erasures.confirm([parked, other])
+    assert [one.state for one in erasures.find([at_once, parked, other])] == ["applied", "applied", "received"]
+    with pytest.raises(Refused, match=parked):
+        erasures.cancel([parked])
+    assert erasures.keys_of([at_once, parked]) == {} == erasures.references([at_once, parked])
+    assert SqlLedger(database).problems() == []
+
+
+def test_days_that_are_passed_over_are_part_of_the_request_and_have_no_tombstone(erasures: SqlErasures) -> None:
+    early = date(2024, 12, 30)
+    asked = replace(removal(7, days=(early, DAY)), passed_over=(early,))
+    (name,) = erasures.record([asked], TODAY, parked=False)
+    assert [one.days for one in erasures.find([name])] == [(early, DAY)]
+    assert erasures.tombstones(5).days.tolist() == [day_number(DAY)]
+    assert erasures.record([asked], TODAY, parked=False) == [name]
+
+
+def test_a_reference_is_returned_and_stands_in_no_byte_of_the_database(
+    database: Database, erasures: SqlErasures, tmp_path: Path
+) -> None:
+    long, short = "ticket-" + "9" * 57, "T.2025_03-planted"
+    asked = [
+        replace(removal(7), reference=long),
+        removal(8),
+        *[replace(removal(key), reference=short) for key in (9, 7)],
+    ]
+    names = erasures.record(asked, TODAY, parked=False)
+    found = erasures.references(names)
+    assert {name: one.text for name, one in found.items()} == {names[0]: long, names[2]: short, names[3]: short}
+    for name, one in found.items():
+        assert one.commitment == commitment(bytes.fromhex(str(one.opening)), REFERENCE, name, one.text)
+    assert [one.receipt for one in erasures.referred_to(short)] == [names[2], names[3]]
+    assert erasures.referred_to("T") == []
+    stored = b"".join([everything_in(database), *(path.read_bytes() for path in tmp_path.iterdir())])
+    assert long.encode() not in stored and short.encode() not in stored
+    with database.read() as connection:
+        lengths = connection.scalars(select(func.length(schema.erasure_references.c.encrypted)))
+        assert len(set(lengths)) == 1, "which tells how long none of them is"
+    assert SqlLedger(database).problems() == []
+
+
+@pytest.mark.parametrize("end", ["cancelled", "shredded"])
+def test_a_reference_is_destroyed_with_the_requests_last_tombstone(
+    database: Database, erasures: SqlErasures, end: str
+) -> None:
+    asked = [replace(removal(key, epochs=epochs), reference="T-1") for key, epochs in ((7, (4, 5)), (8, (4, 5, 6)))]
+    names = erasures.record(asked, TODAY, parked=False)
+    if end == "cancelled":
+        erasures.cancel(names[:1])
+    else:
+        SqlSalts(database).shred_through(4)
+        assert len(erasures.referred_to("T-1")) == 2
+        SqlSalts(database).shred_through(5)
+    before = erasures.references(names)
+    assert (before[names[0]].text, before[names[0]].opening, before[names[1]].text) == (None, None, "T-1")
+    assert [one.receipt for one in erasures.referred_to("T-1")] == names[1:]
+    assert SqlLedger(database).problems() == []
 
 
 def test_other_days_of_the_same_person_are_another_request(erasures: SqlErasures) -> None:
@@ -137,34 +239,38 @@ def test_applying_moves_only_what_its_watermark_holds(erasures: SqlErasures) -> 
     assert erasures.tombstones(5, after=watermark).keys.tolist() == [13]
 
 
-def test_marks_grow_with_each_batch_and_a_rebuilt_day_is_no_longer_behind(database: Database) -> None:
-    rebuilds = SqlRebuilds(database)
-    rebuilds.mark([DAY, TODAY], 3)
-    rebuilds.mark([TODAY], 5)
-    assert rebuilds.behind() == [(DAY, 1), (TODAY, 2)] and rebuilds.marked() == 5
-    rebuilds.mark_built(TODAY, 1)  # an older rebuild that ends late
-    assert rebuilds.behind() == [(DAY, 1), (TODAY, 2)]
-    rebuilds.mark_built(TODAY, 2)
-    rebuilds.mark_built(DAY, 1)
-    assert rebuilds.behind() == [] and rebuilds.wanted(TODAY) == 2 and rebuilds.wanted(FIRST_MAU) == 0
-    rebuilds.mark([], 9)
-    assert rebuilds.behind() == [] and rebuilds.marked() == 9
+def row(receipt: str, number: int, inspected: Inspected) -> ReceiptRow:
+    return ReceiptRow(receipt, f"body {number}", f"hash {number}", "signature", inspected.digest, inspected)
 
 
 def test_receipts_are_a_chain_that_two_writers_cannot_fork(database: Database, erasures: SqlErasures) -> None:
-    receipts = SqlReceipts(database)
+    receipts, inspected = SqlReceipts(database), Inspected("nonce", "[1]")
     (receipt,) = erasures.record([removal(7)], TODAY, parked=False)
     erasures.mark_applied(erasures.recorded())
-    first = ReceiptRow(receipt, "body 1", "hash 1", "signature", "[1]")
-    receipts.append([first], "", [])
+    receipts.append([row(receipt, 1, inspected)], "", [])
     with pytest.raises(Refused, match="Another process"):
-        receipts.append([ReceiptRow(receipt, "body 2", "hash 2", "signature", "[2]")], "", [receipt])
+        receipts.append([row(receipt, 2, Inspected("nonce", "[2]"))], "", [receipt])
     assert [one.state for one in erasures.find([receipt])] == ["applied"]
-    second = ReceiptRow(receipt, "body 2", "hash 2", "signature", "[1]")
+    second = row(receipt, 2, inspected)
     receipts.append([second], "hash 1", [receipt])
-    assert receipts.last(receipt) == second and receipts.last_hash() == "hash 2"
+    assert receipts.last(receipt) == replace(second, inspected=None) and receipts.last_hash() == "hash 2"
     assert [one.state for one in erasures.find([receipt])] == ["verified"]
     assert receipts.last("nobody's") is None
+
+
+def test_of_receipts_the_newest_text_is_kept_and_of_inspections_the_newest(
+    database: Database, erasures: SqlErasures
+) -> None:
+    receipts, newest = SqlReceipts(database), Inspected("nonce", "[2]")
+    (receipt,) = erasures.record([removal(7)], TODAY, parked=False)
+    erasures.mark_applied(erasures.recorded())
+    receipts.append([row(receipt, 1, Inspected("nonce", "[1]"))], "", [])
+    receipts.append([row(receipt, 2, newest)], "hash 1", [])
+    assert receipts.inspection() == newest
+    stored = everything_in(database)
+    assert b"body 1" not in stored and b"hash 1" in stored and b"body 2" in stored
+    receipts.forget_inspection()
+    assert receipts.inspection() is None
 
 
 def test_shredding_takes_an_epochs_tombstones_and_no_key_is_ever_made_for_it_again(

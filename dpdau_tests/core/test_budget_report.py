@@ -129,16 +129,16 @@ def test_what_is_spent_never_exceeds_what_was_charged(mechanism: Mechanism, rele
 def test_a_full_month_leaves_nothing_and_never_less() -> None:
     for one, budget in ((published(STREAM, 60, AFTER_TAIL), MAU), (published(SHARED, 62), DAU)):
         summary = budget_summary([one], JANUARY, budget, one.releases, Settings())
-        assert summary.epsilon_spent == pytest.approx(float(budget.epsilon), abs=1e-4)
+        assert summary.epsilon_spent == pytest.approx(float(budget.epsilon), abs=2e-3)
         assert summary.epsilon_spent <= summary.epsilon_cap
-        assert 0 <= summary.epsilon_remaining < 1e-4
+        assert 0 <= summary.epsilon_remaining < 2e-3
 
 
 def test_a_month_without_numbers_has_spent_nothing() -> None:
     summary = budget_summary([], JANUARY, DAU, 62, Settings())
     assert (summary.epsilon_spent, summary.epsilon_remaining) == (0.0, 3.0)
-    assert (summary.advanced_epsilon, summary.advanced_delta) == (0.0, 0.0)
-    assert set(summary.rdp_curve.values()) == {0.0}
+    compared = summary.comparison
+    assert (compared.advanced_epsilon, compared.advanced_delta, set(compared.rdp_curve.values())) == (0.0, 0.0, {0.0})
 
 
 def test_spending_over_a_lowered_cap_shows_nothing_remaining_rather_than_less() -> None:
@@ -155,7 +155,7 @@ def test_a_mixed_month_adds_up_in_the_summary_as_in_admission() -> None:
 
 def test_the_summary_reports_the_delta_of_its_advanced_epsilon() -> None:
     summary = budget_summary([published(SHARED, 31)], JANUARY, DAU, 62, Settings(advanced_delta=1e-8))
-    assert summary.advanced_delta == 1e-8
+    assert summary.comparison.advanced_delta == 1e-8
 
 
 # --- What was charged --------------------------------------------------------------------------------------------
@@ -164,7 +164,7 @@ def test_the_summary_reports_the_delta_of_its_advanced_epsilon() -> None:
 def test_what_was_charged_is_the_whole_instance_from_the_first_number_on() -> None:
     for one, cap in ((published(SHARED, 1), 3.0), (published(STREAM, 1), 3.5)):
         found = report([one]).charged
-        assert found.epsilon == pytest.approx(cap, abs=1e-5)
+        assert found.epsilon == pytest.approx(cap, abs=2e-3)
         assert found.epsilon <= cap
         assert found.delta == DELTA
         assert figures([one])["gaussian"].epsilon < cap / 2
@@ -267,9 +267,9 @@ def test_the_exact_figure_is_not_below_the_loss_of_the_discrete_noise_itself(one
 
 def test_the_noises_by_themselves_are_dearer_than_the_months_numbers_so_far_because_one_is_in_common() -> None:
     """From the covariance of the numerators 2c + ξ_day + ξ_month, by matrices: the worst of all users' days."""
-    margin = 1.001
     for count in (1, 5, 31):
-        covariance = (SHARED.sigma_day / margin) ** 2 * np.eye(count) + (SHARED.sigma_month / margin) ** 2
+        day, whole = (1 / mechanisms.discrete_mu(sigma) for sigma in (SHARED.sigma_day, SHARED.sigma_month))
+        covariance = day**2 * np.eye(count) + whole**2
         shifts = [2.0 * np.r_[np.ones(j), np.zeros(count - j)] for j in range(count + 1)]
         slow = max(float(shift @ np.linalg.solve(covariance, shift)) for shift in shifts)
         found = figures([published(SHARED, count)])
@@ -303,9 +303,9 @@ def test_the_conversion_of_any_curve_is_another_librarys(curve: list[tuple[int, 
 
 
 def test_the_rdp_curve_of_gaussians_is_a_line_and_of_laplace_what_its_losses_give() -> None:
-    curve = budget_summary([published(GAUSSIAN_DAU, 4)], JANUARY, DAU, 62, Settings()).rdp_curve
+    curve = budget_summary([published(GAUSSIAN_DAU, 4)], JANUARY, DAU, 62, Settings()).comparison.rdp_curve
     assert curve == pytest.approx({order: order * 2 * mu2(GAUSSIAN_DAU) for order in (2, 4, 8, 16, 32)})
-    curve = budget_summary([published(LAPLACE_DAU, 1)], JANUARY, DAU, 62, Settings()).rdp_curve
+    curve = budget_summary([published(LAPLACE_DAU, 1)], JANUARY, DAU, 62, Settings()).comparison.rdp_curve
     x = np.arange(-200, 201)
     log_p, log_q = -0.3 * abs(x), -0.3 * abs(x - 1)
     for order, value in curve.items():
@@ -515,14 +515,31 @@ def test_a_released_number_shows_the_summary_and_the_budget_of_its_month_the_who
     answer = budget_answer("dau", JANUARY, outside)
     summary = release_answer(release, outside)["budget"]
     assert set(summary) == {
-        "epsilon_cap", "epsilon_spent", "epsilon_remaining", "releases_made", "releases_planned", "rdp_curve",
-        "advanced_epsilon", "advanced_delta",
+        "epsilon_cap", "epsilon_spent", "epsilon_remaining", "releases_made", "releases_planned", "comparison",
     }  # fmt: skip
-    assert summary.items() <= answer.items()
-    assert set(answer) - set(summary) == {"charged", "compositions", "joint", "user_months", "overrides"}
-    assert json.loads(json.dumps(answer))["charged"]["epsilon"] == pytest.approx(3.0, abs=1e-5)
+    assert {name: answer[name] for name in summary if name != "comparison"}.items() <= summary.items()
+    assert set(answer) - set(summary) == {"charged", "joint", "user_months", "overrides"}
+    assert json.loads(json.dumps(answer))["charged"]["epsilon"] == pytest.approx(2.998, abs=5e-4)
     (row,) = budget_rows(outside)
-    assert "| dau | 2025-01 | 0.595 | 3.000 | 3.000 | 0 | 1 | 62 |" in budget_table([row])
+    assert "| dau | 2025-01 | 0.595 | 2.998 | 3.000 | 0 | 1 | 62 |" in budget_table([row])
+
+
+def test_what_only_compares_stands_apart_and_each_figure_says_in_a_sentence_that_it_stops_nothing(
+    make_store: Callable[..., Outside],
+) -> None:
+    outside = make_store()
+    prepare(outside, [JANUARY])
+    answers = [release_answer(publish("dau", JANUARY, outside), outside)["budget"]]
+    answers.append(budget_answer("dau", JANUARY, outside))
+    comparing = {"rdp_curve", "advanced_epsilon", "advanced_delta"}
+    for answer, more in zip(answers, (set(), {"compositions"}), strict=True):
+        compared = dict(answer["comparison"])
+        meaning = compared.pop("meaning")
+        assert set(compared) == set(meaning) == comparing | more
+        assert not (comparing | {"compositions"}) & set(answer)
+        for sentence in meaning.values():
+            assert sentence.endswith(".") and "nothing" in sentence
+        assert compared["advanced_epsilon"] > answer["epsilon_cap"]
 
 
 @pytest.mark.parametrize(("window_days", "months"), [(60, 3), (90, 4)])

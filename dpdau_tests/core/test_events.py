@@ -132,9 +132,31 @@ def test_a_removal_of_listed_days_needs_real_dates(days: tuple[str | None, ...])
     assert reason_of(op="-", days=days) == events.BAD_LIST
 
 
-@pytest.mark.parametrize("day", ["2024-12-31", "2025-03-03"])
-def test_listed_days_have_the_same_limits(day: str) -> None:
-    assert reason_of(op="-", days=("2025-01-03", day)) == events.LIST_OUTSIDE
+@pytest.mark.parametrize("given", [{"day": "2024-12-31"}, {"day": None, "ts": "1000-01-01"}, {"day": None}])
+def test_a_removal_is_never_bad_for_a_day_that_can_hold_nothing(given: dict[str, str | None]) -> None:
+    assert reason_of(op="-", **given) == reason_of(op="-", days=("2025-01-03", "2024-12-31"), **given) == ""
+    assert reason_of(**given) in (events.TOO_EARLY, events.NO_DAY)
+
+
+@pytest.mark.parametrize(
+    ("given", "through"),
+    [({"day": "2024-12-31"}, date(2024, 12, 31)), ({"day": None, "ts": "0"}, date(1970, 1, 1)),
+     ({"day": None}, date(2025, 3, 2))],
+)  # fmt: skip
+def test_a_removal_reaches_its_own_day_or_the_last_listed_one_or_tomorrow(
+    given: dict[str, str | None], through: date
+) -> None:
+    assert validate(Row("u", "-", **given), LIMITS) == Event("u", "-", through)  # type: ignore[arg-type]
+    listed = validate(Row("u", "-", days=("2025-01-03", "2024-12-31"), **given), LIMITS)  # type: ignore[arg-type]
+    assert listed == Event("u", "-", date(2025, 1, 3), (date(2024, 12, 31), date(2025, 1, 3)))
+
+
+def test_a_removal_is_bad_for_what_cannot_be_read_and_for_a_day_after_tomorrow() -> None:
+    listed = {"op": "-", "days": ("2024-12-31",)}
+    assert reason_of(day="soon", **listed) == events.BAD_DAY
+    assert reason_of(day=None, ts="noon", **listed) == events.BAD_TS
+    assert reason_of(day="2025-03-03", **listed) == events.TOO_LATE
+    assert reason_of(op="-", days=("2025-01-03", "2025-03-03")) == events.LIST_TOO_LATE
 
 
 def test_a_plus_row_may_carry_any_metadata() -> None:

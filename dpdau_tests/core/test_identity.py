@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dpdau_assets.core.facts import EpochKey
-from dpdau_assets.core.identity import content_version, epoch_key_commitment, user_key
+from dpdau_assets.core.identity import content_hash, data_version, epoch_key_commitment, user_key
 
 KEY = EpochKey(225, bytes(range(32)))
 OTHER = EpochKey(225, bytes(32))
@@ -38,17 +38,23 @@ def test_a_commitment_names_the_key_and_does_not_show_it() -> None:
     assert KEY.secret.hex() not in commitment
 
 
-def test_a_version_depends_on_key_label_and_content() -> None:
-    version = content_version(KEY, "activity", b"abc")
-    assert len(bytes.fromhex(version)) == 16
-    assert version == content_version(KEY, "activity", b"abc")
-    others = [(OTHER, "activity", b"abc"), (KEY, "sketch", b"abc"), (KEY, "activity", b"abd")]
-    assert version not in [content_version(*other) for other in others]
+def test_what_a_content_is_known_by_depends_on_nonce_label_and_content() -> None:
+    known = content_hash(b"nonce", "activity", "abc")
+    assert len(bytes.fromhex(known)) == 32 and known == content_hash(b"nonce", "activity", "abc")
+    others = [(b"other", "activity", "abc"), (b"nonce", "late", "abc"), (b"nonce", "activity", "abd")]
+    assert known not in [content_hash(*other) for other in others]
+
+
+def test_a_data_version_depends_on_its_label_and_on_every_part() -> None:
+    version = data_version("activity", ["a", "b"])
+    assert len(bytes.fromhex(version)) == 16 and version == data_version("activity", ["a", "b"])
+    others = [("sketch", ["a", "b"]), ("activity", ["a"]), ("activity", ["b", "a"]), ("activity", ["ab"])]
+    assert version not in [data_version(*other) for other in others]
 
 
 def test_no_users_key_can_be_read_from_what_is_shown() -> None:
-    """A user id is UTF-8 text, and what the other two hash never is."""
-    shown = [epoch_key_commitment(KEY), content_version(KEY, "activity", b"abc")]
+    """A user id is UTF-8 text, and what the others hash never is, even under a nonce that is an epoch's key."""
+    shown = [epoch_key_commitment(KEY), content_hash(KEY.secret, "activity", "abc")]
     texts = ["dpdau epoch key commitment", "dpdau content version", "\ufffddpdau epoch key commitment"]
     assert not any(f"{user_key(KEY.secret, text):016x}" in version for text in texts for version in shown)
 

@@ -80,6 +80,15 @@ def bring_somebody_back(outside: Outside) -> Outside:
     return outside
 
 
+def put_a_sketch_back(outside: Outside) -> Outside:
+    (file,) = (outside.settings.data_dir / "sketches" / f"day={DAYS[1]}").iterdir()
+    kept = file.read_bytes()
+    erase(outside, "user 1")
+    prepare(outside, DAYS)
+    file.write_bytes(kept)
+    return outside
+
+
 def damage_a_file(outside: Outside) -> Outside:
     (file,) = (outside.settings.data_dir / "activity" / f"day={DAYS[1]}").iterdir()
     file.write_bytes(file.read_bytes()[:-20])
@@ -152,7 +161,8 @@ BREAKS: dict[str, list[Callable[[Outside], Outside]]] = {
     "erasures_within_deadline": [let_a_request_wait_for_too_long],
     "no_erased_user_in_live_state": [bring_somebody_back],
     "state_is_keyed": [damage_a_file, lose_a_file],
-    "sketches_are_fresh": [change_a_byte_of_a_sketch, bring_somebody_back],
+    "no_older_files": [bring_somebody_back, lose_a_file],
+    "sketches_are_fresh": [change_a_byte_of_a_sketch, put_a_sketch_back],
     "ledger_holds": [change_a_number],
     "noise_is_private": [draw_predictable_noise, publish_from_predictable_noise],
     "configuration_is_feasible": [spend_what_the_schedule_needs],
@@ -250,8 +260,8 @@ def test_the_check_of_one_day_fails_where_somebody_is_left_in_it(
 
 def test_what_could_let_a_wrong_number_leave_or_data_stay_blocks() -> None:
     assert {check.name for check in CHECKS if check.blocking} == {
-        "erasures_within_deadline", "no_erased_user_in_live_state", "state_is_keyed", "sketches_are_fresh",
-        "ledger_holds", "noise_is_private",
+        "erasures_within_deadline", "no_erased_user_in_live_state", "state_is_keyed", "no_older_files",
+        "sketches_are_fresh", "ledger_holds", "noise_is_private",
     }  # fmt: skip
     specs = {spec.name: spec for definition in ALL for spec in definition.check_specs}
     assert {name: spec.blocking for name, spec in specs.items()} == {one.name: one.blocking for one in CHECKS}

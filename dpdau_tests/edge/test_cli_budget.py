@@ -48,7 +48,7 @@ def test_before_anything_is_published_the_whole_year_is_shown_and_no_store_is_ma
 
 def test_people_get_a_table_of_the_same_however_narrow_their_terminal(new: Dpdau) -> None:
     said = new("plan", "--months", "1", COLUMNS="40").said
-    assert "| 2025-01 | dau | 0 | 31 + 31 | 2025-01-03 | 2025-02-05 | 3.000 | 3 | 0.000 | 6.86 | ± 13.5 |" in said
+    assert "| 2025-01 | dau | 0 | 31 + 31 | 2025-01-03 | 2025-02-05 | 2.998 | 3 | 0.002 | 6.86 | ± 13.5 |" in said
 
 
 def test_a_plan_goes_on_from_what_is_published_and_leaves_every_file_as_it_was(living: Dpdau) -> None:

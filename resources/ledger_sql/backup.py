@@ -21,13 +21,14 @@ from dpdau_assets.core.restoring import Restore
 from dpdau_assets.core.settings import Metric
 from resources.ledger_sql import schema
 from resources.ledger_sql.database import Database
-from resources.ledger_sql.ledger import SqlBooks
+from resources.ledger_sql.ledger import SqlBooks, add_days
 from resources.ledger_sql.retention import fact
-from resources.ledger_sql.rows import insert_new, insert_rows
+from resources.ledger_sql.rows import insert_rows
 
 Rows = Iterable[tuple[str, Mapping[str, Any]]]
 
 _TABLES = [table for table in schema.metadata.sorted_tables if table is not schema.version]
+_OF_AN_EMPTY_LEDGER = (schema.terms, schema.entries, schema.wrapped_keys)  # the terms, chained
 _AT_ONCE = 5_000
 
 
@@ -42,7 +43,8 @@ def put(database: Database, rows: Rows) -> None:
     """All of these rows, or none. Raises Refused for a ledger that has any of its own."""
     with database.write() as connection:
         require_empty(connection)
-        connection.execute(delete(schema.terms))  # of an empty ledger, which has nothing that they could bind
+        for table in _OF_AN_EMPTY_LEDGER:  # it has nothing that they could bind or open
+            connection.execute(delete(table))
         for name, group in groupby(rows, key=itemgetter(0)):
             table, columns = schema.metadata.tables[name], (columns for _, columns in group)
             while some := list(islice(columns, _AT_ONCE)):
@@ -54,7 +56,7 @@ def put(database: Database, rows: Rows) -> None:
 def require_empty(connection: Connection) -> None:
     """Raise Refused for a ledger that says more than the terms of its store."""
     for table in _TABLES:
-        if table is not schema.terms and connection.execute(select(table).limit(1)).first():
+        if table not in _OF_AN_EMPTY_LEDGER and connection.execute(select(table).limit(1)).first():
             raise Refused(
                 "The ledger is not empty; a backup is restored into an empty one only.",
                 "Move its file away, or name another database in LEDGER_URL.",
@@ -80,13 +82,14 @@ class SqlRestoredBooks(SqlBooks):
         self._append(schema.closures, metric=metric, month=month.isoformat(), closed_on=closed_on.isoformat())
 
     def seal(self, days: Iterable[date]) -> None:
-        insert_new(self._connection, schema.seals, [{"day": day.isoformat()} for day in sorted(days)])
+        add_days(self._connection, self._keyring, schema.seals, days)
 
     def lose_epochs(self, epochs: Iterable[int]) -> list[int]:
         shredded = fact(self._connection, "shredded_through")
         known = {row.epoch for row in self._all(select(schema.salts.c.epoch))}
         lost = sorted(epoch for epoch in set(epochs) - known if shredded is None or epoch > shredded)
-        insert_new(self._connection, schema.lost_epochs, [{"epoch": epoch} for epoch in lost])
+        noted = set(self._connection.scalars(select(schema.lost_epochs.c.epoch)))
+        self._append_all(schema.lost_epochs, [{"epoch": epoch} for epoch in lost if epoch not in noted])
         return lost
 
     def note_restore(self, restore: Restore) -> None:

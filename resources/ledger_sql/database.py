@@ -17,7 +17,7 @@ from resources.ledger_sql import schema
 from resources.ledger_sql.keyring import Keyring, begin_anew
 
 _WAIT_SECONDS = 60
-BEFORE_VERSIONS = "0001"  # of a ledger that was made before it said which schema it has
+UNKNOWN = "unknown"  # of a ledger that does not say which schema it has, as none that was released
 
 
 class Database:
@@ -79,7 +79,7 @@ def schema_version(engine: Engine) -> str | None:
         there = inspect(connection)
         if there.has_table(schema.version.name):
             return connection.scalar(select(schema.version.c.version_num))
-        return BEFORE_VERSIONS if there.has_table(schema.terms.name) else None
+        return UNKNOWN if there.has_table(schema.terms.name) else None
 
 
 def _answering(engine: Engine) -> Connection:

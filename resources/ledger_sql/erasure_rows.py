@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, Row, exists, func, select, update
 
 from dpdau_assets.core.facts import ErasureState
 from resources.ledger_sql import schema
@@ -19,11 +19,11 @@ def change_state(
     keyring: Keyring,
     ids: Sequence[int],
     state: ErasureState,
-    effective_from: int | None = None,
+    effective_from: Mapping[int, int] | None = None,
 ) -> None:
     """Append the change, and note the state that each request has by now."""
-    table = schema.erasures
-    changes = [{"erasure": one, "state": state, "effective_from": effective_from} for one in ids]
+    table, effective = schema.erasures, effective_from or {}
+    changes = [{"erasure": one, "state": state, "effective_from": effective.get(one)} for one in ids]
     append(connection, keyring, schema.erasure_states, changes)
     for some in in_pieces(ids):
         connection.execute(update(table).where(table.c.id.in_(some)).values(state=state))
@@ -40,12 +40,20 @@ def ids_of(connection: Connection, receipts: Sequence[str], states: Sequence[str
     return sorted({row.id for row in rows_of(connection, receipts) if row.state in states})
 
 
+def without_tombstones(connection: Connection) -> list[str]:
+    """The receipts of requests that have a reference, and no tombstone by now."""
+    e, t, r = schema.erasures.c, schema.tombstones.c, schema.erasure_references.c
+    query = select(e.receipt).join(schema.erasure_references, r.subject == e.receipt)
+    return list(connection.scalars(query.where(~exists().where(t.erasure == e.id)).order_by(e.id)))
+
+
 def progress(connection: Connection, name: str) -> int:
+    """The watermark that `begun` or `applied` has come to."""
     table = schema.erasure_progress
-    return connection.scalar(select(table.c.watermark).where(table.c.name == name)) or 0
+    return connection.scalar(select(func.max(table.c.watermark)).where(table.c.name == name)) or 0
 
 
-def set_progress(connection: Connection, name: str, watermark: int) -> None:
-    table = schema.erasure_progress
-    connection.execute(delete(table).where(table.c.name == name))
-    connection.execute(insert(table).values(name=name, watermark=watermark))
+def set_progress(connection: Connection, keyring: Keyring, name: str, watermark: int) -> None:
+    """Append it, unless it has come so far already."""
+    if watermark > progress(connection, name):
+        append(connection, keyring, schema.erasure_progress, [{"name": name, "watermark": watermark}])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -17,7 +17,7 @@ import numpy as np
 from sqlalchemy import Connection, Row, delete, func, select, update
 
 from dpdau_assets.core.errors import Refused
-from dpdau_assets.core.facts import EpochKey, Erasure, ErasureState, Keys, Removal
+from dpdau_assets.core.facts import EpochKey, Erasure, ErasureState, Keys, Reference, Removal
 from dpdau_assets.core.keysets import EMPTY
 from dpdau_assets.core.ports import Salts
 from dpdau_assets.core.tombstones import Tombstones, held_until
@@ -25,10 +25,11 @@ from dpdau_assets.core.windows import day_number
 from resources.ledger_sql import schema
 from resources.ledger_sql.chain import append
 from resources.ledger_sql.database import Database
-from resources.ledger_sql.erasure_rows import change_state, ids_of, progress, rows_of, set_progress
+from resources.ledger_sql.erasure_rows import change_state, ids_of, progress, rows_of, set_progress, without_tombstones
+from resources.ledger_sql.keyring import Keyring
 from resources.ledger_sql.retention import fact
 from resources.ledger_sql.rows import in_pieces, insert_rows
-from resources.ledger_sql.secret_values import commitment, new_opening
+from resources.ledger_sql.secret_values import REFERENCE, commitment, destroy_all, keep_all, new_opening, opened
 from resources.ledger_sql.tombstone_cipher import decrypt, encrypt
 
 _Identity = tuple[int, bytes, str]
@@ -45,7 +46,7 @@ class _Asked:
     def identity(self) -> _Identity:
         """The same person and days are the same removal. The last epoch is the one that lives longest.
 
-        Without a living epoch nobody can tell who it is, so it is the same as no other.
+        Without keys nobody can tell who it is, so it is the same as no other.
         """
         epoch, key = self.encrypted[-1] if self.encrypted else (-1, secrets.token_bytes(16))
         return epoch, key, self.removal.scope
@@ -60,7 +61,7 @@ class _Asked:
             {"epoch": epoch, "encrypted_key": key, "day": day_number(day), "listed": bool(removal.days),
              "held_until": held, "effective_from": None, "opening": openings[epoch]}
             for epoch, key in self.encrypted
-            for day in removal.days or (removal.through,)
+            for day in removal.taken
         ]  # fmt: skip
 
     def commitments(self) -> str:
@@ -85,16 +86,15 @@ class SqlErasures:
             gone = fact(connection, "shredded_through")  # which may be more by now than when they were keyed
             living = [[pair for pair in pairs if gone is None or pair[0] > gone] for _, pairs in with_keys]
             asked = [_Asked(removal, pairs) for (removal, _), pairs in zip(with_keys, living, strict=True)]
-            receipts = _known(connection, asked)
-            new = {one.identity: one for one in asked if one.identity not in receipts}
-            ids = self._add(connection, list(new.values()), received_on)
+            known = _known(connection, self._database.keyring, asked)
+            ids = self._add(connection, [one for one, name in zip(asked, known, strict=True) if not name], received_on)
             if parked:
                 self._change_state(connection, list(ids.values()), "parked")
             else:  # what waited to be confirmed and was asked for again comes into force too
-                waiting = ids_of(connection, list(receipts.values()), ("parked",))
+                waiting = ids_of(connection, [name for name in known if name], ("parked",))
                 self._bring_into_force(connection, [*waiting, *ids.values()])
-            receipts |= dict(zip(new, ids, strict=True))
-        return [receipts[one.identity] for one in asked]
+        new = iter(ids)
+        return [name or next(new) for name in known]
 
     def confirm(self, receipts: Sequence[str]) -> None:
         with self._database.write() as connection:
@@ -113,7 +113,8 @@ class SqlErasures:
             self._change_state(connection, ids, "cancelled")
             for some in in_pieces(ids):
                 connection.execute(delete(schema.tombstones).where(schema.tombstones.c.erasure.in_(some)))
-        self._database.overwrite_deleted(schema.tombstones)
+            destroy_all(connection, self._database.keyring, REFERENCE, without_tombstones(connection))
+        self._database.overwrite_deleted(schema.tombstones, schema.erasure_references)
 
     def erasures(self, states: Iterable[ErasureState] = ()) -> list[Erasure]:
         table = schema.erasures
@@ -126,6 +127,22 @@ class SqlErasures:
         with self._database.read() as connection:
             rows = {row.id: row for row in rows_of(connection, list(set(names)))}
         return [_erasure(rows[one]) for one in sorted(rows)]
+
+    def references(self, receipts: Iterable[str]) -> Mapping[str, Reference]:
+        table, wanted = schema.commitments.c, list(set(receipts))
+        found: dict[str, Reference] = {}
+        with self._database.read() as connection:
+            for some in in_pieces(wanted):
+                query = select(table.subject, table.commitment).where(table.kind == REFERENCE, table.subject.in_(some))
+                found |= {row.subject: Reference(row.commitment) for row in connection.execute(query)}
+            for name, opening, text in _references(connection, self._database.keyring, list(found)):
+                found[name] = Reference(found[name].commitment, text, opening.hex())
+        return found
+
+    def referred_to(self, reference: str) -> list[Erasure]:
+        with self._database.read() as connection:
+            names = [name for name, _, text in _references(connection, self._database.keyring) if text == reference]
+        return self.find(names)
 
     # Tombstones
 
@@ -166,14 +183,22 @@ class SqlErasures:
 
     def begin_applying(self, watermark: int) -> None:
         with self._database.write() as connection:
-            set_progress(connection, "begun", watermark)
+            set_progress(connection, self._database.keyring, "begun", watermark)
 
     def applied(self) -> int:
-        return self._watermark("applied")
+        with self._database.read() as connection:
+            return applied(connection)
+
+    def begun(self) -> list[int]:
+        p = schema.erasure_progress.c
+        with self._database.read() as connection:
+            last = applied(connection)
+            query = select(p.watermark).where(p.name == "begun", p.watermark > last).distinct().order_by(p.watermark)
+            return list(connection.scalars(query))
 
     def mark_applied(self, watermark: int) -> None:
         with self._database.write() as connection:
-            set_progress(connection, "applied", watermark)
+            set_progress(connection, self._database.keyring, "applied", watermark)
             table = schema.erasures
             waiting = select(table.c.id).where(table.c.state == "received", table.c.watermark <= watermark)
             self._change_state(connection, list(connection.scalars(waiting)), "applied")
@@ -198,20 +223,35 @@ class SqlErasures:
             for stone in one.tombstones
         ]
         insert_rows(connection, schema.tombstones, stones)
+        called = {name: one.removal.reference for one, name in zip(new, receipts, strict=True) if one.tombstones}
+        references = {name: reference for name, reference in called.items() if reference is not None}
+        keep_all(connection, self._database.keyring, REFERENCE, references)
         return receipts
 
     def _bring_into_force(self, connection: Connection, ids: Sequence[int]) -> None:
-        """From the first MAU day that is not committed by now."""
-        effective = day_number(self._next_mau_day(connection))
+        """From the first MAU day that is not committed by now, or since the same removal is.
+
+        What has no tombstone has nothing to apply.
+        """
+        identities = _identities(connection, ids)
+        since, soonest = _in_force_since(connection, identities.values()), day_number(self._next_mau_day(connection))
+        effective = {one: min(soonest, since.get(identities.get(one), soonest)) for one in ids}
         self._change_state(connection, ids, "received", effective)
         table, stones = schema.erasures, schema.tombstones
         watermark = connection.scalar(select(func.max(schema.erasure_states.c.id)))
         for some in in_pieces(ids):
             connection.execute(update(table).where(table.c.id.in_(some)).values(watermark=watermark))
-            connection.execute(update(stones).where(stones.c.erasure.in_(some)).values(effective_from=effective))
+        for day in set(effective.values()):
+            for some in in_pieces([one for one in ids if effective[one] == day]):
+                connection.execute(update(stones).where(stones.c.erasure.in_(some)).values(effective_from=day))
+        self._change_state(connection, [one for one in ids if one not in identities], "applied")
 
     def _change_state(
-        self, connection: Connection, ids: Sequence[int], state: ErasureState, effective_from: int | None = None
+        self,
+        connection: Connection,
+        ids: Sequence[int],
+        state: ErasureState,
+        effective_from: Mapping[int, int] | None = None,
     ) -> None:
         change_state(connection, self._database.keyring, ids, state, effective_from)
 
@@ -240,9 +280,16 @@ class SqlErasures:
     def _key(self, epoch: int) -> EpochKey:
         return self._salts.epoch_keys([epoch])[epoch]
 
-    def _watermark(self, name: str) -> int:
-        with self._database.read() as connection:
-            return progress(connection, name)
+
+def applied(connection: Connection) -> int:
+    """The watermark up to which all is applied: whatever else is said, a request that waits or never came was not."""
+    e, p = schema.erasures.c, schema.erasure_progress.c
+    said = select(func.max(p.watermark)).where(p.name == "applied").scalar_subquery()
+    last = select(func.max(e.watermark)).scalar_subquery()
+    waiting = select(func.min(e.watermark)).where(e.state == "received").scalar_subquery()
+    row = connection.execute(select(said.label("said"), last.label("last"), waiting.label("waiting"))).one()
+    through = min(row.said or 0, row.last or 0)
+    return through if row.waiting is None else min(through, row.waiting - 1)
 
 
 def recorded(connection: Connection) -> int:
@@ -250,17 +297,63 @@ def recorded(connection: Connection) -> int:
     return connection.scalar(select(func.max(schema.erasures.c.watermark))) or 0
 
 
-def _known(connection: Connection, asked: Sequence[_Asked]) -> dict[_Identity, str]:
-    """The receipts of those that were asked for before."""
-    e, t = schema.erasures.c, schema.tombstones.c
-    query = select(t.epoch, t.encrypted_key, e.scope, e.receipt).join(schema.erasures, t.erasure == e.id)
-    identities = {one.identity for one in asked}
-    found = {}
-    for some in in_pieces(sorted(identities)):
+def _known(connection: Connection, keyring: Keyring, asked: Sequence[_Asked]) -> list[str | None]:
+    """The receipt of each that was asked for before: of what is the same, the k-th here has the k-th that there is."""
+    e, t, r = schema.erasures.c, schema.tombstones.c, schema.erasure_references.c
+    query = select(t.epoch, t.encrypted_key, e.scope, e.receipt, r.encrypted).join(schema.erasures, t.erasure == e.id)
+    query = query.outerjoin(schema.erasure_references, r.subject == e.receipt)
+    found: dict[str, Any] = {}
+    for some in in_pieces(sorted({one.identity for one in asked})):
         keys = [key for _, key, _ in some]
-        for row in connection.execute(query.where(t.encrypted_key.in_(keys)).order_by(e.id.desc())):
-            found[row.epoch, row.encrypted_key, row.scope] = row.receipt
-    return {identity: found[identity] for identity in identities & found.keys()}
+        for row in connection.execute(query.where(t.encrypted_key.in_(keys)).order_by(e.id)):
+            found[row.receipt] = row
+    waiting: dict[tuple[_Identity, str | None], deque[str]] = defaultdict(deque)
+    for name, row in found.items():
+        called = row.encrypted and str(opened(connection, keyring, REFERENCE, name, row.encrypted)[1])
+        waiting[(row.epoch, row.encrypted_key, row.scope), called].append(name)
+    same = (waiting[one.identity, one.removal.reference] for one in asked)
+    return [names.popleft() if names else None for names in same]
+
+
+def _references(
+    connection: Connection, keyring: Keyring, receipts: Sequence[str] | None = None
+) -> Iterator[tuple[str, bytes, str]]:
+    """(receipt, opening, text) of those of these requests, or of all, that have a reference by now."""
+    table = schema.erasure_references
+    queries = [select(table)] if receipts is None else [
+        select(table).where(table.c.subject.in_(some)) for some in in_pieces(receipts)
+    ]  # fmt: skip
+    for query in queries:
+        for row in connection.execute(query):
+            opening, text = opened(connection, keyring, REFERENCE, row.subject, row.encrypted)
+            yield row.subject, opening, str(text)
+
+
+def _identities(connection: Connection, ids: Sequence[int]) -> dict[int, _Identity]:
+    """Who and what days each of these requests is about, under its last epoch; none for one without tombstones."""
+    e, t = schema.erasures.c, schema.tombstones.c
+    query = select(t.erasure, t.epoch, t.encrypted_key, e.scope).join(schema.erasures, t.erasure == e.id).distinct()
+    found = {}
+    for some in in_pieces(ids):
+        for row in connection.execute(query.where(t.erasure.in_(some)).order_by(t.erasure, t.epoch)):
+            found[row.erasure] = (row.epoch, row.encrypted_key, row.scope)
+    return found
+
+
+def _in_force_since(connection: Connection, identities: Iterable[_Identity]) -> dict[_Identity | None, int]:
+    """The earliest first day of a removal that is the same and in force, where there is one.
+
+    A later one for the same person and days must not move that day: it is the same removal.
+    """
+    e, t = schema.erasures.c, schema.tombstones.c
+    query = select(t.epoch, t.encrypted_key, e.scope, func.min(t.effective_from).label("since"))
+    query = query.join(schema.erasures, t.erasure == e.id).where(t.effective_from.is_not(None))
+    found: dict[_Identity | None, int] = {}
+    for some in in_pieces(sorted(set(identities))):
+        keys = [key for _, key, _ in some]
+        same = query.where(t.encrypted_key.in_(keys)).group_by(t.epoch, t.encrypted_key, e.scope)
+        found |= {(row.epoch, row.encrypted_key, row.scope): row.since for row in connection.execute(same)}
+    return found
 
 
 def committed_to(tombstones: Sequence[Mapping[str, Any]]) -> str:

@@ -31,6 +31,11 @@ class Keyring:
         self._master_secret = master_secret
         self._opened: dict[bytes, bytes] = {}  # by what is stored: a key that was rolled back is never used again
 
+    @property
+    def has_secret(self) -> bool:
+        """Whether there is a master secret, right or wrong."""
+        return self._master_secret is not None
+
     def key(self, connection: Connection, name: str) -> bytes:
         """The named key: 32 bytes; read once a transaction."""
         known = in_this_transaction(connection)
@@ -38,16 +43,23 @@ class Keyring:
             known[name] = self._stored_or_made(connection, name)
         return known[name]
 
-    def _stored_or_made(self, connection: Connection, name: str) -> bytes:
+    def stored(self, connection: Connection, name: str) -> bytes | None:
+        """The named key, None where none was made."""
         table = schema.wrapped_keys
         wrapped = connection.scalar(select(table.c.wrapped).where(table.c.name == name))
-        if wrapped is None:
-            self.require_right_secret(connection)
-            wrapped = self.wrap(name, secrets.token_bytes(KEY_BYTES))
-            connection.execute(insert(table).values(name=name, wrapped=wrapped))
-        if wrapped not in self._opened:
+        if wrapped is not None and wrapped not in self._opened:
             self._opened[wrapped] = self.unwrap(name, wrapped)
-        return self._opened[wrapped]
+        return None if wrapped is None else self._opened[wrapped]
+
+    def _stored_or_made(self, connection: Connection, name: str) -> bytes:
+        found = self.stored(connection, name)
+        if found is None:
+            self.require_right_secret(connection)
+            found = secrets.token_bytes(KEY_BYTES)
+            wrapped = self.wrap(name, found)
+            connection.execute(insert(schema.wrapped_keys).values(name=name, wrapped=wrapped))
+            self._opened[wrapped] = found
+        return found
 
     def wrap(self, name: str, secret: bytes) -> bytes:
         return _encrypt(self._wrapping(), name, secret)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, timedelta
 from fractions import Fraction
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Executable, Row, Table, func, insert, select, true
+from sqlalchemy import ColumnElement, Connection, Executable, Row, Table, func, select, true
 
 from dpdau_assets.core.accounting import Budget, Charge
 from dpdau_assets.core.errors import BadSetting
@@ -23,7 +23,6 @@ from resources.ledger_sql.database import Database
 from resources.ledger_sql.erasures import recorded
 from resources.ledger_sql.keyring import Keyring
 from resources.ledger_sql.retention import fact, raise_fact
-from resources.ledger_sql.rows import insert_new
 from resources.ledger_sql.secret_values import NOISE, STATISTIC, destroy, keep, reveal
 from resources.ledger_sql.verification import verify
 
@@ -150,6 +149,13 @@ class SqlBooks:
         columns = {"instance": instance, "day": day.isoformat()}
         keep(self._connection, self._keyring, STATISTIC, f"{instance} {day}", statistic, **columns)
 
+    def destroy_frozen(self, instance: str, keep_last: int) -> None:
+        table = schema.stream_state
+        here = select(table.c.subject).where(table.c.instance == instance).order_by(table.c.day.desc())
+        for subject in self._connection.scalars(here.offset(keep_last)).all():
+            destroy(self._connection, self._keyring, STATISTIC, subject)
+            self.destroyed = True
+
     def numbers(self, instance: str) -> list[float]:
         table = schema.releases
         query = select(table.c.noisy_value).where(table.c.instance == instance).order_by(table.c.day, table.c.revision)
@@ -171,7 +177,10 @@ class SqlBooks:
         return self._connection.scalar(select(func.max(e.id)).join(table, within).where(*where)) or 0
 
     def _append(self, table: Table, **values: object) -> None:
-        append(self._connection, self._keyring, table, [values])
+        self._append_all(table, [values])
+
+    def _append_all(self, table: Table, rows: Sequence[Mapping[str, object]]) -> None:
+        append(self._connection, self._keyring, table, rows)
 
     def _all(self, query: Executable) -> list[Row[Any]]:
         return list(self._connection.execute(query))
@@ -189,7 +198,7 @@ class SqlLedger:
             books = SqlBooks(connection, self._database.keyring)
             yield books
         if books.destroyed:
-            self._database.overwrite_deleted(schema.shared_noise)
+            self._database.overwrite_deleted(schema.shared_noise, schema.stream_state)
 
     @contextmanager
     def _reading(self) -> Iterator[SqlBooks]:
@@ -250,20 +259,20 @@ class SqlLedger:
             ]
 
     def seal(self, days: Iterable[date]) -> None:
-        self._add_days(schema.seals, set(days) - self.sealed())
+        self._add_days(schema.seals, days)
 
     def sealed(self) -> frozenset[date]:
         return self._days(schema.seals)
 
     def mark_processed(self, days: Iterable[date]) -> None:
-        self._add_days(schema.processed, set(days) - self.processed())
+        self._add_days(schema.processed, days)
 
     def processed(self) -> frozenset[date]:
         return self._days(schema.processed)
 
     def purge_through(self, day: date) -> None:
         with self._database.write() as connection:
-            raise_fact(connection, "purged_through", day_number(day))
+            raise_fact(connection, self._database.keyring, "purged_through", day_number(day))
 
     def purged_through(self) -> date | None:
         with self._database.read() as connection:
@@ -281,14 +290,15 @@ class SqlLedger:
         with self._database.read() as connection:
             return chain.holds(connection, head)
 
-    def _add_days(self, table: Table, days: set[date]) -> None:
-        if days:
+    def _add_days(self, table: Table, days: Iterable[date]) -> None:
+        wanted = set(days)
+        if wanted - self._days(table):
             with self._database.write() as connection:
-                insert_new(connection, table, [{"day": day.isoformat()} for day in sorted(days)])
+                add_days(connection, self._database.keyring, table, wanted)
 
     def _days(self, table: Table) -> frozenset[date]:
         with self._database.read() as connection:
-            return frozenset(date.fromisoformat(row.day) for row in connection.execute(select(table)))
+            return days_in(connection, table)
 
     def fix_terms(self, terms: Mapping[str, str]) -> None:
         with self._database.write() as connection:
@@ -298,8 +308,19 @@ class SqlLedger:
                      for name, value in terms.items() if fixed.get(name, value) != value]  # fmt: skip
             if wrong:
                 raise BadSetting("; ".join(wrong) + ".", "Set them back, or begin a new DATA_DIR.")
-            for name in terms.keys() - fixed.keys():
-                connection.execute(insert(schema.terms).values(name=name, value=terms[name]))
+            new = [{"name": name, "value": terms[name]} for name in sorted(terms.keys() - fixed.keys())]
+            if self._database.keyring.has_secret:  # without it nothing can be kept that they would bind
+                append(connection, self._database.keyring, schema.terms, new)
+
+
+def add_days(connection: Connection, keyring: Keyring, table: Table, days: Iterable[date]) -> None:
+    """Append those of these days that the table does not have."""
+    new = set(days) - days_in(connection, table)
+    append(connection, keyring, table, [{"day": day.isoformat()} for day in sorted(new)])
+
+
+def days_in(connection: Connection, table: Table) -> frozenset[date]:
+    return frozenset(date.fromisoformat(day) for day in connection.scalars(select(table.c.day)))
 
 
 def _is(key: ReleaseKey) -> list[Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
 from dpdau_assets.core.accounting import Cost, cost, total
@@ -16,7 +17,7 @@ from dpdau_assets.core.errors import NotPublished, Refused
 from dpdau_assets.core.mechanisms import mechanism_from_json
 from dpdau_assets.core.settings import Settings
 from resources.ledger_sql import schema
-from resources.ledger_sql.database import BEFORE_VERSIONS, open_engine, overwrite_deleted, schema_version
+from resources.ledger_sql.database import open_engine, overwrite_deleted, schema_version
 from resources.ledger_sql.keyring import Keyring
 
 _SCRIPTS = Path(__file__).with_name("migrations")
@@ -37,8 +38,11 @@ def migrate(url: str, settings: Settings, scripts: Path = _SCRIPTS) -> tuple[str
     with engine.begin() as connection:
         before = _charged(connection), _numbers(connection)
         config = _config(connection, settings, scripts)
-        if found == BEFORE_VERSIONS:
-            command.stamp(config, found)
+        if found not in {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}:
+            raise Refused(
+                f"No migration leads from the schema version {found}, which no released version of dpdau has written.",
+                "Use the version that wrote it.",
+            )
         command.upgrade(config, "head")
         _require_not_less(before, (_charged(connection), _numbers(connection)))
     overwrite_deleted(engine, [schema.salts, schema.shared_noise, schema.stream_state, schema.tombstones])

@@ -1,4 +1,4 @@
-"""The port Rebuilds: which days erasures have touched or arrivals changed, and which were rebuilt since."""
+"""The port Rebuilds: which days erasures have touched or arrivals changed, until Dagster was told of them."""
 
 from __future__ import annotations
 
@@ -6,50 +6,57 @@ import secrets
 from collections.abc import Iterable, Mapping
 from datetime import date
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import Connection, delete, select
 
 from resources.ledger_sql import schema
 from resources.ledger_sql.database import Database
-from resources.ledger_sql.erasure_rows import progress, set_progress
-from resources.ledger_sql.rows import in_pieces, insert_new, insert_rows
+from resources.ledger_sql.rows import in_pieces, insert_rows
+
+_MARKED, _LAST_MARK = "marked", "last mark"
 
 
 class SqlRebuilds:
-    """One row a day that was ever touched: the mark that is wanted, and the one that was built."""
+    """One row a day that waits, and none of a day that was rebuilt: which days an erasure touched is not kept."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def marked(self) -> int:
         with self._database.read() as connection:
-            return progress(connection, "marked")
+            return _progress(connection, _MARKED)
+
+    def note_marked(self, watermark: int) -> None:
+        with self._database.write() as connection:
+            _set_progress(connection, _MARKED, watermark)
 
     def mark(self, days: Iterable[date], watermark: int) -> None:
-        table = schema.rebuilds
+        table, wanted = schema.rebuilds, {day.isoformat() for day in days}
+        if not wanted:
+            return
         with self._database.write() as connection:
-            set_progress(connection, "marked", watermark)
-            next_mark = 1 + (connection.scalar(select(func.max(table.c.wanted))) or 0)
-            touched = [{"day": day.isoformat(), "wanted": 0, "built": 0} for day in sorted(days)]
-            insert_new(connection, table, touched)
-            for some in in_pieces([row["day"] for row in touched]):
-                connection.execute(update(table).where(table.c.day.in_(some)).values(wanted=next_mark))
+            marked = set(connection.scalars(select(table.c.day).where(table.c.watermark >= watermark)))
+            _mark(connection, wanted - marked, watermark)
+
+    def mark_alike(self, days: Iterable[date], watermark: int) -> None:
+        with self._database.write() as connection:
+            connection.execute(delete(schema.rebuilds))
+            _mark(connection, {day.isoformat() for day in days}, watermark)
 
     def wanted(self, day: date) -> int:
         column = schema.rebuilds.c
         with self._database.read() as connection:
-            return connection.scalar(select(column.wanted).where(column.day == day.isoformat())) or 0
+            return connection.scalar(select(column.mark).where(column.day == day.isoformat())) or 0
 
     def behind(self) -> list[tuple[date, int]]:
         table = schema.rebuilds
-        query = select(table.c.day, table.c.wanted).where(table.c.built < table.c.wanted).order_by(table.c.day)
         with self._database.read() as connection:
-            return [(date.fromisoformat(row.day), row.wanted) for row in connection.execute(query)]
+            rows = connection.execute(select(table).order_by(table.c.day))
+            return [(date.fromisoformat(row.day), row.mark) for row in rows]
 
     def mark_built(self, day: date, mark: int) -> None:
         table = schema.rebuilds
         with self._database.write() as connection:
-            here = update(table).where(table.c.day == day.isoformat(), table.c.built < mark)
-            connection.execute(here.values(built=mark))
+            connection.execute(delete(table).where(table.c.day == day.isoformat(), table.c.mark <= mark))
 
     def arrive(self, days: Iterable[date]) -> None:
         table = schema.arrivals
@@ -75,8 +82,34 @@ class SqlRebuilds:
                 connection.execute(delete(table).where(table.c.day == day.isoformat(), table.c.change == change))
 
     def drop_through(self, through: date) -> None:
-        table = schema.rebuilds  # a mark stays, since the next one must be higher than any that ever was
         with self._database.write() as connection:
-            connection.execute(delete(schema.arrivals).where(schema.arrivals.c.day <= through.isoformat()))
-            past = update(table).where(table.c.day <= through.isoformat(), table.c.built < table.c.wanted)
-            connection.execute(past.values(built=table.c.wanted))
+            for table in (schema.arrivals, schema.rebuilds):
+                connection.execute(delete(table).where(table.c.day <= through.isoformat()))
+
+    def overwrite_deleted(self) -> None:
+        self._database.overwrite_deleted(schema.arrivals, schema.rebuilds)
+
+
+def _mark(connection: Connection, days: set[str], watermark: int) -> None:
+    if days:
+        mark = 1 + _progress(connection, _LAST_MARK)
+        _set_progress(connection, _LAST_MARK, mark)
+        _delete_days(connection, sorted(days))
+        rows = [{"day": day, "mark": mark, "watermark": watermark} for day in sorted(days)]
+        insert_rows(connection, schema.rebuilds, rows)
+
+
+def _delete_days(connection: Connection, days: list[str]) -> None:
+    for some in in_pieces(days):
+        connection.execute(delete(schema.rebuilds).where(schema.rebuilds.c.day.in_(some)))
+
+
+def _progress(connection: Connection, name: str) -> int:
+    table = schema.rebuild_progress
+    return connection.scalar(select(table.c.value).where(table.c.name == name)) or 0
+
+
+def _set_progress(connection: Connection, name: str, value: int) -> None:
+    table = schema.rebuild_progress
+    connection.execute(delete(table).where(table.c.name == name))
+    insert_rows(connection, table, [{"name": name, "value": value}])

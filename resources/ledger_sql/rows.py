@@ -35,7 +35,7 @@ def _upsert(connection: Connection, table: Table) -> sqlite.Insert | postgresql.
     return postgresql.insert(table)
 
 
-def in_pieces(values: Sequence[_Value]) -> Iterator[list[_Value]]:
+def in_pieces(values: Sequence[_Value], at_once: int = _AT_ONCE) -> Iterator[list[_Value]]:
     """The values, not too many at a time for one statement."""
-    for at in range(0, len(values), _AT_ONCE):
-        yield list(values[at : at + _AT_ONCE])
+    for at in range(0, len(values), at_once):
+        yield list(values[at : at + at_once])

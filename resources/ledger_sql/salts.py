@@ -11,9 +11,18 @@ from dpdau_assets.core.errors import Refused
 from dpdau_assets.core.facts import EpochKey
 from resources.ledger_sql import schema
 from resources.ledger_sql.database import Database
+from resources.ledger_sql.erasure_rows import without_tombstones
 from resources.ledger_sql.keyring import KEY_BYTES, RECEIPTS
 from resources.ledger_sql.retention import fact, raise_fact
-from resources.ledger_sql.secret_values import SALT, commit, commitment, new_opening, note_destroyed
+from resources.ledger_sql.secret_values import (
+    REFERENCE,
+    SALT,
+    commit,
+    commitment,
+    destroy_all,
+    new_opening,
+    note_destroyed,
+)
 
 
 class SqlSalts:
@@ -44,12 +53,13 @@ class SqlSalts:
     def shred_through(self, epoch: int) -> None:
         table = schema.salts
         with self._database.write() as connection:
-            raise_fact(connection, "shredded_through", epoch)
+            raise_fact(connection, self._keyring, "shredded_through", epoch)
             shredded = connection.scalars(select(table.c.epoch).where(table.c.epoch <= epoch)).all()
             for holder in (table, schema.tombstones):
                 connection.execute(delete(holder).where(holder.c.epoch <= epoch))
             note_destroyed(connection, self._keyring, SALT, [str(number) for number in shredded])
-        self._database.overwrite_deleted(table, schema.tombstones)
+            destroy_all(connection, self._keyring, REFERENCE, without_tombstones(connection))
+        self._database.overwrite_deleted(table, schema.tombstones, schema.erasure_references)
         self._opened = {number: key for number, key in self._opened.items() if number > epoch}
 
     def shredded_through(self) -> int | None:

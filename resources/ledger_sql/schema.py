@@ -3,8 +3,10 @@
 Days are ISO text, months the ISO text of their first day, mechanisms and terms JSON with sorted keys. A change here
 needs a migration in `migrations/` and another `VERSION`.
 
-`APPENDED` are the tables whose rows are only ever added, each under the hash of all before it (see `chain`). A column
-marked `NOT_CHAINED` notes where a row stands by now, and follows from appended rows.
+`APPENDED` are the tables whose rows are only ever added, each under the hash of all before it (see `chain`): whatever
+decides that something is applied, sealed, processed, restated, purged or complete. A column marked `NOT_CHAINED` notes
+where a row stands by now, and follows from appended rows. `VOUCHED_FOR` are tables that an appended row speaks of, and
+`DERIVED` those that may be lost or changed without harm.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-VERSION = "0003"
+VERSION = "0004"
 NOT_CHAINED = {"chained": False}
 
 metadata = MetaData()
@@ -33,7 +35,12 @@ metadata = MetaData()
 version = Table("alembic_version", metadata, Column("version_num", String(32), primary_key=True))
 
 # Facts of the store that never change while it lives: time zone, start date, rotation of salts.
-terms = Table("terms", metadata, Column("name", Text, primary_key=True), Column("value", Text, nullable=False))
+terms = Table(
+    "terms", metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("value", Text, nullable=False),
+)  # fmt: skip
 
 instances = Table(
     "instances", metadata,
@@ -110,9 +117,13 @@ releases = Table(
 )  # fmt: skip
 
 # Days whose state was asked for; what a release may read must not depend on whether anyone was active.
-processed = Table("processed", metadata, Column("day", Text, primary_key=True))
+processed = Table(
+    "processed", metadata, Column("id", Integer, primary_key=True), Column("day", Text, nullable=False, unique=True)
+)
 
-seals = Table("seals", metadata, Column("day", Text, primary_key=True))
+seals = Table(
+    "seals", metadata, Column("id", Integer, primary_key=True), Column("day", Text, nullable=False, unique=True)
+)
 
 # What a secret value was when it was made, as an HMAC under a random key that goes when the value goes.
 commitments = Table(
@@ -158,12 +169,19 @@ salts = Table(
 )  # fmt: skip
 
 # Epochs whose keys a restored ledger has lost: they never get another.
-lost_epochs = Table("lost_epochs", metadata, Column("epoch", Integer, primary_key=True))
+lost_epochs = Table(
+    "lost_epochs", metadata,
+    Column("id", Integer, primary_key=True),
+    Column("epoch", Integer, nullable=False, unique=True),
+)  # fmt: skip
 
-# What was shredded, and the last day past retention: facts that outlive what they are about.
+# What was shredded, and the last day past retention: facts that outlive what they are about. The largest counts.
 retention = Table(
-    "retention", metadata, Column("name", Text, primary_key=True), Column("value", Integer, nullable=False)
-)
+    "retention", metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("value", Integer, nullable=False),
+)  # fmt: skip
 
 # Secret: the keys that receipts are signed with, and the ledger chained and encrypted, wrapped as the salts are.
 wrapped_keys = Table(
@@ -210,17 +228,32 @@ tombstones = Table(
     Index("tombstones_by_key", "epoch", "encrypted_key"),
 )  # fmt: skip
 
-# How far removals are marked, begun and applied: watermarks, one row each.
-erasure_progress = Table(
-    "erasure_progress", metadata, Column("name", Text, primary_key=True), Column("watermark", Integer, nullable=False)
+# Secret: what whoever asked calls a request by. The subject is its receipt; goes with the request's last tombstone.
+erasure_references = Table(
+    "erasure_references", metadata,
+    Column("subject", Text, ForeignKey("erasures.receipt"), primary_key=True),
+    Column("encrypted", LargeBinary, nullable=False),
 )  # fmt: skip
 
-# Days to rebuild: the mark that is wanted, and the one that was built.
+# How far removals are begun and applied: watermarks, of which the largest of each name counts.
+erasure_progress = Table(
+    "erasure_progress", metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("watermark", Integer, nullable=False),
+)  # fmt: skip
+
+# Days to rebuild, each with its mark, until Dagster was told that they are: what was rebuilt leaves no row.
 rebuilds = Table(
     "rebuilds", metadata,
     Column("day", Text, primary_key=True),
-    Column("wanted", Integer, nullable=False),
-    Column("built", Integer, nullable=False),
+    Column("mark", Integer, nullable=False),
+    Column("watermark", Integer, nullable=False),  # of the removals that it stands for
+)  # fmt: skip
+
+# The last mark that was given, and the watermark up to which touched days are marked.
+rebuild_progress = Table(
+    "rebuild_progress", metadata, Column("name", Text, primary_key=True), Column("value", Integer, nullable=False)
 )  # fmt: skip
 
 # Days whose state has changed by arrivals that Dagster was not told of yet; each change has another, random name.
@@ -229,21 +262,48 @@ arrivals = Table(
 )  # fmt: skip
 
 # Days that upstream has declared complete; with a fingerprint of what lay in the landing folder, if it came that way.
-completions = Table("completions", metadata, Column("day", Text, primary_key=True), Column("landed", Text))
+# The last row of a day counts.
+completions = Table(
+    "completions", metadata,
+    Column("id", Integer, primary_key=True),
+    Column("day", Text, nullable=False, index=True),
+    Column("landed", Text),
+    Column("declared", Boolean, nullable=False),  # False where the declaration was taken back
+)  # fmt: skip
 
-# What receipts speak of: the partitions that were read back, as JSON, once for all receipts written together.
+# Secret: what each partition of the state was last written as, its hash under a nonce of that build. Replaced in place,
+# so that nothing is left by which an earlier content could be tried out.
+builds = Table(
+    "builds", metadata,
+    Column("store", Text, primary_key=True),
+    Column("day", Text, primary_key=True),
+    Column("epoch", Integer, primary_key=True, autoincrement=False),
+    Column("encrypted", LargeBinary, nullable=False),
+    sqlite_with_rowid=False,  # which would say in what order rows were replaced
+)  # fmt: skip
+
+# Secret: the digest of all of `builds`, one row, committed to on the chain.
+build_digests = Table(
+    "build_digests", metadata,
+    Column("subject", Text, primary_key=True),
+    Column("encrypted", LargeBinary, nullable=False),
+)  # fmt: skip
+
+# What the last receipts speak of: the partitions that were read back, as JSON. The newest inspection alone, and none
+# from before an erasure was applied: two of them beside each other would say which days it has changed.
 inspections = Table(
     "inspections", metadata, Column("digest", Text, primary_key=True), Column("partitions", LargeBinary, nullable=False)
 )  # fmt: skip
 
+# The text of the newest receipt of each request; of earlier ones the hash stays.
 receipts = Table(
     "receipts", metadata,
     Column("id", Integer, primary_key=True),
     Column("receipt", Text, ForeignKey("erasures.receipt"), nullable=False, index=True),
-    Column("body", Text, nullable=False),
+    Column("body", Text, info=NOT_CHAINED),
     Column("hash", Text, nullable=False, unique=True),
     Column("signature", Text, nullable=False),
-    Column("inspection", Text, ForeignKey("inspections.digest"), nullable=False),
+    Column("inspection", Text, nullable=False),  # its digest
 )  # fmt: skip
 
 # The chain: one row for the rows that were appended to a table together, hashed with the entry before it.
@@ -259,6 +319,29 @@ entries = Table(
 APPENDED = {
     table.name: table
     for table in (
-        instances, charges, releases, overrides, closures, restores, commitments, destructions, erasures, erasure_states
+        terms, instances, charges, releases, overrides, closures, restores, processed, seals, commitments, destructions,
+        lost_epochs, retention, erasures, erasure_states, erasure_progress, completions, receipts,
     )
 }  # fmt: skip
+
+VOUCHED_FOR = {
+    shared_noise.name: "commitments",
+    stream_state.name: "commitments",
+    salts.name: "commitments",
+    erasure_references.name: "commitments",
+    build_digests.name: "commitments",
+    builds.name: "the digest in build_digests",
+    tombstones.name: "the commitments of each row of erasures, and erasure_states",
+    wrapped_keys.name: "everything that they open, and the signatures of the receipts",
+    entries.name: "each entry is of the one before it; its end is told by a head that was noted down",
+    version.name: "this program, which opens no other",
+}
+"""Tables whose rows are held to something that was appended, and to what."""
+
+DERIVED = {
+    rebuilds.name: "Which days Dagster is to rebuild. Removals are applied to whatever holds them, marked or not.",
+    rebuild_progress.name: "How far days are marked for Dagster, which decides nothing of what is applied.",
+    arrivals.name: "Of which days Dagster is to be told. What numbers read are the files and the builds.",
+    inspections.name: "What the last receipts list. What is there is held to their digest; what is gone is read anew.",
+}
+"""Tables that may be lost or changed without harm, and why."""

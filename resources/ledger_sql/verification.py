@@ -27,10 +27,11 @@ from sqlalchemy import (
 from sqlalchemy.exc import SQLAlchemyError
 
 from dpdau_assets.core.errors import BadSetting
-from resources.ledger_sql import chain, schema, secret_values
+from resources.ledger_sql import builds, chain, receipts, schema, secret_values
 from resources.ledger_sql.database import Database
 from resources.ledger_sql.erasure_rows import progress
 from resources.ledger_sql.erasures import committed_to
+from resources.ledger_sql.keyring import LEDGER, RECEIPTS
 from resources.ledger_sql.secret_values import SALT
 
 _TYPES = {str: "text", int: "integer", bool: "integer", float: "real", bytes: "blob"}  # as SQLite calls them
@@ -43,6 +44,8 @@ def verify(database: Database) -> list[str]:
         ("The database", _structure),
         ("The chain", lambda connection: chain.problems(connection, database.keyring)),
         ("A secret value", lambda connection: secret_values.problems(connection, database.keyring)),
+        ("The list of builds", lambda connection: builds.problems(connection, database.keyring)),
+        ("A receipt", lambda connection: receipts.problems(connection, database.keyring)),
         ("The list of erasures", _erasures),
         ("A tombstone", _tombstones),
     ):
@@ -58,6 +61,11 @@ def verify(database: Database) -> list[str]:
 
 
 def _structure(connection: Connection) -> Iterator[str]:
+    if connection.scalars(select(schema.version.c.version_num)).all() != [schema.VERSION]:
+        yield f"The schema's version is not {schema.VERSION} alone."
+    unknown = set(connection.scalars(select(schema.wrapped_keys.c.name))) - {LEDGER, RECEIPTS}
+    if unknown:
+        yield f"{len(unknown)} key(s) have names that this program gives none."
     if connection.dialect.name == "sqlite":
         for row in connection.execute(text("PRAGMA integrity_check")):
             if row[0] != "ok":

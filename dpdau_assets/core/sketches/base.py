@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, ClassVar, Protocol, Self
 
 from dpdau_assets.core.errors import BadInput
 from dpdau_assets.core.facts import Keys
+from dpdau_assets.core.mechanisms import NoiseWidth
 
 MAGIC = b"DPDAU-SK"
 VERSION = 1
@@ -115,8 +116,8 @@ class Counting(Protocol):
         """The estimate from a noisy statistic, in users; below 0 for one below 0."""
         ...
 
-    def interval(self, noisy: float, half_width: float) -> tuple[float, float | None]:
-        """Bounds, in users, of a 95 % interval: of the noise, whose own has this half width, and of the sketch.
+    def interval(self, noisy: float, noise: NoiseWidth) -> tuple[float, float | None]:
+        """Bounds, in users, of a 95 % interval: of the noise, which is so wide, and of the sketch.
 
         None is no upper bound: the sketch is full. From the published number and public constants alone.
         """

@@ -10,6 +10,7 @@ import numpy as np
 
 from dpdau_assets.core.facts import Keys
 from dpdau_assets.core.keysets import is_key_set, little_endian, members, subtract, unite
+from dpdau_assets.core.mechanisms import NoiseWidth
 from dpdau_assets.core.sketches.base import Header, damaged, require_same
 
 KIND = "set"
@@ -69,8 +70,8 @@ class ExactCounting:
     def users(self, noisy: float) -> float:
         return noisy
 
-    def interval(self, noisy: float, half_width: float) -> tuple[float, float]:
-        return noisy - half_width, noisy + half_width
+    def interval(self, noisy: float, noise: NoiseWidth) -> tuple[float, float]:
+        return noisy - noise.half_width, noisy + noise.half_width
 
 
 def sorted_words(body: memoryview) -> Keys:

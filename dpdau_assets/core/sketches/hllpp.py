@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dpdau_assets.core.facts import Keys
+from dpdau_assets.core.mechanisms import NoiseWidth
 from dpdau_assets.core.sketches.base import Header, damaged, parameter, require_same
 from dpdau_assets.core.sketches.sampling import Z
 
@@ -108,11 +109,11 @@ class HllCounting:
         full = min(noisy, self.registers - 0.5) / self.registers
         return math.log1p(-full) / math.log1p(-self._chance)
 
-    def interval(self, noisy: float, half_width: float) -> tuple[float, float | None]:
-        """All n for which C lies within √(h² + z²·Var(C)) of its mean."""
+    def interval(self, noisy: float, noise: NoiseWidth) -> tuple[float, float | None]:
+        """All n for which C lies within √(w² + z²·Var(C)) + s/2 of its mean: w and s as in `sampled_interval`."""
 
         def reach(users: float) -> float:
-            return math.hypot(half_width, Z * math.sqrt(self._variance(users)))
+            return math.hypot(noise.smooth, Z * math.sqrt(self._variance(users))) + noise.step / 2
 
         noisy = min(noisy, self.registers - 0.5)
         full = 4 * self.users(self.registers)  # by then all registers are as full as they get

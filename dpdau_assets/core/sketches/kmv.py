@@ -14,6 +14,7 @@ import numpy as np
 
 from dpdau_assets.core.facts import Keys
 from dpdau_assets.core.keysets import little_endian, members, subtract, unite
+from dpdau_assets.core.mechanisms import NoiseWidth
 from dpdau_assets.core.sketches.base import Header, damaged, parameter, require_same
 from dpdau_assets.core.sketches.exact import sorted_words
 from dpdau_assets.core.sketches.sampling import sampled_interval, threshold_for
@@ -92,6 +93,6 @@ class KmvCounting:
     def users(self, noisy: float) -> float:
         return noisy / float(self.theta0)
 
-    def interval(self, noisy: float, half_width: float) -> tuple[float, float | None]:
-        low, high = sampled_interval(min(noisy, self.k), half_width, self.theta0)
+    def interval(self, noisy: float, noise: NoiseWidth) -> tuple[float, float | None]:
+        low, high = sampled_interval(min(noisy, self.k), noise, self.theta0)
         return low, high if high * self.theta0 < self.k else None

@@ -10,7 +10,7 @@ import math
 from fractions import Fraction
 from statistics import NormalDist
 
-from dpdau_assets.core.mechanisms import COVERAGE
+from dpdau_assets.core.mechanisms import COVERAGE, NoiseWidth
 
 SMALLEST_THETA0 = Fraction(1, 2**32)
 LEAST_EXPECTED = 1 << 14  # users in the sample: 0.78 % error where few are sampled
@@ -28,16 +28,24 @@ def threshold_for(users: float, expected: int) -> Fraction:
     return max(SMALLEST_THETA0, Fraction(1, 2**halvings))
 
 
-def sampled_interval(noisy: float, half_width: float, theta0: Fraction) -> tuple[float, float]:
+def sampled_interval(noisy: float, noise: NoiseWidth, theta0: Fraction) -> tuple[float, float]:
     """95 % bounds, in users, from a noisy count of a sample.
 
-    All n for which the count lies within √(h² + z²·n·θ0·(1 − θ0)) of its mean n·θ0: Wilson's score interval (1927),
-    with the noise's own half width h beside the binomial's. It needs no guess of n, and has its coverage also where
-    few are sampled. For θ0 = 1 it is noisy ± h. A count below 0 is the noise's alone at its lower bound.
+    All n for which the count lies within √(w² + z²·n·θ0·(1 − θ0)) + s/2 of its mean n·θ0: Wilson's score interval
+    (1927), with the noise's own smooth width w beside the binomial's. Counts and noise go in steps of s and the mean
+    does not, so half a step belongs to either side; without it, coverage would be that of a step less. It needs no
+    guess of n, and has its coverage also where few are sampled. For θ0 = 1 the mean is a count, and the interval the
+    noise's own. A count below 0 is the noise's alone at its lower bound.
     """
+    if theta0 == 1:
+        return noisy - noise.half_width, noisy + noise.half_width
     rate = float(theta0)
     spread = Z**2 * (1 - rate)
-    root = math.sqrt(max(0.0, noisy * spread + spread**2 / 4 + half_width**2))
-    middle = noisy + spread / 2
-    low = middle - root if noisy >= 0 else noisy - half_width
-    return low / rate, (middle + root) / rate
+
+    def bound(count: float, side: int) -> float:
+        root = math.sqrt(max(0.0, count * spread + spread**2 / 4 + noise.smooth**2))
+        return count + spread / 2 + side * root
+
+    least, most = noisy - noise.step / 2, noisy + noise.step / 2
+    low = bound(least, -1) if least >= 0 else least - noise.smooth
+    return low / rate, bound(most, 1) / rate

@@ -23,6 +23,7 @@ import numpy as np
 
 from dpdau_assets.core.facts import Keys
 from dpdau_assets.core.keysets import little_endian, members, sorted_distinct, subtract, unite
+from dpdau_assets.core.mechanisms import NoiseWidth
 from dpdau_assets.core.sketches.base import Header, damaged, parameter, require_same
 from dpdau_assets.core.sketches.exact import sorted_words
 from dpdau_assets.core.sketches.sampling import LEAST_EXPECTED, is_threshold, sampled_interval, threshold_for
@@ -115,8 +116,8 @@ class ThetaCounting:
     def users(self, noisy: float) -> float:
         return noisy / float(self.theta0)
 
-    def interval(self, noisy: float, half_width: float) -> tuple[float, float]:
-        return sampled_interval(noisy, half_width, self.theta0)
+    def interval(self, noisy: float, noise: NoiseWidth) -> tuple[float, float]:
+        return sampled_interval(noisy, noise, self.theta0)
 
 
 def theta_hashes(keys: Keys) -> Keys:
