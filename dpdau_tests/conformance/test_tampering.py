@@ -486,26 +486,33 @@ def test_an_inspection_that_was_changed_or_made_up_is_found_and_one_that_is_gone
 # --- Bytes of the file -------------------------------------------------------------------------------------------
 
 LEAF, INTERIOR = 13, 5
+INDEX_INTERIOR = 2
 # Every bit of these is turned in a soak, and one bit of every byte of the others.
 PUBLISHED = (schema.releases, schema.charges, schema.instances, schema.overrides)
 
 
 def records(content: bytes, root: int) -> Iterator[range]:
-    """Where the records of a table stand whose tree has this root page (sqlite.org/fileformat2.html, section 1.6)."""
+    """Where the records of a table stand whose tree has this root page (sqlite.org/fileformat2.html, section 1.6).
+
+    A table without row ids is kept as an index is: its cells have no number, and those of inner pages hold records too.
+    """
     size = int.from_bytes(content[16:18])
     page = (root - 1) * size
-    cells = int.from_bytes(content[page + 3 : page + 5])
+    kind, cells = content[page], int.from_bytes(content[page + 3 : page + 5])
+    is_inner, has_ids = kind in (INTERIOR, INDEX_INTERIOR), kind in (INTERIOR, LEAF)
     for n in range(cells):
-        pointer = page + (8 if content[page] == LEAF else 12) + 2 * n
+        pointer = page + (12 if is_inner else 8) + 2 * n
         cell = page + int.from_bytes(content[pointer : pointer + 2])
-        if content[page] == LEAF:
-            length, at = varint(content, cell)
-            _row_id, at = varint(content, at)
-            assert at + length <= page + size  # on no other page
-            yield range(cell, at + length)
-        else:
+        if is_inner:
             yield from records(content, int.from_bytes(content[cell : cell + 4]))
-    if content[page] == INTERIOR:
+        if not (is_inner and has_ids):
+            start = cell + (4 if is_inner else 0)
+            length, at = varint(content, start)
+            if has_ids:
+                _row_id, at = varint(content, at)
+            assert at + length <= page + size  # on no other page
+            yield range(start, at + length)
+    if is_inner:
         yield from records(content, int.from_bytes(content[page + 8 : page + 12]))
 
 
