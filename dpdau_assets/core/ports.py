@@ -532,7 +532,7 @@ class StateStore(Protocol):
         ...
 
     def forget_through(self, day: date) -> None:
-        """Nothing is to be there any more of this day and those before it; their files are to be discarded."""
+        """Nothing is to be there any more of this day and those before it, whose files were discarded."""
         ...
 
 

@@ -92,10 +92,9 @@ def _published(outside: Outside) -> tuple[list[Release], list[Release]]:
 
 
 def _unlink_through(gone: date, outside: Outside) -> None:
-    outside.activity.forget_through(gone)
-    outside.late.forget_through(gone)
     for state in (outside.activity, outside.late):
         state.discard(place for place in state.stored() if place[0] <= gone)
+        state.forget_through(gone)  # also what had no file any more
     for day, epoch in outside.sketches.stored():
         if day <= gone:
             outside.sketches.discard(day, epoch)
