@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import date
 from pathlib import Path
@@ -21,7 +21,7 @@ from dpdau_assets.core.day_sketch import sketch_version
 from dpdau_assets.core.erasure import mark_touched, request
 from dpdau_assets.core.errors import Refused
 from dpdau_assets.core.events import Event
-from dpdau_assets.core.facts import DaySet, ReleaseKey
+from dpdau_assets.core.facts import Build, DaySet, Partition, ReleaseKey
 from dpdau_assets.core.identity import content_hash
 from dpdau_assets.core.keysets import digest
 from dpdau_assets.core.ports import Outside
@@ -253,8 +253,9 @@ class Killed(BaseException):
 def killed_before_settling() -> Iterator[None]:
     """Files have taken their places, and what they replaced is not forgotten yet."""
 
-    def die(*_: object) -> None:
-        raise Killed
+    def die(_: VouchedState, coming: Mapping[Partition, Build]) -> None:
+        if coming:
+            raise Killed
 
     with pytest.MonkeyPatch.context() as patch, suppress(Killed):
         patch.setattr(VouchedState, "_settle", die)
