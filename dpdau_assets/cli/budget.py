@@ -8,11 +8,9 @@ from typing import Annotated
 
 import typer
 from rich import box
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
-from dpdau_assets.cli.terminal import DAY, answer, open_outside, tell
+from dpdau_assets.cli.terminal import DAY, answer, open_outside, tell, tell_table
 from dpdau_assets.core import overrides
 from dpdau_assets.core.answers import budget_answer, last_published_month, override_rows
 from dpdau_assets.core.calendar import METRICS
@@ -65,9 +63,7 @@ def plan(
         raise typer.BadParameter(f"--from {first:%Y-%m-%d} is before START_DATE.")
     found = outlook(_ledger(settings), settings, months, first.date() if first else None)
     answer({"changed": tried, **outlook_answer(found)})
-    people = Console(stderr=True)
-    people.width = max(people.width, TABLE_WIDTH)  # narrower, figures would be cut short
-    people.print(outlook_table(found))
+    tell_table(outlook_table(found), TABLE_WIDTH)  # narrower, figures would be cut short
     for stream in found.new_streams:
         twice = ", ".join(f"{month:%Y-%m}" for month in stream.months_charged_twice) or "no month"
         tell(f"{stream.metric} begins another stream on {stream.first_day}; charged for both: {twice}.")
@@ -107,7 +103,7 @@ def label() -> None:
 def _tell_refusal(one: Foreseen) -> None:
     of = "the restatement of " if one.release.revision else ""
     what = f"{of}{one.release.metric} of {one.release.day}, due {one.release.slot}"
-    tell(f"The first refusal: {what}. {escape(one.error.reason)}\n{escape(one.error.remedy)}", style="bold")
+    tell(f"The first refusal: {what}. {one.error.reason}\n{one.error.remedy}", style="bold")
 
 
 def outlook_table(found: Outlook) -> Table:

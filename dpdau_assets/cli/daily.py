@@ -9,11 +9,10 @@ from typing import Annotated, Any
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from dpdau_assets.cli.terminal import DAY, answer, open_outside, tell
+from dpdau_assets.cli.terminal import DAY, answer, open_outside, tell, tell_table
 from dpdau_assets.core import completeness
 from dpdau_assets.core.checking import CHECKS, Check, Verdict
 from dpdau_assets.core.checking import answer as ask
@@ -52,9 +51,7 @@ def status() -> None:
     outside = open_outside()
     found = where_it_stands(outside, open_mart(outside.settings))
     answer(_plain(found))
-    people = Console(stderr=True, highlight=False)
-    people.width = max(people.width, WIDTH)
-    people.print(_screen(found))
+    tell_table(_screen(found), WIDTH)
 
 
 @app.command()
@@ -70,7 +67,7 @@ def check(
     mart = open_mart(outside.settings)
     found = [(one, ask(one, outside, mart)) for one in chosen]
     answer([_row(one, verdict) for one, verdict in found])
-    Console(stderr=True, highlight=False, width=WIDTH).print(_verdicts(found))
+    tell_table(_verdicts(found), WIDTH)
     failed = [one.name for one, verdict in found if not verdict.passed and not one.waiting]
     if failed:
         tell(f"Failed: {', '.join(failed)}.", style="bold")

@@ -24,8 +24,7 @@ def ingest(source: Annotated[Path, typer.Option("--from", help="A file, or a fol
     outside = open_outside()
     files = event_files(source)
     with progress() as shown:
-        task = shown.add_task("Reading.", total=None)
-        report = ingest_files(files, outside, lambda stage: shown.update(task, description=stage))
+        report = ingest_files(files, outside, shown.stage)
     tell(f"{report.ingested} rows taken, {report.rejected} rejected.")
     if report.quarantine:
         tell(f"Where and why: {report.quarantine}")

@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_group
 
-from dpdau_assets.cli.terminal import tell
+from dpdau_assets.cli.terminal import on_terminal, tell
 from dpdau_assets.core.errors import DpdauError
 from dpdau_assets.core.version import VERSION
 
@@ -95,6 +95,16 @@ class LazyGroup(TyperGroup):
         for file, lines in COMMANDS.items():
             self.commands.update({name: LazyCommand(name, file, line) for name, line in lines.items()})
 
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        """Run a command; wrong usage is told in a frame on a terminal, and by whole lines elsewhere."""
+        self.rich_markup_mode = "rich" if on_terminal() else None
+        return super().main(*arguments, **options)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """The list of commands, which looks the same everywhere."""
+        self.rich_markup_mode = "rich"
+        super().format_help(ctx, formatter)
+
 
 app = typer.Typer(
     cls=LazyGroup,
@@ -117,7 +127,6 @@ def main() -> None:
     try:
         app()
     except DpdauError as error:
-        from rich.markup import escape
-
-        tell(f"[bold]{type(error).__name__}[/]: {escape(error.reason)}\n{escape(error.remedy)}")
+        tell(f"{type(error).__name__}: {error.reason}", style="bold")
+        tell(error.remedy)
         sys.exit(error.exit_code)

@@ -6,21 +6,29 @@ Every command imports this, `--help` too: what is heavy is imported where it is 
 from __future__ import annotations
 
 import json
+import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from itertools import count
+from threading import Lock
+from time import monotonic
+from typing import TYPE_CHECKING, Annotated, Protocol, TypeAlias
 
 import typer
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress
+    from rich.table import Table
 
     from dpdau_assets.core.ports import Outside
     from dpdau_assets.core.runs import Step
 
 DAY = ["%Y-%m-%d"]
+_WHOLE_LINES = 10_000
+_SECONDS_APART = 1
 From: TypeAlias = Annotated[datetime, typer.Option("--from", formats=DAY, help="First day.")]
 To: TypeAlias = Annotated[datetime, typer.Option("--to", formats=DAY, help="Last day.")]
 
@@ -39,15 +47,37 @@ def answer(value: object) -> None:
 
 
 def tell_plainly(text: str) -> None:
-    """For people, without markup, which takes longer to load than a number to find."""
+    """For people, without a style, which takes longer to load than a number to find."""
     typer.echo(text, err=True)
 
 
-def tell(text: str, style: str | None = "dim") -> None:
-    """For people; `text` is markup, and what comes from outside is escaped in it."""
+def tell(text: str, style: str = "dim") -> None:
+    """For people: the text as it is, without markup, and with no line broken but by the terminal itself."""
+    if not on_terminal():
+        tell_plainly(text)
+        return
+    from rich.text import Text
+
+    console().print(Text(text, style), soft_wrap=True)
+
+
+def tell_table(table: Table, least_width: int) -> None:
+    """For people: on a terminal as wide as it is, or as `least_width`; elsewhere a row is a line, however long."""
+    people = console()
+    people.width = max(people.width, least_width) if on_terminal() else _WHOLE_LINES
+    people.print(table)
+
+
+def on_terminal() -> bool:
+    """Whether people watch stderr. What else reads it gets whole lines."""
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
+def console() -> Console:
+    """stderr, in colour on a terminal alone, whatever the environment says of colours."""
     from rich.console import Console
 
-    Console(stderr=True).print(text, style=style, highlight=False)
+    return Console(stderr=True, highlight=False, force_terminal=on_terminal())
 
 
 def require_order(first: datetime, last: datetime) -> None:
@@ -65,24 +95,105 @@ def run_through_dagster(title: str, wanted: Sequence[Step], outside: Outside) ->
 
     definitions = build_definitions(outside.settings)
     with open_instance(dagster_home(outside.settings)) as instance, progress() as shown:
-        task = shown.add_task(title, total=len(wanted))
-        run_steps(
-            list(wanted), definitions, instance, lambda step: shown.update(task, advance=1, description=step.title)
-        )
+        shown.stage(f"{title}.")
+        steps = count(1)
+        run_steps(list(wanted), definitions, instance, lambda step: shown.advance(next(steps), len(wanted), step.title))
+
+
+# --- Progress ----------------------------------------------------------------------------------------------------
+
+
+class Shown(Protocol):
+    """What people see of long work. Each method may be called often, and by any thread."""
+
+    def stage(self, text: str) -> None:
+        """What is being done from now on, as a sentence."""
+        ...
+
+    def share(self, done: float) -> None:
+        """How much of it is done, from 0 to 1."""
+        ...
+
+    def advance(self, done: int, steps: int, text: str) -> None:
+        """So many of its steps are done; the last one was `text`."""
+        ...
 
 
 @contextmanager
-def progress() -> Iterator[Progress]:
-    """A bar that people see while they wait."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+def progress() -> Iterator[Shown]:
+    """A bar on a terminal; elsewhere whole lines."""
+    if not on_terminal() or console().is_dumb_terminal:
+        yield Lines(tell_plainly, monotonic)
+        return
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as shown:
-        yield shown
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.fields[count]}"))
+    with Progress(*columns, TimeElapsedColumn(), console=console(), transient=True) as bars:
+        yield Bar(bars)
+
+
+class Bar:
+    """Shown on a terminal: the stage, a bar, and how far it is."""
+
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
+        self._task = bars.add_task("", total=None, count="")
+
+    def stage(self, text: str) -> None:
+        """A bar without an end."""
+        self._bars.reset(self._task, total=None, description=text, count="")
+
+    def share(self, done: float) -> None:
+        """A bar with per cent."""
+        self._bars.update(self._task, total=1, completed=done, count=f"{_per_cent(done)} %")
+
+    def advance(self, done: int, steps: int, text: str) -> None:
+        """A bar with the count of steps."""
+        self._bars.update(self._task, total=steps, completed=done, description=text, count=f"{done}/{steps}")
+
+
+class Lines:
+    """Shown where nothing can be taken back, as in a log: a line a stage, and one at a further tenth of it.
+
+    A second or more lies between the lines of a stage, so that short work shows none but the first; nor does a stage
+    say that it is done, since what follows does.
+    """
+
+    def __init__(self, say: Callable[[str], None], seconds: Callable[[], float]) -> None:
+        self._say = say
+        self._seconds = seconds
+        self._lock = Lock()
+        self._begin("Working.")
+
+    def stage(self, text: str) -> None:
+        """A line."""
+        with self._lock:
+            self._begin(text)
+            self._say(text)
+
+    def share(self, done: float) -> None:
+        """A line with per cent, if one is due."""
+        with self._lock:
+            if self._is_due(done):
+                self._say(f"{self._text}: {_per_cent(done)} %")
+
+    def advance(self, done: int, steps: int, text: str) -> None:
+        """A line with the count of steps, if one is due."""
+        with self._lock:
+            if self._is_due(done / steps):
+                self._say(f"{self._text}: {done} of {steps}, {text}")
+
+    def _begin(self, text: str) -> None:
+        self._text = text.removesuffix(".")
+        self._tenth, self._said_at = 0, self._seconds()
+
+    def _is_due(self, share: float) -> bool:
+        tenth, now = _per_cent(share) // 10, self._seconds()
+        if not (self._tenth < tenth < 10 and now - self._said_at >= _SECONDS_APART):
+            return False
+        self._tenth, self._said_at = tenth, now
+        return True
+
+
+def _per_cent(share: float) -> int:
+    return int(100 * share + 1e-9)  # 0.29 is a little less
