@@ -12,6 +12,7 @@ import dagster as dg
 from dpdau_assets.bulk import REBUILD, build_many_days, build_missing_days, publish_due_numbers, refresh_reports
 from dpdau_assets.core import completeness, receipts, retention, runs
 from dpdau_assets.core.errors import Refused
+from dpdau_assets.core.ingest import share_of_other_days
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.runs import Step
 from dpdau_assets.retries import SAFE, cause_of, refusals_fail_at_once
@@ -80,6 +81,10 @@ def PUBLISHING() -> None:
 ALL = (STATE, REBUILD, DAU, MAU, RESTATEMENT, REPORTS)
 
 
+NOT_TAKEN, NEW_LINE = "What landed could not be taken in.", "\n  "
+"""How a refused landing is told: a line a folder, so that an alert tells each once."""
+
+
 class Landed(dg.Config):
     """Days (YYYY-MM-DD) whose folders in LANDING_DIR are finished."""
 
@@ -87,14 +92,16 @@ class Landed(dg.Config):
 
 
 @dg.op(pool="state", retry_policy=SAFE)
-def take_landed_days(config: Landed, outside: dg.ResourceParam[Outside]) -> None:
+def take_landed_days(context: dg.OpExecutionContext, config: Landed, outside: dg.ResourceParam[Outside]) -> None:
     """Take in what landed for each day, and declare it complete; a day that fails does not hold up the others."""
     with refusals_fail_at_once():
-        refused = completeness.take_all_landed([date.fromisoformat(day) for day in config.days], outside)
-        if refused:
-            days = ", ".join(map(str, refused))
-            raise Refused(  # not in the error's own words: a file may be named after a person
-                f"What landed for {days} could not be taken in.", "`dpdau ingest --from` its folder says why."
+        taken = completeness.take_all_landed([date.fromisoformat(day) for day in config.days], outside)
+        for day, share in taken.elsewhere.items():
+            context.log.warning(f"In day={day}, {share_of_other_days(share)} of the events are of other days.")
+        if taken.refused:
+            raise Refused(
+                f"{NOT_TAKEN}{''.join(f'{NEW_LINE}{day}: {why}' for day, why in taken.refused.items())}\n",
+                "`dpdau ingest --from` its folder names the file.",
             )
 
 

@@ -30,7 +30,7 @@ from dpdau_assets.core.facts import EpochKey
 from dpdau_assets.core.identity import user_key
 from dpdau_assets.core.ingest import RowScan
 from dpdau_tests.support.lengths import at_length
-from resources import engine_duckdb, event_files, event_reading
+from resources import engine_duckdb, event_csv, event_files, event_reading, event_tables
 from resources.engine_duckdb import DuckDBEngine, DuckDBScan, SortedUsers, hmac_blocks
 from resources.event_files import event_files as files_in
 from resources.event_sql import BROKEN_RULES, USER_KEY, judged
@@ -396,12 +396,13 @@ def test_a_nul_in_an_id_is_part_of_the_id(tmp_path: Path) -> None:
 
 
 def test_lines_are_numbered_right_across_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(event_files, "_CHUNK_BYTES", 100)
-    monkeypatch.setattr(event_files, "_CHUNK_ROWS", 3)
-    monkeypatch.setattr(event_files, "MAX_LINE_BYTES", 250)
+    monkeypatch.setattr(event_tables, "_CHUNK_BYTES", 100)
+    monkeypatch.setattr(event_tables, "_CHUNK_ROWS", 3)
     objects = [plus(f"user-{n}", op="?" if n % 7 == 0 else "+") for n in range(22)]
     objects[10] = plus("x" * 1000)
     bad = [1, 8, 11, 15, 22]
+    monkeypatch.setattr(event_csv, "MAX_LINE_BYTES", 250)
+    monkeypatch.setattr(event_tables, "MAX_LINE_BYTES", 250)
     for name in ("e.jsonl", "e.csv", "e.csv.gz", "e.parquet.gz"):
         content = WRITERS[name.removesuffix(".gz")](objects)
         lines = [line for line, _ in scanned(write(tmp_path, name, content))[1]]
@@ -417,7 +418,7 @@ def test_a_byte_order_mark_at_the_start_is_passed_over(tmp_path: Path) -> None:
         assert scanned(write(tmp_path, name, content))[0] == 1
 
 
-def test_bad_csv_rows_are_found_at_their_first_line_despite_quoted_newlines_and_blank_lines(tmp_path: Path) -> None:
+def test_bad_csv_rows_are_found_at_their_lines_despite_quoted_newlines_and_blank_lines(tmp_path: Path) -> None:
     content = (
         b"user_id,day,note\n"  # 1
         b'"two\nlines",2025-02-01,x\n'  # 2, 3
@@ -425,22 +426,21 @@ def test_bad_csv_rows_are_found_at_their_first_line_despite_quoted_newlines_and_
         b'"three\n\nlines",never,x\n'  # 5 to 7
         b"too,few\n"  # 8
         b"a,2025-02-01,too,many\n"  # 9
-        b'a"b,2025-02-01,"x"y\n'  # 10
-        b"\xff,2025-02-01,x\n"  # 11
-        b"a,2025-02-01,\xff\n"  # 12
-        b"   \n"  # 13
-        + b"a,2025-02-01," + b"x" * 140_000 + b"\n"  # 14, a field over the limit of the csv module
-        + b"a,2025-02-01," + b"x" * event_files.MAX_LINE_BYTES + b"\n"  # 15
-        b"b,2025-02-01,\r\n"  # 16
-        b"\0,2025-02-01,\n"  # 17
-        b'c,2025-02-01,"never closed\n'  # 18
-        b"d,2025-02-01,swallowed\n"
+        b'"two\nlines",too,many,fields\n'  # 10, 11
+        b"\xff,2025-02-01,x\n"  # 12
+        b"a,2025-02-01,\xff\n"  # 13
+        b"   \n"  # 14
+        + b"a,2025-02-01," + b"x" * 140_000 + b"\n"  # 15, a field over the limit that the csv module has by itself
+        + b"a,2025-02-01," + b"x" * event_files.MAX_LINE_BYTES + b"\n"  # 16
+        b"b,2025-02-01,\r\n"  # 17
+        b"\0,2025-02-01,\n"  # 18
+        b"c,2025-02-01,carriage\rreturn\n"  # 19
     )  # fmt: skip
     accepted, rejected, days, _ = scanned(write(tmp_path, "e.csv", content))
-    assert [line for line, _ in rejected] == [5, 8, 9, 10, 11, 12, 14, 15, 18]
+    assert [line for line, _ in rejected] == [5, 8, 9, 10, 11, 12, 13, 16, 19]
     assert {reason for line, reason in rejected if line != 5} == {events.UNPARSABLE}
-    assert days == {date(2025, 2, 1): sorted(user_key(KEY.secret, user) for user in ("two\nlines", "b", "\0"))}
-    assert accepted == 3
+    assert days == {date(2025, 2, 1): sorted(user_key(KEY.secret, user) for user in ("two\nlines", "a", "b", "\0"))}
+    assert accepted == 4
 
 
 def test_a_csv_row_of_empty_fields_is_a_bad_row(tmp_path: Path) -> None:
@@ -569,7 +569,7 @@ def test_a_column_with_a_name_that_duckdb_uses_changes_nothing(tmp_path: Path) -
 def test_a_folder_named_like_a_partition_adds_no_column(tmp_path: Path) -> None:
     folder = tmp_path / "day=2025-02-03"
     folder.mkdir()
-    with pytest.raises(BadInput, match="must have user_id and day or ts"):
+    with pytest.raises(BadInput, match="must name user_id and day or ts"):
         scanned(parquet(folder, user_id=pa.array(["a"])))
 
 
@@ -599,12 +599,39 @@ def test_a_file_name_is_never_taken_for_a_pattern(name: str, tmp_path: Path) -> 
 
 def test_bits_of_one_user_from_many_sources_come_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_reading, "_COMPACT_ABOVE", 3)
-    monkeypatch.setattr(event_files, "_CHUNK_ROWS", 2)
+    monkeypatch.setattr(event_tables, "_CHUNK_ROWS", 2)
     objects = [plus(user, f"2025-0{month}-{day:02}") for month in (1, 4) for day in (1, 5, 30) for user in "abca"]
     files = [
         write(tmp_path, name, WRITERS[name](objects[at::3])) for at, name in enumerate(["e.csv", "e.parquet", "e.json"])
     ]
     assert scanned(*files) == by_reference(objects)
+
+
+@pytest.mark.parametrize("packing", ["", ".gz"])
+@pytest.mark.parametrize("rows", [3, 700])
+def test_a_text_of_parquet_that_is_not_utf_8_is_one_bad_row_and_its_neighbours_are_taken(
+    rows: int, packing: str, tmp_path: Path
+) -> None:
+    """DuckDB refuses the whole file for it."""
+    ids = [b"anna", *(b"\xff\xfe" if n % 100 == 1 else f"u{n}".encode() for n in range(1, rows))]
+    days = [b"2025-02-01"] * (rows - 1) + [b"2025-02-\xff"]
+    bad = {n + 1 for n in range(1, rows) if n % 100 == 1} | {rows}
+    odd = parquet(tmp_path, f"odd.parquet{packing}", user_id=pa.array(ids).view(pa.string()),
+                  day=pa.array(days).view(pa.string()))  # fmt: skip
+    sound = parquet(tmp_path, "sound.parquet", user_id=pa.array(["ben"]), day=pa.array(["2025-02-01"]))
+    accepted, rejected, days_of, _ = scanned(sound, odd, sound)
+    assert rejected == [(line, events.UNPARSABLE) for line in sorted(bad)]
+    assert accepted == rows - len(bad) + 2
+    kept = {user.decode() for n, user in enumerate(ids, 1) if n not in bad} | {"ben"}
+    assert days_of == {date(2025, 2, 1): sorted(user_key(KEY.secret, user) for user in kept)}
+
+
+def test_a_column_that_may_have_been_meant_otherwise_is_refused_in_parquet_too(tmp_path: Path) -> None:
+    for packing in ("", ".gz"):
+        path = parquet(tmp_path, f"e.parquet{packing}", user_id=pa.array(["a"]), day=pa.array(["2025-02-01"]),
+                       OP=pa.array(["-"]))  # fmt: skip
+        with pytest.raises(BadInput, match="the column OP, and none that is called op"):
+            scanned(path)
 
 
 # Files that cannot be read.
@@ -641,7 +668,7 @@ def test_the_corrupt_one_of_many_parquet_files_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"\n", b"user,day\n", b"user_id,op\n", b"alice,2025-02-01\n", b"user_id,user_id,day\n", b"user_id;day\n"],
+    [b"user,day\n", b"user_id,op\n", b"alice,2025-02-01\n", b"user_id,user_id,day\n", b"user_id;day\n"],
 )
 def test_a_csv_without_the_header_it_needs_is_refused_and_only_known_names_are_told(
     content: bytes, tmp_path: Path
@@ -731,8 +758,8 @@ def test_duckdb_alone_cannot_encrypt_what_it_spills(tmp_path: Path) -> None:
 def test_no_error_quotes_a_row(tmp_path: Path) -> None:
     ids = pa.array([b"fine", PLANTED.encode() + b"\xff"]).view(pa.string())
     bad = [
-        parquet(tmp_path, "1.parquet", user_id=ids, day=pa.array(["2025-02-01"] * 2)),
-        parquet(tmp_path, "2.parquet.gz", user_id=ids, day=pa.array(["2025-02-01"] * 2)),
+        parquet(tmp_path, "1.parquet", user_id=ids, moment=pa.array(["2025-02-01"] * 2)),
+        parquet(tmp_path, "2.parquet.gz", user_id=ids, moment=pa.array(["2025-02-01"] * 2)),
         parquet(tmp_path, "3.parquet", user_id=pa.array([PLANTED.encode()]), day=pa.array(["2025-02-01"])),
         parquet(tmp_path, "4.parquet.gz", user_id=pa.array([PLANTED]).dictionary_encode(), day=pa.array([1])),
         write(tmp_path, "5.csv", f"{PLANTED},2025-02-01\n".encode()),

@@ -24,7 +24,8 @@ from dpdau_assets.core.facts import DaySet, RejectedRow
 from dpdau_assets.core.quarantine import Named
 from resources import durable
 from resources.durable import sweep, unlink_durably, write_all_durably, write_durably, write_named_durably
-from resources.inbox_files import FileInbox, FileQuarantine
+from resources.inbox_files import FileInbox
+from resources.quarantine_files import FileQuarantine
 
 DAY = date(2025, 2, 1)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import hashlib
+import io
 import json
 import os
 import signal
@@ -12,27 +13,43 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
+from fractions import Fraction
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dpdau_assets.core.erasure import epochs_reached
 from dpdau_assets.core.errors import BadInput
-from dpdau_assets.core.events import Limits, Row
+from dpdau_assets.core.events import BAD_DAY, TOO_EARLY, TOO_LATE, Limits, Row
 from dpdau_assets.core.facts import EpochKey, Erasure, Release, Removal
 from dpdau_assets.core.identity import user_key
-from dpdau_assets.core.ingest import IngestReport, RowScan, ingest, take
+from dpdau_assets.core.ingest import (
+    IngestReport,
+    NotTaken,
+    NoValidRow,
+    RowScan,
+    TooManyRejected,
+    ingest,
+    take,
+)
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.windows import epoch_of, epochs_of_day
+from dpdau_tests.support.lengths import at_length
 from eval.simulate import generate_synthetic
 from resources.engine_duckdb import DuckDBEngine
-from resources.inbox_files import FileInbox, FileQuarantine
+from resources.inbox_files import FileInbox
+from resources.quarantine_files import FileQuarantine
 
 TODAY = date(2025, 4, 29)
+LIMITS = Limits(date(2025, 1, 1), date(2025, 4, 30), ZoneInfo("UTC"))
 SETTINGS = Settings(start_date=date(2025, 1, 1), hash_salt_rotation_days=90, mau_window_days=30)
 
 
@@ -117,8 +134,8 @@ class Store:
             quarantine=FileQuarantine(self.root), ledger=EmptyLedger(), erasures=self.erasures, **unused,
         )  # fmt: skip
 
-    def ingest(self, *files: Path, settings: Settings = SETTINGS) -> IngestReport:
-        return ingest(list(files), self.outside(settings), self.said.append)
+    def ingest(self, *files: Path, settings: Settings = SETTINGS, partial: bool = False) -> IngestReport:
+        return ingest(list(files), self.outside(settings), self.said.append, partial=partial)
 
     def contents(self) -> dict[tuple[date, int], list[int]]:
         return {(found.day, found.epoch): found.keys.tolist() for found in self.inbox.read(self.inbox.batches())}
@@ -207,16 +224,159 @@ def test_the_tombstone_epochs_reach_the_last_window_that_holds_the_user_out() ->
     assert last == epoch_of(date(2025, 3, 29), 97) == epoch_of(date(2025, 3, 28), 97) + 1
 
 
-def test_bad_rows_go_to_the_quarantine_and_stop_nothing(store: Store, tmp_path: Path) -> None:
+def test_bad_rows_go_to_the_quarantine_and_in_part_stop_nothing(store: Store, tmp_path: Path) -> None:
     path = lines(tmp_path, "e.jsonl", plus("a", "2025-02-01"), plus("secret-person", "never"), plus("b", "2025-05-01"))
-    report = store.ingest(path)
+    report = store.ingest(path, partial=True)
     assert (report.ingested, report.rejected) == (1, 2)
     assert report.quarantine
     found = list(csv.reader(report.quarantine.read_text().splitlines()))
     assert found[0] == ["file", "line", "reason"]
     assert [(file, line) for file, line, _ in found[1:]] == [(str(path), "2"), (str(path), "3")]
     assert "secret-person" not in report.quarantine.read_text() and "never" not in report.quarantine.read_text()
-    assert store.ingest(path).quarantine == report.quarantine
+    assert report.rejections.by_reason() == {BAD_DAY: 1, TOO_LATE: 1}
+    assert store.ingest(path, partial=True).quarantine == report.quarantine
+
+
+# --- A wrong input never becomes a number --------------------------------------------------------------------------
+
+
+def nothing_taken(store: Store) -> bool:
+    return not store.erasures.noted and store.inbox.batches() == []
+
+
+@pytest.mark.parametrize("partial", [False, True])
+def test_an_input_without_one_valid_row_is_bad_input_and_nothing_is_taken(
+    store: Store, tmp_path: Path, partial: bool
+) -> None:
+    path = lines(tmp_path, "e.jsonl", plus("a", "never"), plus("secret", "2024-12-31"), plus("b", "never"))
+    with pytest.raises(NoValidRow) as raised:
+        store.ingest(path, partial=partial)
+    report = raised.value.report
+    assert raised.value.exit_code == 5 and nothing_taken(store)
+    assert (report.ingested, report.rejected, report.days, report.batch) == (0, 3, (), None)
+    assert list(report.rejections.by_reason().items()) == [(BAD_DAY, 2), (TOO_EARLY, 1)]
+    assert report.quarantine and report.quarantine.read_text().count("\n") == 4
+    assert str(path) in raised.value.reason and BAD_DAY in raised.value.reason and "secret" not in str(raised.value)
+
+
+def good_and_bad(folder: Path, good: int, bad: int, *others: dict[str, object]) -> Path:
+    rows = [plus(f"u{n}", "2025-02-01") for n in range(good)] + [plus(f"u{n}", "never") for n in range(bad)]
+    return lines(folder, "e.jsonl", *rows, *others)
+
+
+def test_more_bad_rows_than_the_share_admits_are_refused_and_no_removal_is_taken_either(
+    store: Store, tmp_path: Path
+) -> None:
+    path = good_and_bad(tmp_path, 296, 4, minus("x", "2025-02-01"), minus("y", "2025-02-01"))
+    with pytest.raises(TooManyRejected, match=r"1\.32 % of the rows are bad.*admits 1 %") as raised:
+        store.ingest(path)
+    report = raised.value.report
+    assert raised.value.exit_code == 4 and nothing_taken(store)
+    assert (report.ingested, report.rejected, report.removals_waiting) == (0, 4, 2)
+    assert report.quarantine and report.quarantine.exists()
+    taken = store.ingest(path, partial=True)
+    assert (taken.ingested, taken.rejected, taken.removals_waiting) == (298, 4, 0)
+    assert len(store.erasures.noted[0]) == 2 and store.inbox.batches() == [taken.batch]
+
+
+def test_the_share_itself_is_admitted_and_one_row_more_is_not(store: Store, tmp_path: Path) -> None:
+    assert store.ingest(good_and_bad(tmp_path, 198, 2)).ingested == 198
+    with pytest.raises(TooManyRejected):
+        store.ingest(good_and_bad(tmp_path, 197, 2))
+    none = replace(SETTINGS, max_rejected_share=Fraction(0))
+    assert store.ingest(good_and_bad(tmp_path, 5, 0), settings=none).ingested == 5
+    with pytest.raises(TooManyRejected):
+        store.ingest(good_and_bad(tmp_path, 500, 1), settings=none)
+
+
+def test_rows_before_start_date_do_not_count_in_the_share_and_rows_after_tomorrow_do(
+    store: Store, tmp_path: Path
+) -> None:
+    early = [plus(f"u{n}", "2024-06-01") for n in range(50)]
+    report = store.ingest(good_and_bad(tmp_path, 10, 0, *early))
+    assert (report.ingested, report.rejected) == (10, 50)
+    with pytest.raises(TooManyRejected):
+        store.ingest(good_and_bad(tmp_path, 50, 0, plus("a", "2025-05-01"), *early))
+
+
+@pytest.mark.parametrize("content", ["", "\n\n"])
+def test_an_empty_input_is_no_error(store: Store, tmp_path: Path, content: str) -> None:
+    (tmp_path / "e.jsonl").write_text(content)
+    (tmp_path / "e.csv").write_text(content)
+    report = store.ingest(tmp_path / "e.jsonl", tmp_path / "e.csv")
+    assert (report.ingested, report.rejected, report.batch, report.quarantine) == (0, 0, None, None)
+
+
+@pytest.mark.also_long
+@settings(max_examples=at_length(test=25, ci=100, soak=1_000), deadline=None)
+@given(good=st.integers(0, 40), bad=st.integers(0, 6), early=st.integers(0, 9), share=st.fractions(0, Fraction(1, 2)))
+def test_either_all_good_rows_are_taken_or_none_by_the_share_of_the_bad_ones(
+    good: int, bad: int, early: int, share: Fraction, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    rows = [Row(f"u{n}", day="2025-02-01") for n in range(good)] + [None] * bad + [Row("u", day="2024-01-01")] * early
+    scan = RowScan((("e", line, row) for line, row in enumerate(rows, 1)), LIMITS)
+    store = Store(tmp_path_factory.mktemp("share"))
+    outside = store.outside(replace(SETTINGS, max_rejected_share=share))
+    try:
+        report = take(scan, outside, progress=lambda _: None)
+    except NotTaken as error:
+        assert (good == 0 and bad + early) or bad > share * (good + bad)
+        assert error.report.rejected == bad + early and nothing_taken(store)
+        assert [one.taken for one in outside.quarantine.shares()] == [False]
+        assert error.exit_code == (4 if good else 5)
+    else:
+        assert bad <= share * (good + bad) and (report.ingested, report.rejected) == (good, bad + early)
+        assert good or not (bad + early)
+
+
+def test_a_refused_input_is_made_good_by_the_same_files_and_one_taken_in_part_is_not(
+    store: Store, tmp_path: Path
+) -> None:
+    quarantine = store.outside(SETTINGS).quarantine
+    with pytest.raises(TooManyRejected):
+        store.ingest(good_and_bad(tmp_path, 10, 5))
+    (share,) = quarantine.shares()
+    assert (share.taken, share.share) == (False, 5 / 15)
+    other = tmp_path / "other"
+    other.mkdir()
+    store.ingest(good_and_bad(other, 10, 0))
+    assert quarantine.shares() == [share]
+    store.ingest(good_and_bad(tmp_path, 15, 0))
+    assert quarantine.shares() == []
+    store.ingest(good_and_bad(tmp_path, 10, 5), partial=True)
+    store.ingest(good_and_bad(tmp_path, 15, 0))
+    assert [(one.taken, one.share) for one in quarantine.shares()] == [(True, 5 / 15)]
+
+
+# --- Folders that are named after a day ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["e.jsonl", "e.csv", "e.parquet", "e.parquet.gz"])
+def test_of_a_folder_that_is_named_after_a_day_the_share_of_other_days_is_told(
+    store: Store, tmp_path: Path, name: str
+) -> None:
+    for day, others in (("2025-02-01", 3), ("2025-02-02", 0)):
+        folder = tmp_path / "landing" / f"day={day}" / "hour=1"
+        folder.mkdir(parents=True)
+        table = pa.table({"user_id": [f"u{n}" for n in range(8)],
+                          "day": ["2025-03-01"] * others + [day] * (8 - others)})  # fmt: skip
+        write_table(table, folder / name)
+    report = store.ingest(*sorted((tmp_path / "landing").rglob("e.*")))
+    assert (report.ingested, report.elsewhere) == (16, {date(2025, 2, 1): 3 / 8})
+    rows = [("day=2025-02-01/e", n, Row(f"u{n}", day="2025-03-01" if n < 3 else "2025-02-01")) for n in range(8)]
+    assert RowScan(rows, LIMITS).elsewhere() == report.elsewhere
+
+
+def write_table(table: pa.Table, path: Path) -> None:
+    if ".parquet" in path.name:
+        data = io.BytesIO()
+        pq.write_table(table, data)
+        content = data.getvalue()
+    elif ".csv" in path.name:
+        content = ("user_id,day\n" + "".join(f"{row['user_id']},{row['day']}\n" for row in table.to_pylist())).encode()
+    else:
+        content = "".join(json.dumps(row) + "\n" for row in table.to_pylist()).encode()
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
 
 
 def test_a_bad_row_of_a_file_named_after_somebody_who_is_erased_by_it_is_counted_and_not_kept(
@@ -224,13 +384,14 @@ def test_a_bad_row_of_a_file_named_after_somebody_who_is_erased_by_it_is_counted
 ) -> None:
     path = lines(tmp_path, "of-anna.jsonl", minus("anna", "2025-02-01"), plus("b", "never"))
     other = lines(tmp_path, "e.jsonl", plus("b", "never"))
-    report = store.ingest(path, other)
+    report = store.ingest(path, other, partial=True)
     assert report.rejected == 2 and report.quarantine and report.quarantine.read_text().count("\n") == 2
     assert "anna" not in report.quarantine.read_text() and str(other) in report.quarantine.read_text()
 
 
 def test_tomorrow_is_taken_and_the_day_after_is_not(store: Store, tmp_path: Path) -> None:
-    report = store.ingest(lines(tmp_path, "e.jsonl", plus("a", "2025-04-30"), plus("a", "2025-05-01")))
+    path = lines(tmp_path, "e.jsonl", plus("a", "2025-04-30"), plus("a", "2025-05-01"))
+    report = store.ingest(path, partial=True)
     assert (report.days, report.rejected) == ((date(2025, 4, 30),), 1)
 
 
@@ -248,11 +409,23 @@ def test_nobody_is_written_down_by_name(store: Store, tmp_path: Path) -> None:
     rows = [
         row for user in planted for row in (plus(user, "2025-02-01"), plus(user, "soon"), minus(user, "2025-02-02"))
     ]
-    report = store.ingest(lines(tmp_path, "e.jsonl", *rows))
+    report = store.ingest(lines(tmp_path, "e.jsonl", *rows), partial=True)
     files = [path for path in store.root.rglob("*") if path.is_file()]
-    assert len(files) == 2
+    assert sorted(path.suffix for path in files) == [".csv", ".json", ".parquet"]
     for text in (*(path.read_bytes() for path in files), repr(report).encode(), "".join(store.said).encode()):
         assert b"planted" not in text
+
+
+@pytest.mark.parametrize("name", ["e.jsonl", "e.csv.gz", "e.parquet", "e.parquet.gz"])
+def test_how_far_the_reading_is_grows_to_the_whole(store: Store, tmp_path: Path, name: str) -> None:
+    table = pa.table({"user_id": [f"u{n}" for n in range(900)], "day": ["2025-02-01"] * 900})
+    files = [tmp_path / str(n) / name for n in range(3)]
+    for path in files:
+        path.parent.mkdir()
+        write_table(table, path)
+    told: list[float] = []
+    ingest(files, store.outside(SETTINGS), tell=told.append)
+    assert told == sorted(told) and told[-1] == 1.0 and len(told) >= 3
 
 
 def test_progress_is_told_without_counting_people(store: Store, tmp_path: Path) -> None:
@@ -264,11 +437,11 @@ def test_progress_is_told_without_counting_people(store: Store, tmp_path: Path) 
 def test_rows_in_memory_take_the_same_path_to_the_same_batch(tmp_path: Path) -> None:
     rows = [("u1", "2025-02-01"), ("u2", "2025-02-01"), ("u1", "2025-03-31"), ("", "2025-03-31")]
     by_file, by_rows = Store(tmp_path / "file"), Store(tmp_path / "rows")
-    report = by_file.ingest(lines(tmp_path, "e.jsonl", *(plus(*row) for row in rows), minus("u9", "2025-02-01")))
-    limits = Limits(SETTINGS.start_date, date(2025, 4, 30), ZoneInfo("UTC"))
+    path = lines(tmp_path, "e.jsonl", *(plus(*row) for row in rows), minus("u9", "2025-02-01"))
+    report = by_file.ingest(path, partial=True)
     found = [Row(user, day=day) for user, day in rows] + [Row("u9", "-", "2025-02-01")]
-    scan = RowScan((("e.jsonl", line, row) for line, row in enumerate(found, 1)), limits)
-    other = take(scan, by_rows.outside(SETTINGS), progress=lambda _: None)
+    scan = RowScan((("e.jsonl", line, row) for line, row in enumerate(found, 1)), LIMITS)
+    other = take(scan, by_rows.outside(SETTINGS), progress=lambda _: None, partial=True)
     assert (other.batch, other.ingested, other.days) == (report.batch, report.ingested, report.days)
     assert by_rows.erasures.noted == by_file.erasures.noted
     assert by_rows.contents() == by_file.contents()

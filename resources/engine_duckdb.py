@@ -19,8 +19,9 @@ import numpy.typing as npt
 from duckdb import DuckDBPyConnection
 
 from dpdau_assets.core.events import REASONS, Event, Limits, day_of_second
-from dpdau_assets.core.facts import DaySet, EpochKey, Keys, RejectedRow
-from resources.event_reading import BLOCK_DAYS, failed, own_words, quiet, read_files
+from dpdau_assets.core.facts import DaySet, EpochKey, Keys, RejectedRow, Rejections
+from dpdau_assets.core.ports import Tell, nothing_told
+from resources.event_reading import BLOCK_DAYS, failed, own_words, quiet, read_files, watched
 from resources.event_sql import USER_KEY
 
 _ROWS_AT_ONCE = 10_000
@@ -37,10 +38,13 @@ class DuckDBEngine:
         self._threads = threads
 
     @contextmanager
-    def scan(self, files: Sequence[Path], first_day: date, last_day: date) -> Iterator[DuckDBScan]:
+    def scan(
+        self, files: Sequence[Path], first_day: date, last_day: date, tell: Tell = nothing_told
+    ) -> Iterator[DuckDBScan]:
         """Read and judge every row of these files. The scan's answers are there until the context ends."""
         with duckdb.connect(":memory:", config=self._config()) as connection:
-            accepted = read_files(quiet(connection), files, Limits(first_day, last_day, self._zone))
+            limits = Limits(first_day, last_day, self._zone)
+            accepted = read_files(watched(connection), files, limits, tell)
             yield DuckDBScan(connection, files, first_day, accepted, self._zone)
 
     def _config(self) -> dict[str, str | bool | int | float | list[str]]:
@@ -71,6 +75,14 @@ class DuckDBScan:
         """In order of files and lines."""
         for file, line, code in self._rows("SELECT file, line, code FROM odd WHERE code > 0 ORDER BY file, line"):
             yield RejectedRow(str(self._files[file]), line, REASONS[code - 1])
+
+    def rejections(self) -> Rejections:
+        rows = self._rows("SELECT file, code, count(*) FROM odd WHERE code > 0 GROUP BY ALL ORDER BY ALL")
+        return Rejections({(str(self._files[file]), REASONS[code - 1]): count for file, code, count in rows})
+
+    def elsewhere(self) -> dict[date, float]:
+        rows = self._rows("SELECT day, sum(elsewhere) / sum(rows) AS share FROM placed GROUP BY day ORDER BY day")
+        return {day: share for day, share in rows if share}
 
     def days(self) -> list[date]:
         rows = self._rows("SELECT block, bit_or(mask) FROM bits GROUP BY block ORDER BY block")

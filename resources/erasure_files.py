@@ -17,8 +17,10 @@ from pathlib import Path
 from dpdau_assets.core import events
 from dpdau_assets.core.errors import BadInput
 from dpdau_assets.core.events import Event, Limits, row_of_object, validate
+from resources.event_csv import csv_rows
 from resources.event_files import COLUMNS as OF_EVENTS
-from resources.event_files import csv_rows, format_of, json_tables
+from resources.event_files import format_of
+from resources.event_tables import json_tables
 
 LIMITS = ("through", "erase_day", "days", "metadata.days")
 COLUMNS = ("user_id", *LIMITS, "reference")
@@ -124,7 +126,8 @@ def _rows(path: Path) -> Iterator[tuple[int, object]]:
 
 
 def _csv_requests(path: Path) -> Iterator[tuple[int, _Fields | None]]:
-    with csv_rows(path) as (header, rows):
+    with csv_rows(path) as (names, rows):
+        header = names or []  # of a file that holds nothing
         _require_request(header, path)
         for line, texts in rows:
             yield line, None if texts is None else _fields(dict(zip(header, texts, strict=True)))

@@ -83,10 +83,7 @@ def json_rows(lines: str) -> str:
 
 
 def require_types(types: Types, path: str) -> None:
-    """Raise BadInput unless an event can be read from columns of these names and types."""
-    if "user_id" not in types or not ("day" in types or "ts" in types):
-        found = ", ".join(types) or "none"
-        raise BadInput(f"The columns of {path} are: {found}.", "It must have user_id and day or ts.", path=path)
+    """Raise BadInput unless an event can be read from columns of these types."""
     times = _NUMBERS | _LOCAL_TIMES | _ZONED_TIMES
     for name, kinds, wanted in (("user_id", set(), "VARCHAR"), ("day", {"date"}, "DATE"), ("ts", times, "TIMESTAMPTZ")):
         if name in types and types[name].id not in {"varchar", "null", *kinds}:

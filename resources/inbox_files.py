@@ -1,4 +1,4 @@
-"""The ports Inbox and Quarantine: one immutable file a batch, named after what it holds.
+"""The port Inbox: one immutable file a batch, named after what it holds.
 
 A batch is a Parquet file with one row group a (epoch, day). Keys stand PLAIN and uncompressed, so that a scan of bytes
 sees every one.
@@ -6,18 +6,12 @@ sees every one.
 
 from __future__ import annotations
 
-import csv
-import fcntl
 import hashlib
-import io
-import os
 import struct
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
-from contextlib import contextmanager
-from datetime import UTC, date, datetime
-from functools import cache, partial
-from itertools import islice
+from collections.abc import Iterable, Iterator, Set
+from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,11 +20,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dpdau_assets.core.errors import Refused
-from dpdau_assets.core.facts import DaySet, Keys, RejectedRow
+from dpdau_assets.core.facts import DaySet, Keys
 from dpdau_assets.core.keysets import unite
-from dpdau_assets.core.quarantine import Named
 from dpdau_assets.core.windows import day_number
-from resources.durable import sweep, sync_folder, unlink_durably, write_named_durably
+from resources.durable import sweep, sync_folder, write_named_durably
 
 _SCHEMA = pa.schema([("epoch", pa.int32()), ("day", pa.date32()), ("key", pa.uint64())])
 _LAYOUT: dict[str, Any] = {
@@ -39,8 +32,6 @@ _LAYOUT: dict[str, Any] = {
     "column_encoding": {"key": "PLAIN"},
     "write_statistics": ["epoch", "day"],
 }
-_ROWS_AT_ONCE = 10_000
-_HEADER = ["file", "line", "reason"]
 
 _Batch = tuple[Path, pq.FileMetaData]
 _Place = tuple[_Batch, int]
@@ -88,67 +79,6 @@ class FileInbox:
 
     def _path(self, name: str) -> Path:
         return self._folder / f"{name}.parquet"
-
-
-class FileQuarantine:
-    """Bad rows as `quarantine/<hash>.csv` below a root."""
-
-    def __init__(self, root: Path) -> None:
-        self._folder = root / "quarantine"
-        self._staging = self._folder / ".staging"
-
-    def keep(self, rows: Iterable[RejectedRow]) -> Path | None:
-        sweep(self._staging)
-        return self._write((row.file, row.line, row.reason) for row in rows)
-
-    def forget(self, named: Named) -> None:
-        with self._alone():
-            for path in self._files():
-                if named.is_in(path.stem):
-                    unlink_durably(path)
-                else:
-                    self._forget_rows(path, named)
-
-    def expire(self, before: date) -> None:
-        with self._alone():
-            for path in self._files():
-                if datetime.fromtimestamp(path.stat().st_mtime, UTC).date() < before:
-                    unlink_durably(path)
-
-    def _files(self) -> list[Path]:
-        return sorted(self._folder.glob("*.csv"))
-
-    def _forget_rows(self, path: Path, named: Named) -> None:
-        """What is left is on disk under its new name before the old file goes: cut short, it is done again."""
-        stays = _without(named)
-        try:
-            if all(map(stays, _rows(path))):
-                return
-        except csv.Error:  # nobody can tell whom it names
-            unlink_durably(path)
-            return
-        age = path.stat().st_mtime
-        kept = self._write(filter(stays, _rows(path)))
-        if kept:
-            os.utime(kept, (age, age))
-        if kept != path:
-            unlink_durably(path)
-
-    def _write(self, rows: Iterable[Sequence[object]]) -> Path | None:
-        return write_named_durably(self._folder, self._staging, partial(_write_rows, rows))
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Two that rewrite one file at once could each keep what the other has dropped."""
-        if not self._folder.exists():
-            yield
-            return
-        folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(folder)
 
 
 def _write_batch(sets: Iterable[DaySet], file: BinaryIO) -> str | None:
@@ -209,34 +139,3 @@ def _broken(path: Path) -> Refused:
         f"Move {path} away, then ingest the files it came from again.",
         batch=path.stem,
     )
-
-
-def _without(named: Named) -> Callable[[list[str]], bool]:
-    """Whether a row stays: its file is named after none of them. Rows of one file are asked about once."""
-
-    @cache
-    def stays(file: str) -> bool:
-        return not named.is_in(file)
-
-    return lambda row: stays(row[0] if len(row) == len(_HEADER) else ",".join(row))
-
-
-def _rows(path: Path) -> Iterator[list[str]]:
-    """The rows of a CSV, without the header."""
-    with path.open(encoding="utf-8", errors="backslashreplace", newline="") as file:
-        yield from (row for row in csv.reader(file) if row and row != _HEADER)
-
-
-def _write_rows(rows: Iterable[Sequence[object]], file: BinaryIO) -> str | None:
-    """The CSV bytes; returns their name, or None without rows."""
-    content = hashlib.sha256()
-    rest = iter(rows)
-    header: list[Sequence[object]] = [_HEADER]
-    while lines := list(islice(rest, _ROWS_AT_ONCE)):
-        text = io.StringIO(newline="")
-        csv.writer(text, lineterminator="\n").writerows(header + lines)
-        data = text.getvalue().encode(errors="backslashreplace")
-        content.update(data)
-        file.write(data)
-        header = []
-    return None if header else f"{content.hexdigest()[:32]}.csv"

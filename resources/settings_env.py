@@ -54,6 +54,7 @@ class Environment(BaseSettings):
     advanced_delta: float = Settings.advanced_delta
     default_seed: int = Settings.default_seed
     retention_days: int | None = None
+    max_rejected_share: Decimal = Decimal("0.01")
     quarantine_days: int = Settings.quarantine_days
     erasure_mark: str = Settings.erasure_mark
     erasure_guard_share: Decimal = Decimal("0.2")

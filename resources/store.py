@@ -116,7 +116,7 @@ def _inbox(settings: Settings) -> Inbox:
 
 
 def _quarantine(settings: Settings) -> Quarantine:
-    from resources.inbox_files import FileQuarantine
+    from resources.quarantine_files import FileQuarantine
 
     return FileQuarantine(settings.data_dir)
 

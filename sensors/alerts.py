@@ -7,7 +7,7 @@ own failure sensors pass over a run whose alert failed.)
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 import dagster as dg
@@ -17,6 +17,7 @@ from dpdau_assets.core.checking import CHECKS, answer
 from dpdau_assets.core.errors import DpdauError
 from dpdau_assets.core.facts import Alert
 from dpdau_assets.core.ports import Alerts, Mart, Outside
+from dpdau_assets.jobs import LANDED, NEW_LINE
 
 RUNS_PER_TICK = 50
 _CLASS = re.compile(r"^[\w.]+: ")  # Dagster puts it before the words
@@ -24,10 +25,13 @@ _CLASS = re.compile(r"^[\w.]+: ")  # Dagster puts it before the words
 
 @dataclass(frozen=True)
 class Cursor:
-    """The last failure that was told, None before the first tick; and the day on which each failing check was told."""
+    """The last failure that was told, None before the first tick; the day on which each failing check was told; and
+    what the last failed landing said of each of its folders.
+    """
 
     failure: str | None = None
     told: Mapping[str, str] = field(default_factory=dict)
+    landings: Sequence[str] = ()
 
     @classmethod
     def read(cls, text: str | None) -> "Cursor":
@@ -90,9 +94,22 @@ def _failures(cursor: Cursor, instance: dg.DagsterInstance) -> Iterator[tuple[Al
     )
     for record in failed.records:
         run = instance.get_run_by_id(record.run_id)
-        told = replace(cursor, failure=_cursor_of(record, instance))
-        yield (_alert_of(run, instance) if run else None), told
-        cursor = told
+        cursor = replace(cursor, failure=_cursor_of(record, instance))
+        alert = _alert_of(run, instance) if run else None
+        if run and alert and run.job_name == LANDED.name:
+            alert, cursor = _of_new_landings(alert, cursor)
+        yield alert, cursor
+
+
+def _of_new_landings(alert: Alert, cursor: Cursor) -> tuple[Alert | None, Cursor]:
+    """A folder that is refused is tried again and again, and told once until something else is said of it."""
+    first, *rest = alert.text.split(NEW_LINE)
+    lines, remedy = [line.partition("\n")[0] for line in rest], alert.text.rpartition("\n")[2].strip()
+    news = [line for line in lines if line not in cursor.landings]
+    cursor = replace(cursor, landings=lines)
+    if not lines:  # it failed otherwise
+        return alert, cursor
+    return (replace(alert, text=NEW_LINE.join([first, *news]) + f"\n{remedy}") if news else None), cursor
 
 
 def _cursor_of(record: dg.EventLogRecord, instance: dg.DagsterInstance) -> str:

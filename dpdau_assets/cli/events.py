@@ -11,6 +11,7 @@ import typer
 from dpdau_assets.cli.erasure import passed_over, tell_parked, tell_passed_over
 from dpdau_assets.cli.terminal import DAY, answer, open_outside, progress, tell
 from dpdau_assets.core.activity import discard_batch
+from dpdau_assets.core.ingest import IngestReport, NotTaken, share_of_other_days
 from dpdau_assets.core.ingest import ingest as ingest_files
 from resources.event_files import event_files
 from resources.settings_env import read_settings
@@ -19,23 +20,49 @@ app = typer.Typer()
 
 
 @app.command()
-def ingest(source: Annotated[Path, typer.Option("--from", help="A file, or a folder of files.")]) -> None:
-    """Take events in: JSON Lines, CSV or Parquet, each also .gz. Twice the same file changes nothing."""
+def ingest(
+    source: Annotated[Path, typer.Option("--from", help="A file, or a folder of files.")],
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Take the good rows, also if more are bad than MAX_REJECTED_SHARE.")
+    ] = False,
+) -> None:
+    """Take events in: JSON Lines, CSV or Parquet, each also .gz. Twice the same file changes nothing.
+
+    An input is refused whole if more of its rows are bad than MAX_REJECTED_SHARE, and is bad input if none is valid:
+    then nothing of it is taken, no removal either.
+    """
     outside = open_outside()
     files = event_files(source)
-    with progress() as shown:
-        report = ingest_files(files, outside, shown.stage)
+    try:
+        with progress() as shown:
+            report = ingest_files(files, outside, shown.stage, shown.share, partial=partial)
+    except NotTaken as error:
+        _tell_and_answer(error.report)
+        raise
     tell(f"{report.ingested} rows taken, {report.rejected} rejected.")
-    if report.quarantine:
-        tell(f"Where and why: {report.quarantine}")
     if report.removals.receipts:
         tell(f"{len(report.removals.receipts)} removal(s) among them are erasure requests now: `dpdau erasures`.")
     tell_passed_over(report.removals)
     if report.removals.parked:
         tell_parked(report.removals)
+    _tell_and_answer(report)
+
+
+def _tell_and_answer(report: IngestReport) -> None:
+    if report.quarantine:
+        tell(f"Where and why: {report.quarantine}")
+    for day, share in report.elsewhere.items():
+        tell(f"In the folder day={day}, {share_of_other_days(share)} of the events are of other days.")
+    if report.removals_waiting:
+        tell(
+            f"{report.removals_waiting} removal(s) among its rows were not taken either: nobody is erased by them yet."
+        )
     answer({
-        "ingested": report.ingested, "rejected": report.rejected, "days": [day.isoformat() for day in report.days],
-        "batch": report.batch, "passed_over": passed_over(report.removals),
+        "ingested": report.ingested, "rejected": report.rejected, "rejected_by_reason": report.rejections.by_reason(),
+        "quarantine": str(report.quarantine) if report.quarantine else None,
+        "days": [day.isoformat() for day in report.days], "batch": report.batch,
+        "passed_over": passed_over(report.removals), "removals_waiting": report.removals_waiting,
+        "other_days": {day.isoformat(): round(share, 4) for day, share in report.elsewhere.items()},
     })  # fmt: skip
 
 

@@ -158,6 +158,25 @@ def _is_of_its_state(day: date, epoch: int, outside: Outside) -> bool:
         return False
 
 
+# --- What came in ------------------------------------------------------------------------------------------------
+
+
+def _few_rows_rejected(outside: Outside, _: Mart) -> Verdict:
+    """Of each ingest by itself: among many good rows those of one bad file would not be seen."""
+    limit = outside.settings.max_rejected_share
+    bad = [one for one in outside.quarantine.shares() if one.share > limit]
+    if not bad:
+        return Verdict(True, "No ingest had more bad rows than MAX_REJECTED_SHARE admits.")
+    worst = max(bad, key=lambda one: one.share)
+    what = "taken all the same" if worst.taken else "not taken"
+    return Verdict(
+        False,
+        f"{len(bad)} ingest(s) with more bad rows than MAX_REJECTED_SHARE admits. Of the worst, on {worst.seen_on}, "
+        f"{worst.share:.0%} were bad, and the others {what}: {worst.rows}.csv in the quarantine says which. It is done "
+        "with once the files are handed in again without them, or that file is removed.",
+    )
+
+
 # --- Numbers -----------------------------------------------------------------------------------------------------
 
 
@@ -252,6 +271,8 @@ CHECKS = (
           _no_older_files, blocking=True),
     Check("sketches_are_fresh", "Every sketch is, to the byte, what the state beside it gives.", _sketches_are_fresh,
           blocking=True),
+    Check("few_rows_rejected", "No ingest of the last QUARANTINE_DAYS days had more bad rows than MAX_REJECTED_SHARE.",
+          _few_rows_rejected),
     Check("ledger_holds",
           "The ledger is as it was written, every number was charged within its cap, the mart shows no other.",
           _ledger_holds, blocking=True),

@@ -5,8 +5,10 @@ A day is published for what upstream says of the day, never for what was found i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
 
 from dpdau_assets.core.activity import require_kept
 from dpdau_assets.core.errors import BadInput, DpdauError, Refused
@@ -50,7 +52,8 @@ def withdraw_all(days: Iterable[date], outside: Outside) -> None:
 def take_landed(day: date, outside: Outside) -> IngestReport | None:
     """Take in what landed for this day and declare it complete; None for a day without event files.
 
-    Raises BadInput for a file that cannot be read, and then nothing is kept and the day is not declared.
+    Raises BadInput for a file that cannot be read, and NotTaken for too many bad rows. Nothing is taken then, and the
+    day is not declared; how many events are of other days decides nothing.
     """
     require_completable(day, outside)
     fingerprint = outside.landing.days().get(day)
@@ -62,15 +65,35 @@ def take_landed(day: date, outside: Outside) -> IngestReport | None:
     return report
 
 
-def take_all_landed(days: Iterable[date], outside: Outside) -> dict[date, DpdauError]:
-    """The same for each of these days; returns those that could not be taken, and why."""
-    refused: dict[date, DpdauError] = {}
+@dataclass(frozen=True)
+class TakenLandings:
+    """What became of some folders: in words why one was refused, by day; which share of one's events is of other days.
+
+    A file is told by its place among those of the folder, and not by its name: it may be named after a person.
+    """
+
+    refused: Mapping[date, str]
+    elsewhere: Mapping[date, float]
+
+
+def take_all_landed(days: Iterable[date], outside: Outside) -> TakenLandings:
+    """Take in what landed for each of these days; one that is refused does not hold up the others."""
+    refused: dict[date, str] = {}
+    elsewhere: dict[date, float] = {}
     for day in sorted(days):
         try:
-            take_landed(day, outside)
+            report = take_landed(day, outside)
+            elsewhere |= report.elsewhere if report else {}
         except DpdauError as error:
-            refused[day] = error
-    return refused
+            refused[day] = _by_place(error.reason, outside.landing.files(day))
+    return TakenLandings(refused, elsewhere)
+
+
+def _by_place(reason: str, files: Sequence[Path]) -> str:
+    """The reason with files told by their place in the order of names."""
+    for path, place in sorted(((str(path), place) for place, path in enumerate(files, 1)), reverse=True):
+        reason = reason.replace(path, f"file {place} of {len(files)}")  # a name that begins another one comes after it
+    return reason
 
 
 def landed(outside: Outside) -> dict[date, str]:

@@ -38,6 +38,7 @@ ISO_PATTERN = (
 MOMENT_LIMIT = 10**10
 """Moments this many seconds from 1970 or further (before 1653, after 2286) are not read as times at all."""
 
+_DAY_FOLDER = re.compile(f"day=({DATE_PATTERN})")
 _DATE, _UNIX, _ISO = re.compile(DATE_PATTERN), re.compile(UNIX_PATTERN), re.compile(ISO_PATTERN)
 
 
@@ -148,6 +149,12 @@ def calendar_day(text: str) -> date | None:
         return date.fromisoformat(text)
     except ValueError:
         return None
+
+
+def day_of_folder(path: str) -> date | None:
+    """The day that the nearest folder around this file, named such as day=2025-02-01, is of."""
+    names = (_DAY_FOLDER.fullmatch(name) for name in reversed(path.split("/")[:-1]))
+    return next((day for name in names if name and (day := calendar_day(name[1]))), None)
 
 
 def day_of_moment(text: str, zone: ZoneInfo) -> date | None:

@@ -6,7 +6,8 @@ Keys are `numpy.uint64` arrays, sorted and distinct unless a docstring says othe
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from fractions import Fraction
@@ -89,6 +90,48 @@ class RejectedRow:
     file: str
     line: int
     reason: str
+
+
+@dataclass(frozen=True)
+class Rejections:
+    """How many bad rows there are, by file and reason."""
+
+    counts: Mapping[tuple[str, str], int]
+
+    @property
+    def total(self) -> int:
+        return sum(self.counts.values())
+
+    def by_reason(self) -> dict[str, int]:
+        """The commonest first."""
+        return _summed((reason, count) for (_, reason), count in self.counts.items())
+
+    def by_file(self) -> dict[str, int]:
+        """The one with the most of them first."""
+        return _summed((file, count) for (file, _), count in self.counts.items())
+
+
+def _summed(counts: Iterable[tuple[str, int]]) -> dict[str, int]:
+    found: Counter[str] = Counter()
+    for name, count in counts:
+        found[name] += count
+    return dict(found.most_common())
+
+
+NOTHING_REJECTED = Rejections({})
+
+
+@dataclass(frozen=True)
+class BadShare:
+    """Which share of the rows of one ingest was bad, and whether the others were taken.
+
+    `rows` is the name under which the quarantine keeps them, `seen_on` the day of the ingest.
+    """
+
+    rows: str
+    share: float
+    taken: bool
+    seen_on: date
 
 
 @dataclass(frozen=True)

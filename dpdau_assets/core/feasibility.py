@@ -193,6 +193,9 @@ def _erasure(settings: Settings) -> Iterator[str]:
         yield _problem(settings, "erasure_mark", rule, "set ERASURE_MARK=touched")
     if not 0 < settings.erasure_guard_share <= 1:
         yield _problem(settings, "erasure_guard_share", "a share of the MAU", "set a number above 0, at most 1")
+    if not 0 <= settings.max_rejected_share < 1:
+        rule = "the share of an ingest's rows that may be bad, from 0 to below 1"
+        yield _problem(settings, "max_rejected_share", rule, "set MAX_REJECTED_SHARE=0.01")
     if settings.quarantine_days < 1:
         yield _problem(settings, "quarantine_days", "a bad row is kept for a day at least", "set 1 or more")
     needed = shortest_retention(settings)

@@ -6,25 +6,29 @@ so an ingest that was cut short is completed by running it again.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 
 from dpdau_assets.core.erasure import NOTHING_REQUESTED, Requested, request
-from dpdau_assets.core.events import Event, Limits, Row, validate
-from dpdau_assets.core.facts import DaySet, EpochKey, RejectedRow
+from dpdau_assets.core.errors import BadInput, DpdauError, Refused
+from dpdau_assets.core.events import TOO_EARLY, Event, Limits, Row, day_of_folder, validate
+from dpdau_assets.core.facts import NOTHING_REJECTED, DaySet, EpochKey, RejectedRow, Rejections
 from dpdau_assets.core.identity import user_key
 from dpdau_assets.core.limits import first_day, last_day
-from dpdau_assets.core.ports import Outside, Salts, Scan
+from dpdau_assets.core.ports import Outside, Salts, Scan, Tell, nothing_told
 from dpdau_assets.core.quarantine import Named, expire
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.windows import days_of_epoch, epochs_of_day
 
 Progress = Callable[[str], None]
+
+_SHOWN_REASONS = 3
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,9 @@ class IngestReport:
     """What one ingest took: rows accepted and rejected, the days that gained '+' rows, and the names of what it wrote.
 
     `batch` is None without '+' rows, `quarantine` without bad ones; `removals` are the requests that '-' rows made.
+    `rejections` says how many bad rows there are by file and reason. `elsewhere` says of each folder that is named
+    after a day which share of its '+' rows is of other days. Where nothing was taken, `removals_waiting` removals wait
+    for the input to be handed in again.
     """
 
     ingested: int
@@ -40,33 +47,121 @@ class IngestReport:
     batch: str | None
     quarantine: Path | None
     removals: Requested = NOTHING_REQUESTED
+    rejections: Rejections = NOTHING_REJECTED
+    elsewhere: Mapping[date, float] = field(default_factory=dict)
+    removals_waiting: int = 0
 
 
-def ingest(files: list[Path], outside: Outside, progress: Progress | None = None) -> IngestReport:
-    """Validate, key and durably keep the events of these files. Raises BadInput, with nothing kept, for a broken file.
+class NotTaken(DpdauError):
+    """An input that could be read and was not taken, with what there is to say of it."""
 
-    Twice the same files are the same batch, the same quarantine and the same removals.
+    def __init__(self, reason: str, remedy: str, report: IngestReport, **fields: object) -> None:
+        super().__init__(reason, remedy, **fields)
+        self.report = report
+
+
+class NoValidRow(NotTaken, BadInput):
+    """None of the rows is valid."""
+
+
+class TooManyRejected(NotTaken, Refused):
+    """More of the rows are bad than MAX_REJECTED_SHARE admits."""
+
+
+def ingest(
+    files: list[Path], outside: Outside, progress: Progress | None = None, tell: Tell = nothing_told,
+    *, partial: bool = False,
+) -> IngestReport:  # fmt: skip
+    """Validate, key and durably keep the events of these files; `tell` hears which share of them is read.
+
+    Raises BadInput, with nothing kept, for a broken file, and NotTaken as `take` does. Twice the same files are the
+    same batch, the same quarantine and the same removals.
     """
-    tell = progress or (lambda _: None)
-    tell(f"Reading {len(files)} file(s).")
-    with outside.engine.scan(files, first_day(outside), last_day(outside.clock)) as scan:
-        return take(scan, outside, tell)
+    say = progress or (lambda _: None)
+    say(f"Reading {len(files)} file(s).")
+    with outside.engine.scan(files, first_day(outside), last_day(outside.clock), tell) as scan:
+        report = take(scan, outside, say, partial=partial)
+    outside.quarantine.made_good({str(file) for file in files})
+    return report
 
 
-def take(scan: Scan, outside: Outside, progress: Progress) -> IngestReport:
+def take(scan: Scan, outside: Outside, progress: Progress, *, partial: bool = False) -> IngestReport:
     """Key what was scanned and keep it durably: removals first, so that a batch never arrives ahead of them.
 
-    A bad row of a file that is named after somebody whose removal is among them is counted, and not kept.
+    Raises NotTaken, with only the quarantine written, if rows were scanned and none of them is valid, or if more than
+    MAX_REJECTED_SHARE of them are bad and it is not to be taken in part.
     """
-    asked = list(scan.removals())
+    asked, rejections = list(scan.removals()), scan.rejections()
+    share = bad_share(scan.accepted, rejections)
+    limit = outside.settings.max_rejected_share
+    if rejections.total and not scan.accepted:
+        raise _none_valid(_left(scan, asked, share, outside))
+    if share > limit and not partial:
+        raise _too_many(_left(scan, asked, share, outside), share, limit)
     if asked:
         progress("Recording removals.")
     requested = request(asked, outside)
     batch = outside.inbox.append(keyed_days(scan, outside.salts, outside.settings, progress))
-    bad, erased = _Counted(scan.rejected()), Named(event.user_id for event in asked)
+    kept = _quarantine(scan, asked, share, outside, taken=True)
+    return IngestReport(
+        scan.accepted, rejections.total, tuple(scan.days()), batch, kept, requested, rejections, scan.elsewhere()
+    )
+
+
+def bad_share(accepted: int, rejections: Rejections) -> Fraction:
+    """Which share of the rows is bad, without those of days that can hold nothing: an archive may begin earlier."""
+    bad = rejections.total - rejections.by_reason().get(TOO_EARLY, 0)
+    return Fraction(bad, accepted + bad) if bad else Fraction(0)
+
+
+def _left(scan: Scan, asked: Sequence[Event], share: Fraction, outside: Outside) -> IngestReport:
+    """What there is to say of an input of which nothing is taken."""
+    kept, rejections = _quarantine(scan, asked, share, outside, taken=False), scan.rejections()
+    return IngestReport(
+        0, rejections.total, (), None, kept, rejections=rejections, elsewhere=scan.elsewhere(),
+        removals_waiting=len(asked),
+    )  # fmt: skip
+
+
+def _quarantine(scan: Scan, asked: Sequence[Event], share: Fraction, outside: Outside, *, taken: bool) -> Path | None:
+    """Keep the bad rows, but for those of a file that is named after somebody who is to be erased."""
+    erased = Named(event.user_id for event in asked)
     expire(outside)
-    kept = outside.quarantine.keep(row for row in bad if not erased.is_in(row.file))
-    return IngestReport(scan.accepted, bad.count, tuple(scan.days()), batch, kept, requested)
+    kept = outside.quarantine.keep(row for row in scan.rejected() if not erased.is_in(row.file))
+    if kept:
+        outside.quarantine.note_share(kept, float(share), taken=taken)
+    return kept
+
+
+def _none_valid(report: IngestReport) -> NoValidRow:
+    return NoValidRow(
+        f"None of the rows is valid; nothing was taken. {_commonest(report)}",
+        "Correct what is named, and hand the files in again.", report,
+    )  # fmt: skip
+
+
+def _too_many(report: IngestReport, share: Fraction, limit: Fraction) -> TooManyRejected:
+    return TooManyRejected(
+        f"{_percent(share)} of the rows are bad, and MAX_REJECTED_SHARE admits {_percent(limit)}; nothing was taken. "
+        f"{_commonest(report)}",
+        "Correct them and hand the files in again, or take what is good with `dpdau ingest --partial`.", report,
+    )  # fmt: skip
+
+
+def _commonest(report: IngestReport) -> str:
+    """The file with the most bad rows, and the commonest reasons."""
+    files = list(report.rejections.by_file())
+    where = f"In {files[0]}" if len(files) == 1 else f"In {len(files)} files, most of them in {files[0]}"
+    return f"{where}: {' '.join(list(report.rejections.by_reason())[:_SHOWN_REASONS])}"
+
+
+def share_of_other_days(share: float) -> str:
+    """In words, and coarsely: what Dagster keeps of it should not tell of one event more or less."""
+    return f"{share:.0%}" if round(share, 2) else "less than 1%"
+
+
+def _percent(share: Fraction) -> str:
+    return f"{float(share) * 100:.3g} %"
 
 
 def keyed_days(scan: Scan, salts: Salts, settings: Settings, progress: Progress) -> Iterator[DaySet]:
@@ -85,6 +180,7 @@ class RowScan:
     def __init__(self, rows: Iterable[tuple[str, int, Row | None]], limits: Limits) -> None:
         """Rows are (file, line, row); a row that cannot be parsed is None."""
         self.accepted = 0
+        self._placed: dict[date, list[bool]] = defaultdict(list)
         self._users: dict[date, set[str]] = defaultdict(set)
         self._removals: dict[Event, None] = {}
         self._rejected: list[RejectedRow] = []
@@ -98,11 +194,23 @@ class RowScan:
         self.accepted += 1
         if found.op == "+":
             self._users[found.day].add(found.user_id)
+            self._compare_with_folder(file, found.day)
         else:
             self._removals[found] = None
 
+    def _compare_with_folder(self, file: str, day: date) -> None:
+        named = day_of_folder(file)
+        if named:
+            self._placed[named].append(day != named)
+
     def rejected(self) -> Iterable[RejectedRow]:
         return iter(self._rejected)
+
+    def rejections(self) -> Rejections:
+        return Rejections(Counter((row.file, row.reason) for row in self._rejected))
+
+    def elsewhere(self) -> dict[date, float]:
+        return {day: sum(other) / len(other) for day, other in sorted(self._placed.items()) if any(other)}
 
     def days(self) -> list[date]:
         return sorted(self._users)
@@ -117,16 +225,3 @@ class RowScan:
         for day in days:
             found = np.array(sorted({keys[user] for user in self._users[day]}), dtype=np.uint64)
             yield DaySet(day, key.epoch, found)
-
-
-class _Counted:
-    """Passes rows on and counts them."""
-
-    def __init__(self, rows: Iterable[RejectedRow]) -> None:
-        self.count = 0
-        self._rows = rows
-
-    def __iter__(self) -> Iterator[RejectedRow]:
-        for row in self._rows:
-            self.count += 1
-            yield row

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from dpdau_assets.core.facts import (
     Alert,
+    BadShare,
     Build,
     DaySet,
     EpochKey,
@@ -30,6 +31,7 @@ from dpdau_assets.core.facts import (
     ReceiptRow,
     Reference,
     RejectedRow,
+    Rejections,
     Release,
     ReleaseKey,
     Removal,
@@ -100,6 +102,14 @@ class Salts(Protocol):
         ...
 
 
+Tell = Callable[[float], None]
+"""Hears which share of the work is done, from 0 to 1, while it is done; perhaps in another thread."""
+
+
+def nothing_told(_: float) -> None:
+    """Where nobody waits."""
+
+
 class Scan(Protocol):
     """The valid and the bad rows of the files that an engine was asked to read, each distinct user held once."""
 
@@ -107,6 +117,14 @@ class Scan(Protocol):
     """Rows that passed every rule."""
 
     def rejected(self) -> Iterable[RejectedRow]: ...
+
+    def rejections(self) -> Rejections:
+        """How many of them there are."""
+        ...
+
+    def elsewhere(self) -> Mapping[date, float]:
+        """Of each folder that is named day=YYYY-MM-DD, which share of its '+' rows is of other days, if any is."""
+        ...
 
     def days(self) -> list[date]:
         """Days with at least one '+' row, sorted."""
@@ -124,8 +142,13 @@ class Scan(Protocol):
 class Engine(Protocol):
     """Reads event files in bulk; raw ids live in its memory only."""
 
-    def scan(self, files: list[Path], first_day: date, last_day: date) -> AbstractContextManager[Scan]:
-        """Parse and validate. Raises BadInput, having kept nothing, when a file cannot be read at all."""
+    def scan(
+        self, files: list[Path], first_day: date, last_day: date, tell: Tell = nothing_told
+    ) -> AbstractContextManager[Scan]:
+        """Parse and validate; `tell` hears which share of the bytes was read.
+
+        Raises BadInput, having kept nothing, when a file cannot be read at all.
+        """
         ...
 
 
@@ -165,6 +188,18 @@ class Quarantine(Protocol):
 
     def keep(self, rows: Iterable[RejectedRow]) -> Path | None:
         """Write a CSV (file, line, reason), durably, named after what it holds; None when there are no rows."""
+        ...
+
+    def note_share(self, kept: Path, share: float, *, taken: bool) -> None:
+        """Keep beside a CSV which share of an ingest's rows it has, for as long as itself is kept."""
+        ...
+
+    def shares(self) -> list[BadShare]:
+        """Those that are kept, in order of days."""
+        ...
+
+    def made_good(self, files: Set[str]) -> None:
+        """Forget the share of each ingest that was not taken and whose bad rows are all of these files."""
         ...
 
     def forget(self, named: Named) -> None:

@@ -44,6 +44,7 @@ class Settings:
     hash_salt_rotation_days: int = 90
     ledger_url: str | None = field(default=None, repr=False)
     retention_days: int | None = None
+    max_rejected_share: Fraction = Fraction(1, 100)
     quarantine_days: int = 30
     erasure_mark: str = "touched"
     erasure_guard_share: Fraction = Fraction(1, 5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date, timedelta
+from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -112,6 +113,49 @@ def test_what_the_receiver_did_not_take_is_sent_again_in_order_and_nothing_twice
     for _ in range(len(days) + 1):
         world.tick()
     assert [alert.fields["day"] for alert in world.alerts.sent] == [str(day) for day in days]
+
+
+# --- Landings ----------------------------------------------------------------------------------------------------
+
+
+def test_a_refused_folder_is_told_once_by_the_files_place_and_the_commonest_reasons(
+    make_store: MakeStore, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    outside = make_store(today=TODAY, landing_dir=tmp_path / "landing")
+    world = World(outside, instance, sensor="alert_sensor")
+    world.tick()
+    first, second = (tmp_path / "landing" / f"day={day}" for day in DAYS)
+    land(first, ("a.csv", "user_id,day\nuser 1,2025-01-01\n"), (f"{SHE}.csv", "user_id,day\nuser 2,never\n"))
+    run_of_landing(world, DAYS[:1])
+    world.tick()
+    (alert,) = world.alerts.sent
+    assert (
+        f"{DAYS[0]}: 50 % of the rows are bad" in alert.text and "In file 2 of 2: day is not a real date" in alert.text
+    )
+    assert "`dpdau ingest --from` its folder names the file." in alert.text and SHE not in repr(alert)
+    run_of_landing(world, DAYS[:1])
+    world.tick()
+    assert len(world.alerts.sent) == 1, "tried again, and nothing is new"
+    land(second, ("a.csv", 'user_id,day\n"user 1,2025-01-02\n'))
+    run_of_landing(world, DAYS)
+    world.tick()
+    assert str(DAYS[0]) not in texts(world)[1] and f"{DAYS[1]}: file 1 of 1 cannot be read as CSV" in texts(world)[1]
+    land(first, ("a.csv", "user_id,day\nuser 1,2025-01-01\n"), (f"{SHE}.csv", ",\n"))
+    run_of_landing(world, DAYS)
+    world.tick()
+    assert f"{DAYS[0]}: file 2 of 2 has 2 column(s)" in texts(world)[2] and str(DAYS[1]) not in texts(world)[2]
+
+
+def land(folder: Path, *files: tuple[str, str]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files:
+        (folder / name).write_text(text)
+    (folder / "_SUCCESS").touch()
+
+
+def run_of_landing(world: World, days: list[date]) -> None:
+    config = {"ops": {"take_landed_days": {"config": {"days": [str(day) for day in days]}}}}
+    assert not world.execute("take_landed", config=config).success
 
 
 # --- Checks ------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ import pytest
 from dpdau_assets.checks import ALL, LAST, severity
 from dpdau_assets.core.checking import CHECKS, Check, answer
 from dpdau_assets.core.completeness import complete
+from dpdau_assets.core.ingest import TooManyRejected, ingest
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.release import publish
 from dpdau_assets.core.settings import Settings
@@ -156,6 +157,23 @@ def keep_a_day_for_too_long(outside: Outside) -> Outside:
     return at(DAYS[0] + timedelta(days=40 + 2 + 7 + 1), outside)
 
 
+def take_a_file_in_part(outside: Outside) -> Outside:
+    ingest([_with_a_bad_row(outside)], outside, partial=True)
+    return outside
+
+
+def hand_in_a_file_that_is_refused(outside: Outside) -> Outside:
+    with pytest.raises(TooManyRejected):
+        ingest([_with_a_bad_row(outside)], outside)
+    return outside
+
+
+def _with_a_bad_row(outside: Outside) -> Path:
+    path = outside.settings.data_dir.parent / "user 1.jsonl"
+    path.write_text(f'{{"user_id": "user 1", "day": "{DAYS[0]}"}}\n{{"user_id": "user 1", "day": "never"}}\n')
+    return path
+
+
 BREAKS: dict[str, list[Callable[[Outside], Outside]]] = {
     "no_pending_erasures": [leave_a_request],
     "erasures_within_deadline": [let_a_request_wait_for_too_long],
@@ -163,6 +181,7 @@ BREAKS: dict[str, list[Callable[[Outside], Outside]]] = {
     "state_is_keyed": [damage_a_file, lose_a_file],
     "no_older_files": [bring_somebody_back, lose_a_file],
     "sketches_are_fresh": [change_a_byte_of_a_sketch, put_a_sketch_back],
+    "few_rows_rejected": [take_a_file_in_part, hand_in_a_file_that_is_refused],
     "ledger_holds": [change_a_number],
     "noise_is_private": [draw_predictable_noise, publish_from_predictable_noise],
     "configuration_is_feasible": [spend_what_the_schedule_needs],

@@ -11,6 +11,7 @@ import dagster as dg
 import pytest
 
 from dpdau_assets.core.completeness import complete
+from dpdau_assets.core.events import BAD_DAY
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.runs import BUILD
 from dpdau_assets.core.windows import days_between
@@ -192,13 +193,41 @@ def test_a_file_that_cannot_be_read_holds_no_other_day_up_and_nothing_of_its_day
     (wanted,) = world.tick()
     assert world.launch(wanted) is False
     logged = repr(world.instance.all_logs(world.instance.get_runs(limit=1)[0].run_id))
-    assert f"What landed for {bad} could not be taken in." in logged and "she@example.org" not in logged
+    assert f"{bad}: file 2 of 2 cannot be read as parquet" in logged and "she@example.org" not in logged
     assert set(world.outside.completions.completed()) == {good}
     assert bad not in world.outside.inbox.days()
     broken.unlink()
     world.settle()
     assert set(world.outside.completions.completed()) == {bad, good}
     assert active_on(bad, world.outside) == 1
+
+
+def test_a_folder_with_too_many_bad_rows_makes_no_day_complete_and_nothing_of_it_is_taken(
+    world: World, landing: Path
+) -> None:
+    """Two good rows and a removal among six: whoever is in them waits until the folder is mended."""
+    folder = land(landing, NEW, "user 1")
+    (folder / "she@example.org.jsonl").write_text('{"user_id": "she@example.org", "op": "-", "day": "2025-01-03"}\n'
+                                                  + '{"user_id": "x", "day": "never"}\n' * 4)  # fmt: skip
+    (wanted,) = world.tick()
+    assert world.launch(wanted) is False
+    logged = repr(world.instance.all_logs(world.instance.get_runs(limit=1)[0].run_id))
+    assert f"{NEW}: 66.7 % of the rows are bad" in logged and "In file 2 of 2: " in logged and BAD_DAY in logged
+    assert "she@example.org" not in logged
+    assert NEW not in world.outside.completions.completed() and NEW not in world.outside.inbox.days()
+    (folder / "she@example.org.jsonl").unlink()
+    world.settle()
+    assert NEW in world.outside.completions.completed()
+
+
+def test_events_of_other_days_in_a_days_folder_are_warned_of_and_decide_nothing(world: World, landing: Path) -> None:
+    folder = land(landing, NEW, "user 1", "user 2", "user 3")
+    (folder / "others.csv").write_text(f"user_id,day\nuser 4,{DAYS[0]}\n")
+    (wanted,) = world.tick()
+    assert world.launch(wanted)
+    logged = [entry.user_message for entry in world.instance.all_logs(world.instance.get_runs(limit=1)[0].run_id)]
+    assert [text for text in logged if "other days" in text] == [f"In day={NEW}, 25% of the events are of other days."]
+    assert NEW in world.outside.completions.completed()
 
 
 @pytest.mark.parametrize("day", [date(2024, 12, 31), TODAY, TODAY + timedelta(days=3)])
