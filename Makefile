@@ -22,10 +22,7 @@ demo: $(READY) ## Publish four months of bundled real events, and show what came
 
 dev: $(READY) ## Start the Dagster UI on the demo's data, on port 3000 or PORT
 	$(BIN)/python -m eval.demo --prepare
-	mkdir -p .demo/dagster_home
-	cp dagster.yaml .demo/dagster_home/dagster.yaml
-	. ./.demo/env; export DAGSTER_HOME="$(CURDIR)/.demo/dagster_home"; \
-	cd .demo && exec ../$(BIN)/dagster dev -w ../workspace.yaml -h 127.0.0.1 -p "$${PORT:-3000}"
+	. ./.demo/env; cd .demo && exec ../$(BIN)/dpdau ui --port "$${PORT:-3000}"
 
 test: $(READY) ## Ask every behaviour once: the tests, except the ones marked slow, weeks or browser
 	$(BIN)/python -m pytest -m "not slow and not weeks and not browser" -n 2 --dist worksteal $(PYTEST_OPTIONS)

@@ -1,10 +1,8 @@
 """The jobs, and the one loop that runs many of them in this process."""
 
-import shutil
 import warnings
 from collections.abc import Callable, Iterable
 from datetime import date
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -165,17 +163,3 @@ def run_steps(
 def _building_config(days: Iterable[date]) -> dict[str, Any]:
     """Which days a run in bulk builds."""
     return {"ops": {build_many_days.name: {"config": {"days": [day.isoformat() for day in days]}}}}
-
-
-def shipped_configuration() -> Path:
-    """The project's dagster.yaml: at the top of a checkout, beside this module once installed from a wheel."""
-    installed = Path(__file__).with_name("dagster.yaml")
-    return installed if installed.exists() else Path(__file__).resolve().parents[1] / "dagster.yaml"
-
-
-def open_instance(home: Path) -> dg.DagsterInstance:
-    """The Dagster instance of this DAGSTER_HOME, with the settings that dpdau ships where it has none of its own."""
-    home.mkdir(parents=True, exist_ok=True)
-    if not (home / "dagster.yaml").exists():
-        shutil.copy(shipped_configuration(), home / "dagster.yaml")
-    return dg.DagsterInstance.from_config(str(home))

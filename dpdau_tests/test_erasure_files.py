@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from datetime import date
 from pathlib import Path
 from typing import cast
@@ -208,8 +209,6 @@ def test_a_column_that_stands_twice_is_refused(tmp_path: Path) -> None:
     [
         ("a.csv.gz", gzip.compress(b"user_id\nanna\n", mtime=0)[:-6], "cannot be read as gzip"),
         ("a.jsonl.gz", b"", "cannot be read as gzip"),
-        ("a.parquet", b"PAR1", "not a file of requests"),
-        ("a.txt", b"user_id\nanna\n", "no known ending"),
         ("none.csv", None, "cannot be opened"),
     ],
 )
@@ -218,3 +217,28 @@ def test_a_file_that_cannot_be_read_is_refused(name: str, content: bytes | None,
         (tmp_path / name).write_bytes(content)
     with pytest.raises(BadInput, match=says):
         read_requests(tmp_path / name, LIMITS)
+
+
+ENDINGS = (".jsonl", ".ndjson", ".json", ".csv")
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("a.parquet", "Parquet"), ("a.PARQUET.gz", "Parquet"), ("a.txt", "no known ending"), ("a.gz", "no known ending")],
+)
+def test_a_file_of_another_kind_is_answered_with_the_endings_that_requests_are_read_from(
+    name: str, says: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(b"PAR1")
+    with pytest.raises(BadInput) as refused:
+        read_requests(tmp_path / name, LIMITS)
+    assert says in refused.value.reason
+    assert re.findall(r"\.[a-z]+", refused.value.remedy) == [*ENDINGS, ".gz"]
+
+
+@pytest.mark.parametrize("ending", [*ENDINGS, *(f"{ending}.gz" for ending in ENDINGS)])
+def test_each_of_the_endings_that_are_listed_is_read(ending: str, tmp_path: Path) -> None:
+    content = b"user_id\nanna\n" if ending.startswith(".csv") else b'{"user_id": "anna"}\n'
+    path = tmp_path / f"a{ending}"
+    path.write_bytes(gzip.compress(content) if ending.endswith(".gz") else content)
+    assert [event.user_id for event in read_requests(path, LIMITS).asked] == ["anna"]

@@ -43,6 +43,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "dpdau_assets.assets": DAGSTER | {"dpdau_assets.assets"},
     "dpdau_assets.checks": DAGSTER,
     "dpdau_assets.bulk": DAGSTER | {"dpdau_assets.assets", "pydantic"},
+    "dpdau_assets.instance": frozenset({"dagster", "dagster_shared", "resources.dagster_files"}),
     "dpdau_assets.jobs": DAGSTER | {"dpdau_assets.bulk"},
     "dpdau_assets.schedules": DAGSTER | {"dpdau_assets.jobs"},
     "dpdau_assets.automation": DAGSTER,
@@ -53,7 +54,9 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "dpdau_assets.api": EDGE | {"fastapi", "pydantic", "starlette", "prometheus_client", "uvicorn"},
     "dpdau_assets.cli": TERMINAL | {"dpdau_assets.cli"},
     "dpdau_assets.cli.events": TERMINAL | {"dpdau_assets.cli", "eval.simulate"},
-    "dpdau_assets.cli.terminal": TERMINAL | {"dagster", "dpdau_assets.definitions", "dpdau_assets.jobs"},
+    "dpdau_assets.cli.terminal": TERMINAL
+    | {"dagster", *(f"dpdau_assets.{part}" for part in ("definitions", "instance", "jobs"))},
+    "dpdau_assets.serving": frozenset({"dagster", "dpdau_assets.instance", "resources.settings_env"}),
 }
 
 # A row that allows a whole folder does not allow these to anyone else.

@@ -19,7 +19,7 @@ from dpdau_assets.core.errors import BadInput
 from dpdau_assets.core.events import Event, Limits, row_of_object, validate
 from resources.event_csv import csv_rows
 from resources.event_files import COLUMNS as OF_EVENTS
-from resources.event_files import format_of
+from resources.event_files import text_format_of
 from resources.event_tables import json_tables
 
 LIMITS = ("through", "erase_day", "days", "metadata.days")
@@ -119,10 +119,7 @@ def misspelt(names: Iterable[str]) -> list[str]:
 
 
 def _rows(path: Path) -> Iterator[tuple[int, object]]:
-    kind = format_of(path)
-    if kind == "parquet":
-        raise BadInput(f"{path} is not a file of requests.", "Write them as CSV or as JSON Lines.", path=str(path))
-    yield from _csv_requests(path) if kind == "csv" else _json_requests(path)
+    yield from _csv_requests(path) if text_format_of(path) == "csv" else _json_requests(path)
 
 
 def _csv_requests(path: Path) -> Iterator[tuple[int, _Fields | None]]:

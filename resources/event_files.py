@@ -31,6 +31,7 @@ _FORMATS: dict[str, Format] = {
     ".parquet": "parquet",
 }
 _ENDINGS = f"{', '.join(_FORMATS)}, each also with .gz"
+_TEXT_ENDINGS = _ENDINGS.replace(", .parquet", "")
 _CLOSE = 0.85
 
 
@@ -65,6 +66,15 @@ def format_of(path: Path) -> Format:
     found = _FORMATS.get(_bare(path).suffix.lower())
     if found is None:
         raise BadInput(f"{path} has no known ending.", f"Name it after its format: {_ENDINGS}.", path=str(path))
+    return found
+
+
+def text_format_of(path: Path) -> Format:
+    """The same of a file whose lines are read as they stand: JSON Lines or CSV. Raises BadInput for Parquet too."""
+    found = _FORMATS.get(_bare(path).suffix.lower())
+    if found in (None, "parquet"):
+        reason = f"{path} {'is named as a Parquet file' if found else 'has no known ending'}."
+        raise BadInput(reason, f"Write it as JSON Lines or CSV, and name it so: {_TEXT_ENDINGS}.", path=str(path))
     return found
 
 

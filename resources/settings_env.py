@@ -18,6 +18,7 @@ from dpdau_assets.core.feasibility import check
 from dpdau_assets.core.settings import Settings
 
 _SECRETS = {"hash_salt_secret", "ledger_url", "alert_webhook"}
+_SQLITE_FILE = "sqlite:///"
 
 
 class Environment(BaseSettings):
@@ -112,6 +113,27 @@ def _describe(error: ValidationError) -> str:
         shown = "..." if name in _SECRETS else problem["input"]
         problems.append(f"{name.upper()}={shown}: {problem['msg']}")
     return "; ".join(problems) + "."
+
+
+def environment_for(settings: Settings) -> dict[str, str]:
+    """The environment of a child process which has these settings, whatever folder it runs in, and Dagster's home.
+
+    The folder must have no .env: of what is not set, nothing is said.
+    """
+    read = {name.upper(): _text(value) for name, value in Environment().model_dump(exclude_none=True).items()}
+    others = {name: value for name, value in os.environ.items() if name.upper() not in read}
+    folders = [folder for folder in others.pop("PYTHONPATH", "").split(os.pathsep) if folder]
+    modules = {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, folders))} if folders else {}
+    return {**others, **modules, **read, "DAGSTER_HOME": str(dagster_home(settings))}
+
+
+def _text(value: object) -> str:
+    """As it is written in an environment, and means the same in every folder."""
+    if isinstance(value, Path):
+        return str(value.resolve())
+    text = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+    file = text.removeprefix(_SQLITE_FILE)
+    return text if file == text else f"{_SQLITE_FILE}{Path(file).resolve()}"
 
 
 def dagster_home(settings: Settings) -> Path:

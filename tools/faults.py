@@ -1438,7 +1438,54 @@ DURABILITY = (
     ),
 )
 
+COMMANDS = (
+    Fault(
+        "telemetry-is-left-to-a-dagster-yaml-of-ones-own",
+        "dpdau_assets/instance.py",
+        "overrides={**_settings(home), **NO_TELEMETRY}",
+        "overrides=_settings(home)",
+        (
+            "edge/test_cli_ui.py::test_a_dagster_yaml_of_ones_own_is_kept_to_the_byte_and_only_its_telemetry_does_not_count",
+        ),
+    ),
+    Fault(
+        "a-folder-whose-name-is-a-pattern-has-no-settings",
+        "dpdau_assets/instance.py",
+        "load_yaml_from_globs(glob.escape(str(home / CONFIGURATION)))",
+        "load_yaml_from_globs(str(home / CONFIGURATION))",
+        ("edge/test_cli_ui.py::test_a_prepared_home_has_its_pools_limited_and_telemetry_off",),
+    ),
+    Fault(
+        "relative-folders-are-handed-to-dagster-as-they-are",
+        "resources/settings_env.py",
+        "        return str(value.resolve())\n    text",
+        "        return str(value)\n    text",
+        ("edge/test_cli_ui.py::test_a_process_in_another_folder_has_the_settings_that_the_command_read_here",),
+    ),
+    Fault(
+        "a-log-gets-a-bar",
+        "dpdau_assets/cli/terminal.py",
+        "    if not on_terminal() or console().is_dumb_terminal:\n",
+        "    if False:\n",
+        (
+            "edge/test_cli_terminal.py::test_a_terminal_that_cannot_move_its_cursor_gets_lines",
+            "edge/test_cli_terminal.py::test_every_line_is_whole_and_no_other_is_there",
+        ),
+    ),
+    Fault(
+        "a-request-in-parquet-is-answered-with-the-endings-of-events",
+        "resources/event_files.py",
+        '_TEXT_ENDINGS = _ENDINGS.replace(", .parquet", "")',
+        "_TEXT_ENDINGS = _ENDINGS",
+        (
+            "test_erasure_files.py::"
+            "test_a_file_of_another_kind_is_answered_with_the_endings_that_requests_are_read_from",
+        ),
+    ),
+)
+
 FAULTS = (
+    *COMMANDS,
     *OLDER_FILES,
     *TRACES,
     *PROGRESS,

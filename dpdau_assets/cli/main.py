@@ -67,6 +67,9 @@ COMMANDS: dict[str, dict[str, str]] = {
     "report": {
         "report": "Write what is published, promised and spent as HTML, readable offline.",
     },
+    "ui": {
+        "ui": "Open the Dagster UI on this store.",
+    },
 }
 """By file: each command, and the line of it in the list, with which its own help begins."""
 

@@ -6,19 +6,11 @@ request is verified. Every step leaves a picture. Where libfaketime is, nobody w
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -26,7 +18,8 @@ import pytest
 from playwright.sync_api import Page
 
 from dpdau_assets.core.ports import Outside
-from dpdau_tests.browser import PICTURES, PROJECT, open_browser
+from dpdau_tests.browser import PICTURES, open_browser
+from dpdau_tests.dagster.served import Ui, serve
 from dpdau_tests.simulation import Clock, find_libfaketime
 from eval.demo import EVENTS
 from resources.settings_env import read_settings
@@ -34,117 +27,17 @@ from resources.store import open_store
 
 pytestmark = pytest.mark.browser
 
-PATIENCE_SECONDS = 300
 DAYS = [f"2013-12-{day:02}" for day in range(1, 4)]
-SKIPPED_AT_ONCE = timedelta(seconds=5)
-"""What Dagster's clock skips at each look of a test that waits. A run has three minutes of it to start."""
-
-
-def wait_for(what: str, ready: Callable[[], bool], each_time: Callable[[], None] = lambda: None) -> None:
-    """Poll what another process does; only a hang makes the patience end."""
-    for _ in range(2 * PATIENCE_SECONDS):
-        if ready():
-            return
-        time.sleep(0.5)
-        each_time()
-    pytest.fail(f"{what} did not come")
-
-
-class Ui:
-    """A running `dagster dev` and its GraphQL; and its clock, if it can be turned."""
-
-    def __init__(self, port: int, folder: Path, clock: Clock | None) -> None:
-        self.address = f"http://127.0.0.1:{port}"
-        self.folder = folder
-        self._clock = clock
-
-    def wait_for(self, what: str, ready: Callable[[], bool]) -> None:
-        """As time goes by quickly: sensors and backfills look every half a minute."""
-        wait_for(what, ready, self.skip_time)
-
-    def skip_time(self) -> None:
-        if self._clock and not self.is_starting():
-            self._clock.set(self._clock.now() + SKIPPED_AT_ONCE)
-
-    def is_starting(self) -> bool:
-        """Whether a run is, whose time to do so is limited."""
-        query = "{ runsOrError(filter: {statuses: [STARTING]}) { ... on Runs { count } } }"
-        return bool(self.ask(query)["runsOrError"]["count"])
-
-    def is_up(self) -> bool:
-        try:
-            return bool(self.ask("{ version }"))
-        except (urllib.error.URLError, ConnectionError):
-            return False
-
-    def ask(self, query: str) -> dict:
-        body = json.dumps({"query": query}).encode()
-        request = urllib.request.Request(f"{self.address}/graphql", body, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request) as answer:
-            return json.load(answer)["data"]
-
-    def materialised(self, asset: str) -> int:
-        """How many partitions of the asset are there."""
-        query = f'{{ assetNodes(assetKeys: [{{path: ["{asset}"]}}]) {{ partitionStats {{ numMaterialized }} }} }}'
-        return self.ask(query)["assetNodes"][0]["partitionStats"]["numMaterialized"]
-
-    def stale(self, asset: str, day: str) -> bool:
-        """Whether the partition is shown as out of date."""
-        query = f'{{ assetNodes(assetKeys: [{{path: ["{asset}"]}}]) {{ staleStatus(partition: "{day}") }} }}'
-        return self.ask(query)["assetNodes"][0]["staleStatus"] == "STALE"
-
-    def check_passed(self, asset: str, name: str) -> bool | None:
-        """What the graph shows of a check: its result on the newest materialisation; None without one."""
-        query = f'''{{ assetNodes(assetKeys: [{{path: ["{asset}"]}}]) {{ assetChecksOrError {{ ... on AssetChecks {{
-            checks {{ name executionForLatestMaterialization {{ status }} }} }} }} }} }}'''
-        checks = self.ask(query)["assetNodes"][0]["assetChecksOrError"]["checks"]
-        (found,) = (check["executionForLatestMaterialization"] for check in checks if check["name"] == name)
-        return {"SUCCEEDED": True, "FAILED": False}.get(found["status"]) if found else None
-
-    def backfills(self) -> list[str]:
-        """How every backfill stands."""
-        query = "{ partitionBackfillsOrError { ... on PartitionBackfills { results { status } } } }"
-        return [one["status"] for one in self.ask(query)["partitionBackfillsOrError"]["results"]]
-
-    def has_run(self, asset: str) -> bool:
-        """Whether an asset without partitions is there."""
-        query = (
-            f'{{ assetNodes(assetKeys: [{{path: ["{asset}"]}}]) {{ assetMaterializations(limit: 1) {{ runId }} }} }}'
-        )
-        return bool(self.ask(query)["assetNodes"][0]["assetMaterializations"])
 
 
 @pytest.fixture(scope="module")
 def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ui]:
     folder = tmp_path_factory.mktemp("ui")
     subprocess.run([sys.executable, "-m", "eval.demo", "--prepare"], cwd=folder, check=True)
-    home = folder / ".demo" / "dagster_home"
-    home.mkdir(exist_ok=True)
-    shutil.copy(PROJECT / "dagster.yaml", home)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     library = find_libfaketime()
     clock = Clock(folder / "clock", library) if library else None
-    environment = {**os.environ, **demo_environment(folder)}
-    dagster = str(Path(sys.executable).with_name("dagster"))
-    command = [dagster, "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port)]
-    log = (folder / "log").open("wb")
-    server = subprocess.Popen(
-        command, cwd=PROJECT, stdout=log, stderr=log, start_new_session=True,
-        env=clock.environment(environment) if clock else environment,
-    )  # fmt: skip
-    try:
-        found = Ui(port, folder, clock)
-        wait_for("the UI", found.is_up)
+    with serve(folder, folder / ".demo", {**os.environ, **demo_environment(folder)}, clock) as found:
         yield found
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        try:
-            server.wait(60)
-        except subprocess.TimeoutExpired:  # where interrupts are ignored, Dagster's own children never hear of the end
-            os.killpg(server.pid, signal.SIGKILL)
-            server.wait(60)
 
 
 @pytest.fixture(scope="module")

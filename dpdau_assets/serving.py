@@ -1,0 +1,21 @@
+"""What `dpdau ui` becomes: `dagster dev`, on the instance as dpdau opens it. `python -m dpdau_assets.serving OPTION...`
+
+Web server, daemon, code server and runs are handed the instance that this process has opened.
+"""
+
+import dagster as dg
+from dagster._cli.dev import dev_command
+
+from dpdau_assets.instance import open_instance
+from resources.settings_env import dagster_home, read_settings
+
+
+def main() -> None:
+    """Serve until interrupted."""
+    home = dagster_home(read_settings())
+    dg.DagsterInstance.get = staticmethod(lambda: open_instance(home))  # it has no option for another dagster.yaml
+    dev_command()
+
+
+if __name__ == "__main__":
+    main()
