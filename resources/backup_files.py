@@ -22,12 +22,15 @@ from dpdau_assets.core.errors import BadInput, Refused
 from dpdau_assets.core.ports import Clock, Outside
 from dpdau_assets.core.restoring import (
     Declared,
+    MaybePublished,
+    NotKnown,
     Restore,
     Shown,
     account_for,
     account_for_files,
     lost_keys,
-    months_closed,
+    maybe_published,
+    require_keeping_up,
 )
 from dpdau_assets.core.settings import Metric, Settings
 from resources.durable import Write, sync_folder, write_all_durably, write_durably
@@ -60,11 +63,24 @@ class Restored:
 
     made_on: str
     head: str
-    lost: int
-    taken_back: int
-    closed: list[tuple[Metric, date]]
+    maybe_published: list[MaybePublished]
     lost_epochs: list[int]
     files_kept: bool
+
+    @property
+    def lost(self) -> int:
+        """How many numbers are taken for published since the backup."""
+        return sum(one.numbers for one in self.maybe_published)
+
+    @property
+    def taken_back(self) -> int:
+        """How many of them the mart shows."""
+        return sum(one.taken_back for one in self.maybe_published)
+
+    @property
+    def closed(self) -> list[tuple[Metric, date]]:
+        """Every month of a metric that is closed for them."""
+        return [(one.metric, month) for one in self.maybe_published for month in one.months]
 
 
 # --- Making one --------------------------------------------------------------------------------------------------
@@ -126,15 +142,21 @@ def _written(folder: Path, outside: Outside) -> Manifest:
 
 
 def restore(
-    source: Path, settings: Settings, clock: Clock, shown: Sequence[Shown] = (), declared: Declared | None = None
+    source: Path,
+    settings: Settings,
+    clock: Clock,
+    shown: Sequence[Shown] = (),
+    told: Declared | NotKnown | None = None,
 ) -> Restored:
     """Restore into an empty ledger, and into a data directory without live files; where some are, they are kept.
 
     Everything is asked of a copy in memory before anything is written, and the ledger is written last, in one
     transaction; a restore that was cut short is completed by the same one. Raises Refused for a backup that has expired
-    or does not fit, BadInput for a damaged one, BadSetting for settings that are not those of its store.
+    or does not fit, or of a store that publishes the past when nobody has `told` how far it had come; BadInput for a
+    damaged one, BadSetting for settings that are not those of its store.
     """
     manifest = _usable(source, clock.today())
+    declared = told if isinstance(told, Declared) else None
     memory = _in_memory(source, manifest, settings)
     outside = replace(store_on(memory, settings), clock=clock)
     made_on = date.fromisoformat(manifest.made_on)
@@ -142,6 +164,9 @@ def restore(
     with outside.activity.lock():
         _require_empty(database, settings.data_dir)
         lost = lost_keys(shown, declared, outside)
+        maybe = maybe_published(lost, shown)
+        if told is None:
+            require_keeping_up(maybe, made_on, outside)
         with restored_books(memory) as books:
             account_for(lost, shown, Restore(made_on, clock.today(), declared), books, settings)
         files_kept = not _place(source, manifest, settings.data_dir)
@@ -153,9 +178,7 @@ def restore(
         with memory.read() as connection:
             put(database, read_out(connection))
         _forget_staged(settings.data_dir)
-    taken_back = sum(one.key in {*lost} for one in shown)
-    head = outside.ledger.head()
-    return Restored(manifest.made_on, head, len(lost), taken_back, months_closed(lost), lost_epochs, files_kept)
+    return Restored(manifest.made_on, outside.ledger.head(), maybe, lost_epochs, files_kept)
 
 
 def _usable(source: Path, today: date) -> Manifest:

@@ -1340,9 +1340,18 @@ BACKUP = (
     Fault(
         "a-restore-closes-no-month",
         "dpdau_assets/core/restoring.py",
-        "for metric, month in months_closed(lost):\n",
-        "for metric, month in months_closed(lost[:0]):\n",
+        "for closed in maybe_published(lost, shown):\n",
+        "for closed in maybe_published(lost[:0], shown):\n",
         ("test_backup.py::test_without_the_mart_all_that_may_be_out_is_charged_closed_and_sealed",),
+    ),
+    Fault(
+        "a-restore-closes-years-that-nobody-published",
+        "resources/backup_files.py",
+        "        if told is None:\n",
+        "        if told is not None:\n",
+        (
+            "test_backup.py::test_of_a_store_that_publishes_the_past_somebody_says_how_far_it_had_come_before_anything_is_done",
+        ),
     ),
     Fault(
         "a-restore-seals-no-day",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -13,8 +13,8 @@ from dpdau_assets.core import ledger_check
 from dpdau_assets.core import restoring as core
 from dpdau_assets.core.errors import BadInput, NotPublished
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.settings import Metric
 from resources import backup_files
+from resources.backup_files import Restored
 from resources.ledger_sql.database import open_engine, schema_version
 from resources.mart_duckdb import MartFiles
 from resources.settings_env import read_settings
@@ -69,38 +69,43 @@ def restore(
         datetime | None,
         typer.Option(formats=DAY, help="No day after this one was published. Default: yesterday may have been."),
     ] = None,
+    through_yesterday: Annotated[
+        bool, typer.Option("--through-yesterday", help="Nobody knows; close all that may be out, however much it is.")
+    ] = False,
     who: _Who = "",
     why: _Why = "",
 ) -> None:
     """Restore into an empty ledger, and into a DATA_DIR without live files; where there are some, they are kept.
 
     Every number that may have come out since the backup counts as published: its months are charged and closed, and
-    those that the mart shows are taken back. Nothing is published before `reopen`.
+    those that the mart shows are taken back. Nothing is published before `reopen`. Of a store that publishes the past
+    somebody has to say how far it had come. See docs/backup.md.
     """
     if bool(published_through) != bool(who and why):
         raise typer.BadParameter("--published-through, --who and --why belong together.")
+    if published_through and through_yesterday:
+        raise typer.BadParameter("--published-through and --through-yesterday contradict each other.")
     settings = read_settings()
     shown = (open_mart(settings) if mart is None else _saved_mart(mart)).read()
     declared = core.Declared(published_through.date(), who, why) if published_through else None
-    done = backup_files.restore(source, settings, SystemClock(settings.timezone), shown, declared)
+    told = core.NotKnown() if through_yesterday else declared
+    done = backup_files.restore(source, settings, SystemClock(settings.timezone), shown, told)
     closed = [{"metric": metric, "month": f"{month:%Y-%m}"} for metric, month in done.closed]
     answer(
         {
             "made_on": done.made_on, "head": done.head, "maybe_published": done.lost, "taken_back": done.taken_back,
-            "closed": closed, "lost_epochs": done.lost_epochs, "files": "kept" if done.files_kept else "restored",
+            "by_metric": _by_metric(done.maybe_published), "closed": closed, "lost_epochs": done.lost_epochs,
+            "files": "kept" if done.files_kept else "restored",
         }
     )  # fmt: skip
     if done.lost_epochs:
         epochs = ", ".join(map(str, done.lost_epochs))
         tell(
             f"The keys of salt epoch {epochs} are lost: no number can be made of their days any more. Remove their "
-            "files, and `dpdau discard` the waiting batches that hold them."
+            "files, and `dpdau discard` the waiting batches that hold them; or begin again without live files, and "
+            "ingest the events since."
         )
-    tell(
-        f"Taken for published since {done.made_on}: {done.lost} number(s); the mart gave {done.taken_back} back. "
-        f"Closed: {_months(done.closed) or 'no month'}. If less was published, begin again with --published-through.",
-        style="bold",
-    )
+    _tell_closed(done)
     tell(
         "Hand in every erasure request since the backup again, `dpdau flush-deletes`, and then "
         "`dpdau reopen --who NAME --why TEXT`: until then nothing is published.",
@@ -128,12 +133,26 @@ def migrate() -> None:
     answer({"from": found, "to": now})
 
 
-def _months(closed: list[tuple[Metric, date]]) -> str:
-    """The first and the last closed month of each metric."""
-    of: dict[Metric, list[date]] = {}
-    for metric, month in closed:
-        of.setdefault(metric, []).append(month)
-    return ", ".join(f"{metric} {min(months):%Y-%m} to {max(months):%Y-%m}" for metric, months in of.items())
+def _by_metric(maybe: list[core.MaybePublished]) -> list[dict[str, object]]:
+    return [
+        {
+            "metric": one.metric, "maybe_published": one.numbers, "taken_back": one.taken_back,
+            "months_closed": len(one.months), "first_closed": f"{one.months[0]:%Y-%m}",
+            "last_closed": f"{one.months[-1]:%Y-%m}",
+        }
+        for one in maybe
+    ]  # fmt: skip
+
+
+def _tell_closed(done: Restored) -> None:
+    taken = " and ".join(map(str, done.maybe_published))
+    tell(f"Taken for published since {done.made_on}: {taken or 'nothing'}.", style="bold")
+    if done.lost:
+        tell(
+            f"The mart gave {done.taken_back} of them back. If less was published, begin again with "
+            "--published-through before you reopen: docs/backup.md says how.",
+            style="bold",
+        )
 
 
 def _living() -> Outside:

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 from dpdau_assets.core.accounting import charges_for_release
 from dpdau_assets.core.answers import interval, shown_in
-from dpdau_assets.core.calendar import restatement_slot, slot_of
+from dpdau_assets.core.calendar import METRICS, restatement_slot, slot_of
 from dpdau_assets.core.erasure import live_days
 from dpdau_assets.core.errors import BadInput, Refused
 from dpdau_assets.core.facts import Instance, Release, ReleaseKey
@@ -28,6 +28,9 @@ from dpdau_assets.core.settings import Metric, Settings
 from dpdau_assets.core.sketch_choice import counting_of, countings
 from dpdau_assets.core.sketches.base import Counting
 from dpdau_assets.core.windows import days_between, first_window_end, month_of, months_read, window
+
+LONGEST_WAIT = timedelta(days=31)
+"""A store whose next number was due longer ago publishes the past, on no calendar that tells what may be out by now."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +61,33 @@ class Declared:
 
 
 @dataclass(frozen=True)
+class NotKnown:
+    """Said knowingly: nobody can tell how far publication had come, so every day up to yesterday may be published."""
+
+
+@dataclass(frozen=True)
 class Restore:
     """One restore, as it is kept on record: from a backup of which day, on which day, and what was declared."""
 
     made_on: date
     restored_on: date
     declared: Declared | None
+
+
+@dataclass(frozen=True)
+class MaybePublished:
+    """What a restore takes for published of one metric, in how many numbers, and the months that it closes for them.
+
+    `taken_back` of the numbers are those that the mart shows.
+    """
+
+    metric: Metric
+    numbers: int
+    taken_back: int
+    months: tuple[date, ...]
+
+    def __str__(self) -> str:
+        return f"{self.numbers} of {self.metric}, which close {self.months[0]:%Y-%m} to {self.months[-1]:%Y-%m}"
 
 
 def last_possible_day(shown: Sequence[Shown], declared: Declared | None, outside: Outside) -> date:
@@ -98,6 +122,37 @@ def lost_keys(shown: Sequence[Shown], declared: Declared | None, outside: Outsid
     return sorted(lost, key=lambda key: (_slot(key, outside.settings), key.revision, key))
 
 
+def maybe_published(lost: Sequence[ReleaseKey], shown: Sequence[Shown]) -> list[MaybePublished]:
+    """By metric, what the books are charged for."""
+    there = {one.key for one in shown}
+    found: list[tuple[Metric, list[ReleaseKey]]] = [
+        (metric, [key for key in lost if key.metric == metric]) for metric in METRICS
+    ]
+    return [
+        MaybePublished(metric, len(keys), len(there.intersection(keys)), tuple(_months_closed(keys)))
+        for metric, keys in found
+        if keys
+    ]
+
+
+def require_keeping_up(maybe: Sequence[MaybePublished], made_on: date, outside: Outside) -> None:
+    """Raise Refused if the next number of the backup was due over a month before it was made: it publishes the past.
+
+    To take every day up to yesterday for published would then close months of which nothing came out.
+    """
+    days = [one.key.day for one in outside.ledger.releases()]
+    next_day = max(days) + timedelta(days=1) if days else outside.settings.start_date
+    if not maybe or made_on - slot_of(outside.settings, next_day) <= LONGEST_WAIT:
+        return
+    through = f"the days through {max(days)}" if days else "no day"
+    raise Refused(
+        f"The backup of {made_on} has {through} published, so this store publishes the past. Every day up to "
+        f"yesterday would be taken for published: {' and '.join(map(str, maybe))}. Nothing was done.",
+        "Name the last day that was published: `--published-through DAY --who NAME --why TEXT`. If nobody knows, close "
+        "all of it: `--through-yesterday`.",
+    )
+
+
 def account_for(
     lost: Sequence[ReleaseKey], shown: Sequence[Shown], restore: Restore, books: RestoredBooks, settings: Settings
 ) -> None:
@@ -116,8 +171,9 @@ def account_for(
     for key in lost:
         if key not in numbers and countings[key] is not None:  # it may have been counted as is configured by now:
             _charged(key, None, books, settings)  # for a stream that is another one, charged beside what the mart shows
-    for metric, month in months_closed(lost):
-        books.close(metric, month, restore.restored_on)
+    for closed in maybe_published(lost, shown):
+        for month in closed.months:
+            books.close(closed.metric, month, restore.restored_on)
     books.note_restore(restore)
 
 
@@ -144,16 +200,16 @@ def account_for_files(lost: Iterable[ReleaseKey], books: RestoredBooks, outside:
     return books.lose_epochs(_epochs_kept(outside))
 
 
-def months_closed(lost: Iterable[ReleaseKey]) -> list[tuple[Metric, date]]:
-    """Every month of a metric that one of these releases reads."""
-    return sorted({(key.metric, month) for key in lost for month in months_read(key.day, key.window_days)})
-
-
 def reopen(who: str, why: str, outside: Outside) -> None:
     """Let publishing go on: every erasure request since the backup is submitted again. Raises Refused if none waits."""
     if not outside.ledger.awaits_erasures():
         raise Refused("The ledger waits for no erasure requests.", "Nothing is to be done: it is open.")
     declare_erasures_submitted(who, why, outside)
+
+
+def _months_closed(lost: Iterable[ReleaseKey]) -> list[date]:
+    """Every month that one of these releases reads."""
+    return sorted({month for key in lost for month in months_read(key.day, key.window_days)})
 
 
 def _epochs_kept(outside: Outside) -> set[int]:
