@@ -29,7 +29,7 @@ from dpdau_assets.core.mechanisms import NoiseWidth
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.receipts import settle
 from dpdau_assets.core.release import publish, restate
-from dpdau_assets.core.restoring import Declared, MaybePublished, NotKnown, reopen
+from dpdau_assets.core.restoring import Declared, reopen
 from dpdau_assets.core.settings import Metric, Settings
 from dpdau_assets.core.sketch_choice import countings
 from dpdau_assets.core.windows import days_between
@@ -52,7 +52,6 @@ START = date(2025, 1, 1)
 JANUARY, FEBRUARY, MARCH = START, date(2025, 2, 1), date(2025, 3, 1)
 PUBLISHED = date(2025, 2, 2)  # the last day in the backup
 TODAY = date(2025, 2, 10)
-NOT_KNOWN = NotKnown()
 
 
 # --- A store, its backup and its loss ----------------------------------------------------------------------------
@@ -110,12 +109,12 @@ def show(rows: list[dict[str, object]], folder: Path) -> None:
 
 
 def restored(
-    world: Path, folder: Path, *, mart: bool = False, today: date = TODAY, told: Declared | NotKnown | None = NOT_KNOWN,
+    world: Path, folder: Path, *, mart: bool = False, today: date = TODAY, declared: Declared | None = None,
     **chosen: object,
 ) -> tuple[Restored, Outside]:  # fmt: skip
     """The backup, restored into a new folder, and the store that is there now."""
     shown = MartFiles(world / "mart").read() if mart else []
-    found = backup_files.restore(world / "backup", settings_of(folder, **chosen), FixedClock(today), shown, told)
+    found = backup_files.restore(world / "backup", settings_of(folder, **chosen), FixedClock(today), shown, declared)
     return found, opened(folder, today, **chosen)
 
 
@@ -497,11 +496,11 @@ def test_somebody_can_declare_how_far_publication_had_come_but_not_against_what_
     world: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(BadInput, match="2025-02-04 is published"):
-        restored(world, tmp_path, mart=True, told=Declared(PUBLISHED, "Ada", "the last report"))
+        restored(world, tmp_path, mart=True, declared=Declared(PUBLISHED, "Ada", "the last report"))
     with pytest.raises(BadInput, match="2025-02-02 is published"):
-        restored(world, tmp_path, told=Declared(START, "Ada", "the last report"))
+        restored(world, tmp_path, declared=Declared(START, "Ada", "the last report"))
     assert not any(path.suffix == ".parquet" for path in tmp_path.rglob("*"))
-    found, outside = restored(world, tmp_path, told=Declared(date(2025, 2, 4), "Ada", "the last report"))
+    found, outside = restored(world, tmp_path, declared=Declared(date(2025, 2, 4), "Ada", "the last report"))
     assert found.closed == [(metric, month) for metric in METRICS for month in (JANUARY, FEBRUARY)]
     assert found.lost == 2 + 2 + 31
     with Database(ledger_of(tmp_path), SECRET).read() as connection:
@@ -510,73 +509,9 @@ def test_somebody_can_declare_how_far_publication_had_come_but_not_against_what_
     assert outside.ledger.problems() == []
 
 
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Half a year's old days were being published when it was backed up, and one more came out before it was lost."""
-    root = tmp_path_factory.mktemp("archive")
-    outside = opened(root / "store", date(2025, 7, 1))
-    people(outside, days_between(START, PUBLISHED))
-    publish_days(days_between(START, PUBLISHED - timedelta(days=1)), outside)
-    back_up(root / "backup", outside)
-    publish_days([PUBLISHED], outside)
-    show(mart_rows(outside), root / "mart")
-    return root
-
-
-def test_of_a_store_that_publishes_the_past_somebody_says_how_far_it_had_come_before_anything_is_done(
-    archive: Path, tmp_path: Path
-) -> None:
-    today = date(2025, 7, 2)
-    for mart in (False, True):
-        with pytest.raises(Refused, match="the days through 2025-02-01 published") as refused:
-            restored(archive, tmp_path / "asked", mart=mart, today=today, told=None)
-        assert "dau, which close 2025-01 to 2025-07" in refused.value.reason
-        assert "--published-through" in refused.value.remedy and "--through-yesterday" in refused.value.remedy
-    assert not any(path.suffix == ".parquet" for path in tmp_path.rglob("*"))
-    assert SqlLedger(Database(ledger_of(tmp_path / "asked"), SECRET)).head() == ""
-
-    declared = Declared(PUBLISHED, "Ada", "the last report")
-    found, outside = restored(archive, tmp_path / "asked", mart=True, today=today, told=declared)
-    assert found.maybe_published == [
-        MaybePublished("dau", 1, 1, (FEBRUARY,)), MaybePublished("mau", 1, 1, (JANUARY, FEBRUARY)),
-    ]  # fmt: skip
-    assert not outside.ledger.is_closed("dau", MARCH) and ledger_check.problems(outside) == []
-    found, outside = restored(archive, tmp_path / "not known", today=today, told=NotKnown())
-    assert all(outside.ledger.is_closed("dau", month) for month in (JANUARY, FEBRUARY, MARCH, date(2025, 7, 1)))
-    assert found.lost == sum(one.numbers for one in found.maybe_published) > 300
-
-
-@pytest.mark.parametrize("waited", [0, 31, 32])
-def test_a_store_that_is_a_month_behind_its_calendar_is_asked_and_one_that_keeps_up_is_not(
-    world: Path, tmp_path: Path, waited: int
-) -> None:
-    outside = opened(world / "store", TODAY)
-    last = max(outside.ledger.releases("dau"), key=lambda one: one.key.day).key.day
-    made_on = last + timedelta(days=3 + waited)  # two days after its own, a number is due
-    back_up(tmp_path / "backup", opened(world / "store", made_on))
-    if waited <= 31:
-        assert restored(tmp_path, tmp_path / "store", today=made_on, told=None)[0].lost > 0
-    else:
-        with pytest.raises(Refused, match="publishes the past"):
-            restored(tmp_path, tmp_path / "store", today=made_on, told=None)
-
-
-def test_a_backup_without_a_number_is_judged_by_its_first_day(tmp_path: Path) -> None:
-    begun = opened(tmp_path / "store", START + timedelta(days=33))
-    people(begun, [START])
-    back_up(tmp_path / "young" / "backup", begun)
-    back_up(tmp_path / "old" / "backup", opened(tmp_path / "store", START + timedelta(days=34)))
-    assert restored(tmp_path / "young", tmp_path / "again", today=TODAY, told=None)[0].lost > 0
-    with pytest.raises(Refused, match="has no day published"):
-        restored(tmp_path / "old", tmp_path / "other", today=TODAY, told=None)
-    declared = Declared(START - timedelta(days=1), "Ada", "nothing was ever published")
-    found, _ = restored(tmp_path / "old", tmp_path / "other", today=TODAY, told=declared)
-    assert found.maybe_published == []
-
-
 def test_with_nothing_published_since_only_what_could_be_is_lost(world: Path, tmp_path: Path) -> None:
     declared = Declared(PUBLISHED, "Ada", "the last report")  # which is too early for the restatement
-    found, outside = restored(world, tmp_path, told=declared)
+    found, outside = restored(world, tmp_path, declared=declared)
     assert (found.lost, found.closed) == (0, [])
     assert outside.ledger.awaits_erasures()
     publish_days([PUBLISHED + timedelta(days=1)], reopened(outside))

@@ -23,14 +23,12 @@ from dpdau_assets.core.ports import Clock, Outside
 from dpdau_assets.core.restoring import (
     Declared,
     MaybePublished,
-    NotKnown,
     Restore,
     Shown,
     account_for,
     account_for_files,
     lost_keys,
     maybe_published,
-    require_keeping_up,
 )
 from dpdau_assets.core.settings import Metric, Settings
 from resources.durable import Write, sync_folder, write_all_durably, write_durably
@@ -142,21 +140,15 @@ def _written(folder: Path, outside: Outside) -> Manifest:
 
 
 def restore(
-    source: Path,
-    settings: Settings,
-    clock: Clock,
-    shown: Sequence[Shown] = (),
-    told: Declared | NotKnown | None = None,
+    source: Path, settings: Settings, clock: Clock, shown: Sequence[Shown] = (), declared: Declared | None = None
 ) -> Restored:
     """Restore into an empty ledger, and into a data directory without live files; where some are, they are kept.
 
     Everything is asked of a copy in memory before anything is written, and the ledger is written last, in one
     transaction; a restore that was cut short is completed by the same one. Raises Refused for a backup that has expired
-    or does not fit, or of a store that publishes the past when nobody has `told` how far it had come; BadInput for a
-    damaged one, BadSetting for settings that are not those of its store.
+    or does not fit, BadInput for a damaged one, BadSetting for settings that are not those of its store.
     """
     manifest = _usable(source, clock.today())
-    declared = told if isinstance(told, Declared) else None
     memory = _in_memory(source, manifest, settings)
     outside = replace(store_on(memory, settings), clock=clock)
     made_on = date.fromisoformat(manifest.made_on)
@@ -165,8 +157,6 @@ def restore(
         _require_empty(database, settings.data_dir)
         lost = lost_keys(shown, declared, outside)
         maybe = maybe_published(lost, shown)
-        if told is None:
-            require_keeping_up(maybe, made_on, outside)
         with restored_books(memory) as books:
             account_for(lost, shown, Restore(made_on, clock.today(), declared), books, settings)
         files_kept = not _place(source, manifest, settings.data_dir)

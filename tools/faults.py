@@ -1345,15 +1345,6 @@ BACKUP = (
         ("test_backup.py::test_without_the_mart_all_that_may_be_out_is_charged_closed_and_sealed",),
     ),
     Fault(
-        "a-restore-closes-years-that-nobody-published",
-        "resources/backup_files.py",
-        "        if told is None:\n",
-        "        if told is not None:\n",
-        (
-            "test_backup.py::test_of_a_store_that_publishes_the_past_somebody_says_how_far_it_had_come_before_anything_is_done",
-        ),
-    ),
-    Fault(
         "a-restore-seals-no-day",
         "dpdau_assets/core/restoring.py",
         "for day in window(key.day, key.window_days)} & live_days(outside))",

