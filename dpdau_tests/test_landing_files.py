@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dpdau_assets.core.errors import BadSetting
+from dpdau_assets.core.errors import BadInput, BadSetting
 from dpdau_assets.core.ports import Outside
 from resources.landing_files import LandingFiles
 
@@ -57,6 +57,18 @@ def test_a_finished_folder_with_nothing_in_it_has_no_files(folder: Path) -> None
     (folder / "part.csv").unlink()
     landing = LandingFiles(folder.parent)
     assert landing.days().keys() == {DAY} and landing.files(DAY) == []
+
+
+def test_a_finished_folder_with_files_that_are_not_read_is_not_one_on_which_nothing_happened(folder: Path) -> None:
+    (folder / "she@example.org.csv.zst").touch()
+    landing = LandingFiles(folder.parent)
+    assert [file.name for file in landing.files(DAY)] == ["part.csv"] and landing.passed_over(DAY) == 1
+    (folder / "part.csv").unlink()
+    with pytest.raises(BadInput, match=r"has files, and none with an ending that is read.*\.parquet") as raised:
+        landing.files(DAY)
+    assert "she@example" not in str(raised.value)
+    (folder / "she@example.org.csv.zst").rename(folder / ".part.csv.crc")
+    assert landing.files(DAY) == [] and landing.passed_over(DAY) == 0
 
 
 def test_without_a_landing_folder_nothing_lands() -> None:

@@ -30,8 +30,8 @@ _FORMATS: dict[str, Format] = {
     ".csv": "csv",
     ".parquet": "parquet",
 }
-_ENDINGS = f"{', '.join(_FORMATS)}, each also with .gz"
-_TEXT_ENDINGS = _ENDINGS.replace(", .parquet", "")
+ENDINGS = f"{', '.join(_FORMATS)}, each also with .gz"
+_TEXT_ENDINGS = ENDINGS.replace(", .parquet", "")
 _CLOSE = 0.85
 
 
@@ -46,33 +46,44 @@ def event_files(path: Path) -> list[Path]:
     if not path.is_dir():
         format_of(path)
         return [path]
-    found = _offered(path)
+    found = offered(path)
     if not found:
-        raise BadInput(f"{path} holds no event files.", f"Put files there that end in {_ENDINGS}.", path=str(path))
+        raise BadInput(f"{path} holds no event files.", f"Put files there that end in {ENDINGS}.", path=str(path))
     return found
 
 
-def holds_event_files(folder: Path) -> bool:
-    """Whether there is any in it or in the folders below it."""
-    return bool(_offered(folder))
+def passed_over(folder: Path) -> list[Path]:
+    """The files in it, and in the folders below it, that are not hidden and have an ending that is not read."""
+    return [file for file in _shown(folder) if not _is_known(file)]
 
 
-def _offered(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.rglob("*") if file.is_file() and _is_offered(file.relative_to(folder)))
+def offered(folder: Path) -> list[Path]:
+    """The event files in it and in the folders below it, in order of names."""
+    return [file for file in _shown(folder) if _is_known(file)]
+
+
+def _shown(folder: Path) -> list[Path]:
+    """Every file but those with a name, or in a folder with one, that begins with `.` or `_`."""
+    files = ((file, file.relative_to(folder).parts) for file in folder.rglob("*") if file.is_file())
+    return sorted(file for file, parts in files if not any(part.startswith((".", "_")) for part in parts))
+
+
+def _is_known(file: Path) -> bool:
+    return _bare(file).suffix.lower() in _FORMATS
 
 
 def format_of(path: Path) -> Format:
     """The format by the file's ending. Raises BadInput for any other."""
     found = _FORMATS.get(_bare(path).suffix.lower())
     if found is None:
-        raise BadInput(f"{path} has no known ending.", f"Name it after its format: {_ENDINGS}.", path=str(path))
+        raise BadInput(f"{path} has no known ending.", f"Name it after its format: {ENDINGS}.", path=str(path))
     return found
 
 
 def text_format_of(path: Path) -> Format:
     """The same of a file whose lines are read as they stand: JSON Lines or CSV. Raises BadInput for Parquet too."""
     found = _FORMATS.get(_bare(path).suffix.lower())
-    if found in (None, "parquet"):
+    if found is None or found == "parquet":
         reason = f"{path} {'is named as a Parquet file' if found else 'has no known ending'}."
         raise BadInput(reason, f"Write it as JSON Lines or CSV, and name it so: {_TEXT_ENDINGS}.", path=str(path))
     return found
@@ -118,11 +129,6 @@ def unreadable(path: Path) -> BadInput:
         "Write it again and hand it in again; nothing was taken.",
         path=str(path),
     )
-
-
-def _is_offered(inside: Path) -> bool:
-    hidden = any(part.startswith((".", "_")) for part in inside.parts)
-    return not hidden and _bare(inside).suffix.lower() in _FORMATS
 
 
 def _bare(path: Path) -> Path:

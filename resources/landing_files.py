@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from datetime import date
 from pathlib import Path
 
-from dpdau_assets.core.errors import BadSetting
-from resources.event_files import event_files, holds_event_files
+from dpdau_assets.core.errors import BadInput, BadSetting
+from resources.event_files import ENDINGS, offered, passed_over
 
 _DAY = re.compile(r"day=(\d{4}-\d{2}-\d{2})")
 _COMPLETE = "_SUCCESS"
@@ -30,7 +30,17 @@ class LandingFiles:
 
     def files(self, day: date) -> list[Path]:
         folder = dict(self._complete()).get(day)
-        return event_files(folder) if folder and holds_event_files(folder) else []
+        found = offered(folder) if folder else []
+        if folder and not found and passed_over(folder):
+            raise BadInput(
+                f"The folder of {day} has files, and none with an ending that is read.",
+                f"Write them so that they end in {ENDINGS}; a day on which nothing happened has no files.",
+            )
+        return found
+
+    def passed_over(self, day: date) -> int:
+        folder = dict(self._complete()).get(day)
+        return len(passed_over(folder)) if folder else 0
 
     def _complete(self) -> Iterator[tuple[date, Path]]:
         if self._folder is None:

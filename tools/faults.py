@@ -1066,8 +1066,10 @@ INGEST = (
     Fault(
         "what-landed-and-was-refused-makes-its-day-complete",
         "dpdau_assets/core/completeness.py",
-        "    report = ingest(files, outside) if files else None\n    complete(day, outside, fingerprint)\n",
-        "    complete(day, outside, fingerprint)\n    report = ingest(files, outside) if files else None\n",
+        "            report = ingest(files, outside) if files else NOTHING_INGESTED\n"
+        "            complete(day, outside, fingerprint)\n",
+        "            complete(day, outside, fingerprint)\n"
+        "            report = ingest(files, outside) if files else NOTHING_INGESTED\n",
         (
             "dagster/test_inbox_sensor.py::"
             "test_a_folder_with_too_many_bad_rows_makes_no_day_complete_and_nothing_of_it_is_taken",
@@ -1475,8 +1477,8 @@ COMMANDS = (
     Fault(
         "a-request-in-parquet-is-answered-with-the-endings-of-events",
         "resources/event_files.py",
-        '_TEXT_ENDINGS = _ENDINGS.replace(", .parquet", "")',
-        "_TEXT_ENDINGS = _ENDINGS",
+        '_TEXT_ENDINGS = ENDINGS.replace(", .parquet", "")',
+        "_TEXT_ENDINGS = ENDINGS",
         (
             "test_erasure_files.py::"
             "test_a_file_of_another_kind_is_answered_with_the_endings_that_requests_are_read_from",

@@ -8,12 +8,13 @@ from typing import Annotated
 
 import typer
 
-from dpdau_assets.cli.erasure import passed_over, tell_parked, tell_passed_over
+from dpdau_assets.cli.erasure import passed_over as days_passed_over
+from dpdau_assets.cli.erasure import tell_parked, tell_passed_over
 from dpdau_assets.cli.terminal import DAY, answer, open_outside, progress, tell
 from dpdau_assets.core.activity import discard_batch
 from dpdau_assets.core.ingest import IngestReport, NotTaken, share_of_other_days
 from dpdau_assets.core.ingest import ingest as ingest_files
-from resources.event_files import event_files
+from resources.event_files import event_files, passed_over
 from resources.settings_env import read_settings
 
 app = typer.Typer()
@@ -33,6 +34,8 @@ def ingest(
     """
     outside = open_outside()
     files = event_files(source)
+    if source.is_dir() and (others := passed_over(source)):
+        tell(f"{len(others)} file(s) there have endings that are not read, and are passed over.")
     try:
         with progress() as shown:
             report = ingest_files(files, outside, shown.stage, shown.share, partial=partial)
@@ -61,7 +64,7 @@ def _tell_and_answer(report: IngestReport) -> None:
         "ingested": report.ingested, "rejected": report.rejected, "rejected_by_reason": report.rejections.by_reason(),
         "quarantine": str(report.quarantine) if report.quarantine else None,
         "days": [day.isoformat() for day in report.days], "batch": report.batch,
-        "passed_over": passed_over(report.removals), "removals_waiting": report.removals_waiting,
+        "passed_over": days_passed_over(report.removals), "removals_waiting": report.removals_waiting,
         "other_days": {day.isoformat(): round(share, 4) for day, share in report.elsewhere.items()},
     })  # fmt: skip
 

@@ -5,14 +5,14 @@ A day is published for what upstream says of the day, never for what was found i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
 from dpdau_assets.core.activity import require_kept
 from dpdau_assets.core.errors import BadInput, DpdauError, Refused
-from dpdau_assets.core.ingest import IngestReport, ingest
+from dpdau_assets.core.ingest import NOTHING_INGESTED, ingest
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.release import require_ended
 
@@ -49,44 +49,46 @@ def withdraw_all(days: Iterable[date], outside: Outside) -> None:
             outside.completions.withdraw(day)
 
 
-def take_landed(day: date, outside: Outside) -> IngestReport | None:
-    """Take in what landed for this day and declare it complete; None for a day without event files.
-
-    Raises BadInput for a file that cannot be read, and NotTaken for too many bad rows. Nothing is taken then, and the
-    day is not declared; how many events are of other days decides nothing.
-    """
-    require_completable(day, outside)
-    fingerprint = outside.landing.days().get(day)
-    if fingerprint is None:
-        raise BadInput(f"No finished folder day={day} is in the landing folder.", "Its last file is _SUCCESS.")
-    files = outside.landing.files(day)
-    report = ingest(files, outside) if files else None
-    complete(day, outside, fingerprint)
-    return report
-
-
 @dataclass(frozen=True)
 class TakenLandings:
-    """What became of some folders: in words why one was refused, by day; which share of one's events is of other days.
+    """What became of some folders: in words why one was refused, by day; which share of one's events is of other days;
+    and in which there are files that were not read.
 
     A file is told by its place among those of the folder, and not by its name: it may be named after a person.
     """
 
-    refused: Mapping[date, str]
-    elsewhere: Mapping[date, float]
+    refused: dict[date, str]
+    elsewhere: dict[date, float]
+    not_read: list[date]
 
 
 def take_all_landed(days: Iterable[date], outside: Outside) -> TakenLandings:
-    """Take in what landed for each of these days; one that is refused does not hold up the others."""
-    refused: dict[date, str] = {}
-    elsewhere: dict[date, float] = {}
+    """Take in what landed for each of these days, and declare it complete; one that is refused holds up no other.
+
+    Of a refused folder nothing is taken, and its day is not declared. Which share is of other days decides nothing.
+    """
+    taken = TakenLandings({}, {}, [])
     for day in sorted(days):
+        files: list[Path] = []
         try:
-            report = take_landed(day, outside)
-            elsewhere |= report.elsewhere if report else {}
+            require_completable(day, outside)
+            fingerprint = _fingerprint(day, outside)  # first: what comes meanwhile changes it, and is taken in later
+            files = outside.landing.files(day)
+            report = ingest(files, outside) if files else NOTHING_INGESTED
+            complete(day, outside, fingerprint)
         except DpdauError as error:
-            refused[day] = _by_place(error.reason, outside.landing.files(day))
-    return TakenLandings(refused, elsewhere)
+            taken.refused[day] = _by_place(error.reason, files)
+            continue
+        taken.elsewhere.update(report.elsewhere)
+        taken.not_read.extend([day] if outside.landing.passed_over(day) else [])
+    return taken
+
+
+def _fingerprint(day: date, outside: Outside) -> str:
+    found = outside.landing.days().get(day)
+    if found is None:
+        raise BadInput(f"No finished folder day={day} is in the landing folder.", "Its last file is _SUCCESS.")
+    return found
 
 
 def _by_place(reason: str, files: Sequence[Path]) -> str:

@@ -52,6 +52,9 @@ class IngestReport:
     removals_waiting: int = 0
 
 
+NOTHING_INGESTED = IngestReport(0, 0, (), None, None)
+
+
 class NotTaken(DpdauError):
     """An input that could be read and was not taken, with what there is to say of it."""
 

@@ -311,7 +311,14 @@ class Landing(Protocol):
         ...
 
     def files(self, day: date) -> list[Path]:
-        """The event files of such a day; none for one on which nothing happened."""
+        """The event files of such a day; none for one on which nothing happened.
+
+        Raises BadInput for a folder with other files alone: who wrote them meant something by them.
+        """
+        ...
+
+    def passed_over(self, day: date) -> int:
+        """How many other files are there, which are not read."""
         ...
 
 

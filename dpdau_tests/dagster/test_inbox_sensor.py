@@ -223,10 +223,14 @@ def test_a_folder_with_too_many_bad_rows_makes_no_day_complete_and_nothing_of_it
 def test_events_of_other_days_in_a_days_folder_are_warned_of_and_decide_nothing(world: World, landing: Path) -> None:
     folder = land(landing, NEW, "user 1", "user 2", "user 3")
     (folder / "others.csv").write_text(f"user_id,day\nuser 4,{DAYS[0]}\n")
+    (folder / "she@example.org.avro").touch()
     (wanted,) = world.tick()
     assert world.launch(wanted)
     logged = [entry.user_message for entry in world.instance.all_logs(world.instance.get_runs(limit=1)[0].run_id)]
-    assert [text for text in logged if "other days" in text] == [f"In day={NEW}, 25% of the events are of other days."]
+    assert [text for text in logged if text.startswith("In day=")] == [
+        f"In day={NEW}, 25% of the events are of other days.",
+        f"In day={NEW}, there are files with endings that are not read.",
+    ]
     assert NEW in world.outside.completions.completed()
 
 
