@@ -15,6 +15,7 @@ from dpdau_assets.core.errors import Refused
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.runs import Step
 from dpdau_assets.retries import SAFE, cause_of, refusals_fail_at_once
+from resources.durable import make_folder
 
 _APPLIED = dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey("activity"), "erasures_applied"))
 
@@ -168,7 +169,7 @@ def shipped_configuration() -> Path:
 
 def open_instance(home: Path) -> dg.DagsterInstance:
     """The Dagster instance of this DAGSTER_HOME, with the settings that dpdau ships where it has none of its own."""
-    home.mkdir(parents=True, exist_ok=True)
+    make_folder(home)
     if not (home / "dagster.yaml").exists():
         shutil.copy(shipped_configuration(), home / "dagster.yaml")
     return dg.DagsterInstance.from_config(str(home))

@@ -41,6 +41,7 @@ _LAYOUT: dict[str, Any] = {
 }
 _ROWS_AT_ONCE = 10_000
 _HEADER = ["file", "line", "reason"]
+_FORMULAS = tuple("=+-@\t\r\n＝＋－＠")
 
 _Batch = tuple[Path, pq.FileMetaData]
 _Place = tuple[_Batch, int]
@@ -99,7 +100,7 @@ class FileQuarantine:
 
     def keep(self, rows: Iterable[RejectedRow]) -> Path | None:
         sweep(self._staging)
-        return self._write((row.file, row.line, row.reason) for row in rows)
+        return self._write((_no_formula(row.file), row.line, row.reason) for row in rows)
 
     def forget(self, named: Named) -> None:
         with self._alone():
@@ -149,6 +150,11 @@ class FileQuarantine:
             yield
         finally:
             os.close(folder)
+
+
+def _no_formula(file: str) -> str:
+    """The same file by a name that a spreadsheet does not take for a formula."""
+    return f"./{file}" if file.startswith(_FORMULAS) else file
 
 
 def _write_batch(sets: Iterable[DaySet], file: BinaryIO) -> str | None:
@@ -234,7 +240,11 @@ def _write_rows(rows: Iterable[Sequence[object]], file: BinaryIO) -> str | None:
     header: list[Sequence[object]] = [_HEADER]
     while lines := list(islice(rest, _ROWS_AT_ONCE)):
         text = io.StringIO(newline="")
-        csv.writer(text, lineterminator="\n").writerows(header + lines)
+        plain, quoted = (
+            csv.writer(text, lineterminator="\n", quoting=how) for how in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL)
+        )
+        for line in header + lines:
+            (quoted if "\r" in f"{line[0]}" else plain).writerow(line)  # which the csv module passes over
         data = text.getvalue().encode(errors="backslashreplace")
         content.update(data)
         file.write(data)
