@@ -27,7 +27,7 @@ dev: $(READY) ## Start the Dagster UI on the demo's data, on port 3000 or PORT
 test: $(READY) ## Ask every behaviour once: the tests, except the ones marked slow, weeks or browser
 	$(BIN)/python -m pytest -m "not slow and not weeks and not browser" -n 2 --dist worksteal $(PYTEST_OPTIONS)
 
-check: $(READY) ## Publish the demo, and ask every check of its store
+check: $(READY) ## Publish the demo, and ask the checks of its store
 	$(BIN)/python -m eval.demo --check
 
 lint: $(READY) ## Check style, format and placeholders

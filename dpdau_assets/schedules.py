@@ -5,7 +5,7 @@ from datetime import timedelta
 import dagster as dg
 
 from dpdau_assets.core.calendar import slot_of
-from dpdau_assets.core.due import Due, due
+from dpdau_assets.core.due import SCHEDULE, Due, due
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.release import restatement_due
 from dpdau_assets.core.settings import Settings
@@ -31,7 +31,7 @@ def build_publish_daily(settings: Settings) -> dg.ScheduleDefinition:
     """
 
     @dg.schedule(
-        name="publish_daily", job=PUBLISHING, cron_schedule="5 * * * *", execution_timezone=settings.timezone,
+        name=SCHEDULE, job=PUBLISHING, cron_schedule="5 * * * *", execution_timezone=settings.timezone,
         default_status=_OFF, description="Publishes DAU and MAU of every day that is due and declared complete.",
     )  # fmt: skip
     def publish_daily(

@@ -31,6 +31,7 @@ from dpdau_tests.fast_folder import IN_MEMORY, has_room
 from dpdau_tests.postgres import schema_url
 from dpdau_tests.support.connections import closed_at_the_end, statements_compiled_once
 from dpdau_tests.support.lengths import LENGTH, seed
+from dpdau_tests.support.master_secret import SECRET
 from dpdau_tests.support.prepared import Prepared
 from dpdau_tests.support.times import Recorder
 from resources.ledger_sql import salts, schema
@@ -39,8 +40,6 @@ from resources.settings_env import Environment
 from resources.store import open_store
 
 Environment.model_config["env_file"] = None  # a developer's own .env is no business of the tests
-
-SECRET = "a secret for tests only, of some length"
 
 
 class FixedClock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import signal
 import subprocess
@@ -245,6 +246,20 @@ def test_the_same_bad_rows_are_the_same_file_and_none_are_no_file(tmp_path: Path
 def test_a_file_name_that_is_no_utf8_can_be_kept(tmp_path: Path) -> None:
     path = FileQuarantine(tmp_path).keep([RejectedRow(os.fsdecode(b"\xff.csv"), 1, "No.")])
     assert path and r"\udcff.csv,1,No." in path.read_text()
+
+
+@pytest.mark.parametrize("name", ["=1+1.csv", "+a.csv", "-a.csv", "@a.csv", "\tb.csv", "\rb.csv"])
+def test_a_file_whose_name_a_spreadsheet_would_take_for_a_formula_is_kept_by_a_name_that_is_none_and_forgotten_by_it(
+    name: str, tmp_path: Path
+) -> None:
+    quarantine = FileQuarantine(tmp_path)
+    path = quarantine.keep([RejectedRow(name, 1, "No."), RejectedRow("b=.csv", 2, "No.")])
+    assert path
+    with path.open(newline="") as file:
+        assert [row[0] for row in csv.reader(file)] == ["file", f"./{name}", "b=.csv"]
+    quarantine.forget(Named([name.removesuffix(".csv")]))
+    (left,) = (tmp_path / "quarantine").glob("*.csv")
+    assert left.read_text() == "file,line,reason\nb=.csv,2,No.\n"
 
 
 def bad_rows(*files: str) -> list[RejectedRow]:

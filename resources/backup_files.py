@@ -31,7 +31,7 @@ from dpdau_assets.core.restoring import (
     maybe_published,
 )
 from dpdau_assets.core.settings import Metric, Settings
-from resources.durable import Write, sync_folder, write_all_durably, write_durably
+from resources.durable import Write, make_folder, sync_folder, write_all_durably, write_durably
 from resources.ledger_sql import chain, schema
 from resources.ledger_sql.backup import from_lines, put, read_out, require_empty, restored_books, to_lines
 from resources.ledger_sql.database import Database
@@ -107,18 +107,23 @@ def back_up(target: Path, outside: Outside) -> Manifest:
 
 
 def _require_free(target: Path, settings: Settings) -> None:
-    for what, folder in (("DATA_DIR", settings.data_dir), ("Dagster's home", settings.dagster_home)):
+    receipts_read, readers_look = "receipts read every file there", "readers look there"
+    for what, folder, why in (
+        ("DATA_DIR", settings.data_dir, receipts_read),
+        ("Dagster's home", settings.dagster_home, receipts_read),
+        ("MART_DIR", settings.mart_dir, readers_look),
+    ):
         if folder is not None and target.is_relative_to(folder.resolve()):
             raise BadInput(
                 f"{target} is inside {what}.",
-                "A backup holds people who are erased later, and receipts read every file there: name another folder.",
+                f"A backup holds people who are erased later, and {why}: name another folder.",
             )
     if target.exists():
         raise BadInput(f"{target} exists.", "Name a new folder.")
 
 
 def _written(folder: Path, outside: Outside) -> Manifest:
-    folder.mkdir(parents=True, mode=0o700)
+    make_folder(folder)
     # The ledger last: so it has the key of every epoch that a file is keyed under.
     write_all_durably(_copies(outside.settings.data_dir, folder / FILES))
     database = open_ledger(outside.settings)

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import BinaryIO
 
-from resources.durable import write_durably
+from resources.durable import make_folder, write_durably
 
 CONFIGURATION, WORKSPACE = "dagster.yaml", "workspace.yaml"
 
 
 def prepare_home(home: Path) -> None:
     """Make Dagster's home, for its owner alone, with the settings that dpdau ships unless it has its own."""
-    for folder in (*reversed(home.parents), home):
-        if not folder.exists():
-            folder.mkdir(exist_ok=True)
-            folder.chmod(0o700)
+    make_folder(home)
     if not (home / CONFIGURATION).exists():
         write_durably(home / CONFIGURATION, _write_shipped)
 
 
 def _write_shipped(file: BinaryIO) -> None:
-    os.fchmod(file.fileno(), 0o600)
     file.write(shipped(CONFIGURATION).read_bytes())
 
 

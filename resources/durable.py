@@ -2,6 +2,9 @@
 
 A file is written under a temporary name that ends with `.tmp`, synced, renamed, and its folder synced. While a writer
 lives it holds a lock on its temporary file, so `sweep` can tell what a killed one left behind.
+
+Files and folders have the mode that is asked for, whatever the process's umask says: its owner's alone, unless others
+are named.
 """
 
 from __future__ import annotations
@@ -10,26 +13,31 @@ import fcntl
 import os
 import re
 import secrets
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain, islice
 from pathlib import Path
 from typing import BinaryIO
 
 Write = Callable[[BinaryIO], None]
 
+PRIVATE, PRIVATE_FOLDER = 0o600, 0o700
+
 _OURS = re.compile(r"\.[0-9a-f]{16}\.tmp")
 _SYNCS_AT_ONCE = 8
 _OPEN_AT_ONCE = 128  # far below the 1024 files that a process may usually hold open
 
 
-def write_durably(path: Path, write: Write) -> None:
+def write_durably(path: Path, write: Write, mode: int = PRIVATE) -> None:
     """Give `path` the bytes that `write` writes; whatever stood there is replaced in one step."""
-    write_all_durably([(path, write)])
+    write_all_durably([(path, write)], mode=mode)
 
 
-def write_all_durably(files: Iterable[tuple[Path, Write]], before_renames: Callable[[], None] = lambda: None) -> None:
+def write_all_durably(
+    files: Iterable[tuple[Path, Write]], before_renames: Callable[[], None] = lambda: None, mode: int = PRIVATE
+) -> None:
     """The same for many files, each for itself: their syncs overlap, and each folder is synced once a group.
 
     `files` is asked for the next one only after the last was written, so one file's content is in memory at a time.
@@ -38,7 +46,7 @@ def write_all_durably(files: Iterable[tuple[Path, Write]], before_renames: Calla
     rest = iter(files)
     while first := next(rest, None):
         with ThreadPoolExecutor(_SYNCS_AT_ONCE) as threads:  # only now: most calls have nothing to write
-            _write_group(chain([first], islice(rest, _OPEN_AT_ONCE - 1)), threads, before_renames)
+            _write_group(chain([first], islice(rest, _OPEN_AT_ONCE - 1)), threads, before_renames, mode)
 
 
 def write_named_durably(folder: Path, staging: Path, write: Callable[[BinaryIO], str | None]) -> Path | None:
@@ -46,8 +54,8 @@ def write_named_durably(folder: Path, staging: Path, write: Callable[[BinaryIO],
 
     `staging`, on the same file system, holds the temporary file.
     """
-    _make_folder(folder)
-    with _temporary(staging) as (temporary, file):
+    make_folder(folder)
+    with _temporary(staging, PRIVATE) as (temporary, file):
         name = write(file)
         if name is None:
             return None
@@ -56,6 +64,33 @@ def write_named_durably(folder: Path, staging: Path, write: Callable[[BinaryIO],
         temporary.replace(folder / name)
         sync_folder(folder)
     return folder / name
+
+
+def create(path: Path, mode: int = PRIVATE) -> BinaryIO:
+    """A new file with exactly this mode, open to be written and read. Raises FileExistsError for one that is there."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    os.fchmod(descriptor, mode)  # the umask has taken its part
+    return os.fdopen(descriptor, "w+b")
+
+
+def create_missing(path: Path) -> None:
+    """An empty private file, if there is none."""
+    with suppress(FileExistsError):
+        create(path).close()
+
+
+def make_folder(folder: Path, mode: int = PRIVATE_FOLDER) -> None:
+    """Create the folder and what is missing above it, durably, with exactly this mode; one that is there keeps its."""
+    for place in reversed([place for place in (folder, *folder.parents) if not place.exists()]):
+        with suppress(FileExistsError):  # somebody else was first
+            place.mkdir(mode=mode)
+            place.chmod(mode)
+        sync_folder(place.parent)
+
+
+def mode_in(folder: Path) -> int:
+    """Of a file for whoever may read this folder: private, and readable by its group and by others as the folder is."""
+    return PRIVATE | stat.S_IMODE(folder.stat().st_mode) & (stat.S_IRGRP | stat.S_IROTH)
 
 
 def sweep(root: Path) -> None:
@@ -78,6 +113,12 @@ def unlink_durably(path: Path) -> None:
         sync_folder(path.parent)
 
 
+def sync_file(path: Path) -> None:
+    """Make what was written to this file durable."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
 def sync_folder(folder: Path) -> None:
     """Make renames and unlinks in this folder durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -88,14 +129,13 @@ def sync_folder(folder: Path) -> None:
 
 
 def _write_group(
-    files: Iterable[tuple[Path, Write]], threads: ThreadPoolExecutor, before_renames: Callable[[], None]
+    files: Iterable[tuple[Path, Write]], threads: ThreadPoolExecutor, before_renames: Callable[[], None], mode: int
 ) -> None:
     """Write, sync and rename these. Nothing is renamed before all of them are on disk."""
     staged: list[tuple[Path, Path, Future[None]]] = []
     with ExitStack() as temporaries:
         for path, write in files:
-            _make_folder(path.parent)
-            temporary, file = temporaries.enter_context(_temporary(path.parent))
+            temporary, file = temporaries.enter_context(_temporary(path.parent, mode))
             write(file)
             file.flush()
             staged.append((temporary, path, threads.submit(os.fsync, file.fileno())))
@@ -109,10 +149,10 @@ def _write_group(
 
 
 @contextmanager
-def _temporary(folder: Path) -> Iterator[tuple[Path, BinaryIO]]:
+def _temporary(folder: Path, mode: int) -> Iterator[tuple[Path, BinaryIO]]:
     """A new temporary file, locked; it is unlinked at the end unless it was renamed by then."""
-    _make_folder(folder)
-    path, file = _claim(folder)
+    make_folder(folder)
+    path, file = _claim(folder, mode)
     try:
         with file:
             yield path, file
@@ -120,20 +160,12 @@ def _temporary(folder: Path) -> Iterator[tuple[Path, BinaryIO]]:
         path.unlink(missing_ok=True)
 
 
-def _claim(folder: Path) -> tuple[Path, BinaryIO]:
+def _claim(folder: Path, mode: int) -> tuple[Path, BinaryIO]:
     """Create and lock; again under another name if a sweep came in between the two."""
     while True:
         path = folder / f".{secrets.token_hex(8)}.tmp"
-        file = path.open("x+b")
+        file = create(path, mode)
         fcntl.flock(file, fcntl.LOCK_EX)
         if os.fstat(file.fileno()).st_nlink:
             return path, file
         file.close()
-
-
-def _make_folder(folder: Path) -> None:
-    """Create the folder and what is missing above it, durably."""
-    missing = [place for place in (folder, *folder.parents) if not place.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    for place in missing:
-        sync_folder(place.parent)

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from resources.durable import create_missing, make_folder
+
 
 class FileLock:
     """`held` waits for every other holder; the same thread may hold it again inside."""
@@ -23,8 +25,9 @@ class FileLock:
             if self._depth:
                 yield
                 return
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("w") as file:
+            make_folder(self._path.parent)
+            create_missing(self._path)
+            with self._path.open("r+b") as file:
                 fcntl.flock(file, fcntl.LOCK_EX)
                 self._depth += 1
                 try:

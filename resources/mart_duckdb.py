@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from fractions import Fraction
@@ -20,6 +19,10 @@ from dpdau_assets.core.sketches import counting_of_terms
 from dpdau_assets.core.sketches.base import Counting
 from dpdau_assets.core.sketches.sampling import is_threshold
 from resources.chart import chart_in_markdown, draw_series, sparkline_in_markdown
+from resources.durable import PRIVATE_FOLDER, make_folder, mode_in, sync_file
+
+FILES = ("active_users.duckdb", "active_users.csv", "active_users.svg", "as_published.csv", "latest.csv")
+"""All that is written into the folder of a mart."""
 
 _TABLE = """
 CREATE TABLE active_users (
@@ -42,11 +45,13 @@ _SERIES = {
 class MartFiles:
     """`active_users.duckdb`, `active_users.csv` and `active_users.svg` in one folder.
 
-    The database has the table and the views `as_published` and `latest`; each of these is a CSV file too.
+    The database has the table and the views `as_published` and `latest`; each of these is a CSV file too. A folder that
+    is missing is made with `folder_mode`; who may read the folder may read the files.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, folder_mode: int = PRIVATE_FOLDER) -> None:
         self._folder = folder
+        self._folder_mode = folder_mode
 
     def read(self) -> list[Shown]:
         """Every number that it shows; none where there is no mart."""
@@ -63,7 +68,7 @@ class MartFiles:
         return [_shown(row) for row in rows]
 
     def replace(self, rows: list[dict[str, object]]) -> MartPaths:
-        self._folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self._folder, self._folder_mode)
         paths = MartPaths(
             table=self._folder / "active_users.duckdb",
             csv=self._folder / "active_users.csv",
@@ -138,10 +143,10 @@ def _quoted(path: Path) -> str:
 
 
 def _replace(path: Path, write: Callable[[Path], None]) -> None:
-    """Write beside it, make it durable, then rename: a reader sees the old file or the new one."""
+    """Write beside it, for whom the folder is, make it durable, then rename: a reader sees the old file or the new."""
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.unlink(missing_ok=True)
     write(temporary)
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
+    temporary.chmod(mode_in(path.parent))
+    sync_file(temporary)
     temporary.replace(path)

@@ -25,6 +25,7 @@ from resources.durable import sweep, unlink_durably, write_durably, write_named_
 
 _ROWS_AT_ONCE = 10_000
 _HEADER = ["file", "line", "reason"]
+_FORMULAS = tuple("=+-@\t\r\n＝＋－＠")
 
 
 class FileQuarantine:
@@ -36,7 +37,7 @@ class FileQuarantine:
 
     def keep(self, rows: Iterable[RejectedRow]) -> Path | None:
         sweep(self._staging)
-        return self._write((row.file, row.line, row.reason) for row in rows)
+        return self._write((_no_formula(row.file), row.line, row.reason) for row in rows)
 
     def note_share(self, kept: Path, share: float, *, taken: bool) -> None:
         with self._alone():
@@ -107,6 +108,11 @@ class FileQuarantine:
             os.close(folder)
 
 
+def _no_formula(file: str) -> str:
+    """The same file by a name that a spreadsheet does not take for a formula."""
+    return f"./{file}" if file.startswith(_FORMULAS) else file
+
+
 def _without(named: Named) -> Callable[[list[str]], bool]:
     """Whether a row stays: its file is named after none of them. Rows of one file are asked about once."""
 
@@ -130,7 +136,11 @@ def _write_rows(rows: Iterable[Sequence[object]], file: BinaryIO) -> str | None:
     header: list[Sequence[object]] = [_HEADER]
     while lines := list(islice(rest, _ROWS_AT_ONCE)):
         text = io.StringIO(newline="")
-        csv.writer(text, lineterminator="\n").writerows(header + lines)
+        plain, quoted = (
+            csv.writer(text, lineterminator="\n", quoting=how) for how in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL)
+        )
+        for line in header + lines:
+            (quoted if "\r" in f"{line[0]}" else plain).writerow(line)  # which the csv module passes over
         data = text.getvalue().encode(errors="backslashreplace")
         content.update(data)
         file.write(data)
@@ -166,7 +176,8 @@ def _written(path: Path) -> date:
 
 
 def _all_of(files: Set[str], path: Path) -> bool:
+    names = {_no_formula(file) for file in files}
     try:
-        return all(row[0] in files for row in _rows(path))
+        return all(row[0] in names for row in _rows(path))
     except csv.Error:
         return False

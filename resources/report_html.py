@@ -16,26 +16,34 @@ from dpdau_assets.core.errors import BadInput
 from dpdau_assets.core.facts import ReportPaths
 from dpdau_assets.core.report import Report
 from resources import report_svg
-from resources.durable import write_durably
+from resources.durable import PRIVATE, PRIVATE_FOLDER, make_folder, mode_in, write_durably
+
+READERS, OPERATORS = "readers.html", "operators.html"
 
 _TITLES = {"dau": "Daily active users", "mau": "Monthly active users"}
 _SHORT = {"dau": "DAU", "mau": "MAU"}
 
 
 class ReportFiles:
-    """`readers.html` and `operators.html` in one folder."""
+    """`operators.html` in one folder, and `readers.html` in the same one or in the readers' own.
 
-    def __init__(self, folder: Path) -> None:
+    A readers' folder that is missing is made with `readers_mode`; who may read it may read the file.
+    """
+
+    def __init__(self, folder: Path, readers_folder: Path | None = None, readers_mode: int = PRIVATE_FOLDER) -> None:
         self._folder = folder
+        self._readers_folder = readers_folder or folder
+        self._readers_mode = readers_mode
 
     def replace(self, readers: Report, operators: Report) -> ReportPaths:
-        paths = ReportPaths(self._folder / "readers.html", self._folder / "operators.html")
-        write_report(readers, paths.readers)
+        paths = ReportPaths(self._readers_folder / READERS, self._folder / OPERATORS)
+        make_folder(self._readers_folder, self._readers_mode)
+        write_report(readers, paths.readers, mode_in(self._readers_folder))
         write_report(operators, paths.operators)
         return paths
 
 
-def write_report(report: Report, path: Path) -> None:
+def write_report(report: Report, path: Path, mode: int = PRIVATE) -> None:
     """Raises BadInput for a place where no file can be written; what stood there stays then."""
     content = render(report).encode()
 
@@ -43,7 +51,7 @@ def write_report(report: Report, path: Path) -> None:
         file.write(content)
 
     try:
-        write_durably(path, write)
+        write_durably(path, write, mode)
     except OSError as error:
         raise BadInput(f"{path} cannot be written: {error.strerror}.", "Name a file in a folder of yours.") from None
 

@@ -61,6 +61,7 @@ class Environment(BaseSettings):
     erasure_guard_share: Decimal = Decimal("0.2")
     dagster_home: Path | None = None
     landing_dir: Path | None = None
+    mart_dir: Path | None = None
     alert_webhook: SecretStr | None = None
 
 

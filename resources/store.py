@@ -5,6 +5,7 @@ What reads or writes more than the ledger is imported when it is used: most comm
 
 from __future__ import annotations
 
+import warnings
 from datetime import date, datetime
 from functools import cache
 from pathlib import Path
@@ -26,8 +27,10 @@ from dpdau_assets.core.ports import (
     SketchStore,
     StateStore,
 )
+from dpdau_assets.core.secret_strength import WeakSecret, warning
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.windows import first_window_end
+from resources.durable import PRIVATE_FOLDER, make_folder
 from resources.file_lock import FileLock
 from resources.lazy import lazy
 from resources.ledger_sql.builds import SqlBuilds
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
     from resources.report_html import ReportFiles
 
 _SQLITE_FILE = "sqlite:///"
+_READERS_FOLDER = 0o755
 
 
 class SystemClock:
@@ -58,14 +62,22 @@ class SystemClock:
 
 @cache
 def open_store(settings: Settings) -> Outside:
-    """Every adapter on this data directory, made if it is not there. Raises BadSetting for another store's terms."""
-    return store_on(open_ledger(settings), settings)
+    """Every adapter on this data directory, made if it is not there. Raises BadSetting for another store's terms.
+
+    Warns of a living store's master secret that a new one would be refused for.
+    """
+    outside = store_on(open_ledger(settings), settings)
+    weak = warning(settings.hash_salt_secret)
+    if weak:
+        warnings.warn(weak, WeakSecret, stacklevel=1)
+    return outside
 
 
 def open_ledger(settings: Settings) -> Database:
-    """The ledger's database, with the data directory that it belongs to."""
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
-    settings.data_dir.chmod(0o700)  # also one that was there before: it holds keys, exact state and noise
+    """The ledger's database, with the data directory that it belongs to. Raises BadSetting for a MART_DIR in it."""
+    readers_folder(settings)
+    make_folder(settings.data_dir)
+    settings.data_dir.chmod(PRIVATE_FOLDER)  # also one that was there before: it holds keys, exact state and noise
     return Database(ledger_url(settings), settings.hash_salt_secret)
 
 
@@ -157,17 +169,18 @@ def _noise() -> Noise:
 
 
 def open_mart(settings: Settings) -> MartFiles:
-    """The mart of this data directory."""
+    """The mart of this store, where readers look."""
     from resources.mart_duckdb import MartFiles
 
-    return MartFiles(settings.data_dir / "mart")
+    return MartFiles(*(readers_folder(settings) or _closed(settings.data_dir / "mart")))
 
 
 def open_reports(settings: Settings) -> ReportFiles:
-    """The reports of this data directory."""
+    """The reports of this store: the readers' one where readers look, the operators' in the data directory."""
     from resources.report_html import ReportFiles
 
-    return ReportFiles(settings.data_dir / "report")
+    folder, mode = _closed(settings.data_dir / "report")
+    return ReportFiles(folder, *(readers_folder(settings) or (folder, mode)))
 
 
 # --- Where things are ----------------------------------------------------------------------------------------------
@@ -180,17 +193,61 @@ def _apart(landing: Path | None, settings: Settings) -> Path | None:
     return landing
 
 
+def readers_folder(settings: Settings) -> tuple[Path, int] | None:
+    """MART_DIR, and the mode with which it is made if it is missing; None if it is not set.
+
+    Raises BadSetting for one that lies inside a folder that is not for readers, or around one.
+    """
+    if settings.mart_dir is None:
+        return None
+    home = settings.dagster_home or settings.data_dir / "dagster_home"
+    closed = {"DATA_DIR": settings.data_dir, "Dagster's home": home, "LANDING_DIR": settings.landing_dir}
+    for name, folder in closed.items():
+        if folder is not None:
+            _require_beside(settings.mart_dir, name, folder)
+    return settings.mart_dir, _READERS_FOLDER
+
+
+def _require_beside(mart: Path, name: str, closed: Path) -> None:
+    mine, theirs = mart.resolve(), closed.resolve()
+    if mine.is_relative_to(theirs) or theirs.is_relative_to(mine):
+        where = "is" if mine == theirs else "is inside" if mine.is_relative_to(theirs) else "contains"
+        raise BadSetting(
+            f"MART_DIR={mart} {where} {name} ({closed}), and readers are let into the one and not into the other.",
+            "Set MART_DIR to a folder beside it, or leave it out.",
+        )
+
+
+def _closed(folder: Path) -> tuple[Path, int]:
+    """A folder inside the data directory, and its mode; one that an older version made was open to others."""
+    if folder.is_dir():
+        folder.chmod(PRIVATE_FOLDER)
+    return folder, PRIVATE_FOLDER
+
+
 def ledger_url(settings: Settings) -> str:
     """Where the ledger of this data directory is, or will be."""
     return settings.ledger_url or f"{_SQLITE_FILE}{settings.data_dir.resolve()}/ledger.sqlite"
 
 
 def _roots(settings: Settings) -> dict[str, Path]:
-    """Where a key could be left: the data directory, and Dagster's home and the ledger's file if they lie elsewhere."""
+    """Where a key could be left: the data directory, and Dagster's home and the ledger's file if they lie elsewhere.
+
+    Of MART_DIR the files that this project writes: readers may put theirs beside them, which are no business of ours.
+    """
     url = ledger_url(settings)
     home = {} if settings.dagster_home is None else {"dagster_home": settings.dagster_home}
+    apart = {**home, **_readers_files(settings)}
     if not url.startswith(_SQLITE_FILE):
-        return {"": settings.data_dir, **home}
+        return {"": settings.data_dir, **apart}
     ledger = Path(url.removeprefix(_SQLITE_FILE))
     beside = {f"ledger{suffix}": ledger.with_name(ledger.name + suffix) for suffix in ("", "-wal", "-shm")}
-    return {"": settings.data_dir, **home, **beside}
+    return {"": settings.data_dir, **apart, **beside}
+
+
+def _readers_files(settings: Settings) -> dict[str, Path]:
+    from resources.mart_duckdb import FILES
+    from resources.report_html import READERS
+
+    folder = settings.mart_dir
+    return {} if folder is None else {f"mart/{name}": folder / name for name in (*FILES, READERS)}

@@ -1,9 +1,13 @@
 """The shells in which Dagster is handed the adapters. No logic: what is opened, and how, is in `store`."""
 
+from dataclasses import replace
+from functools import partial
+
 import dagster as dg
 
 from dpdau_assets.core.ports import Alerts, Mart, Outside, Reports
 from resources.alerts_webhook import WebhookAlerts
+from resources.dagster_schedule import is_scheduled
 from resources.settings_env import read_settings
 from resources.store import open_mart, open_reports, open_store
 
@@ -12,7 +16,8 @@ class OutsideResource(dg.ConfigurableResource):
     """Hands assets what core calls `Outside`."""
 
     def create_resource(self, context: dg.InitResourceContext) -> Outside:
-        return open_store(read_settings())
+        outside, instance = open_store(read_settings()), context.instance
+        return outside if instance is None else replace(outside, is_scheduled=partial(is_scheduled, instance))
 
 
 class MartResource(dg.ConfigurableResource):

@@ -1486,6 +1486,58 @@ COMMANDS = (
     ),
 )
 
+READERS = (
+    Fault(
+        "a-file-is-made-as-the-umask-says",
+        "resources/durable.py",
+        "    os.fchmod(descriptor, mode)  # the umask has taken its part\n",
+        "",
+        ("test_modes.py::test_every_file_that_is_written_is_its_owners_alone_under_any_umask",),
+    ),
+    Fault(
+        "sqlite-makes-the-ledger-itself",
+        "resources/ledger_sql/database.py",
+        "            create_missing(file)  # before SQLite does",
+        "            # before SQLite does",
+        ("test_modes.py::test_every_file_that_is_written_is_its_owners_alone_under_any_umask",),
+    ),
+    Fault(
+        "a-new-store-is-begun-with-a-secret-that-can-be-guessed",
+        "resources/ledger_sql/ledger.py",
+        "            if not fixed:\n",
+        "            if fixed:\n",
+        ("edge/test_cli_secret.py",),
+    ),
+    Fault(
+        "the-chart-has-random-ids",
+        "resources/chart.py",
+        '"svg.hashsalt": "dpdau", ',
+        "",
+        ("test_chart.py",),
+    ),
+    Fault(
+        "receipts-do-not-read-what-readers-see",
+        "resources/store.py",
+        "**home, **_readers_files(settings)",
+        "**home",
+        ("edge/test_mart_dir.py::test_receipts_read_what_we_write_for_readers_and_not_what_they_put_beside_it",),
+    ),
+    Fault(
+        "a-day-before-the-series-is-promised",
+        "dpdau_assets/core/prospects.py",
+        "_restated, _closed, _passed, _no_room,",
+        "_restated, _closed, _no_room,",
+        ("test_prospects.py",),
+    ),
+    Fault(
+        "a-store-that-is-published-by-hand-is-waited-for-by-nobody",
+        "dpdau_assets/core/checking.py",
+        "if outside.ledger.releases() or outside.is_scheduled():",
+        "if outside.is_scheduled():",
+        ("dagster/test_checks.py::test_a_check_passes_and_fails_once_what_it_guards_is_broken",),
+    ),
+)
+
 FAULTS = (
     *COMMANDS,
     *OLDER_FILES,
@@ -1513,4 +1565,5 @@ FAULTS = (
     *BACKUP,
     *MART,
     *DURABILITY,
+    *READERS,
 )

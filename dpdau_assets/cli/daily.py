@@ -12,6 +12,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from dpdau_assets.cli.scheduled import knowing_the_schedule
 from dpdau_assets.cli.terminal import DAY, answer, open_outside, tell, tell_table
 from dpdau_assets.core import completeness
 from dpdau_assets.core.checking import CHECKS, Check, Verdict
@@ -48,7 +49,7 @@ def complete(
 @app.command()
 def status() -> None:
     """Show what is published, pending, overdue and spent. It changes nothing, and works beside everything else."""
-    outside = open_outside()
+    outside = knowing_the_schedule(open_outside())
     found = where_it_stands(outside, open_mart(outside.settings))
     answer(_plain(found))
     tell_table(_screen(found), WIDTH)
@@ -63,7 +64,7 @@ def check(
     Exit code 4: one fails. Work that is under way (no_pending_erasures) is no failure.
     """
     chosen = _chosen(names or [])
-    outside = open_outside()
+    outside = knowing_the_schedule(open_outside())
     mart = open_mart(outside.settings)
     found = [(one, ask(one, outside, mart)) for one in chosen]
     answer([_row(one, verdict) for one, verdict in found])

@@ -23,6 +23,7 @@ from dpdau_assets.core.feasibility import SHORTEST_SECRET
 from dpdau_assets.core.limits import first_day, last_day
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.runs import building
+from dpdau_assets.core.secret_strength import require_strong
 from dpdau_assets.core.vouched_state import RESTORE
 
 NOT_YET, NOT_DONE, NOT_GENUINE = 3, 4, 5
@@ -293,4 +294,5 @@ def _secret(content: bytes) -> str:
         raise BadSetting("The new secret is not one word.", "Make one with `openssl rand -hex 32`.") from None
     if len(word) < SHORTEST_SECRET:
         raise BadSetting(f"The new secret is shorter than {SHORTEST_SECRET} characters.", "`openssl rand -hex 32`.")
+    require_strong(word)
     return word

@@ -64,7 +64,7 @@ def backup(target: Annotated[Path, typer.Option("--to", help="A new folder, outs
 @app.command()
 def restore(
     source: Annotated[Path, typer.Option("--from", help="A folder that `dpdau backup` made.")],
-    mart: Annotated[Path | None, typer.Option(help="The folder of a mart that was saved; default: DATA_DIR's.")] = None,
+    mart: Annotated[Path | None, typer.Option(help="A folder of a mart that was saved; default: the store's.")] = None,
     published_through: Annotated[
         datetime | None,
         typer.Option(formats=DAY, help="No day after this one was published. Default: yesterday may have been."),

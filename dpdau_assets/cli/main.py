@@ -10,6 +10,9 @@ of its commands is called: `dpdau --help` and a mistyped word are answered at on
 from __future__ import annotations
 
 import sys
+import warnings
+from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -17,8 +20,9 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_group
 
-from dpdau_assets.cli.terminal import on_terminal, tell
+from dpdau_assets.cli.terminal import on_terminal, tell, tell_plainly
 from dpdau_assets.core.errors import DpdauError
+from dpdau_assets.core.secret_strength import WeakSecret
 from dpdau_assets.core.version import VERSION
 
 COMMANDS: dict[str, dict[str, str]] = {
@@ -128,8 +132,19 @@ def version(show: Annotated[bool, typer.Option("--version", help="Print the vers
 def main() -> None:
     """Run the command line; an error of ours ends with its own exit code and says what to do."""
     try:
-        app()
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", WeakSecret)
+            warnings.showwarning = partial(_show_warning, warnings.showwarning)
+            app()
     except DpdauError as error:
         tell(f"{type(error).__name__}: {error.reason}", style="bold")
         tell(error.remedy)
         sys.exit(error.exit_code)
+
+
+def _show_warning(others: Callable[..., None], message: Warning | str, category: type[Warning], *place: Any) -> None:
+    """Ours in one line, for people; others as Python shows them."""
+    if issubclass(category, WeakSecret):
+        tell_plainly(f"Warning: {message}")
+    else:
+        others(message, category, *place)

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from dpdau_assets.cli.scheduled import knowing_the_schedule
 from dpdau_assets.cli.terminal import answer, open_outside
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.report import Report, check_lines, operators_report, readers_report
@@ -34,4 +35,4 @@ def report(
 
 
 def _for_operators(outside: Outside) -> Report:
-    return operators_report(outside, check_lines(outside, open_mart(outside.settings)))
+    return operators_report(outside, check_lines(knowing_the_schedule(outside), open_mart(outside.settings)))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, replace
-from datetime import date, timedelta
+from datetime import date
 from typing import Any
 
 from dpdau_assets.core.budget_report import (
@@ -19,10 +19,11 @@ from dpdau_assets.core.calendar import METRICS, releases_planned
 from dpdau_assets.core.cost_so_far import Published
 from dpdau_assets.core.erasure import deadline, overdue
 from dpdau_assets.core.errors import NotPublished, Refused
-from dpdau_assets.core.facts import Erasure, Instance, Release
+from dpdau_assets.core.facts import Erasure, Instance, Release, ReleaseKey
 from dpdau_assets.core.mechanisms import NoiseWidth, noise_width
 from dpdau_assets.core.planning import budget_of
 from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.prospects import prospect
 from dpdau_assets.core.settings import Metric, Settings
 from dpdau_assets.core.sketch_choice import counting_of
 from dpdau_assets.core.sketches import public_parameters
@@ -33,28 +34,29 @@ Answer = dict[str, Any]
 
 
 def latest_release(metric: Metric, day: date, window_days: int, revision: int | None, outside: Outside) -> Release:
-    """The release of this revision, or the latest one. Raises NotPublished, saying what makes it, if anything does."""
+    """The release of this revision, or the latest one.
+
+    Raises NotPublished, saying what makes it and when it is due, or that nothing ever does, and why. For machines it
+    has `never`, a short `why`, and `due` for one that comes later.
+    """
     same_day = [found for found in outside.ledger.releases(metric)
                 if found.key.day == day and found.key.window_days == window_days]  # fmt: skip
     wanted = [found for found in same_day if revision in (None, found.key.revision)]
     if wanted:
         return wanted[-1]
+    raise _not_published(ReleaseKey(metric, window_days, day, revision or 0), revision, outside)
+
+
+def _not_published(key: ReleaseKey, revision: int | None, outside: Outside) -> NotPublished:
+    found = prospect(key, outside)
     which = "" if revision is None else f" as revision {revision}"
-    raise NotPublished(
-        f"{metric} of {day} (window {window_days} days) is not published{which}.",
-        _what_publishes(metric, window_days, revision, outside), metric=metric, day=day.isoformat(),
+    never, because = ", and never will be" if found.never else "", f": {found.because}" if found.because else ""
+    due = {} if found.due is None else {"due": found.due.isoformat()}
+    return NotPublished(
+        f"{key.metric} of {key.day} (window {key.window_days} days) is not published{which}{never}{because}".rstrip(".")
+        + ".",
+        found.remedy, metric=key.metric, day=key.day.isoformat(), never=found.never, why=found.why, **due,
     )  # fmt: skip
-
-
-def _what_publishes(metric: Metric, window_days: int, revision: int | None, outside: Outside) -> str:
-    if window_days != outside.settings.window_days(metric) or (revision and (metric == "mau" or revision > 1)):
-        return "Only the configured window is published, and only DAU has a revision 1: its restatement."
-    if revision:
-        return "The job restate_dau makes it on the month's public day, as does `dpdau run` when it passes that day."
-    published = [found.key.day for found in outside.ledger.releases("mau")]
-    if metric == "mau" and published:
-        return f"Days of MAU follow one another: the job publish_mau makes {max(published) + timedelta(days=1)} next."
-    return f"The job publish_{metric} makes it, as does `dpdau run`."
 
 
 def last_published_month(metric: Metric, outside: Outside) -> date:

@@ -204,21 +204,26 @@ def _configuration_is_feasible(outside: Outside, _: Mart) -> Verdict:
 
 def _published_on_time(outside: Outside, _: Mart) -> Verdict:
     found = due(outside)
-    waiting = _expected(found.unmarked, outside)
+    first = _waited_for_from(outside)
+    waiting = [day for day in found.unmarked if first and day >= first]
     if waiting:
         return _days(waiting, "day(s) are due and not declared complete: upstream, or `dpdau complete`", "")
     missing = late(found, outside)
     if missing:
         return _days(missing, "day(s) are overdue: the schedule publish_daily, or `dpdau run`, publishes", "")
-    if found.refused and outside.completions.completed():
+    if found.refused and first:
         return Verdict(False, found.refused)
     return Verdict(True, "Every day that is due and complete is published.")
 
 
-def _expected(unmarked: Iterable[date], outside: Outside) -> list[date]:
-    """From the first declaration on each day is waited for; a store that is published by hand waits for none."""
-    first = min(outside.completions.completed(), default=date.max)
-    return [day for day in unmarked if day >= first]
+def _waited_for_from(outside: Outside) -> date | None:
+    """Every day once something was published or the schedule is on; else each from the first declared one on, if any.
+
+    Before all of these nobody waits: events may be brought in for as long as anybody likes.
+    """
+    if outside.ledger.releases() or outside.is_scheduled():
+        return outside.settings.start_date
+    return min(outside.completions.completed(), default=None)
 
 
 def _restatement_on_time(outside: Outside, _: Mart) -> Verdict:

@@ -18,6 +18,9 @@ from dpdau_assets.core.runs import DAU, MAU, RESTATEMENT, Step
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.windows import month_of, window
 
+SCHEDULE = "publish_daily"
+"""What whoever runs the schedule calls it."""
+
 
 @dataclass(frozen=True)
 class Due:

@@ -5,9 +5,11 @@ Everything here follows from what was published, the settings and overrides; not
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
+from itertools import takewhile
 
 from dpdau_assets.core.accounting import Budget, Charge, admits, charges_for_release
 from dpdau_assets.core.calendar import mechanism_for, restatement_slot
@@ -19,7 +21,7 @@ from dpdau_assets.core.settings import Metric, Settings
 from dpdau_assets.core.sketch_choice import configured, counting_of, not_set, suited_to
 from dpdau_assets.core.sketches import terms_of_counting
 from dpdau_assets.core.sketches.base import Counting
-from dpdau_assets.core.windows import first_window_end, month_of, months_read, next_month
+from dpdau_assets.core.windows import first_window_end, month_of, months_from, months_read, next_month
 
 # What an operator can set back when a stream's facts differ.
 _SET_BY = {
@@ -48,6 +50,25 @@ def plan(key: ReleaseKey, books: ChargedBooks, settings: Settings) -> Plan:
     except BudgetRefused as refused:
         raise _explained(refused, key, instance, books) from None
     return Plan(instance, living is None, charges)
+
+
+def require_room(key: ReleaseKey, books: ChargedBooks, settings: Settings) -> None:
+    """Raise BudgetRefused for a release that a cap forbids: its own, or of a stream one of a day that comes before it.
+
+    A stream is charged once a month, so it is enough to ask for the first day that reads each.
+    """
+    living, last = living_instance(key, books, settings), books.last_day(key.metric, key.window_days)
+    instance, days = living or new_instance(key, books, settings), [key.day]
+    if living and last and isinstance(living.mechanism, Stream):
+        following = last + timedelta(days=1)
+        begun = takewhile(lambda month: month < key.day, months_from(next_month(month_of(following))))
+        days = [following, *begun, key.day]
+    for day in days:
+        asked = replace(key, day=day)
+        try:
+            deque(_admitted(asked, instance, books, settings), maxlen=0)
+        except BudgetRefused as refused:
+            raise _explained(refused, asked, instance, books) from None
 
 
 def _admitted(key: ReleaseKey, instance: Instance, books: ChargedBooks, settings: Settings) -> Iterator[Charge]:

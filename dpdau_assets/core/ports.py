@@ -770,7 +770,10 @@ class Ledger(Record, Protocol):
         ...
 
     def fix_terms(self, terms: Mapping[str, str]) -> None:
-        """Remember these for ever at the first call; BadSetting, naming each that differs, at any later one."""
+        """Remember these for ever at the first call; BadSetting, naming each that differs, at any later one.
+
+        The first call begins a store: BadSetting for a master secret that can be guessed.
+        """
         ...
 
 
@@ -802,9 +805,18 @@ class Reports(Protocol):
         ...
 
 
+def by_hand() -> bool:
+    """Of a store that nobody publishes by a schedule, or not that anybody knows."""
+    return False
+
+
 @dataclass(frozen=True)
 class Outside:
-    """Everything that the main path is handed."""
+    """Everything that the main path is handed.
+
+    `is_scheduled` says whether a schedule publishes what is due: nothing in the store knows that, so who opens it says
+    so. It is asked where nothing else tells whether days are waited for.
+    """
 
     settings: Settings
     clock: Clock
@@ -824,3 +836,4 @@ class Outside:
     receipts: ReceiptChain
     premises: Premises
     noise: Noise
+    is_scheduled: Callable[[], bool] = by_hand

@@ -21,6 +21,7 @@ from dpdau_assets.core.erasure import deadline, overdue
 from dpdau_assets.core.facts import Instance
 from dpdau_assets.core.mechanisms import Laplace, Mechanism, half_width_95, noise_std
 from dpdau_assets.core.ports import Mart, Outside
+from dpdau_assets.core.secret_strength import warning
 from dpdau_assets.core.settings import Metric, Settings
 from dpdau_assets.core.sketch_choice import configured, counting_of
 from dpdau_assets.core.sketches import terms_of_counting
@@ -198,6 +199,7 @@ class ForOperators:
     made_on: date
     waiting: tuple[WaitingDay, ...]
     checks: tuple[CheckLine, ...]
+    weak_secret: str | None = None
 
 
 @dataclass(frozen=True)
@@ -225,7 +227,8 @@ def operators_report(outside: Outside, checks: Sequence[CheckLine]) -> Report:
 
     Raises Refused as `readers_report` does.
     """
-    added = ForOperators(outside.clock.today(), tuple(waiting_days(outside)), tuple(checks))
+    weak = warning(outside.settings.hash_salt_secret)
+    added = ForOperators(outside.clock.today(), tuple(waiting_days(outside)), tuple(checks), weak)
     return replace(readers_report(outside), for_operators=added)
 
 

@@ -50,6 +50,7 @@ class Settings:
     erasure_guard_share: Fraction = Fraction(1, 5)
     dagster_home: Path | None = None
     landing_dir: Path | None = None
+    mart_dir: Path | None = None
     alert_webhook: str | None = field(default=None, repr=False)
     rdp_orders: tuple[int, ...] = (2, 4, 8, 16, 32)
     advanced_delta: float = 1e-7

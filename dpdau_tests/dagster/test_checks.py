@@ -22,11 +22,14 @@ from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.release import publish
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.windows import days_between
+from dpdau_assets.jobs import open_instance
 from dpdau_tests.conftest import SECRET, FixedClock, Silent, prepare, put
+from dpdau_tests.dagster.schedule_state import InstigatorStatus, switch
 from dpdau_tests.dagster.world import World, erase
 from dpdau_tests.support.lengths import LENGTH
 from resources.mart_duckdb import MartFiles
 from resources.store import open_store
+from resources.wiring import OutsideResource
 
 DAYS = days_between(date(2025, 1, 1), date(2025, 1, 31))
 TODAY = date(2025, 2, 2)
@@ -143,6 +146,12 @@ def leave_a_day_unpublished(outside: Outside) -> Outside:
     return at(TODAY + timedelta(days=2), outside)
 
 
+def fall_behind_by_years_without_a_declaration(outside: Outside) -> Outside:
+    for day in DAYS:
+        outside.completions.withdraw(day)
+    return at(date(2027, 1, 1), outside)
+
+
 def leave_a_month_as_it_was(outside: Outside) -> Outside:
     """Publication comes past the day on which January is to be restated."""
     days = days_between(date(2025, 2, 1), date(2025, 2, 6))
@@ -185,7 +194,7 @@ BREAKS: dict[str, list[Callable[[Outside], Outside]]] = {
     "ledger_holds": [change_a_number],
     "noise_is_private": [draw_predictable_noise, publish_from_predictable_noise],
     "configuration_is_feasible": [spend_what_the_schedule_needs],
-    "published_on_time": [forget_a_day, leave_a_day_unpublished],
+    "published_on_time": [forget_a_day, leave_a_day_unpublished, fall_behind_by_years_without_a_declaration],
     "restatement_on_time": [leave_a_month_as_it_was],
     "retention_on_time": [keep_a_day_for_too_long],
 }
@@ -213,6 +222,53 @@ def test_a_check_passes_and_fails_once_what_it_guards_is_broken(
     found = answer(check, broken(outside), mart)
     assert not found.passed
     assert found.sentence.endswith((".", ")")) and "user 1" not in found.sentence
+
+
+def test_of_a_store_without_a_number_days_are_waited_for_from_the_first_declared_one_or_once_a_schedule_is_on(
+    make_store: MakeStore,
+) -> None:
+    outside, mart = make_store("new", today=TODAY), MartFiles(Path("none"))
+    (check,) = (one for one in CHECKS if one.name == "published_on_time")
+    assert answer(check, outside, mart).passed
+    scheduled = answer(check, replace(outside, is_scheduled=lambda: True), mart)
+    assert not scheduled.passed and scheduled.sentence.startswith("31 day(s) are due and not declared complete")
+    complete(DAYS[30], outside)
+    assert answer(check, at(TODAY + timedelta(days=1), outside), mart).sentence.startswith("1 day(s)")
+
+
+def test_dagsters_runs_and_sensors_know_whether_the_schedule_is_on(
+    instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through the resource that they are handed, which asks the instance that they run in."""
+    monkeypatch.setenv("DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("HASH_SALT_SECRET", SECRET)
+
+    @dg.sensor(job_name="check_store")
+    def asking(context: dg.SensorEvaluationContext, outside: dg.ResourceParam[Outside]) -> dg.SkipReason:
+        return dg.SkipReason(str(outside.is_scheduled()))
+
+    @dg.op
+    def asking_in_a_run(outside: dg.ResourceParam[Outside]) -> str:
+        return str(outside.is_scheduled())
+
+    @dg.job(resource_defs={"outside": OutsideResource()})
+    def run() -> None:
+        asking_in_a_run()
+
+    def asked(instance: dg.DagsterInstance) -> str | None:
+        context = dg.build_sensor_context(instance, resources={"outside": OutsideResource()})
+        said = asking(context).skip_message  # type: ignore[union-attr]
+        assert run.execute_in_process(instance=instance).output_for_node("asking_in_a_run") == said
+        return said
+
+    assert asked(instance) == "False", "one in memory has no schedules"
+    with open_instance(tmp_path / "home") as kept:
+        assert asked(kept) == "False"
+        switch(kept, InstigatorStatus.RUNNING)
+        assert asked(kept) == "True"
+        switch(kept, InstigatorStatus.STOPPED)
+        assert asked(kept) == "False"
 
 
 def test_a_check_that_cannot_be_asked_fails_and_says_why(outside: Outside) -> None:

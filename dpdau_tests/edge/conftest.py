@@ -18,9 +18,8 @@ import pytest
 
 from dpdau_assets.cli.main import main
 from dpdau_tests.support.connections import closed_at_the_end
+from dpdau_tests.support.master_secret import SECRET
 from dpdau_tests.support.prepared import Prepared
-
-SECRET = "s" * 40
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import stat
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 
 import pytest
 
+from dpdau_tests.dagster.schedule_state import InstigatorStatus, switched
+from dpdau_tests.dagster.world import stop_the_clock
 from dpdau_tests.edge.conftest import Dpdau
 from eval import demo
 
@@ -72,6 +75,7 @@ def test_status_of_a_new_store_says_that_nothing_is_published(tmp_path: Path) ->
     done = Dpdau(tmp_path)("status")
     assert done.code == 0
     assert [one["last_day"] for one in done.json["published"]] == [None, None]
+    assert done.json["overdue"] == [], "nobody waits for a store of which nothing is published"
     assert "published dau nothing yet" in done.said
 
 
@@ -94,7 +98,10 @@ def test_status_is_one_screen_of_what_is_published_pending_overdue_and_spent(pub
 # --- check -------------------------------------------------------------------------------------------------------
 
 
-def test_checks_pass_on_a_sound_store_and_one_that_fails_ends_with_four(published: Dpdau) -> None:
+def test_checks_pass_on_a_sound_store_and_one_that_fails_ends_with_four(
+    published: Dpdau, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop_the_clock(monkeypatch, date(2025, 1, 4))
     sound = published("check")
     assert sound.code == 0 and all(one["passed"] for one in sound.json)
     (file,) = (published.folder / "data" / "activity" / f"day={DAYS[0]}").iterdir()
@@ -104,6 +111,37 @@ def test_checks_pass_on_a_sound_store_and_one_that_fails_ends_with_four(publishe
     assert [(one["name"], one["passed"]) for one in broken.json] == [
         ("state_is_keyed", False), ("noise_is_private", True),
     ]  # fmt: skip
+
+
+def test_days_that_nobody_published_fail_once_something_is_published_without_any_declaration(
+    published: Dpdau, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop_the_clock(monkeypatch, date(2025, 1, 10))
+    done = published("check", "published_on_time")
+    assert done.code == 4 and "2025-01-03, 2025-01-04, 2025-01-05 and later" in done.json[0]["sentence"]
+    assert any("not declared complete" in one for one in published("status").json["overdue"])
+
+
+def test_a_store_of_which_nothing_is_published_is_waited_for_once_dagsters_schedule_is_on(
+    dpdau: Dpdau, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop_the_clock(monkeypatch, date(2025, 1, 10))
+    home = tmp_path / "home"
+    assert dpdau("check", "published_on_time", DAGSTER_HOME=str(home)).code == 0
+    assert not home.exists(), "no home is made for it"
+    with switched(home, InstigatorStatus.RUNNING):
+        assert dpdau("check", "published_on_time", DAGSTER_HOME=str(home)).code == 4
+        assert dpdau("status", DAGSTER_HOME=str(home)).json["overdue"] != []
+    with switched(home, InstigatorStatus.STOPPED):
+        assert dpdau("check", "published_on_time", DAGSTER_HOME=str(home)).code == 0
+
+
+def test_a_home_that_dagster_cannot_open_is_named(dpdau: Dpdau, tmp_path: Path) -> None:
+    (tmp_path / "dagster.yaml").write_text("storage: nowhere\n")
+    done = dpdau("check", "published_on_time", DAGSTER_HOME=str(tmp_path))
+    assert (
+        done.code == 4 and str(tmp_path) in done.json[0]["sentence"] and "cannot be opened" in done.json[0]["sentence"]
+    )
 
 
 def test_work_that_is_under_way_is_told_and_is_no_failure(published: Dpdau) -> None:
@@ -122,7 +160,7 @@ def test_make_check_ends_with_an_error_when_a_check_of_the_demos_store_fails(
     published: Dpdau, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(demo, "HOME", published.folder)
-    assert demo.check(published.environment) == 0
+    assert demo.check(published.environment) == 0, "days are overdue, as the demo's are"
     (file,) = (published.folder / "data" / "activity" / f"day={DAYS[0]}").iterdir()
     file.write_bytes(file.read_bytes()[:-20])
     assert demo.check(published.environment) == 4

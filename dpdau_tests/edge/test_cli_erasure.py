@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from dpdau_assets.cli.main import app
-from dpdau_tests.edge.conftest import SECRET, Dpdau
+from dpdau_tests.edge.conftest import Dpdau
+from dpdau_tests.support.master_secret import NEW_SECRET, SECRET
 
 DAYS = ("2025-01-01", "2025-01-02", "2025-01-03")
 PLANTED = "@planted.example"
 WHOLE = ("--from", DAYS[0], "--to", DAYS[-1])
-NEW_SECRET = "n" * 40
 NONE_OLD = {"older_files": {"repaired": [], "broken": []}}
 
 

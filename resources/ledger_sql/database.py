@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import StaticPool
 
 from dpdau_assets.core.errors import BadSetting
+from resources.durable import PRIVATE, create_missing, make_folder
 from resources.ledger_sql import schema
 from resources.ledger_sql.keyring import Keyring, begin_anew
 
@@ -29,6 +30,7 @@ class Database:
     def __init__(self, url: str, master_secret: str | None = None) -> None:
         self.keyring = Keyring(master_secret)
         self.engine = _engine(make_url(url))
+        _close_to_others(self.engine.url)
         version = self.version()
         if version is None:
             self._create()
@@ -58,7 +60,8 @@ class Database:
     def _create(self) -> None:
         file = _file(self.engine.url)
         if file:
-            file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_folder(file.parent)
+            create_missing(file)  # before SQLite does it by the umask; its -wal and -shm take the file's mode
         with self.write() as connection:
             if not inspect(connection).has_table(schema.version.name):  # another process may have made it since
                 schema.metadata.create_all(connection)
@@ -126,6 +129,15 @@ def _file(url: URL) -> Path | None:
     """Of an SQLite database that is not in memory."""
     is_file = url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:")
     return Path(str(url.database)) if is_file else None
+
+
+def _close_to_others(url: URL) -> None:
+    """A ledger of an older version, or a copy that somebody put there, may be readable for all; it holds the noise."""
+    file = _file(url)
+    for path in [file.with_name(file.name + suffix) for suffix in ("", "-wal", "-shm")] if file else ():
+        with suppress(FileNotFoundError, PermissionError):  # or another user's, who has let this one in
+            if path.stat().st_mode & 0o077:
+                path.chmod(PRIVATE)
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from sqlalchemy import Connection, insert, select, update
 
 from dpdau_assets.core.errors import BadSetting
+from dpdau_assets.core.secret_strength import require_strong
 from resources.ledger_sql import schema
 
 KEY_BYTES = 32
@@ -35,6 +36,11 @@ class Keyring:
     def has_secret(self) -> bool:
         """Whether there is a master secret, right or wrong."""
         return self._master_secret is not None
+
+    def require_strong_secret(self) -> None:
+        """Raise BadSetting for a master secret that a new store must not be begun with."""
+        if self._master_secret is not None:
+            require_strong(self._master_secret)
 
     def key(self, connection: Connection, name: str) -> bytes:
         """The named key: 32 bytes; read once a transaction."""

@@ -308,6 +308,8 @@ class SqlLedger:
                      for name, value in terms.items() if fixed.get(name, value) != value]  # fmt: skip
             if wrong:
                 raise BadSetting("; ".join(wrong) + ".", "Set them back, or begin a new DATA_DIR.")
+            if not fixed:
+                self._database.keyring.require_strong_secret()
             new = [{"name": name, "value": terms[name]} for name in sorted(terms.keys() - fixed.keys())]
             if self._database.keyring.has_secret:  # without it nothing can be kept that they would bind
                 append(connection, self._database.keyring, schema.terms, new)

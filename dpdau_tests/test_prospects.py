@@ -1,0 +1,341 @@
+"""What is said of a number that is not published, held against what a release does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from fractions import Fraction
+from itertools import count
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dpdau_assets.core.answers import latest_release
+from dpdau_assets.core.errors import DpdauError, NotPublished, Refused
+from dpdau_assets.core.facts import ReleaseKey
+from dpdau_assets.core.outlook import Made, coming
+from dpdau_assets.core.overrides import reset_budget
+from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.prospects import prospect
+from dpdau_assets.core.release import publish, require_publishable, restate
+from dpdau_assets.core.retention import purge
+from dpdau_assets.core.settings import Metric
+from dpdau_assets.core.windows import days_between
+from dpdau_tests.conftest import FixedClock, prepare, put
+from dpdau_tests.support.lengths import at_length
+from dpdau_tests.support.master_secret import SECRET
+from dpdau_tests.support.stores import DAYS as MONTH
+from dpdau_tests.support.stores import a_month_restated
+from resources.ledger_sql.backup import restored_books
+from resources.ledger_sql.database import Database
+from resources.store import ledger_url
+
+START = date(2025, 1, 1)
+FIRST_MAU = date(2025, 1, 30)
+BUILT = days_between(START, date(2025, 4, 10))
+
+MakeStore = Callable[..., Outside]
+
+
+def at(day: date, outside: Outside) -> Outside:
+    return replace(outside, clock=FixedClock(day))
+
+
+def under(outside: Outside, **changes: object) -> Outside:
+    """The same store with other settings."""
+    return replace(outside, settings=replace(outside.settings, **changes))
+
+
+def close(metric: Metric, month: date, outside: Outside) -> None:
+    """As a restore closes what it may have lost numbers of."""
+    with restored_books(Database(ledger_url(outside.settings), SECRET)) as books:
+        books.close(metric, month, outside.clock.today())
+
+
+def told(metric: Metric, day: date, outside: Outside, revision: int | None = None) -> NotPublished:
+    with pytest.raises(NotPublished) as raised:
+        latest_release(metric, day, outside.settings.window_days(metric), revision, outside)
+    assert raised.value.exit_code == 3
+    return raised.value
+
+
+def built_by(today: date, make_store: MakeStore, name: str = "store", **settings: object) -> Outside:
+    """A hundred days of state on this day, made once for all of them."""
+    return at(today, make_store(name, today=BUILT[-1] + timedelta(days=2), recipe=built, **settings))
+
+
+def built(outside: Outside) -> None:
+    """A hundred days of state, and nothing published."""
+    put(outside, [("somebody", day) for day in BUILT[::7]])
+    prepare(outside, BUILT)
+
+
+# --- One after the other -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("metric", "day", "why", "says"),
+    [
+        ("dau", date(2024, 12, 31), "before_start", "it lies before START_DATE, 2025-01-01. Ask from 2025-01-01 on."),
+        ("mau", date(2024, 12, 31), "before_start", "it lies before START_DATE, 2025-01-01. Ask from 2025-01-30 on."),
+        (
+            "mau",
+            date(2025, 1, 29),
+            "before_first_window",
+            "days before START_DATE, 2025-01-01. Ask from 2025-01-30 on.",
+        ),
+    ],
+)
+def test_a_day_before_the_data_is_said_never_to_get_a_number_with_the_first_that_does(
+    make_store: MakeStore, metric: Metric, day: date, why: str, says: str
+) -> None:
+    error = told(metric, day, make_store(today=date(2025, 3, 1)))
+    assert (error.fields["never"], error.fields["why"]) == (True, why)
+    assert "never will be" in error.reason and str(error).endswith(says)
+    assert "publish_" not in str(error)
+
+
+def test_a_day_of_a_restated_month_and_its_restatement_never_come(make_store: MakeStore) -> None:
+    outside = make_store(today=date(2025, 2, 9), recipe=skipping)
+    for revision in (None, 0, 1):
+        error = told("dau", date(2025, 1, 2), outside, revision)
+        assert (error.fields["never"], error.fields["why"]) == (True, "restated")
+        assert "2025-01 was restated without it" in error.reason
+
+
+def skipping(outside: Outside) -> None:
+    """Two days of January and those of February that let it be restated."""
+    days = [date(2025, 1, 1), date(2025, 1, 3), *days_between(date(2025, 2, 1), date(2025, 2, 6))]
+    prepare(outside, days)
+    for day in days:
+        publish("dau", day, outside)
+    restate(START, outside)
+
+
+def test_a_day_before_the_series_of_mau_never_comes_and_one_after_it_names_the_next(make_store: MakeStore) -> None:
+    outside = built_by(date(2025, 3, 20), make_store)
+    publish("mau", date(2025, 2, 10), outside)
+    before, after = told("mau", date(2025, 2, 9), outside), told("mau", date(2025, 2, 20), outside)
+    assert (before.fields["never"], before.fields["why"]) == (True, "before_series")
+    assert "begins with 2025-02-10, which is fixed for ever" in before.reason
+    assert (after.fields["never"], after.fields["why"]) == (False, "to_come") and "2025-02-11 next" in after.remedy
+
+
+def test_a_day_between_two_series_never_comes_from_the_change_of_settings_on(make_store: MakeStore) -> None:
+    outside = built_by(date(2025, 4, 9), make_store)
+    publish("mau", date(2025, 2, 10), outside)
+    changed = under(outside, mau_budget_total=Fraction(3))
+    gap = told("mau", date(2025, 2, 20), changed)
+    assert (gap.fields["never"], gap.fields["why"]) == (True, "no_budget")
+    assert "as things stand" in gap.reason and "go on with 2025-03-30" in gap.remedy
+    publish("mau", date(2025, 3, 30), changed)
+    for now in (changed, outside):
+        gap = told("mau", date(2025, 2, 20), now)
+        assert (gap.fields["never"], gap.fields["why"]) == (True, "between_series")
+        assert "Ask from 2025-03-30 on" in gap.remedy
+
+
+def test_a_month_that_a_restore_has_closed_gets_no_number_until_it_is_opened_on_the_record(
+    make_store: MakeStore,
+) -> None:
+    outside = built_by(date(2025, 4, 9), make_store)
+    for metric in ("dau", "mau"):
+        close(metric, date(2025, 2, 1), outside)
+    asked: list[tuple[Metric, date]] = [("dau", date(2025, 2, 3)), ("mau", date(2025, 3, 3))]
+    for metric, day in asked:
+        error = told(metric, day, outside)
+        assert (error.fields["never"], error.fields["why"]) == (True, "closed")
+        assert "2025-02, of which numbers may have been lost in a restore" in error.reason
+        reset_budget(metric, date(2025, 2, 1), Fraction(4), "Ada", "a test", outside)
+        assert told(metric, day, outside).fields["why"] == "to_come"
+
+
+def test_a_day_past_retention_never_comes(make_store: MakeStore) -> None:
+    outside = built_by(date(2025, 4, 9), make_store)
+    outside.ledger.purge_through(date(2025, 1, 20))
+    dau, mau = told("dau", date(2025, 1, 20), outside), told("mau", date(2025, 2, 18), outside)
+    assert dau.fields["why"] == mau.fields["why"] == "past_retention"
+    assert "Ask from 2025-01-21 on" in dau.remedy and "Ask from 2025-02-19 on" in mau.remedy
+    assert told("mau", date(2025, 2, 19), outside).fields["why"] == "to_come"
+
+
+def test_a_day_to_come_says_when_it_is_due_and_one_that_is_due_names_its_job(make_store: MakeStore) -> None:
+    outside = built_by(date(2025, 3, 1), make_store)
+    for day, due in (
+        (date(2025, 3, 1), "2025-03-03"),
+        (date(2025, 2, 28), "2025-03-02"),
+        (date(2027, 1, 1), "2027-01-03"),
+    ):
+        for metric in ("dau", "mau"):
+            error = told(metric, day, outside)
+            assert (error.fields["never"], error.fields["why"], error.fields["due"]) == (False, "not_due", due)
+            assert f"due on {due}" in str(error) and f"publish_{metric}" in error.remedy
+    error = told("dau", date(2025, 2, 27), outside)
+    assert (error.fields["why"], "due" in error.fields) == ("to_come", False) and "publish_dau" in error.remedy
+
+
+def test_a_restatement_that_comes_says_when_and_one_that_never_does_why(make_store: MakeStore) -> None:
+    outside = built_by(date(2025, 2, 3), make_store)
+    publish("dau", date(2025, 1, 5), outside)
+    error = told("dau", date(2025, 1, 5), outside, 1)
+    assert (error.fields["never"], error.fields["due"]) == (False, "2025-02-05") and "restate_dau" in error.remedy
+    assert told("dau", date(2025, 1, 5), at(date(2025, 2, 9), outside), 1).fields["why"] == "to_come"
+    assert told("dau", date(2024, 12, 5), outside, 1).fields["why"] == "before_start"
+    without = make_store("without", today=date(2025, 2, 3), restatements_per_month=0)
+    assert told("dau", date(2025, 1, 5), without, 1).fields["why"] == "not_restated"
+    for metric, window, revision in (("mau", 30, 1), ("dau", 1, 2), ("mau", 7, None)):
+        with pytest.raises(NotPublished, match="Only the configured window") as raised:
+            latest_release(metric, date(2025, 1, 30), window, revision, outside)
+        assert raised.value.fields["never"] is True
+
+
+def test_while_a_restored_ledger_waits_for_erasures_a_day_is_neither_promised_nor_given_up(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outside = built_by(date(2025, 4, 9), make_store)
+    monkeypatch.setattr(type(outside.ledger), "awaits_erasures", lambda self: True)
+    error = told("dau", date(2025, 2, 3), outside)
+    assert (error.fields["never"], error.fields["why"]) == (False, "awaits_erasures") and "reopen" in error.remedy
+
+
+def test_where_nothing_says_how_to_count_the_answer_names_what_to_set(make_store: MakeStore) -> None:
+    outside = make_store(today=date(2025, 4, 9), sketch_impl="theta")
+    error = told("dau", date(2025, 2, 3), outside)
+    assert (error.fields["never"], error.fields["why"]) == (False, "settings") and "DAU_THETA0" in str(error)
+
+
+def test_what_is_said_of_a_missing_number_is_the_same_with_and_without_any_one_user(make_store: MakeStore) -> None:
+    """Of a store with all kinds of days: what it says, word by word."""
+    found = []
+    for name in ("with", "without"):
+        outside = make_store(name, today=date(2025, 2, 9), recipe=a_month_restated)
+        if name == "with":
+            put(outside, [("she", day) for day in MONTH])
+        days = days_between(date(2024, 12, 30), date(2025, 3, 9))[::4]
+        keys = [ReleaseKey(metric, outside.settings.window_days(metric), day)
+                for metric in ("dau", "mau") for day in days]  # fmt: skip
+        found.append([prospect(key, outside) for key in keys if outside.ledger.release(key) is None])
+    assert found[0] == found[1] and {one.why for one in found[0]} >= {"before_start", "before_first_window", "not_due"}
+
+
+# --- Against the real thing --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class History:
+    """What happened to a store, in this order: none of it is refused for good reasons alone."""
+
+    dau: frozenset[date]
+    mau_from: date | None
+    mau_days: int
+    changed: bool
+    second_days: int
+    restated: bool
+    closed: tuple[Metric, date] | None
+    kept_days: int | None
+    today: date
+
+
+DAYS = st.sampled_from(BUILT)
+HISTORIES = st.builds(
+    History,
+    dau=st.frozensets(DAYS, max_size=4),
+    mau_from=st.none() | st.dates(FIRST_MAU, date(2025, 3, 5)),
+    mau_days=st.integers(1, 5),
+    changed=st.booleans(),
+    second_days=st.integers(0, 2),
+    restated=st.booleans(),
+    closed=st.none()
+    | st.tuples(st.sampled_from(["dau", "mau"]), st.sampled_from([date(2025, n, 1) for n in (1, 2, 3)])),
+    kept_days=st.none() | st.integers(36, 60),
+    today=st.dates(date(2025, 3, 10), date(2025, 4, 11)),
+)
+ASKED = st.lists(st.tuples(st.sampled_from(["dau", "mau"]), st.dates(date(2024, 12, 30), date(2025, 4, 14))),
+                 min_size=15, max_size=15)  # fmt: skip
+
+
+def lived(history: History, outside: Outside) -> Outside:
+    """The store after it; what the contract refuses has not happened."""
+    for day in sorted(history.dau):
+        attempt(lambda day=day: publish("dau", day, outside))
+    if history.restated:
+        attempt(lambda: publish("dau", date(2025, 2, 3), outside))
+        attempt(lambda: restate(START, outside))
+    if history.mau_from:
+        for n in range(history.mau_days):
+            attempt(lambda n=n: publish("mau", history.mau_from + timedelta(days=n), outside))
+    if history.changed:
+        outside = under(outside, mau_budget_total=Fraction(3))
+        for n in range(history.second_days):
+            attempt(lambda n=n: publish("mau", date(2025, 3, 30) + timedelta(days=n), outside))
+    if history.closed:
+        close(*history.closed, outside)
+    if history.kept_days:
+        kept = under(outside, retention_days=history.kept_days)
+        attempt(lambda: purge(kept))
+    return outside
+
+
+def attempt(step: Callable[[], object]) -> bool:
+    try:
+        step()
+    except Refused:
+        return False
+    return True
+
+
+numbers = count()
+
+
+@pytest.mark.also_long
+@settings(
+    max_examples=at_length(test=6, ci=60, soak=400),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(history=HISTORIES, asked=ASKED)
+def test_what_is_said_never_to_come_is_refused_by_a_release_and_what_is_said_to_come_is_not(
+    make_store: MakeStore, history: History, asked: list[tuple[Metric, date]]
+) -> None:
+    outside = lived(history, built_by(history.today, make_store, f"store {next(numbers)}"))
+    last = max((one.key.day for one in outside.ledger.releases("mau")), default=None)
+    for metric, day in asked:
+        key = ReleaseKey(metric, outside.settings.window_days(metric), day)
+        if outside.ledger.release(key):
+            continue
+        found = prospect(key, outside)
+        is_over = day < outside.clock.today()
+        if found.never:
+            assert is_refused(key, at(date(2025, 5, 1), outside)), (key, found)
+        elif not is_over:
+            assert is_refused(key, outside) and found.due, (key, found)
+        elif metric == "mau" and last and "MAU follow one another" in found.remedy and day > last + timedelta(days=1):
+            assert is_made_in_order(key, outside), (key, found)
+        else:
+            assert not is_refused(key, outside), (key, found)
+
+
+def is_refused(key: ReleaseKey, outside: Outside) -> bool:
+    """By a release, before it reads or seals anything."""
+    try:
+        require_publishable(key, outside)
+    except DpdauError:
+        return True
+    return False
+
+
+def is_made_in_order(key: ReleaseKey, outside: Outside) -> bool:
+    """Or, of a stream that was changed, at once; of others by a walk over all days before it."""
+    walked = [one for one in coming(outside.ledger, outside.settings, key.day) if one.release.metric == "mau"]
+    made = {one.release.day for one in walked if isinstance(one, Made)}
+    return key.day in made or not is_refused(key, outside)
+
+
+def test_days_that_are_said_to_come_after_others_come_when_those_are_there(make_store: MakeStore) -> None:
+    outside = built_by(date(2025, 3, 20), make_store)
+    publish("mau", date(2025, 2, 26), outside)
+    assert told("mau", date(2025, 3, 3), outside).fields["never"] is False
+    for day in days_between(date(2025, 2, 27), date(2025, 3, 3)):
+        publish("mau", day, outside)
