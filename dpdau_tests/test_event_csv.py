@@ -135,12 +135,22 @@ def test_an_id_may_have_a_line_break_and_a_note_may_have_rows_in_it(tmp_path: Pa
     assert seen(content.encode(), tmp_path) == Seen(2, [], set())
 
 
-def test_the_rows_beside_a_line_without_a_comma_may_be_pieces_of_it_and_are_lost_with_it(tmp_path: Path) -> None:
-    """`anna` is nobody who asked: a line break has cut her off from somebody else's id."""
-    first = "a,+,2025-02-01,x\nmary-\nanna,-,2025-02-01,x\nb,+,2025-02-01,x\n"
-    assert seen(f"user_id,op,day,note\n{first}".encode(), tmp_path) == Seen(1, [2, 3, 4], set())
-    last = "+,2025-02-01,a\n-,2025-02-01,anna\n\n-mary\n+,2025-02-01,b\n+,2025-02-01,c\n"
-    assert seen(f"op,day,user_id\n{last}".encode(), tmp_path) == Seen(2, [3, 5, 6], set())
+def test_a_removal_beside_a_broken_row_may_be_a_piece_of_it_and_erases_nobody(tmp_path: Path) -> None:
+    """`anna` has not asked: a line break has cut her off from somebody else's id, or a quote is gone."""
+    first = "a,+,2025-02-01,x\nmary-\nanna,-,2025-02-01,x\nb,-,2025-02-01,x\n"
+    assert seen(f"user_id,op,day,note\n{first}".encode(), tmp_path) == Seen(2, [3, 4], {"b"})
+    last = "+,2025-02-01,a\n-,2025-02-01,anna\n\n-mary\n+,2025-02-01,b\n-,2025-02-01,c\n"
+    assert seen(f"op,day,user_id\n{last}".encode(), tmp_path) == Seen(3, [3, 5], {"c"})
+    for lost in (b"\xa2", b"c,d,e", b"x" * (MAX_LINE_BYTES + 9), b"a,+,2025-02-01,a\rb,c"):
+        rows = b"user_id,op,day,note\na,+,2025-02-01,a,b\n" + GHOST.encode() + b"\n" + lost + b"\nb,+,2025-02-01,\n"
+        assert seen(rows, tmp_path) == Seen(1, [2, 3, 4], set())
+        alone = b"user_id,op,day,note\na,+,2025-02-01,b\n" + GHOST.encode() + b"\n" + lost + b"\nb,+,2025-02-01,\n"
+        assert seen(alone, tmp_path) == Seen(2, [3, 4], set())
+
+
+def test_a_removal_beside_a_row_with_a_bad_value_is_taken(tmp_path: Path) -> None:
+    for row in (b"caf\xe9,+,2025-02-01,x", b"a,+,never,x", b",,,", b"a,?,2025-02-01,x"):
+        assert seen(b"user_id,op,day,note\n" + row + b"\nb,-,2025-02-01,x\n", tmp_path) == Seen(1, [2], {"b"})
 
 
 def test_a_header_that_may_have_been_meant_otherwise_is_refused(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from dpdau_assets.core.release import publish
 from dpdau_assets.core.report import operators_report, readers_report
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.windows import days_between
-from dpdau_assets.jobs import open_instance
+from dpdau_assets.instance import open_instance
 from dpdau_tests.conftest import FixedClock, opened, prepare
 from dpdau_tests.support.connections import closed_at_the_end
 from dpdau_tests.support.master_secret import SECRET

@@ -33,11 +33,15 @@ _ESCAPED_RECORD = re.compile(rf"{_WITH_ESCAPES}(?:,{_WITH_ESCAPES})*+(?:\r?\n)?"
 
 
 class _Record(NamedTuple):
-    """One row: its first line and the one after its last, its fields, and its text if a quote is in it, else ""."""
+    """One row: its first line and the one after its last, its fields, and its text if a quote is in it, else "".
+
+    A row that is damaged has no `fields`, but a `width`, the number of them that stand there.
+    """
 
     first: int
     end: int
     fields: list[str] | None
+    width: int
     text: str
 
 
@@ -59,7 +63,7 @@ def csv_rows(path: Path, follow: Follow = nobody) -> Iterator[tuple[list[str] | 
 def _rows(records: Iterator[_Record], names: Sequence[str], path: Path) -> CsvRows:
     """What follows the header; at the end, whether backslashes leave a doubt about it."""
     doubtful = None
-    for first, end, fields, text in _trusted(records, names):
+    for first, end, fields, _, text in _trusted(records, names):
         if doubtful is None and '\\"' in text:
             doubtful = first
         if fields is None:
@@ -71,22 +75,29 @@ def _rows(records: Iterator[_Record], names: Sequence[str], path: Path) -> CsvRo
 
 
 def _trusted(records: Iterable[_Record], names: Sequence[str]) -> Iterator[_Record]:
-    """Without blank lines; broken are rows of another width, those that hold rows, and those that may be pieces.
+    """Without blank lines; broken are rows of another width, those that hold rows, and removals beside a broken row.
 
-    A line without a comma is a piece of a row that a line break has cut: so may be the row before it and the one after.
+    A row of another width may be a piece of a field, which a line break or a lost quote has cut off. Then the row
+    before it and the one after it are pieces too, and a removal among them may name somebody who never asked for it.
     """
+    op = names.index("op") if "op" in names else None
     held: _Record | None = None
     after_piece = False
     for record in records:
         if _is_blank(record):
             continue
-        is_piece = record.fields is not None and len(record.fields) == 1 < len(names)
+        is_piece = record.width != len(names)
         if held is not None:
-            yield _broken(held) if is_piece else held
-        held = record if not after_piece and _is_sound(record, names) else _broken(record)
+            yield _broken(held) if is_piece and _is_removal(held, op) else held
+        sound = _is_sound(record, names) and not (after_piece and _is_removal(record, op))
+        held = record if sound else _broken(record)
         after_piece = is_piece
     if held is not None:
         yield held
+
+
+def _is_removal(record: _Record, op: int | None) -> bool:
+    return op is not None and record.fields is not None and record.fields[op : op + 1] == ["-"]
 
 
 def _is_blank(record: _Record) -> bool:
@@ -114,20 +125,18 @@ def _records(lines: _Lines, path: Path, escape: str | None = None) -> Iterator[_
     reader = csv.reader(lines, strict=True, escapechar=escape)
     pattern = _ESCAPED_RECORD if escape else _RECORD
     while True:
-        first = lines.begin_row()
+        first, rule = lines.begin_row(), pattern
         try:
             fields = next(reader, None)
-        except csv.Error:
-            if not _CUT_RECORD.fullmatch(lines.text()):
-                raise unclear(path, first) from None
-            fields = []
+        except csv.Error:  # of a carriage return in a plain field, or of a quote
+            fields, rule = [""] * (lines.text().count(",") + 1), _CUT_RECORD
             lines.is_unsound = True
         if fields is None:
             return
         text = lines.text() if lines.has_quotes else ""
-        if text and fields and not pattern.fullmatch(text):
-            raise unclear(path, first)
-        yield _Record(first, lines.number + 1, None if lines.is_unsound else fields, text)
+        if text and not rule.fullmatch(text):
+            raise unclear(path, first) from None
+        yield _Record(first, lines.number + 1, None if lines.is_unsound else fields, len(fields), text)
 
 
 def _require_one_reading(path: Path, names: Sequence[str], line: int) -> None:

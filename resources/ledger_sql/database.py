@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Table, create_engine, event, inspect, make_url, select, text
@@ -18,6 +20,7 @@ from resources.ledger_sql import schema
 from resources.ledger_sql.keyring import Keyring, begin_anew
 
 _WAIT_SECONDS = 60
+_ANOTHER_TRY_SECONDS = 0.01
 UNKNOWN = "unknown"  # of a ledger that does not say which schema it has, as none that was released
 
 
@@ -143,8 +146,22 @@ def _close_to_others(url: URL) -> None:
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
     """Take BEGIN out of the driver's hands: its deferred one lets two writers read the same balance."""
     connection.isolation_level = None
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON", "foreign_keys = ON"):
+    _write_ahead(connection)
+    for pragma in ("synchronous = FULL", "secure_delete = ON", "foreign_keys = ON"):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _write_ahead(connection: Any) -> None:
+    """Of processes that open a new file at once one changes its journal; SQLite has the others fail without a wait."""
+    until = monotonic() + _WAIT_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError:
+            if monotonic() > until:
+                raise
+            sleep(_ANOTHER_TRY_SECONDS)
 
 
 def _begin_in_sqlite(connection: Connection) -> None:
