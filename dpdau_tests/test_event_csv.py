@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dpdau_assets.core.errors import BadInput
-from dpdau_assets.core.events import NO_USER, UNPARSABLE
-from dpdau_assets.core.ingest import IngestReport, NotTaken, take
+from dpdau_assets.core.events import DOUBTFUL, NO_USER, UNPARSABLE
+from dpdau_assets.core.ingest import DoubtfulRemovals, IngestReport, NotTaken, take
 from dpdau_assets.core.ports import Scan
 from dpdau_tests.support.lengths import at_length, seed
 from dpdau_tests.test_ingest import SETTINGS, Store
@@ -100,6 +100,7 @@ def test_a_file_whose_quotes_do_not_say_where_a_row_ends_is_refused_with_the_lin
         'a,+,2025-02-01,"{""said"": ""so: \\""hi\\"", and went""}"\nb,+,2025-02-01,\n',
         'a,+,2025-02-01,"C:\\"\nb,+,2025-02-01,\n',
         'a,+,2025-02-01,"{""at"": ""C:\\\\dir\\\\""}"\nb,+,2025-02-01,\n',
+        'CORP\\a,+,2025-02-01,"{""at"": ""C:\\\\dir\\\\""}"\nCORP\\b,+,2025-02-01,\n',
     ],
 )
 def test_a_backslash_before_a_quote_is_text_where_only_that_reading_is_sound(rows: str, tmp_path: Path) -> None:
@@ -111,6 +112,7 @@ def test_a_backslash_before_a_quote_is_text_where_only_that_reading_is_sound(row
     [
         f'a,+,2025-02-01,"note \\"\n{GHOST}\n"\n\\",+,2025-02-01,x\n',
         '"a\\",-,2025-02-01,x\n",+,2025-02-01,y\\"\n',
+        f'a,+,2025-02-01,"note \\"\n{GHOST}\n"\n\\",+,2025-02-01,x\nx,y\n',
     ],
 )
 def test_a_file_that_is_sound_with_and_without_escapes_and_says_two_things_is_refused(
@@ -133,24 +135,81 @@ def test_every_line_of_a_broken_row_is_counted(tmp_path: Path) -> None:
 def test_an_id_may_have_a_line_break_and_a_note_may_have_rows_in_it(tmp_path: Path) -> None:
     content = f'user_id,op,day,note\n"line one\nline two",+,2025-02-01,x\na,+,2025-02-01,"{GHOST}\n{GHOST}"\n'
     assert seen(content.encode(), tmp_path) == Seen(2, [], set())
+    content = 'user_id,op,day,reference,days\n"Doe,\nJane",+,2025-02-01,"see\nthere","1,\n2"\n'
+    assert seen(content.encode(), tmp_path) == Seen(1, [], set())
 
 
-def test_a_removal_beside_a_broken_row_may_be_a_piece_of_it_and_erases_nobody(tmp_path: Path) -> None:
-    """`anna` has not asked: a line break has cut her off from somebody else's id, or a quote is gone."""
-    first = "a,+,2025-02-01,x\nmary-\nanna,-,2025-02-01,x\nb,-,2025-02-01,x\n"
-    assert seen(f"user_id,op,day,note\n{first}".encode(), tmp_path) == Seen(2, [3, 4], {"b"})
-    last = "+,2025-02-01,a\n-,2025-02-01,anna\n\n-mary\n+,2025-02-01,b\n-,2025-02-01,c\n"
-    assert seen(f"op,day,user_id\n{last}".encode(), tmp_path) == Seen(3, [3, 5], {"c"})
-    for lost in (b"\xa2", b"c,d,e", b"x" * (MAX_LINE_BYTES + 9), b"a,+,2025-02-01,a\rb,c"):
-        rows = b"user_id,op,day,note\na,+,2025-02-01,a,b\n" + GHOST.encode() + b"\n" + lost + b"\nb,+,2025-02-01,\n"
-        assert seen(rows, tmp_path) == Seen(1, [2, 3, 4], set())
-        alone = b"user_id,op,day,note\na,+,2025-02-01,b\n" + GHOST.encode() + b"\n" + lost + b"\nb,+,2025-02-01,\n"
-        assert seen(alone, tmp_path) == Seen(2, [3, 4], set())
+def test_an_id_beside_a_line_without_a_comma_may_be_a_piece_of_one_and_is_nobodys(tmp_path: Path) -> None:
+    """A line break has cut it off, at its end or at its beginning."""
+    first = "a,+,2025-02-01,x\nmary-\nanna,+,2025-02-01,x\nb,+,2025-02-01,x\n"
+    assert seen(f"user_id,op,day,note\n{first}".encode(), tmp_path) == Seen(2, [3, 4], set())
+    last = "+,2025-02-01,a\n+,2025-02-01,anna\n\n-mary\n+,2025-02-01,b\n+,2025-02-01,c\n"
+    assert seen(f"op,day,user_id\n{last}".encode(), tmp_path) == Seen(3, [3, 5], set())
 
 
-def test_a_removal_beside_a_row_with_a_bad_value_is_taken(tmp_path: Path) -> None:
-    for row in (b"caf\xe9,+,2025-02-01,x", b"a,+,never,x", b",,,", b"a,?,2025-02-01,x"):
+@pytest.mark.parametrize(
+    "rows",
+    [
+        "mary-\nghost,-,2025-02-01,x",
+        "u1,+,forwarded:\\\nghost,-,please remove,2025-02-01",
+        "u1,+,2025-02-01,foo\nb\xe4r\nghost,-,2025-02-01,x",
+        "u1,+,hi\nghost,-,2025-02-01,x\nghost,-,2025-02-01,y\nghost,-,2025-02-01,z\nbye,2025-02-01",
+        "u1,+,2025-02-01,foo\nbar\nsome,+,2025-02-01,x\nghost,-,2025-02-01,x",
+        "u1,+,2025-02-01,foo\nb,a,r\r,q\nghost,-,2025-02-01,x",
+        f"u1,+,2025-02-01,x\nghost,-,2025-02-01,x\n{'x' * (MAX_LINE_BYTES + 9)}",
+        "u1,+,2025-02-01,x,y\nghost,-,2025-02-01,x",
+    ],
+)
+def test_a_removal_near_a_row_that_fell_to_pieces_erases_nobody(rows: str, tmp_path: Path) -> None:
+    """`ghost` has not asked: a line break, or a quote that is gone, has made a row of what was a note."""
+    good = "".join(f"u{n},+,2025-02-01,x\n" for n in range(9))
+    end = "b,+,2025-02-01,x\nc,+,2025-02-01,x\nd,-,2025-02-01,x\n"
+    content = f"user_id,op,day,note\n{good}{rows}\n{end}".encode("latin-1")
+    found = seen(content, tmp_path)
+    assert found.removals == {"d"} and found.accepted + len(found.rejected) == content.count(b"\n") - 1
+
+
+def test_doubtful_removals_refuse_the_file_and_are_left_out_of_what_is_taken_in_part(tmp_path: Path) -> None:
+    good = "".join(f"u{n},+,2025-02-01,x\n" for n in range(400))
+    path = tmp_path / "e.csv"
+    path.write_text(f"user_id,op,day,note\nd,-,2025-02-01,x\n{good}u1,+,hi\nghost,-,2025-02-01,x\n")
+    store = Store(tmp_path / "store")
+    with pytest.raises(DoubtfulRemovals, match="near rows that cannot be parsed") as raised:
+        store.ingest(path)
+    assert raised.value.exit_code == 4 and not store.erasures.noted and store.inbox.batches() == []
+    assert (raised.value.report.removals_waiting, raised.value.report.rejected) == (2, 2)
+    report = store.ingest(path, partial=True)
+    assert (report.ingested, report.rejections.by_reason()) == (401, {UNPARSABLE: 1, DOUBTFUL: 1})
+    assert len(store.erasures.noted[0]) == 1
+
+
+def test_a_removal_near_a_row_with_a_bad_value_is_taken(tmp_path: Path) -> None:
+    for row in (b"a,+,never,x", b",,,", b"a,?,2025-02-01,x"):
         assert seen(b"user_id,op,day,note\n" + row + b"\nb,-,2025-02-01,x\n", tmp_path) == Seen(1, [2], {"b"})
+
+
+def test_of_json_lines_a_removal_between_two_pieces_erases_nobody_and_one_beside_a_bad_line_does(
+    tmp_path: Path,
+) -> None:
+    ghost = '{"user_id": "ghost", "op": "-", "day": "2025-02-01"}'
+    for pieces in (
+        f'{{"user_id": "u1", "note": "log:\n{ghost}\n"}}',
+        f'{{"rel": [\n{ghost}\n\n]}}',
+        f'["\n\n{ghost}\n"]',
+    ):
+        store, path = Store(tmp_path / "store"), tmp_path / "e.jsonl"
+        path.write_text('{"user_id": "a", "day": "2025-02-01"}\n' * 300 + pieces)
+        with pytest.raises(DoubtfulRemovals):
+            store.ingest(path)
+    path.write_text(f'{{"user_id": "a", "day": "2025-02-01"}}\nno JSON\n{ghost.replace("ghost", "b")}\n')
+    with DuckDBEngine("UTC").scan([path], FIRST, LAST) as scan:
+        assert {event.user_id for event in scan.removals()} == {"b"}
+
+
+def test_rows_between_carriage_returns_are_counted_one_by_one(tmp_path: Path) -> None:
+    rows = "\r".join(f"u{n},+,2025-02-01,x" for n in range(50))
+    found = seen(f"user_id,op,day,note\na,+,2025-02-01,x\n{rows}\nb,+,2025-02-01,car\rriage\n".encode(), tmp_path)
+    assert found == Seen(1, [3] * 50 + [4], set())
 
 
 def test_a_header_that_may_have_been_meant_otherwise_is_refused(tmp_path: Path) -> None:
@@ -183,7 +242,7 @@ def test_what_another_program_writes_is_read_as_it_was_written(
     csv.writer(text, quoting=quoting, lineterminator="\n").writerows([("one", "two", "three"), *rows])
     path.write_text(text.getvalue(), newline="")
     try:
-        with csv_rows(path) as (header, found):
+        with csv_rows(path, []) as (header, found):
             read = [fields for _, fields in found]
     except BadInput as error:
         assert "backslash" in error.reason and '\\"' in text.getvalue()
@@ -309,8 +368,8 @@ def test_of_mutated_files_nobody_is_erased_that_no_row_names_and_every_line_is_a
         assert {event.user_id for event in asked} <= named - {"ghost"}
         assert len(store.erasures.noted[0] if store.erasures.noted else []) == (len(asked) if outcome == "taken" else 0)
         assert report.ingested == (accepted if outcome == "taken" else 0)
-        assert report.rejected == len(lost) == len(set(lost))
-        kept = lines_of(content) - len(lost)
+        assert report.rejected == len(lost)
+        kept = lines_of(content) - len(set(lost))
         within = sum(row.lines - 1 for row in rows)  # of sound rows, or of bad ones that are one row all the same
         blank = sum(row.fields is not None and len(row.fields) == 1 and not row.fields[0].strip() for row in rows)
         assert accepted <= kept - blank - 1 <= accepted + within

@@ -57,10 +57,10 @@ def modes(*roots: Path) -> dict[str, set[int]]:
 
 def work(outside: Outside, events: Path, backup: Path) -> None:
     """All that writes: ingest, late events, a quarantine, numbers, an erasure, receipts, mart, reports, a backup."""
-    ingest(event_files(events), outside)
+    ingest(event_files(events), outside, partial=True)
     prepare(outside, DAYS)
     publish("dau", DAYS[0], outside)
-    ingest(event_files(events.with_name("late.csv")), outside)
+    ingest(event_files(events.with_name("late.csv")), outside, partial=True)
     request([Event("user 1", "-", TODAY, None)], outside)
     settle(outside)
     prepare(outside, DAYS)
@@ -68,7 +68,7 @@ def work(outside: Outside, events: Path, backup: Path) -> None:
     mart.replace(mart_rows(outside))
     open_reports(outside.settings).replace(readers_report(outside), operators_report(outside, []))
     back_up(backup, outside)
-    ingest(event_files(events.with_name("more.csv")), outside)
+    ingest(event_files(events.with_name("more.csv")), outside, partial=True)
 
 
 @UMASKS

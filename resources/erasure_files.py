@@ -123,7 +123,7 @@ def _rows(path: Path) -> Iterator[tuple[int, object]]:
 
 
 def _csv_requests(path: Path) -> Iterator[tuple[int, _Fields | None]]:
-    with csv_rows(path) as (names, rows):
+    with csv_rows(path, COLUMNS) as (names, rows):
         header = names or []  # of a file that holds nothing
         _require_request(header, path)
         for line, texts in rows:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import zip_longest
+from itertools import repeat, zip_longest
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -18,9 +18,6 @@ from dpdau_assets.core.errors import BadInput
 from resources.event_files import BOM, MAX_LINE_BYTES, Follow, as_bad_input, nobody, opened
 
 CsvRows = Iterator[tuple[int, list[str] | None]]
-
-ON_ONE_LINE = frozenset({"user_id", "op", "day", "ts", "metadata.days", "through", "erase_day", "days", "reference"})
-"""Columns without line breaks in them; an id may have one, but not with a comma too: then it has swallowed rows."""
 
 _QUOTED = r'"[^"]*+(?:""[^"]*+)*+"'
 _FIELD = rf'(?:{_QUOTED}|[^",\r\n]*+)'
@@ -33,9 +30,9 @@ _ESCAPED_RECORD = re.compile(rf"{_WITH_ESCAPES}(?:,{_WITH_ESCAPES})*+(?:\r?\n)?"
 
 
 class _Record(NamedTuple):
-    """One row: its first line and the one after its last, its fields, and its text if a quote is in it, else "".
+    """One row: its first line and the one after its last, its fields, and its text if there is cause to look at it.
 
-    A row that is damaged has no `fields`, but a `width`, the number of them that stand there.
+    A damaged row has no `fields`; `width` is how many stand there.
     """
 
     first: int
@@ -45,74 +42,103 @@ class _Record(NamedTuple):
     text: str
 
 
+class _Columns:
+    """The header's names, and what follows from them of a row."""
+
+    def __init__(self, names: Sequence[str], on_one_line: Collection[str]) -> None:
+        self.names = names
+        self.width = len(names)
+        self.meant = [place for place, name in enumerate(names) if name in on_one_line]
+        self._ids = [place for place in self.meant if names[place] == "user_id"]
+        self._op = names.index("op") if "op" in names else None
+
+    def are_in(self, record: _Record) -> bool:
+        """Whether it is a sound row: as many fields as there are names, none of which has swallowed others."""
+        if record.fields is None or record.width != self.width:
+            return False
+        return record.end - record.first == 1 or not any(map(self._has_swallowed, self.meant, repeat(record.fields)))
+
+    def removal_in(self, record: _Record | None) -> str | None:
+        """Who is removed, in a row that asks for it."""
+        if record is None or self._op is None or not self.are_in(record) or record.fields is None:
+            return None
+        return record.fields[self._ids[0]] if self._ids and record.fields[self._op] == "-" else None
+
+    def lines_of(self, record: _Record) -> Iterable[int]:
+        """The lines that are lost with a broken row; one that holds rows between carriage returns, once for each."""
+        if record.end - record.first > 1:
+            return range(record.first, record.end)
+        pieces = record.text.replace("\r\n", "").split("\r")
+        return repeat(record.first, max(1, sum(piece.count(",") >= self.width - 1 for piece in pieces)))
+
+    def cuts_after(self, piece: _Record) -> bool:
+        """Whether the row after this one may begin with the rest of an id, of which this is the beginning."""
+        return piece.width == 1 < self.width and 0 in self._ids
+
+    def cuts_before(self, piece: _Record) -> bool:
+        """Whether the row before this one may end with the beginning of an id, of which this is the rest."""
+        return piece.width == 1 < self.width and self.width - 1 in self._ids
+
+    def _has_swallowed(self, place: int, fields: Sequence[str]) -> bool:
+        """An id may have a line break, as long as no line of it could be a row."""
+        text = fields[place]
+        if "\n" not in text:
+            return False
+        return place not in self._ids or any(line.count(",") >= self.width - 1 for line in text.split("\n"))
+
+
 @contextmanager
-def csv_rows(path: Path, follow: Follow = nobody) -> Iterator[tuple[list[str] | None, CsvRows]]:
+def csv_rows(
+    path: Path, on_one_line: Collection[str], follow: Follow = nobody
+) -> Iterator[tuple[list[str] | None, CsvRows]]:
     """The names in the header, and the rows as (line, fields), None for the fields of a broken row.
 
     The header is empty if it is unsound, and None in a file that holds nothing. Blank lines are no rows. A broken row
-    is given once for each of its lines. Raises BadInput, with the line, where quotes leave it open where a row ends,
-    and for a file that cannot be read.
+    is given once for each of its lines; so is one with a line break in a column that belongs `on_one_line`. Raises
+    BadInput, with the line, where quotes leave it open where a row ends, and for a file that cannot be read.
     """
     with as_bad_input(path), opened(path, follow) as file:
         records = _records(_Lines(file, path), path)
         header = next((record for record in records if not _is_blank(record)), None)
         names = None if header is None else [name.strip() for name in header.fields or []]
-        yield names, _rows(records, names or [], path)
+        yield names, _rows(records, _Columns(names or [], on_one_line), path)
 
 
-def _rows(records: Iterator[_Record], names: Sequence[str], path: Path) -> CsvRows:
+def _rows(records: Iterator[_Record], columns: _Columns, path: Path) -> CsvRows:
     """What follows the header; at the end, whether backslashes leave a doubt about it."""
     doubtful = None
-    for first, end, fields, _, text in _trusted(records, names):
-        if doubtful is None and '\\"' in text:
-            doubtful = first
-        if fields is None:
-            yield from ((line, None) for line in range(first, end))
+    for record in _trusted(records, columns):
+        if doubtful is None and '\\"' in record.text:
+            doubtful = record.first
+        if record.fields is None:
+            yield from ((line, None) for line in columns.lines_of(record))
         else:
-            yield first, fields
+            yield record.first, record.fields
     if doubtful is not None:
-        _require_one_reading(path, names, doubtful)
+        _require_one_reading(path, columns, doubtful)
 
 
-def _trusted(records: Iterable[_Record], names: Sequence[str]) -> Iterator[_Record]:
-    """Without blank lines; broken are rows of another width, those that hold rows, and removals beside a broken row.
+def _trusted(records: Iterable[_Record], columns: _Columns) -> Iterator[_Record]:
+    """Without blank lines; broken are rows of another width, those that hold rows, and those with a piece of an id.
 
-    A row of another width may be a piece of a field, which a line break or a lost quote has cut off. Then the row
-    before it and the one after it are pieces too, and a removal among them may name somebody who never asked for it.
+    A line without a comma may have been cut off an id by a line break: the row before it, if it ends with the id, or
+    the one after it, if it begins with one, is then of somebody else.
     """
-    op = names.index("op") if "op" in names else None
-    held: _Record | None = None
-    after_piece = False
+    before: _Record | None = None
     for record in records:
         if _is_blank(record):
             continue
-        is_piece = record.width != len(names)
-        if held is not None:
-            yield _broken(held) if is_piece and _is_removal(held, op) else held
-        sound = _is_sound(record, names) and not (after_piece and _is_removal(record, op))
-        held = record if sound else _broken(record)
-        after_piece = is_piece
-    if held is not None:
-        yield held
-
-
-def _is_removal(record: _Record, op: int | None) -> bool:
-    return op is not None and record.fields is not None and record.fields[op : op + 1] == ["-"]
+        found = record if columns.are_in(record) else _broken(record)
+        if before is not None:
+            yield _broken(before) if columns.cuts_before(record) else before
+            found = _broken(found) if columns.cuts_after(before) else found
+        before = found
+    if before is not None:
+        yield before
 
 
 def _is_blank(record: _Record) -> bool:
     return record.fields is not None and len(record.fields) <= 1 and not "".join(record.fields).strip()
-
-
-def _is_sound(record: _Record, names: Sequence[str]) -> bool:
-    if record.fields is None or len(record.fields) != len(names):
-        return False
-    if record.end - record.first == 1:
-        return True
-    return not any(
-        name in ON_ONE_LINE and "\n" in field and (name != "user_id" or "," in field)
-        for name, field in zip(names, record.fields, strict=True)
-    )
 
 
 def _broken(record: _Record) -> _Record:
@@ -133,24 +159,28 @@ def _records(lines: _Lines, path: Path, escape: str | None = None) -> Iterator[_
             lines.is_unsound = True
         if fields is None:
             return
-        text = lines.text() if lines.has_quotes else ""
+        text = lines.text() if lines.has_quotes or rule is _CUT_RECORD else ""
         if text and not rule.fullmatch(text):
             raise unclear(path, first) from None
         yield _Record(first, lines.number + 1, None if lines.is_unsound else fields, len(fields), text)
 
 
-def _require_one_reading(path: Path, names: Sequence[str], line: int) -> None:
-    """Raise BadInput if the file is as sound with backslashes that escape quotes, and then says something else."""
-    broken, other_broken, differ = 0, 0, False
+def _require_one_reading(path: Path, columns: _Columns, line: int) -> None:
+    """Raise BadInput if the file can be read with backslashes that escape quotes too, and then says something else.
+
+    If it is sound as it stands and not so, it is meant as it stands, unless that would erase somebody.
+    """
+    broken, broken_so, differ, removes = 0, 0, False, False
     with opened(path) as file, opened(path) as same:
         plain, escaped = _records(_Lines(file, path), path), _records(_Lines(same, path), path, "\\")
         try:
             for one, other in zip_longest(plain, escaped):
-                broken, other_broken = broken + _is_off(one, names), other_broken + _is_off(other, names)
-                differ = differ or _meaning(one, names) != _meaning(other, names)
+                broken, broken_so = broken + _is_off(one, columns), broken_so + _is_off(other, columns)
+                differ = differ or _meaning(one, columns) != _meaning(other, columns)
+                removes = removes or (differ and columns.removal_in(one) != columns.removal_in(other))
         except BadInput:  # read so it is unsound
             return
-    if differ and not (other_broken and not broken):
+    if differ and (removes or broken or not broken_so):
         raise BadInput(
             f"{path} cannot be read as CSV: in line {line} a backslash stands before a quote, and the file can be read "
             "in two ways from there on.",
@@ -159,15 +189,16 @@ def _require_one_reading(path: Path, names: Sequence[str], line: int) -> None:
         )  # fmt: skip
 
 
-def _is_off(record: _Record | None, names: Sequence[str]) -> bool:
-    return record is not None and not _is_blank(record) and not _is_sound(record, names)
+def _is_off(record: _Record | None, columns: _Columns) -> bool:
+    return record is not None and not _is_blank(record) and not columns.are_in(record)
 
 
-def _meaning(record: _Record | None, names: Sequence[str]) -> object:
-    """What an event is read from; a text that has one backslash more or less elsewhere is the same."""
+def _meaning(record: _Record | None, columns: _Columns) -> object:
+    """What is made of a row; where both readings find the same rows, backslashes are text in both of them."""
     if record is None or record.fields is None:
         return record and record.fields
-    return len(record.fields), [text for name, text in zip(names, record.fields, strict=False) if name in ON_ONE_LINE]
+    texts = [record.fields[place].replace("\\", "") for place in columns.meant if place < record.width]
+    return record.width, texts
 
 
 class _Lines:

@@ -22,7 +22,7 @@ import pyarrow as pa
 from duckdb import DuckDBPyConnection
 
 from dpdau_assets.core.errors import BadInput, DpdauError
-from dpdau_assets.core.events import Limits, day_of_folder
+from dpdau_assets.core.events import REASONS, UNPARSABLE, Limits, day_of_folder
 from dpdau_assets.core.ports import Tell
 from resources.event_files import COLUMNS, format_of, is_gzip, require_columns, unreadable
 from resources.event_sql import Types, json_rows, judged, require_types
@@ -35,6 +35,8 @@ OUR_MISTAKES = (duckdb.BinderException, duckdb.ParserException, duckdb.CatalogEx
 """Errors that speak of a query, in which there is no data."""
 
 _COMPACT_ABOVE = 4_000_000
+_BROKEN = REASONS.index(UNPARSABLE) + 1
+_NEAR = 2  # lines: a piece that is sound by chance may stand between a removal and the next that is not
 _NAMES_OF_DUCKDB = {"file_row_number", "file_index"}
 _Files = Sequence[tuple[int, Path]]
 _LOOK_SECONDS = 0.2  # between two looks at how far DuckDB is
@@ -154,6 +156,7 @@ class _Reading:
         )
         self._run("CREATE TABLE placed (day DATE, elsewhere BIGINT, rows BIGINT)")
         self._run("CREATE TABLE folders (file INT, day DATE)")
+        self._csv = [place for place, path in files if format_of(path) == "csv"]
         self._places = {place: day for place, path in files if (day := day_of_folder(str(path.resolve())))}
         if self._places:
             self._connection.executemany("INSERT INTO folders VALUES (?, ?)", list(self._places.items()))
@@ -220,6 +223,7 @@ class _Reading:
         with own_words(failed):
             if self._sources > 1:
                 self._compact()
+            self._doubt_removals()
             valid = self._plus_rows() + self._count("SELECT count(*) FROM odd WHERE code = 0")
             self._run(
                 """CREATE TABLE users AS SELECT row_number() OVER () - 1 AS id, user_id
@@ -248,6 +252,20 @@ class _Reading:
             FROM ({rows}) WHERE code > 0 OR op = '-'"""
         )
         return self._count("SELECT count(*) FROM odd") - before
+
+    def _doubt_removals(self) -> None:
+        """Take '-' rows for bad that may be text of a row which fell to pieces: nobody may be erased by them.
+
+        In CSV such a row stands near one that cannot be parsed. In JSON Lines it stands between two: the beginning of
+        what a line break has cut, and its end.
+        """
+        is_csv = f"list_contains({self._csv}::INT[], file)"
+        near = f"FROM odd, range(1, {_NEAR + 1}) lines(n) WHERE code = {_BROKEN}"
+        after, before = (f"(file, line) IN (SELECT (file, line {sign} n) {near})" for sign in "+-")
+        self._run(
+            f"""UPDATE odd SET code = {len(REASONS) + 1}, user_id = NULL, day = NULL, listed = NULL, second = NULL
+            WHERE code = 0 AND CASE WHEN {is_csv} THEN {after} OR {before} ELSE {after} AND {before} END"""
+        )
 
     def _compact(self) -> None:
         """Bring the rows of one user and block, from several sources, together."""

@@ -30,6 +30,7 @@ from resources.event_files import (
 
 _CHUNK_BYTES = 1 << 25
 _CHUNK_ROWS = 1 << 18
+_ON_ONE_LINE = ("user_id", "op", "day", "ts")
 
 
 def event_tables(path: Path, follow: Follow = nobody) -> Iterator[pa.Table]:
@@ -60,7 +61,7 @@ def csv_tables(path: Path, follow: Follow = nobody) -> Iterator[pa.Table]:
     Raises BadInput for a damaged file, for one whose quotes do not say where a row ends, and for a header without the
     columns that an event needs.
     """
-    with csv_rows(path, follow) as (header, rows):
+    with csv_rows(path, _ON_ONE_LINE, follow) as (header, rows):
         if header is None:
             return
         require_columns(header, path)

@@ -113,7 +113,10 @@ RULES: tuple[Rule, ...] = (
 """Each rule is what must hold, and the reason given when it is the first that does not."""
 
 REASONS: tuple[str, ...] = (UNPARSABLE, *(reason for reason, _ in RULES))
-"""Every reason, in the order in which the rules are asked."""
+"""Every reason that a row is bad by itself, in the order in which the rules are asked."""
+
+DOUBTFUL = "A removal near rows that cannot be parsed: it may be a piece of one."
+"""The reason of a `-` row that is sound by itself and stands where it may be text that a row has lost."""
 
 
 def validate(row: Row | None, limits: Limits) -> Event | str:

@@ -17,7 +17,7 @@ import numpy as np
 
 from dpdau_assets.core.erasure import NOTHING_REQUESTED, Requested, request
 from dpdau_assets.core.errors import BadInput, DpdauError, Refused
-from dpdau_assets.core.events import TOO_EARLY, Event, Limits, Row, day_of_folder, validate
+from dpdau_assets.core.events import DOUBTFUL, TOO_EARLY, Event, Limits, Row, day_of_folder, validate
 from dpdau_assets.core.facts import NOTHING_REJECTED, DaySet, EpochKey, RejectedRow, Rejections
 from dpdau_assets.core.identity import user_key
 from dpdau_assets.core.limits import first_day, last_day
@@ -71,6 +71,10 @@ class TooManyRejected(NotTaken, Refused):
     """More of the rows are bad than MAX_REJECTED_SHARE admits."""
 
 
+class DoubtfulRemovals(NotTaken, Refused):
+    """Some removals may be text of rows that fell to pieces."""
+
+
 def ingest(
     files: list[Path], outside: Outside, progress: Progress | None = None, tell: Tell = nothing_told,
     *, partial: bool = False,
@@ -91,8 +95,8 @@ def ingest(
 def take(scan: Scan, outside: Outside, progress: Progress, *, partial: bool = False) -> IngestReport:
     """Key what was scanned and keep it durably: removals first, so that a batch never arrives ahead of them.
 
-    Raises NotTaken, with only the quarantine written, if rows were scanned and none of them is valid, or if more than
-    MAX_REJECTED_SHARE of them are bad and it is not to be taken in part.
+    Raises NotTaken, with only the quarantine written, if rows were scanned and none of them is valid; and, unless it is
+    to be taken in part, if more than MAX_REJECTED_SHARE of them are bad, or a removal is doubtful.
     """
     asked, rejections = list(scan.removals()), scan.rejections()
     share = bad_share(scan.accepted, rejections)
@@ -101,6 +105,8 @@ def take(scan: Scan, outside: Outside, progress: Progress, *, partial: bool = Fa
         raise _none_valid(_left(scan, asked, share, outside))
     if share > limit and not partial:
         raise _too_many(_left(scan, asked, share, outside), share, limit)
+    if DOUBTFUL in rejections.by_reason() and not partial:
+        raise _doubtful(_left(scan, asked, share, outside))
     if asked:
         progress("Recording removals.")
     requested = request(asked, outside)
@@ -122,7 +128,7 @@ def _left(scan: Scan, asked: Sequence[Event], share: Fraction, outside: Outside)
     kept, rejections = _quarantine(scan, asked, share, outside, taken=False), scan.rejections()
     return IngestReport(
         0, rejections.total, (), None, kept, rejections=rejections, elsewhere=scan.elsewhere(),
-        removals_waiting=len(asked),
+        removals_waiting=len(asked) + rejections.by_reason().get(DOUBTFUL, 0),
     )  # fmt: skip
 
 
@@ -148,6 +154,15 @@ def _too_many(report: IngestReport, share: Fraction, limit: Fraction) -> TooMany
         f"{_percent(share)} of the rows are bad, and MAX_REJECTED_SHARE admits {_percent(limit)}; nothing was taken. "
         f"{_commonest(report)}",
         "Correct them and hand the files in again, or take what is good with `dpdau ingest --partial`.", report,
+    )  # fmt: skip
+
+
+def _doubtful(report: IngestReport) -> DoubtfulRemovals:
+    return DoubtfulRemovals(
+        "Removals stand near rows that cannot be parsed, and may be pieces of them: they could erase people who never "
+        f"asked. Nothing was taken. {_commonest(report)}",
+        "Mend the rows around the lines that the quarantine names, or take all but these removals with "
+        "`dpdau ingest --partial`.", report,
     )  # fmt: skip
 
 
