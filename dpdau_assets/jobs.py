@@ -96,8 +96,6 @@ def take_landed_days(context: dg.OpExecutionContext, config: Landed, outside: dg
         taken = completeness.take_all_landed([date.fromisoformat(day) for day in config.days], outside)
         for day, share in taken.elsewhere.items():
             context.log.warning(f"In day={day}, {share_of_other_days(share)} of the events are of other days.")
-        for day in taken.not_read:
-            context.log.warning(f"In day={day}, there are files with endings that are not read.")
         if taken.refused:
             raise Refused(
                 f"{NOT_TAKEN}{''.join(f'{NEW_LINE}{day}: {why}' for day, why in taken.refused.items())}\n",

@@ -626,6 +626,36 @@ def test_a_text_of_parquet_that_is_not_utf_8_is_one_bad_row_and_its_neighbours_a
     assert days_of == {date(2025, 2, 1): sorted(user_key(KEY.secret, user) for user in kept)}
 
 
+def lists(*elements: bytes) -> pa.Array:
+    offsets = pa.array(range(len(elements) + 1), pa.int32())
+    return pa.ListArray.from_arrays(offsets, pa.array(elements).view(pa.string()))
+
+
+@pytest.mark.parametrize("packing", ["", ".gz"])
+def test_a_text_that_is_not_utf_8_deep_inside_of_parquet_is_one_bad_row_too(packing: str, tmp_path: Path) -> None:
+    asked = {"user_id": pa.array(["a", "b", "c"]), "op": pa.array(["-"] * 3), "day": pa.array(["2025-02-01"] * 3)}
+    days = lists(b"2025-01-02", b"2025-01-\xff", b"2025-01-03")
+    wanted = {
+        Event("a", "-", date(2025, 1, 2), (date(2025, 1, 2),)),
+        Event("c", "-", date(2025, 1, 3), (date(2025, 1, 3),)),
+    }
+    for column in ({"metadata.days": days}, {"metadata": pa.StructArray.from_arrays([days], ["days"])}):
+        accepted, rejected, _, removals = scanned(parquet(tmp_path, f"e.parquet{packing}", **asked, **column))
+        assert (accepted, rejected, removals) == (2, [(2, events.UNPARSABLE)], wanted)
+    views = pa.array([b"a", b"\xff", b"c"]).cast(pa.binary_view()).view(pa.string_view())
+    accepted, rejected, _, _ = scanned(parquet(tmp_path, f"v.parquet{packing}", **{**asked, "user_id": views}))
+    assert (accepted, rejected) == (2, [(2, events.UNPARSABLE)])
+
+
+@pytest.mark.parametrize("packing", ["", ".gz"])
+def test_a_parquet_file_with_a_column_whose_name_is_no_text_is_refused(packing: str, tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({"user_id": ["a"], "day": ["2025-02-01"], "nXte": ["x"]}), buffer, store_schema=False)
+    path = write(tmp_path, f"e.parquet{packing}", buffer.getvalue().replace(b"nXte", b"n\xffte"))
+    with pytest.raises(BadInput, match="cannot be read as"):
+        scanned(path)
+
+
 def test_a_column_that_may_have_been_meant_otherwise_is_refused_in_parquet_too(tmp_path: Path) -> None:
     for packing in ("", ".gz"):
         path = parquet(tmp_path, f"e.parquet{packing}", user_id=pa.array(["a"]), day=pa.array(["2025-02-01"]),

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import date
 from fractions import Fraction
@@ -348,6 +349,23 @@ def test_a_refused_input_is_made_good_by_the_same_files_and_one_taken_in_part_is
     assert [(one.taken, one.share) for one in quarantine.shares()] == [(True, 5 / 15)]
 
 
+def test_a_relative_name_means_another_file_elsewhere(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, bad in (("a", 5), ("b", 0)):
+        (tmp_path / name).mkdir()
+        good_and_bad(tmp_path / name, 10, bad)
+        monkeypatch.chdir(tmp_path / name)
+        with suppress(TooManyRejected):
+            store.ingest(Path("e.jsonl"))
+    quarantine = store.outside(SETTINGS).quarantine
+    assert len(quarantine.shares()) == 1
+    monkeypatch.chdir(tmp_path / "a")
+    good_and_bad(tmp_path / "a", 10, 0)
+    store.ingest(Path("e.jsonl"))
+    assert quarantine.shares() == []
+
+
 # --- Folders that are named after a day ---------------------------------------------------------------------------
 
 
@@ -379,14 +397,23 @@ def write_table(table: pa.Table, path: Path) -> None:
     path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
 
 
-def test_a_bad_row_of_a_file_named_after_somebody_who_is_erased_by_it_is_counted_and_not_kept(
+def test_a_bad_row_of_a_file_named_after_somebody_who_is_erased_by_it_is_kept_without_the_name(
     store: Store, tmp_path: Path
 ) -> None:
     path = lines(tmp_path, "of-anna.jsonl", minus("anna", "2025-02-01"), plus("b", "never"))
     other = lines(tmp_path, "e.jsonl", plus("b", "never"))
     report = store.ingest(path, other, partial=True)
-    assert report.rejected == 2 and report.quarantine and report.quarantine.read_text().count("\n") == 2
+    assert report.rejected == 2 and report.quarantine and report.quarantine.read_text().count("\n") == 3
     assert "anna" not in report.quarantine.read_text() and str(other) in report.quarantine.read_text()
+    assert "(a name that is left out),2," in report.quarantine.read_text()
+    refused = raised_by(store, path, other)
+    assert refused.quarantine and "anna" in refused.quarantine.read_text(), "nobody is erased by it"
+
+
+def raised_by(store: Store, *files: Path) -> IngestReport:
+    with pytest.raises(NotTaken) as raised:
+        store.ingest(*files)
+    return raised.value.report
 
 
 def test_tomorrow_is_taken_and_the_day_after_is_not(store: Store, tmp_path: Path) -> None:

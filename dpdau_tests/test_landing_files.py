@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -59,16 +60,57 @@ def test_a_finished_folder_with_nothing_in_it_has_no_files(folder: Path) -> None
     assert landing.days().keys() == {DAY} and landing.files(DAY) == []
 
 
-def test_a_finished_folder_with_files_that_are_not_read_is_not_one_on_which_nothing_happened(folder: Path) -> None:
+def link_to_nothing(folder: Path) -> None:
+    (folder / "she@example.org.csv").symlink_to("nowhere")
+
+
+def link_to_a_folder(folder: Path) -> None:
+    (folder.parent / "elsewhere").mkdir()
+    (folder.parent / "elsewhere" / "a.csv").write_text("user_id,day\n")
+    (folder / "she@example.org").symlink_to(folder.parent / "elsewhere")
+
+
+def pipe(folder: Path) -> None:
+    os.mkfifo(folder / "she@example.org.csv")
+
+
+def another_ending(folder: Path) -> None:
     (folder / "she@example.org.csv.zst").touch()
-    landing = LandingFiles(folder.parent)
-    assert [file.name for file in landing.files(DAY)] == ["part.csv"] and landing.passed_over(DAY) == 1
-    (folder / "part.csv").unlink()
-    with pytest.raises(BadInput, match=r"has files, and none with an ending that is read.*\.parquet") as raised:
-        landing.files(DAY)
+
+
+def another_ending_below(folder: Path) -> None:
+    (folder / "hour=1").mkdir()
+    (folder / "hour=1" / "she@example.org.avro").touch()
+
+
+@pytest.mark.parametrize("alone", [False, True])
+@pytest.mark.parametrize(
+    "lay", [link_to_nothing, link_to_a_folder, pipe, another_ending, another_ending_below], ids=lambda lay: lay.__name__
+)
+def test_a_finished_folder_in_which_something_is_not_read_is_refused(
+    folder: Path, lay: Callable[[Path], None], alone: bool
+) -> None:
+    """It is neither a day on which nothing happened nor one of which half is enough."""
+    lay(folder)
+    if alone:
+        (folder / "part.csv").unlink()
+    with pytest.raises(BadInput, match=rf"has 1 file\(s\) that are not read, of {1 if alone else 2}\.") as raised:
+        LandingFiles(folder.parent).files(DAY)
     assert "she@example" not in str(raised.value)
-    (folder / "she@example.org.csv.zst").rename(folder / ".part.csv.crc")
-    assert landing.files(DAY) == [] and landing.passed_over(DAY) == 0
+
+
+def test_hidden_files_and_checksums_are_nothing_that_has_to_be_read(folder: Path) -> None:
+    for name in (".part.csv.crc", "_committed_1", "part.csv.md5", "_temporary/part.avro"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).touch()
+    assert [file.name for file in LandingFiles(folder.parent).files(DAY)] == ["part.csv"]
+
+
+def test_whatever_files_are_called_and_whenever_they_go_the_days_are_told(folder: Path) -> None:
+    (folder / os.fsdecode(b"m\xfcller.csv")).write_text("user_id,day\n")
+    (folder / "gone.csv").symlink_to("nowhere")
+    landing = LandingFiles(folder.parent)
+    assert landing.days() == {DAY: landing.fingerprint(DAY)} and landing.fingerprint(date(2025, 1, 11)) is None
 
 
 def test_without_a_landing_folder_nothing_lands() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import os
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import BinaryIO, Literal, cast
@@ -32,7 +34,19 @@ _FORMATS: dict[str, Format] = {
 }
 ENDINGS = f"{', '.join(_FORMATS)}, each also with .gz"
 _TEXT_ENDINGS = ENDINGS.replace(", .parquet", "")
+_CHECKSUMS = (".crc", ".md5", ".sha1", ".sha256", ".sha512")
 _CLOSE = 0.85
+
+
+@dataclass(frozen=True)
+class Offered:
+    """What a folder holds, in order of names: event files, and entries that are not read.
+
+    Hidden ones are in neither: names that begin with `.` or `_`, and checksums.
+    """
+
+    files: list[Path]
+    others: list[Path]
 
 
 def event_files(path: Path) -> list[Path]:
@@ -46,26 +60,36 @@ def event_files(path: Path) -> list[Path]:
     if not path.is_dir():
         format_of(path)
         return [path]
-    found = offered(path)
+    found = offered(path).files
     if not found:
         raise BadInput(f"{path} holds no event files.", f"Put files there that end in {ENDINGS}.", path=str(path))
     return found
 
 
-def passed_over(folder: Path) -> list[Path]:
-    """The files in it, and in the folders below it, that are not hidden and have an ending that is not read."""
-    return [file for file in _shown(folder) if not _is_known(file)]
+def offered(folder: Path) -> Offered:
+    """What is in it and in the folders below it. Links to folders are not followed, and count as not read.
+
+    Raises BadInput for a folder that cannot be read.
+    """
+    files, others = [], []
+    for path in sorted(_entries(folder)):
+        (files if _is_known(path) and path.is_file() else others).append(path)
+    return Offered(files, others)
 
 
-def offered(folder: Path) -> list[Path]:
-    """The event files in it and in the folders below it, in order of names."""
-    return [file for file in _shown(folder) if _is_known(file)]
+def _entries(folder: Path) -> Iterator[Path]:
+    def fail(error: OSError) -> None:
+        where = str(error.filename)
+        raise BadInput(f"{where} cannot be opened: {error.strerror}.", "Make it readable.", path=where)
+
+    for place, folders, files in os.walk(folder, onerror=fail):
+        links = [name for name in folders if (Path(place) / name).is_symlink()]
+        folders[:] = [name for name in folders if not _is_hidden(name)]
+        yield from (Path(place) / name for name in (*files, *links) if not _is_hidden(name))
 
 
-def _shown(folder: Path) -> list[Path]:
-    """Every file but those with a name, or in a folder with one, that begins with `.` or `_`."""
-    files = ((file, file.relative_to(folder).parts) for file in folder.rglob("*") if file.is_file())
-    return sorted(file for file, parts in files if not any(part.startswith((".", "_")) for part in parts))
+def _is_hidden(name: str) -> bool:
+    return name.startswith((".", "_")) or name.lower().endswith(_CHECKSUMS)
 
 
 def _is_known(file: Path) -> bool:
@@ -146,7 +170,7 @@ def as_bad_input(path: Path) -> Iterator[None]:
         yield
     except (PermissionError, IsADirectoryError, FileNotFoundError) as error:
         raise BadInput(f"{path} cannot be opened: {error.strerror}.", "Make it readable.", path=str(path)) from None
-    except (OSError, EOFError, zlib.error, pa.ArrowException):
+    except (OSError, EOFError, zlib.error, pa.ArrowException, UnicodeError):
         raise unreadable(path) from None
 
 

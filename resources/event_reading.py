@@ -363,8 +363,11 @@ def _chunks(connection: DuckDBPyConnection, place: int, path: Path, share: _Shar
 
 
 def _types(connection: DuckDBPyConnection, table: str) -> Types:
-    relation = connection.sql(f"SELECT * FROM {table}")
-    return dict(zip(relation.columns, relation.types, strict=True))
+    try:
+        relation = connection.sql(f"SELECT * FROM {table}")
+        return dict(zip(relation.columns, relation.types, strict=True))
+    except (RuntimeError, UnicodeError):  # a name of a column that is no text
+        raise duckdb.InvalidInputException from None
 
 
 def _changed(files: _Files) -> BadInput:

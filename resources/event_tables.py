@@ -93,26 +93,35 @@ def parquet_tables(path: Path, follow: Follow = nobody) -> Iterator[pa.Table]:
 def _with_broken(batch: pa.RecordBatch) -> pa.Table:
     """The batch; rows of which a field is unsound have no field at all, and are broken."""
     plain = [one.dictionary_decode() if isinstance(one, pa.DictionaryArray) else one for one in batch.columns]
-    bad = sorted({row for column in plain for row in _unsound(column)})
-    table = pa.table(plain, batch.schema.names)
+    bad = {row for column in plain for row in _unsound(column)}
     if not bad:
-        return table
-    broken = np.zeros(len(table), dtype=bool)
-    broken[bad] = True
-    rows = pa.array(np.arange(len(table)), mask=broken)
-    return table.take(rows).append_column("broken", pa.array(broken))
+        return pa.table(plain, batch.schema.names)
+    broken = np.zeros(batch.num_rows, dtype=bool)
+    broken[list(bad)] = True
+    columns = [pa.array(_values(column, broken), _with_texts(column.type)) for column in plain]
+    return pa.table([*columns, pa.array(broken)], [*batch.schema.names, "broken"])
 
 
-def _unsound(column: pa.Array, at: int = 0) -> Iterator[int]:
-    """The rows that hold text which is not UTF-8, by halves."""
-    if _is_valid(column):
-        return
-    if len(column) == 1:
-        yield at
-        return
-    half = len(column) // 2
-    yield from _unsound(column[:half], at)
-    yield from _unsound(column[half:], at + half)
+def _values(column: pa.Array, broken: np.ndarray) -> Iterator[object]:
+    """One by one, which takes a while: such a batch is rare."""
+    return (None if is_broken else column[row].as_py() for row, is_broken in enumerate(broken))
+
+
+def _with_texts(kind: pa.DataType) -> pa.DataType:
+    return pa.string() if kind == pa.string_view() else kind
+
+
+def _unsound(column: pa.Array) -> list[int]:
+    """The rows that hold text which is not UTF-8, however deep."""
+    return [] if _is_valid(column) else [row for row in range(len(column)) if not _is_text(column[row])]
+
+
+def _is_text(value: pa.Scalar) -> bool:
+    try:
+        value.as_py()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _whole_lines(file: BinaryIO) -> Iterator[bytes]:

@@ -6,13 +6,15 @@ The files are upstream's: they are read, and neither moved nor removed.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 
 from dpdau_assets.core.errors import BadInput, BadSetting
-from resources.event_files import ENDINGS, offered, passed_over
+from resources.event_files import ENDINGS, Offered, offered
 
 _DAY = re.compile(r"day=(\d{4}-\d{2}-\d{2})")
 _COMPLETE = "_SUCCESS"
@@ -28,19 +30,23 @@ class LandingFiles:
         """Raises BadSetting for a LANDING_DIR that is no folder."""
         return {day: _fingerprint(folder) for day, folder in sorted(self._complete())}
 
-    def files(self, day: date) -> list[Path]:
-        folder = dict(self._complete()).get(day)
-        found = offered(folder) if folder else []
-        if folder and not found and passed_over(folder):
-            raise BadInput(
-                f"The folder of {day} has files, and none with an ending that is read.",
-                f"Write them so that they end in {ENDINGS}; a day on which nothing happened has no files.",
-            )
-        return found
+    def fingerprint(self, day: date) -> str | None:
+        folder = self.folder(day)
+        return _fingerprint(folder) if folder and _is_complete(folder) else None
 
-    def passed_over(self, day: date) -> int:
-        folder = dict(self._complete()).get(day)
-        return len(passed_over(folder)) if folder else 0
+    def files(self, day: date) -> list[Path]:
+        folder = self.folder(day)
+        found = offered(folder) if folder and _is_complete(folder) else Offered([], [])
+        if found.others:
+            raise BadInput(
+                f"The folder of {day} has {len(found.others)} file(s) that are not read, of "
+                f"{len(found.others) + len(found.files)}.",
+                f"Write them so that they end in {ENDINGS}, or take them out; links to folders are not followed.",
+            )
+        return found.files
+
+    def folder(self, day: date) -> Path | None:
+        return self._folder / f"day={day}" if self._folder else None
 
     def _complete(self) -> Iterator[tuple[date, Path]]:
         if self._folder is None:
@@ -49,8 +55,16 @@ class LandingFiles:
             raise BadSetting(f"LANDING_DIR={self._folder}: there is no such folder.", "Make it, or correct the name.")
         for folder in self._folder.iterdir():
             day = _day_of(folder.name)
-            if day is not None and (folder / _COMPLETE).is_file():
+            if day is not None and _is_complete(folder):
                 yield day, folder
+
+
+def _is_complete(folder: Path) -> bool:
+    """Also of a folder that cannot be read: whoever takes it in is told so, and no other day waits for it."""
+    try:
+        return (folder / _COMPLETE).is_file()
+    except PermissionError:
+        return True
 
 
 def _day_of(name: str) -> date | None:
@@ -64,7 +78,10 @@ def _day_of(name: str) -> date | None:
 def _fingerprint(folder: Path) -> str:
     """Another one whenever a file came, went or was written anew; of names only a hash is kept."""
     found = hashlib.sha256()
-    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        status = file.stat()
-        found.update(f"{file.relative_to(folder)}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
+    for place, _, names in os.walk(folder):
+        for path in (Path(place) / name for name in names):
+            with suppress(OSError):  # it has gone meanwhile, or nobody can say more of it
+                status = path.stat()
+                line = f"\0{status.st_size}\0{status.st_mtime_ns}\0".encode()
+                found.update(hashlib.sha256(os.fsencode(path.relative_to(folder)) + line).digest())
     return found.hexdigest()

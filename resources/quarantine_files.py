@@ -42,18 +42,26 @@ class FileQuarantine:
     def note_share(self, kept: Path, share: float, *, taken: bool) -> None:
         with self._alone():
             if kept.exists():
-                _note(kept, {"share": share, "taken": taken})
+                _note(kept, {"share": share, "taken": taken, "from": _here()})
 
     def shares(self) -> list[BadShare]:
         found = [(path, _noted(path)) for path in self._files()]
         shares = [BadShare(path.stem, noted["share"], noted["taken"], _written(path)) for path, noted in found if noted]
         return sorted(shares, key=lambda one: (one.seen_on, one.rows))
 
-    def made_good(self, files: Set[str]) -> None:
+    def made_good(self, files: Set[str], within: Path | None = None) -> None:
+        names = {_no_formula(file) for file in files}
+        folder = f"{within}/" if within else None
+
+        def is_among(name: str, noted: dict[str, Any]) -> bool:
+            if folder and name.startswith(folder):
+                return True
+            return name in names and (name.startswith("/") or noted["from"] == _here())
+
         with self._alone():
             for path in self._files():
                 noted = _noted(path)
-                if noted and not noted["taken"] and _all_of(files, path):
+                if noted and not noted["taken"] and _all_rows(path, partial(is_among, noted=noted)):
                     unlink_durably(_beside(path))
 
     def forget(self, named: Named) -> None:
@@ -161,7 +169,7 @@ def _noted(path: Path) -> dict[str, Any] | None:
     """What stands beside a CSV; None for nothing, or what this project did not write."""
     try:
         found = json.loads(_beside(path).read_bytes())
-        return {"share": float(found["share"]), "taken": bool(found["taken"])}
+        return {"share": float(found["share"]), "taken": bool(found["taken"]), "from": str(found["from"])}
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -175,9 +183,13 @@ def _written(path: Path) -> date:
     return datetime.fromtimestamp(path.stat().st_mtime, UTC).date()
 
 
-def _all_of(files: Set[str], path: Path) -> bool:
-    names = {_no_formula(file) for file in files}
+def _all_rows(path: Path, is_among: Callable[[str], bool]) -> bool:
     try:
-        return all(row[0] in names for row in _rows(path))
+        return all(map(cache(is_among), (row[0] for row in _rows(path))))
     except csv.Error:
         return False
+
+
+def _here() -> str:
+    """The folder from which relative names are meant, as a hash."""
+    return hashlib.sha256(os.fsencode(Path.cwd())).hexdigest()

@@ -20,13 +20,14 @@ from dpdau_assets.core.ports import Alerts, Mart, Outside
 from dpdau_assets.jobs import LANDED, NEW_LINE
 
 RUNS_PER_TICK = 50
+_LANDINGS = 500  # as many lines are remembered
 _CLASS = re.compile(r"^[\w.]+: ")  # Dagster puts it before the words
 
 
 @dataclass(frozen=True)
 class Cursor:
     """The last failure that was told, None before the first tick; the day on which each failing check was told; and
-    what the last failed landing said of each of its folders.
+    what was told of refused folders, the newest of it.
     """
 
     failure: str | None = None
@@ -106,9 +107,9 @@ def _of_new_landings(alert: Alert, cursor: Cursor) -> tuple[Alert | None, Cursor
     first, *rest = alert.text.split(NEW_LINE)
     lines, remedy = [line.partition("\n")[0] for line in rest], alert.text.rpartition("\n")[2].strip()
     news = [line for line in lines if line not in cursor.landings]
-    cursor = replace(cursor, landings=lines)
     if not lines:  # it failed otherwise
         return alert, cursor
+    cursor = replace(cursor, landings=[*cursor.landings, *news][-_LANDINGS:])
     return (replace(alert, text=NEW_LINE.join([first, *news]) + f"\n{remedy}") if news else None), cursor
 
 

@@ -14,7 +14,7 @@ from dpdau_assets.cli.terminal import DAY, answer, open_outside, progress, tell
 from dpdau_assets.core.activity import discard_batch
 from dpdau_assets.core.ingest import IngestReport, NotTaken, share_of_other_days
 from dpdau_assets.core.ingest import ingest as ingest_files
-from resources.event_files import event_files, passed_over
+from resources.event_files import event_files, offered
 from resources.settings_env import read_settings
 
 app = typer.Typer()
@@ -34,8 +34,8 @@ def ingest(
     """
     outside = open_outside()
     files = event_files(source)
-    if source.is_dir() and (others := passed_over(source)):
-        tell(f"{len(others)} file(s) there have endings that are not read, and are passed over.")
+    if source.is_dir() and (others := offered(source).others):
+        tell(f"{len(others)} other file(s) there, with endings that are not read, are passed over.")
     try:
         with progress() as shown:
             report = ingest_files(files, outside, shown.stage, shown.share, partial=partial)

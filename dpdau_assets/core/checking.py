@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 
 from dpdau_assets.core import erasure, ledger_check, retention
 from dpdau_assets.core.activity import epochs_of, require_digest
@@ -164,7 +164,8 @@ def _is_of_its_state(day: date, epoch: int, outside: Outside) -> bool:
 def _few_rows_rejected(outside: Outside, _: Mart) -> Verdict:
     """Of each ingest by itself: among many good rows those of one bad file would not be seen."""
     limit = outside.settings.max_rejected_share
-    bad = [one for one in outside.quarantine.shares() if one.share > limit]
+    since = outside.clock.today() - timedelta(days=outside.settings.quarantine_days)
+    bad = [one for one in outside.quarantine.shares() if one.share > limit and one.seen_on >= since]
     if not bad:
         return Verdict(True, "No ingest had more bad rows than MAX_REJECTED_SHARE admits.")
     worst = max(bad, key=lambda one: one.share)

@@ -12,9 +12,11 @@ from pathlib import Path
 
 from dpdau_assets.core.activity import require_kept
 from dpdau_assets.core.errors import BadInput, DpdauError, Refused
-from dpdau_assets.core.ingest import NOTHING_INGESTED, ingest
+from dpdau_assets.core.ingest import ingest
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.release import require_ended
+
+_SHOWN = 8  # characters of what tells one version of a folder from another
 
 
 def complete(day: date, outside: Outside, landed: str | None = None) -> None:
@@ -51,15 +53,13 @@ def withdraw_all(days: Iterable[date], outside: Outside) -> None:
 
 @dataclass(frozen=True)
 class TakenLandings:
-    """What became of some folders: in words why one was refused, by day; which share of one's events is of other days;
-    and in which there are files that were not read.
+    """What became of some folders: in words why one was refused, by day; which share of one's events is of other days.
 
     A file is told by its place among those of the folder, and not by its name: it may be named after a person.
     """
 
     refused: dict[date, str]
     elsewhere: dict[date, float]
-    not_read: list[date]
 
 
 def take_all_landed(days: Iterable[date], outside: Outside) -> TakenLandings:
@@ -67,28 +67,34 @@ def take_all_landed(days: Iterable[date], outside: Outside) -> TakenLandings:
 
     Of a refused folder nothing is taken, and its day is not declared. Which share is of other days decides nothing.
     """
-    taken = TakenLandings({}, {}, [])
+    taken = TakenLandings({}, {})
     for day in sorted(days):
         files: list[Path] = []
+        fingerprint = outside.landing.fingerprint(day)
         try:
             require_completable(day, outside)
-            fingerprint = _fingerprint(day, outside)  # first: what comes meanwhile changes it, and is taken in later
+            _require_finished(day, fingerprint)
             files = outside.landing.files(day)
-            report = ingest(files, outside) if files else NOTHING_INGESTED
+            taken.elsewhere.update(ingest(files, outside).elsewhere if files else {})
+            _require_same(day, fingerprint, outside)
             complete(day, outside, fingerprint)
+            outside.quarantine.made_good(frozenset(), within=outside.landing.folder(day))
         except DpdauError as error:
-            taken.refused[day] = _by_place(error.reason, files)
-            continue
-        taken.elsewhere.update(report.elsewhere)
-        taken.not_read.extend([day] if outside.landing.passed_over(day) else [])
+            taken.refused[day] = f"{_by_place(error.reason, files)} (version {str(fingerprint)[:_SHOWN]})"
+        except OSError as error:  # whose own words name the file
+            taken.refused[day] = f"It cannot be read: {error.strerror}. (version {str(fingerprint)[:_SHOWN]})"
     return taken
 
 
-def _fingerprint(day: date, outside: Outside) -> str:
-    found = outside.landing.days().get(day)
-    if found is None:
+def _require_finished(day: date, fingerprint: str | None) -> None:
+    if fingerprint is None:
         raise BadInput(f"No finished folder day={day} is in the landing folder.", "Its last file is _SUCCESS.")
-    return found
+
+
+def _require_same(day: date, fingerprint: str | None, outside: Outside) -> None:
+    """Raise BadInput for a folder that was written to, or is gone, since it had this fingerprint."""
+    if outside.landing.fingerprint(day) != fingerprint:
+        raise BadInput("It was changed while it was taken in.", "It is taken in anew once nothing writes to it.")
 
 
 def _by_place(reason: str, files: Sequence[Path]) -> str:

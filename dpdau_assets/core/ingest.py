@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from dpdau_assets.core.windows import days_of_epoch, epochs_of_day
 
 Progress = Callable[[str], None]
 
+NAME_LEFT_OUT = "(a name that is left out)"
 _SHOWN_REASONS = 3
 
 
@@ -50,9 +52,6 @@ class IngestReport:
     rejections: Rejections = NOTHING_REJECTED
     elsewhere: Mapping[date, float] = field(default_factory=dict)
     removals_waiting: int = 0
-
-
-NOTHING_INGESTED = IngestReport(0, 0, (), None, None)
 
 
 class NotTaken(DpdauError):
@@ -88,7 +87,7 @@ def ingest(
     say(f"Reading {len(files)} file(s).")
     with outside.engine.scan(files, first_day(outside), last_day(outside.clock), tell) as scan:
         report = take(scan, outside, say, partial=partial)
-    outside.quarantine.made_good({str(file) for file in files})
+    outside.quarantine.made_good(frozenset(map(str, files)))
     return report
 
 
@@ -133,10 +132,11 @@ def _left(scan: Scan, asked: Sequence[Event], share: Fraction, outside: Outside)
 
 
 def _quarantine(scan: Scan, asked: Sequence[Event], share: Fraction, outside: Outside, *, taken: bool) -> Path | None:
-    """Keep the bad rows, but for those of a file that is named after somebody who is to be erased."""
-    erased = Named(event.user_id for event in asked)
+    """Keep the bad rows; without its name if the file is named after somebody who is erased by now."""
+    is_named = cache(Named(event.user_id for event in asked if taken).is_in)
     expire(outside)
-    kept = outside.quarantine.keep(row for row in scan.rejected() if not erased.is_in(row.file))
+    rows = (replace(row, file=NAME_LEFT_OUT) if is_named(row.file) else row for row in scan.rejected())
+    kept = outside.quarantine.keep(rows)
     if kept:
         outside.quarantine.note_share(kept, float(share), taken=taken)
     return kept
@@ -175,7 +175,7 @@ def _commonest(report: IngestReport) -> str:
 
 def share_of_other_days(share: float) -> str:
     """In words, and coarsely: what Dagster keeps of it should not tell of one event more or less."""
-    return f"{share:.0%}" if round(share, 2) else "less than 1%"
+    return f"{share:.0%}".replace("%", " %") if round(share, 2) else "less than 1 %"
 
 
 def _percent(share: Fraction) -> str:

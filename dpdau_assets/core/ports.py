@@ -198,8 +198,11 @@ class Quarantine(Protocol):
         """Those that are kept, in order of days."""
         ...
 
-    def made_good(self, files: Set[str]) -> None:
-        """Forget the share of each ingest that was not taken and whose bad rows are all of these files."""
+    def made_good(self, files: Set[str], within: Path | None = None) -> None:
+        """Forget the share of each ingest that was not taken and whose bad rows are all of these files.
+
+        Or of files in this folder. Files by a relative name are those that are called so from here.
+        """
         ...
 
     def forget(self, named: Named) -> None:
@@ -313,12 +316,16 @@ class Landing(Protocol):
     def files(self, day: date) -> list[Path]:
         """The event files of such a day; none for one on which nothing happened.
 
-        Raises BadInput for a folder with other files alone: who wrote them meant something by them.
+        Raises BadInput for a folder with other files, or that cannot be read: who wrote them meant something by them.
         """
         ...
 
-    def passed_over(self, day: date) -> int:
-        """How many other files are there, which are not read."""
+    def folder(self, day: date) -> Path | None:
+        """Where they are, if anything lands at all."""
+        ...
+
+    def fingerprint(self, day: date) -> str | None:
+        """Of the files that are there for this day now; None unless upstream has finished its folder."""
         ...
 
 

@@ -146,6 +146,28 @@ def test_a_refused_folder_is_told_once_by_the_files_place_and_the_commonest_reas
     assert f"{DAYS[0]}: file 2 of 2 has 2 column(s)" in texts(world)[2] and str(DAYS[1]) not in texts(world)[2]
 
 
+def test_a_folder_that_lands_anew_with_the_same_fault_is_told_anew_and_another_failure_forgets_nothing(
+    make_store: MakeStore, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    outside = make_store(today=TODAY, landing_dir=tmp_path / "landing")
+    world = World(outside, instance, sensor="alert_sensor")
+    world.tick()
+    folder, bad = tmp_path / "landing" / f"day={DAYS[0]}", ("a.csv", "user_id,day\nuser 2,never\n")
+    land(folder, bad)
+    run_of_landing(world, DAYS[:1])
+    assert not world.execute("take_landed", config={"ops": {"take_landed_days": {"config": {"days": ["x"]}}}}).success
+    run_of_landing(world, DAYS[:1])
+    world.tick()
+    assert [f"{DAYS[0]}: None of the rows is valid" in text for text in texts(world)] == [True, False]
+    land(folder, ("a.csv", "user_id,day\nuser 2,2025-01-01\n"))
+    config = {"ops": {"take_landed_days": {"config": {"days": [str(DAYS[0])]}}}}
+    assert world.execute("take_landed", config=config).success
+    land(folder, bad, ("b.csv", ""))
+    run_of_landing(world, DAYS[:1])
+    world.tick()
+    assert f"{DAYS[0]}: None of the rows is valid" in texts(world)[2]
+
+
 def land(folder: Path, *files: tuple[str, str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in files:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
 
-from dpdau_assets.core.completeness import complete
+from dpdau_assets.core.completeness import complete, take_all_landed
 from dpdau_assets.core.events import BAD_DAY
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.runs import BUILD
 from dpdau_assets.core.windows import days_between
 from dpdau_tests.conftest import put
 from dpdau_tests.dagster.world import World, erase
+from resources.landing_files import LandingFiles
 from sensors.attempts import ATTEMPTS
 
 TODAY = date(2025, 1, 20)
@@ -220,16 +223,65 @@ def test_a_folder_with_too_many_bad_rows_makes_no_day_complete_and_nothing_of_it
     assert NEW in world.outside.completions.completed()
 
 
+def test_a_folder_that_goes_or_changes_while_it_is_taken_in_makes_no_day_complete(
+    world: World, landing: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Spark does it: it takes the marker away, and then the files, before it writes them anew."""
+    folder = land(landing, NEW, "user 1")
+    seen = LandingFiles.files
+
+    def gone(self: LandingFiles, day: date) -> list[Path]:
+        (folder / "_SUCCESS").unlink()
+        return seen(self, day)
+
+    monkeypatch.setattr(LandingFiles, "files", gone)
+    assert take_all_landed([NEW], world.outside).refused[NEW].startswith("It was changed while it was taken in.")
+    monkeypatch.undo()
+    land(landing, NEW, "user 1")
+    read = world.outside.engine.scan
+
+    def written_to(files: list[Path], *arguments: Any) -> Any:
+        (folder / "more.csv").write_text(f"user_id,day\nuser 2,{NEW}\n")
+        return read(files, *arguments)
+
+    monkeypatch.setattr(type(world.outside.engine), "scan", lambda _, *arguments: written_to(*arguments), raising=False)
+    assert take_all_landed([NEW], world.outside).refused
+    monkeypatch.undo()
+    assert NEW not in world.outside.completions.completed()
+    world.settle()
+    assert NEW in world.outside.completions.completed() and active_on(NEW, world.outside) == 2
+
+
+def test_one_folder_that_nobody_can_read_stops_no_other(world: World, landing: Path) -> None:
+    folder = land(landing, NEW, "user 1")
+    (folder / "she@example.org.csv").symlink_to("nowhere")
+    good = NEW + timedelta(days=1)
+    (land(landing, good, "user 1") / os.fsdecode(b"m\xfcller.csv")).write_text("user_id,day\n")
+    taken = take_all_landed([NEW, good, good + timedelta(days=1)], world.outside)
+    assert set(taken.refused) == {NEW, good + timedelta(days=1)}
+    assert "1 file(s) that are not read" in taken.refused[NEW] and "she@example" not in repr(taken)
+    assert set(world.outside.completions.completed()) == {good}
+
+
+def test_what_a_refused_folder_left_in_the_quarantine_is_made_good_by_the_folder_under_whatever_names(
+    world: World, landing: Path
+) -> None:
+    folder = land(landing, NEW, "user 1")
+    (folder / "part-1.csv").write_text("user_id,day\nx,never\n")
+    assert take_all_landed([NEW], world.outside).refused and len(world.outside.quarantine.shares()) == 1
+    (folder / "part-1.csv").rename(folder / "part-2.csv")
+    (folder / "part-2.csv").write_text(f"user_id,day\nx,{NEW}\n")
+    assert not take_all_landed([NEW], world.outside).refused and not world.outside.quarantine.shares()
+
+
 def test_events_of_other_days_in_a_days_folder_are_warned_of_and_decide_nothing(world: World, landing: Path) -> None:
     folder = land(landing, NEW, "user 1", "user 2", "user 3")
     (folder / "others.csv").write_text(f"user_id,day\nuser 4,{DAYS[0]}\n")
-    (folder / "she@example.org.avro").touch()
     (wanted,) = world.tick()
     assert world.launch(wanted)
     logged = [entry.user_message for entry in world.instance.all_logs(world.instance.get_runs(limit=1)[0].run_id)]
     assert [text for text in logged if text.startswith("In day=")] == [
-        f"In day={NEW}, 25% of the events are of other days.",
-        f"In day={NEW}, there are files with endings that are not read.",
+        f"In day={NEW}, 25 % of the events are of other days."
     ]
     assert NEW in world.outside.completions.completed()
 

@@ -98,4 +98,4 @@ def test_events_of_other_days_in_a_days_folder_are_told(dpdau: Dpdau) -> None:
     answer = dpdau("ingest", "--from", "landing")
     assert (answer.code, answer.json["ingested"]) == (0, 3)
     assert answer.json["other_days"] == {"2025-02-01": 0.3333}
-    assert "In the folder day=2025-02-01, 33% of the events are of other days." in answer.said
+    assert "In the folder day=2025-02-01, 33 % of the events are of other days." in answer.said
