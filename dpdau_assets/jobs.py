@@ -10,7 +10,7 @@ import dagster as dg
 from dpdau_assets.bulk import REBUILD, build_many_days, build_missing_days, publish_due_numbers, refresh_reports
 from dpdau_assets.core import completeness, receipts, retention, runs
 from dpdau_assets.core.errors import Refused
-from dpdau_assets.core.ingest import share_of_other_days
+from dpdau_assets.core.ingest import in_whole_per_cent
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.runs import Step
 from dpdau_assets.retries import SAFE, cause_of, refusals_fail_at_once
@@ -95,7 +95,7 @@ def take_landed_days(context: dg.OpExecutionContext, config: Landed, outside: dg
     with refusals_fail_at_once():
         taken = completeness.take_all_landed([date.fromisoformat(day) for day in config.days], outside)
         for day, share in taken.elsewhere.items():
-            context.log.warning(f"In day={day}, {share_of_other_days(share)} of the events are of other days.")
+            context.log.warning(f"In day={day}, {in_whole_per_cent(share)} of the events are of other days.")
         if taken.refused:
             raise Refused(
                 f"{NOT_TAKEN}{''.join(f'{NEW_LINE}{day}: {why}' for day, why in taken.refused.items())}\n",

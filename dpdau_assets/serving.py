@@ -6,7 +6,7 @@ Web server, daemon, code server and runs are handed the instance that this proce
 import dagster as dg
 from dagster._cli.dev import dev_command
 
-from dpdau_assets.instance import open_instance
+from resources.dagster_instance import open_instance
 from resources.settings_env import dagster_home, read_settings
 
 

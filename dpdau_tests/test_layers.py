@@ -28,7 +28,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "dpdau_assets.core": CORE,
     "resources": ADAPTER,
     "resources.chart": ADAPTER | {"matplotlib"},
-    "resources.dagster_schedule": ADAPTER | {"dagster"},
+    "resources.dagster_instance": ADAPTER | {"dagster", "dagster_shared"},
     "resources.engine_duckdb": ADAPTER | {"duckdb"},
     "resources.event_reading": ADAPTER | {"duckdb"},
     "resources.event_sql": ADAPTER | {"duckdb"},
@@ -44,7 +44,6 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "dpdau_assets.assets": DAGSTER | {"dpdau_assets.assets"},
     "dpdau_assets.checks": DAGSTER,
     "dpdau_assets.bulk": DAGSTER | {"dpdau_assets.assets", "pydantic"},
-    "dpdau_assets.instance": frozenset({"dagster", "dagster_shared", "resources.dagster_files"}),
     "dpdau_assets.jobs": DAGSTER | {"dpdau_assets.bulk"},
     "dpdau_assets.schedules": DAGSTER | {"dpdau_assets.jobs"},
     "dpdau_assets.automation": DAGSTER,
@@ -57,7 +56,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "dpdau_assets.cli.events": TERMINAL | {"dpdau_assets.cli", "eval.simulate"},
     "dpdau_assets.cli.terminal": TERMINAL
     | {"dagster", *(f"dpdau_assets.{part}" for part in ("definitions", "instance", "jobs"))},
-    "dpdau_assets.serving": frozenset({"dagster", "dpdau_assets.instance", "resources.settings_env"}),
+    "dpdau_assets.serving": frozenset({"dagster", "resources.dagster_instance", "resources.settings_env"}),
 }
 
 # A row that allows a whole folder does not allow these to anyone else.

@@ -67,7 +67,7 @@ def configure(folder: Path) -> None:
 
 def open_all(folder: Path) -> tuple[Outside, dg.DagsterInstance]:
     """The store, and a Dagster instance with the settings that the project ships."""
-    from dpdau_assets.instance import open_instance
+    from resources.dagster_instance import open_instance
     from resources.settings_env import read_settings
     from resources.store import open_store
 

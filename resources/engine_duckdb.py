@@ -18,14 +18,13 @@ import numpy as np
 import numpy.typing as npt
 from duckdb import DuckDBPyConnection
 
-from dpdau_assets.core.events import DOUBTFUL, REASONS, Event, Limits, day_of_second
+from dpdau_assets.core.events import GIVEN, Event, Limits, day_of_second
 from dpdau_assets.core.facts import DaySet, EpochKey, Keys, RejectedRow, Rejections
 from dpdau_assets.core.ports import Tell, nothing_told
 from resources.event_reading import BLOCK_DAYS, failed, own_words, quiet, read_files, watched
 from resources.event_sql import USER_KEY
 
 _ROWS_AT_ONCE = 10_000
-_REASONS = (*REASONS, DOUBTFUL)
 _HMAC_BLOCK_BYTES = 64
 
 
@@ -75,11 +74,11 @@ class DuckDBScan:
     def rejected(self) -> Iterator[RejectedRow]:
         """In order of files and lines."""
         for file, line, code in self._rows("SELECT file, line, code FROM odd WHERE code > 0 ORDER BY file, line"):
-            yield RejectedRow(str(self._files[file]), line, _REASONS[code - 1])
+            yield RejectedRow(str(self._files[file]), line, GIVEN[code - 1])
 
     def rejections(self) -> Rejections:
         rows = self._rows("SELECT file, code, count(*) FROM odd WHERE code > 0 GROUP BY ALL ORDER BY ALL")
-        return Rejections({(str(self._files[file]), _REASONS[code - 1]): count for file, code, count in rows})
+        return Rejections({(str(self._files[file]), GIVEN[code - 1]): count for file, code, count in rows})
 
     def elsewhere(self) -> dict[date, float]:
         rows = self._rows("SELECT day, sum(elsewhere) / sum(rows) AS share FROM placed GROUP BY day ORDER BY day")

@@ -168,7 +168,11 @@ def as_bad_input(path: Path) -> Iterator[None]:
     """Whatever a damaged file makes a library raise becomes BadInput, without the library's words."""
     try:
         yield
-    except (PermissionError, IsADirectoryError, FileNotFoundError) as error:
+    except FileNotFoundError as error:
+        raise BadInput(
+            f"{path} cannot be opened: {error.strerror}.", "Name a file that is there.", path=str(path)
+        ) from None
+    except (PermissionError, IsADirectoryError) as error:
         raise BadInput(f"{path} cannot be opened: {error.strerror}.", "Make it readable.", path=str(path)) from None
     except (OSError, EOFError, zlib.error, pa.ArrowException, UnicodeError):
         raise unreadable(path) from None

@@ -22,7 +22,7 @@ import pyarrow as pa
 from duckdb import DuckDBPyConnection
 
 from dpdau_assets.core.errors import BadInput, DpdauError
-from dpdau_assets.core.events import REASONS, UNPARSABLE, Limits, day_of_folder
+from dpdau_assets.core.events import DOUBTFUL, GIVEN, UNPARSABLE, Limits, day_of_folder
 from dpdau_assets.core.ports import Tell
 from resources.event_files import COLUMNS, format_of, is_gzip, require_columns, unreadable
 from resources.event_sql import Types, json_rows, judged, require_types
@@ -35,7 +35,7 @@ OUR_MISTAKES = (duckdb.BinderException, duckdb.ParserException, duckdb.CatalogEx
 """Errors that speak of a query, in which there is no data."""
 
 _COMPACT_ABOVE = 4_000_000
-_BROKEN = REASONS.index(UNPARSABLE) + 1
+_BROKEN, _DOUBTFUL = (GIVEN.index(reason) + 1 for reason in (UNPARSABLE, DOUBTFUL))
 _NEAR = 2  # lines: a piece that is sound by chance may stand between a removal and the next that is not
 _NAMES_OF_DUCKDB = {"file_row_number", "file_index"}
 _Files = Sequence[tuple[int, Path]]
@@ -263,7 +263,7 @@ class _Reading:
         near = f"FROM odd, range(1, {_NEAR + 1}) lines(n) WHERE code = {_BROKEN}"
         after, before = (f"(file, line) IN (SELECT (file, line {sign} n) {near})" for sign in "+-")
         self._run(
-            f"""UPDATE odd SET code = {len(REASONS) + 1}, user_id = NULL, day = NULL, listed = NULL, second = NULL
+            f"""UPDATE odd SET code = {_DOUBTFUL}, user_id = NULL, day = NULL, listed = NULL, second = NULL
             WHERE code = 0 AND CASE WHEN {is_csv} THEN {after} OR {before} ELSE {after} AND {before} END"""
         )
 

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import date
 from pathlib import Path
 
 from dpdau_assets.core.errors import BadInput, BadSetting
+from dpdau_assets.core.events import day_of_folder
 from resources.event_files import ENDINGS, Offered, offered
 
-_DAY = re.compile(r"day=(\d{4}-\d{2}-\d{2})")
 _COMPLETE = "_SUCCESS"
 
 
@@ -38,10 +37,11 @@ class LandingFiles:
         folder = self.folder(day)
         found = offered(folder) if folder and _is_complete(folder) else Offered([], [])
         if found.others:
+            in_order = sorted([*found.files, *found.others])
             raise BadInput(
-                f"The folder of {day} has {len(found.others)} file(s) that are not read, of "
-                f"{len(found.others) + len(found.files)}.",
-                f"Write them so that they end in {ENDINGS}, or take them out; links to folders are not followed.",
+                f"File {in_order.index(found.others[0]) + 1} of {len(in_order)} has an ending that is not read, or is "
+                "a link to a folder or to nothing.",
+                f"Write it so that it ends in {ENDINGS}, or take it out.",
             )
         return found.files
 
@@ -54,7 +54,7 @@ class LandingFiles:
         if not self._folder.is_dir():
             raise BadSetting(f"LANDING_DIR={self._folder}: there is no such folder.", "Make it, or correct the name.")
         for folder in self._folder.iterdir():
-            day = _day_of(folder.name)
+            day = day_of_folder(f"{folder.name}/")
             if day is not None and _is_complete(folder):
                 yield day, folder
 
@@ -65,14 +65,6 @@ def _is_complete(folder: Path) -> bool:
         return (folder / _COMPLETE).is_file()
     except PermissionError:
         return True
-
-
-def _day_of(name: str) -> date | None:
-    match = _DAY.fullmatch(name)
-    try:
-        return date.fromisoformat(match.group(1)) if match else None
-    except ValueError:
-        return None
 
 
 def _fingerprint(folder: Path) -> str:

@@ -7,7 +7,7 @@ import dagster as dg
 
 from dpdau_assets.core.ports import Alerts, Mart, Outside, Reports
 from resources.alerts_webhook import WebhookAlerts
-from resources.dagster_schedule import is_scheduled
+from resources.dagster_instance import is_scheduled
 from resources.settings_env import read_settings
 from resources.store import open_mart, open_reports, open_store
 

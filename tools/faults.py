@@ -1073,9 +1073,9 @@ INGEST = (
     Fault(
         "what-landed-and-was-refused-makes-its-day-complete",
         "dpdau_assets/core/completeness.py",
-        "            taken.elsewhere.update(ingest(files, outside).elsewhere if files else {})\n",
-        "            complete(day, outside, fingerprint)\n"
-        "            taken.elsewhere.update(ingest(files, outside).elsewhere if files else {})\n",
+        "        elsewhere = ingest(files, outside).elsewhere if files else {}\n",
+        "        complete(day, outside, fingerprint)\n"
+        "        elsewhere = ingest(files, outside).elsewhere if files else {}\n",
         (
             "dagster/test_inbox_sensor.py::"
             "test_a_folder_with_too_many_bad_rows_makes_no_day_complete_and_nothing_of_it_is_taken",
@@ -1449,7 +1449,7 @@ DURABILITY = (
 COMMANDS = (
     Fault(
         "telemetry-is-left-to-a-dagster-yaml-of-ones-own",
-        "dpdau_assets/instance.py",
+        "resources/dagster_instance.py",
         "overrides={**_settings(home), **NO_TELEMETRY}",
         "overrides=_settings(home)",
         (
@@ -1458,7 +1458,7 @@ COMMANDS = (
     ),
     Fault(
         "a-folder-whose-name-is-a-pattern-has-no-settings",
-        "dpdau_assets/instance.py",
+        "resources/dagster_instance.py",
         "load_yaml_from_globs(glob.escape(str(home / CONFIGURATION)))",
         "load_yaml_from_globs(str(home / CONFIGURATION))",
         ("edge/test_cli_ui.py::test_a_prepared_home_has_its_pools_limited_and_telemetry_off",),

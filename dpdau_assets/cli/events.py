@@ -12,10 +12,12 @@ from dpdau_assets.cli.erasure import passed_over as days_passed_over
 from dpdau_assets.cli.erasure import tell_parked, tell_passed_over
 from dpdau_assets.cli.terminal import DAY, answer, open_outside, progress, tell
 from dpdau_assets.core.activity import discard_batch
-from dpdau_assets.core.ingest import IngestReport, NotTaken, share_of_other_days
+from dpdau_assets.core.ingest import IngestReport, NotTaken, in_whole_per_cent
 from dpdau_assets.core.ingest import ingest as ingest_files
 from resources.event_files import event_files, offered
 from resources.settings_env import read_settings
+
+_NAMED = 5
 
 app = typer.Typer()
 
@@ -35,7 +37,8 @@ def ingest(
     outside = open_outside()
     files = event_files(source)
     if source.is_dir() and (others := offered(source).others):
-        tell(f"{len(others)} other file(s) there, with endings that are not read, are passed over.")
+        names = ", ".join(str(path) for path in others[:_NAMED]) + (", and more" if len(others) > _NAMED else "")
+        tell(f"Passed over, since they are no files with an ending that is read: {names}.")
     try:
         with progress() as shown:
             report = ingest_files(files, outside, shown.stage, shown.share, partial=partial)
@@ -55,10 +58,10 @@ def _tell_and_answer(report: IngestReport) -> None:
     if report.quarantine:
         tell(f"Where and why: {report.quarantine}")
     for day, share in report.elsewhere.items():
-        tell(f"In the folder day={day}, {share_of_other_days(share)} of the events are of other days.")
+        tell(f"In the folder day={day}, {in_whole_per_cent(share)} of the events are of other days.")
     if report.removals_waiting:
         tell(
-            f"{report.removals_waiting} removal(s) among its rows were not taken either: nobody is erased by them yet."
+            f"{report.removals_waiting} removal(s) among its rows were not taken: they erase nobody yet. Mend it first."
         )
     answer({
         "ingested": report.ingested, "rejected": report.rejected, "rejected_by_reason": report.rejections.by_reason(),

@@ -22,6 +22,6 @@ def _is_scheduled(settings: Settings) -> bool:
     home = dagster_home(settings)
     if not home.is_dir() or not any(home.iterdir()):
         return False
-    from resources.dagster_schedule import is_scheduled_in  # Dagster takes seconds to import
+    from resources.dagster_instance import is_scheduled_in  # Dagster takes seconds to import
 
     return is_scheduled_in(home)

@@ -15,6 +15,7 @@ from dpdau_assets.core.calendar import slot_of
 from dpdau_assets.core.due import due, late
 from dpdau_assets.core.errors import DpdauError, Refused
 from dpdau_assets.core.feasibility import check as require_feasible
+from dpdau_assets.core.ingest import in_whole_per_cent
 from dpdau_assets.core.inspection import left_of_anyone, partition_of
 from dpdau_assets.core.outlook import outlook
 from dpdau_assets.core.ports import Mart, Outside, StateStore
@@ -165,17 +166,26 @@ def _few_rows_rejected(outside: Outside, _: Mart) -> Verdict:
     """Of each ingest by itself: among many good rows those of one bad file would not be seen."""
     limit = outside.settings.max_rejected_share
     since = outside.clock.today() - timedelta(days=outside.settings.quarantine_days)
-    bad = [one for one in outside.quarantine.shares() if one.share > limit and one.seen_on >= since]
+    bad = [one for one in outside.quarantine.shares() if (one.share > limit or not one.taken) and one.seen_on >= since]
     if not bad:
-        return Verdict(True, "No ingest had more bad rows than MAX_REJECTED_SHARE admits.")
+        return Verdict(
+            True, "No ingest was refused for its bad rows, or taken with more than MAX_REJECTED_SHARE admits."
+        )
     worst = max(bad, key=lambda one: one.share)
-    what = "taken all the same" if worst.taken else "not taken"
     return Verdict(
         False,
-        f"{len(bad)} ingest(s) with more bad rows than MAX_REJECTED_SHARE admits. Of the worst, on {worst.seen_on}, "
-        f"{worst.share:.0%} were bad, and the others {what}: {worst.rows}.csv in the quarantine says which. It is done "
-        "with once the files are handed in again without them, or that file is removed.",
+        f"{len(bad)} ingest(s) had bad rows that matter. Of the worst, on {worst.seen_on}, "
+        f"{in_whole_per_cent(worst.share)} were bad, and {_WHAT_NOW[worst.taken].format(rows=worst.rows)}",
     )
+
+
+_WHAT_NOW = {
+    False: "nothing was taken: quarantine/{rows}.csv says which. Hand the files in again without them, or remove that "
+    "file if they are not wanted.",
+    True: "the others were taken all the same: quarantine/{rows}.csv says which. This passes after QUARANTINE_DAYS, or "
+    "once that file is removed.",
+}
+"""By whether it was taken in part."""
 
 
 # --- Numbers -----------------------------------------------------------------------------------------------------
@@ -277,7 +287,7 @@ CHECKS = (
           _no_older_files, blocking=True),
     Check("sketches_are_fresh", "Every sketch is, to the byte, what the state beside it gives.", _sketches_are_fresh,
           blocking=True),
-    Check("few_rows_rejected", "No ingest of the last QUARANTINE_DAYS days had more bad rows than MAX_REJECTED_SHARE.",
+    Check("few_rows_rejected", "No ingest of the last QUARANTINE_DAYS days was refused for bad rows, or had too many.",
           _few_rows_rejected),
     Check("ledger_holds",
           "The ledger is as it was written, every number was charged within its cap, the mart shows no other.",

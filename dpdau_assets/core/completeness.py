@@ -5,7 +5,7 @@ A day is published for what upstream says of the day, never for what was found i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -58,8 +58,8 @@ class TakenLandings:
     A file is told by its place among those of the folder, and not by its name: it may be named after a person.
     """
 
-    refused: dict[date, str]
-    elsewhere: dict[date, float]
+    refused: Mapping[date, str]
+    elsewhere: Mapping[date, float]
 
 
 def take_all_landed(days: Iterable[date], outside: Outside) -> TakenLandings:
@@ -67,23 +67,39 @@ def take_all_landed(days: Iterable[date], outside: Outside) -> TakenLandings:
 
     Of a refused folder nothing is taken, and its day is not declared. Which share is of other days decides nothing.
     """
-    taken = TakenLandings({}, {})
+    refused: dict[date, str] = {}
+    elsewhere: dict[date, float] = {}
     for day in sorted(days):
-        files: list[Path] = []
-        fingerprint = outside.landing.fingerprint(day)
         try:
-            require_completable(day, outside)
-            _require_finished(day, fingerprint)
-            files = outside.landing.files(day)
-            taken.elsewhere.update(ingest(files, outside).elsewhere if files else {})
-            _require_same(day, fingerprint, outside)
-            complete(day, outside, fingerprint)
-            outside.quarantine.made_good(frozenset(), within=outside.landing.folder(day))
-        except DpdauError as error:
-            taken.refused[day] = f"{_by_place(error.reason, files)} (version {str(fingerprint)[:_SHOWN]})"
-        except OSError as error:  # whose own words name the file
-            taken.refused[day] = f"It cannot be read: {error.strerror}. (version {str(fingerprint)[:_SHOWN]})"
-    return taken
+            elsewhere.update(_take_landed(day, outside))
+        except NotLanded as error:
+            refused[day] = error.reason
+    return TakenLandings(refused, elsewhere)
+
+
+class NotLanded(DpdauError):
+    """A folder was not taken in. Its words name no file: Dagster keeps them, and a file may be named after a person."""
+
+
+def _take_landed(day: date, outside: Outside) -> Mapping[date, float]:
+    """Returns which share of its events is of other days, if any is. Raises NotLanded, with nothing taken."""
+    files: list[Path] = []
+    version = ""
+    try:
+        fingerprint = outside.landing.fingerprint(day)
+        version = f" (version {fingerprint[:_SHOWN]})" if fingerprint else ""
+        require_completable(day, outside)
+        _require_finished(day, fingerprint)
+        files = outside.landing.files(day)
+        elsewhere = ingest(files, outside).elsewhere if files else {}
+        _require_same(day, fingerprint, outside)
+        complete(day, outside, fingerprint)
+    except DpdauError as error:
+        raise NotLanded(f"{_by_place(error.reason, files, outside.landing.folder(day))}{version}", "") from None
+    except OSError as error:  # its own words name the file
+        raise NotLanded(f"Something of it cannot be read: {error.strerror}.{version}", "") from None
+    outside.quarantine.made_good(frozenset(), within=outside.landing.folder(day))
+    return elsewhere
 
 
 def _require_finished(day: date, fingerprint: str | None) -> None:
@@ -97,11 +113,11 @@ def _require_same(day: date, fingerprint: str | None, outside: Outside) -> None:
         raise BadInput("It was changed while it was taken in.", "It is taken in anew once nothing writes to it.")
 
 
-def _by_place(reason: str, files: Sequence[Path]) -> str:
-    """The reason with files told by their place in the order of names."""
+def _by_place(reason: str, files: Sequence[Path], folder: Path | None) -> str:
+    """The reason with files told by their place in the order of names; where another name is left, without it."""
     for path, place in sorted(((str(path), place) for place, path in enumerate(files, 1)), reverse=True):
         reason = reason.replace(path, f"file {place} of {len(files)}")  # a name that begins another one comes after it
-    return reason
+    return "Something of it cannot be read." if folder and f"{folder}/" in reason else reason
 
 
 def landed(outside: Outside) -> dict[date, str]:

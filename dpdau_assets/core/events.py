@@ -118,6 +118,9 @@ REASONS: tuple[str, ...] = (UNPARSABLE, *(reason for reason, _ in RULES))
 DOUBTFUL = "A removal near rows that cannot be parsed: it may be a piece of one."
 """The reason of a `-` row that is sound by itself and stands where it may be text that a row has lost."""
 
+GIVEN: tuple[str, ...] = (*REASONS, DOUBTFUL)
+"""Every reason that the quarantine may give; an engine counts them from 1."""
+
 
 def validate(row: Row | None, limits: Limits) -> Event | str:
     """The event that this row is, or the reason of the first rule it breaks. None is a row that cannot be parsed."""

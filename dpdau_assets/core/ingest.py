@@ -39,8 +39,8 @@ class IngestReport:
 
     `batch` is None without '+' rows, `quarantine` without bad ones; `removals` are the requests that '-' rows made.
     `rejections` says how many bad rows there are by file and reason. `elsewhere` says of each folder that is named
-    after a day which share of its '+' rows is of other days. Where nothing was taken, `removals_waiting` removals wait
-    for the input to be handed in again.
+    after a day which share of its '+' rows is of other days. `removals_waiting` removals were not taken, and erase
+    nobody before the input is mended and handed in again: the doubtful ones, or all of them if nothing was taken.
     """
 
     ingested: int
@@ -112,8 +112,9 @@ def take(scan: Scan, outside: Outside, progress: Progress, *, partial: bool = Fa
     batch = outside.inbox.append(keyed_days(scan, outside.salts, outside.settings, progress))
     kept = _quarantine(scan, asked, share, outside, taken=True)
     return IngestReport(
-        scan.accepted, rejections.total, tuple(scan.days()), batch, kept, requested, rejections, scan.elsewhere()
-    )
+        scan.accepted, rejections.total, tuple(scan.days()), batch, kept, requested, rejections, scan.elsewhere(),
+        removals_waiting=rejections.by_reason().get(DOUBTFUL, 0),
+    )  # fmt: skip
 
 
 def bad_share(accepted: int, rejections: Rejections) -> Fraction:
@@ -173,8 +174,8 @@ def _commonest(report: IngestReport) -> str:
     return f"{where}: {' '.join(list(report.rejections.by_reason())[:_SHOWN_REASONS])}"
 
 
-def share_of_other_days(share: float) -> str:
-    """In words, and coarsely: what Dagster keeps of it should not tell of one event more or less."""
+def in_whole_per_cent(share: float) -> str:
+    """Coarsely: what Dagster keeps of a share should not tell of one event more or less."""
     return f"{share:.0%}".replace("%", " %") if round(share, 2) else "less than 1 %"
 
 

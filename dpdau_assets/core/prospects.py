@@ -138,14 +138,17 @@ def _comes(key: ReleaseKey, books: DraftBooks, outside: Outside) -> Prospect:
     made_by = " ".join(_made_by(key, books))
     if slot <= today:
         return Prospect(False, "to_come", "", made_by)
-    because = f"{key.day} is not over" if key.day >= today else f"it is due on {slot}"
-    return Prospect(False, "not_due", because, f"It is due on {slot}. {made_by}", slot)
+    if key.day >= today:
+        return Prospect(False, "not_due", f"{key.day} is not over", f"It is due on {slot}. {made_by}", slot)
+    return Prospect(False, "not_due", f"it is due on {slot}, and `dpdau run` makes it at once", made_by, slot)
 
 
 def _made_by(key: ReleaseKey, books: DraftBooks) -> Iterator[str]:
     last = books.last_day(key.metric, key.window_days)
     if key.metric == "mau" and last:
-        yield f"Days of MAU follow one another: the job publish_mau makes {last + _ONE_DAY} next."
+        following = last + _ONE_DAY
+        yield f"Days of MAU follow one another: the job publish_mau makes {following} next."
+        yield f"So does `dpdau run --from {following} --to DAY`, up to the day that is named."
     else:
         yield f"The job publish_{key.metric} makes it, as does `dpdau run`."
 

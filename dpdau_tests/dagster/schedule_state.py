@@ -18,7 +18,7 @@ from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatu
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
 from dpdau_assets.core.due import SCHEDULE
-from dpdau_assets.instance import open_instance
+from resources.dagster_instance import open_instance
 
 _LOCATION = ManagedGrpcPythonEnvCodeLocationOrigin(LoadableTargetOrigin(module_name="dpdau_assets.definitions"))
 _ORIGIN = RemoteInstigatorOrigin(RemoteRepositoryOrigin(_LOCATION, "__repository__"), SCHEDULE)

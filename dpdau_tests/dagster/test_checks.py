@@ -22,11 +22,11 @@ from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.release import publish
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.windows import days_between
-from dpdau_assets.instance import open_instance
 from dpdau_tests.conftest import SECRET, FixedClock, Silent, prepare, put
 from dpdau_tests.dagster.schedule_state import InstigatorStatus, switch
 from dpdau_tests.dagster.world import World, erase
 from dpdau_tests.support.lengths import LENGTH
+from resources.dagster_instance import open_instance
 from resources.mart_duckdb import MartFiles
 from resources.store import open_store
 from resources.wiring import OutsideResource

@@ -17,11 +17,11 @@ from dpdau_assets.core.runs import DAU, MAU, REPORTS, RESTATEMENT, Step, buildin
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.windows import days_between, month_of
 from dpdau_assets.definitions import build_definitions
-from dpdau_assets.instance import open_instance
 from dpdau_assets.jobs import run_steps
 from dpdau_assets.metadata import NO_USER_DATA
 from dpdau_tests.conftest import SECRET, prepare, put
 from dpdau_tests.dagster.world import stop_the_clock
+from resources.dagster_instance import open_instance
 from resources.premises_files import FilePremises
 from resources.settings_env import read_settings
 from resources.store import open_store

@@ -259,8 +259,27 @@ def test_one_folder_that_nobody_can_read_stops_no_other(world: World, landing: P
     (land(landing, good, "user 1") / os.fsdecode(b"m\xfcller.csv")).write_text("user_id,day\n")
     taken = take_all_landed([NEW, good, good + timedelta(days=1)], world.outside)
     assert set(taken.refused) == {NEW, good + timedelta(days=1)}
-    assert "1 file(s) that are not read" in taken.refused[NEW] and "she@example" not in repr(taken)
+    assert taken.refused[NEW].startswith("File 2 of 2 has an ending that is not read") and "she@example" not in repr(
+        taken
+    )
     assert set(world.outside.completions.completed()) == {good}
+
+
+def test_a_folder_in_a_landed_one_that_nobody_may_read_is_told_without_its_name(
+    world: World, landing: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    below = land(landing, NEW, "user 1") / "she@example.org"
+    below.mkdir()
+    scan = os.scandir
+
+    def closed(path: Path | str) -> Any:
+        if str(path) == str(below):
+            raise PermissionError(13, "Permission denied", str(below))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    refused = take_all_landed([NEW], world.outside).refused[NEW]
+    assert refused.startswith("Something of it cannot be read.") and "she@example" not in refused
 
 
 def test_what_a_refused_folder_left_in_the_quarantine_is_made_good_by_the_folder_under_whatever_names(

@@ -23,11 +23,11 @@ from dpdau_assets.core.runs import STATE, steps
 from dpdau_assets.core.sketches.exact import ExactCounting
 from dpdau_assets.core.windows import days_between, epoch_of
 from dpdau_assets.definitions import build_definitions
-from dpdau_assets.instance import open_instance
 from dpdau_assets.jobs import run_steps
 from dpdau_assets.metadata import ALLOWED, reveal
 from dpdau_tests.conftest import SECRET, prepare, put
 from dpdau_tests.dagster.world import World, erase, stop_the_clock
+from resources.dagster_instance import open_instance
 from resources.settings_env import read_settings
 from resources.store import open_store
 

@@ -16,9 +16,9 @@ import pytest
 from dagster._core.telemetry_upload import upload_logs
 
 from dpdau_assets.cli.ui import NOTHING_IS_SENT
-from dpdau_assets.instance import open_instance
 from dpdau_tests.edge.conftest import SECRET, Dpdau
 from resources.dagster_files import CONFIGURATION, WORKSPACE, prepare_home, shipped
+from resources.dagster_instance import open_instance
 from resources.settings_env import Environment, dagster_home, environment_for, read_settings
 
 DOTENV = """\

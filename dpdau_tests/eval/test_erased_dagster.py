@@ -15,12 +15,12 @@ from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.runs import REPORTS, plan_run
 from dpdau_assets.core.windows import days_between
 from dpdau_assets.definitions import build_definitions
-from dpdau_assets.instance import open_instance
 from dpdau_assets.jobs import run_steps
 from dpdau_tests.conftest import SECRET, FixedClock, prepare, put, silent
 from dpdau_tests.eval.asof_reference import Activity, dau_asof, mau_asof, read_activity
 from dpdau_tests.eval.logs import OULAD, erasures_of
 from dpdau_tests.support.lengths import at_length
+from resources.dagster_instance import open_instance
 from resources.settings_env import read_settings
 from resources.store import open_store
 

@@ -1,0 +1,56 @@
+"""Dagster's instance: the one way in which dpdau opens it, and whether publication is switched on there."""
+
+import glob
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from dagster._core.instance.ref import InstanceRef
+from dagster._core.scheduler.instigation import InstigatorStatus, InstigatorType
+from dagster_shared.yaml_utils import load_yaml_from_globs
+
+from dpdau_assets.core.due import SCHEDULE
+from dpdau_assets.core.errors import BadSetting
+from resources.dagster_files import CONFIGURATION, prepare_home
+
+NO_TELEMETRY = {"telemetry": {"enabled": False}}
+
+
+def open_instance(home: Path) -> dg.DagsterInstance:
+    """The Dagster instance of this home, which is prepared first; it keeps no telemetry, whatever is set there."""
+    prepare_home(home)
+    return _instance_of(home)
+
+
+def is_scheduled(instance: dg.DagsterInstance) -> bool:
+    """Whether the schedule that publishes was switched on in this instance, and not off again."""
+    if instance.schedule_storage is None:  # of one in memory, which nothing can be switched on in
+        return False
+    schedules = instance.all_instigator_state(
+        instigator_type=InstigatorType.SCHEDULE, instigator_statuses={InstigatorStatus.RUNNING}
+    )
+    return any(one.name == SCHEDULE for one in schedules)
+
+
+def is_scheduled_in(home: Path) -> bool:
+    """Whether it is switched on in the instance of a home that is there; nothing is made in it that Dagster does not.
+
+    Raises BadSetting for one that Dagster cannot open.
+    """
+    try:
+        with _instance_of(home) as instance:
+            return is_scheduled(instance)
+    except dg.DagsterError as error:
+        raise BadSetting(
+            f"Dagster's home, {home}, cannot be opened: {type(error).__name__}.", "Correct its dagster.yaml."
+        ) from None
+
+
+def _instance_of(home: Path) -> dg.DagsterInstance:
+    return dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(home), overrides={**_settings(home), **NO_TELEMETRY}))
+
+
+def _settings(home: Path) -> dict[str, Any]:
+    """Dagster looks for them by a pattern, and so passes them over in a folder that is called [this]."""
+    found: Any = load_yaml_from_globs(glob.escape(str(home / CONFIGURATION)))
+    return found
