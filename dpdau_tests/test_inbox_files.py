@@ -312,6 +312,18 @@ def test_the_quarantine_forgets_what_was_written_before_a_day_and_the_same_rows_
     assert quarantine.keep(bad_rows("a.csv")) == old
 
 
+def test_a_share_goes_with_its_csv_whoever_removes_that(tmp_path: Path) -> None:
+    quarantine = FileQuarantine(tmp_path)
+    kept, other = quarantine.keep(bad_rows("a.csv")), quarantine.keep(bad_rows("b.csv"))
+    assert kept and other
+    for path in (kept, other):
+        quarantine.note_share(path, 0.25, taken=True)
+    kept.unlink()
+    assert [(one.rows, one.share) for one in quarantine.shares()] == [(other.stem, 0.25)]
+    quarantine.expire(date(2000, 1, 1))
+    assert sorted(path.name for path in other.parent.glob("[!.]*")) == [other.name, f"{other.stem}.json"]
+
+
 def test_two_requests_that_rewrite_the_quarantine_at_once_leave_neither_of_them(tmp_path: Path) -> None:
     people = [f"user-{n}" for n in range(12)]
     for part in range(3):

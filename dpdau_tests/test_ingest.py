@@ -13,7 +13,6 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import date
 from fractions import Fraction
@@ -347,23 +346,6 @@ def test_a_refused_input_is_made_good_by_the_same_files_and_one_taken_in_part_is
     store.ingest(good_and_bad(tmp_path, 10, 5), partial=True)
     store.ingest(good_and_bad(tmp_path, 15, 0))
     assert [(one.taken, one.share) for one in quarantine.shares()] == [(True, 5 / 15)]
-
-
-def test_a_relative_name_means_another_file_elsewhere(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, bad in (("a", 5), ("b", 0)):
-        (tmp_path / name).mkdir()
-        good_and_bad(tmp_path / name, 10, bad)
-        monkeypatch.chdir(tmp_path / name)
-        with suppress(TooManyRejected):
-            store.ingest(Path("e.jsonl"))
-    quarantine = store.outside(SETTINGS).quarantine
-    assert len(quarantine.shares()) == 1
-    monkeypatch.chdir(tmp_path / "a")
-    good_and_bad(tmp_path / "a", 10, 0)
-    store.ingest(Path("e.jsonl"))
-    assert quarantine.shares() == []
 
 
 # --- Folders that are named after a day ---------------------------------------------------------------------------

@@ -28,7 +28,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "dpdau_assets.core": CORE,
     "resources": ADAPTER,
     "resources.chart": ADAPTER | {"matplotlib"},
-    "resources.dagster_instance": ADAPTER | {"dagster", "dagster_shared"},
+    "resources.dagster_instance": ADAPTER | {"dagster", "dagster_shared", "yaml"},
     "resources.engine_duckdb": ADAPTER | {"duckdb"},
     "resources.event_reading": ADAPTER | {"duckdb"},
     "resources.event_sql": ADAPTER | {"duckdb"},

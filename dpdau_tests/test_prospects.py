@@ -22,7 +22,7 @@ from dpdau_assets.core.prospects import prospect
 from dpdau_assets.core.release import publish, require_publishable, restate
 from dpdau_assets.core.retention import purge
 from dpdau_assets.core.settings import Metric
-from dpdau_assets.core.windows import days_between
+from dpdau_assets.core.windows import days_between, days_of_epoch, epoch_of
 from dpdau_tests.conftest import FixedClock, prepare, put
 from dpdau_tests.support.lengths import at_length
 from dpdau_tests.support.master_secret import SECRET
@@ -95,6 +95,39 @@ def test_a_day_before_the_data_is_said_never_to_get_a_number_with_the_first_that
     assert (error.fields["never"], error.fields["why"]) == (True, why)
     assert "never will be" in error.reason and str(error).endswith(says)
     assert "publish_" not in str(error)
+
+
+@pytest.mark.parametrize("metric", ["dau", "mau"])
+def test_a_day_that_no_calendar_reaches_is_said_to_be_not_over(make_store: MakeStore, metric: Metric) -> None:
+    error = told(metric, date(9999, 12, 31), make_store(today=date(2025, 3, 1)))
+    assert (error.fields["never"], error.fields["why"]) == (False, "not_due")
+    assert "9999-12-31 is not over" in error.reason
+
+
+def test_a_day_of_a_salt_epoch_whose_key_was_lost_never_comes_and_the_day_after_it_does(make_store: MakeStore) -> None:
+    outside = make_store(today=date(2025, 9, 1))
+    first, last = days_of_epoch(epoch_of(date(2025, 5, 1), 90), 90, 1)
+    with restored_books(Database(ledger_url(outside.settings), SECRET)) as books:
+        books.lose_epochs({epoch_of(first, 90)})
+    for day in (first, last):
+        error = told("dau", day, outside)
+        assert (error.fields["never"], error.fields["why"]) == (True, "lost_epoch")
+        assert f"Ask from {last + timedelta(days=1)} on." in str(error)
+        with pytest.raises(Refused, match="was lost"):
+            prepare(outside, [day])
+    assert told("dau", last + timedelta(days=1), outside).fields["never"] is False
+
+
+def test_after_a_restore_the_day_that_mau_goes_on_with_is_named_and_none_that_never_comes(
+    make_store: MakeStore,
+) -> None:
+    outside = built_by(date(2025, 4, 11), make_store)
+    publish("mau", FIRST_MAU, outside)
+    close("mau", date(2025, 1, 1), outside)
+    close("mau", date(2025, 2, 1), outside)
+    error = told("mau", date(2025, 4, 1), outside)
+    assert error.fields["never"] is False and "makes 2025-03-30 next" in str(error)
+    assert told("mau", date(2025, 3, 29), outside).fields["never"] is True
 
 
 def test_a_day_of_a_restated_month_and_its_restatement_never_come(make_store: MakeStore) -> None:

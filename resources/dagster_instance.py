@@ -7,7 +7,9 @@ from typing import Any
 import dagster as dg
 from dagster._core.instance.ref import InstanceRef
 from dagster._core.scheduler.instigation import InstigatorStatus, InstigatorType
+from dagster_shared.check import CheckError
 from dagster_shared.yaml_utils import load_yaml_from_globs
+from yaml import YAMLError
 
 from dpdau_assets.core.due import SCHEDULE
 from dpdau_assets.core.errors import BadSetting
@@ -40,7 +42,7 @@ def is_scheduled_in(home: Path) -> bool:
     try:
         with _instance_of(home) as instance:
             return is_scheduled(instance)
-    except dg.DagsterError as error:
+    except (dg.DagsterError, CheckError, YAMLError) as error:
         raise BadSetting(
             f"Dagster's home, {home}, cannot be opened: {type(error).__name__}.", "Correct its dagster.yaml."
         ) from None

@@ -88,6 +88,11 @@ def _entries(folder: Path) -> Iterator[Path]:
         yield from (Path(place) / name for name in (*files, *links) if not _is_hidden(name))
 
 
+def kind_of(path: Path) -> str:
+    """What is made of a file by its name: its format, or that it is passed over, or not read."""
+    return "hidden" if _is_hidden(path.name) else _FORMATS.get(_bare(path).suffix.lower(), "other")
+
+
 def _is_hidden(name: str) -> bool:
     return name.startswith((".", "_")) or name.lower().endswith(_CHECKSUMS)
 

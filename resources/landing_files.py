@@ -14,7 +14,7 @@ from pathlib import Path
 
 from dpdau_assets.core.errors import BadInput, BadSetting
 from dpdau_assets.core.events import day_of_folder
-from resources.event_files import ENDINGS, Offered, offered
+from resources.event_files import ENDINGS, Offered, kind_of, offered
 
 _COMPLETE = "_SUCCESS"
 
@@ -68,12 +68,11 @@ def _is_complete(folder: Path) -> bool:
 
 
 def _fingerprint(folder: Path) -> str:
-    """Another one whenever a file came, went or was written anew; of names only a hash is kept."""
-    found = hashlib.sha256()
+    """Another one whenever a file came, went or was written anew. No name is in it: Dagster is told some of it."""
+    found = []
     for place, _, names in os.walk(folder):
         for path in (Path(place) / name for name in names):
             with suppress(OSError):  # it has gone meanwhile, or nobody can say more of it
                 status = path.stat()
-                line = f"\0{status.st_size}\0{status.st_mtime_ns}\0".encode()
-                found.update(hashlib.sha256(os.fsencode(path.relative_to(folder)) + line).digest())
-    return found.hexdigest()
+                found.append((kind_of(path), status.st_size, status.st_mtime_ns))
+    return hashlib.sha256(repr(sorted(found)).encode()).hexdigest()

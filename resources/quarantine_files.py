@@ -42,7 +42,7 @@ class FileQuarantine:
     def note_share(self, kept: Path, share: float, *, taken: bool) -> None:
         with self._alone():
             if kept.exists():
-                _note(kept, {"share": share, "taken": taken, "from": _here()})
+                _note(kept, {"share": share, "taken": taken})
 
     def shares(self) -> list[BadShare]:
         found = [(path, _noted(path)) for path in self._files()]
@@ -53,15 +53,13 @@ class FileQuarantine:
         names = {_no_formula(file) for file in files}
         folder = f"{within}/" if within else None
 
-        def is_among(name: str, noted: dict[str, Any]) -> bool:
-            if folder and name.startswith(folder):
-                return True
-            return name in names and (name.startswith("/") or noted["from"] == _here())
+        def is_among(name: str) -> bool:
+            return name in names or bool(folder and name.startswith(folder))
 
         with self._alone():
             for path in self._files():
                 noted = _noted(path)
-                if noted and not noted["taken"] and _all_rows(path, partial(is_among, noted=noted)):
+                if noted and not noted["taken"] and _all_rows(path, is_among):
                     unlink_durably(_beside(path))
 
     def forget(self, named: Named) -> None:
@@ -77,6 +75,9 @@ class FileQuarantine:
             for path in self._files():
                 if _written(path) < before:
                     _unlink(path)
+            for path in self._folder.glob("*.json"):
+                if not path.with_suffix(".csv").exists():  # somebody has removed it
+                    unlink_durably(path)
 
     def _files(self) -> list[Path]:
         return sorted(self._folder.glob("*.csv"))
@@ -169,7 +170,7 @@ def _noted(path: Path) -> dict[str, Any] | None:
     """What stands beside a CSV; None for nothing, or what this project did not write."""
     try:
         found = json.loads(_beside(path).read_bytes())
-        return {"share": float(found["share"]), "taken": bool(found["taken"]), "from": str(found["from"])}
+        return {"share": float(found["share"]), "taken": bool(found["taken"])}
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -188,8 +189,3 @@ def _all_rows(path: Path, is_among: Callable[[str], bool]) -> bool:
         return all(map(cache(is_among), (row[0] for row in _rows(path))))
     except csv.Error:
         return False
-
-
-def _here() -> str:
-    """The folder from which relative names are meant, as a hash."""
-    return hashlib.sha256(os.fsencode(Path.cwd())).hexdigest()

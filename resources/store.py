@@ -5,6 +5,7 @@ What reads or writes more than the ledger is imported when it is used: most comm
 
 from __future__ import annotations
 
+import os
 import warnings
 from datetime import date, datetime
 from functools import cache
@@ -175,6 +176,13 @@ def open_mart(settings: Settings) -> MartFiles:
     return MartFiles(*(readers_folder(settings) or _closed(settings.data_dir / "mart")))
 
 
+def all_marts(settings: Settings) -> list[MartFiles]:
+    """The mart of this store, and the one that it had before MART_DIR was set, if it is still there."""
+    from resources.mart_duckdb import MartFiles
+
+    return [open_mart(settings), *([MartFiles(*_closed(settings.data_dir / "mart"))] if settings.mart_dir else [])]
+
+
 def open_reports(settings: Settings) -> ReportFiles:
     """The reports of this store: the readers' one where readers look, the operators' in the data directory."""
     from resources.report_html import ReportFiles
@@ -205,7 +213,28 @@ def readers_folder(settings: Settings) -> tuple[Path, int] | None:
     for name, folder in closed.items():
         if folder is not None:
             _require_beside(settings.mart_dir, name, folder)
+    ledger = _ledger_file(settings)
+    if ledger and ledger.resolve().is_relative_to(settings.mart_dir.resolve()):
+        raise BadSetting(
+            f"MART_DIR={settings.mart_dir} holds the ledger ({ledger}), and readers are let into it.",
+            "Set MART_DIR to a folder of its own, or leave it out.",
+        )
+    _require_writable(settings.mart_dir)
     return settings.mart_dir, _READERS_FOLDER
+
+
+def _require_writable(mart: Path) -> None:
+    """Before anything is published: it would be charged, and readers would have nothing."""
+    try:
+        there = next(place for place in (mart, *mart.absolute().parents) if place.exists())
+        is_usable = there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+    except OSError:
+        is_usable = False
+    if not is_usable:
+        raise BadSetting(
+            f"MART_DIR={mart}: nothing can be written there.",
+            "Make the folder, for this user to write to, or name another.",
+        )
 
 
 def _require_beside(mart: Path, name: str, closed: Path) -> None:
@@ -228,6 +257,12 @@ def _closed(folder: Path) -> tuple[Path, int]:
 def ledger_url(settings: Settings) -> str:
     """Where the ledger of this data directory is, or will be."""
     return settings.ledger_url or f"{_SQLITE_FILE}{settings.data_dir.resolve()}/ledger.sqlite"
+
+
+def _ledger_file(settings: Settings) -> Path | None:
+    """Of a ledger on SQLite."""
+    url = ledger_url(settings)
+    return Path(url.removeprefix(_SQLITE_FILE)) if url.startswith(_SQLITE_FILE) else None
 
 
 def _roots(settings: Settings) -> dict[str, Path]:

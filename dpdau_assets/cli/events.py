@@ -61,7 +61,7 @@ def _tell_and_answer(report: IngestReport) -> None:
         tell(f"In the folder day={day}, {in_whole_per_cent(share)} of the events are of other days.")
     if report.removals_waiting:
         tell(
-            f"{report.removals_waiting} removal(s) among its rows were not taken: they erase nobody yet. Mend it first."
+            f"{report.removals_waiting} removal(s) among its rows were not taken, and erase nobody yet: mend it first."
         )
     answer({
         "ingested": report.ingested, "rejected": report.rejected, "rejected_by_reason": report.rejections.by_reason(),

@@ -18,7 +18,7 @@ from resources.backup_files import Restored
 from resources.ledger_sql.database import open_engine, schema_version
 from resources.mart_duckdb import MartFiles
 from resources.settings_env import read_settings
-from resources.store import SystemClock, ledger_url, open_mart
+from resources.store import SystemClock, all_marts, ledger_url, open_mart
 
 BROKEN = 4
 
@@ -81,7 +81,8 @@ def restore(
     if bool(published_through) != bool(who and why):
         raise typer.BadParameter("--published-through, --who and --why belong together.")
     settings = read_settings()
-    shown = (open_mart(settings) if mart is None else _saved_mart(mart)).read()
+    marts = [*([] if mart is None else [_saved_mart(mart)]), *all_marts(settings)]
+    shown = list({one.key: one for place in reversed(marts) for one in place.read()}.values())
     declared = core.Declared(published_through.date(), who, why) if published_through else None
     done = backup_files.restore(source, settings, SystemClock(settings.timezone), shown, declared)
     closed = [{"metric": metric, "month": f"{month:%Y-%m}"} for metric, month in done.closed]

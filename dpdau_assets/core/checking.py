@@ -175,17 +175,17 @@ def _few_rows_rejected(outside: Outside, _: Mart) -> Verdict:
     return Verdict(
         False,
         f"{len(bad)} ingest(s) had bad rows that matter. Of the worst, on {worst.seen_on}, "
-        f"{in_whole_per_cent(worst.share)} were bad, and {_WHAT_NOW[worst.taken].format(rows=worst.rows)}",
+        f"{in_whole_per_cent(worst.share)} were bad, and {_WHAT_NOW[worst.taken]}",
     )
 
 
 _WHAT_NOW = {
-    False: "nothing was taken: quarantine/{rows}.csv says which. Hand the files in again without them, or remove that "
-    "file if they are not wanted.",
-    True: "the others were taken all the same: quarantine/{rows}.csv says which. This passes after QUARANTINE_DAYS, or "
-    "once that file is removed.",
+    False: "nothing was taken: a CSV of that day in quarantine/ says which. Hand the files in again without them, "
+    "together and by the same names, or remove that CSV if they are not wanted.",
+    True: "the others were taken all the same: a CSV of that day in quarantine/ says which. This passes after "
+    "QUARANTINE_DAYS, or once that CSV is removed.",
 }
-"""By whether it was taken in part."""
+"""By whether it was taken in part. No CSV is named: its name follows from names of files, and Dagster keeps it."""
 
 
 # --- Numbers -----------------------------------------------------------------------------------------------------

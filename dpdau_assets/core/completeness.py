@@ -65,7 +65,8 @@ class TakenLandings:
 def take_all_landed(days: Iterable[date], outside: Outside) -> TakenLandings:
     """Take in what landed for each of these days, and declare it complete; one that is refused holds up no other.
 
-    Of a refused folder nothing is taken, and its day is not declared. Which share is of other days decides nothing.
+    The day of a refused folder is not declared, and nothing of it is taken, but of one that was changed meanwhile: that
+    is taken in anew. Which share is of other days decides nothing.
     """
     refused: dict[date, str] = {}
     elsewhere: dict[date, float] = {}

@@ -199,9 +199,8 @@ class Quarantine(Protocol):
         ...
 
     def made_good(self, files: Set[str], within: Path | None = None) -> None:
-        """Forget the share of each ingest that was not taken and whose bad rows are all of these files.
-
-        Or of files in this folder. Files by a relative name are those that are called so from here.
+        """Forget the share of each ingest that was not taken and whose bad rows are all of files called so, or of files
+        in this folder.
         """
         ...
 

@@ -17,9 +17,10 @@ from dpdau_assets.core.facts import ReleaseKey
 from dpdau_assets.core.mechanisms import Stream
 from dpdau_assets.core.planning import require_room, restatement_slot_under
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.windows import first_window_end, month_of, months_read, window
+from dpdau_assets.core.windows import days_of_epoch, epoch_of, first_window_end, month_of, months_read, window
 
 _ONE_DAY = timedelta(days=1)
+_FORESEEN = timedelta(days=10 * 366)
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,22 @@ def _closed(key: ReleaseKey, books: DraftBooks, _: Outside) -> Prospect | None:
     return _never("closed", because, "It stays so unless the month is opened on the record: `dpdau reset-budget`.")
 
 
+def _lost(key: ReleaseKey, _: DraftBooks, outside: Outside) -> Prospect | None:
+    rotation = outside.settings.hash_salt_rotation_days
+    epoch = epoch_of(key.day, rotation)
+    if epoch not in outside.salts.lost():
+        return None
+    because = f"the key of its salt epoch {epoch} was lost in a restore"
+    return _never("lost_epoch", because, f"Ask from {days_of_epoch(epoch, rotation, 1)[1] + _ONE_DAY} on.")
+
+
+def _far_off(key: ReleaseKey, _: DraftBooks, outside: Outside) -> Prospect | None:
+    """The calendar of a number so far off is asked by nobody, and does not reach the year 10000."""
+    if key.day - outside.clock.today() < _FORESEEN:
+        return None
+    return Prospect(False, "not_due", f"{key.day} is not over", "Ask for a day that is.")
+
+
 def _passed(key: ReleaseKey, books: DraftBooks, outside: Outside) -> Prospect | None:
     """Of a stream, which goes on from its last day and never back."""
     last, name = books.last_day(key.metric, key.window_days), key.metric.upper()
@@ -135,7 +152,7 @@ def _waits(_key: ReleaseKey, books: DraftBooks, _: Outside) -> Prospect | None:
 
 def _comes(key: ReleaseKey, books: DraftBooks, outside: Outside) -> Prospect:
     slot, today = slot_of(outside.settings, key.day), outside.clock.today()
-    made_by = " ".join(_made_by(key, books))
+    made_by = " ".join(_made_by(key, books, outside))
     if slot <= today:
         return Prospect(False, "to_come", "", made_by)
     if key.day >= today:
@@ -143,14 +160,22 @@ def _comes(key: ReleaseKey, books: DraftBooks, outside: Outside) -> Prospect:
     return Prospect(False, "not_due", f"it is due on {slot}, and `dpdau run` makes it at once", made_by, slot)
 
 
-def _made_by(key: ReleaseKey, books: DraftBooks) -> Iterator[str]:
+def _made_by(key: ReleaseKey, books: DraftBooks, outside: Outside) -> Iterator[str]:
     last = books.last_day(key.metric, key.window_days)
     if key.metric == "mau" and last:
-        following = last + _ONE_DAY
+        following = _following(last, key, books, outside)
         yield f"Days of MAU follow one another: the job publish_mau makes {following} next."
         yield f"So does `dpdau run --from {following} --to DAY`, up to the day that is named."
     else:
         yield f"The job publish_{key.metric} makes it, as does `dpdau run`."
+
+
+def _following(last: date, key: ReleaseKey, books: DraftBooks, outside: Outside) -> date:
+    """The first day after the last published one that gets a number, if that is not after the one that is asked for."""
+    day = last + _ONE_DAY
+    while day < key.day and any(rule(replace(key, day=day), books, outside) for rule in (_closed, _lost, _no_room)):
+        day += _ONE_DAY
+    return day
 
 
 # --- Restatements ------------------------------------------------------------------------------------------------
@@ -181,8 +206,8 @@ def _comes_again(key: ReleaseKey, books: DraftBooks, outside: Outside) -> Prospe
 
 
 _RULES: tuple[_Rule, ...] = (
-    _not_made, _before_start, _past_retention, _restated, _closed, _passed, _no_room, _waits, _comes,
+    _not_made, _before_start, _far_off, _past_retention, _restated, _closed, _lost, _passed, _no_room, _waits, _comes,
 )  # fmt: skip
 _RESTATED_RULES: tuple[_Rule, ...] = (
-    _not_made, _restated, _never_restated, _closed, _without_a_first, _no_room, _waits, _comes_again,
+    _not_made, _far_off, _restated, _never_restated, _closed, _lost, _without_a_first, _no_room, _waits, _comes_again,
 )  # fmt: skip

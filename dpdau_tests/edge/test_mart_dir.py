@@ -99,6 +99,49 @@ def test_a_folder_in_or_around_one_that_is_not_for_readers_is_refused_before_any
     assert [path.name for path in tmp_path.iterdir()] == ["link"]
 
 
+def a_file(folder: Path) -> Path:
+    (folder / "file").touch()
+    return folder / "file"
+
+
+def below_a_file(folder: Path) -> Path:
+    return a_file(folder) / "mart"
+
+
+def beside_the_ledger(folder: Path) -> Path:
+    return folder / "ledgers"
+
+
+@pytest.mark.parametrize("lay", [a_file, below_a_file, beside_the_ledger], ids=lambda lay: lay.__name__)
+def test_a_folder_that_cannot_be_written_to_or_holds_the_ledger_is_refused_before_anything_is_published(
+    lay: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    settings = Settings(
+        data_dir=tmp_path / "data", mart_dir=lay(tmp_path), hash_salt_secret=SECRET,
+        ledger_url=f"sqlite:///{tmp_path}/ledgers/of/ledger.sqlite",
+    )  # fmt: skip
+    with pytest.raises(BadSetting, match="MART_DIR="):
+        open_store(settings)
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_restore_reads_the_mart_that_the_store_had_before_mart_dir_was_set(
+    begun: Begin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its newest numbers would be drawn a second time."""
+    stop_the_clock(monkeypatch, date(2025, 1, 5))
+    dpdau = begun(two_days_are_published)
+    assert dpdau("backup", "--to", "saved").code == 0
+    assert dpdau("run", "--from", DAYS[2], "--to", DAYS[2]).code == 0
+    for path in (dpdau.folder / "data").glob("ledger.sqlite*"):
+        path.unlink()
+    readers = {"MART_DIR": str(tmp_path / "readers")}
+    refused = dpdau("restore", "--from", "saved", "--published-through", DAYS[1], *ADA, **readers)
+    assert refused.code == 5 and f"{DAYS[2]} is published" in refused.said
+    done = dpdau("restore", "--from", "saved", "--published-through", DAYS[2], *ADA, **readers)
+    assert (done.code, done.json["taken_back"]) == (0, 1), done.said
+
+
 def test_receipts_read_what_we_write_for_readers_and_not_what_they_put_beside_it(outside: Outside) -> None:
     folder = outside.settings.mart_dir
     assert folder
