@@ -223,6 +223,12 @@ SCENES = {
 }
 
 
+ALSO_IN_MAKE_TEST = {
+    "Make one", "Nothing is known", "It is known what came out last", "A store that publishes the past",
+}  # fmt: skip
+"""The others take longer, and are run in CI."""
+
+
 def head_of_the_backup(folder: Path) -> str:
     return json.loads((folder / "backups" / "2025-02-01" / "manifest.json").read_text())["head"]
 
@@ -315,7 +321,13 @@ def is_run(section: Section, terminal: Terminal) -> Iterator[str]:
 
 
 @pytest.mark.filterwarnings("ignore:.* is superseded")  # by a command of a package that is not needed otherwise
-@pytest.mark.parametrize("section", sections(PAGE), ids=lambda section: section.heading)
+@pytest.mark.parametrize(
+    "section",
+    [
+        pytest.param(one, id=one.heading, marks=[] if one.heading in ALSO_IN_MAKE_TEST else pytest.mark.slow)
+        for one in sections(PAGE)
+    ],
+)
 def test_the_commands_of_a_section_do_what_the_page_says(section: Section, prepared: Prepared, tmp_path: Path) -> None:
     assert [*is_run(section, begun(SCENES[section.heading], prepared, tmp_path))] == []
 
