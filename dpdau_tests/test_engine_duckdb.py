@@ -10,6 +10,7 @@ import json
 import os
 import traceback
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import date, datetime, timedelta, timezone
 from itertools import product
 from pathlib import Path
@@ -645,6 +646,41 @@ def test_a_text_that_is_not_utf_8_deep_inside_of_parquet_is_one_bad_row_too(pack
     views = pa.array([b"a", b"\xff", b"c"]).cast(pa.binary_view()).view(pa.string_view())
     accepted, rejected, _, _ = scanned(parquet(tmp_path, f"v.parquet{packing}", **{**asked, "user_id": views}))
     assert (accepted, rejected) == (2, [(2, events.UNPARSABLE)])
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([1, 2, 3], pa.timestamp("ns")), pa.array([1, 2, 3], pa.timestamp("ns", "UTC")),
+        pa.array([2**40, 2, 3], pa.timestamp("s")), pa.array([2_932_897, 0, 0], pa.date32()),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_bad_text_beside_moments_that_python_has_no_value_for_is_one_bad_row(
+    column: pa.Array, tmp_path: Path
+) -> None:
+    ids = pa.array([b"a", b"\xff", b"c"]).view(pa.string())
+    path = parquet(tmp_path, user_id=ids, day=pa.array(["2025-02-01"] * 3), ts=column)
+    assert scanned(path)[:2] == (2, [(2, events.UNPARSABLE)])
+
+
+@pytest.mark.parametrize("kind", [pa.float16(), pa.decimal256(60, 3)], ids=str)
+@pytest.mark.parametrize("packing", ["", ".gz"])
+def test_a_type_that_nobody_reads_as_a_time_ends_in_bad_input_or_bad_rows(
+    kind: pa.DataType, packing: str, tmp_path: Path
+) -> None:
+    path = parquet(tmp_path, f"e.parquet{packing}", user_id=pa.array(["a"]), ts=pa.nulls(1, kind))
+    with suppress(BadInput):
+        assert scanned(path)[0] == 0
+
+
+def test_a_column_that_stands_twice_in_parquet_is_refused(tmp_path: Path) -> None:
+    table = pa.table([pa.array(["a"]), pa.array(["+"]), pa.array(["-"]), pa.array(["2025-02-01"])],
+                     ["user_id", "op", "op", "day"])  # fmt: skip
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer)
+    with pytest.raises(BadInput, match="each once"):
+        scanned(write(tmp_path, "e.parquet", buffer.getvalue()))
 
 
 @pytest.mark.parametrize("packing", ["", ".gz"])

@@ -159,15 +159,53 @@ def test_an_id_beside_a_line_without_a_comma_may_be_a_piece_of_one_and_is_nobody
         "u1,+,2025-02-01,foo\nb,a,r\r,q\nghost,-,2025-02-01,x",
         f"u1,+,2025-02-01,x\nghost,-,2025-02-01,x\n{'x' * (MAX_LINE_BYTES + 9)}",
         "u1,+,2025-02-01,x,y\nghost,-,2025-02-01,x",
+        "u1,+,2025-02-01,Hello\nplease remove\n\n\nghost,-,2025-02-01,x\n\n\nbye",
+        "u1,+,2025-02-01,Hello\nthese:\n" + "ghost,-,2025-02-01,x\n" * 12 + "bye",
     ],
 )
 def test_a_removal_near_a_row_that_fell_to_pieces_erases_nobody(rows: str, tmp_path: Path) -> None:
     """`ghost` has not asked: a line break, or a quote that is gone, has made a row of what was a note."""
     good = "".join(f"u{n},+,2025-02-01,x\n" for n in range(9))
-    end = "b,+,2025-02-01,x\nc,+,2025-02-01,x\nd,-,2025-02-01,x\n"
+    end = "b,+,2025-02-01,x\n" * 6 + "d,-,2025-02-01,x\n"
     content = f"user_id,op,day,note\n{good}{rows}\n{end}".encode("latin-1")
     found = seen(content, tmp_path)
-    assert found.removals == {"d"} and found.accepted + len(found.rejected) == content.count(b"\n") - 1
+    blank = content.count(b"\n\n")
+    assert found.removals == {"d"} and found.accepted + len(found.rejected) == content.count(b"\n") - 1 - blank
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "day,op,user_id\n2025-02-01,+,a\n2025-02-01,-,she\n(301 rows)\n",
+        "user_id,op,day,x\na,+,2025-02-01,y\n# removals\nshe,-,2025-02-01,y\n",
+        "user_id,op,day,x\n# exported\nshe,-,2025-02-01,y\na,+,2025-02-01,y\n",
+    ],
+)
+def test_a_sound_removal_beside_a_comment_is_doubtful_and_not_lost(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "e.csv"
+    path.write_text(content)
+    with DuckDBEngine("UTC").scan([path], FIRST, LAST) as scan:
+        assert scan.rejections().by_reason() == {UNPARSABLE: 1, DOUBTFUL: 1}
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        'u1,+,2025-02-01,x\nu2,-,2025-02-01,"{""a"":""x\\""y""}"\n',
+        '"u1","+","2025-02-01","x"\n"u2","-","2025-02-01","C:\\d\\"\n',
+        'u1,+,2025-02-01,"x,y"\r\r\nu2,-,2025-02-01,z\r\r\n',
+        'u1,+,2025-02-01,"x,y"\r\nu2,-,2025-02-01,"z"\r',
+    ],
+)
+def test_sound_files_of_other_programs_are_read(rows: str, tmp_path: Path) -> None:
+    assert seen(f"user_id,op,day,note\n{rows}".encode(), tmp_path) == Seen(2, [], {"u2"})
+
+
+def test_a_line_of_rows_between_carriage_returns_that_is_too_long_to_be_counted_refuses_the_file(
+    tmp_path: Path,
+) -> None:
+    rows = "\r".join(f"u{n},-,2025-02-01,x" for n in range(60_000))
+    assert refusal(f"user_id,op,day,note\na,+,2025-02-01,x\n{rows}\n".encode(), tmp_path).fields["lines"] == [3]
 
 
 def test_doubtful_removals_refuse_the_file_and_are_left_out_of_what_is_taken_in_part(tmp_path: Path) -> None:

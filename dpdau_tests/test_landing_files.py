@@ -106,6 +106,18 @@ def test_hidden_files_and_checksums_are_nothing_that_has_to_be_read(folder: Path
     assert [file.name for file in LandingFiles(folder.parent).files(DAY)] == ["part.csv"]
 
 
+def test_a_file_that_comes_out_of_a_hidden_folder_is_a_change(folder: Path) -> None:
+    landing = LandingFiles(folder.parent)
+    (folder / "_tmp").mkdir()
+    (folder / "_tmp" / "b.csv").write_text("user_id,op,day\n")
+    before = landing.fingerprint(DAY)
+    (folder / "_tmp" / "b.csv").rename(folder / "b.csv")
+    assert landing.fingerprint(DAY) != before
+    (folder / "part.md5").mkdir()
+    (folder / "b.csv").rename(folder / "part.md5" / "b.csv")
+    assert [file.name for file in landing.files(DAY)] == ["part.csv", "b.csv"]
+
+
 def test_whatever_files_are_called_and_whenever_they_go_the_days_are_told(folder: Path) -> None:
     (folder / os.fsdecode(b"m\xfcller.csv")).write_text("user_id,day\n")
     (folder / "gone.csv").symlink_to("nowhere")

@@ -21,12 +21,13 @@ CsvRows = Iterator[tuple[int, list[str] | None]]
 
 _QUOTED = r'"[^"]*+(?:""[^"]*+)*+"'
 _FIELD = rf'(?:{_QUOTED}|[^",\r\n]*+)'
-_RECORD = re.compile(rf"{_FIELD}(?:,{_FIELD})*+(?:\r?\n)?")
+_RECORD = re.compile(rf"{_FIELD}(?:,{_FIELD})*+\r*\n?")
 _CUT_RECORD = re.compile(_RECORD.pattern.replace(r'[^",\r\n]', '[^",\n]'))
 """With carriage returns in plain fields, where they are damage; such a row ends with its line all the same."""
 
 _WITH_ESCAPES = r'(?:"(?:[^"\\]|\\.|"")*+"|(?:[^",\r\n\\]|\\.)*+)'
-_ESCAPED_RECORD = re.compile(rf"{_WITH_ESCAPES}(?:,{_WITH_ESCAPES})*+(?:\r?\n)?", re.DOTALL)
+_ESCAPED_RECORD = re.compile(rf"{_WITH_ESCAPES}(?:,{_WITH_ESCAPES})*+\r*\n?", re.DOTALL)
+_CUT_ESCAPED = re.compile(_ESCAPED_RECORD.pattern.replace(r'[^",\r\n\\]', r'[^",\n\\]'), re.DOTALL)
 
 
 class _Record(NamedTuple):
@@ -71,13 +72,16 @@ class _Columns:
         pieces = record.text.replace("\r\n", "").split("\r")
         return repeat(record.first, max(1, sum(piece.count(",") >= self.width - 1 for piece in pieces)))
 
-    def cuts_after(self, piece: _Record) -> bool:
-        """Whether the row after this one may begin with the rest of an id, of which this is the beginning."""
-        return piece.width == 1 < self.width and 0 in self._ids
+    def cuts_after(self, piece: _Record, record: _Record) -> bool:
+        """Whether the row after a piece may begin with the rest of an id, of which that is the beginning.
 
-    def cuts_before(self, piece: _Record) -> bool:
-        """Whether the row before this one may end with the beginning of an id, of which this is the rest."""
-        return piece.width == 1 < self.width and self.width - 1 in self._ids
+        Not of a removal: that is doubtful rather than lost, and whoever reads the file further says so.
+        """
+        return piece.width == 1 < self.width and 0 in self._ids and self.removal_in(record) is None
+
+    def cuts_before(self, piece: _Record, record: _Record) -> bool:
+        """Whether the row before a piece may end with the beginning of an id, of which that is the rest."""
+        return piece.width == 1 < self.width and self.width - 1 in self._ids and self.removal_in(record) is None
 
     def _has_swallowed(self, place: int, fields: Sequence[str]) -> bool:
         """An id may have a line break, as long as no line of it could be a row."""
@@ -130,8 +134,8 @@ def _trusted(records: Iterable[_Record], columns: _Columns) -> Iterator[_Record]
             continue
         found = record if columns.are_in(record) else _broken(record)
         if before is not None:
-            yield _broken(before) if columns.cuts_before(record) else before
-            found = _broken(found) if columns.cuts_after(before) else found
+            yield _broken(before) if columns.cuts_before(record, before) else before
+            found = _broken(found) if columns.cuts_after(before, found) else found
         before = found
     if before is not None:
         yield before
@@ -149,17 +153,17 @@ def _records(lines: _Lines, path: Path, escape: str | None = None) -> Iterator[_
     """Every row, blank ones too. Raises BadInput where a quote leaves it open where one ends."""
     csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE_BYTES))  # of the process; `_Lines` bounds a whole row
     reader = csv.reader(lines, strict=True, escapechar=escape)
-    pattern = _ESCAPED_RECORD if escape else _RECORD
+    sound, cut = (_ESCAPED_RECORD, _CUT_ESCAPED) if escape else (_RECORD, _CUT_RECORD)
     while True:
-        first, rule = lines.begin_row(), pattern
+        first, rule = lines.begin_row(), sound
         try:
             fields = next(reader, None)
         except csv.Error:  # of a carriage return in a plain field, or of a quote
-            fields, rule = [""] * (lines.text().count(",") + 1), _CUT_RECORD
+            fields, rule = [""] * (lines.text().count(",") + 1), cut
             lines.is_unsound = True
         if fields is None:
             return
-        text = lines.text() if lines.has_quotes or rule is _CUT_RECORD else ""
+        text = lines.text() if lines.has_quotes or rule is cut else ""
         if text and not rule.fullmatch(text):
             raise unclear(path, first) from None
         yield _Record(first, lines.number + 1, None if lines.is_unsound else fields, len(fields), text)
@@ -252,7 +256,7 @@ class _Lines:
         first = self.number - len(self._row)
         clear = not self._row
         while line:
-            clear = clear and b'"' not in line
+            clear = clear and not re.search(rb'"|\r(?!\n)', line)  # nor rows between carriage returns
             line = b"" if line.endswith(b"\n") else self._file.readline(MAX_LINE_BYTES)
         if not clear:
             raise unclear(self._path, first)

@@ -85,16 +85,22 @@ def _entries(folder: Path) -> Iterator[Path]:
     for place, folders, files in os.walk(folder, onerror=fail):
         links = [name for name in folders if (Path(place) / name).is_symlink()]
         folders[:] = [name for name in folders if not _is_hidden(name)]
-        yield from (Path(place) / name for name in (*files, *links) if not _is_hidden(name))
+        shown = (name for name in files if not _is_checksum(name))
+        yield from (Path(place) / name for name in (*shown, *links) if not _is_hidden(name))
 
 
 def kind_of(path: Path) -> str:
-    """What is made of a file by its name: its format, or that it is passed over, or not read."""
-    return "hidden" if _is_hidden(path.name) else _FORMATS.get(_bare(path).suffix.lower(), "other")
+    """What is made of a file by its path in a folder: its format, or that it is passed over, or not read."""
+    is_hidden = _is_checksum(path.name) or any(map(_is_hidden, path.parts))
+    return "hidden" if is_hidden else _FORMATS.get(_bare(path).suffix.lower(), "other")
 
 
 def _is_hidden(name: str) -> bool:
-    return name.startswith((".", "_")) or name.lower().endswith(_CHECKSUMS)
+    return name.startswith((".", "_"))
+
+
+def _is_checksum(name: str) -> bool:
+    return name.lower().endswith(_CHECKSUMS)
 
 
 def _is_known(file: Path) -> bool:

@@ -26,7 +26,7 @@ from dpdau_assets.core.events import DOUBTFUL, GIVEN, UNPARSABLE, Limits, day_of
 from dpdau_assets.core.ports import Tell
 from resources.event_files import COLUMNS, format_of, is_gzip, require_columns, unreadable
 from resources.event_sql import Types, json_rows, judged, require_types
-from resources.event_tables import event_tables
+from resources.event_tables import event_tables, parquet_columns
 
 BLOCK_DAYS = 64
 """Days are bits of one UBIGINT; block 0 begins on the first day that events may have."""
@@ -36,7 +36,7 @@ OUR_MISTAKES = (duckdb.BinderException, duckdb.ParserException, duckdb.CatalogEx
 
 _COMPACT_ABOVE = 4_000_000
 _BROKEN, _DOUBTFUL = (GIVEN.index(reason) + 1 for reason in (UNPARSABLE, DOUBTFUL))
-_NEAR = 2  # lines: a piece that is sound by chance may stand between a removal and the next that is not
+_NEAR, _WITHIN = 3, 25  # lines, blank ones too: from a removal to a piece; from one to both ends of what was cut
 _NAMES_OF_DUCKDB = {"file_row_number", "file_index"}
 _Files = Sequence[tuple[int, Path]]
 _LOOK_SECONDS = 0.2  # between two looks at how far DuckDB is
@@ -256,15 +256,19 @@ class _Reading:
     def _doubt_removals(self) -> None:
         """Take '-' rows for bad that may be text of a row which fell to pieces: nobody may be erased by them.
 
-        In CSV such a row stands near one that cannot be parsed. In JSON Lines it stands between two: the beginning of
-        what a line break has cut, and its end.
+        Such a row stands between two that cannot be parsed: the beginning of what line breaks have cut, and its end.
+        Both may be one and the same in CSV, where the other piece can have as many fields as a row.
         """
         is_csv = f"list_contains({self._csv}::INT[], file)"
-        near = f"FROM odd, range(1, {_NEAR + 1}) lines(n) WHERE code = {_BROKEN}"
-        after, before = (f"(file, line) IN (SELECT (file, line {sign} n) {near})" for sign in "+-")
+        broken = f"FILTER (code = {_BROKEN}) OVER (PARTITION BY file ORDER BY line ROWS BETWEEN"
         self._run(
             f"""UPDATE odd SET code = {_DOUBTFUL}, user_id = NULL, day = NULL, listed = NULL, second = NULL
-            WHERE code = 0 AND CASE WHEN {is_csv} THEN {after} OR {before} ELSE {after} AND {before} END"""
+            FROM (SELECT file, line, code, line - max(line) {broken} UNBOUNDED PRECEDING AND CURRENT ROW) AS since,
+                    min(line) {broken} CURRENT ROW AND UNBOUNDED FOLLOWING) - line AS until
+                FROM odd WHERE code IN (0, {_BROKEN})) AS found
+            WHERE odd.code = 0 AND found.code = 0 AND odd.file = found.file AND odd.line = found.line
+                AND (found.since <= {_WITHIN} AND found.until <= {_WITHIN}
+                    OR {is_csv.replace("file)", "odd.file)")} AND least(found.since, found.until) <= {_NEAR})"""
         )
 
     def _compact(self) -> None:
@@ -325,7 +329,7 @@ def _direct_types(connection: DuckDBPyConnection, path: Path) -> Types | None:
         columns = _types(connection, _read_parquet([path]))
     if _NAMES_OF_DUCKDB & set(columns):
         return None
-    require_columns(list(columns), path)
+    require_columns(parquet_columns(path), path)  # DuckDB gives one that stands twice another name
     require_types(columns, str(path))
     return {name: columns[name] for name in COLUMNS if name in columns}
 
@@ -351,9 +355,10 @@ def _read_parquet(paths: Sequence[Path]) -> str:
 def _chunks(connection: DuckDBPyConnection, place: int, path: Path, share: _Share) -> Iterator[Source]:
     """A file that is read here and handed over in pieces."""
     for table in event_tables(path, share.follow):
-        connection.register("chunk", table.append_column("file", pa.repeat(pa.scalar(place, pa.int32()), len(table))))
+        rows = table.append_column("file", pa.repeat(pa.scalar(place, pa.int32()), len(table)))
         source = json_rows("chunk") if "raw" in table.column_names else "chunk"
         with own_words(lambda: unreadable(path)):
+            connection.register("chunk", rows)
             types = _types(connection, source)
         require_types({name: types[name] for name in COLUMNS if name in types}, str(path))
         yield Source(source, types, [(place, path)])
@@ -365,8 +370,9 @@ def _chunks(connection: DuckDBPyConnection, place: int, path: Path, share: _Shar
 def _types(connection: DuckDBPyConnection, table: str) -> Types:
     try:
         relation = connection.sql(f"SELECT * FROM {table}")
+        str(relation.types)
         return dict(zip(relation.columns, relation.types, strict=True))
-    except (RuntimeError, UnicodeError):  # a name of a column that is no text
+    except (RuntimeError, UnicodeError):  # a name of a column, or of a field inside of one, that is no text
         raise duckdb.InvalidInputException from None
 
 

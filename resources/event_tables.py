@@ -90,6 +90,12 @@ def parquet_tables(path: Path, follow: Follow = nobody) -> Iterator[pa.Table]:
             line += len(table)
 
 
+def parquet_columns(path: Path) -> list[str]:
+    """The names of its columns as they stand in it. Raises BadInput for a damaged file."""
+    with as_bad_input(path):
+        return pq.read_schema(path).names
+
+
 def _with_broken(batch: pa.RecordBatch) -> pa.Table:
     """The batch; rows of which a field is unsound have no field at all, and are broken."""
     plain = [one.dictionary_decode() if isinstance(one, pa.DictionaryArray) else one for one in batch.columns]
@@ -98,17 +104,16 @@ def _with_broken(batch: pa.RecordBatch) -> pa.Table:
         return pa.table(plain, batch.schema.names)
     broken = np.zeros(batch.num_rows, dtype=bool)
     broken[list(bad)] = True
-    columns = [pa.array(_values(column, broken), _with_texts(column.type)) for column in plain]
+    rows = pa.array(np.arange(batch.num_rows), mask=broken)
+    columns = [_picked(column, rows) for column in plain]
     return pa.table([*columns, pa.array(broken)], [*batch.schema.names, "broken"])
 
 
-def _values(column: pa.Array, broken: np.ndarray) -> Iterator[object]:
-    """One by one, which takes a while: such a batch is rare."""
-    return (None if is_broken else column[row].as_py() for row, is_broken in enumerate(broken))
-
-
-def _with_texts(kind: pa.DataType) -> pa.DataType:
-    return pa.string() if kind == pa.string_view() else kind
+def _picked(column: pa.Array, rows: pa.Array) -> pa.Array:
+    """These rows of a column; Arrow cannot pick views of texts."""
+    if column.type != pa.string_view():
+        return column.take(rows)
+    return pa.array([None if row is None else column[row].as_py() for row in rows.to_pylist()], pa.string())
 
 
 def _unsound(column: pa.Array) -> list[int]:
@@ -121,6 +126,8 @@ def _is_text(value: pa.Scalar) -> bool:
         value.as_py()
     except UnicodeDecodeError:
         return False
+    except (ValueError, OverflowError):  # a moment that Python has no value for is none of texts
+        return True
     return True
 
 

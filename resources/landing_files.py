@@ -74,5 +74,5 @@ def _fingerprint(folder: Path) -> str:
         for path in (Path(place) / name for name in names):
             with suppress(OSError):  # it has gone meanwhile, or nobody can say more of it
                 status = path.stat()
-                found.append((kind_of(path), status.st_size, status.st_mtime_ns))
+                found.append((kind_of(path.relative_to(folder)), status.st_size, status.st_mtime_ns))
     return hashlib.sha256(repr(sorted(found)).encode()).hexdigest()

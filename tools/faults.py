@@ -1045,7 +1045,7 @@ INGEST = (
     Fault(
         "the-rest-of-an-id-that-a-line-break-has-cut-is-an-id",
         "resources/event_csv.py",
-        "            found = _broken(found) if columns.cuts_after(before) else found\n",
+        "            found = _broken(found) if columns.cuts_after(before, found) else found\n",
         "",
         ("test_event_csv.py::test_an_id_beside_a_line_without_a_comma_may_be_a_piece_of_one_and_is_nobodys",),
     ),

@@ -99,6 +99,8 @@ def _take_landed(day: date, outside: Outside) -> Mapping[date, float]:
         raise NotLanded(f"{_by_place(error.reason, files, outside.landing.folder(day))}{version}", "") from None
     except OSError as error:  # its own words name the file
         raise NotLanded(f"Something of it cannot be read: {error.strerror}.{version}", "") from None
+    except Exception as error:  # whatever it is, no other folder waits for it; its words may quote what was read
+        raise NotLanded(f"It failed with {type(error).__name__}.{version}", "") from None
     outside.quarantine.made_good(frozenset(), within=outside.landing.folder(day))
     return elsewhere
 

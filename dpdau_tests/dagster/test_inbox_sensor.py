@@ -282,6 +282,23 @@ def test_a_folder_in_a_landed_one_that_nobody_may_read_is_told_without_its_name(
     assert refused.startswith("Something of it cannot be read.") and "she@example" not in refused
 
 
+def test_whatever_one_folder_fails_with_no_other_waits_and_its_words_are_not_told(
+    world: World, landing: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for day in (NEW, NEW + timedelta(days=1)):
+        land(landing, day, "user 1")
+    seen = LandingFiles.files
+
+    def fail(self: LandingFiles, day: date) -> list[Path]:
+        if day == NEW:
+            raise LookupError("she@example.org")
+        return seen(self, day)
+
+    monkeypatch.setattr(LandingFiles, "files", fail)
+    refused = take_all_landed([NEW, NEW + timedelta(days=1)], world.outside).refused
+    assert refused.keys() == {NEW} and refused[NEW].startswith("It failed with LookupError.")
+
+
 def test_what_a_refused_folder_left_in_the_quarantine_is_made_good_by_the_folder_under_whatever_names(
     world: World, landing: Path
 ) -> None:
