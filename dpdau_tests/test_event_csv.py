@@ -345,7 +345,7 @@ def plainly_read(content: bytes) -> Iterator[Reading]:
     for at, char in enumerate(text):
         end = char == "\n" and state != "quoted"
         if end or (char == "," and state != "quoted"):
-            fields.append(field.removesuffix("\r") if end and state != "closed" else field)
+            fields.append(field.rstrip("\r") if end and state != "closed" else field)
             field, state = "", "begin"
         elif char == '"' and state == "begin":
             state = "quoted"
@@ -353,13 +353,13 @@ def plainly_read(content: bytes) -> Iterator[Reading]:
             state = "closed"
         elif char == '"' and state == "closed":
             field, state = field + char, "quoted"
-        elif char == '"' or (state == "closed" and not (char == "\r" and text[at + 1 : at + 2] in ("\n", ""))):
+        elif char == '"' or (state == "closed" and not ends_line(text, at)):
             raise ValueError
         elif state != "closed":
             field += char
             state = "quoted" if state == "quoted" else "plain"
             sound = sound and not 0xDC80 <= ord(char) <= 0xDCFF and not (
-                char == "\r" and state == "plain" and text[at + 1 : at + 2] != "\n")  # fmt: skip
+                char == "\r" and state == "plain" and not ends_line(text, at))  # fmt: skip
             lines += char == "\n"
         if end:
             yield Reading(lines, fields if sound else None)
@@ -367,7 +367,12 @@ def plainly_read(content: bytes) -> Iterator[Reading]:
     if state == "quoted":
         raise ValueError
     if field or fields or state != "begin":
-        yield Reading(lines, [*fields, field] if sound else None)
+        yield Reading(lines, [*fields, field if state == "closed" else field.rstrip("\r")] if sound else None)
+
+
+def ends_line(text: str, at: int) -> bool:
+    """Whether nothing but carriage returns stands from here to where the line ends."""
+    return text[at:].lstrip("\r")[:1] in ("\n", "") and text[at] == "\r"
 
 
 def taken_or_not(scan: Scan, store: Store) -> tuple[str, IngestReport]:
