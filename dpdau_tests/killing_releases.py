@@ -186,6 +186,8 @@ class Releasing:
 
 def inconsistent(outside: Outside, seen: list[Release]) -> list[str]:
     """Numbers that were seen and are not there, and whatever is there without what belongs to it."""
+    with outside.ledger.transaction():
+        pass  # PostgreSQL may be committing still what a process had sent before it was killed: wait for its lock
     found = ledger_check.problems(outside, seen)
     releases = outside.ledger.releases()
     owed: set[tuple[Metric, date, str]] = {
