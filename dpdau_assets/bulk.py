@@ -21,15 +21,15 @@ from dpdau_assets.assets.erasures import told_mark
 from dpdau_assets.assets.mart import refresh_budget_report, refresh_mart
 from dpdau_assets.assets.releases import what_to_show
 from dpdau_assets.assets.report import refresh_report
-from dpdau_assets.core.calendar import METRICS
-from dpdau_assets.core.completeness import is_declared
-from dpdau_assets.core.due import due
+from dpdau_assets.core.dates import month_of
 from dpdau_assets.core.facts import Release
 from dpdau_assets.core.ports import Mart, Outside, Reports
-from dpdau_assets.core.rebuilding import Built, build_days, days_behind, note_told
-from dpdau_assets.core.release import publish, restate
-from dpdau_assets.core.runs import BUILD, RESTATEMENT
-from dpdau_assets.core.windows import month_of
+from dpdau_assets.core.privacy.schedule import METRICS
+from dpdau_assets.core.publication.completeness import is_declared
+from dpdau_assets.core.publication.due import due
+from dpdau_assets.core.publication.release import publish, restate
+from dpdau_assets.core.publication.runs import BUILD, RESTATEMENT
+from dpdau_assets.core.state.rebuilding import Built, build_days, days_behind, note_told
 from dpdau_assets.metadata import CODE_VERSION, reveal
 from dpdau_assets.retries import SAFE, refusals_fail_at_once
 

@@ -8,11 +8,12 @@ from typing import Any
 import dagster as dg
 
 from dpdau_assets.bulk import REBUILD, build_many_days, build_missing_days, publish_due_numbers, refresh_reports
-from dpdau_assets.core import completeness, receipts, retention, runs
+from dpdau_assets.core.erasure import receipts, retention
 from dpdau_assets.core.errors import Refused
-from dpdau_assets.core.ingest import in_whole_per_cent
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.runs import Step
+from dpdau_assets.core.publication import completeness, runs
+from dpdau_assets.core.publication.ingest import in_whole_per_cent
+from dpdau_assets.core.publication.runs import Step
 from dpdau_assets.retries import SAFE, cause_of, refusals_fail_at_once
 
 _APPLIED = dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey("activity"), "erasures_applied"))

@@ -7,8 +7,8 @@ from datetime import date
 
 import dagster as dg
 
+from dpdau_assets.core.dates import first_window_end, month_of
 from dpdau_assets.core.settings import Settings
-from dpdau_assets.core.windows import first_window_end, month_of
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,12 @@ from datetime import timedelta
 
 import dagster as dg
 
-from dpdau_assets.core.calendar import slot_of
-from dpdau_assets.core.due import SCHEDULE, Due, due
+from dpdau_assets.core.dates import month_of
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.release import restatement_due
+from dpdau_assets.core.privacy.schedule import slot_of
+from dpdau_assets.core.publication.due import SCHEDULE, Due, due
+from dpdau_assets.core.publication.release import restatement_due
 from dpdau_assets.core.settings import Settings
-from dpdau_assets.core.windows import month_of
 from dpdau_assets.jobs import CHECKS, IN_ORDER, PUBLISHING, PURGE, RESTATEMENT, UNDER_WAY
 
 _OFF = dg.DefaultScheduleStatus.STOPPED

@@ -20,13 +20,13 @@ from zoneinfo import ZoneInfo
 import pytest
 from sqlalchemy import select
 
-from dpdau_assets.core.activity import process_days
-from dpdau_assets.core.day_sketch import refresh
 from dpdau_assets.core.events import Limits, Row
-from dpdau_assets.core.ingest import RowScan, take
 from dpdau_assets.core.limits import last_day
 from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.publication.ingest import RowScan, take
 from dpdau_assets.core.settings import Settings
+from dpdau_assets.core.state.activity import process_days
+from dpdau_assets.core.state.day_sketch import refresh
 from dpdau_tests.fast_folder import IN_MEMORY, has_room
 from dpdau_tests.postgres import schema_url
 from dpdau_tests.support.connections import closed_at_the_end, statements_compiled_once

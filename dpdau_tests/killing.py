@@ -26,15 +26,15 @@ from typing import Any
 
 from sqlalchemy import Engine, event
 
-from dpdau_assets.core.activity import take_in
-from dpdau_assets.core.erasure import request
+from dpdau_assets.core.dates import days_between
+from dpdau_assets.core.erasure.receipts import receipt, settle
+from dpdau_assets.core.erasure.requests import request
+from dpdau_assets.core.erasure.retention import purge
 from dpdau_assets.core.events import Event
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.receipts import receipt, settle
-from dpdau_assets.core.release import publish, restate
-from dpdau_assets.core.retention import purge
+from dpdau_assets.core.publication.release import publish, restate
 from dpdau_assets.core.settings import Settings
-from dpdau_assets.core.windows import days_between
+from dpdau_assets.core.state.activity import take_in
 from dpdau_tests.conftest import SECRET, FixedClock, prepare, put
 from dpdau_tests.fast_folder import fast_folder
 from resources.store import open_store

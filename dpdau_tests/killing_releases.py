@@ -23,17 +23,17 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from dpdau_assets.core import ledger_check
-from dpdau_assets.core.erasure import request
+from dpdau_assets.core.budget import verification
+from dpdau_assets.core.budget.planning import restated_keys
+from dpdau_assets.core.dates import days_between, month_of, months_read
+from dpdau_assets.core.erasure.requests import request
 from dpdau_assets.core.events import Event
 from dpdau_assets.core.facts import Release
-from dpdau_assets.core.mechanisms import Stream
-from dpdau_assets.core.planning import restated_keys
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.release import publish, restate
-from dpdau_assets.core.runs import DAU, MAU, RESTATEMENT, plan_run
+from dpdau_assets.core.privacy.mechanisms import Stream
+from dpdau_assets.core.publication.release import publish, restate
+from dpdau_assets.core.publication.runs import DAU, MAU, RESTATEMENT, plan_run
 from dpdau_assets.core.settings import Metric
-from dpdau_assets.core.windows import days_between, month_of, months_read
 from dpdau_tests.conftest import prepare, put
 from dpdau_tests.fast_folder import fast_folder
 from dpdau_tests.killing import LAST, START, in_a_fork, open_at, spread, told_by_a_fork, waited
@@ -48,11 +48,13 @@ KILLS_A_STORE = 25  # then another one, of the other kind, with everything to be
 KILLED_AGAIN = 0.75  # how often a day that was killed is killed again before it is completed
 PROJECT = Path(__file__).parents[1]
 BOOKKEEPING = (
-    "dpdau_assets/core/release.py", "dpdau_assets/core/planning.py", "resources/ledger_sql/chain.py",
+    "dpdau_assets/core/publication/release.py", "dpdau_assets/core/budget/planning.py", "resources/ledger_sql/chain.py",
     "resources/ledger_sql/secret_values.py",
 )  # fmt: skip
-WHOLE_PATH = (*BOOKKEEPING, "dpdau_assets/core/activity.py", "dpdau_assets/core/accounting.py", "resources/ledger_sql/",
-              "resources/durable.py", "resources/state_files.py")  # fmt: skip
+WHOLE_PATH = (
+    *BOOKKEEPING, "dpdau_assets/core/state/activity.py", "dpdau_assets/core/privacy/accounting.py",
+    "resources/ledger_sql/", "resources/durable.py", "resources/state_files.py",
+)  # fmt: skip
 A_MOMENT = ()
 KINDS = (BOOKKEEPING, WHOLE_PATH, A_MOMENT)
 LONGEST = {BOOKKEEPING: 500.0, WHOLE_PATH: 4_500.0, A_MOMENT: 0.1}  # lines or seconds of a day, to begin with
@@ -186,7 +188,7 @@ class Releasing:
 
 def inconsistent(outside: Outside, seen: list[Release]) -> list[str]:
     """Numbers that were seen and are not there, and whatever is there without what belongs to it."""
-    found = ledger_check.problems(outside, seen)
+    found = verification.problems(outside, seen)
     releases = outside.ledger.releases()
     owed: set[tuple[Metric, date, str]] = {
         (one.key.metric, month, one.instance)

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dpdau_assets.core.activity import is_clean, process_days
+from dpdau_assets.core.dates import days_between, epoch_of
 from dpdau_assets.core.facts import DaySet
-from dpdau_assets.core.keysets import EMPTY
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.windows import days_between, epoch_of
+from dpdau_assets.core.sketches.keysets import EMPTY
+from dpdau_assets.core.state.activity import is_clean, process_days
 from dpdau_tests.conftest import prepare, put
 from dpdau_tests.support.lengths import at_length
 

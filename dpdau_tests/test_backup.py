@@ -17,22 +17,22 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select
 
-from dpdau_assets.core import ledger_check
-from dpdau_assets.core.activity import take_in
-from dpdau_assets.core.answers import mart_rows, release_answer, shown_in
-from dpdau_assets.core.calendar import METRICS
-from dpdau_assets.core.erasure import request
+from dpdau_assets.core.budget import verification
+from dpdau_assets.core.budget.sketch_choice import countings
+from dpdau_assets.core.dates import days_between
+from dpdau_assets.core.erasure.receipts import settle
+from dpdau_assets.core.erasure.requests import request
 from dpdau_assets.core.errors import BadInput, BadSetting, DpdauError, Refused
 from dpdau_assets.core.events import Event
 from dpdau_assets.core.facts import Override, ReleaseKey
-from dpdau_assets.core.mechanisms import NoiseWidth
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.receipts import settle
-from dpdau_assets.core.release import publish, restate
-from dpdau_assets.core.restoring import Declared, reopen
+from dpdau_assets.core.privacy.mechanisms import NoiseWidth
+from dpdau_assets.core.privacy.schedule import METRICS
+from dpdau_assets.core.publication.release import publish, restate
+from dpdau_assets.core.publication.restoring import Declared, reopen
+from dpdau_assets.core.reporting.answers import mart_rows, release_answer, shown_in
 from dpdau_assets.core.settings import Metric, Settings
-from dpdau_assets.core.sketch_choice import countings
-from dpdau_assets.core.windows import days_between
+from dpdau_assets.core.state.activity import take_in
 from dpdau_tests.conftest import SECRET, SKETCHES, FixedClock, prepare, put
 from dpdau_tests.killing import DIED, counted_steps, in_a_fork, waited
 from dpdau_tests.postgres import schema_url
@@ -207,7 +207,7 @@ def test_from_sqlite_to_postgresql_and_back_it_is_the_same_ledger(world: Path, t
             ledger = SqlLedger(database)
             assert ledger.problems() == [] and ledger.head() == outside.ledger.head()
             store = replace(outside, ledger=ledger)
-            assert ledger_check.problems(store, outside.ledger.releases()) == []
+            assert verification.problems(store, outside.ledger.releases()) == []
             february = next(one.name for one in ledger.instances() if one.name.endswith("2025-02"))
             with ledger.transaction() as books, outside.ledger.transaction() as original:
                 assert books.shared_noise(february) == original.shared_noise(february) is not None
@@ -226,11 +226,11 @@ def test_a_restore_into_postgresql_is_that_into_sqlite(world: Path, tmp_path: Pa
     with schema_url() as url:
         in_postgresql, outside = restored(world, tmp_path / "postgresql", mart=True, ledger_url=url)
         assert in_postgresql == in_sqlite
-        assert ledger_check.problems(outside) == []
+        assert verification.problems(outside) == []
         outside = replace(reopened(outside), clock=FixedClock(date(2025, 3, 2)))
         people(outside, [MARCH])
         publish("dau", MARCH, outside)
-        assert ledger_check.problems(outside) == []
+        assert verification.problems(outside) == []
 
 
 # --- The restore -------------------------------------------------------------------------------------------------
@@ -252,7 +252,7 @@ def test_what_the_mart_shows_is_taken_back_to_the_last_digit(world: Path, tmp_pa
     assert outside.ledger.releases() == before.ledger.releases()
     last = before.ledger.releases("mau")[-1]
     assert release_answer(last, outside) == release_answer(last, before)
-    assert ledger_check.problems(outside, before.ledger.releases()) == []
+    assert verification.problems(outside, before.ledger.releases()) == []
     assert publish("mau", last.key.day, outside) == last and restate(JANUARY, outside) == restate(JANUARY, before)
 
 
@@ -267,7 +267,7 @@ def test_without_the_mart_all_that_may_be_out_is_charged_closed_and_sealed(world
     assert TODAY not in outside.ledger.sealed()
     with outside.ledger.transaction() as books:  # no number can come of it any more
         assert books.shared_noise("dau-1-gaussian_shared-2025-02") is None
-    assert ledger_check.problems(outside) == []
+    assert verification.problems(outside) == []
     assert outside.ledger.holds(json.loads((world / "backup" / "manifest.json").read_text())["head"])
 
 
@@ -350,7 +350,7 @@ def never_a_second_number(root: Path, today: date, mart: bool, only_ledger: bool
     for month in (JANUARY, FEBRUARY):
         restated = again(month, outside)
         assert restated is None or restated == {key: seen.get(key) for key in restated} == again(month, outside)
-    assert ledger_check.problems(outside) == []
+    assert verification.problems(outside) == []
 
 
 def published(metric: Metric, day: date, outside: Outside) -> float | None:
@@ -389,7 +389,7 @@ def test_what_a_closed_month_was_charged_is_never_free_again(world: Path, tmp_pa
     other = publish("dau", PUBLISHED + timedelta(days=3), outside)
     assert other.instance == "dau-1-gaussian_shared-2025-02-after-1"
     assert len(outside.ledger.charges("dau", FEBRUARY)) == 2
-    assert ledger_check.problems(outside) == []
+    assert verification.problems(outside) == []
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -457,7 +457,7 @@ def test_after_a_second_restore_one_declaration_and_one_override_are_enough_and_
         reopened(twice)
         twice.ledger.override(Override("cap", "Ada", "a test", TODAY, "dau", FEBRUARY, Fraction(9)))
         assert not twice.ledger.awaits_erasures() and not twice.ledger.is_closed("dau", FEBRUARY)
-        assert ledger_check.problems(twice) == []
+        assert verification.problems(twice) == []
 
 
 def test_the_stream_goes_on_as_another_one_with_the_first_day_that_reads_no_closed_month(
@@ -475,7 +475,7 @@ def test_the_stream_goes_on_as_another_one_with_the_first_day_that_reads_no_clos
         publish("mau", first + timedelta(days=1), outside).instance == "mau-30-gaussian_stream-from-2025-03-30-after-2"
     )
     assert [len(outside.ledger.charges("mau", month)) for month in (JANUARY, FEBRUARY, MARCH)] == [1, 1, 1]
-    assert ledger_check.problems(outside) == []
+    assert verification.problems(outside) == []
 
 
 def test_the_stream_goes_on_earlier_where_the_months_it_reads_were_opened_with_a_larger_cap(
@@ -489,7 +489,7 @@ def test_the_stream_goes_on_earlier_where_the_months_it_reads_were_opened_with_a
     release = publish("mau", PUBLISHED + timedelta(days=1), outside)
     assert release.instance == "mau-30-gaussian_stream-from-2025-02-03-after-2"
     assert [len(outside.ledger.charges("mau", month)) for month in (JANUARY, FEBRUARY)] == [2, 2]
-    assert ledger_check.problems(outside) == []
+    assert verification.problems(outside) == []
 
 
 def test_somebody_can_declare_how_far_publication_had_come_but_not_against_what_is_shown(
@@ -516,7 +516,7 @@ def test_with_nothing_published_since_only_what_could_be_is_lost(world: Path, tm
     assert outside.ledger.awaits_erasures()
     publish_days([PUBLISHED + timedelta(days=1)], reopened(outside))
     assert len(restate(JANUARY, outside)) == 31
-    assert ledger_check.problems(outside) == []
+    assert verification.problems(outside) == []
 
 
 # --- What is refused ---------------------------------------------------------------------------------------------
@@ -691,7 +691,7 @@ def test_a_restore_that_was_cut_short_is_completed_by_the_same_backup_and_no_oth
     with pytest.raises(Refused, match="backup of 2025-02-04 was cut short"):
         restored(tmp_path, tmp_path / "store")
     found, outside = restored(world, tmp_path / "store")
-    assert not found.files_kept and ledger_check.problems(outside) == []
+    assert not found.files_kept and verification.problems(outside) == []
     assert files_of(tmp_path / "store") == files_of(world / "backup" / "files")
     assert not (tmp_path / "store" / ".restoring").exists()
 
@@ -744,7 +744,7 @@ def tell_what_is_left(world: Path, place: Path, root: Path) -> None:
             restored(world, place, mart=True)
     else:
         restored(world, place, mart=True)
-    problems += ledger_check.problems(opened(place, TODAY))
+    problems += verification.problems(opened(place, TODAY))
     problems += ["files differ"] if files_of(place) != files_of(root / "whole") else []
     problems += ["rows differ"] if rows(ledger_of(place)) != rows(ledger_of(root / "whole")) else []
     problems += [str(path) for path in place.rglob(".restoring*")]
@@ -806,7 +806,7 @@ def test_numbers_of_a_sketch_come_back_from_the_mart_to_the_last_digit(tmp_path:
         found = release_answer(release, again)
         assert {name: found[name] for name in shown} == {name: seen[release.key][name] for name in shown}
     assert {one.key for one in again.ledger.releases()} == seen.keys()
-    assert ledger_check.problems(again, MartFiles(tmp_path / "mart").read()) == []
+    assert verification.problems(again, MartFiles(tmp_path / "mart").read()) == []
 
 
 def test_a_stream_that_may_have_been_begun_anew_since_the_mart_is_charged_beside_the_one_that_it_shows(

@@ -7,11 +7,11 @@ from datetime import date, timedelta
 
 import pytest
 
-from dpdau_assets.core.completeness import complete, complete_all, is_declared, withdraw_all
+from dpdau_assets.core.dates import days_between
 from dpdau_assets.core.errors import BadInput, Refused
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.release import publish
-from dpdau_assets.core.windows import days_between
+from dpdau_assets.core.publication.completeness import complete, complete_all, is_declared, withdraw_all
+from dpdau_assets.core.publication.release import publish
 from dpdau_tests.conftest import prepare
 
 TODAY = date(2025, 1, 10)

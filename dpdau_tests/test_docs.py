@@ -23,13 +23,10 @@ import pytest
 from typer.main import get_command
 
 from dpdau_assets.cli.main import app
-from dpdau_assets.core.accounting import Budget, Cost, cost, fits, pure_rho
-from dpdau_assets.core.budget_report import (
-    joint_epsilon,
-)
-from dpdau_assets.core.calendar import mechanism_for
-from dpdau_assets.core.cost_so_far import shared_mu2_so_far
-from dpdau_assets.core.mechanisms import (
+from dpdau_assets.core.privacy.accounting import Budget, Cost, cost, fits, pure_rho
+from dpdau_assets.core.privacy.compositions import joint_epsilon
+from dpdau_assets.core.privacy.cost_so_far import shared_mu2_so_far
+from dpdau_assets.core.privacy.mechanisms import (
     DISCRETE_MARGIN,
     Laplace,
     SharedNoise,
@@ -44,8 +41,9 @@ from dpdau_assets.core.mechanisms import (
     noise_std,
     shared_noise,
 )
+from dpdau_assets.core.privacy.schedule import mechanism_for
+from dpdau_assets.core.privacy.stream_filters import STREAM_FILTERS
 from dpdau_assets.core.settings import Metric, Settings
-from dpdau_assets.core.stream_filters import STREAM_FILTERS
 from dpdau_tests.support.lengths import LENGTH
 
 Reals = npt.NDArray[np.floating]

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dpdau_assets.core.completeness import complete_all
-from dpdau_assets.core.due import due, late
+from dpdau_assets.core.dates import days_between
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.release import publish, restate
-from dpdau_assets.core.runs import DAU, MAU, RESTATEMENT, Step
-from dpdau_assets.core.windows import days_between
+from dpdau_assets.core.publication.completeness import complete_all
+from dpdau_assets.core.publication.due import due, late
+from dpdau_assets.core.publication.release import publish, restate
+from dpdau_assets.core.publication.runs import DAU, MAU, RESTATEMENT, Step
 from dpdau_tests.conftest import FixedClock, prepare, put
 from dpdau_tests.support.lengths import at_length
 

@@ -29,7 +29,7 @@ from dpdau_assets.core.errors import BadInput
 from dpdau_assets.core.events import Event, Limits, Row, day_of_second, row_of_object, validate
 from dpdau_assets.core.facts import EpochKey
 from dpdau_assets.core.identity import user_key
-from dpdau_assets.core.ingest import RowScan
+from dpdau_assets.core.publication.ingest import RowScan
 from dpdau_tests.support.lengths import at_length
 from resources import engine_duckdb, event_csv, event_files, event_reading, event_tables
 from resources.engine_duckdb import DuckDBEngine, DuckDBScan, SortedUsers, hmac_blocks

@@ -22,15 +22,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dpdau_assets.core import activity
-from dpdau_assets.core.activity import process_days
-from dpdau_assets.core.day_sketch import refresh
-from dpdau_assets.core.erasure import request
+from dpdau_assets.core.dates import days_between, epoch_of
+from dpdau_assets.core.erasure.receipts import settle
+from dpdau_assets.core.erasure.requests import request
 from dpdau_assets.core.events import Event
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.receipts import settle
 from dpdau_assets.core.settings import Settings
-from dpdau_assets.core.windows import days_between, epoch_of
+from dpdau_assets.core.state import activity
+from dpdau_assets.core.state.activity import process_days
+from dpdau_assets.core.state.day_sketch import refresh
 from dpdau_tests.conftest import SECRET, FixedClock, put
 from dpdau_tests.support.lengths import at_length
 from resources.ledger_sql.erasures import SqlErasures

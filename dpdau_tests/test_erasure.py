@@ -15,20 +15,28 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from dpdau_assets.core import activity
-from dpdau_assets.core.activity import day_version, discard_batch, process_days
-from dpdau_assets.core.day_sketch import build_sketch, sketch_version
-from dpdau_assets.core.erasure import cancel, confirm, deadline, mark_touched, overdue, request, touched_days
+from dpdau_assets.core.dates import day_number, days_between, epoch_of, month_of, window
+from dpdau_assets.core.erasure.receipts import apply, receipt, settle
+from dpdau_assets.core.erasure.requests import (
+    cancel,
+    confirm,
+    deadline,
+    mark_touched,
+    overdue,
+    request,
+    touched_days,
+)
+from dpdau_assets.core.erasure.retention import purge
 from dpdau_assets.core.errors import BadInput, Refused
 from dpdau_assets.core.events import Event, Limits, Row, validate
 from dpdau_assets.core.facts import RejectedRow
 from dpdau_assets.core.limits import last_day
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.receipts import apply, receipt, settle
-from dpdau_assets.core.release import publish
-from dpdau_assets.core.retention import purge
+from dpdau_assets.core.publication.release import publish
+from dpdau_assets.core.state import activity
+from dpdau_assets.core.state.activity import day_version, discard_batch, process_days
+from dpdau_assets.core.state.day_sketch import build_sketch, sketch_version
 from dpdau_assets.core.tombstones import Tombstones, held_until
-from dpdau_assets.core.windows import day_number, days_between, epoch_of, month_of, window
 from dpdau_tests.conftest import FixedClock, prepare, put, silent
 from dpdau_tests.support.lengths import at_length
 

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from dpdau_assets.core.errors import BadInput
 from dpdau_assets.core.events import DOUBTFUL, NO_USER, UNPARSABLE
-from dpdau_assets.core.ingest import DoubtfulRemovals, IngestReport, NotTaken, take
 from dpdau_assets.core.ports import Scan
+from dpdau_assets.core.publication.ingest import DoubtfulRemovals, IngestReport, NotTaken, take
 from dpdau_tests.support.lengths import at_length, seed
 from dpdau_tests.test_ingest import SETTINGS, Store
 from eval import demo

@@ -25,12 +25,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpdau_assets.core.erasure import epochs_reached
+from dpdau_assets.core.dates import epoch_of, epochs_of_day
+from dpdau_assets.core.erasure.requests import epochs_reached
 from dpdau_assets.core.errors import BadInput
 from dpdau_assets.core.events import BAD_DAY, TOO_EARLY, TOO_LATE, Limits, Row
 from dpdau_assets.core.facts import EpochKey, Erasure, Release, Removal
 from dpdau_assets.core.identity import user_key
-from dpdau_assets.core.ingest import (
+from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.publication.ingest import (
     IngestReport,
     NotTaken,
     NoValidRow,
@@ -39,9 +41,7 @@ from dpdau_assets.core.ingest import (
     ingest,
     take,
 )
-from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.settings import Settings
-from dpdau_assets.core.windows import epoch_of, epochs_of_day
 from dpdau_tests.support.lengths import at_length
 from eval.simulate import generate_synthetic
 from resources.engine_duckdb import DuckDBEngine

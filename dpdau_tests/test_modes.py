@@ -12,16 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from dpdau_assets.core.answers import mart_rows
-from dpdau_assets.core.erasure import request
+from dpdau_assets.core.dates import days_between
+from dpdau_assets.core.erasure.receipts import settle
+from dpdau_assets.core.erasure.requests import request
 from dpdau_assets.core.events import Event
-from dpdau_assets.core.ingest import ingest
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.receipts import settle
-from dpdau_assets.core.release import publish
-from dpdau_assets.core.report import operators_report, readers_report
+from dpdau_assets.core.publication.ingest import ingest
+from dpdau_assets.core.publication.release import publish
+from dpdau_assets.core.reporting.answers import mart_rows
+from dpdau_assets.core.reporting.report import operators_report, readers_report
 from dpdau_assets.core.settings import Settings
-from dpdau_assets.core.windows import days_between
 from dpdau_tests.conftest import FixedClock, opened, prepare
 from dpdau_tests.support.connections import closed_at_the_end
 from dpdau_tests.support.master_secret import SECRET

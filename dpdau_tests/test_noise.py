@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from dpdau_assets.core.errors import Refused
-from dpdau_assets.core.mechanisms import (
+from dpdau_assets.core.privacy.mechanisms import (
     Gaussian,
     Laplace,
     Mechanism,

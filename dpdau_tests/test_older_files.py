@@ -16,19 +16,19 @@ from hypothesis import strategies as st
 from sqlalchemy import Table, delete, insert, text
 from sqlalchemy.exc import OperationalError
 
-from dpdau_assets.core.activity import day_version, process_days
-from dpdau_assets.core.day_sketch import sketch_version
-from dpdau_assets.core.erasure import mark_touched, request
+from dpdau_assets.core.dates import days_between, epoch_of
+from dpdau_assets.core.erasure.receipts import apply, receipt, settle
+from dpdau_assets.core.erasure.requests import mark_touched, request
 from dpdau_assets.core.errors import Refused
 from dpdau_assets.core.events import Event
 from dpdau_assets.core.facts import Build, DaySet, Partition, ReleaseKey
 from dpdau_assets.core.identity import content_hash
-from dpdau_assets.core.keysets import digest
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.receipts import apply, receipt, settle
-from dpdau_assets.core.release import publish, read_statistics, restate
-from dpdau_assets.core.vouched_state import VouchedState
-from dpdau_assets.core.windows import days_between, epoch_of
+from dpdau_assets.core.publication.release import publish, read_statistics, restate
+from dpdau_assets.core.sketches.keysets import digest
+from dpdau_assets.core.state.activity import day_version, process_days
+from dpdau_assets.core.state.day_sketch import sketch_version
+from dpdau_assets.core.state.vouched_state import VouchedState
 from dpdau_tests.conftest import SECRET, prepare, put, silent
 from dpdau_tests.fast_folder import fast_folder
 from dpdau_tests.support.lengths import at_length

@@ -10,16 +10,16 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from dpdau_assets.core.answers import budget_answer, interval, mart_rows, release_answer
+from dpdau_assets.core.budget.settings_check import check
+from dpdau_assets.core.dates import days_between
 from dpdau_assets.core.facts import Instance, Release, ReleaseKey
-from dpdau_assets.core.feasibility import check
-from dpdau_assets.core.ingest import ingest
-from dpdau_assets.core.mechanisms import shared_noise
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.release import publish
+from dpdau_assets.core.privacy.mechanisms import shared_noise
+from dpdau_assets.core.publication.ingest import ingest
+from dpdau_assets.core.publication.release import publish
+from dpdau_assets.core.reporting.answers import budget_answer, interval, mart_rows, release_answer
 from dpdau_assets.core.sketches import terms_of_counting
 from dpdau_assets.core.sketches.exact import ExactCounting
-from dpdau_assets.core.windows import days_between
 from dpdau_tests.conftest import prepare
 from eval.simulate import generate_synthetic
 from resources.store import open_mart

@@ -10,16 +10,16 @@ from fractions import Fraction
 
 import pytest
 
-from dpdau_assets.core import ledger_check
-from dpdau_assets.core.accounting import cost, epsilon_of, total
-from dpdau_assets.core.answers import budget_answer
+from dpdau_assets.core.budget import verification
+from dpdau_assets.core.budget.overrides import declare_erasures_submitted, reset_budget
+from dpdau_assets.core.dates import days_between
 from dpdau_assets.core.errors import BadInput, BudgetRefused, Refused
 from dpdau_assets.core.facts import Override
-from dpdau_assets.core.label import terms_on_record
-from dpdau_assets.core.overrides import declare_erasures_submitted, reset_budget
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.release import publish, restate
-from dpdau_assets.core.windows import days_between
+from dpdau_assets.core.privacy.accounting import cost, epsilon_of, total
+from dpdau_assets.core.publication.release import publish, restate
+from dpdau_assets.core.reporting.answers import budget_answer
+from dpdau_assets.core.reporting.label import terms_on_record
 from dpdau_tests.conftest import prepare, put
 from dpdau_tests.support.stores import a_month_published
 from resources.ledger_sql.ledger import SqlBooks, SqlLedger
@@ -52,7 +52,7 @@ def test_an_override_admits_what_the_cap_refused_and_no_more(two_fit: Outside) -
     with pytest.raises(BudgetRefused, match=r"its cap 4\.5"):
         publish("dau", DAYS[3], two_fit)
     assert len(two_fit.ledger.charges("dau", JANUARY)) == 3
-    assert ledger_check.problems(two_fit) == []
+    assert verification.problems(two_fit) == []
 
 
 def test_nothing_that_was_spent_is_forgotten_by_an_override(two_fit: Outside) -> None:
@@ -135,7 +135,7 @@ def test_a_changed_delta_admits_nothing_more_in_a_month_that_was_charged(make_st
     assert admitted and epsilon_of(charged, 1e-6) <= 2
     for delta in (1e-3, 1e-6, 1e-9):
         settings = replace(outside.settings, delta=delta)
-        assert ledger_check.problems(replace(outside, settings=settings)) == []
+        assert verification.problems(replace(outside, settings=settings)) == []
 
 
 def test_an_override_below_what_a_month_was_charged_is_refused(two_fit: Outside) -> None:
@@ -162,12 +162,12 @@ def test_a_label_states_the_largest_cap_on_record_and_no_mechanism_that_was_not_
 
 def test_what_readers_have_seen_and_the_ledger_has_lost_is_never_overwritten(two_fit: Outside) -> None:
     seen = two_fit.ledger.releases()
-    ledger_check.require_nothing_lost(seen, two_fit)
+    verification.require_nothing_lost(seen, two_fit)
     other = replace(seen[1], noisy_value=seen[1].noisy_value + 1)
     with pytest.raises(Refused, match="is published with another number"):
-        ledger_check.require_nothing_lost([*seen, other], two_fit)
+        verification.require_nothing_lost([*seen, other], two_fit)
     with pytest.raises(Refused, match="is published, and not in the ledger"):
-        ledger_check.require_nothing_lost([replace(seen[1], key=replace(seen[1].key, day=DAYS[30]))], two_fit)
+        verification.require_nothing_lost([replace(seen[1], key=replace(seen[1].key, day=DAYS[30]))], two_fit)
 
 
 def test_a_month_that_a_number_reads_and_was_never_charged_for_it_is_found(
@@ -184,7 +184,7 @@ def test_a_month_that_a_number_reads_and_was_never_charged_for_it_is_found(
     publish("mau", days[-1], outside)
     name = "mau-7-gaussian-2025-02-03-r0"
     assert [charge.instance for charge in outside.ledger.charges("mau", FEBRUARY)] == [name]
-    assert ledger_check.problems(outside) == [
+    assert verification.problems(outside) == [
         f"mau of 2025-01 was never charged for {name}, which has published numbers of it."
     ]
 
@@ -196,7 +196,7 @@ def test_a_day_that_is_read_and_no_longer_sealed_is_found(make_store: Make) -> N
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SqlLedger, "seal", lambda *_: None)
         publish("dau", DAYS[1], outside)
-    assert ledger_check.problems(outside) == ["2025-01-02 is read by published numbers, and is not sealed."]
+    assert verification.problems(outside) == ["2025-01-02 is read by published numbers, and is not sealed."]
 
 
 def test_the_noise_of_a_restated_month_goes_whatever_mechanism_it_is_restated_by(make_store: Make) -> None:

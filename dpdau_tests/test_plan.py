@@ -9,10 +9,10 @@ from pathlib import Path
 from rich.console import Console
 
 from dpdau_assets.cli.budget import outlook_table
-from dpdau_assets.core.calendar import first_refusal
-from dpdau_assets.core.outlook import outlook
+from dpdau_assets.core.budget.forecast import outlook
+from dpdau_assets.core.dates import first_window_end, month_of, next_month
+from dpdau_assets.core.privacy.schedule import first_refusal
 from dpdau_assets.core.settings import Settings
-from dpdau_assets.core.windows import first_window_end, month_of, next_month
 from resources.ledger_sql.database import Database
 from resources.ledger_sql.ledger import SqlLedger
 

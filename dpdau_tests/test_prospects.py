@@ -12,17 +12,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dpdau_assets.core.answers import latest_release
+from dpdau_assets.core.budget.forecast import Made, coming
+from dpdau_assets.core.budget.overrides import reset_budget
+from dpdau_assets.core.budget.prospects import prospect
+from dpdau_assets.core.dates import days_between, days_of_epoch, epoch_of
+from dpdau_assets.core.erasure.retention import purge
 from dpdau_assets.core.errors import DpdauError, NotPublished, Refused
 from dpdau_assets.core.facts import ReleaseKey
-from dpdau_assets.core.outlook import Made, coming
-from dpdau_assets.core.overrides import reset_budget
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.prospects import prospect
-from dpdau_assets.core.release import publish, require_publishable, restate
-from dpdau_assets.core.retention import purge
+from dpdau_assets.core.publication.release import publish, require_publishable, restate
+from dpdau_assets.core.reporting.answers import latest_release
 from dpdau_assets.core.settings import Metric
-from dpdau_assets.core.windows import days_between, days_of_epoch, epoch_of
 from dpdau_tests.conftest import FixedClock, prepare, put
 from dpdau_tests.support.lengths import at_length
 from dpdau_tests.support.master_secret import SECRET

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from dpdau_assets.core import ledger_check
+from dpdau_assets.core.budget import verification
+from dpdau_assets.core.dates import days_between
 from dpdau_assets.core.errors import BudgetRefused
 from dpdau_assets.core.facts import Release
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.release import publish
+from dpdau_assets.core.publication.release import publish
 from dpdau_assets.core.settings import Settings
-from dpdau_assets.core.windows import days_between
 from dpdau_tests.conftest import SECRET, FixedClock, prepare
 from dpdau_tests.racing import race_in_rounds
 from dpdau_tests.support.lengths import at_length
@@ -75,7 +75,7 @@ def run_races(months: int, url: str, folder: Path) -> None:
     for month in firsts:
         assert len(outside.ledger.charges("dau", month)) == FIT
     assert len(outside.ledger.instances()) == FIT * months
-    assert ledger_check.problems(outside, everything) == []
+    assert verification.problems(outside, everything) == []
 
 
 def test_of_sixteen_processes_one_gets_the_last_release_that_fits_and_a_key_has_one_number(

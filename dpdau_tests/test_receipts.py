@@ -16,17 +16,25 @@ import dagster as dg
 import numpy as np
 import pytest
 
-from dpdau_assets.core.byte_scan import Needles
-from dpdau_assets.core.erasure import days_to_rebuild, request
+from dpdau_assets.core.dates import days_between, epoch_of
+from dpdau_assets.core.erasure.byte_scan import Needles
+from dpdau_assets.core.erasure.inspection import HOLDS_USER_DATA, IN_BYTES, IN_SET, Survivor, inspect
+from dpdau_assets.core.erasure.receipts import (
+    Document,
+    apply,
+    document_of,
+    is_genuine,
+    receipt,
+    receipts_of,
+    settle,
+)
+from dpdau_assets.core.erasure.requests import days_to_rebuild, request
 from dpdau_assets.core.errors import BadInput
 from dpdau_assets.core.events import Event
 from dpdau_assets.core.facts import DaySet
 from dpdau_assets.core.identity import user_key
-from dpdau_assets.core.inspection import HOLDS_USER_DATA, IN_BYTES, IN_SET, Survivor, inspect
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.receipts import Document, apply, document_of, is_genuine, receipt, receipts_of, settle
-from dpdau_assets.core.release import publish
-from dpdau_assets.core.windows import days_between, epoch_of
+from dpdau_assets.core.publication.release import publish
 from dpdau_tests.conftest import SECRET, FixedClock, prepare, put
 
 pytestmark = pytest.mark.every_sketch(since="soak")

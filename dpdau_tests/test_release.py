@@ -15,20 +15,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dpdau_assets.core import ledger_check
-from dpdau_assets.core.accounting import Budget, admits, charges_for_release
-from dpdau_assets.core.activity import process_days
-from dpdau_assets.core.answers import release_answer
-from dpdau_assets.core.day_sketch import refresh
+from dpdau_assets.core.budget import verification
+from dpdau_assets.core.budget.planning import Plan, enter, new_instance
+from dpdau_assets.core.dates import days_between, epoch_of, month_end, month_of, window
 from dpdau_assets.core.errors import BudgetRefused, Refused
 from dpdau_assets.core.facts import ReleaseKey
 from dpdau_assets.core.identity import user_key
-from dpdau_assets.core.mechanisms import SharedNoise, SharedNoiseByMargin, mu_of, shared_mu2
-from dpdau_assets.core.planning import Plan, enter, new_instance
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.release import publish
+from dpdau_assets.core.privacy.accounting import Budget, admits, charges_for_release
+from dpdau_assets.core.privacy.mechanisms import SharedNoise, SharedNoiseByMargin, mu_of, shared_mu2
+from dpdau_assets.core.publication.release import publish
+from dpdau_assets.core.reporting.answers import release_answer
 from dpdau_assets.core.settings import Settings
-from dpdau_assets.core.windows import days_between, epoch_of, month_end, month_of, window
+from dpdau_assets.core.state.activity import process_days
+from dpdau_assets.core.state.day_sketch import refresh
 from dpdau_tests.conftest import SECRET, prepare, put, silent
 from dpdau_tests.racing import race
 from dpdau_tests.support.lengths import at_length
@@ -375,10 +375,10 @@ def test_a_begun_month_that_was_charged_by_the_margin_goes_on_and_is_believed(ma
         publish("dau", day, outside)
     assert [one.mechanism.to_json()["version"] for one in outside.ledger.instances()] == [1]
     assert len(outside.ledger.charges("dau", START)) == 1
-    assert ledger_check.problems(outside) == []
+    assert verification.problems(outside) == []
     assert publish("dau", date(2025, 2, 1), outside).instance != begun.name
     assert [one.mechanism.to_json()["version"] for one in outside.ledger.instances()] == [1, 2]
-    assert ledger_check.problems(outside) == []
+    assert verification.problems(outside) == []
 
 
 def test_the_shared_noise_is_destroyed_with_the_months_last_number(make_store: Make) -> None:

@@ -13,17 +13,17 @@ import numpy as np
 import pytest
 from sqlalchemy import delete, insert, select, update
 
-from dpdau_assets.core import erasure
-from dpdau_assets.core.activity import process_days
-from dpdau_assets.core.byte_scan import Needles
-from dpdau_assets.core.erasure import mark_touched
+from dpdau_assets.core.dates import days_between, epoch_of
+from dpdau_assets.core.erasure import requests
+from dpdau_assets.core.erasure.byte_scan import Needles
+from dpdau_assets.core.erasure.quarantine import Named, expire
+from dpdau_assets.core.erasure.receipts import Document, receipt, settle
+from dpdau_assets.core.erasure.requests import mark_touched
 from dpdau_assets.core.events import Event
 from dpdau_assets.core.facts import RejectedRow
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.quarantine import Named, expire
-from dpdau_assets.core.receipts import Document, receipt, settle
-from dpdau_assets.core.release import publish
-from dpdau_assets.core.windows import days_between, epoch_of
+from dpdau_assets.core.publication.release import publish
+from dpdau_assets.core.state.activity import process_days
 from dpdau_tests.conftest import SECRET, FixedClock, everything_in, prepare, put
 from resources.backup_files import back_up
 from resources.ledger_sql import schema
@@ -82,7 +82,7 @@ def case(request: pytest.FixtureRequest, make_store: Make, tmp_path: Path) -> Ca
         back_up(tmp_path / "backup before", store)
     before = {"releases": store.ledger.releases()}
     store.quarantine.keep(RejectedRow(f"exports/{who}.csv", 3, "bad") for who in (HER, "somebody"))
-    (name,) = erasure.request([Event(HER, "-", THROUGH, reference="TICKET-1")], store).receipts
+    (name,) = requests.request([Event(HER, "-", THROUGH, reference="TICKET-1")], store).receipts
     return Case(store, name, before, tmp_path)
 
 
@@ -275,7 +275,7 @@ def holds_her_again(case: Case) -> bool:
 def test_what_is_not_there_is_not_said_to_remain(case: Case, make_store: Make) -> None:
     """No stream, no reference, and where every day is marked another sentence of Dagster's log."""
     store = make_store("another", today=date(2025, 2, 10), erasure_mark="all", retention_days=40)
-    (name,) = erasure.request([Event(HER, "-", THROUGH)], store).receipts
+    (name,) = requests.request([Event(HER, "-", THROUGH)], store).receipts
     settle(store)
     rows = {row["what"]: row for row in receipt(name, store)["remains"]}
     assert rows.keys() == SENTENCES.keys() - {"the last counts of mau", "reference"}

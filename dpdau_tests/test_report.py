@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from dpdau_assets.core.answers import budget_answer, mart_rows
+from dpdau_assets.core.budget.overrides import reset_budget
 from dpdau_assets.core.errors import BadInput, Refused
-from dpdau_assets.core.overrides import reset_budget
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.release import publish
-from dpdau_assets.core.report import (
+from dpdau_assets.core.publication.release import publish
+from dpdau_assets.core.reporting.answers import budget_answer, mart_rows
+from dpdau_assets.core.reporting.report import (
     BudgetMonth,
     Report,
     check_lines,

@@ -15,11 +15,11 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page
 
-from dpdau_assets.core.overrides import reset_budget
+from dpdau_assets.core.budget.overrides import reset_budget
+from dpdau_assets.core.dates import days_between
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.release import publish, restate
-from dpdau_assets.core.report import check_lines, operators_report, readers_report
-from dpdau_assets.core.windows import days_between
+from dpdau_assets.core.publication.release import publish, restate
+from dpdau_assets.core.reporting.report import check_lines, operators_report, readers_report
 from dpdau_tests.browser import PICTURES, open_browser
 from dpdau_tests.conftest import FixedClock, prepare, put
 from dpdau_tests.dagster.world import erase

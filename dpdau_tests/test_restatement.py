@@ -8,16 +8,16 @@ from datetime import date, timedelta
 import duckdb
 import pytest
 
-from dpdau_assets.core.activity import process_days
-from dpdau_assets.core.answers import mart_rows
-from dpdau_assets.core.erasure import request
+from dpdau_assets.core.dates import days_between
+from dpdau_assets.core.erasure.requests import request
 from dpdau_assets.core.errors import Refused
 from dpdau_assets.core.events import Event
 from dpdau_assets.core.facts import Release
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.release import publish, restate
-from dpdau_assets.core.runs import RESTATEMENT, plan_run
-from dpdau_assets.core.windows import days_between
+from dpdau_assets.core.publication.release import publish, restate
+from dpdau_assets.core.publication.runs import RESTATEMENT, plan_run
+from dpdau_assets.core.reporting.answers import mart_rows
+from dpdau_assets.core.state.activity import process_days
 from dpdau_tests.conftest import prepare, put, silent
 from resources.store import open_mart
 

@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from dpdau_assets.core.activity import process_days
-from dpdau_assets.core.day_sketch import refresh
-from dpdau_assets.core.erasure import confirm, request
+from dpdau_assets.core.dates import days_between, epoch_of
+from dpdau_assets.core.erasure.receipts import receipt, settle
+from dpdau_assets.core.erasure.requests import confirm, request
+from dpdau_assets.core.erasure.retention import overdue, purge
 from dpdau_assets.core.errors import BadSetting, Refused
 from dpdau_assets.core.events import Event
-from dpdau_assets.core.ingest import ingest
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.receipts import receipt, settle
-from dpdau_assets.core.release import publish, restate
-from dpdau_assets.core.retention import overdue, purge
-from dpdau_assets.core.windows import days_between, epoch_of
+from dpdau_assets.core.publication.ingest import ingest
+from dpdau_assets.core.publication.release import publish, restate
+from dpdau_assets.core.state.activity import process_days
+from dpdau_assets.core.state.day_sketch import refresh
 from dpdau_tests.conftest import FixedClock, prepare, put, silent
 
 Make = Callable[..., Outside]

@@ -14,20 +14,27 @@ from typing import TypeVar
 
 import pytest
 
-from dpdau_assets.core.activity import process_days
-from dpdau_assets.core.day_sketch import refresh
-from dpdau_assets.core.erasure import request
+from dpdau_assets.core.dates import days_between, month_of
+from dpdau_assets.core.erasure.receipts import settle
+from dpdau_assets.core.erasure.requests import request
+from dpdau_assets.core.erasure.retention import purge
 from dpdau_assets.core.errors import DpdauError
 from dpdau_assets.core.events import Event
 from dpdau_assets.core.facts import Release, ReleaseKey
 from dpdau_assets.core.limits import first_day, last_day
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.receipts import settle
-from dpdau_assets.core.release import publish, restate
-from dpdau_assets.core.retention import purge
-from dpdau_assets.core.runs import BUILD, DAU, MAU, RESTATEMENT, Step, plan_run
+from dpdau_assets.core.publication.release import publish, restate
+from dpdau_assets.core.publication.runs import (
+    BUILD,
+    DAU,
+    MAU,
+    RESTATEMENT,
+    Step,
+    plan_run,
+)
 from dpdau_assets.core.settings import Settings
-from dpdau_assets.core.windows import days_between, month_of
+from dpdau_assets.core.state.activity import process_days
+from dpdau_assets.core.state.day_sketch import refresh
 from dpdau_tests.conftest import SECRET, FixedClock, put, silent
 from dpdau_tests.fast_folder import fast_folder
 from dpdau_tests.support.lengths import LENGTH, at_length, chance

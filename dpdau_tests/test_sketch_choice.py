@@ -11,24 +11,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dpdau_assets.core import release as main_path
-from dpdau_assets.core.activity import epochs_of, process_days, take_in
-from dpdau_assets.core.answers import interval, mart_rows, release_answer, series
-from dpdau_assets.core.day_sketch import build_sketch, read_without, sketch_version
-from dpdau_assets.core.erasure import guard_limit, request
+from dpdau_assets.core.budget.forecast import outlook
+from dpdau_assets.core.budget.planning import planned_counting
+from dpdau_assets.core.dates import days_between, epoch_of
+from dpdau_assets.core.erasure.receipts import receipt, settle
+from dpdau_assets.core.erasure.requests import guard_limit, request
 from dpdau_assets.core.errors import BadSetting, BudgetRefused, ParameterNotSet
 from dpdau_assets.core.events import Event
 from dpdau_assets.core.facts import DaySet, Release, ReleaseKey
-from dpdau_assets.core.outlook import outlook
-from dpdau_assets.core.planning import planned_counting
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.receipts import receipt, settle
-from dpdau_assets.core.release import publish, restate
-from dpdau_assets.core.runs import plan_run
+from dpdau_assets.core.publication import release as main_path
+from dpdau_assets.core.publication.release import publish, restate
+from dpdau_assets.core.publication.runs import plan_run
+from dpdau_assets.core.reporting.answers import interval, mart_rows, release_answer, series
 from dpdau_assets.core.sketches import build
 from dpdau_assets.core.sketches.base import to_bytes
 from dpdau_assets.core.sketches.theta import ThetaSketch, theta_hashes
-from dpdau_assets.core.windows import days_between, epoch_of
+from dpdau_assets.core.state.activity import epochs_of, process_days, take_in
+from dpdau_assets.core.state.day_sketch import build_sketch, read_without, sketch_version
 from dpdau_tests.conftest import SKETCHES, prepare, put, silent
 from resources.chart import _interval_in_words
 from resources.mart_duckdb import MartFiles

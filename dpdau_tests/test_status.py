@@ -9,12 +9,12 @@ from fractions import Fraction
 
 import pytest
 
-from dpdau_assets.core.completeness import complete_all
+from dpdau_assets.core.dates import days_between
+from dpdau_assets.core.erasure.retention import purge
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.release import publish
-from dpdau_assets.core.retention import purge
-from dpdau_assets.core.status import Status, status
-from dpdau_assets.core.windows import days_between
+from dpdau_assets.core.publication.completeness import complete_all
+from dpdau_assets.core.publication.release import publish
+from dpdau_assets.core.reporting.status import Status, status
 from dpdau_tests.conftest import FixedClock, folding, prepare, put
 from dpdau_tests.dagster.world import erase
 from resources.mart_duckdb import MartFiles

@@ -13,17 +13,17 @@ import numpy as np
 import pytest
 from sqlalchemy import LargeBinary, select
 
-from dpdau_assets.core import receipts
-from dpdau_assets.core.activity import day_version, process_days
-from dpdau_assets.core.erasure import request
+from dpdau_assets.core.dates import days_between, epoch_of
+from dpdau_assets.core.erasure import receipts
+from dpdau_assets.core.erasure.receipts import receipt, settle
+from dpdau_assets.core.erasure.requests import request
 from dpdau_assets.core.events import Event
 from dpdau_assets.core.facts import Partition
 from dpdau_assets.core.identity import content_hash, data_version, user_key
-from dpdau_assets.core.keysets import digest, unite
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.receipts import receipt, settle
-from dpdau_assets.core.release import publish
-from dpdau_assets.core.windows import days_between, epoch_of
+from dpdau_assets.core.publication.release import publish
+from dpdau_assets.core.sketches.keysets import digest, unite
+from dpdau_assets.core.state.activity import day_version, process_days
 from dpdau_tests.conftest import SECRET, prepare, put
 from resources.ledger_sql import receipts as ledger_receipts
 from resources.ledger_sql import schema

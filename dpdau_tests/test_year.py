@@ -10,15 +10,15 @@ from fractions import Fraction
 
 import pytest
 
-from dpdau_assets.core.accounting import cost, epsilon_of, rho, total
-from dpdau_assets.core.answers import budget_answer
+from dpdau_assets.core.budget.forecast import Foreseen, MonthOutlook, outlook
+from dpdau_assets.core.dates import days_between, month_of, months_read
 from dpdau_assets.core.errors import BudgetRefused
-from dpdau_assets.core.outlook import Foreseen, MonthOutlook, outlook
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.release import publish, restate
-from dpdau_assets.core.runs import DAU, MAU, RESTATEMENT, plan_run
+from dpdau_assets.core.privacy.accounting import cost, epsilon_of, rho, total
+from dpdau_assets.core.publication.release import publish, restate
+from dpdau_assets.core.publication.runs import DAU, MAU, RESTATEMENT, plan_run
+from dpdau_assets.core.reporting.answers import budget_answer
 from dpdau_assets.core.settings import Settings
-from dpdau_assets.core.windows import days_between, month_of, months_read
 from dpdau_tests.conftest import SECRET, FixedClock, prepare, put
 from dpdau_tests.fast_folder import fast_folder
 from dpdau_tests.support.lengths import at_length

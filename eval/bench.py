@@ -24,18 +24,18 @@ from pathlib import Path
 import duckdb
 import numpy as np
 
-from dpdau_assets.core.activity import process_days, take_in
-from dpdau_assets.core.day_sketch import refresh
-from dpdau_assets.core.erasure import request
+from dpdau_assets.core.dates import UNIX_EPOCH, days_between, epochs_of_day
+from dpdau_assets.core.erasure.receipts import settle
+from dpdau_assets.core.erasure.requests import request
 from dpdau_assets.core.events import Event
 from dpdau_assets.core.facts import ReleaseKey
-from dpdau_assets.core.ingest import ingest
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.receipts import settle
-from dpdau_assets.core.release import read_statistic
+from dpdau_assets.core.publication.ingest import ingest
+from dpdau_assets.core.publication.release import read_statistic
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.sketches.exact import ExactCounting
-from dpdau_assets.core.windows import UNIX_EPOCH, days_between, epochs_of_day
+from dpdau_assets.core.state.activity import process_days, take_in
+from dpdau_assets.core.state.day_sketch import refresh
 from eval.simulate import DEFAULT_SEED, generate_synthetic
 from resources.store import open_store
 

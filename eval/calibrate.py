@@ -20,9 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from dpdau_assets.core.errors import Refused
-from dpdau_assets.core.mechanisms import longest_interval, mu_of, noise_std, stream
+from dpdau_assets.core.privacy.mechanisms import longest_interval, mu_of, noise_std, stream
+from dpdau_assets.core.privacy.stream_filters import interval_sensitivity2, response_norm
 from dpdau_assets.core.settings import Settings
-from dpdau_assets.core.stream_filters import interval_sensitivity2, response_norm
 
 Vector = npt.NDArray[np.float64]
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from dpdau_assets.core.checking import CHECKS
+from dpdau_assets.core.reporting.checks import CHECKS
 
 HOME = Path(".demo")
 EVENTS = Path(__file__).resolve().parent / "data" / "oulad_register_submit" / "events.parquet"

@@ -24,13 +24,13 @@ import dagster as dg
 from sqlalchemy.engine.default import DefaultDialect
 
 from dpdau_assets import bulk
-from dpdau_assets.core.completeness import complete
-from dpdau_assets.core.erasure import request
+from dpdau_assets.core.dates import days_between
+from dpdau_assets.core.erasure.requests import request
 from dpdau_assets.core.events import Event
-from dpdau_assets.core.ingest import ingest
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.runs import BUILD, DAU, STATE, Step
-from dpdau_assets.core.windows import days_between
+from dpdau_assets.core.publication.completeness import complete
+from dpdau_assets.core.publication.ingest import ingest
+from dpdau_assets.core.publication.runs import BUILD, DAU, STATE, Step
 from eval.simulate import DEFAULT_SEED, generate_synthetic
 
 FIRST_DAY, DAYS = date(2025, 1, 1), 365

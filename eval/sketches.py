@@ -18,18 +18,18 @@ from importlib import import_module
 import numpy as np
 import numpy.typing as npt
 
-from dpdau_assets.core.calendar import numbers_of_month
+from dpdau_assets.core.dates import month_of
 from dpdau_assets.core.facts import Keys
-from dpdau_assets.core.keysets import sorted_distinct
-from dpdau_assets.core.mechanisms import half_width_95, noise_width, shared_noise
+from dpdau_assets.core.privacy.mechanisms import half_width_95, noise_width, shared_noise
+from dpdau_assets.core.privacy.schedule import numbers_of_month
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.sketches import build, public_parameters, unite
 from dpdau_assets.core.sketches.base import Counting, Sketch, to_bytes
 from dpdau_assets.core.sketches.exact import ExactCounting
 from dpdau_assets.core.sketches.hllpp import HllCounting
+from dpdau_assets.core.sketches.keysets import sorted_distinct
 from dpdau_assets.core.sketches.kmv import KmvCounting
 from dpdau_assets.core.sketches.theta import ThetaCounting
-from dpdau_assets.core.windows import month_of
 
 DEFAULTS = Settings()
 NOISE = shared_noise(

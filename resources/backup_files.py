@@ -16,11 +16,11 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from dpdau_assets.core.calendar import METRICS
-from dpdau_assets.core.erasure import DEADLINE_DAYS
+from dpdau_assets.core.erasure.requests import DEADLINE_DAYS
 from dpdau_assets.core.errors import BadInput, Refused
 from dpdau_assets.core.ports import Clock, Outside
-from dpdau_assets.core.restoring import (
+from dpdau_assets.core.privacy.schedule import METRICS
+from dpdau_assets.core.publication.restoring import (
     Declared,
     MaybePublished,
     Restore,

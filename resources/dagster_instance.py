@@ -11,8 +11,8 @@ from dagster_shared.check import CheckError
 from dagster_shared.yaml_utils import load_yaml_from_globs
 from yaml import YAMLError
 
-from dpdau_assets.core.due import SCHEDULE
 from dpdau_assets.core.errors import BadSetting
+from dpdau_assets.core.publication.due import SCHEDULE
 from resources.dagster_files import CONFIGURATION, prepare_home
 
 NO_TELEMETRY = {"telemetry": {"enabled": False}}

@@ -14,9 +14,9 @@ from typing import cast
 from duckdb.sqltypes import DuckDBPyType
 
 from dpdau_assets.core import events
+from dpdau_assets.core.dates import day_number
 from dpdau_assets.core.errors import BadInput
 from dpdau_assets.core.events import Limits, local_offset
-from dpdau_assets.core.windows import day_number
 
 Types = Mapping[str, DuckDBPyType]
 

@@ -19,10 +19,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dpdau_assets.core.dates import day_number
 from dpdau_assets.core.errors import Refused
 from dpdau_assets.core.facts import DaySet, Keys
-from dpdau_assets.core.keysets import unite
-from dpdau_assets.core.windows import day_number
+from dpdau_assets.core.sketches.keysets import unite
 from resources.durable import sweep, sync_folder, write_named_durably
 
 _SCHEMA = pa.schema([("epoch", pa.int32()), ("day", pa.date32()), ("key", pa.uint64())])

@@ -14,7 +14,7 @@ import duckdb
 
 from dpdau_assets.core.errors import BadInput, Refused
 from dpdau_assets.core.facts import MartPaths, ReleaseKey
-from dpdau_assets.core.restoring import Shown
+from dpdau_assets.core.publication.restoring import Shown
 from dpdau_assets.core.sketches import counting_of_terms
 from dpdau_assets.core.sketches.base import Counting
 from dpdau_assets.core.sketches.sampling import is_threshold

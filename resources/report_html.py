@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from dpdau_assets.core.errors import BadInput
 from dpdau_assets.core.facts import ReportPaths
-from dpdau_assets.core.report import Report
+from dpdau_assets.core.reporting.report import Report
 from resources import report_svg
 from resources.durable import PRIVATE, PRIVATE_FOLDER, make_folder, mode_in, write_durably
 

@@ -13,8 +13,8 @@ from typing import Annotated, Any
 from pydantic import SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from dpdau_assets.core.budget.settings_check import check
 from dpdau_assets.core.errors import BadSetting
-from dpdau_assets.core.feasibility import check
 from dpdau_assets.core.settings import Settings
 
 _SECRETS = {"hash_salt_secret", "ledger_url", "alert_webhook"}

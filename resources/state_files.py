@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 from dpdau_assets.core.errors import Refused
 from dpdau_assets.core.facts import DaySet, Keys
 from dpdau_assets.core.identity import epoch_key_commitment
-from dpdau_assets.core.keysets import digest, is_key_set
 from dpdau_assets.core.ports import Salts
+from dpdau_assets.core.sketches.keysets import digest, is_key_set
 from resources.durable import Write, sweep, unlink_durably, write_all_durably
 from resources.file_lock import FileLock
 from resources.partition_files import partition_path, partitions_in

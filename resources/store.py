@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
+from dpdau_assets.core.dates import first_window_end
 from dpdau_assets.core.errors import BadSetting
 from dpdau_assets.core.ports import (
     Builds,
@@ -30,7 +31,6 @@ from dpdau_assets.core.ports import (
 )
 from dpdau_assets.core.secret_strength import WeakSecret, warning
 from dpdau_assets.core.settings import Settings
-from dpdau_assets.core.windows import first_window_end
 from resources.durable import PRIVATE_FOLDER, make_folder
 from resources.file_lock import FileLock
 from resources.lazy import lazy
@@ -138,7 +138,7 @@ def _state(
     settings: Settings, store: str, salts: Salts, lock: FileLock, builds: Builds, erasures: ErasureLedger,
     *, keep_empty: bool,
 ) -> StateStore:  # fmt: skip
-    from dpdau_assets.core.vouched_state import VouchedState
+    from dpdau_assets.core.state.vouched_state import VouchedState
     from resources.state_files import StateFiles
 
     files = StateFiles(settings.data_dir / store, salts, lock)

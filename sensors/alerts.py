@@ -13,10 +13,10 @@ from dataclasses import asdict, dataclass, field, replace
 import dagster as dg
 from dagster_shared.error import SerializableErrorInfo
 
-from dpdau_assets.core.checking import CHECKS, answer
 from dpdau_assets.core.errors import DpdauError
 from dpdau_assets.core.facts import Alert
 from dpdau_assets.core.ports import Alerts, Mart, Outside
+from dpdau_assets.core.reporting.checks import CHECKS, answer
 from dpdau_assets.jobs import LANDED, NEW_LINE
 
 RUNS_PER_TICK = 50

@@ -36,7 +36,7 @@ MECHANISMS = (
     ),
     Fault(
         "shared-sigmas-without-the-margin-of-being-discrete",
-        "dpdau_assets/core/mechanisms.py",
+        "dpdau_assets/core/privacy/mechanisms.py",
         "usual = widened(DISCRETE_MARGIN)",
         "usual = widened(1.0)",
         (
@@ -46,7 +46,7 @@ MECHANISMS = (
     ),
     Fault(
         "a-shared-month-is-priced-by-the-margin-alone",
-        "dpdau_assets/core/mechanisms.py",
+        "dpdau_assets/core/privacy/mechanisms.py",
         "return discrete_mu(mechanism.sigma_day), discrete_mu(mechanism.sigma_month)",
         "return DISCRETE_MARGIN / mechanism.sigma_day, DISCRETE_MARGIN / mechanism.sigma_month",
         (
@@ -56,7 +56,7 @@ MECHANISMS = (
     ),
     Fault(
         "coarse-shared-noise-is-not-widened",
-        "dpdau_assets/core/mechanisms.py",
+        "dpdau_assets/core/privacy/mechanisms.py",
         "if shared_mu2(usual) <= limit:",
         "if usual:",
         (
@@ -66,7 +66,7 @@ MECHANISMS = (
     ),
     Fault(
         "a-month-charged-before-gets-the-price-of-today",
-        "dpdau_assets/core/mechanisms.py",
+        "dpdau_assets/core/privacy/mechanisms.py",
         "if isinstance(mechanism, SharedNoiseByMargin):  # to",
         "if not mechanism:  # to",
         (
@@ -76,7 +76,7 @@ MECHANISMS = (
     ),
     Fault(
         "a-wrong-weight-in-the-streams-filter",
-        "dpdau_assets/core/stream_filters.py",
+        "dpdau_assets/core/privacy/stream_filters.py",
         "STREAM_FILTER = (1024, -505, -126,",
         "STREAM_FILTER = (1024, -506, -126,",
         (
@@ -86,7 +86,7 @@ MECHANISMS = (
     ),
     Fault(
         "the-streams-sigma-is-rounded-down",
-        "dpdau_assets/core/mechanisms.py",
+        "dpdau_assets/core/privacy/mechanisms.py",
         "math.ceil(100 * math.sqrt(sensitivity2",
         "math.floor(100 * math.sqrt(sensitivity2",
         (
@@ -96,7 +96,7 @@ MECHANISMS = (
     ),
     Fault(
         "the-streams-filter-reads-the-oldest-day-first",
-        "dpdau_assets/core/mechanisms.py",
+        "dpdau_assets/core/privacy/mechanisms.py",
         "zip(mechanism.filter, reversed(history), strict=False)",
         "zip(mechanism.filter, history, strict=False)",
         (
@@ -106,7 +106,7 @@ MECHANISMS = (
     ),
     Fault(
         "a-stream-forgets-the-oldest-day-of-its-filter",
-        "dpdau_assets/core/release.py",
+        "dpdau_assets/core/publication/release.py",
         "books.frozen(instance.name, len(stream.filter))",
         "books.frozen(instance.name, len(stream.filter) - 1)",
         (
@@ -119,7 +119,7 @@ MECHANISMS = (
 ACCOUNTING = (
     Fault(
         "the-month-in-the-middle-of-a-window-is-not-charged",
-        "dpdau_assets/core/windows.py",
+        "dpdau_assets/core/dates.py",
         "sorted({month_of(day) for day in window(end, window_days)})",
         "sorted({month_of(window(end, window_days)[0]), month_of(end)})",
         (
@@ -129,21 +129,21 @@ ACCOUNTING = (
     ),
     Fault(
         "a-cap-that-is-just-filled-refuses",
-        "dpdau_assets/core/accounting.py",
+        "dpdau_assets/core/privacy/accounting.py",
         "return price.epsilon <= budget.epsilon",
         "return price.epsilon < budget.epsilon",
         ("core/test_accounting.py",),
     ),
     Fault(
         "epsilons-are-added-in-floats",
-        "dpdau_assets/core/accounting.py",
+        "dpdau_assets/core/privacy/accounting.py",
         "return price.epsilon <= budget.epsilon",
         "return float(price.epsilon) <= float(budget.epsilon) + 1e-3",
         ("core/test_accounting.py::test_many_pure_numbers_that_are_a_hair_above_a_cap_together_are_refused",),
     ),
     Fault(
         "gaussians-may-pass-their-cap-by-a-hair",
-        "dpdau_assets/core/accounting.py",
+        "dpdau_assets/core/privacy/accounting.py",
         "return price.mu2 <= mu_of(float(budget.epsilon), budget.delta) ** 2",
         "return price.mu2 <= mu_of(float(budget.epsilon), budget.delta) ** 2 * 1.003",
         (
@@ -153,21 +153,21 @@ ACCOUNTING = (
     ),
     Fault(
         "pure-epsilon-is-added-as-mu",
-        "dpdau_assets/core/accounting.py",
+        "dpdau_assets/core/privacy/accounting.py",
         "return Cost(epsilon=mechanism.epsilon, pure_rho=pure_rho(float(mechanism.epsilon)))",
         "return Cost(mu2=float(mechanism.epsilon) ** 2)",
         ("core/test_accounting.py",),
     ),
     Fault(
         "a-mixed-month-is-priced-by-the-gaussian-curve",
-        "dpdau_assets/core/accounting.py",
+        "dpdau_assets/core/privacy/accounting.py",
         'return "gaussian" if price.pure_rho == 0 else "zcdp"',
         'return "gaussian"',
         ("core/test_accounting.py",),
     ),
     Fault(
         "an-independent-number-is-priced-without-the-margin",
-        "dpdau_assets/core/mechanisms.py",
+        "dpdau_assets/core/privacy/mechanisms.py",
         "return DISCRETE_MARGIN / sigma",
         "return 1 / sigma",
         (
@@ -177,14 +177,14 @@ ACCOUNTING = (
     ),
     Fault(
         "only-an-instances-first-number-is-charged-to-a-month",
-        "dpdau_assets/core/planning.py",
+        "dpdau_assets/core/budget/planning.py",
         "if charge not in made:",
         "if not made:",
         ("test_release.py::test_independent_noise_is_charged_for_every_number",),
     ),
     Fault(
         "a-number-is-stored-without-its-charge",
-        "dpdau_assets/core/planning.py",
+        "dpdau_assets/core/budget/planning.py",
         "for charge in planned.charges:",
         "for charge in planned.charges[1:]:",
         (
@@ -197,35 +197,35 @@ ACCOUNTING = (
 PLANNING = (
     Fault(
         "the-restatement-is-not-priced",
-        "dpdau_assets/core/calendar.py",
+        "dpdau_assets/core/privacy/schedule.py",
         "return month_days(month) * (1 + settings.restatements_per_month)",
         "return month_days(month)",
         ("core/test_calendar.py",),
     ),
     Fault(
         "the-last-window-that-reads-a-month-is-not-planned",
-        "dpdau_assets/core/calendar.py",
+        "dpdau_assets/core/privacy/schedule.py",
         "last = first_window_end(month_end(month), settings.mau_window_days)",
         "last = first_window_end(month_end(month), settings.mau_window_days - 1)",
         ("core/test_calendar.py",),
     ),
     Fault(
         "a-stream-goes-on-with-another-sample",
-        "dpdau_assets/core/planning.py",
+        "dpdau_assets/core/budget/planning.py",
         "(last.mechanism, last.terms) == (wanted.mechanism, wanted.terms)",
         "last.mechanism == wanted.mechanism",
         ("test_sketch_choice.py",),
     ),
     Fault(
         "a-stream-may-skip-days",
-        "dpdau_assets/core/planning.py",
+        "dpdau_assets/core/budget/planning.py",
         "if key.day == following or (",
         "if key.day >= following or (",
         ("test_release.py::test_days_of_mau_follow_one_another_and_none_is_skipped",),
     ),
     Fault(
         "a-closed-month-is-only-asked-about-its-own-days",
-        "dpdau_assets/core/planning.py",
+        "dpdau_assets/core/budget/planning.py",
         "closed = [month for month in months_read(key.day, key.window_days)",
         "closed = [month for month in months_read(key.day, 1)",
         (
@@ -235,7 +235,7 @@ PLANNING = (
     ),
     Fault(
         "a-changed-setting-changes-the-cap-of-a-charged-month",
-        "dpdau_assets/core/planning.py",
+        "dpdau_assets/core/budget/planning.py",
         "return Budget(settings.cap(metric) if cap is None else cap,",
         "return Budget(settings.cap(metric),",
         ("test_overrides.py",),
@@ -245,7 +245,7 @@ PLANNING = (
 COST_SO_FAR = (
     Fault(
         "the-worst-user-of-a-month-is-taken-to-be-in-every-number",
-        "dpdau_assets/core/cost_so_far.py",
+        "dpdau_assets/core/privacy/cost_so_far.py",
         "j = np.arange(published + 1)",
         "j = np.array([published])",
         (
@@ -255,7 +255,7 @@ COST_SO_FAR = (
     ),
     Fault(
         "a-streams-last-number-is-not-counted-as-spent",
-        "dpdau_assets/core/cost_so_far.py",
+        "dpdau_assets/core/privacy/cost_so_far.py",
         "published = (last_published - max(month, first_day)).days + 1",
         "published = (last_published - max(month, first_day)).days",
         (
@@ -268,7 +268,7 @@ COST_SO_FAR = (
 OLDER_FILES = (
     Fault(
         "an-older-file-is-taken-for-the-newest",
-        "dpdau_assets/core/vouched_state.py",
+        "dpdau_assets/core/state/vouched_state.py",
         "return self._known(build, day, epoch, content) is None or build.without is not None",
         "return build.without is not None",
         (
@@ -278,7 +278,7 @@ OLDER_FILES = (
     ),
     Fault(
         "an-older-file-that-lacks-events-is-read-all-the-same",
-        "dpdau_assets/core/vouched_state.py",
+        "dpdau_assets/core/state/vouched_state.py",
         "            if self._known(build, day, epoch, digest(left)):\n",
         "            if build.current:\n",
         (
@@ -288,7 +288,7 @@ OLDER_FILES = (
     ),
     Fault(
         "a-file-that-was-unreadable-when-removals-were-applied-keeps-the-removed",
-        "dpdau_assets/core/activity.py",
+        "dpdau_assets/core/state/activity.py",
         "        store.note_unreadable(unreadable, applied)\n",
         "",
         (
@@ -298,7 +298,7 @@ OLDER_FILES = (
     ),
     Fault(
         "a-file-that-is-away-while-removals-are-applied-is-forgotten",
-        "dpdau_assets/core/activity.py",
+        "dpdau_assets/core/state/activity.py",
         "outside.ledger.processed(), store.places()\n",
         "outside.ledger.processed(), store.stored()\n",
         (
@@ -308,7 +308,7 @@ OLDER_FILES = (
     ),
     Fault(
         "what-a-write-that-was-cut-short-replaced-goes-on-counting-as-the-newest",
-        "dpdau_assets/core/activity.py",
+        "dpdau_assets/core/state/activity.py",
         "    outside.activity.resume()\n",
         "",
         (
@@ -319,7 +319,7 @@ OLDER_FILES = (
     ),
     Fault(
         "one-damaged-file-holds-up-every-erasure",
-        "dpdau_assets/core/activity.py",
+        "dpdau_assets/core/state/activity.py",
         "            unreadable.append(place)\n            return None\n",
         "            raise\n",
         (
@@ -329,7 +329,7 @@ OLDER_FILES = (
     ),
     Fault(
         "a-fold-that-was-cut-short-leaves-files-that-the-ledger-does-not-know",
-        "dpdau_assets/core/vouched_state.py",
+        "dpdau_assets/core/state/vouched_state.py",
         "        self._builds.put(coming)\n        return settled\n",
         "        return settled\n",
         (
@@ -349,7 +349,7 @@ OLDER_FILES = (
     ),
     Fault(
         "an-erasure-renews-no-version-of-a-day-that-held-nobody",
-        "dpdau_assets/core/activity.py",
+        "dpdau_assets/core/state/activity.py",
         "            store.renew()\n",
         "            pass\n",
         ("test_erasure.py::test_with_every_day_marked_every_day_gets_another_version",),
@@ -358,7 +358,7 @@ OLDER_FILES = (
 TRACES = (
     Fault(
         "days-wait-for-dagster-while-the-receipt-says-verified",
-        "dpdau_assets/core/receipts.py",
+        "dpdau_assets/core/erasure/receipts.py",
         "            _leave_no_marks(outside)\n",
         "            pass\n",
         (
@@ -368,7 +368,7 @@ TRACES = (
     ),
     Fault(
         "a-change-by-arrivals-of-the-removed-outlives-their-receipt",
-        "dpdau_assets/core/activity.py",
+        "dpdau_assets/core/state/activity.py",
         "    outside.rebuilds.told(changed)\n",
         "",
         (
@@ -385,21 +385,21 @@ TRACES = (
     ),
     Fault(
         "an-inspection-from-before-an-erasure-is-kept",
-        "dpdau_assets/core/activity.py",
+        "dpdau_assets/core/state/activity.py",
         "    outside.receipts.forget_inspection()\n",
         "",
         ("test_receipts.py::test_what_was_read_back_before_an_erasure_is_kept_no_longer_than_until_it_is_applied",),
     ),
     Fault(
         "every-count-of-the-stream-is-kept",
-        "dpdau_assets/core/release.py",
+        "dpdau_assets/core/publication/release.py",
         "            books.destroy_frozen(instance.name, keep_last=len(stream.filter) - 1)",
         "            _ = None",
         ("test_traces.py::test_of_a_streams_counts_only_those_are_kept_that_numbers_to_come_are_made_of",),
     ),
     Fault(
         "the-counts-of-a-stream-that-has-ended-are-kept",
-        "dpdau_assets/core/release.py",
+        "dpdau_assets/core/publication/release.py",
         "        books.destroy_frozen(last.name, keep_last=0)",
         "        _ = None",
         ("test_release.py::test_another_cap_begins_another_stream_once_its_windows_read_no_month_of_the_old_one",),
@@ -431,49 +431,49 @@ PROGRESS = (
 ACTIVITY = (
     Fault(
         "a-late-event-brings-a-removed-user-back",
-        "dpdau_assets/core/activity.py",
+        "dpdau_assets/core/state/activity.py",
         "return subtract(unite([before, arrived]), removed)",
         "return unite([subtract(before, removed), arrived])",
         ("test_erasure.py::test_a_replayed_archive_does_not_bring_an_erased_user_back", "test_activity.py"),
     ),
     Fault(
         "an-event-after-the-seal-enters",
-        "dpdau_assets/core/activity.py",
+        "dpdau_assets/core/state/activity.py",
         "elif day in sealed:",
         "elif day in restated:",
         ("test_release.py::test_what_comes_for_a_published_day_is_late_and_changes_no_later_number",),
     ),
     Fault(
         "an-event-after-the-seal-enters-under-the-next-salt-epoch",
-        "dpdau_assets/core/activity.py",
+        "dpdau_assets/core/state/activity.py",
         "elif day in sealed:",
         "elif day in sealed and epoch == epochs_of(day, outside.settings)[0]:",
         ("test_release.py::test_what_comes_for_a_published_day_changes_its_state_under_none_of_its_salt_epochs",),
     ),
     Fault(
         "building-days-leaves-a-batch-out",
-        "dpdau_assets/core/activity.py",
+        "dpdau_assets/core/state/activity.py",
         "_folded(outside.inbox.read(batches), late,",
         "_folded(outside.inbox.read(batches[1:]), late,",
         ("test_release.py::test_what_was_acknowledged_before_a_release_is_in_it", "test_activity.py"),
     ),
     Fault(
         "a-batch-that-comes-while-the-inbox-is-folded-is-thrown-away",
-        "dpdau_assets/core/activity.py",
+        "dpdau_assets/core/state/activity.py",
         "    outside.inbox.discard([batch for batch in batches if batch not in waiting])\n",
         "    outside.inbox.discard(outside.inbox.batches())\n",
         ("test_activity.py::test_a_batch_that_comes_while_the_inbox_is_folded_waits_for_the_next_fold",),
     ),
     Fault(
         "the-inbox-is-emptied-before-late-events-are-kept",
-        "dpdau_assets/core/activity.py",
+        "dpdau_assets/core/state/activity.py",
         "    outside.late.replace(late)\n    outside.quarantine.keep(dropped)\n",
         "    outside.inbox.discard(batches)\n    outside.late.replace(late)\n    outside.quarantine.keep(dropped)\n",
         ("test_killed.py",),
     ),
     Fault(
         "who-was-counted-already-counts-as-late",
-        "dpdau_assets/core/activity.py",
+        "dpdau_assets/core/state/activity.py",
         "    before = _or_empty(outside.late.read(arrived.day, arrived.epoch))\n"
         "    new = subtract(arrived.keys, _or_empty(sealed_state))\n",
         "    before = _or_empty(outside.late.read(arrived.day, arrived.epoch))\n    new = arrived.keys\n",
@@ -481,14 +481,14 @@ ACTIVITY = (
     ),
     Fault(
         "a-removal-leaves-late-events-in",
-        "dpdau_assets/core/activity.py",
+        "dpdau_assets/core/state/activity.py",
         "((outside.activity, _dropping_sketches), (outside.late, _as_they_come))",
         "((outside.activity, _dropping_sketches),)",
         ("test_erasure.py::test_an_erasure_takes_late_events_out_too",),
     ),
     Fault(
         "the-check-of-a-day-does-not-look-at-late-events",
-        "dpdau_assets/core/activity.py",
+        "dpdau_assets/core/state/activity.py",
         "for store in (outside.activity, outside.late):\n            for epoch in",
         "for store in (outside.activity,):\n            for epoch in",
         ("test_activity.py::test_who_is_left_in_a_day_is_seen_in_its_state_and_among_its_late_events",),
@@ -498,7 +498,7 @@ ACTIVITY = (
 TOMBSTONES = (
     Fault(
         "a-removal-forgets-its-last-salt-epoch",
-        "dpdau_assets/core/erasure.py",
+        "dpdau_assets/core/erasure/requests.py",
         "return range(epoch_of(settings.start_date, rotation), epoch_of(last_window, rotation) + 1)",
         "return range(epoch_of(settings.start_date, rotation), epoch_of(last_window, rotation))",
         ("test_ingest.py::test_the_tombstone_epochs_reach_the_last_window_that_holds_the_user_out",),
@@ -629,7 +629,7 @@ ERASURE_REQUESTS = (
     ),
     Fault(
         "the-guard-is-ignored",
-        "dpdau_assets/core/erasure.py",
+        "dpdau_assets/core/erasure/requests.py",
         "len({event.user_id for event in asked}) > guard_limit(outside)",
         "len({event.user_id for event in asked}) > math.inf",
         ("test_erasure.py::test_the_guard_parks_a_batch_of_more_people_than_its_share_of_the_last_published_mau",),
@@ -667,21 +667,21 @@ ERASURE_REQUESTS = (
 RECEIPTS = (
     Fault(
         "the-reference-of-a-receipt-can-be-exchanged",
-        "dpdau_assets/core/receipts.py",
+        "dpdau_assets/core/erasure/receipts.py",
         'if document.get("reference") is not None and not _is_called(document, body):',
         'if document.get("reference") is not None and "reference_opening" not in document:',
         ("test_receipts.py::test_a_receipt_is_bound_to_its_reference_and_whoever_exchanges_it_is_found_out",),
     ),
     Fault(
         "the-inspection-does-not-ask-the-late-store",
-        "dpdau_assets/core/inspection.py",
+        "dpdau_assets/core/erasure/inspection.py",
         '(outside.activity if place.store == "activity" else outside.late).read(',
         "outside.activity.read(",
         ("test_receipts.py::test_a_late_event_of_hers_is_found_by_its_store_and_by_its_bytes",),
     ),
     Fault(
         "the-inspection-does-not-ask-sketches",
-        "dpdau_assets/core/inspection.py",
+        "dpdau_assets/core/erasure/inspection.py",
         "return _present_in_sketch(place, wanted, outside)",
         "return []",
         (
@@ -691,35 +691,35 @@ RECEIPTS = (
     ),
     Fault(
         "the-byte-scan-skips-packed-files",
-        "dpdau_assets/core/inspection.py",
+        "dpdau_assets/core/erasure/inspection.py",
         "packed = needles.found_in(outside.premises.unpacked(file))",
         "packed = needles.found_in(())",
         ("test_receipts.py::test_what_an_archive_packs_inside_is_looked_into",),
     ),
     Fault(
         "the-byte-scan-misses-keys-that-lie-across-chunks",
-        "dpdau_assets/core/byte_scan.py",
+        "dpdau_assets/core/erasure/byte_scan.py",
         "            self._mark(memoryview(tail + view[:_OVERLAP]), found)\n",
         "",
         ("core/test_byte_scan.py",),
     ),
     Fault(
         "the-hash-of-a-key-in-a-theta-sketch-is-not-looked-for",
-        "dpdau_assets/core/inspection.py",
+        "dpdau_assets/core/erasure/inspection.py",
         "        self._add_hashes()\n",
         "",
         ("test_sketch_choice.py::test_the_hash_of_an_erased_user_in_a_stray_theta_sketch_is_found",),
     ),
     Fault(
         "a-receipt-is-verified-whatever-is-left",
-        "dpdau_assets/core/receipts.py",
+        "dpdau_assets/core/erasure/receipts.py",
         '"verified": inspected and not left,',
         '"verified": inspected,',
         ("test_receipts.py::test_a_planted_survivor_is_named_and_the_receipt_is_not_verified",),
     ),
     Fault(
         "a-request-becomes-verified-whatever-is-left",
-        "dpdau_assets/core/receipts.py",
+        "dpdau_assets/core/erasure/receipts.py",
         "clean = [erasure.receipt for erasure in erasures if not found.survivors[erasure.receipt]]",
         "clean = [erasure.receipt for erasure in erasures]",
         (
@@ -729,7 +729,7 @@ RECEIPTS = (
     ),
     Fault(
         "a-survivor-is-forgotten-with-the-key-it-was-found-by",
-        "dpdau_assets/core/receipts.py",
+        "dpdau_assets/core/erasure/receipts.py",
         "    if not partly:\n",
         "    if partly or not partly:\n",
         ("test_retention.py::test_what_a_receipt_has_named_stays_named_when_its_key_is_shredded",),
@@ -739,7 +739,7 @@ RECEIPTS = (
 RELEASE = (
     Fault(
         "only-the-published-day-is-sealed-and-not-its-window",
-        "dpdau_assets/core/release.py",
+        "dpdau_assets/core/publication/release.py",
         "days = {day for key in keys for day in window(key.day, key.window_days)}",
         "days = {key.day for key in keys}",
         (
@@ -750,7 +750,7 @@ RELEASE = (
     ),
     Fault(
         "days-are-sealed-after-their-statistic-is-read",
-        "dpdau_assets/core/release.py",
+        "dpdau_assets/core/publication/release.py",
         "        outside.ledger.seal(days)\n"
         "        watermark = outside.erasures.applied()\n"
         "        return {key: Counted(read_statistic(key, how, outside), how) for key, how in countings.items()}, "
@@ -763,7 +763,7 @@ RELEASE = (
     ),
     Fault(
         "a-removal-since-the-statistic-was-read-is-overlooked",
-        "dpdau_assets/core/release.py",
+        "dpdau_assets/core/publication/release.py",
         "if books.removals_recorded() != watermark or not _is_whole(",
         "if not _is_whole(",
         (
@@ -773,7 +773,7 @@ RELEASE = (
     ),
     Fault(
         "noise-is-added-anew-whenever-a-stored-number-is-asked-for",
-        "dpdau_assets/core/release.py",
+        "dpdau_assets/core/publication/release.py",
         "        release = made[0] if made else None\n    return release\n",
         "        release = made[0] if made else None\n"
         "    again = release.noisy_value + outside.noise.gaussian(9)[0]\n"
@@ -782,7 +782,7 @@ RELEASE = (
     ),
     Fault(
         "the-months-shared-noise-is-drawn-anew-for-each-number",
-        "dpdau_assets/core/release.py",
+        "dpdau_assets/core/publication/release.py",
         "        (in_common,) = noise.gaussian(shared.sigma_month)\n"
         "        books.keep_shared_noise(name, in_common)\n"
         "    (fresh,)",
@@ -795,14 +795,14 @@ RELEASE = (
     ),
     Fault(
         "the-exact-count-is-stored",
-        "dpdau_assets/core/release.py",
+        "dpdau_assets/core/publication/release.py",
         "release = fact(key, planned.instance, noisy_value, books, outside)",
         "release = fact(key, planned.instance, noisy_value and float(statistic), books, outside)",
         ("test_one_month.py", "test_release.py::test_two_stores_with_the_same_events_publish_different_numbers"),
     ),
     Fault(
         "the-shared-noise-outlives-its-month",
-        "dpdau_assets/core/release.py",
+        "dpdau_assets/core/publication/release.py",
         "if month in books.restated() or len(",
         "if len(",
         (
@@ -812,7 +812,7 @@ RELEASE = (
     ),
     Fault(
         "the-real-time-of-publication-is-shown",
-        "dpdau_assets/core/release.py",
+        "dpdau_assets/core/publication/release.py",
         "    day = slot_of(settings, key.day)\n",
         "    day = outside.clock.today()\n",
         (
@@ -825,7 +825,7 @@ RELEASE = (
 RESTATEMENT = (
     Fault(
         "a-restatement-takes-the-noise-that-the-day-had",
-        "dpdau_assets/core/release.py",
+        "dpdau_assets/core/publication/release.py",
         "    (fresh,) = noise.gaussian(shared.sigma_day)\n",
         "    drawn = (id(noise), name, len(books.numbers(name)) % max(28, shared.releases // 2))\n"
         "    (fresh,) = _draw_shared.__dict__.setdefault(drawn, noise.gaussian(shared.sigma_day))\n",
@@ -837,28 +837,28 @@ RESTATEMENT = (
     ),
     Fault(
         "a-restatement-leaves-late-events-out",
-        "dpdau_assets/core/release.py",
+        "dpdau_assets/core/publication/release.py",
         "late = [read_late(key.day, epoch, counting, outside)] if key.revision else []",
         "late = [read_late(key.day, epoch, counting, outside)] if key.revision > 1 else []",
         ("test_restatement.py::test_the_restated_numbers_are_without_the_erased_and_with_the_late",),
     ),
     Fault(
         "a-month-is-restated-before-its-day",
-        "dpdau_assets/core/release.py",
+        "dpdau_assets/core/publication/release.py",
         "if slot_of(outside.settings, last) < due:",
         "if slot_of(outside.settings, last) + timedelta(days=1) < due:",
         ("test_restatement.py::test_a_month_is_not_restated_before_publication_has_come_to_its_day",),
     ),
     Fault(
         "a-restated-month-stays-open",
-        "dpdau_assets/core/planning.py",
+        "dpdau_assets/core/budget/planning.py",
         "month_of(key.day) in books.restated() and not key.revision",
         "key.day in books.restated() and not key.revision",
         ("test_restatement.py::test_a_restated_month_is_closed_and_its_shared_noise_destroyed",),
     ),
     Fault(
         "a-restatement-misses-a-number-that-came-meanwhile",
-        "dpdau_assets/core/release.py",
+        "dpdau_assets/core/publication/release.py",
         "if books.removals_recorded() != watermark or not _is_whole(statistics, books):",
         "if books.removals_recorded() != watermark:",
         ("test_restatement.py::test_a_first_number_that_comes_while_the_month_is_restated_is_restated_too",),
@@ -941,7 +941,7 @@ LEDGER = (
     ),
     Fault(
         "a-number-without-its-charge-is-not-noticed",
-        "dpdau_assets/core/ledger_check.py",
+        "dpdau_assets/core/budget/verification.py",
         "return [*_unpaid(outside), *_over_cap(outside),",
         "return [*_over_cap(outside),",
         ("test_overrides.py::test_a_month_that_a_number_reads_and_was_never_charged_for_it_is_found",),
@@ -951,14 +951,14 @@ LEDGER = (
 SALTS = (
     Fault(
         "the-boundary-of-salt-epochs-is-a-day-off",
-        "dpdau_assets/core/windows.py",
+        "dpdau_assets/core/dates.py",
         "return day_number(day) // rotation_days",
         "return (day_number(day) + 1) // rotation_days",
         ("test_ingest.py", "test_activity.py"),
     ),
     Fault(
         "a-day-is-not-keyed-for-the-last-window-that-reaches-it",
-        "dpdau_assets/core/windows.py",
+        "dpdau_assets/core/dates.py",
         "last = day + timedelta(days=longest_window - 1)",
         "last = day + timedelta(days=longest_window - 2)",
         (
@@ -981,14 +981,14 @@ SALTS = (
 INGEST = (
     Fault(
         "the-quarantine-keeps-the-name-of-whoever-is-erased",
-        "dpdau_assets/core/erasure.py",
+        "dpdau_assets/core/erasure/requests.py",
         "    outside.quarantine.forget(Named(event.user_id for event in asked))  # first",
         "    # first",
         ("test_erasure.py::test_whom_a_request_names_is_gone_from_the_quarantine_also_while_it_is_parked",),
     ),
     Fault(
         "a-bad-row-brings-the-name-of-whoever-is-erased-back",
-        "dpdau_assets/core/ingest.py",
+        "dpdau_assets/core/publication/ingest.py",
         "replace(row, file=NAME_LEFT_OUT) if is_named(row.file) else row",
         "row",
         ("test_ingest.py::test_a_bad_row_of_a_file_named_after_somebody_who_is_erased_by_it_is_kept_without_the_name",),
@@ -1002,7 +1002,7 @@ INGEST = (
     ),
     Fault(
         "the-quarantine-says-how-many-came-too-late",
-        "dpdau_assets/core/activity.py",
+        "dpdau_assets/core/state/activity.py",
         'f"Dropped: some users {reason}."',
         'f"Dropped: {len(arrived.keys)} users {reason}."',
         ("test_restatement.py::test_that_some_came_after_the_restatement_stands_in_the_quarantine_and_not_how_many",),
@@ -1019,21 +1019,21 @@ INGEST = (
     ),
     Fault(
         "an-input-without-a-valid-row-is-taken-for-an-empty-one",
-        "dpdau_assets/core/ingest.py",
+        "dpdau_assets/core/publication/ingest.py",
         "    if rejections.total and not scan.accepted:\n",
         "    if rejections.total and not scan.accepted and share < 0:\n",
         ("test_ingest.py::test_an_input_without_one_valid_row_is_bad_input_and_nothing_is_taken",),
     ),
     Fault(
         "bad-rows-are-dropped-however-many-there-are",
-        "dpdau_assets/core/ingest.py",
+        "dpdau_assets/core/publication/ingest.py",
         "    if share > limit and not partial:\n",
         "    if share > 1 and not partial:\n",
         ("test_ingest.py::test_more_bad_rows_than_the_share_admits_are_refused_and_no_removal_is_taken_either",),
     ),
     Fault(
         "an-archive-that-begins-earlier-is-refused",
-        "dpdau_assets/core/ingest.py",
+        "dpdau_assets/core/publication/ingest.py",
         "rejections.total - rejections.by_reason().get(TOO_EARLY, 0)",
         "rejections.total",
         ("test_ingest.py::test_rows_before_start_date_do_not_count_in_the_share_and_rows_after_tomorrow_do",),
@@ -1075,7 +1075,7 @@ INGEST = (
     ),
     Fault(
         "what-landed-and-was-refused-makes-its-day-complete",
-        "dpdau_assets/core/completeness.py",
+        "dpdau_assets/core/publication/completeness.py",
         "        elsewhere = ingest(files, outside).elsewhere if files else {}\n",
         "        complete(day, outside, fingerprint)\n"
         "        elsewhere = ingest(files, outside).elsewhere if files else {}\n",
@@ -1100,7 +1100,7 @@ INGEST = (
     ),
     Fault(
         "a-batch-is-there-before-its-removals",
-        "dpdau_assets/core/ingest.py",
+        "dpdau_assets/core/publication/ingest.py",
         "    requested = request(asked, outside)\n"
         "    batch = outside.inbox.append(keyed_days(scan, outside.salts, outside.settings, progress))\n",
         "    batch = outside.inbox.append(keyed_days(scan, outside.salts, outside.settings, progress))\n"
@@ -1185,7 +1185,7 @@ SKETCHES = (
     ),
     Fault(
         "a-sketch-stays-when-its-state-changes",
-        "dpdau_assets/core/activity.py",
+        "dpdau_assets/core/state/activity.py",
         "        outside.sketches.discard(found.day, found.epoch)\n",
         "",
         ("test_sketch_choice.py::test_a_sketch_of_what_state_was_is_gone_before_the_state_is_another",),
@@ -1195,21 +1195,21 @@ SKETCHES = (
 DAY_SKETCH = (
     Fault(
         "a-sketch-of-another-state-holds-nobody",
-        "dpdau_assets/core/day_sketch.py",
+        "dpdau_assets/core/state/day_sketch.py",
         "        return wanted\n    left = sketch.traces(wanted)\n",
         "        return EMPTY\n    left = sketch.traces(wanted)\n",
         ("test_sketch_choice.py", "test_receipts.py::test_the_inspection_reads_what_stands_there_now"),
     ),
     Fault(
         "a-rebuild-claims-a-mark-that-came-while-it-ran",
-        "dpdau_assets/core/day_sketch.py",
+        "dpdau_assets/core/state/day_sketch.py",
         "if mark and outside.erasures.applied() >= outside.rebuilds.marked():",
         "if mark:",
         ("test_erasure.py::test_a_day_that_is_built_claims_no_mark_of_a_request_that_is_not_applied_yet",),
     ),
     Fault(
         "who-is-held-out-stays-in-a-sketch-that-cannot-lose-her",
-        "dpdau_assets/core/day_sketch.py",
+        "dpdau_assets/core/state/day_sketch.py",
         "kept = subtract(_state(day, epoch, outside), gone)",
         "kept = _state(day, epoch, outside)",
         (
@@ -1222,21 +1222,21 @@ DAY_SKETCH = (
 CHECKS = (
     Fault(
         "the-check-of-restatements-always-passes",
-        "dpdau_assets/core/checking.py",
+        "dpdau_assets/core/reporting/checks.py",
         "    if missed:\n",
         "    if missed and not last:\n",
         ("dagster/test_checks.py::test_a_check_passes_and_fails_once_what_it_guards_is_broken",),
     ),
     Fault(
         "a-check-that-cannot-be-asked-passes",
-        "dpdau_assets/core/checking.py",
+        "dpdau_assets/core/reporting/checks.py",
         'return Verdict(False, f"It could not be asked',
         'return Verdict(True, f"It could not be asked',
         ("dagster/test_checks.py::test_a_check_that_cannot_be_asked_fails_and_says_why",),
     ),
     Fault(
         "a-ledger-that-does-not-hold-blocks-nothing",
-        "dpdau_assets/core/checking.py",
+        "dpdau_assets/core/reporting/checks.py",
         "_ledger_holds, blocking=True),",
         "_ledger_holds),",
         ("dagster/test_checks.py::test_what_could_let_a_wrong_number_leave_or_data_stay_blocks",),
@@ -1279,7 +1279,7 @@ SENSORS = (
     ),
     Fault(
         "the-inbox-sensor-builds-days-that-nobody-asked-for",
-        "dpdau_assets/core/rebuilding.py",
+        "dpdau_assets/core/state/rebuilding.py",
         "if day in processed | complete and gone < day < today:",
         "if gone < day < today:",
         ("dagster/test_inbox_sensor.py::test_a_day_that_nobody_asked_for_is_not_built_whoever_was_active_on_it",),
@@ -1289,14 +1289,14 @@ SENSORS = (
 SCHEDULES = (
     Fault(
         "a-day-is-due-a-day-before-its-grace-is-over",
-        "dpdau_assets/core/due.py",
+        "dpdau_assets/core/publication/due.py",
         "timedelta(days=1 + outside.settings.grace_days)",
         "timedelta(days=max(1, outside.settings.grace_days))",
         ("test_due.py",),
     ),
     Fault(
         "an-undeclared-day-is-published",
-        "dpdau_assets/core/due.py",
+        "dpdau_assets/core/publication/due.py",
         "complete = list(_reading_only(declared, made, outside.settings))",
         "complete = list(made)",
         ("test_due.py",),
@@ -1306,7 +1306,7 @@ SCHEDULES = (
 RETENTION = (
     Fault(
         "a-day-that-a-missing-number-reads-is-purged",
-        "dpdau_assets/core/retention.py",
+        "dpdau_assets/core/erasure/retention.py",
         "            require_nothing_missing(due, outside)\n",
         "",
         (
@@ -1316,21 +1316,21 @@ RETENTION = (
     ),
     Fault(
         "a-metric-that-lags-behind-holds-nothing-back",
-        "dpdau_assets/core/retention.py",
+        "dpdau_assets/core/erasure/retention.py",
         "due = min(last, default=",
         "due = max(last, default=",
         ("test_retention.py::test_a_mau_that_lags_behind_holds_its_window_back",),
     ),
     Fault(
         "the-last-window-that-reads-a-purged-day-is-not-waited-for",
-        "dpdau_assets/core/retention.py",
+        "dpdau_assets/core/erasure/retention.py",
         "last_window = due + timedelta(days=settings.mau_window_days - 1)",
         "last_window = due + timedelta(days=settings.mau_window_days - 2)",
         ("test_retention.py::test_nothing_is_purged_while_the_last_window_that_reads_it_is_missing",),
     ),
     Fault(
         "the-salt-epoch-that-still-serves-is-shredded",
-        "dpdau_assets/core/retention.py",
+        "dpdau_assets/core/erasure/retention.py",
         "last_epoch = epoch_of(gone + timedelta(days=1), rotation) - 1",
         "last_epoch = epoch_of(gone + timedelta(days=1), rotation)",
         (
@@ -1340,7 +1340,7 @@ RETENTION = (
     ),
     Fault(
         "keys-are-shredded-while-something-is-left-of-somebody",
-        "dpdau_assets/core/retention.py",
+        "dpdau_assets/core/erasure/retention.py",
         'if outside.erasures.erasures(("received", "applied")):',
         'if outside.erasures.erasures(("received",)):',
         ("test_retention.py::test_no_key_is_shredded_while_something_is_left_of_an_erased_person",),
@@ -1350,21 +1350,21 @@ RETENTION = (
 BACKUP = (
     Fault(
         "a-restore-closes-no-month",
-        "dpdau_assets/core/restoring.py",
+        "dpdau_assets/core/publication/restoring.py",
         "for closed in maybe_published(lost, shown):\n",
         "for closed in maybe_published(lost[:0], shown):\n",
         ("test_backup.py::test_without_the_mart_all_that_may_be_out_is_charged_closed_and_sealed",),
     ),
     Fault(
         "a-restore-seals-no-day",
-        "dpdau_assets/core/restoring.py",
+        "dpdau_assets/core/publication/restoring.py",
         "for day in window(key.day, key.window_days)} & live_days(outside))",
         "for day in window(key.day, key.window_days)} & set())",
         ("test_backup.py::test_without_the_mart_all_that_may_be_out_is_charged_closed_and_sealed",),
     ),
     Fault(
         "a-restore-goes-on-with-noise-that-lost-numbers-share",
-        "dpdau_assets/core/restoring.py",
+        "dpdau_assets/core/publication/restoring.py",
         "        books.destroy_shared_noise(instance.name)\n",
         "",
         (
@@ -1377,14 +1377,14 @@ BACKUP = (
 MART = (
     Fault(
         "what-is-shown-may-be-below-zero",
-        "dpdau_assets/core/answers.py",
+        "dpdau_assets/core/reporting/answers.py",
         "round(max(0.0, value), 3)",
         "round(value, 3)",
         ("test_one_month.py::test_what_is_shown_of_a_number_is_never_below_zero_and_the_number_as_drawn_stays",),
     ),
     Fault(
         "the-noisy-value-itself-is-clamped",
-        "dpdau_assets/core/answers.py",
+        "dpdau_assets/core/reporting/answers.py",
         'return {"noisy_value": users, **rounded,',
         'return {"noisy_value": max(0.0, users), **rounded,',
         (
@@ -1394,7 +1394,7 @@ MART = (
     ),
     Fault(
         "a-number-of-predictable-noise-is-shown",
-        "dpdau_assets/core/answers.py",
+        "dpdau_assets/core/reporting/answers.py",
         "    if not release.private:\n",
         "    if not release.private and release.key.revision:\n",
         ("test_one_month.py::test_a_number_from_predictable_noise_is_refused_by_the_mart",),
@@ -1533,14 +1533,14 @@ READERS = (
     ),
     Fault(
         "a-day-before-the-series-is-promised",
-        "dpdau_assets/core/prospects.py",
+        "dpdau_assets/core/budget/prospects.py",
         "_restated, _closed, _lost, _passed, _no_room,",
         "_restated, _closed, _lost, _no_room,",
         ("test_prospects.py",),
     ),
     Fault(
         "a-store-that-is-published-by-hand-is-waited-for-by-nobody",
-        "dpdau_assets/core/checking.py",
+        "dpdau_assets/core/reporting/checks.py",
         "if outside.ledger.releases() or outside.is_scheduled():",
         "if outside.is_scheduled():",
         ("dagster/test_checks.py::test_a_check_passes_and_fails_once_what_it_guards_is_broken",),

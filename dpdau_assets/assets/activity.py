@@ -2,8 +2,8 @@
 
 import dagster as dg
 
-from dpdau_assets.core.activity import day_version, is_clean, process_days
 from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.state.activity import day_version, is_clean, process_days
 from dpdau_assets.metadata import CODE_VERSION, described
 from dpdau_assets.partitions import Calendar, day_of
 from dpdau_assets.retries import SAFE, refusals_fail_at_once

@@ -4,11 +4,11 @@ from typing import Any
 
 import dagster as dg
 
-from dpdau_assets.core.answers import budget_rows, budget_table, mart_rows
-from dpdau_assets.core.budget_bars import bars_in_markdown, budget_bars
-from dpdau_assets.core.calendar import METRICS
-from dpdau_assets.core.ledger_check import require_nothing_lost
+from dpdau_assets.core.budget.verification import require_nothing_lost
 from dpdau_assets.core.ports import Mart, Outside
+from dpdau_assets.core.privacy.schedule import METRICS
+from dpdau_assets.core.reporting.answers import budget_rows, budget_table, mart_rows
+from dpdau_assets.core.reporting.budget_bars import bars_in_markdown, budget_bars
 from dpdau_assets.metadata import CODE_VERSION, DAILY, NO_USER_DATA, described, reveal
 from dpdau_assets.retries import SAFE, refusals_fail_at_once
 

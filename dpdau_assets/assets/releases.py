@@ -8,10 +8,10 @@ from typing import Any
 
 import dagster as dg
 
-from dpdau_assets.core.answers import release_answer
 from dpdau_assets.core.facts import Release
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.release import publish
+from dpdau_assets.core.publication.release import publish
+from dpdau_assets.core.reporting.answers import release_answer
 from dpdau_assets.core.settings import Metric
 from dpdau_assets.metadata import CODE_VERSION, NO_USER_DATA, described, reveal
 from dpdau_assets.partitions import Calendar, day_of

@@ -5,7 +5,7 @@ from typing import Any
 import dagster as dg
 
 from dpdau_assets.core.ports import Mart, Outside, Reports
-from dpdau_assets.core.report import check_lines, operators_report, readers_report
+from dpdau_assets.core.reporting.report import check_lines, operators_report, readers_report
 from dpdau_assets.metadata import CODE_VERSION, DAILY, NO_USER_DATA, described, reveal
 from dpdau_assets.retries import SAFE, refusals_fail_at_once
 

@@ -11,14 +11,14 @@ from rich import box
 from rich.table import Table
 
 from dpdau_assets.cli.terminal import DAY, answer, open_outside, tell, tell_table
-from dpdau_assets.core import overrides
-from dpdau_assets.core.answers import budget_answer, last_published_month, override_rows
-from dpdau_assets.core.calendar import METRICS
+from dpdau_assets.core.budget import overrides
+from dpdau_assets.core.budget.forecast import Foreseen, MonthOutlook, Outlook, outlook, outlook_answer
 from dpdau_assets.core.errors import BadSetting
-from dpdau_assets.core.label import label as privacy_label
-from dpdau_assets.core.label import terms_on_record
-from dpdau_assets.core.outlook import Foreseen, MonthOutlook, Outlook, outlook, outlook_answer
 from dpdau_assets.core.ports import Ledger
+from dpdau_assets.core.privacy.schedule import METRICS
+from dpdau_assets.core.reporting.answers import budget_answer, last_published_month, override_rows
+from dpdau_assets.core.reporting.label import label as privacy_label
+from dpdau_assets.core.reporting.label import terms_on_record
 from dpdau_assets.core.settings import Metric, Settings
 from resources.ledger_sql.database import Database, open_engine, schema_version
 from resources.ledger_sql.ledger import SqlLedger

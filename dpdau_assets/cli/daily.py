@@ -14,11 +14,11 @@ from rich.table import Table
 
 from dpdau_assets.cli.scheduled import knowing_the_schedule
 from dpdau_assets.cli.terminal import DAY, answer, open_outside, tell, tell_table
-from dpdau_assets.core import completeness
-from dpdau_assets.core.checking import CHECKS, Check, Verdict
-from dpdau_assets.core.checking import answer as ask
-from dpdau_assets.core.status import Status
-from dpdau_assets.core.status import status as where_it_stands
+from dpdau_assets.core.publication import completeness
+from dpdau_assets.core.reporting.checks import CHECKS, Check, Verdict
+from dpdau_assets.core.reporting.checks import answer as ask
+from dpdau_assets.core.reporting.status import Status
+from dpdau_assets.core.reporting.status import status as where_it_stands
 from resources.store import open_mart
 
 FAILED = 4

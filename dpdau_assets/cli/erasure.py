@@ -13,18 +13,18 @@ from zoneinfo import ZoneInfo
 import typer
 
 from dpdau_assets.cli.terminal import DAY, answer, open_outside, run_through_dagster, tell
-from dpdau_assets.core import erasure, receipts, retention
-from dpdau_assets.core.answers import erasure_rows
-from dpdau_assets.core.erasure import Requested
+from dpdau_assets.core.budget.settings_check import SHORTEST_SECRET
+from dpdau_assets.core.erasure import receipts, requests, retention
+from dpdau_assets.core.erasure.requests import Requested
 from dpdau_assets.core.errors import BadInput, BadSetting
 from dpdau_assets.core.events import Event, Limits
 from dpdau_assets.core.facts import ErasureState
-from dpdau_assets.core.feasibility import SHORTEST_SECRET
 from dpdau_assets.core.limits import first_day, last_day
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.runs import building
+from dpdau_assets.core.publication.runs import building
+from dpdau_assets.core.reporting.answers import erasure_rows
 from dpdau_assets.core.secret_strength import require_strong
-from dpdau_assets.core.vouched_state import RESTORE
+from dpdau_assets.core.state.vouched_state import RESTORE
 
 NOT_YET, NOT_DONE, NOT_GENUINE = 3, 4, 5
 ALIKE = (
@@ -63,7 +63,7 @@ def erase(
         raise typer.BadParameter("Say it once: --through, --days and --reference, or the columns of the file.")
     outside = open_outside()
     asked, alike = _of_file(source, outside) if source else (_of_one(user_id, through, days, reference, outside), ())
-    done = erasure.request(asked, outside, confirmed=confirm)
+    done = requests.request(asked, outside, confirmed=confirm)
     answer({
         "received": len(asked), "receipts": done.receipts, "references": done.references, "parked": done.parked,
         "batches": done.batches, "passed_over": passed_over(done), "warnings": [_alike(line) for line in alike],
@@ -80,7 +80,7 @@ def erase(
 def confirm(names: _Names) -> None:
     """Bring parked requests into force."""
     outside = open_outside()
-    found = erasure.confirm(names, outside)
+    found = requests.confirm(names, outside)
     in_force = [one for one in found if one.state != "cancelled"]
     answer({"confirmed": len(in_force), "erasures": erasure_rows(found, outside)})
     if len(in_force) < len(found):
@@ -91,7 +91,7 @@ def confirm(names: _Names) -> None:
 def cancel(names: _Names) -> None:
     """Forget requests. Exit code 4, and none forgotten: one of them is being applied, or has been."""
     outside = open_outside()
-    found = erasure.cancel(names, outside)
+    found = requests.cancel(names, outside)
     answer({"cancelled": len(found), "erasures": erasure_rows(found, outside)})
 
 
@@ -140,7 +140,7 @@ def flush_deletes() -> None:
     """
     outside = open_outside()
     repaired, _ = receipts.apply(outside)
-    days = [day for day, _ in erasure.days_to_rebuild(outside)]
+    days = [day for day, _ in requests.days_to_rebuild(outside)]
     try:
         if days:
             tell("All requests are applied. What follows tells Dagster; if it fails, they are read back all the same.")

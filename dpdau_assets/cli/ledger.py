@@ -9,10 +9,10 @@ from typing import Annotated
 import typer
 
 from dpdau_assets.cli.terminal import DAY, answer, open_outside, tell
-from dpdau_assets.core import ledger_check
-from dpdau_assets.core import restoring as core
+from dpdau_assets.core.budget import verification
 from dpdau_assets.core.errors import BadInput, NotPublished
 from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.publication import restoring as core
 from resources import backup_files
 from resources.backup_files import Restored
 from resources.ledger_sql.database import open_engine, schema_version
@@ -38,7 +38,7 @@ def verify_ledger(
     Exit code 4: something was found.
     """
     outside = _living()
-    problems = ledger_check.problems(outside, open_mart(outside.settings).read())
+    problems = verification.problems(outside, open_mart(outside.settings).read())
     if head is not None and not outside.ledger.holds(head):
         problems.append(f"{head} is no head of this ledger: its newest rows were cut off, or it is another one.")
     answer({"holds": not problems, "problems": problems, "head": outside.ledger.head()})

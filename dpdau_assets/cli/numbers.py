@@ -8,8 +8,8 @@ from typing import Annotated, cast
 import typer
 
 from dpdau_assets.cli.terminal import DAY, From, To, answer, open_outside, require_order, tell_plainly
-from dpdau_assets.core import answers
-from dpdau_assets.core.answers import latest_release, release_answer
+from dpdau_assets.core.reporting import answers
+from dpdau_assets.core.reporting.answers import latest_release, release_answer
 from dpdau_assets.core.settings import Metric
 from resources.settings_env import read_settings
 

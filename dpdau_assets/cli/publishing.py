@@ -5,10 +5,10 @@ from __future__ import annotations
 import typer
 
 from dpdau_assets.cli.terminal import From, To, answer, open_outside, require_order, run_through_dagster
-from dpdau_assets.core.answers import run_answer
-from dpdau_assets.core.release import require_ended
-from dpdau_assets.core.runs import building, plan_run
-from dpdau_assets.core.windows import days_between
+from dpdau_assets.core.dates import days_between
+from dpdau_assets.core.publication.release import require_ended
+from dpdau_assets.core.publication.runs import building, plan_run
+from dpdau_assets.core.reporting.answers import run_answer
 
 app = typer.Typer()
 

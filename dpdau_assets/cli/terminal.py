@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from dpdau_assets.core.ports import Outside
-    from dpdau_assets.core.runs import Step
+    from dpdau_assets.core.publication.runs import Step
 
 DAY = ["%Y-%m-%d"]
 _WHOLE_LINES = 10_000

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from dpdau_assets.core.windows import day_number
+from dpdau_assets.core.dates import day_number
 
 UNPARSABLE = "The row cannot be parsed."
 NO_USER = "user_id is missing, empty or not a string."

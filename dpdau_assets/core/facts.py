@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from dpdau_assets.core.mechanisms import Mechanism
+    from dpdau_assets.core.privacy.mechanisms import Mechanism
     from dpdau_assets.core.settings import Metric
 
 Keys = npt.NDArray[np.uint64]

@@ -40,11 +40,11 @@ from dpdau_assets.core.facts import (
 )
 
 if TYPE_CHECKING:
-    from dpdau_assets.core.accounting import Charge
+    from dpdau_assets.core.erasure.quarantine import Named
     from dpdau_assets.core.events import Event
-    from dpdau_assets.core.quarantine import Named
-    from dpdau_assets.core.report import Report
-    from dpdau_assets.core.restoring import Restore, Shown
+    from dpdau_assets.core.privacy.accounting import Charge
+    from dpdau_assets.core.publication.restoring import Restore, Shown
+    from dpdau_assets.core.reporting.report import Report
     from dpdau_assets.core.settings import Metric, Settings
     from dpdau_assets.core.sketches.base import Header, Sketch
     from dpdau_assets.core.tombstones import Tombstones

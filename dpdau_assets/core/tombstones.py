@@ -11,8 +11,8 @@ from datetime import date
 import numpy as np
 import numpy.typing as npt
 
+from dpdau_assets.core.dates import day_number, month_end, month_of
 from dpdau_assets.core.facts import Keys
-from dpdau_assets.core.windows import day_number, month_end, month_of
 
 Days = npt.NDArray[np.int32]
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from scipy.special import ndtri
 from scipy.stats import beta
 
-from dpdau_assets.core.mechanisms import eps_of
+from dpdau_assets.core.privacy.mechanisms import eps_of
 
 Numbers = npt.NDArray[np.float64]
 

@@ -11,11 +11,12 @@ from datetime import date
 from typing import Any
 from unittest.mock import patch
 
-from dpdau_assets.core import mechanisms, release
-from dpdau_assets.core.accounting import Charge
 from dpdau_assets.core.facts import Instance, ReleaseKey
-from dpdau_assets.core.mechanisms import Stream
 from dpdau_assets.core.ports import Books, Ledger, Noise, Outside
+from dpdau_assets.core.privacy import mechanisms
+from dpdau_assets.core.privacy.accounting import Charge
+from dpdau_assets.core.privacy.mechanisms import Stream
+from dpdau_assets.core.publication import release
 
 # --- Half noise --------------------------------------------------------------------------------------------------
 

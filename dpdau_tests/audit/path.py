@@ -20,16 +20,16 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from dpdau_assets.core import feasibility
-from dpdau_assets.core.accounting import Cost, cost, epsilon_of, total
-from dpdau_assets.core.calendar import mechanism_for
+from dpdau_assets.core.budget import settings_check
+from dpdau_assets.core.dates import days_between, month_days, month_end, months_from
 from dpdau_assets.core.facts import ReleaseKey
-from dpdau_assets.core.mechanisms import SharedNoise, Stream, longest_interval
 from dpdau_assets.core.ports import Noise, Outside
-from dpdau_assets.core.release import Counted, commit
+from dpdau_assets.core.privacy.accounting import Cost, cost, epsilon_of, total
+from dpdau_assets.core.privacy.mechanisms import SharedNoise, Stream, longest_interval
+from dpdau_assets.core.privacy.schedule import mechanism_for
+from dpdau_assets.core.publication.release import Counted, commit
 from dpdau_assets.core.settings import Metric, Settings
 from dpdau_assets.core.sketches.exact import ExactCounting
-from dpdau_assets.core.windows import days_between, month_days, month_end, months_from
 from dpdau_tests.conftest import SECRET
 from resources.store import open_store
 
@@ -74,7 +74,7 @@ def opened(settings: Settings, fault: Fault = honest) -> Iterator[Outside]:
     """An empty store of its own under settings that a start would accept, in memory where the system has such files."""
     with tempfile.TemporaryDirectory(dir=_IN_MEMORY if _IN_MEMORY.is_dir() else None) as folder:
         chosen = replace(settings, data_dir=Path(folder), start_date=START, hash_salt_secret=SECRET)
-        feasibility.check(chosen)
+        settings_check.check(chosen)
         store = open_store.__wrapped__(chosen)  # not remembered: it is gone in a moment
         with fault(replace(store, noise=BulkNoise(store.noise))) as outside:
             yield outside

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from scipy.special import ndtr
 from scipy.stats import binom, chi2, chisquare, f
 
-from dpdau_assets.core.mechanisms import Gaussian, Laplace, Mechanism, SharedNoise, Stream
+from dpdau_assets.core.privacy.mechanisms import Gaussian, Laplace, Mechanism, SharedNoise, Stream
 
 Numbers = npt.NDArray[np.float64]
 Distribution = Callable[[Numbers], Numbers]

@@ -18,12 +18,12 @@ import numpy as np
 import pytest
 from scipy.special import ndtr
 
-from dpdau_assets.core import release
-from dpdau_assets.core.calendar import mechanism_for
-from dpdau_assets.core.mechanisms import Gaussian, Laplace, noise_std
+from dpdau_assets.core.dates import days_between, month_days, month_end, months_from
 from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.privacy.mechanisms import Gaussian, Laplace, noise_std
+from dpdau_assets.core.privacy.schedule import mechanism_for
+from dpdau_assets.core.publication import release
 from dpdau_assets.core.settings import Settings
-from dpdau_assets.core.windows import days_between, month_days, month_end, months_from
 from dpdau_tests.audit import faults
 from dpdau_tests.audit.bounds import lower_bounds
 from dpdau_tests.audit.path import (

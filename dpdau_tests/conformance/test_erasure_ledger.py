@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from sqlalchemy import func, select
 
+from dpdau_assets.core.dates import day_number
 from dpdau_assets.core.errors import BadSetting, Refused
 from dpdau_assets.core.facts import Inspected, Instance, ReceiptRow, Release, ReleaseKey, Removal
 from dpdau_assets.core.identity import REFERENCE, commitment
-from dpdau_assets.core.mechanisms import Laplace
-from dpdau_assets.core.windows import day_number
+from dpdau_assets.core.privacy.mechanisms import Laplace
 from dpdau_tests.conftest import SECRET, everything_in
 from resources.ledger_sql import schema
 from resources.ledger_sql.database import Database

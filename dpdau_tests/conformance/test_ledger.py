@@ -7,10 +7,10 @@ from fractions import Fraction
 
 import pytest
 
-from dpdau_assets.core.accounting import Budget, Charge, admits
 from dpdau_assets.core.errors import BadSetting, BudgetRefused
 from dpdau_assets.core.facts import Instance, Release, ReleaseKey
-from dpdau_assets.core.mechanisms import Laplace, shared_noise, stream
+from dpdau_assets.core.privacy.accounting import Budget, Charge, admits
+from dpdau_assets.core.privacy.mechanisms import Laplace, shared_noise, stream
 from dpdau_tests.conftest import SECRET, everything_in
 from dpdau_tests.racing import race
 from resources.ledger_sql.database import Database

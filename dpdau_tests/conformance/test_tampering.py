@@ -17,16 +17,16 @@ import pytest
 from sqlalchemy import Engine, Table, UniqueConstraint, and_, delete, event, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
-from dpdau_assets.core.erasure import cancel, confirm, request
+from dpdau_assets.core.dates import days_between
+from dpdau_assets.core.erasure.receipts import settle
+from dpdau_assets.core.erasure.requests import cancel, confirm, request
 from dpdau_assets.core.errors import BadSetting
 from dpdau_assets.core.events import Event
 from dpdau_assets.core.facts import Override, ReleaseKey
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.receipts import settle
-from dpdau_assets.core.release import publish, restate
-from dpdau_assets.core.restoring import Restore
+from dpdau_assets.core.publication.release import publish, restate
+from dpdau_assets.core.publication.restoring import Restore
 from dpdau_assets.core.settings import Settings
-from dpdau_assets.core.windows import days_between
 from dpdau_tests.conftest import SECRET, FixedClock, prepare, put
 from dpdau_tests.fast_folder import fast_folder
 from dpdau_tests.postgres import schema_url

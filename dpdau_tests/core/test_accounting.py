@@ -14,8 +14,10 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
-from dpdau_assets.core import mechanisms
-from dpdau_assets.core.accounting import (
+from dpdau_assets.core.dates import days_between, first_window_end, months_read
+from dpdau_assets.core.errors import BudgetRefused
+from dpdau_assets.core.privacy import mechanisms
+from dpdau_assets.core.privacy.accounting import (
     Budget,
     Charge,
     Cost,
@@ -31,8 +33,7 @@ from dpdau_assets.core.accounting import (
     total,
     zcdp_epsilon,
 )
-from dpdau_assets.core.errors import BudgetRefused
-from dpdau_assets.core.mechanisms import (
+from dpdau_assets.core.privacy.mechanisms import (
     Gaussian,
     Laplace,
     Mechanism,
@@ -42,7 +43,6 @@ from dpdau_assets.core.mechanisms import (
     longest_interval,
     mu_of,
 )
-from dpdau_assets.core.windows import days_between, first_window_end, months_read
 
 DELTA = 1e-6
 JANUARY = date(2025, 1, 1)

@@ -7,11 +7,11 @@ from datetime import date, timedelta
 
 import pytest
 
-from dpdau_assets.core.answers import budget_answer
-from dpdau_assets.core.budget_bars import MONTHS_AHEAD, MONTHS_BACK, Bar, bars_in_markdown, budget_bars
+from dpdau_assets.core.dates import days_between
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.release import publish
-from dpdau_assets.core.windows import days_between
+from dpdau_assets.core.publication.release import publish
+from dpdau_assets.core.reporting.answers import budget_answer
+from dpdau_assets.core.reporting.budget_bars import MONTHS_AHEAD, MONTHS_BACK, Bar, bars_in_markdown, budget_bars
 from dpdau_tests.conftest import prepare
 
 DAY = date(2025, 1, 31)

@@ -23,8 +23,10 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from dpdau_assets.core import mechanisms
-from dpdau_assets.core.accounting import (
+from dpdau_assets.core.dates import days_between, months_read
+from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.privacy import mechanisms
+from dpdau_assets.core.privacy.accounting import (
     Budget,
     Charge,
     cost,
@@ -36,8 +38,7 @@ from dpdau_assets.core.accounting import (
     total,
     zcdp_epsilon,
 )
-from dpdau_assets.core.answers import budget_answer, budget_rows, budget_table, release_answer
-from dpdau_assets.core.budget_report import (
+from dpdau_assets.core.privacy.compositions import (
     MEANINGS,
     BudgetReport,
     Composition,
@@ -50,8 +51,8 @@ from dpdau_assets.core.budget_report import (
     rdp_epsilon,
     user_months,
 )
-from dpdau_assets.core.cost_so_far import Published, cost_so_far
-from dpdau_assets.core.mechanisms import (
+from dpdau_assets.core.privacy.cost_so_far import Published, cost_so_far
+from dpdau_assets.core.privacy.mechanisms import (
     Laplace,
     Mechanism,
     SharedNoise,
@@ -60,10 +61,9 @@ from dpdau_assets.core.mechanisms import (
     independent_gaussian,
     mu_of,
 )
-from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.release import publish
+from dpdau_assets.core.publication.release import publish
+from dpdau_assets.core.reporting.answers import budget_answer, budget_rows, budget_table, release_answer
 from dpdau_assets.core.settings import Metric, Settings
-from dpdau_assets.core.windows import days_between, months_read
 from dpdau_tests.conftest import prepare
 from dpdau_tests.support.lengths import LENGTH, at_length
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpdau_assets.core.byte_scan import Needles
+from dpdau_assets.core.erasure.byte_scan import Needles
 from dpdau_assets.core.facts import Keys
 
 KEY = 0x9ABCDEF012345678

@@ -12,8 +12,11 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from dpdau_assets.core.accounting import Budget, Charge, admits, charges_for_release
-from dpdau_assets.core.calendar import (
+from dpdau_assets.core.dates import days_between, first_window_end, month_end, month_of, next_month
+from dpdau_assets.core.errors import BadSetting, BudgetRefused
+from dpdau_assets.core.privacy.accounting import Budget, Charge, admits, charges_for_release
+from dpdau_assets.core.privacy.mechanisms import Laplace, SharedNoise, Stream, independent_gaussian
+from dpdau_assets.core.privacy.schedule import (
     MonthPlan,
     first_refusal,
     mechanism_for,
@@ -23,10 +26,7 @@ from dpdau_assets.core.calendar import (
     schedule,
     slot_of,
 )
-from dpdau_assets.core.errors import BadSetting, BudgetRefused
-from dpdau_assets.core.mechanisms import Laplace, SharedNoise, Stream, independent_gaussian
 from dpdau_assets.core.settings import Metric, Settings
-from dpdau_assets.core.windows import days_between, first_window_end, month_end, month_of, next_month
 from dpdau_tests.support.lengths import LENGTH, at_length
 
 START = date(2025, 1, 1)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpdau_assets.core import keysets
 from dpdau_assets.core.facts import Keys
+from dpdau_assets.core.sketches import keysets
 
 key_set = st.sets(st.integers(0, 2**64 - 1) | st.integers(0, 40), max_size=60)
 

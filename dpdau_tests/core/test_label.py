@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from dpdau_assets.core.accounting import cost, epsilon_of, rho, total, zcdp_epsilon
-from dpdau_assets.core.budget_report import joint_epsilon
-from dpdau_assets.core.calendar import mechanism_for, month_plan
-from dpdau_assets.core.label import REGISTRY, label
-from dpdau_assets.core.mechanisms import mechanism_from_json
+from dpdau_assets.core.privacy.accounting import cost, epsilon_of, rho, total, zcdp_epsilon
+from dpdau_assets.core.privacy.compositions import joint_epsilon
+from dpdau_assets.core.privacy.mechanisms import mechanism_from_json
+from dpdau_assets.core.privacy.schedule import mechanism_for, month_plan
+from dpdau_assets.core.reporting.label import REGISTRY, label
 from dpdau_assets.core.settings import Metric, Settings
 
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -20,10 +20,16 @@ from hypothesis import strategies as st
 from scipy.signal import lfilter
 from scipy.special import ndtri_exp
 
-from dpdau_assets.core import mechanisms
-from dpdau_assets.core.cost_so_far import output_sensitivity, shared_mu2_so_far, stream_mu2_so_far, stream_outputs
+from dpdau_assets.core.dates import days_between, month_end, months_from, window
 from dpdau_assets.core.errors import Refused
-from dpdau_assets.core.mechanisms import (
+from dpdau_assets.core.privacy import mechanisms
+from dpdau_assets.core.privacy.cost_so_far import (
+    output_sensitivity,
+    shared_mu2_so_far,
+    stream_mu2_so_far,
+    stream_outputs,
+)
+from dpdau_assets.core.privacy.mechanisms import (
     Gaussian,
     Laplace,
     NoiseWidth,
@@ -49,8 +55,7 @@ from dpdau_assets.core.mechanisms import (
     stream_number,
     stream_output,
 )
-from dpdau_assets.core.stream_filters import STREAM_FILTER, interval_sensitivity2
-from dpdau_assets.core.windows import days_between, month_end, months_from, window
+from dpdau_assets.core.privacy.stream_filters import STREAM_FILTER, interval_sensitivity2
 from dpdau_tests.support.lengths import LENGTH, at_length
 
 DELTA = 1e-6

@@ -11,15 +11,15 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from dpdau_assets.core.accounting import mu2
-from dpdau_assets.core.calendar import first_refusal, mechanism_for
+from dpdau_assets.core.budget.forecast import MonthOutlook, Outlook, outlook, outlook_answer
+from dpdau_assets.core.budget.planning import enter, plan
+from dpdau_assets.core.dates import days_between
 from dpdau_assets.core.errors import BudgetRefused
 from dpdau_assets.core.facts import Override, Release, ReleaseKey
-from dpdau_assets.core.mechanisms import half_width_95, noise_std
-from dpdau_assets.core.outlook import MonthOutlook, Outlook, outlook, outlook_answer
-from dpdau_assets.core.planning import enter, plan
+from dpdau_assets.core.privacy.accounting import mu2
+from dpdau_assets.core.privacy.mechanisms import half_width_95, noise_std
+from dpdau_assets.core.privacy.schedule import first_refusal, mechanism_for
 from dpdau_assets.core.settings import Metric, Settings
-from dpdau_assets.core.windows import days_between
 from dpdau_tests.conftest import SECRET
 from dpdau_tests.support.lengths import LENGTH, at_length
 from resources.ledger_sql.database import Database

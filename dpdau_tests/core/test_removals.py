@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dpdau_assets.core import events
-from dpdau_assets.core.erasure import keyed
+from dpdau_assets.core.erasure.requests import keyed
 from dpdau_assets.core.events import Event, Limits, Row, validate
 from dpdau_assets.core.facts import EpochKey
 from dpdau_assets.core.limits import first_day

@@ -8,8 +8,8 @@ from fractions import Fraction
 
 import pytest
 
+from dpdau_assets.core.budget.settings_check import check
 from dpdau_assets.core.errors import BadSetting
-from dpdau_assets.core.feasibility import check
 from dpdau_assets.core.settings import Settings
 
 SECRET = "correct horse battery staple, longer than it needs"

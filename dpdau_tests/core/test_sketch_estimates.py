@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import brentq
 
-from dpdau_assets.core.mechanisms import (
+from dpdau_assets.core.privacy.mechanisms import (
     Gaussian,
     Laplace,
     NoiseWidth,

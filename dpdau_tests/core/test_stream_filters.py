@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpdau_assets.core.stream_filters import (
+from dpdau_assets.core.privacy.stream_filters import (
     STREAM_FILTER,
     STREAM_FILTERS,
     interval_cost_so_far,

@@ -17,7 +17,7 @@ from dagster._core.remote_origin import (
 from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus, ScheduleInstigatorData
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
-from dpdau_assets.core.due import SCHEDULE
+from dpdau_assets.core.publication.due import SCHEDULE
 from resources.dagster_instance import open_instance
 
 _LOCATION = ManagedGrpcPythonEnvCodeLocationOrigin(LoadableTargetOrigin(module_name="dpdau_assets.definitions"))

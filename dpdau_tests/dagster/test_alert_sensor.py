@@ -10,11 +10,11 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from dpdau_assets.core.completeness import complete
+from dpdau_assets.core.dates import days_between
 from dpdau_assets.core.facts import Alert
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.runs import DAU
-from dpdau_assets.core.windows import days_between
+from dpdau_assets.core.publication.completeness import complete
+from dpdau_assets.core.publication.runs import DAU
 from dpdau_tests.conftest import FixedClock, put
 from dpdau_tests.dagster.world import KeptAlerts, World, erase
 from resources.alerts_webhook import NotDelivered
@@ -230,7 +230,7 @@ def test_a_check_that_passes_again_is_told_anew_when_it_fails_again(
 ) -> None:
     names = []
     for found in (["a failure"], [], ["another failure"]):
-        monkeypatch.setattr("dpdau_assets.core.erasure.overdue", lambda outside, found=found: found)
+        monkeypatch.setattr("dpdau_assets.core.erasure.requests.overdue", lambda outside, found=found: found)
         world.tick()
         names.append(len(world.alerts.sent))
     assert names == [1, 1, 2]

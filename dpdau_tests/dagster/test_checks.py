@@ -15,13 +15,13 @@ import dagster as dg
 import pytest
 
 from dpdau_assets.checks import ALL, LAST, severity
-from dpdau_assets.core.checking import CHECKS, Check, answer
-from dpdau_assets.core.completeness import complete
-from dpdau_assets.core.ingest import TooManyRejected, ingest
+from dpdau_assets.core.dates import days_between
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.release import publish
+from dpdau_assets.core.publication.completeness import complete
+from dpdau_assets.core.publication.ingest import TooManyRejected, ingest
+from dpdau_assets.core.publication.release import publish
+from dpdau_assets.core.reporting.checks import CHECKS, Check, answer
 from dpdau_assets.core.settings import Settings
-from dpdau_assets.core.windows import days_between
 from dpdau_tests.conftest import SECRET, FixedClock, Silent, prepare, put
 from dpdau_tests.dagster.schedule_state import InstigatorStatus, switch
 from dpdau_tests.dagster.world import World, erase

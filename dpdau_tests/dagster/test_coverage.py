@@ -8,14 +8,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dpdau_assets.core.byte_scan import Needles
+from dpdau_assets.core.dates import days_between, month_of
+from dpdau_assets.core.erasure.byte_scan import Needles
+from dpdau_assets.core.erasure.inspection import HOLDS_USER_DATA
 from dpdau_assets.core.facts import Keys
 from dpdau_assets.core.identity import user_key
-from dpdau_assets.core.inspection import HOLDS_USER_DATA
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.runs import DAU, MAU, REPORTS, RESTATEMENT, Step, building
+from dpdau_assets.core.publication.runs import (
+    DAU,
+    MAU,
+    REPORTS,
+    RESTATEMENT,
+    Step,
+    building,
+)
 from dpdau_assets.core.settings import Settings
-from dpdau_assets.core.windows import days_between, month_of
 from dpdau_assets.definitions import build_definitions
 from dpdau_assets.jobs import run_steps
 from dpdau_assets.metadata import NO_USER_DATA

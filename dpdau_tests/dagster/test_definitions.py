@@ -13,11 +13,11 @@ import dagster as dg
 import pytest
 
 from dpdau_assets import definitions
+from dpdau_assets.core.dates import days_between
 from dpdau_assets.core.errors import BadSetting
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.runs import BUILD, DAU, MAU, REPORTS, steps
+from dpdau_assets.core.publication.runs import BUILD, DAU, MAU, REPORTS, steps
 from dpdau_assets.core.settings import Settings
-from dpdau_assets.core.windows import days_between
 from dpdau_assets.definitions import build_definitions
 from dpdau_tests.conftest import prepare, put
 from dpdau_tests.dagster.world import definitions_under

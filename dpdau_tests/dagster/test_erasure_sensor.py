@@ -9,14 +9,14 @@ import dagster as dg
 import pytest
 
 from dpdau_assets.checks import LAST
-from dpdau_assets.core.activity import process_days
-from dpdau_assets.core.erasure import Pending, mark_touched, pending
+from dpdau_assets.core.dates import days_between, epoch_of
+from dpdau_assets.core.erasure.requests import Pending, mark_touched, pending
 from dpdau_assets.core.errors import Refused
 from dpdau_assets.core.facts import DaySet
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.runs import BUILD, STATE
+from dpdau_assets.core.publication.runs import BUILD, STATE
 from dpdau_assets.core.settings import Settings
-from dpdau_assets.core.windows import days_between, epoch_of
+from dpdau_assets.core.state.activity import process_days
 from dpdau_assets.definitions import build_definitions
 from dpdau_assets.schedules import build_schedules
 from dpdau_tests.conftest import folding, put
@@ -235,7 +235,7 @@ def test_a_rebuild_does_not_claim_a_mark_that_came_while_it_ran(world: World, mo
         with outside.activity.lock():
             mark_touched(outside)
 
-    monkeypatch.setattr("dpdau_assets.core.rebuilding.process_days", interrupted)
+    monkeypatch.setattr("dpdau_assets.core.state.rebuilding.process_days", interrupted)
     assert world.launch(first)
     assert {day for day, _ in world.outside.rebuilds.behind()} == set(DAYS)
     assert world.stale("activity", DAYS) == set()  # Dagster has not heard of the new mark

@@ -12,11 +12,11 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from dpdau_assets.core.completeness import complete, take_all_landed
+from dpdau_assets.core.dates import days_between
 from dpdau_assets.core.events import BAD_DAY
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.runs import BUILD
-from dpdau_assets.core.windows import days_between
+from dpdau_assets.core.publication.completeness import complete, take_all_landed
+from dpdau_assets.core.publication.runs import BUILD
 from dpdau_tests.conftest import put
 from dpdau_tests.dagster.world import World, erase
 from resources.landing_files import LandingFiles

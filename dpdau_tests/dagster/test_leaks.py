@@ -14,14 +14,14 @@ import dagster as dg
 import numpy as np
 import pytest
 
-from dpdau_assets.core.byte_scan import Needles
+from dpdau_assets.core.dates import days_between, epoch_of
+from dpdau_assets.core.erasure.byte_scan import Needles
 from dpdau_assets.core.facts import ReleaseKey
-from dpdau_assets.core.ingest import ingest
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.release import read_statistic
-from dpdau_assets.core.runs import STATE, steps
+from dpdau_assets.core.publication.ingest import ingest
+from dpdau_assets.core.publication.release import read_statistic
+from dpdau_assets.core.publication.runs import STATE, steps
 from dpdau_assets.core.sketches.exact import ExactCounting
-from dpdau_assets.core.windows import days_between, epoch_of
 from dpdau_assets.definitions import build_definitions
 from dpdau_assets.jobs import run_steps
 from dpdau_assets.metadata import ALLOWED, reveal

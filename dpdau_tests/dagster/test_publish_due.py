@@ -12,13 +12,13 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from dpdau_assets.core.completeness import complete_all, withdraw_all
-from dpdau_assets.core.due import due
+from dpdau_assets.core.dates import days_between
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.rebuilding import build_days
-from dpdau_assets.core.release import publish
-from dpdau_assets.core.runs import MAU
-from dpdau_assets.core.windows import days_between
+from dpdau_assets.core.publication.completeness import complete_all, withdraw_all
+from dpdau_assets.core.publication.due import due
+from dpdau_assets.core.publication.release import publish
+from dpdau_assets.core.publication.runs import MAU
+from dpdau_assets.core.state.rebuilding import build_days
 from dpdau_assets.jobs import IN_ORDER
 from dpdau_assets.schedules import build_publish_daily
 from dpdau_tests.conftest import FixedClock, put

@@ -9,11 +9,11 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from dpdau_assets.core.dates import days_between
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.release import publish, restate
-from dpdau_assets.core.runs import DAU, REPORTS, RESTATEMENT, Step, building
+from dpdau_assets.core.publication.release import publish, restate
+from dpdau_assets.core.publication.runs import DAU, REPORTS, RESTATEMENT, Step, building
 from dpdau_assets.core.settings import Settings
-from dpdau_assets.core.windows import days_between
 from dpdau_assets.definitions import build_definitions
 from dpdau_assets.jobs import run_steps
 from dpdau_assets.schedules import build_restate_monthly

@@ -10,9 +10,9 @@ import pytest
 
 from dpdau_assets.core.errors import Refused
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.rebuilding import build_days
-from dpdau_assets.core.runs import BUILD
+from dpdau_assets.core.publication.runs import BUILD
 from dpdau_assets.core.settings import Settings
+from dpdau_assets.core.state.rebuilding import build_days
 from dpdau_assets.definitions import build_definitions
 from dpdau_assets.retries import SAFE, cause_of
 from dpdau_tests.conftest import put

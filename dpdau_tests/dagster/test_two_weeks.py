@@ -21,15 +21,15 @@ from statistics import median
 import dagster as dg
 import pytest
 
-from dpdau_assets.core.checking import ask_all
-from dpdau_assets.core.completeness import complete
-from dpdau_assets.core.erasure import request
+from dpdau_assets.core.dates import days_between, first_window_end, month_of
+from dpdau_assets.core.erasure.requests import request
 from dpdau_assets.core.events import Event
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.rebuilding import build_days, note_told
-from dpdau_assets.core.release import publish
+from dpdau_assets.core.publication.completeness import complete
+from dpdau_assets.core.publication.release import publish
+from dpdau_assets.core.reporting.checks import ask_all
 from dpdau_assets.core.settings import Metric, Settings
-from dpdau_assets.core.windows import days_between, first_window_end, month_of
+from dpdau_assets.core.state.rebuilding import build_days, note_told
 from dpdau_tests.browser import PICTURES as KEPT
 from dpdau_tests.conftest import SECRET, FixedClock, put
 from dpdau_tests.fast_folder import fast_folder

@@ -16,11 +16,11 @@ import pytest
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 from dagster._core.loader import LoadingContextForTest
 
-from dpdau_assets.core.erasure import request
+from dpdau_assets.core.erasure.requests import request
 from dpdau_assets.core.events import Event
 from dpdau_assets.core.facts import Alert
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.runs import BUILD
+from dpdau_assets.core.publication.runs import BUILD
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.definitions import build_definitions
 from resources.mart_duckdb import MartFiles

@@ -22,10 +22,10 @@ from unittest.mock import patch
 
 import pytest
 
-from dpdau_assets.core.answers import mart_rows
+from dpdau_assets.core.dates import days_between
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.release import publish
-from dpdau_assets.core.windows import days_between
+from dpdau_assets.core.publication.release import publish
+from dpdau_assets.core.reporting.answers import mart_rows
 from dpdau_tests.conftest import opened, prepare, put
 from dpdau_tests.edge.conftest import SECRET, Answer, Dpdau, _in_this_process
 from dpdau_tests.support.connections import closed_at_the_end

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dpdau_assets.core.report import operators_report, readers_report
+from dpdau_assets.core.reporting.report import operators_report, readers_report
 from dpdau_assets.core.secret_strength import WeakSecret
 from dpdau_assets.core.settings import Settings
 from dpdau_tests.dagster.world import stop_the_clock

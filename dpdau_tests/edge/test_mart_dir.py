@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from dpdau_assets.core.answers import mart_rows
 from dpdau_assets.core.errors import BadInput, BadSetting
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.report import operators_report, readers_report
+from dpdau_assets.core.reporting.answers import mart_rows
+from dpdau_assets.core.reporting.report import operators_report, readers_report
 from dpdau_assets.core.settings import Settings
 from dpdau_tests.dagster.world import stop_the_clock
 from dpdau_tests.edge.conftest import Dpdau

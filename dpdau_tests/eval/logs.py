@@ -17,10 +17,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from dpdau_assets.core.ingest import ingest
-from dpdau_assets.core.keysets import unite
+from dpdau_assets.core.dates import epoch_of, window
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.windows import epoch_of, window
+from dpdau_assets.core.publication.ingest import ingest
+from dpdau_assets.core.sketches.keysets import unite
 
 PROJECT = Path(__file__).parents[2]
 BUNDLED = PROJECT / "eval" / "data"

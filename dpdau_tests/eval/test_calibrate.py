@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpdau_assets.core.mechanisms import mu_of, noise_std, stream
-from dpdau_assets.core.stream_filters import STREAM_FILTERS, interval_sensitivity2, response_norm
+from dpdau_assets.core.privacy.mechanisms import mu_of, noise_std, stream
+from dpdau_assets.core.privacy.stream_filters import STREAM_FILTERS, interval_sensitivity2, response_norm
 from dpdau_tests.support.lengths import LENGTH, at_length
 from eval.calibrate import FOR_EVER, FREQUENCIES, main, optimum, report, std, tuned_filter
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from dpdau_assets.core.erasure import request
+from dpdau_assets.core.dates import days_between
+from dpdau_assets.core.erasure.requests import request
 from dpdau_assets.core.events import Event
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.runs import REPORTS, plan_run
-from dpdau_assets.core.windows import days_between
+from dpdau_assets.core.publication.runs import REPORTS, plan_run
 from dpdau_assets.definitions import build_definitions
 from dpdau_assets.jobs import run_steps
 from dpdau_tests.conftest import SECRET, FixedClock, prepare, put, silent

@@ -10,14 +10,14 @@ from random import Random
 
 import pytest
 
-from dpdau_assets.core.activity import process_days
-from dpdau_assets.core.erasure import request
+from dpdau_assets.core.dates import days_between
+from dpdau_assets.core.erasure.receipts import settle
+from dpdau_assets.core.erasure.requests import request
+from dpdau_assets.core.erasure.retention import purge
 from dpdau_assets.core.events import Event
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.receipts import settle
-from dpdau_assets.core.release import publish
-from dpdau_assets.core.retention import purge
-from dpdau_assets.core.windows import days_between
+from dpdau_assets.core.publication.release import publish
+from dpdau_assets.core.state.activity import process_days
 from dpdau_tests.conftest import FixedClock, prepare, put, silent
 from dpdau_tests.eval.asof_reference import (
     Activity,

@@ -13,15 +13,15 @@ from datetime import date, timedelta
 import numpy as np
 import pytest
 
-from dpdau_assets.core.calendar import METRICS
+from dpdau_assets.core.dates import days_between, epoch_of, month_days, month_of
 from dpdau_assets.core.facts import ReleaseKey
-from dpdau_assets.core.mechanisms import shared_noise
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.release import publish, read_statistic
+from dpdau_assets.core.privacy.mechanisms import shared_noise
+from dpdau_assets.core.privacy.schedule import METRICS
+from dpdau_assets.core.privacy.stream_filters import STREAM_FILTER
+from dpdau_assets.core.publication.release import publish, read_statistic
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.sketches.exact import ExactCounting
-from dpdau_assets.core.stream_filters import STREAM_FILTER
-from dpdau_assets.core.windows import days_between, epoch_of, month_days, month_of
 from dpdau_tests.conftest import SECRET, FixedClock, prepare
 from dpdau_tests.eval.logs import COLLEGE, OULAD, counted, reference_of, take_in_days, take_in_log
 from dpdau_tests.fast_folder import fast_folder

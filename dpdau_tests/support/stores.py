@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from datetime import date
 
+from dpdau_assets.core.dates import days_between
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.core.release import publish, restate
-from dpdau_assets.core.windows import days_between
+from dpdau_assets.core.publication.release import publish, restate
 from dpdau_tests.conftest import prepare, put
 
 MONTH = date(2025, 1, 1)

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 from sqlalchemy import Connection, Row, delete, func, select, update
 
+from dpdau_assets.core.dates import day_number
 from dpdau_assets.core.errors import Refused
 from dpdau_assets.core.facts import EpochKey, Erasure, ErasureState, Keys, Reference, Removal
-from dpdau_assets.core.keysets import EMPTY
 from dpdau_assets.core.ports import Salts
+from dpdau_assets.core.sketches.keysets import EMPTY
 from dpdau_assets.core.tombstones import Tombstones, held_until
-from dpdau_assets.core.windows import day_number
 from resources.ledger_sql import schema
 from resources.ledger_sql.chain import append
 from resources.ledger_sql.database import Database

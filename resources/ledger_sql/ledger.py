@@ -11,12 +11,12 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Executable, Row, Table, func, select, true
 
-from dpdau_assets.core.accounting import Budget, Charge
+from dpdau_assets.core.dates import UNIX_EPOCH, day_number, month_of
 from dpdau_assets.core.errors import BadSetting
 from dpdau_assets.core.facts import Instance, Override, Release, ReleaseKey
-from dpdau_assets.core.mechanisms import Mechanism, mechanism_from_json
+from dpdau_assets.core.privacy.accounting import Budget, Charge
+from dpdau_assets.core.privacy.mechanisms import Mechanism, mechanism_from_json
 from dpdau_assets.core.settings import Metric
-from dpdau_assets.core.windows import UNIX_EPOCH, day_number, month_of
 from resources.ledger_sql import chain, schema
 from resources.ledger_sql.chain import append
 from resources.ledger_sql.database import Database

@@ -11,10 +11,10 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
-from dpdau_assets.core.accounting import Cost, cost, total
-from dpdau_assets.core.calendar import METRICS
 from dpdau_assets.core.errors import NotPublished, Refused
-from dpdau_assets.core.mechanisms import mechanism_from_json
+from dpdau_assets.core.privacy.accounting import Cost, cost, total
+from dpdau_assets.core.privacy.mechanisms import mechanism_from_json
+from dpdau_assets.core.privacy.schedule import METRICS
 from dpdau_assets.core.settings import Settings
 from resources.ledger_sql import schema
 from resources.ledger_sql.database import open_engine, overwrite_deleted, schema_version

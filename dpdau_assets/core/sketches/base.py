@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, ClassVar, Protocol, Self
 
 from dpdau_assets.core.errors import BadInput
 from dpdau_assets.core.facts import Keys
-from dpdau_assets.core.mechanisms import NoiseWidth
+from dpdau_assets.core.privacy.mechanisms import NoiseWidth
 
 MAGIC = b"DPDAU-SK"
 VERSION = 1

@@ -9,9 +9,9 @@ from typing import ClassVar, Self
 import numpy as np
 
 from dpdau_assets.core.facts import Keys
-from dpdau_assets.core.keysets import is_key_set, little_endian, members, subtract, unite
-from dpdau_assets.core.mechanisms import NoiseWidth
+from dpdau_assets.core.privacy.mechanisms import NoiseWidth
 from dpdau_assets.core.sketches.base import Header, damaged, require_same
+from dpdau_assets.core.sketches.keysets import is_key_set, little_endian, members, subtract, unite
 
 KIND = "set"
 

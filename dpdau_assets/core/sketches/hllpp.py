@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dpdau_assets.core.facts import Keys
-from dpdau_assets.core.mechanisms import NoiseWidth
+from dpdau_assets.core.privacy.mechanisms import NoiseWidth
 from dpdau_assets.core.sketches.base import Header, damaged, parameter, require_same
 from dpdau_assets.core.sketches.sampling import Z
 

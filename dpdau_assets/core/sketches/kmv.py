@@ -13,10 +13,10 @@ from typing import ClassVar, Self
 import numpy as np
 
 from dpdau_assets.core.facts import Keys
-from dpdau_assets.core.keysets import little_endian, members, subtract, unite
-from dpdau_assets.core.mechanisms import NoiseWidth
+from dpdau_assets.core.privacy.mechanisms import NoiseWidth
 from dpdau_assets.core.sketches.base import Header, damaged, parameter, require_same
 from dpdau_assets.core.sketches.exact import sorted_words
+from dpdau_assets.core.sketches.keysets import little_endian, members, subtract, unite
 from dpdau_assets.core.sketches.sampling import sampled_interval, threshold_for
 
 KIND = "kmv"

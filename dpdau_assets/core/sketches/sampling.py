@@ -10,7 +10,7 @@ import math
 from fractions import Fraction
 from statistics import NormalDist
 
-from dpdau_assets.core.mechanisms import COVERAGE, NoiseWidth
+from dpdau_assets.core.privacy.mechanisms import COVERAGE, NoiseWidth
 
 SMALLEST_THETA0 = Fraction(1, 2**32)
 LEAST_EXPECTED = 1 << 14  # users in the sample: 0.78 % error where few are sampled

@@ -22,10 +22,10 @@ from typing import ClassVar, Self
 import numpy as np
 
 from dpdau_assets.core.facts import Keys
-from dpdau_assets.core.keysets import little_endian, members, sorted_distinct, subtract, unite
-from dpdau_assets.core.mechanisms import NoiseWidth
+from dpdau_assets.core.privacy.mechanisms import NoiseWidth
 from dpdau_assets.core.sketches.base import Header, damaged, parameter, require_same
 from dpdau_assets.core.sketches.exact import sorted_words
+from dpdau_assets.core.sketches.keysets import little_endian, members, sorted_distinct, subtract, unite
 from dpdau_assets.core.sketches.sampling import LEAST_EXPECTED, is_threshold, sampled_interval, threshold_for
 
 KIND = "theta"

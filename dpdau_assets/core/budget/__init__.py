@@ -1,0 +1,1 @@
+"""What may be published: planning, forecasts, overrides, and the proof that what was published fits its caps."""

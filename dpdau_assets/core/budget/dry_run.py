@@ -1,0 +1,140 @@
+"""A draft of the ledger's books, to plan on: begun from what the ledger says, kept in memory, never written back."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from datetime import date
+from fractions import Fraction
+from functools import cache
+
+from dpdau_assets.core.budget.planning import Plan, restated_keys, terms_of
+from dpdau_assets.core.dates import month_of, months_read
+from dpdau_assets.core.facts import Instance, Release, ReleaseKey
+from dpdau_assets.core.ports import Ledger
+from dpdau_assets.core.privacy.accounting import Charge
+from dpdau_assets.core.privacy.cost_so_far import Published
+from dpdau_assets.core.privacy.mechanisms import Stream
+from dpdau_assets.core.settings import Metric, Settings
+
+
+class DraftBooks:
+    """The port ChargedBooks, on a copy.
+
+    A number is a key and the instance that gives it: a draft has no values and no noise.
+    """
+
+    def __init__(self, ledger: Ledger, settings: Settings) -> None:
+        self._settings = settings
+        self._numbers: dict[ReleaseKey, str] = {}
+        self._last_releases: dict[Metric, Release] = {}
+        self._reading: dict[tuple[Metric, date], Counter[str]] = defaultdict(Counter)
+        self._last_days: dict[tuple[Metric, int], date] = {}
+        self._last_days_of: dict[str, date] = {}
+        self._restated: Counter[date] = Counter()
+        # Numbers first, charges last: what is published meanwhile is at least among the charges.
+        for found in sorted(ledger.releases(), key=lambda one: (one.key.day, one.key.revision)):
+            self.publish(found.key, found.instance)
+            self._last_releases[found.key.metric] = found
+        self._instances = {instance.name: instance for instance in ledger.instances()}
+        self._living = frozenset(self._instances)
+        self._added: dict[tuple[Metric, date], list[Charge]] = defaultdict(list)
+        self._awaits_erasures = ledger.awaits_erasures()
+        self._cap_on_record = cache(ledger.cap)
+        self._delta_on_record = cache(ledger.delta)
+        self._closures = cache(ledger.closures)
+        self.charged_by_now = cache(ledger.charges)
+        self.is_closed = cache(ledger.is_closed)
+
+    # The port
+
+    def last_day(self, metric: Metric, window_days: int) -> date | None:
+        return self._last_days.get((metric, window_days))
+
+    def restated(self) -> frozenset[date]:
+        return frozenset(+self._restated)
+
+    def last_release(self, metric: Metric) -> Release | None:
+        """The last one there is by now: what the draft publishes has no value to go by."""
+        return self._last_releases.get(metric)
+
+    def instance(self, name: str) -> Instance | None:
+        return self._instances.get(name)
+
+    def last_instance(self, metric: Metric, window_days: int) -> Instance | None:
+        of_series = (one for one in reversed(self._instances.values())
+                     if (one.metric, one.window_days) == (metric, window_days))  # fmt: skip
+        return next(of_series, None)
+
+    def open_instance(self, instance: Instance) -> None:
+        self._instances[instance.name] = instance
+
+    def charges(self, metric: Metric, month: date) -> list[Charge]:
+        return [*self.charged_by_now(metric, month), *self._added[metric, month]]
+
+    def charge(self, charge: Charge) -> None:
+        self._added[charge.metric, charge.month].append(charge)
+
+    def cap(self, metric: Metric, month: date) -> Fraction | None:
+        on_record = self._cap_on_record(metric, month)
+        here = (charge.budget.epsilon for charge in self._added[metric, month] if charge.budget)
+        return next(here, None) if on_record is None else on_record
+
+    def delta(self, metric: Metric, month: date) -> float | None:
+        return self._delta_on_record(metric, month)
+
+    def closures(self, metric: Metric, month: date | None = None) -> int:
+        return self._closures(metric, month)
+
+    def awaits_erasures(self) -> bool:
+        return self._awaits_erasures
+
+    # What only a draft has
+
+    def publish(self, key: ReleaseKey, instance: str) -> None:
+        """From now on this key has its number, from this instance."""
+        self._numbers[key] = instance
+        series = key.metric, key.window_days
+        self._last_days[series] = max(key.day, self._last_days.get(series, key.day))
+        self._last_days_of[instance] = max(key.day, self._last_days_of.get(instance, key.day))
+        for month in months_read(key.day, key.window_days):
+            self._reading[key.metric, month][instance] += 1
+        if key.revision:
+            self._restated[month_of(key.day)] += 1
+
+    def withdraw(self, key: ReleaseKey, planned: Plan) -> None:
+        """Undo `enter` and `publish` for a number of a restatement: with one of them refused, it makes none."""
+        name = planned.instance.name
+        del self._numbers[key]
+        self._reading[key.metric, month_of(key.day)][name] -= 1
+        self._restated[month_of(key.day)] -= 1
+        if planned.is_new:
+            del self._instances[name], self._last_days_of[name]
+        for charge in planned.charges:
+            self._added[charge.metric, charge.month].remove(charge)
+
+    def days(self, metric: Metric) -> list[date]:
+        """Days of which a number is published, in whatever window, sorted."""
+        return sorted({key.day for key in self._numbers if key.metric == metric})
+
+    def restatement(self, month: date) -> list[ReleaseKey]:
+        """What it consists of by now."""
+        return restated_keys(month, self._numbers)
+
+    def terms(self, month: date) -> Mapping[str, str]:
+        """What DAU of the month was begun under, or will be."""
+        begun = [one for one in self._instances.values() if one.metric == "dau" and month_of(one.first_day) == month]
+        return min(begun, key=lambda one: one.first_day).terms if begun else terms_of("dau", self._settings)
+
+    def published(self, metric: Metric, month: date) -> list[Published]:
+        """How much is out of each instance of which some number reads the month."""
+        instances = ((self._instances[name], count) for name, count in (+self._reading[metric, month]).items())
+        return [
+            Published(one.mechanism, count, one.first_day, self._last_days_of[one.name]) for one, count in instances
+        ]
+
+    def begun_anew(self) -> list[Instance]:
+        """Streams that the draft has begun where the metric had one already."""
+        streams = [one for one in self._instances.values() if isinstance(one.mechanism, Stream)]
+        first = {one.metric: one for one in reversed(streams)}
+        return [one for one in streams if one.name not in self._living and one != first[one.metric]]

@@ -1,0 +1,298 @@
+"""The budget calendar of a living ledger: a dry run of every release to come, on a draft of the ledger's books.
+
+Each number is planned and entered by the code that will do it when its day comes, so what is refused here is what will
+be refused then. Only facts and charges are read; nothing is written, drawn or sealed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import date, timedelta
+from itertools import islice
+from typing import Any
+
+from dpdau_assets.core.budget.dry_run import DraftBooks
+from dpdau_assets.core.budget.planning import Plan, budget_of, enter, plan, restatement_slot_under
+from dpdau_assets.core.dates import (
+    days_between,
+    first_window_end,
+    month_end,
+    month_of,
+    months_from,
+    months_read,
+)
+from dpdau_assets.core.errors import Refused
+from dpdau_assets.core.facts import Instance, ReleaseKey
+from dpdau_assets.core.ports import Ledger
+from dpdau_assets.core.privacy.accounting import cost, epsilon_of, rho, total
+from dpdau_assets.core.privacy.cost_so_far import cost_so_far
+from dpdau_assets.core.privacy.mechanisms import LONGEST_MONTH, Stream, half_width_95, noise_std
+from dpdau_assets.core.privacy.schedule import METRICS, Planned, mechanism_for, slot_of
+from dpdau_assets.core.settings import Metric, Settings
+
+
+@dataclass(frozen=True)
+class Foreseen:
+    """A number that will be refused, the months that it reads, and the error.
+
+    A restatement is refused whole, for its first number that does not fit; `numbers` is how many are lost with it.
+    """
+
+    release: Planned
+    months: tuple[date, ...]
+    numbers: int
+    error: Refused
+
+
+@dataclass(frozen=True)
+class Made:
+    """A number that will come out, and the months that it reads."""
+
+    release: Planned
+    months: tuple[date, ...]
+    instance: Instance
+
+
+@dataclass(frozen=True)
+class NewStream:
+    """A stream that will begin where the metric has one already: the months that both read are charged for both."""
+
+    instance: str
+    metric: Metric
+    first_day: date
+    months_charged_twice: tuple[date, ...]
+
+
+@dataclass(frozen=True)
+class MonthOutlook:
+    """One month of one metric, seen from every number that reads it; costs are in epsilon at the configured delta.
+
+    Attributes:
+        cap: on record, or as configured where nothing is.
+        published: how many numbers are out by now.
+        charged_now: what is charged by now.
+        first_numbers, restatements: how many are to come.
+        refused: how many would have come.
+        first_slot, last_slot: when the first and the last of those to come are due; None without any.
+        charged: all charges, those to come included.
+        mu2: the same as μ²; of pure epsilon, twice its ρ.
+        spent: what the numbers themselves will have cost once they are out; at most `charged`.
+        headroom: what is left of the cap.
+        mechanism, std, half_width_95: of the noise of the last number to come, in users, or in the units of a
+            sketch's statistic; None without any.
+    """
+
+    metric: Metric
+    month: date
+    cap: float
+    published: int
+    charged_now: float
+    first_numbers: int
+    restatements: int
+    refused: int
+    first_slot: date | None
+    last_slot: date | None
+    charged: float
+    mu2: float
+    spent: float
+    headroom: float
+    mechanism: str | None
+    std: float | None
+    half_width_95: float | None
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """The coming months in order, and every number that will be refused, in order of slots."""
+
+    delta: float
+    months: tuple[MonthOutlook, ...]
+    refused: tuple[Foreseen, ...]
+    new_streams: tuple[NewStream, ...]
+
+
+def outlook(ledger: Ledger, settings: Settings, months: int, first_day: date | None = None) -> Outlook:
+    """What publication will bring under these settings, from where it stands, in so many months and earlier open ones.
+
+    A metric goes on with the day after its last published one; else it begins at START_DATE, MAU with its first whole
+    window. Neither does so before `first_day`. Months count from the later of the two. When a day is refused, those
+    after it are tried all the same.
+    """
+    books = DraftBooks(ledger, settings)
+    firsts: dict[Metric, date] = {metric: _next_day(metric, books, settings, first_day) for metric in METRICS}
+    *_, last_month = islice(months_from(month_of(max(firsts.values()))), months)
+    made, refused = _walk(_due(firsts, _last_day(last_month, settings), books, settings), books, settings)
+    seen = {(month, one.release.metric) for one in [*made, *refused] for month in one.months}
+    return Outlook(
+        delta=settings.delta,
+        months=tuple(
+            _month_outlook(metric, month, made, refused, books, settings)
+            for month, metric in sorted(seen)
+            if month <= last_month
+        ),
+        refused=tuple(refused),
+        new_streams=tuple(_new_stream(stream, books) for stream in books.begun_anew()),
+    )
+
+
+def coming(ledger: Ledger, settings: Settings, last: date) -> list[Made | Foreseen]:
+    """Every number of the days up to `last` that is not out yet, in order of slots: made, or refused and why.
+
+    As `outlook` walks it; a restatement stands there number by number. Raises ParameterNotSet as a release would.
+    """
+    books = DraftBooks(ledger, settings)
+    firsts: dict[Metric, date] = {metric: _next_day(metric, books, settings, None) for metric in METRICS}
+    made, refused = _walk(_due(firsts, last, books, settings), books, settings)
+    return sorted([*made, *refused], key=lambda one: (one.release.slot, one.release.revision, one.release.metric))
+
+
+# --- What is due -------------------------------------------------------------------------------------------------
+
+
+def _next_day(metric: Metric, books: DraftBooks, settings: Settings, first_day: date | None) -> date:
+    published = books.days(metric)
+    first = first_window_end(settings.start_date, settings.window_days(metric))
+    going_on = published[-1] + timedelta(days=1) if published else first
+    return max(going_on, first_day or going_on)
+
+
+def _last_day(last_month: date, settings: Settings) -> date:
+    """With its number, everything is out that can tell something of the month: windows, filters and restatement."""
+    mechanism = mechanism_for(settings, "mau", last_month)
+    filtered = len(mechanism.filter) - 1 if isinstance(mechanism, Stream) else 0
+    return month_end(last_month) + timedelta(days=max(settings.mau_window_days - 1 + filtered, LONGEST_MONTH))
+
+
+def _due(firsts: Mapping[Metric, date], last: date, books: DraftBooks, settings: Settings) -> list[Planned]:
+    """In order of slots. A restatement stands there once, with its month for a day."""
+    first_numbers = [
+        Planned(metric, day, 0, slot_of(settings, day))
+        for metric in METRICS
+        for day in days_between(firsts[metric], last)
+    ]
+    restatements = _restatements(days_between(firsts["dau"], last), books, settings)
+    due = [*first_numbers, *(one for one in restatements if one.slot <= slot_of(settings, last))]
+    return sorted(due, key=lambda one: (one.slot, one.revision, one.metric, one.day))
+
+
+def _restatements(days: list[date], books: DraftBooks, settings: Settings) -> Iterator[Planned]:
+    for month in {month_of(day) for day in [*books.days("dau"), *days]} - books.restated():
+        slot = restatement_slot_under(books.terms(month), month, settings)  # fixed with the month's first number
+        if slot is not None:
+            yield Planned("dau", month, 1, slot)
+
+
+# --- The walk ----------------------------------------------------------------------------------------------------
+
+
+def _walk(due: Iterable[Planned], books: DraftBooks, settings: Settings) -> tuple[list[Made], list[Foreseen]]:
+    """Publish on the draft, each first number by itself and each restatement whole."""
+    made: list[Made] = []
+    refused: list[Foreseen] = []
+    for one in due:
+        key = ReleaseKey(one.metric, settings.window_days(one.metric), one.day)
+        keys = books.restatement(one.day) if one.revision else [key]
+        found = _publish(keys, one.slot, books, settings)
+        if isinstance(found, Foreseen):
+            refused.append(found)
+        else:
+            made += found
+    return made, refused
+
+
+def _publish(keys: Sequence[ReleaseKey], slot: date, books: DraftBooks, settings: Settings) -> list[Made] | Foreseen:
+    made: list[tuple[ReleaseKey, Plan]] = []
+    for key in keys:
+        try:
+            planned = plan(key, books, settings)
+        except Refused as error:
+            for earlier in made:
+                books.withdraw(*earlier)
+            return Foreseen(_planned(key, slot), _months(key), len(keys), error)
+        enter(planned, books)
+        books.publish(key, planned.instance.name)
+        made.append((key, planned))
+    return [Made(_planned(key, slot), _months(key), planned.instance) for key, planned in made]
+
+
+def _planned(key: ReleaseKey, slot: date) -> Planned:
+    return Planned(key.metric, key.day, key.revision, slot)
+
+
+def _months(key: ReleaseKey) -> tuple[date, ...]:
+    return tuple(months_read(key.day, key.window_days))
+
+
+# --- What it comes to --------------------------------------------------------------------------------------------
+
+
+def _month_outlook(
+    metric: Metric, month: date, made: list[Made], refused: list[Foreseen], books: DraftBooks, settings: Settings
+) -> MonthOutlook:
+    coming = [one for one in made if one.release.metric == metric and month in one.months]
+    restated = sum(one.release.revision > 0 for one in coming)
+    published = books.published(metric, month)
+    charged = total(cost(charge.mechanism) for charge in books.charges(metric, month))
+    by_now = total(cost(charge.mechanism) for charge in books.charged_by_now(metric, month))
+    cap = float(budget_of(metric, month, books, settings).epsilon)
+    epsilon = epsilon_of(charged, settings.delta)
+    return MonthOutlook(
+        metric=metric, month=month, cap=cap, published=sum(one.releases for one in published) - len(coming),
+        charged_now=epsilon_of(by_now, settings.delta),
+        first_numbers=len(coming) - restated, restatements=restated,
+        refused=sum(one.numbers for one in refused if one.release.metric == metric and month in one.months),
+        first_slot=coming[0].release.slot if coming else None, last_slot=coming[-1].release.slot if coming else None,
+        charged=epsilon, mu2=2 * rho(charged), spent=epsilon_of(cost_so_far(published, month), settings.delta),
+        headroom=cap - epsilon, **_noise(coming),
+    )  # fmt: skip
+
+
+def _noise(coming: list[Made]) -> dict[str, Any]:
+    if not coming:
+        return {"mechanism": None, "std": None, "half_width_95": None}
+    last, instance = coming[-1].release, coming[-1].instance
+    stream_day = (last.day - instance.first_day).days + 1
+    std, half_width = noise_std(instance.mechanism, stream_day), half_width_95(instance.mechanism, stream_day)
+    return {"mechanism": instance.mechanism.name, "std": std, "half_width_95": half_width}
+
+
+def _new_stream(stream: Instance, books: DraftBooks) -> NewStream:
+    """Only months that its first window reads can have been read by the one before."""
+    twice = [
+        month
+        for month in months_read(stream.first_day, stream.window_days)
+        if any(one.instance != stream.name for one in books.charges(stream.metric, month))
+    ]
+    return NewStream(stream.name, stream.metric, stream.first_day, tuple(twice))
+
+
+# --- As JSON -----------------------------------------------------------------------------------------------------
+
+
+def outlook_answer(found: Outlook) -> dict[str, Any]:
+    """The same as JSON; of the refusals the first, and how many numbers are refused in all."""
+    return {
+        "fits": not found.refused,
+        "first_refusal": _refusal_answer(found.refused[0]) if found.refused else None,
+        "numbers_refused": sum(one.numbers for one in found.refused),
+        "new_streams": [_plain(asdict(stream)) for stream in found.new_streams],
+        "delta": found.delta,
+        "months": [_plain(asdict(month)) for month in found.months],
+    }
+
+
+def _refusal_answer(one: Foreseen) -> dict[str, Any]:
+    what = {**_plain(asdict(one.release)), "numbers": one.numbers}
+    return {**what, "reason": one.error.reason, "remedy": one.error.remedy, **one.error.fields}
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    """Days as YYYY-MM-DD, months as YYYY-MM."""
+    return {name: _text(value, as_month=name.startswith("month")) for name, value in values.items()}
+
+
+def _text(value: object, *, as_month: bool) -> object:
+    if isinstance(value, tuple):
+        return [_text(one, as_month=as_month) for one in value]
+    return value if not isinstance(value, date) else f"{value:%Y-%m}" if as_month else value.isoformat()

@@ -1,0 +1,234 @@
+"""Whether a Settings can be run at all: every rule that a value breaks, and then the budget calendar's verdict."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from dpdau_assets.core.errors import BadSetting
+from dpdau_assets.core.privacy.accounting import largest_independent_epsilon
+from dpdau_assets.core.privacy.mechanisms import (
+    SHORTEST_STREAM_WINDOW,
+    Gaussian,
+    Laplace,
+    SharedNoise,
+    Stream,
+    longest_interval,
+)
+from dpdau_assets.core.privacy.schedule import Refusal, first_refusal, shortest_retention
+from dpdau_assets.core.settings import Settings
+from dpdau_assets.core.sketches import COUNTINGS
+from dpdau_assets.core.sketches.hllpp import LEAST_REGISTERS, MOST_REGISTERS, highest_level
+from dpdau_assets.core.sketches.sampling import is_threshold
+
+SKETCHES = tuple(COUNTINGS)
+DAU_MECHANISMS = (SharedNoise.name, Gaussian.name, Laplace.name)
+MAU_MECHANISMS = (Stream.name, Gaussian.name, Laplace.name)
+LARGEST_DELTA = 1e-3
+LATEST_RESTATEMENT_DAY = 28  # a day that every month has
+LONGEST_GRACE = LATEST_RESTATEMENT_DAY - 2  # a month is restated after all of it is published
+LEAST_EPSILON, LARGEST_EPSILON = Fraction(1, 10_000), 1000
+LEAST_K, MOST_K = 16, 1 << 26
+LEDGER = re.compile(r"sqlite:///[^:?#]+|postgres(ql)?://[^/]+/.+")
+WEBHOOK = re.compile(r"https?://[^\s/]+(/\S*)?")
+SHORTEST_SECRET = 32
+ERASURE_MARKS = ("touched", "all")
+
+
+def check(settings: Settings) -> None:
+    """Raise one BadSetting that lists every problem as "VARIABLE=value: rule; what to set"; else return.
+
+    The calendar is asked only when each value is right by itself. The error's `variables` names those at fault.
+    """
+    problems = list(_problems(settings)) or list(_verdict(settings))
+    if problems:
+        raise BadSetting(
+            "\n".join(f"{problem}." for problem in problems),
+            "Correct what is named, in the environment or in .env.",
+            variables=[problem.partition("=")[0] for problem in problems],
+        )
+
+
+def _problems(settings: Settings) -> Iterator[str]:
+    yield from _names(settings)
+    yield from _sketch(settings)
+    yield from _window(settings)
+    yield from _budgets(settings)
+    yield from _publication(settings)
+    yield from _store(settings)
+    yield from _erasure(settings)
+
+
+def _names(settings: Settings) -> Iterator[str]:
+    if settings.dau_mechanism not in DAU_MECHANISMS:
+        yield _problem(settings, "dau_mechanism", "no such mechanism for DAU", f"set one of {_listed(DAU_MECHANISMS)}")
+    if settings.mau_mechanism not in MAU_MECHANISMS:
+        yield _problem(settings, "mau_mechanism", "no such mechanism for MAU", f"set one of {_listed(MAU_MECHANISMS)}")
+    if settings.sketch_impl not in SKETCHES:
+        yield _problem(settings, "sketch_impl", f"must be one of {_listed(SKETCHES)}", "set SKETCH_IMPL=set")
+
+
+def _sketch(settings: Settings) -> Iterator[str]:
+    for name in ("dau_theta0", "mau_theta0"):
+        theta0 = getattr(settings, name)
+        if theta0 is not None and not is_threshold(theta0):
+            rule = "a sampling threshold is a power of two from 2**-32 to 1, the same number in every implementation"
+            yield _problem(settings, name, rule, "set one such as 1/64, or 1 to sample everybody")
+    registers = settings.hll_registers
+    if not LEAST_REGISTERS <= registers <= MOST_REGISTERS or registers.bit_count() != 1:
+        rule = f"registers are a power of two from {LEAST_REGISTERS} to {MOST_REGISTERS}"
+        yield _problem(settings, "hll_registers", rule, "set HLL_REGISTERS=16384")
+    else:
+        for name in ("dau_level", "mau_level"):
+            level, highest = getattr(settings, name), highest_level(registers)
+            if level is not None and not 1 <= level <= highest:
+                yield _problem(settings, name, f"registers have ranks from 1 to {highest}", "set 1 for few users")
+    if not LEAST_K <= settings.kmv_k <= MOST_K:
+        yield _problem(settings, "kmv_k", f"a KMV sketch keeps {LEAST_K} to {MOST_K} keys", "set KMV_K=65536")
+    yield from _sketch_in_stream(settings)
+
+
+def _sketch_in_stream(settings: Settings) -> Iterator[str]:
+    """Conditions 3 and 4 of docs/privacy.md, lemma 2."""
+    kind = COUNTINGS.get(settings.sketch_impl)
+    if kind is None or settings.mau_mechanism != Stream.name:
+        return
+    if not kind.linear:
+        rule = (
+            "its statistic changes with other users' data, so that one user's bit may change every day; a stream's "
+            "noise is calibrated for a linear one (set, theta)"
+        )
+        yield _problem(settings, "sketch_impl", rule, f"set SKETCH_IMPL=theta, or {_independent_mau(settings)}")
+    elif kind.samples and settings.hash_salt_rotation_days < (needed := longest_interval(settings.mau_window_days)):
+        rule = (
+            f"{settings.sketch_impl} samples users by their salted keys, and a sample that changed twice on one "
+            f"user-month's interval of {needed} days would cost a stream more than it states"
+        )
+        yield _problem(settings, "hash_salt_rotation_days", rule, f"set {needed} or more, or SKETCH_IMPL=set")
+
+
+def _independent_mau(settings: Settings) -> str:
+    """The settings under which independent noise fits: as many charges a month as windows read it."""
+    if not LEAST_EPSILON <= settings.mau_budget_total <= LARGEST_EPSILON or not 0 < settings.delta <= LARGEST_DELTA:
+        return "MAU_MECHANISM=gaussian"
+    fitting = largest_independent_epsilon(
+        settings.mau_budget_total, settings.delta, longest_interval(settings.mau_window_days)
+    )
+    if not fitting:
+        return "MAU_MECHANISM=gaussian with a larger MAU_BUDGET_TOTAL"
+    return f"MAU_MECHANISM=gaussian with EPSILON_MAU={fitting:.3f} or less, which fits MAU_BUDGET_TOTAL"
+
+
+def _window(settings: Settings) -> Iterator[str]:
+    if settings.w_bound != 2:
+        rule = (
+            "the noise is calibrated for a user's published bit that changes twice, on one interval; removals that end "
+            "with their month make that a theorem for 2 and for nothing else"
+        )
+        yield _problem(settings, "w_bound", rule, "set W_BOUND=2")
+    days = settings.mau_window_days
+    if days < 1:
+        yield _problem(settings, "mau_window_days", "a window has at least one day", "set MAU_WINDOW_DAYS=30")
+    elif settings.mau_mechanism == Stream.name and days < SHORTEST_STREAM_WINDOW:
+        rule = "gaps inside a month would change a user's bit on several intervals, and the stream would cost more"
+        remedy = f"set MAU_WINDOW_DAYS={SHORTEST_STREAM_WINDOW} or more, or MAU_MECHANISM=gaussian"
+        yield _problem(settings, "mau_window_days", rule, remedy)
+
+
+def _budgets(settings: Settings) -> Iterator[str]:
+    for name in ("dau_budget_total", "mau_budget_total", "epsilon_dau", "epsilon_mau"):
+        if not LEAST_EPSILON <= getattr(settings, name) <= LARGEST_EPSILON:
+            rule = f"an epsilon is {float(LEAST_EPSILON):g} to {LARGEST_EPSILON}; more protects nobody"
+            yield _problem(settings, name, rule, "set one such as 0.3 or 3.0")
+    if not 0 < settings.delta <= LARGEST_DELTA:
+        yield _problem(settings, "delta", f"must be above 0 and at most {LARGEST_DELTA:g}", "set DELTA=1e-6")
+    if not 0 < settings.advanced_delta < 1:
+        yield _problem(settings, "advanced_delta", "must lie between 0 and 1", "set ADVANCED_DELTA=1e-7")
+    if not settings.rdp_orders or min(settings.rdp_orders) <= 1:
+        yield _problem(settings, "rdp_orders", "orders are above 1", "set RDP_ORDERS=2,4,8,16,32")
+
+
+def _publication(settings: Settings) -> Iterator[str]:
+    try:
+        ZoneInfo(settings.timezone)
+    except (ZoneInfoNotFoundError, ValueError, OSError):  # unknown, malformed, or a folder of zones such as America
+        yield _problem(settings, "timezone", "not a time zone of the tz database", "set one such as Europe/Berlin")
+    if settings.grace_days < 0:
+        yield _problem(settings, "grace_days", "a day is published after it has ended", "set 0 or more")
+    if settings.restatements_per_month not in (0, 1):
+        yield _problem(settings, "restatements_per_month", "a month is restated once or never", "set 0 or 1")
+    elif (
+        settings.restatements_per_month
+        and not 1 + settings.grace_days < settings.restatement_day <= LATEST_RESTATEMENT_DAY
+    ):
+        rule = "a month is restated once all of it is published (after day 1 + GRACE_DAYS), on a day every month has"
+        yield _problem(
+            settings, "restatement_day", rule, f"set {2 + max(0, settings.grace_days)} to {LATEST_RESTATEMENT_DAY}"
+        )
+
+
+def _store(settings: Settings) -> Iterator[str]:
+    if settings.hash_salt_rotation_days < settings.mau_window_days:
+        rule = f"a salt must last for a whole window of {settings.mau_window_days} days"
+        remedy = f"set {settings.mau_window_days} or more"
+        yield _problem(settings, "hash_salt_rotation_days", rule, remedy)
+    if settings.ledger_url is not None and not LEDGER.fullmatch(settings.ledger_url):
+        yield (
+            "LEDGER_URL=...: neither a file of SQLite nor a database of PostgreSQL; set "
+            "sqlite:////absolute/path/to/ledger.sqlite or postgresql://user:password@host/database, or leave it out"
+        )
+    if settings.hash_salt_secret is not None and len(settings.hash_salt_secret) < SHORTEST_SECRET:
+        rule = f"shorter than {SHORTEST_SECRET} characters"
+        yield f"HASH_SALT_SECRET=...: {rule}; set a random one, for example from: openssl rand -hex 32"
+    if settings.alert_webhook is not None and not WEBHOOK.fullmatch(settings.alert_webhook):
+        yield "ALERT_WEBHOOK=...: not an address that can be posted to; set https://host/path, or leave it out"
+
+
+def _erasure(settings: Settings) -> Iterator[str]:
+    if settings.erasure_mark not in ERASURE_MARKS:
+        rule = f"must be one of {_listed(ERASURE_MARKS)}"
+        yield _problem(settings, "erasure_mark", rule, "set ERASURE_MARK=touched")
+    if not 0 < settings.erasure_guard_share <= 1:
+        yield _problem(settings, "erasure_guard_share", "a share of the MAU", "set a number above 0, at most 1")
+    if not 0 <= settings.max_rejected_share < 1:
+        rule = "the share of an ingest's rows that may be bad, from 0 to below 1"
+        yield _problem(settings, "max_rejected_share", rule, "set MAX_REJECTED_SHARE=0.01")
+    if settings.quarantine_days < 1:
+        yield _problem(settings, "quarantine_days", "a bad row is kept for a day at least", "set 1 or more")
+    needed = shortest_retention(settings)
+    if settings.retention_days is not None and settings.retention_days < needed:
+        rule = f"windows and the restatement of a month need {needed} days"
+        yield _problem(settings, "retention_days", rule, f"set {needed} or more, or leave it out to keep everything")
+
+
+def _verdict(settings: Settings) -> Iterator[str]:
+    refusal = first_refusal(settings)
+    if refusal is not None:
+        name = f"epsilon_{refusal.metric}"
+        yield _problem(settings, name, f"the budget runs out on {refusal.day}: {refusal}", _way_out(refusal, settings))
+
+
+def _way_out(refusal: Refusal, settings: Settings) -> str:
+    metric = refusal.metric.upper()
+    if refusal.metric == "mau" and not COUNTINGS[settings.sketch_impl].linear:
+        return f"set {_independent_mau(settings)}, or a larger MAU_BUDGET_TOTAL"
+    default = SharedNoise.name if refusal.metric == "dau" else Stream.name
+    return f"set {metric}_MECHANISM={default}, a smaller EPSILON_{metric} or a larger {metric}_BUDGET_TOTAL"
+
+
+def _problem(settings: Settings, name: str, rule: str, remedy: str) -> str:
+    value = getattr(settings, name)
+    return f"{name.upper()}={value if name.endswith('theta0') else _shown(value)}: {rule}; {remedy}"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return str(value) if isinstance(value, str | int) else f"{float(value):g}"
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return ", ".join(names)

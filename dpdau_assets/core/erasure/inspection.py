@@ -1,0 +1,290 @@
+"""Reading everything back: whether anything of an erased person is left, in any partition or any file at all.
+
+A partition is asked twice: by its store, whether the key is in the set or has left a trace in the sketch, and byte by
+byte, for the key and for its hash in a Theta sketch. A batch that waits in the
+inbox is asked by its reader alone, since it may hold days of all kinds; every other file byte by byte. On days that
+the request does not remove the person may be there, and nothing is said of it.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import re
+from collections import defaultdict
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from functools import partial
+
+import numpy as np
+
+from dpdau_assets.core.dates import day_number
+from dpdau_assets.core.erasure.byte_scan import Needles
+from dpdau_assets.core.errors import DpdauError
+from dpdau_assets.core.events import calendar_day
+from dpdau_assets.core.facts import Erasure, KeptFile, Keys, Partition
+from dpdau_assets.core.identity import data_version
+from dpdau_assets.core.parallel import work_ahead
+from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.sketches.keysets import places
+from dpdau_assets.core.sketches.theta import theta_hashes
+from dpdau_assets.core.state.activity import day_version, epochs_of, take_in
+from dpdau_assets.core.state.day_sketch import sketch_version, traces_in
+from dpdau_assets.core.tombstones import Tombstones
+
+HOLDS_USER_DATA: Mapping[str, tuple[str, ...]] = {
+    "activity": ("inbox", "activity", "late"),
+    "day_sketch": ("sketches",),
+}
+"""Each asset that holds people, and the folders of the data directory in which it does. Nothing else may."""
+
+_PARTITION = re.compile(
+    r"(?:(activity|late)/day=(\d{4}-\d{2}-\d{2})/epoch=(0|[1-9]\d*)\.parquet"
+    r"|(sketches)/day=(\d{4}-\d{2}-\d{2})/epoch=(0|[1-9]\d*)\.sketch)"
+)
+
+_STATE_OF = {"activity": "activity", "late": "late", "sketches": "activity"}
+"""Whose build each store's files go with."""
+
+IN_SET, IN_BYTES = "the key is in the set", "the key is in the bytes"
+IN_SKETCH = "the sketch may not be the same without the key"
+FILE_IS_GONE = "its file is gone, and may come back"
+KEY_IS_GONE = "the person's keys are all shredded, so nobody can look"
+
+
+@dataclass(frozen=True, order=True)
+class Survivor:
+    """Where something of the person is left, or cannot be ruled out to be."""
+
+    file: str
+    how: str
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was read back: `partitions` as JSON, the same for all requests; by receipt, what is left, and the epochs
+    under which the person was looked for.
+    """
+
+    partitions: str
+    survivors: Mapping[str, list[Survivor]]
+    epochs: Mapping[str, list[int]]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What one file was found to hold: its keyed content hash, the needles in it, why it could not be read."""
+
+    file: str
+    place: Partition | None
+    needles: tuple[int, ...]
+    problem: str | None
+    content_hash: str
+
+
+def inspect(erasures: Sequence[Erasure], outside: Outside) -> Inspection:
+    """Look for these people in all that is kept. The caller holds the state's lock.
+
+    Cost goes with the size of what is kept, once for all requests together. Raises nothing for a damaged file: it is
+    named as one that cannot be vouched for.
+    """
+    keys = outside.erasures.keys_of(one.receipt for one in erasures)
+    sought = _Sought(erasures, keys)
+    signing_key = outside.salts.signing_key()
+    files = list(work_ahead(partial(_examined, sought.needles, signing_key, outside), outside.premises.files()))
+    live = {found.place: found for found in files if found.place}
+    in_sets = list(work_ahead(partial(_members, sought, outside), live))
+    survivors: dict[str, set[Survivor]] = {one.receipt: set() for one in erasures}
+    for receipt, survivor in (
+        *(left for found in files for left in sought.in_bytes(found)),
+        *(left for found in in_sets for left in found),
+        *(left for batch in outside.inbox.batches() for left in _in_batch(sought, batch, outside)),
+        *(left for place in live for left in sought.unknowable(place)),
+        *(left for place in _missing(live, outside) for left in sought.everyone(place, FILE_IS_GONE)),
+    ):
+        survivors[receipt].add(survivor)
+    partitions = [_partition(place, _version(place, outside), live[place]) for place in sorted(live)]
+    epochs = {one.receipt: sorted(keys.get(one.receipt, ())) for one in erasures}
+    return Inspection(json.dumps(partitions), {name: sorted(left) for name, left in survivors.items()}, epochs)
+
+
+def left_of_anyone(outside: Outside) -> list[Survivor]:
+    """What is left of all whose erasure was applied, after whatever arrived is folded: a replay that waits is none."""
+    with outside.activity.lock():
+        take_in(outside)
+        found = inspect(outside.erasures.erasures(("applied", "verified")), outside)
+    return sorted({survivor for left in found.survivors.values() for survivor in left})
+
+
+class _Sought:
+    """The keys of these requests: which request has which, and which must not be in the set of which day."""
+
+    def __init__(self, erasures: Sequence[Erasure], keys: Mapping[str, Mapping[int, int]]) -> None:
+        self._erasures = erasures
+        self._keyless = [one for one in erasures if not keys.get(one.receipt)]
+        self._owners: dict[int, list[Erasure]] = defaultdict(list)
+        of_epoch: dict[int, list[tuple[int, Erasure]]] = defaultdict(list)
+        for one in erasures:
+            for epoch, key in keys.get(one.receipt, {}).items():
+                self._owners[key].append(one)
+                of_epoch[epoch].append((key, one))
+        self._add_hashes()
+        self._keys = np.array(sorted(self._owners), dtype=np.uint64)
+        self._of_epoch = {epoch: _tombstones(found) for epoch, found in of_epoch.items()}
+        self.needles = Needles(self._keys)
+
+    def _add_hashes(self) -> None:
+        """What stands for a key in a Theta sketch is looked for like the key; in other kinds it is the key itself."""
+        keys = np.array(list(self._owners), dtype=np.uint64)
+        of_key = dict(self._owners)
+        for key, other in zip(keys.tolist(), theta_hashes(keys).tolist(), strict=True):
+            self._owners[other] = self._owners[other] + of_key[key]
+
+    def on(self, day: date, epoch: int) -> Keys:
+        """The keys that must not be there, sorted."""
+        found = self._of_epoch.get(epoch)
+        return self._keys[:0] if found is None else found.removed_on(day)
+
+    def removed(self, keys: Iterable[int], day: date) -> Iterator[str]:
+        """The receipts of those who asked to be taken out of this day and have one of these keys."""
+        return (one.receipt for key in keys for one in self._owners[key] if one.removes(day))
+
+    def unknowable(self, place: Partition) -> Iterator[tuple[str, Survivor]]:
+        """Those without any key by now, if there still is state of a day that they asked to be taken out of."""
+        return ((one.receipt, Survivor(str(place), KEY_IS_GONE)) for one in self._keyless if one.removes(place.day))
+
+    def everyone(self, place: Partition, how: str) -> Iterator[tuple[str, Survivor]]:
+        """All who asked to be taken out of this day."""
+        return ((one.receipt, Survivor(str(place), how)) for one in self._erasures if one.removes(place.day))
+
+    def in_bytes(self, found: _Found) -> Iterator[tuple[str, Survivor]]:
+        """Who is left in a file; a file that cannot be read may hold anyone."""
+        if found.problem is not None:
+            yield from ((one.receipt, Survivor(found.file, found.problem)) for one in self._erasures)
+        for needle in found.needles:
+            for one in self._owners[int(self._keys[needle])]:
+                if found.place is None or one.removes(found.place.day):
+                    yield one.receipt, Survivor(found.file, IN_BYTES)
+
+
+def _missing(live: Container[Partition], outside: Outside) -> list[Partition]:
+    """Partitions of the state that were written and have no file: an unmounted folder, say."""
+    return [place for place in sorted(outside.builds.all()) if place not in live]
+
+
+def _tombstones(found: Sequence[tuple[int, Erasure]]) -> Tombstones:
+    """As the ledger has them, but for what only concerns MAU."""
+    rows = [(key, day_number(day), bool(one.days)) for key, one in found for day in one.days or (one.through,)]
+    keys, days, listed = zip(*rows, strict=True)
+    numbers = np.array(days, dtype=np.int32)
+    return Tombstones(np.array(keys, dtype=np.uint64), numbers, np.array(listed, dtype=bool), numbers, numbers)
+
+
+def _examined(needles: Needles, signing_key: bytes, outside: Outside, file: KeptFile) -> _Found:
+    """Raw, and unpacked where it is packed. Waiting batches are asked row by row instead: they may hold later days."""
+    place = partition_of(file.name, outside)
+    if _is_waiting(file.name, outside):
+        return _Found(file.name, place, (), None, "")
+    content = hmac.new(_hash_key(place, signing_key, outside), file.name.encode(), "sha256")
+    try:
+        named = needles.found_in([file.name.encode()])
+        raw = needles.found_in(_hashed(outside.premises.chunks(file), content))
+        packed = needles.found_in(outside.premises.unpacked(file))
+    except (DpdauError, OSError) as error:
+        return _Found(file.name, place, (), _cannot_be_read(error), "")
+    found = {*named.tolist(), *raw.tolist(), *packed.tolist()}
+    return _Found(file.name, place, tuple(sorted(found)), None, content.hexdigest())
+
+
+def _hash_key(place: Partition | None, signing_key: bytes, outside: Outside) -> bytes:
+    """What a partition held can be tried out by whoever has the key: so it goes with its build."""
+    build = outside.builds.all().get(replace(place, store=_STATE_OF[place.store])) if place else None
+    return build.current.nonce if build and build.current else signing_key
+
+
+def _hashed(chunks: Iterable[bytes], content: hmac.HMAC) -> Iterator[bytes]:
+    for chunk in chunks:
+        content.update(chunk)
+        yield chunk
+
+
+def _members(sought: _Sought, outside: Outside, place: Partition) -> list[tuple[str, Survivor]]:
+    """Who is left in a partition, as its own store reads it."""
+    name = str(place)
+    wanted = sought.on(place.day, place.epoch)
+    try:
+        present = _present(place, wanted, outside)
+    except DpdauError as error:
+        everyone = sought.removed(wanted.tolist(), place.day)
+        return [(receipt, Survivor(name, _cannot_be_read(error))) for receipt in everyone]
+    how = IN_SKETCH if place.store == "sketches" else IN_SET
+    return [(receipt, Survivor(name, how)) for receipt in sought.removed(present, place.day)]
+
+
+def _present(place: Partition, wanted: Keys, outside: Outside) -> list[int]:
+    if place.store == "sketches":
+        return _present_in_sketch(place, wanted, outside)
+    keys = (outside.activity if place.store == "activity" else outside.late).read(place.day, place.epoch)
+    return [] if keys is None else keys[places(keys, wanted)].tolist()
+
+
+def _present_in_sketch(place: Partition, wanted: Keys, outside: Outside) -> list[int]:
+    sketch = outside.sketches.read(place.day, place.epoch)
+    return [] if sketch is None else traces_in(sketch, place.day, wanted, outside).tolist()
+
+
+def _in_batch(sought: _Sought, batch: str, outside: Outside) -> Iterator[tuple[str, Survivor]]:
+    """Who would be left if this waiting batch were kept as it is; the next fold takes them out."""
+    name = _batch_file(batch)
+    try:
+        for found in outside.inbox.read([batch]):
+            present = found.keys[places(found.keys, sought.on(found.day, found.epoch))].tolist()
+            for receipt in sought.removed(present, found.day):
+                yield receipt, Survivor(name, IN_SET)
+    except DpdauError as error:
+        yield from sought.in_bytes(_Found(name, None, (), _cannot_be_read(error), ""))
+
+
+def _is_waiting(name: str, outside: Outside) -> bool:
+    return name.startswith("inbox/") and name in {_batch_file(batch) for batch in outside.inbox.batches()}
+
+
+def _batch_file(batch: str) -> str:
+    return f"inbox/{batch}.parquet"
+
+
+def partition_of(file: str, outside: Outside) -> Partition | None:
+    """The partition of which this is the file; None for any other, one that is only named like one included."""
+    match = _PARTITION.fullmatch(file)
+    if match is None:
+        return None
+    store, day, epoch = (group for group in match.groups() if group is not None)
+    found = calendar_day(day)
+    is_ours = found is not None and int(epoch) in epochs_of(found, outside.settings)
+    return Partition(store, found, int(epoch)) if found and is_ours else None
+
+
+def _version(place: Partition, outside: Outside) -> str | None:
+    """The data version that Dagster shows; of late events, which it does not show, one made alike."""
+    try:
+        if place.store == "activity":
+            return day_version(place.day, outside)
+        if place.store == "sketches":
+            return sketch_version(place.day, outside)
+        version = outside.late.version(place.day, place.epoch)
+        return data_version(f"late {place.day}", [version.hash]) if version else None
+    except DpdauError:
+        return None
+
+
+def _partition(place: Partition, version: str | None, found: _Found) -> dict[str, object]:
+    return {
+        "store": place.store, "day": place.day.isoformat(), "epoch": place.epoch, "version": version,
+        "content_hash": found.content_hash,
+    }  # fmt: skip
+
+
+def _cannot_be_read(error: Exception) -> str:
+    reason = error.reason if isinstance(error, DpdauError) else type(error).__name__
+    return f"it cannot be read: {reason}"

@@ -1,0 +1,113 @@
+"""Retention: what no planned release can need any more is purged, and the keys of epochs that are over are shredded.
+
+It follows the publication calendar (the last published day), never the wall clock: publishing that stands still must
+not lose what it still needs. The watchdog is the one that looks at the clock.
+"""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+
+from dpdau_assets.core.dates import days_between, epoch_of, month_of
+from dpdau_assets.core.erasure.quarantine import expire
+from dpdau_assets.core.erasure.receipts import settle
+from dpdau_assets.core.erasure.requests import live_days
+from dpdau_assets.core.errors import BadSetting, Refused
+from dpdau_assets.core.facts import Release
+from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.publication.release import restatement_due
+
+WATCHDOG_SLACK_DAYS = 7
+"""How long a day may be overdue before the watchdog says so: a purge runs once a day, and may fail once or twice."""
+
+
+def purge(outside: Outside) -> date | None:
+    """Unlink what is past retention; returns the last day that is gone, None while nothing is.
+
+    Raises BadSetting while retention is off, and Refused, with nothing purged, while a planned release that reads
+    one of these days is missing. What was cut short is completed by running it again.
+    """
+    with outside.activity.lock():
+        due = due_through(outside)
+        expire(outside)
+        if due is not None and due > (outside.ledger.purged_through() or date.min):
+            require_nothing_missing(due, outside)
+            settle(outside)
+            outside.ledger.purge_through(due)
+        gone = outside.ledger.purged_through()
+        if gone is not None:
+            outside.rebuilds.drop_through(gone)
+            _unlink_through(gone, outside)
+            _shred_through(gone, outside)
+    return gone
+
+
+def due_through(outside: Outside) -> date | None:
+    """The last day that retention lets go of, None while there is none."""
+    kept_days = outside.settings.retention_days
+    if kept_days is None:
+        raise BadSetting("RETENTION_DAYS is not set.", "Set it to have days purged; without it everything is kept.")
+    last = [max(found.key.day for found in releases) for releases in _published(outside) if releases]
+    due = min(last, default=date.min + timedelta(days=kept_days)) - timedelta(days=kept_days)
+    return due if due >= outside.settings.start_date else None
+
+
+def require_nothing_missing(due: date, outside: Outside) -> None:
+    """Raise Refused for the first planned release that reads a day up to `due` and does not exist."""
+    settings = outside.settings
+    dau, mau = _published(outside)
+    have = {(found.key.metric, found.key.day, found.key.revision) for found in (*dau, *mau)}
+    restated = outside.ledger.restated()  # days of these months that have no number never get one
+    days = days_between(min(found.key.day for found in dau), due) if dau else []
+    wanted = [("dau", day, 0) for day in days if month_of(day) not in restated]
+    if mau:
+        last_window = due + timedelta(days=settings.mau_window_days - 1)
+        wanted += [("mau", day, 0) for day in days_between(min(found.key.day for found in mau), last_window)]
+    months = {month_of(found.key.day) for found in dau if found.key.day <= due} - restated
+    instances = outside.ledger.instances()
+    waiting = {month for month in months if restatement_due(month, instances, outside.settings)}
+    wanted += [("dau", found.key.day, 1) for found in dau if month_of(found.key.day) in waiting]
+    missing = [one for one in wanted if one not in have]
+    if missing:
+        metric, day, revision = missing[0]
+        what = f"the restatement of {day:%Y-%m}" if revision else f"{metric} of {day}"
+        raise Refused(
+            f"Days up to {due} are past retention, but {what} is missing, which reads one of them.",
+            "Publish it first; nothing was purged.", day=day.isoformat(),
+        )  # fmt: skip
+
+
+def overdue(outside: Outside) -> list[date]:
+    """The watchdog: days that still have state though they ended longer ago than retention allows, by the clock."""
+    kept_days = outside.settings.retention_days
+    if kept_days is None:
+        return []
+    slack = 1 + outside.settings.grace_days + WATCHDOG_SLACK_DAYS
+    oldest = outside.clock.today() - timedelta(days=kept_days + slack)
+    return sorted(day for day in live_days(outside) if day < oldest)
+
+
+def _published(outside: Outside) -> tuple[list[Release], list[Release]]:
+    return outside.ledger.releases("dau"), outside.ledger.releases("mau")
+
+
+def _unlink_through(gone: date, outside: Outside) -> None:
+    for state in (outside.activity, outside.late):
+        state.discard(place for place in state.stored() if place[0] <= gone)
+        state.forget_through(gone)  # also what had no file any more
+    for day, epoch in outside.sketches.stored():
+        if day <= gone:
+            outside.sketches.discard(day, epoch)
+
+
+def _shred_through(gone: date, outside: Outside) -> None:
+    """The epochs of which every day is gone. The one that serves `gone` may still serve windows to come.
+
+    Not while something is left of an erased person: without her key nobody could look for it again.
+    """
+    if outside.erasures.erasures(("received", "applied")):
+        return
+    rotation = outside.settings.hash_salt_rotation_days
+    last_epoch = epoch_of(gone + timedelta(days=1), rotation) - 1
+    if (outside.salts.shredded_through() or -1) < last_epoch:
+        outside.salts.shred_through(last_epoch)

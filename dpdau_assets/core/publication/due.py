@@ -1,0 +1,106 @@
+"""What is to be published by now: the calendar's numbers, in order, up to the first day that is not complete.
+
+Nothing here reads data: it follows from the clock, the ledger and what upstream has declared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Set
+from dataclasses import dataclass
+from datetime import date, timedelta
+from itertools import takewhile
+
+from dpdau_assets.core.budget.forecast import Foreseen, Made, coming
+from dpdau_assets.core.dates import month_of, window
+from dpdau_assets.core.errors import DpdauError
+from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.publication.completeness import is_declared
+from dpdau_assets.core.publication.runs import DAU, MAU, RESTATEMENT, Step
+from dpdau_assets.core.settings import Settings
+
+SCHEDULE = "publish_daily"
+"""What whoever runs the schedule calls it."""
+
+
+@dataclass(frozen=True)
+class Due:
+    """What can be published now, and what cannot.
+
+    Attributes:
+        missing: days that the numbers read and that were never built.
+        numbers: releases and restatements, in order.
+        built: those of them, from the first on, that read no missing day.
+        unmarked: days whose number is due and that upstream has not declared complete, in order.
+        refused: why numbers that are due will not come, in words; "" if all will.
+    """
+
+    missing: tuple[date, ...]
+    numbers: tuple[Step, ...]
+    built: tuple[Step, ...]
+    unmarked: tuple[date, ...]
+    refused: str
+
+
+def due(outside: Outside) -> Due:
+    """Everything that is due today and was not published, whatever has kept it from being: downtime, or upstream."""
+    declared = is_declared(outside)
+    try:
+        numbers = coming(outside.ledger, outside.settings, last_due(outside))
+    except DpdauError as error:  # nothing says how to count, say: a person has to decide that
+        return Due((), (), (), (), str(error))
+    made = [one for one in numbers if isinstance(one, Made)]
+    complete = list(_reading_only(declared, made, outside.settings))
+    processed = outside.ledger.processed()
+    return Due(
+        missing=tuple(sorted(_all_read(complete, outside.settings) - processed)),
+        numbers=_steps(complete),
+        built=_steps(_reading_only(processed, complete, outside.settings)),
+        unmarked=tuple(sorted(_all_read(made, outside.settings) - declared)),
+        refused=_why_refused(numbers),
+    )
+
+
+def last_due(outside: Outside) -> date:
+    """The last day whose number is due today: GRACE_DAYS whole days lie between the two."""
+    return outside.clock.today() - timedelta(days=1 + outside.settings.grace_days)
+
+
+def late(found: Due, outside: Outside) -> list[date]:
+    """Days of which a number was due before today and could have come: complete, and not published."""
+    days = {step.day for step in found.numbers if step.job in (DAU, MAU) and step.day}
+    return sorted(day for day in days if day < last_due(outside))
+
+
+def _reading_only(days: Set[date], numbers: Iterable[Made], settings: Settings) -> Iterator[Made]:
+    """Up to the first number that reads another day: none is published out of turn."""
+    return takewhile(lambda one: days >= set(_days_read(one, settings)), numbers)
+
+
+def _all_read(numbers: Iterable[Made], settings: Settings) -> set[date]:
+    return {day for one in numbers for day in _days_read(one, settings)}
+
+
+def _days_read(one: Made | Foreseen, settings: Settings) -> list[date]:
+    """Restated numbers read days that are published, and so declared."""
+    release = one.release
+    return [] if release.revision else window(release.day, settings.window_days(release.metric))
+
+
+def _steps(numbers: Iterable[Made]) -> tuple[Step, ...]:
+    return tuple(dict.fromkeys(_step(one) for one in numbers))  # of a restated month one, whatever numbers it has
+
+
+def _step(one: Made) -> Step:
+    release = one.release
+    if release.revision:
+        return Step(RESTATEMENT, month_of(release.day))
+    return Step(DAU if release.metric == "dau" else MAU, release.day)
+
+
+def _why_refused(numbers: list[Made | Foreseen]) -> str:
+    refused = [one for one in numbers if isinstance(one, Foreseen)]
+    if not refused:
+        return ""
+    first = refused[0]
+    others = f" So are {len(refused) - 1} more." if len(refused) > 1 else ""
+    return f"{first.release.metric} of {first.release.day} is refused: {first.error.reason}{others}"

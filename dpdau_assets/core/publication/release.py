@@ -1,0 +1,255 @@
+"""The main path: from a day's sketches to a published number, read downwards.
+
+`publish` returns the one number of a key. The first call makes it: the days it reads are sealed, the statistic is
+read, and one ledger transaction checks, charges, draws and stores. Every later call reads what was stored. `restate`
+does the same for every DAU of a month at once, on the month's public day. Nothing but the noisy values depends on data:
+docs/privacy.md, lemma 6.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from zoneinfo import ZoneInfo
+
+from dpdau_assets.core.budget.planning import enter, plan, planned_counting, restated_keys, restatement_slot_under
+from dpdau_assets.core.budget.sketch_choice import counting_of
+from dpdau_assets.core.dates import (
+    days_between,
+    epoch_of,
+    first_window_end,
+    month_days,
+    month_end,
+    month_of,
+    window,
+)
+from dpdau_assets.core.errors import Refused
+from dpdau_assets.core.facts import Instance, Release, ReleaseKey
+from dpdau_assets.core.ports import Books, Clock, Ledger, Noise, Outside
+from dpdau_assets.core.privacy import mechanisms
+from dpdau_assets.core.privacy.mechanisms import Gaussian, Laplace, SharedNoise, Stream
+from dpdau_assets.core.privacy.schedule import slot_of
+from dpdau_assets.core.settings import Metric, Settings
+from dpdau_assets.core.sketches import unite
+from dpdau_assets.core.sketches.base import Counting
+from dpdau_assets.core.state.activity import repair, require_kept, take_in
+from dpdau_assets.core.state.day_sketch import read_fresh, read_late, read_without, refresh
+from dpdau_assets.core.version import VERSION
+
+
+def publish(metric: Metric, day: date, outside: Outside) -> Release:
+    """The release of this metric and day, made now if there is none.
+
+    Raises Refused (BudgetRefused) when the contract or a month's cap forbids it; then nothing was charged or drawn.
+    """
+    key = ReleaseKey(metric, outside.settings.window_days(metric), day)
+    release = outside.ledger.release(key)
+    if release is None:
+        require_publishable(key, outside)
+    while release is None:
+        made = commit(*read_statistics([key], outside), outside)
+        release = made[0] if made else None
+    return release
+
+
+def restate(month: date, outside: Outside) -> list[Release]:
+    """The restated DAU of every day of the month that was published: erased users gone, late events in.
+
+    All in one transaction, whether or not anything changed; which days there are follows from what was published.
+    Raises Refused before the month's restatement is due, and for a month without numbers or priced without one.
+    """
+    if month not in outside.ledger.restated():
+        require_restatable(month, outside)
+        made = None
+        while made is None:
+            made = commit(*read_statistics(_restated_keys(month, outside.ledger), outside), outside)
+    again = [
+        found for found in outside.ledger.releases("dau") if found.key.revision and month_of(found.key.day) == month
+    ]
+    return sorted(again, key=lambda found: found.key)
+
+
+def require_publishable(key: ReleaseKey, outside: Outside) -> None:
+    """Ask everything that can be asked before a day is sealed for it."""
+    settings = outside.settings
+    earliest = first_window_end(settings.start_date, key.window_days)
+    if key.day < earliest:
+        raise Refused(f"{key.metric} of {key.day} would read days before START_DATE.", f"Ask from {earliest} on.")
+    require_ended(key.day, outside.clock)
+    require_kept(window(key.day, key.window_days), outside)
+    unprocessed = sorted(set(window(key.day, key.window_days)) - outside.ledger.processed())
+    if unprocessed:
+        missing = f"There is no state for {unprocessed[0]}" + (" and later days" if len(unprocessed) > 1 else "")
+        raise Refused(f"{missing}, which {key.metric} of {key.day} reads.", "Materialise `activity` for it.")
+    with outside.ledger.transaction() as books:
+        if books.release(key) is None:  # another process may have made it since
+            plan(key, books, settings)  # asks all that the release itself will ask, and writes nothing
+
+
+def require_ended(day: date, clock: Clock) -> None:
+    """Raises Refused for today and later."""
+    if day >= clock.today():
+        raise Refused(f"{day} has not ended yet.", "A day is published once it is complete.", day=day.isoformat())
+
+
+def require_restatable(month: date, outside: Outside) -> None:
+    """Raise Refused for a month that has no numbers yet, that is never restated, or whose day has not come."""
+    due = restatement_due(month, outside.ledger.instances(), outside.settings)
+    last = max((found.key.day for found in outside.ledger.releases("dau")), default=date.min)
+    if due is None:
+        raise Refused(
+            f"No number of DAU is published for {month:%Y-%m}, or none is to be restated.", "See `dpdau dau`."
+        )
+    if slot_of(outside.settings, last) < due:
+        ready = due - timedelta(days=1 + outside.settings.grace_days)
+        raise Refused(
+            f"{month:%Y-%m} is restated on {due}, and publication has come to {last} only.",
+            f"Publish DAU up to {ready} first.", month=f"{month:%Y-%m}", due=due.isoformat(),
+        )  # fmt: skip
+
+
+def restatement_due(month: date, instances: Iterable[Instance], settings: Settings) -> date | None:
+    """The public day on which the month is restated, as fixed with its first number; None if it never is."""
+    first = min((one for one in instances if one.metric == "dau" and month_of(one.first_day) == month),
+                key=lambda one: one.first_day, default=None)  # fmt: skip
+    return None if first is None else restatement_slot_under(first.terms, month, settings)
+
+
+@dataclass(frozen=True)
+class Counted:
+    """The exact integer that noise goes on, and what it counts."""
+
+    statistic: int
+    counting: Counting
+
+
+def read_statistics(keys: Sequence[ReleaseKey], outside: Outside) -> tuple[dict[ReleaseKey, Counted], int]:
+    """What is to be published, without noise, and the watermark of the removals it is without.
+
+    From here on the days they read are sealed: the stream's noise is calibrated for bits that are final, which is
+    condition 1 of docs/privacy.md, lemma 2.
+    """
+    _ = outside.noise.private  # a store that cannot draw fails here, before it seals anything
+    with outside.ledger.transaction() as books:
+        countings = {key: planned_counting(key, books, outside.settings) for key in keys}
+    with outside.activity.lock():
+        take_in(outside)  # all that was acknowledged by now, and whatever a killed fold left half done
+        days = {day for key in keys for day in window(key.day, key.window_days)}
+        repair(sorted(days), outside)  # older files that were put back
+        outside.ledger.seal(days)
+        watermark = outside.erasures.applied()
+        return {key: Counted(read_statistic(key, how, outside), how) for key, how in countings.items()}, watermark
+
+
+def read_statistic(key: ReleaseKey, counting: Counting, outside: Outside) -> int:
+    """One statistic. The caller holds the lock and has sealed the days."""
+    days = window(key.day, key.window_days)
+    epoch = epoch_of(key.day, outside.settings.hash_salt_rotation_days)
+    refresh(days, outside, counting)
+    if key.metric == "mau":
+        removed = outside.erasures.tombstones(epoch)
+        held_out = {day: removed.held_out(day, key.day) for day in days}
+        sketches = [read_without(day, epoch, gone, counting, outside) for day, gone in held_out.items()]
+    else:
+        sketches = [read_fresh(day, epoch, counting, outside) for day in days]
+    late = [read_late(key.day, epoch, counting, outside)] if key.revision else []
+    return counting.statistic(unite([*sketches, *late]))
+
+
+def commit(statistics: Mapping[ReleaseKey, Counted], watermark: int, outside: Outside) -> list[Release] | None:
+    """Check, charge, draw and store in one transaction; None when the statistics are not what is wanted any more.
+
+    That is when a removal came since they were read, a first number of a month that is being restated, or one by which
+    users are counted with other parameters.
+    """
+    with outside.ledger.transaction() as books:
+        stored = [release for key in statistics if (release := books.release(key))]
+        if stored:  # by another process; and what is restated is restated whole
+            return stored
+        if books.removals_recorded() != watermark or not _is_whole(statistics, books):
+            return None
+        if any(planned_counting(key, books, outside.settings) != one.counting for key, one in statistics.items()):
+            return None
+        releases = [_made(key, statistics[key].statistic, books, outside) for key in sorted(statistics)]
+        spent = {release.instance for release in releases}
+        if any(key.revision for key in statistics):  # with its restatement a month ends, under whatever it was begun
+            spent |= {one.name for one in books.instances() if isinstance(one.mechanism, SharedNoise)}
+        for instance in sorted(spent):
+            forget_spent_noise(instance, books, outside.settings)
+    return releases
+
+
+def _made(key: ReleaseKey, statistic: int, books: Books, outside: Outside) -> Release:
+    planned, last = plan(key, books, outside.settings), books.last_instance(key.metric, key.window_days)
+    if planned.is_new and last and isinstance(last.mechanism, Stream):
+        books.destroy_frozen(last.name, keep_last=0)  # the last stream has ended, and nothing reads them any more
+    enter(planned, books)
+    noisy_value = draw(key, planned.instance, statistic, books, outside.noise)
+    release = fact(key, planned.instance, noisy_value, books, outside)
+    books.store(release)
+    return release
+
+
+def _is_whole(statistics: Mapping[ReleaseKey, Counted], books: Books) -> bool:
+    """Whether a restatement has every day that was published by now; a first number stands for itself."""
+    months = {month_of(key.day) for key in statistics if key.revision}
+    return all(set(statistics) == set(_restated_keys(month, books)) for month in months)
+
+
+def _restated_keys(month: date, ledger: Books | Ledger) -> list[ReleaseKey]:
+    return restated_keys(month, (found.key for found in ledger.releases("dau")))
+
+
+def draw(key: ReleaseKey, instance: Instance, statistic: int, books: Books, noise: Noise) -> float:
+    """The noisy value, from noise that is drawn here and nowhere else."""
+    match instance.mechanism:
+        case SharedNoise() as shared:
+            return _draw_shared(instance.name, shared, statistic, books, noise)
+        case Stream() as stream:
+            books.freeze(instance.name, key.day, statistic)
+            (fresh,) = noise.gaussian(stream.sigma)
+            output = mechanisms.stream_output(stream, books.frozen(instance.name, len(stream.filter)), fresh)
+            books.destroy_frozen(instance.name, keep_last=len(stream.filter) - 1)  # all that tomorrow's number reads
+            return mechanisms.stream_number(stream, output, books.numbers(instance.name))
+        case Gaussian(sigma):
+            return mechanisms.independent_number(statistic, noise.gaussian(sigma)[0])
+        case Laplace() as laplace:
+            return mechanisms.independent_number(statistic, noise.laplace(laplace.scale)[0])
+
+
+def fact(key: ReleaseKey, instance: Instance, noisy_value: float, books: Books, outside: Outside) -> Release:
+    """The release as it is stored and shown, with its scheduled slot for a time: the real one could tell tales."""
+    settings = outside.settings
+    day = slot_of(settings, key.day)
+    if key.revision:
+        day = restatement_due(month_of(key.day), books.instances(), settings) or day
+    slot = datetime.combine(day, time(), ZoneInfo(settings.timezone))
+    stream_day = (key.day - instance.first_day).days + 1
+    return Release(
+        key=key, instance=instance.name, mechanism=instance.mechanism.name, noisy_value=noisy_value,
+        half_width=mechanisms.half_width_95(instance.mechanism, stream_day), sketch_impl=counting_of(instance).kind,
+        published_at=slot.isoformat(), private=outside.noise.private, version=VERSION,
+    )  # fmt: skip
+
+
+def forget_spent_noise(name: str, books: Books, settings: Settings) -> None:
+    """Destroy the shared noise with the last number that it can serve; days before START_DATE never have one."""
+    instance = books.instance(name)
+    if instance is None or not isinstance(instance.mechanism, SharedNoise):
+        return
+    month = instance.first_day
+    days = len(days_between(max(month, settings.start_date), month_end(month)))
+    if month in books.restated() or len(books.numbers(name)) == days * instance.mechanism.releases // month_days(month):
+        books.destroy_shared_noise(name)
+
+
+def _draw_shared(name: str, shared: SharedNoise, statistic: int, books: Books, noise: Noise) -> float:
+    if len(books.numbers(name)) >= shared.releases:
+        raise Refused(f"{name} has given all of its {shared.releases} numbers.", "Ask for one of those.")
+    in_common = books.shared_noise(name)
+    if in_common is None:
+        (in_common,) = noise.gaussian(shared.sigma_month)
+        books.keep_shared_noise(name, in_common)
+    (fresh,) = noise.gaussian(shared.sigma_day)
+    return mechanisms.shared_number(statistic, fresh, in_common)

@@ -1,0 +1,125 @@
+"""What publishing a range of days takes: one step after the other, asked for before the first is done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+from dpdau_assets.core.budget.planning import planned_counting, require_in_order
+from dpdau_assets.core.budget.sketch_choice import not_set
+from dpdau_assets.core.dates import days_between, first_window_end, month_of
+from dpdau_assets.core.errors import ParameterNotSet
+from dpdau_assets.core.facts import ReleaseKey
+from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.privacy.schedule import restatement_slot, slot_of
+from dpdau_assets.core.publication.release import require_ended, restatement_due
+from dpdau_assets.core.settings import Metric, Settings
+
+STATE, BUILD = "build_state", "rebuild_days"  # one day, and many at once
+DAU, MAU = "publish_dau", "publish_mau"
+RESTATEMENT, REPORTS = "restate_dau", "refresh_mart"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One job run: the job's name and its day; of a restatement the month, of a rebuild all its days, in bulk."""
+
+    job: str
+    day: date | None = None
+    days: tuple[date, ...] = ()
+
+    @property
+    def metric(self) -> Metric:
+        """Of a step that publishes a number."""
+        return "dau" if self.job == DAU else "mau"
+
+    @property
+    def title(self) -> str:
+        """For a progress bar."""
+        return f"{self.job} {self.day or (f'{self.days[0]} to {self.days[-1]}' if self.days else '')}"
+
+
+def building(days: Iterable[date]) -> list[Step]:
+    """The step that builds these days, if there are any."""
+    found = tuple(sorted(days))
+    return [Step(BUILD, days=found)] if found else []
+
+
+def plan_run(first: date, last: date, outside: Outside) -> list[Step]:
+    """The steps that publish these days.
+
+    Raises Refused when they are not over, or would leave a gap in MAU, and ParameterNotSet, naming all that is to be
+    set, when nothing says how to count them.
+    """
+    settings = outside.settings
+    require_ended(last, outside.clock)
+    _require_countable(first, last, outside)
+    mau_days = [day for day in days_between(first, last) if day >= first_mau_day(settings)]
+    with outside.ledger.transaction() as books:
+        published = books.last_day("mau", settings.mau_window_days)
+        new = [day for day in mau_days if books.release(ReleaseKey("mau", settings.mau_window_days, day)) is None]
+        if new and published is not None:
+            require_in_order(ReleaseKey("mau", settings.mau_window_days, new[0]), books, settings)
+    due = restatements_due(days_between(first, last), outside)
+    return list(steps(first, last, settings, outside.ledger.processed(), due))
+
+
+def _require_countable(first: date, last: date, outside: Outside) -> None:
+    """Of the first number of each metric that is to be made."""
+    settings, unknown = outside.settings, []
+    begins: dict[Metric, date] = {"dau": first, "mau": max(first, first_mau_day(settings))}
+    with outside.ledger.transaction() as books:
+        for metric, day in begins.items():
+            key = ReleaseKey(metric, settings.window_days(metric), day)
+            try:
+                if day <= last and books.release(key) is None:
+                    planned_counting(key, books, settings)
+            except ParameterNotSet:
+                unknown.append(metric)
+    if unknown:
+        raise not_set(unknown, settings)
+
+
+def restatements_due(days: list[date], outside: Outside) -> dict[date, date]:
+    """Month to public day, of every month that is not restated yet and has a number, or will have one of these days."""
+    published = {month_of(found.key.day) for found in outside.ledger.releases("dau")}
+    instances = outside.ledger.instances()
+    due = {
+        month: restatement_due(month, instances, outside.settings) for month in published - outside.ledger.restated()
+    }
+    if outside.settings.restatements_per_month:
+        begun = {month_of(day) for day in days} - published
+        due |= {month: restatement_slot(outside.settings, month) for month in begun}
+    return {month: day for month, day in sorted(due.items()) if day is not None}
+
+
+def steps(
+    first: date,
+    last: date,
+    settings: Settings,
+    processed: frozenset[date] = frozenset(),
+    restatements: Mapping[date, date] | None = None,
+) -> Iterator[Step]:
+    """First the state of all days that the windows read, where it was never built; then number by number.
+
+    A month is restated as soon as publication has come to its public day. What was built once is left out even if a
+    removal touched it since: a release brings itself up to date, and which days are run again must not tell whose they
+    were.
+    """
+    waiting = dict(restatements or {})
+    reach = max(settings.start_date, first - timedelta(days=settings.mau_window_days - 1))
+    yield from building(day for day in days_between(reach, last) if day not in processed)
+    for day in days_between(first, last):
+        yield Step(DAU, day)
+        if day >= first_mau_day(settings):
+            yield Step(MAU, day)
+        for month in [month for month, due in waiting.items() if due <= slot_of(settings, day)]:
+            yield Step(RESTATEMENT, month)
+            del waiting[month]
+    yield Step(REPORTS)
+
+
+def first_mau_day(settings: Settings) -> date:
+    """The first day on which a whole window lies inside the data."""
+    return first_window_end(settings.start_date, settings.mau_window_days)

@@ -1,0 +1,259 @@
+"""What readers are told, in one form for the CLI, the mart and every other edge: published numbers and their cost.
+
+Asking costs nothing: everything here reads what was published.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, replace
+from datetime import date
+from typing import Any
+
+from dpdau_assets.core.budget.planning import budget_of
+from dpdau_assets.core.budget.prospects import prospect
+from dpdau_assets.core.budget.sketch_choice import counting_of
+from dpdau_assets.core.dates import month_of, months_read
+from dpdau_assets.core.erasure.requests import deadline, overdue
+from dpdau_assets.core.errors import NotPublished, Refused
+from dpdau_assets.core.facts import Erasure, Instance, Release, ReleaseKey
+from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.privacy.compositions import COMPOSITIONS, budget_report, budget_summary
+from dpdau_assets.core.privacy.cost_so_far import Published
+from dpdau_assets.core.privacy.mechanisms import NoiseWidth, noise_width
+from dpdau_assets.core.privacy.schedule import METRICS, releases_planned
+from dpdau_assets.core.settings import Metric, Settings
+from dpdau_assets.core.sketches import public_parameters
+from dpdau_assets.core.sketches.base import Counting
+
+Answer = dict[str, Any]
+
+
+def latest_release(metric: Metric, day: date, window_days: int, revision: int | None, outside: Outside) -> Release:
+    """The release of this revision, or the latest one.
+
+    Raises NotPublished, saying what makes it and when it is due, or that nothing ever does, and why. For machines it
+    has `never`, a short `why`, and `due` for one that comes later.
+    """
+    same_day = [found for found in outside.ledger.releases(metric)
+                if found.key.day == day and found.key.window_days == window_days]  # fmt: skip
+    wanted = [found for found in same_day if revision in (None, found.key.revision)]
+    if wanted:
+        return wanted[-1]
+    raise _not_published(ReleaseKey(metric, window_days, day, revision or 0), revision, outside)
+
+
+def _not_published(key: ReleaseKey, revision: int | None, outside: Outside) -> NotPublished:
+    found = prospect(key, outside)
+    which = "" if revision is None else f" as revision {revision}"
+    never, because = ", and never will be" if found.never else "", f": {found.because}" if found.because else ""
+    due = {} if found.due is None else {"due": found.due.isoformat()}
+    return NotPublished(
+        f"{key.metric} of {key.day} (window {key.window_days} days) is not published{which}{never}{because}".rstrip(".")
+        + ".",
+        found.remedy, metric=key.metric, day=key.day.isoformat(), never=found.never, why=found.why, **due,
+    )  # fmt: skip
+
+
+def last_published_month(metric: Metric, outside: Outside) -> date:
+    """The month of the last published day. Raises NotPublished when there is none."""
+    days = [found.key.day for found in outside.ledger.releases(metric)]
+    if not days:
+        raise NotPublished(f"No {metric} is published yet.", "`dpdau run --from DAY --to DAY` publishes.")
+    return month_of(max(days))
+
+
+def run_answer(first: date, last: date, outside: Outside) -> Answer:
+    """How many days a range has, how many of them are published, by metric, and how many are restated by now."""
+    inside = [found.key for found in outside.ledger.releases() if first <= found.key.day <= last]
+    published = {f"{metric}_published": sum(key.metric == metric and not key.revision for key in inside)
+                 for metric in METRICS}  # fmt: skip
+    return {"days": (last - first).days + 1, **published, "restated": sum(key.revision > 0 for key in inside)}
+
+
+def release_answer(release: Release, outside: Outside) -> Answer:
+    """One release as JSON. `epsilon_used` is what its month had cost when it came out, itself included.
+
+    `overrides` are those of its month, by whoever they were made since.
+    """
+    key = release.key
+    budget = _summary(key.metric, month_of(key.day), outside, until=release)
+    instance = _instances(outside)[release.instance]
+    return {
+        "metric": key.metric,
+        "day": key.day.isoformat(),
+        "window_days": key.window_days,
+        "revision": key.revision,
+        **interval(release, instance),
+        "epsilon_used": budget["epsilon_spent"],
+        "delta": budget_of(key.metric, month_of(key.day), outside.ledger, outside.settings).delta,
+        "mechanism": release.mechanism,
+        "sketch_impl": release.sketch_impl,
+        "sketch_parameters": _plain_parameters(counting_of(instance)),
+        "privacy_unit": "user-month",
+        "budget_remaining": budget["epsilon_remaining"],
+        "budget": budget,
+        "overrides": override_rows(key.metric, month_of(key.day), outside),
+        "published_at": release.published_at,
+        "private": release.private,
+        "version": release.version,
+    }
+
+
+def interval(release: Release, instance: Instance) -> dict[str, float | None]:
+    """The number as drawn, in users, and for display the same and its 95 % bounds, none below 0.
+
+    The bounds hold the noise's error and the sketch's. `noisy_statistic` is what the noise was added to; it is the
+    number itself with the exact set.
+    """
+    return shown_in(counting_of(instance), release.noisy_value, noise_width(instance.mechanism, release.half_width))
+
+
+def shown_in(counting: Counting, noisy: float, noise: NoiseWidth) -> dict[str, float | None]:
+    """What is shown of a noisy statistic that was counted so and whose noise is so wide, as of `interval`."""
+    users = counting.users(noisy)
+    lower, upper = counting.interval(noisy, noise)
+    shown = {"estimate": users, "lower_95": lower, "upper_95": upper}
+    rounded = {name: None if value is None else round(max(0.0, value), 3) for name, value in shown.items()}
+    return {"noisy_value": users, **rounded, "noisy_statistic": noisy}
+
+
+def budget_answer(metric: Metric, month: date, outside: Outside) -> Answer:
+    """One month of one metric: the summary that a release shows too, and beside it what `BudgetReport` holds.
+
+    Its compositions only compare, and stand with the others that do.
+    """
+    published = _published(metric, month, outside.ledger.releases(metric), outside)
+    charges = outside.ledger.charges(metric, month)
+    report = asdict(budget_report(metric, published, month, charges, _with_caps_of(month, outside)))
+    summary, compositions = _summary(metric, month, outside), report.pop("compositions")
+    meaning = {**summary["comparison"]["meaning"], "compositions": COMPOSITIONS}
+    comparison = {**summary["comparison"], "compositions": compositions, "meaning": meaning}
+    return {**summary, **report, "overrides": override_rows(metric, month, outside), "comparison": comparison}
+
+
+def override_rows(metric: Metric, month: date, outside: Outside) -> list[Answer]:
+    """Every decision that changed the month's cap, in order."""
+    return [
+        {"epsilon_cap": float(one.epsilon), "who": one.who, "why": one.why, "made_on": one.made_on.isoformat()}
+        for one in outside.ledger.overrides()
+        if (one.metric, one.month) == (metric, month) and one.epsilon is not None
+    ]
+
+
+def budget_rows(outside: Outside) -> list[Answer]:
+    """Every month that a published number was charged to, by metric."""
+    return [
+        {"metric": metric, "month": f"{month:%Y-%m}", **budget_answer(metric, month, outside)}
+        for metric in METRICS
+        for month in charged_months(outside.ledger.releases(metric))
+    ]
+
+
+def budget_table(rows: list[Answer]) -> str:
+    """The same as a Markdown table."""
+    columns = [
+        "metric", "month", "epsilon_spent", "charged", "epsilon_cap", "overrides", "releases_made", "releases_planned"
+    ]  # fmt: skip
+    cells = ({**row, "charged": row["charged"]["epsilon"], "overrides": len(row["overrides"])} for row in rows)
+    lines = [columns, ["---"] * len(columns), *([_cell(row[name]) for name in columns] for row in cells)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def mart_rows(outside: Outside) -> list[Answer]:
+    """One row a release, in order of metric, window, day and revision."""
+    how = _instances(outside)
+    releases = sorted(outside.ledger.releases(), key=lambda found: found.key)
+    return [_mart_row(release, how[release.instance]) for release in releases]
+
+
+def series(metric: Metric, first: date, last: date, outside: Outside, *, as_published: bool = False) -> list[Answer]:
+    """One row a published day of a range, in order: its latest number, or the one that came out first."""
+    window_days = outside.settings.window_days(metric)
+    found = {release.key.day: release for release in sorted(outside.ledger.releases(metric), key=lambda one: one.key)
+             if release.key.window_days == window_days and not (as_published and release.key.revision)}  # fmt: skip
+    how = _instances(outside)
+    return [{**_mart_row(release, how[release.instance]), "day": day.isoformat()}
+            for day, release in found.items() if first <= day <= last]  # fmt: skip
+
+
+def erasure_rows(found: Iterable[Erasure], outside: Outside) -> list[Answer]:
+    """One row an erasure request, in order: where it stands and until when it has to be done, not whose it is."""
+    late = {one.receipt for one in overdue(outside)}
+    return [
+        {"receipt": one.receipt, "batch": one.batch, "state": one.state,
+         "scope": {"through": one.through.isoformat(), "days": [day.isoformat() for day in one.days]},
+         "received_on": one.received_on.isoformat(), "deadline": deadline(one).isoformat(),
+         "overdue": one.receipt in late}
+        for one in found
+    ]  # fmt: skip
+
+
+def charged_months(releases: Iterable[Release]) -> list[date]:
+    """Every month whose data these releases read."""
+    return sorted({month for found in releases for month in months_read(found.key.day, found.key.window_days)})
+
+
+def _summary(metric: Metric, month: date, outside: Outside, until: Release | None = None) -> Answer:
+    """From all of the month's numbers, or from those published up to `until`."""
+    settings = outside.settings
+    releases = _up_to(until, outside.ledger.releases(metric))
+    first_day = min((found.key.day for found in releases), default=month)
+    planned = releases_planned(settings, metric, month, first_day)
+    published = _published(metric, month, releases, outside)
+    budget = budget_of(metric, month, outside.ledger, settings)
+    return asdict(budget_summary(published, month, budget, planned, settings))
+
+
+def _with_caps_of(month: date, outside: Outside) -> Settings:
+    """The settings as if every month had this one's caps."""
+    dau, mau = (budget_of(metric, month, outside.ledger, outside.settings).epsilon for metric in METRICS)
+    return replace(outside.settings, dau_budget_total=dau, mau_budget_total=mau)
+
+
+def _published(metric: Metric, month: date, releases: list[Release], outside: Outside) -> list[Published]:
+    """What is public of every instance of which some number reads the month."""
+    by_instance: dict[str, list[Release]] = {}
+    for found in releases:
+        by_instance.setdefault(found.instance, []).append(found)
+    shown = []
+    for instance in outside.ledger.instances():
+        numbers = by_instance.get(instance.name, [])
+        reading = [found for found in numbers if month in months_read(found.key.day, found.key.window_days)]
+        if instance.metric == metric and reading:
+            last_day = max(found.key.day for found in numbers)
+            shown.append(Published(instance.mechanism, len(reading), instance.first_day, last_day))
+    return shown
+
+
+def _up_to(last: Release | None, releases: list[Release]) -> list[Release]:
+    """Those that were published before it, and itself; all of them for None."""
+    return releases if last is None else releases[: releases.index(last) + 1]
+
+
+def _plain_parameters(counting: Counting) -> dict[str, float]:
+    return {name: value if isinstance(value, int) else float(value)
+            for name, value in public_parameters(counting).items()}  # fmt: skip
+
+
+def _instances(outside: Outside) -> dict[str, Instance]:
+    return {instance.name: instance for instance in outside.ledger.instances()}
+
+
+def _mart_row(release: Release, instance: Instance) -> Answer:
+    if not release.private:
+        raise Refused(
+            f"{release.key.metric} of {release.key.day} was drawn from predictable noise.",
+            "Such a store is for tests; publish from one whose noise is private.",
+        )
+    key = release.key
+    return {
+        "metric": key.metric, "day": key.day, "window_days": key.window_days, "revision": key.revision,
+        **interval(release, instance), "mechanism": release.mechanism, "sketch_impl": release.sketch_impl,
+        "sketch_parameters": _plain_parameters(counting_of(instance)),
+        "privacy_unit": "user-month", "published_at": release.published_at, "version": release.version,
+    }  # fmt: skip
+
+
+def _cell(value: object) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,360 @@
+"""What the report for people says, as plain data: published numbers, what they promise, and what they have cost.
+
+The readers' report holds nothing that depends on one person's data but through the noisy values, and no time but
+scheduled slots: for the same published numbers it is the same report. The operators' one adds what waits and what the
+checks found, and is not for readers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime
+from fractions import Fraction
+from itertools import groupby
+
+from dpdau_assets.core.budget.sketch_choice import configured, counting_of
+from dpdau_assets.core.dates import month_of
+from dpdau_assets.core.erasure.requests import deadline, overdue
+from dpdau_assets.core.facts import Instance
+from dpdau_assets.core.ports import Mart, Outside
+from dpdau_assets.core.privacy.compositions import UserMonths, joint_epsilon, user_months
+from dpdau_assets.core.privacy.mechanisms import Laplace, Mechanism, half_width_95, noise_std
+from dpdau_assets.core.privacy.schedule import METRICS, mechanism_for
+from dpdau_assets.core.reporting.answers import Answer, budget_answer, charged_months, mart_rows
+from dpdau_assets.core.reporting.checks import CHECKS, ask_all
+from dpdau_assets.core.secret_strength import warning
+from dpdau_assets.core.settings import Metric, Settings
+from dpdau_assets.core.sketches import terms_of_counting
+from dpdau_assets.core.sketches.base import Counting
+from dpdau_assets.core.sketches.exact import ExactCounting
+from dpdau_assets.core.version import VERSION
+
+_LONG_MONTH = date(2025, 1, 1)  # any month of 31 days: the most numbers, and the most noise
+_STEADY_DAY = 1000  # a stream's noise has its steady width long before
+
+
+@dataclass(frozen=True)
+class Number:
+    """One published number, in users: as drawn, and for display the same and its 95 % bounds, none below 0.
+
+    `upper_95` is None where the sketch is full and nothing bounds the number from above. `slot` is the public day on
+    which it is due, whenever it came out.
+    """
+
+    revision: int
+    noisy_value: float
+    estimate: float
+    lower_95: float
+    upper_95: float | None
+    slot: date
+
+
+@dataclass(frozen=True)
+class Day:
+    """A published day and its numbers, in order of revision; one at least."""
+
+    day: date
+    numbers: tuple[Number, ...]
+
+    @property
+    def as_published(self) -> Number:
+        """What came out first."""
+        return self.numbers[0]
+
+    @property
+    def latest(self) -> Number:
+        """What holds by now: the restated number, if there is one."""
+        return self.numbers[-1]
+
+    @property
+    def is_restated(self) -> bool:
+        """Whether a restatement followed the first number."""
+        return len(self.numbers) > 1
+
+
+@dataclass(frozen=True)
+class Series:
+    """All published days of one metric, in order; days without a number are not there."""
+
+    metric: Metric
+    window_days: int
+    days: tuple[Day, ...]
+
+    @property
+    def last(self) -> Day | None:
+        """The last published day."""
+        return self.days[-1] if self.days else None
+
+    @property
+    def months(self) -> tuple[tuple[date, tuple[Day, ...]], ...]:
+        """The same days by calendar month."""
+        return tuple((month, tuple(days)) for month, days in groupby(self.days, key=lambda one: month_of(one.day)))
+
+
+@dataclass(frozen=True)
+class MetricPromise:
+    """What one metric promises a user-month, over all numbers ever published.
+
+    Attributes:
+        epsilon, delta: the largest that any month has, of those with a published number and those to come.
+        mechanisms: names, of every number that is out; as configured before the first.
+        counted_by: how users are counted: the exact set, or a sketch with its public parameters.
+        noise_std, half_width_95: the largest of a published number's noise, from public constants alone. In users if
+            `in_users`, else in the units of the sketch's statistic.
+    """
+
+    metric: Metric
+    epsilon: float
+    delta: float
+    mechanisms: tuple[str, ...]
+    counted_by: tuple[str, ...]
+    noise_std: float
+    half_width_95: float
+    in_users: bool
+
+
+@dataclass(frozen=True)
+class Promise:
+    """What all numbers promise together, and by which calendar they come out.
+
+    Attributes:
+        epsilon, delta: of both metrics together.
+        composed: whether that is by composition of the noise; else the metrics' own are added up.
+        user_months: what several months of one user cost together; empty where it is not `composed`.
+        restatement_day: the day of the next month on which a month of DAU is released again, None for never.
+        slot_days: a number is due so many days after the day that it is of.
+    """
+
+    metrics: tuple[MetricPromise, ...]
+    epsilon: float
+    delta: float
+    composed: bool
+    user_months: tuple[UserMonths, ...]
+    timezone: str
+    restatement_day: int | None
+    slot_days: int
+
+
+@dataclass(frozen=True)
+class CapOverride:
+    """A decision that gave a month another cap: by whom, why and when."""
+
+    epsilon_cap: float
+    who: str
+    why: str
+    made_on: str
+
+
+@dataclass(frozen=True)
+class BudgetMonth:
+    """One month of one metric, in epsilon at `delta`.
+
+    Attributes:
+        spent: what the published numbers have cost so far.
+        charged: all that is charged to the month, instances whole; this is held to the cap.
+        overrides: every decision that changed the cap, in order.
+    """
+
+    metric: Metric
+    month: date
+    spent: float
+    charged: float
+    cap: float
+    delta: float
+    releases_made: int
+    releases_planned: int
+    overrides: tuple[CapOverride, ...]
+
+    @property
+    def is_beyond_cap(self) -> bool:
+        """Whether more was charged than the cap, as only a restore may that charges what was lost."""
+        return self.charged > self.cap * (1 + 1e-9)
+
+
+@dataclass(frozen=True)
+class WaitingDay:
+    """A day on which requests came in that are not verified yet; how many there are is not said."""
+
+    received_on: date
+    age_days: int
+    deadline: date
+    is_overdue: bool
+
+
+@dataclass(frozen=True)
+class CheckLine:
+    """What a check guards, and what it found, in a sentence."""
+
+    name: str
+    description: str
+    passed: bool
+    sentence: str
+
+
+@dataclass(frozen=True)
+class ForOperators:
+    """What readers are not shown."""
+
+    made_on: date
+    waiting: tuple[WaitingDay, ...]
+    checks: tuple[CheckLine, ...]
+    weak_secret: str | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that the file shows. `as_of` is the last slot of a published number, None before the first."""
+
+    as_of: date | None
+    series: tuple[Series, ...]
+    promise: Promise
+    budget: tuple[BudgetMonth, ...]
+    version: str
+    for_operators: ForOperators | None = None
+
+
+def readers_report(outside: Outside) -> Report:
+    """For the published zone. Raises Refused for a number that was drawn from predictable noise."""
+    series = tuple(_series(metric, mart_rows(outside), outside.settings) for metric in METRICS)
+    slots = [number.slot for one in series for day in one.days for number in day.numbers]
+    budget = tuple(_budget(outside))
+    return Report(max(slots, default=None), series, _promise(budget, outside), budget, VERSION)
+
+
+def operators_report(outside: Outside, checks: Sequence[CheckLine]) -> Report:
+    """The same, with the erasures that wait and the checks: for operators and the privacy officer, never for readers.
+
+    Raises Refused as `readers_report` does.
+    """
+    weak = warning(outside.settings.hash_salt_secret)
+    added = ForOperators(outside.clock.today(), tuple(waiting_days(outside)), tuple(checks), weak)
+    return replace(readers_report(outside), for_operators=added)
+
+
+def check_lines(outside: Outside, mart: Mart) -> list[CheckLine]:
+    """Every check of the store, asked now: it reads all that is kept."""
+    found = ask_all(outside, mart)
+    return [CheckLine(one.name, one.guards, found[one.name].passed, found[one.name].sentence) for one in CHECKS]
+
+
+# --- Numbers -----------------------------------------------------------------------------------------------------
+
+
+def _series(metric: Metric, rows: Iterable[Answer], settings: Settings) -> Series:
+    """The rows come in order of window, day and revision; a living store has one window a metric."""
+    window_days = settings.window_days(metric)
+    mine = (row for row in rows if (row["metric"], row["window_days"]) == (metric, window_days))
+    days = (Day(day, tuple(_number(row) for row in found)) for day, found in groupby(mine, key=lambda row: row["day"]))
+    return Series(metric, window_days, tuple(days))
+
+
+def _number(row: Answer) -> Number:
+    shown = {name: row[name] for name in ("revision", "noisy_value", "estimate", "lower_95", "upper_95")}
+    return Number(**shown, slot=datetime.fromisoformat(row["published_at"]).date())
+
+
+# --- Budget ------------------------------------------------------------------------------------------------------
+
+
+def _budget(outside: Outside) -> Iterable[BudgetMonth]:
+    """Every month that a number was charged to, and every month that an override speaks of."""
+    overrides = outside.ledger.overrides()
+    for metric in METRICS:
+        decided = {one.month for one in overrides if one.metric == metric and one.month and one.epsilon is not None}
+        for month in sorted({*charged_months(outside.ledger.releases(metric)), *decided}):
+            yield _budget_month(metric, month, outside)
+
+
+def _budget_month(metric: Metric, month: date, outside: Outside) -> BudgetMonth:
+    answer = budget_answer(metric, month, outside)
+    return BudgetMonth(
+        metric=metric,
+        month=month,
+        spent=answer["epsilon_spent"],
+        charged=answer["charged"]["epsilon"],
+        cap=answer["epsilon_cap"],
+        delta=outside.ledger.delta(metric, month) or outside.settings.delta,
+        releases_made=answer["releases_made"],
+        releases_planned=answer["releases_planned"],
+        overrides=tuple(CapOverride(**one) for one in answer["overrides"]),
+    )
+
+
+# --- Promise -----------------------------------------------------------------------------------------------------
+
+
+def _promise(budget: Sequence[BudgetMonth], outside: Outside) -> Promise:
+    terms = _largest_terms(budget, outside.settings)
+    used = {metric: _used(metric, outside) for metric in METRICS}
+    metrics = tuple(_metric_promise(metric, used[metric], terms, outside) for metric in METRICS)
+    # Of numbers by another mechanism than is configured, the formulas for both together do not speak.
+    composed = all(one.mechanisms == (terms.mechanism(one.metric),) for one in metrics)
+    deltas = [one.delta for one in metrics]
+    return Promise(
+        metrics=metrics,
+        epsilon=joint_epsilon(terms) if composed else sum(one.epsilon for one in metrics),
+        delta=max(deltas) if composed else sum(deltas),
+        composed=composed,
+        user_months=tuple(user_months("dau", terms)) if composed else (),
+        timezone=terms.timezone,
+        restatement_day=terms.restatement_day if terms.restatements_per_month else None,
+        slot_days=1 + terms.grace_days,
+    )
+
+
+def _largest_terms(budget: Sequence[BudgetMonth], settings: Settings) -> Settings:
+    """The settings with the largest caps and δ on record: no month promises less than these."""
+    caps = {metric: [settings.cap(metric), *(_bound(one) for one in budget if one.metric == metric)]
+            for metric in METRICS}  # fmt: skip
+    delta = max([settings.delta, *(one.delta for one in budget)])
+    return replace(settings, dau_budget_total=max(caps["dau"]), mau_budget_total=max(caps["mau"]), delta=delta)
+
+
+def _bound(one: BudgetMonth) -> Fraction:
+    return Fraction(str(one.charged if one.is_beyond_cap else one.cap))
+
+
+def _used(metric: Metric, outside: Outside) -> list[Instance]:
+    """The instances of which a number is published, in the order in which they were opened."""
+    names = {release.instance for release in outside.ledger.releases(metric)}
+    return [one for one in outside.ledger.instances() if one.name in names]
+
+
+def _metric_promise(metric: Metric, used: Sequence[Instance], terms: Settings, outside: Outside) -> MetricPromise:
+    noises = dict.fromkeys(one.mechanism for one in used) or {_configured_noise(metric, outside.settings): None}
+    countings = dict.fromkeys(counting_of(one) for one in used) or {configured(metric, outside.settings): None}
+    return MetricPromise(
+        metric=metric,
+        epsilon=float(terms.cap(metric)),
+        delta=0.0 if all(isinstance(one, Laplace) for one in noises) else terms.delta,
+        mechanisms=tuple(dict.fromkeys(one.name for one in noises)),
+        counted_by=tuple(dict.fromkeys(_in_words(one, outside.settings) for one in countings)),
+        noise_std=max(noise_std(one, _STEADY_DAY) for one in noises),
+        half_width_95=max(half_width_95(one, _STEADY_DAY) for one in noises),
+        in_users=all(isinstance(one, ExactCounting) for one in countings),
+    )
+
+
+def _configured_noise(metric: Metric, settings: Settings) -> Mechanism:
+    return mechanism_for(settings, metric, _LONG_MONTH)
+
+
+def _in_words(counting: Counting | None, settings: Settings) -> str:
+    """The kind and its parameters; None is a kind whose parameters follow the last published number."""
+    if counting is None:
+        return settings.sketch_impl
+    terms = terms_of_counting(counting)
+    return ", ".join([terms.pop("sketch_impl"), *(f"{name} {value}" for name, value in sorted(terms.items()))])
+
+
+# --- For operators -----------------------------------------------------------------------------------------------
+
+
+def waiting_days(outside: Outside) -> list[WaitingDay]:
+    """The days on which requests came in that are not verified yet, in order. Whose, and how many, is not said."""
+    today = outside.clock.today()
+    late = {one.received_on for one in overdue(outside)}
+    unfinished = outside.erasures.erasures(("parked", "received", "applied"))
+    until = {one.received_on: deadline(one) for one in unfinished}
+    return [WaitingDay(day, (today - day).days, until[day], day in late) for day in sorted(until)]

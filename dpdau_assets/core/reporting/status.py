@@ -1,0 +1,130 @@
+"""Where the store stands today, on one screen: what is published, what waits, what is overdue, what is spent.
+
+For operators. It only reads, and takes no lock: it can be asked while anything else goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date
+
+from dpdau_assets.core.dates import month_of
+from dpdau_assets.core.erasure import requests, retention
+from dpdau_assets.core.ports import Mart, Outside
+from dpdau_assets.core.privacy.schedule import METRICS, slot_of
+from dpdau_assets.core.publication.due import due
+from dpdau_assets.core.publication.runs import RESTATEMENT, Step
+from dpdau_assets.core.reporting.answers import budget_answer, charged_months
+from dpdau_assets.core.reporting.checks import CHECKS, answer
+from dpdau_assets.core.reporting.report import WaitingDay, waiting_days
+from dpdau_assets.core.settings import Metric
+from dpdau_assets.core.state.rebuilding import days_behind
+
+_CHARGED_MONTHS = 2  # of each metric, the newest
+
+
+@dataclass(frozen=True)
+class PublishedSeries:
+    """How far a metric has come; all None before its first number.
+
+    Attributes:
+        slot: when the last number was due.
+        next_day, next_slot: the day after it, and when that is due.
+    """
+
+    metric: Metric
+    last_day: date | None
+    slot: date | None
+    next_day: date | None
+    next_slot: date | None
+
+
+@dataclass(frozen=True)
+class SpentMonth:
+    """One month of one metric, in epsilon."""
+
+    metric: Metric
+    month: date
+    spent: float
+    charged: float
+    cap: float
+
+
+@dataclass(frozen=True)
+class Status:
+    """Of one day, by the clock.
+
+    Attributes:
+        ready: numbers that can be published now, by day; months that can be restated, by their first day.
+        unmarked: days whose number is due and that upstream has not declared complete.
+        refused: why numbers that are due will not come; "" if all will.
+        behind: days whose state or sketch is to be built anew.
+        overdue: what the watched checks found, in sentences: publication, restatement, erasures, retention.
+        purged_through, purge_due: the last day that is gone, and the last that a purge lets go of now.
+    """
+
+    today: date
+    published: tuple[PublishedSeries, ...]
+    ready: tuple[Step, ...]
+    unmarked: tuple[date, ...]
+    refused: str
+    behind: tuple[date, ...]
+    erasures: tuple[WaitingDay, ...]
+    overdue: tuple[str, ...]
+    spent: tuple[SpentMonth, ...]
+    purged_through: date | None
+    purge_due: date | None
+
+    @property
+    def ready_days(self) -> list[date]:
+        """Days of which a first number can be published now."""
+        return sorted({step.day for step in self.ready if step.day and step.job != RESTATEMENT})
+
+    @property
+    def ready_months(self) -> list[date]:
+        """Months that can be restated now."""
+        return [step.day for step in self.ready if step.day and step.job == RESTATEMENT]
+
+
+def status(outside: Outside, mart: Mart) -> Status:
+    """Everything that an operator looks for first."""
+    found = due(outside)
+    return Status(
+        today=outside.clock.today(),
+        published=tuple(_published(metric, outside) for metric in METRICS),
+        ready=found.numbers,
+        unmarked=found.unmarked,
+        refused=found.refused,
+        behind=tuple(sorted({*days_behind(outside), *(day for day, _ in requests.days_to_rebuild(outside))})),
+        erasures=tuple(waiting_days(outside)),
+        overdue=tuple(_overdue(outside, mart)),
+        spent=tuple(_spent(outside)),
+        purged_through=outside.ledger.purged_through(),
+        purge_due=retention.due_through(outside) if outside.settings.retention_days is not None else None,
+    )
+
+
+def _published(metric: Metric, outside: Outside) -> PublishedSeries:
+    days = [one.key.day for one in outside.ledger.releases(metric)]
+    if not days:
+        return PublishedSeries(metric, None, None, None, None)
+    last, settings = max(days), outside.settings
+    following = date.fromordinal(last.toordinal() + 1)
+    return PublishedSeries(metric, last, slot_of(settings, last), following, slot_of(settings, following))
+
+
+def _overdue(outside: Outside, mart: Mart) -> Iterable[str]:
+    for check in CHECKS:
+        if check.watched and not (verdict := answer(check, outside, mart)).passed:
+            yield verdict.sentence
+
+
+def _spent(outside: Outside) -> Iterable[SpentMonth]:
+    """The months of the last published days, and one before where it was charged."""
+    for metric in METRICS:
+        releases = outside.ledger.releases(metric)
+        last = max((month_of(one.key.day) for one in releases), default=date.min)
+        for month in [one for one in charged_months(releases) if one <= last][-_CHARGED_MONTHS:]:
+            found = budget_answer(metric, month, outside)
+            yield SpentMonth(metric, month, found["epsilon_spent"], found["charged"]["epsilon"], found["epsilon_cap"])
