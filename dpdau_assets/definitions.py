@@ -4,7 +4,6 @@ import warnings
 
 import dagster as dg
 
-from dpdau_assets import checks, jobs
 from dpdau_assets.assets.activity import build_activity
 from dpdau_assets.assets.erasures import build_erasures
 from dpdau_assets.assets.mart import build_active_users, build_budget_report
@@ -13,8 +12,9 @@ from dpdau_assets.assets.report import build_report
 from dpdau_assets.assets.restatement import build_dau_restatement
 from dpdau_assets.assets.sketches import build_day_sketch
 from dpdau_assets.core.settings import Settings
-from dpdau_assets.partitions import calendar_of
-from dpdau_assets.schedules import build_schedules
+from dpdau_assets.orchestration import checks, jobs
+from dpdau_assets.orchestration.partitions import calendar_of
+from dpdau_assets.orchestration.schedules import build_schedules
 from resources.settings_env import read_settings
 from resources.wiring import AlertsResource, MartResource, OutsideResource, ReportsResource
 from sensors.alerts import build_alert_sensor

@@ -27,11 +27,11 @@ from dpdau_assets.core.publication.ingest import RowScan, take
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.state.activity import process_days
 from dpdau_assets.core.state.day_sketch import refresh
-from dpdau_tests.fast_folder import IN_MEMORY, has_room
-from dpdau_tests.postgres import schema_url
 from dpdau_tests.support.connections import closed_at_the_end, statements_compiled_once
+from dpdau_tests.support.fast_folder import IN_MEMORY, has_room
 from dpdau_tests.support.lengths import LENGTH, seed
 from dpdau_tests.support.master_secret import SECRET
+from dpdau_tests.support.postgres import schema_url
 from dpdau_tests.support.prepared import Prepared
 from dpdau_tests.support.times import Recorder
 from resources.ledger_sql import salts, schema

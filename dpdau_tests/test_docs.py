@@ -45,17 +45,17 @@ from dpdau_assets.core.privacy.schedule import mechanism_for
 from dpdau_assets.core.privacy.stream_filters import STREAM_FILTERS
 from dpdau_assets.core.settings import Metric, Settings
 from dpdau_tests.support.lengths import LENGTH
+from dpdau_tests.support.project import PROJECT
 
 Reals = npt.NDArray[np.floating]
 Bits = Sequence[int]
 
-ROOT = Path(__file__).resolve().parent.parent
-DOCS = sorted((ROOT / "docs").glob("*.md"))
-PRIVACY = (ROOT / "docs" / "privacy.md").read_text(encoding="utf-8")
+DOCS = sorted((PROJECT / "docs").glob("*.md"))
+PRIVACY = (PROJECT / "docs" / "privacy.md").read_text(encoding="utf-8")
 SOURCES = {
     path: path.read_text(encoding="utf-8")
     for folder in ("dpdau_assets", "resources", "sensors", "eval", "tools", "dpdau_tests")
-    for path in sorted((ROOT / folder).rglob("*.py"))
+    for path in sorted((PROJECT / folder).rglob("*.py"))
 }
 
 DEFAULTS = Settings()
@@ -338,7 +338,7 @@ def test_every_file_and_command_in_backticks_is_there(page: Path) -> None:
         if command := re.fullmatch(r"dpdau ([a-z][a-z-]*)\b.*", word):
             assert command[1] in commands, word
         if re.fullmatch(r"(?:dpdau_\w+|resources|sensors|eval|docs|tools)/[\w/.-]+", word):
-            assert (ROOT / word).exists(), word
+            assert (PROJECT / word).exists(), word
 
 
 @pytest.mark.parametrize("lemma", range(8))
@@ -353,12 +353,12 @@ def test_what_the_code_says_of_the_docs_is_there() -> None:
     for path, source in SOURCES.items():
         if path != Path(__file__):
             for page, lemma in re.findall(r"\b(docs/\w+\.md)(?:,\s+(lemma \d))?", source):
-                assert (ROOT / page).exists(), path
-                assert f"## {lemma.capitalize()}" in (ROOT / page).read_text(encoding="utf-8"), path
+                assert (PROJECT / page).exists(), path
+                assert f"## {lemma.capitalize()}" in (PROJECT / page).read_text(encoding="utf-8"), path
 
 
 def test_a_name_that_is_not_there_is_noticed() -> None:
-    source = SOURCES[ROOT / "dpdau_assets" / "core" / "mechanisms.py"]
+    source = SOURCES[PROJECT / "dpdau_assets" / "core" / "privacy" / "mechanisms.py"]
     assert defines(source, "shared_noise")
     assert defines(source, "DISCRETE_MARGIN")
     assert not defines(source, "shared_nois")

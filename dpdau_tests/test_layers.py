@@ -13,12 +13,16 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from dpdau_tests.support.project import PROJECT
 
 CORE = frozenset({"dpdau_assets.core", "numpy"})
 ADAPTER = frozenset({"dpdau_assets.core", "resources", "numpy", "pyarrow"})  # ports speak arrays, files are Parquet
 DAGSTER = frozenset(
-    {"dagster", "dpdau_assets.core", *(f"dpdau_assets.{part}" for part in ("metadata", "partitions", "retries"))}
+    {
+        "dagster",
+        "dpdau_assets.core",
+        *(f"dpdau_assets.orchestration.{part}" for part in ("metadata", "partitions", "retries")),
+    }
 )
 EDGE = frozenset({"dpdau_assets.core", "resources"})
 TERMINAL = EDGE | {"typer", "rich"}
@@ -27,35 +31,34 @@ TERMINAL = EDGE | {"typer", "rich"}
 MAY_IMPORT: dict[str, frozenset[str]] = {
     "dpdau_assets.core": CORE,
     "resources": ADAPTER,
-    "resources.chart": ADAPTER | {"matplotlib"},
+    "resources.published.chart": ADAPTER | {"matplotlib"},
     "resources.dagster_instance": ADAPTER | {"dagster", "dagster_shared", "yaml"},
-    "resources.engine_duckdb": ADAPTER | {"duckdb"},
-    "resources.event_reading": ADAPTER | {"duckdb"},
-    "resources.event_sql": ADAPTER | {"duckdb"},
+    "resources.reading.engine_duckdb": ADAPTER | {"duckdb"},
+    "resources.reading.event_reading": ADAPTER | {"duckdb"},
+    "resources.reading.event_sql": ADAPTER | {"duckdb"},
     "resources.ledger_sql": ADAPTER | {"sqlalchemy", "alembic", "cryptography"},
-    "resources.mart_duckdb": ADAPTER | {"duckdb"},
+    "resources.published.mart_duckdb": ADAPTER | {"duckdb"},
     "resources.noise_opendp": ADAPTER | {"opendp"},
-    "resources.report_html": ADAPTER | {"jinja2"},
+    "resources.published.report_html": ADAPTER | {"jinja2"},
     "resources.settings_env": ADAPTER | {"pydantic", "pydantic_settings"},
     "resources.wiring": ADAPTER | {"dagster"},
-    "dpdau_assets.partitions": frozenset({"dagster", "dpdau_assets.core"}),
-    "dpdau_assets.metadata": frozenset({"dagster", "dpdau_assets.core"}),
-    "dpdau_assets.retries": frozenset({"dagster", "dpdau_assets.core"}),
+    "dpdau_assets.orchestration": frozenset(),
+    "dpdau_assets.orchestration.partitions": frozenset({"dagster", "dpdau_assets.core"}),
+    "dpdau_assets.orchestration.metadata": frozenset({"dagster", "dpdau_assets.core"}),
+    "dpdau_assets.orchestration.retries": frozenset({"dagster", "dpdau_assets.core"}),
     "dpdau_assets.assets": DAGSTER | {"dpdau_assets.assets"},
-    "dpdau_assets.checks": DAGSTER,
-    "dpdau_assets.bulk": DAGSTER | {"dpdau_assets.assets", "pydantic"},
-    "dpdau_assets.jobs": DAGSTER | {"dpdau_assets.bulk"},
-    "dpdau_assets.schedules": DAGSTER | {"dpdau_assets.jobs"},
-    "dpdau_assets.automation": DAGSTER,
-    "sensors": DAGSTER | {"sensors", "dpdau_assets.jobs", "dagster_shared"},
+    "dpdau_assets.orchestration.checks": DAGSTER,
+    "dpdau_assets.orchestration.bulk": DAGSTER | {"dpdau_assets.assets", "pydantic"},
+    "dpdau_assets.orchestration.jobs": DAGSTER | {"dpdau_assets.orchestration.bulk"},
+    "dpdau_assets.orchestration.schedules": DAGSTER | {"dpdau_assets.orchestration.jobs"},
+    "sensors": DAGSTER | {"sensors", "dpdau_assets.orchestration.jobs", "dagster_shared"},
     "dpdau_assets.definitions": DAGSTER
-    | {f"dpdau_assets.{part}" for part in ("assets", "checks", "jobs", "schedules", "automation")}
+    | {"dpdau_assets.assets", *(f"dpdau_assets.orchestration.{part}" for part in ("checks", "jobs", "schedules"))}
     | {"sensors", "resources.wiring", "resources.settings_env"},
     "dpdau_assets.api": EDGE | {"fastapi", "pydantic", "starlette", "prometheus_client", "uvicorn"},
     "dpdau_assets.cli": TERMINAL | {"dpdau_assets.cli"},
     "dpdau_assets.cli.events": TERMINAL | {"dpdau_assets.cli", "eval.simulate"},
-    "dpdau_assets.cli.terminal": TERMINAL
-    | {"dagster", *(f"dpdau_assets.{part}" for part in ("definitions", "instance", "jobs"))},
+    "dpdau_assets.cli.terminal": TERMINAL | {"dagster", "dpdau_assets.definitions", "dpdau_assets.orchestration.jobs"},
     "dpdau_assets.serving": frozenset({"dagster", "resources.dagster_instance", "resources.settings_env"}),
 }
 
@@ -163,8 +166,8 @@ def chain(node: ast.expr) -> str:
 def modules() -> Iterator[tuple[str, Path]]:
     """Every module of ours that the table speaks of. `eval` may import anything, and no row allows importing it."""
     for folder in ("dpdau_assets", "resources", "sensors"):
-        for path in sorted((ROOT / folder).rglob("*.py")):
-            parts = path.relative_to(ROOT).with_suffix("").parts
+        for path in sorted((PROJECT / folder).rglob("*.py")):
+            parts = path.relative_to(PROJECT).with_suffix("").parts
             yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
 
 
@@ -178,7 +181,7 @@ def test_every_module_keeps_to_its_layer(module: str) -> None:
 
 
 def test_the_package_itself_holds_only_a_docstring() -> None:
-    body = ast.parse((ROOT / "dpdau_assets" / "__init__.py").read_text()).body
+    body = ast.parse((PROJECT / "dpdau_assets" / "__init__.py").read_text()).body
     assert len(body) == 1
     assert isinstance(body[0], ast.Expr)
     assert isinstance(body[0].value, ast.Constant)
@@ -191,7 +194,7 @@ def test_a_fresh_interpreter_that_imports_all_of_core_has_loaded_nothing_from_ou
     lines = [f"import {name}" for name in core]
     lines += ["import sys", f"print(*[name for name in {OUTSIDE} if name in sys.modules])"]
     command = [sys.executable, "-c", "\n".join(lines)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=PROJECT)
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == ""
 
@@ -212,7 +215,7 @@ def test_a_fresh_interpreter_that_imports_all_of_core_has_loaded_nothing_from_ou
             "resources.store.open_store",
         ),
         ("dpdau_assets.core.publication.release", "from dpdau_assets import definitions", "dpdau_assets.definitions"),
-        ("dpdau_assets.core.publication.release", "from ..assets import activity", "dpdau_assets.assets.activity"),
+        ("dpdau_assets.core.publication.release", "from ...assets import activity", "dpdau_assets.assets.activity"),
         ("dpdau_assets.core.publication.release", "from dagster import *", "dagster"),
         ("dpdau_assets.core.publication.release", "import eval.simulate", "eval.simulate"),
         ("dpdau_assets.core.sketches.kmv", "import datasketches", "datasketches"),
@@ -226,15 +229,19 @@ def test_a_fresh_interpreter_that_imports_all_of_core_has_loaded_nothing_from_ou
         ("dpdau_assets.core.dates", "import numpy as np\nnp.random.default_rng(1)", "numpy.random.default_rng"),
         ("dpdau_assets.core.dates", "open('events.csv')", "open"),
         ("dpdau_assets.core.dates", "__import__('dagster')", "importlib"),
-        ("resources.state_files", "import dagster", "dagster"),
-        ("resources.state_files", "import sqlalchemy", "sqlalchemy"),
-        ("resources.state_files", "from dpdau_assets.jobs import steps", "dpdau_assets.jobs.steps"),
-        ("resources.state_files", "import os\nos.environ.get('DATA_DIR')", "os.environ.get"),
+        ("resources.storage.state_files", "import dagster", "dagster"),
+        ("resources.storage.state_files", "import sqlalchemy", "sqlalchemy"),
+        (
+            "resources.storage.state_files",
+            "from dpdau_assets.orchestration.jobs import steps",
+            "dpdau_assets.orchestration.jobs.steps",
+        ),
+        ("resources.storage.state_files", "import os\nos.environ.get('DATA_DIR')", "os.environ.get"),
         ("resources.store", "from resources import wiring", "resources.wiring"),
         ("resources.ledger_sql", "from .. import eval\nimport eval", "eval"),
         ("dpdau_assets.assets.mart", "import duckdb", "duckdb"),
         ("dpdau_assets.assets.mart", "from resources.store import open_store", "resources.store.open_store"),
-        ("dpdau_assets.checks", "from dpdau_assets.cli.main import main", "dpdau_assets.cli.main.main"),
+        ("dpdau_assets.orchestration.checks", "from dpdau_assets.cli.main import main", "dpdau_assets.cli.main.main"),
         ("sensors.erasure", "import sqlalchemy as sa", "sqlalchemy"),
         ("dpdau_assets.definitions", "import resources.store", "resources.store"),
         ("dpdau_assets.api", "import dagster", "dagster"),
@@ -263,14 +270,14 @@ def test_a_planted_violation_is_found(module: str, source: str, culprit: str) ->
         ("dpdau_assets.core.sketches.exact", "from .base import Sketch\nfrom ..errors import BadInput"),
         ("resources.wiring", "import dagster as dg\nfrom resources.settings_env import read_settings"),
         ("resources.settings_env", "import os\nos.environ.get('DAGSTER_HOME')"),
-        ("dpdau_assets.jobs", "import os\nos.environ['DAGSTER_HOME'] = 'home'"),
-        ("dpdau_assets.assets.mart", "import dagster as dg\nfrom dpdau_assets.partitions import DAYS"),
+        ("dpdau_assets.orchestration.jobs", "import os\nos.environ['DAGSTER_HOME'] = 'home'"),
+        ("dpdau_assets.assets.mart", "import dagster as dg\nfrom dpdau_assets.orchestration.partitions import DAYS"),
         ("dpdau_assets.definitions", "from resources import wiring\nfrom sensors.erasure import erasure_sensor"),
         (
             "dpdau_assets.cli.events",
             "from eval.simulate import generate_synthetic\nfrom dpdau_assets.cli.terminal import tell",
         ),
-        ("dpdau_assets.cli.terminal", "from dpdau_assets.jobs import run_steps"),
+        ("dpdau_assets.cli.terminal", "from dpdau_assets.orchestration.jobs import run_steps"),
     ],
 )
 def test_what_the_table_allows_passes(module: str, source: str) -> None:

@@ -14,15 +14,15 @@ import pytest
 
 from dpdau_assets.core.errors import BadSetting
 from dpdau_assets.core.settings import Settings
+from dpdau_tests.support.project import PROJECT
 from resources.settings_env import Environment, dagster_home, read_settings
 
-ROOT = Path(__file__).resolve().parent.parent
 HEAD = "| Placeholder | File | Meaning | Type | Constraint and example | Default |\n|---|---|---|---|---|---|\n"
 ROW = "| `{{REGION}}` | `deploy.yaml` | Where it runs. | string | A region, `eu-1`. | none |\n"
 
 
 def run_check(root: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "tools" / "check_placeholders.py"), str(root)]
+    command = [sys.executable, str(PROJECT / "tools" / "check_placeholders.py"), str(root)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -35,7 +35,7 @@ def repository(tmp_path: Path) -> Path:
 
 
 def test_this_repository_has_a_row_for_every_placeholder() -> None:
-    result = run_check(ROOT)
+    result = run_check(PROJECT)
     assert result.returncode == 0, result.stderr
 
 
@@ -105,20 +105,20 @@ def no_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_example_environment_names_every_setting() -> None:
-    lines = (ROOT / ".env.example").read_text().splitlines()
+    lines = (PROJECT / ".env.example").read_text().splitlines()
     named = {line.lstrip("# ").partition("=")[0] for line in lines if "=" in line}
     assert named == {field.name.upper() for field in dataclasses.fields(Settings)}
 
 
 def test_the_example_environment_shows_the_defaults(no_settings: Path) -> None:
     defaults = read_settings()
-    example = (ROOT / ".env.example").read_text()
+    example = (PROJECT / ".env.example").read_text()
     (no_settings / ".env").write_text(example.replace("{{HASH_SALT_SECRET}}", "0123456789abcdef" * 4))
     assert dataclasses.replace(read_settings(), hash_salt_secret=None) == defaults
 
 
 def test_a_secret_that_was_not_filled_in_stops_the_start(no_settings: Path) -> None:
-    shutil.copy(ROOT / ".env.example", no_settings / ".env")
+    shutil.copy(PROJECT / ".env.example", no_settings / ".env")
     with pytest.raises(BadSetting, match="HASH_SALT_SECRET"):
         read_settings()
 
@@ -161,5 +161,5 @@ def test_dagsters_home_may_be_set_in_the_file_and_is_a_folder_of_the_data_direct
 
 
 def test_the_readme_names_every_setting() -> None:
-    named = set(re.findall(r"`([A-Z][A-Z0-9_]+)`", (ROOT / "README.md").read_text().split("## Configuration")[1]))
+    named = set(re.findall(r"`([A-Z][A-Z0-9_]+)`", (PROJECT / "README.md").read_text().split("## Configuration")[1]))
     assert {field.name.upper() for field in dataclasses.fields(Settings)} <= named

@@ -5,15 +5,15 @@ from __future__ import annotations
 import ast
 import runpy
 from functools import cache
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-FAULTS = runpy.run_path(str(ROOT / "tools" / "faults.py"))["FAULTS"]
+from dpdau_tests.support.project import PROJECT
+
+FAULTS = runpy.run_path(str(PROJECT / "tools" / "faults.py"))["FAULTS"]
 
 
 @cache
 def text_of(file: str) -> str:
-    return (ROOT / file).read_text(encoding="utf-8")
+    return (PROJECT / file).read_text(encoding="utf-8")
 
 
 def test_every_fault_has_a_name_of_its_own() -> None:

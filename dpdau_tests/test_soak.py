@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 
 from dpdau_tests.support import soak
+from dpdau_tests.support.project import PROJECT
 from dpdau_tests.support.soak import LongTest, Round, Until, next_test, run_round
-
-PROJECT = Path(__file__).parents[1]
 
 _TEST = """
 import os, random, pytest

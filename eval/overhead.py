@@ -23,7 +23,6 @@ from typing import Any
 import dagster as dg
 from sqlalchemy.engine.default import DefaultDialect
 
-from dpdau_assets import bulk
 from dpdau_assets.core.dates import days_between
 from dpdau_assets.core.erasure.requests import request
 from dpdau_assets.core.events import Event
@@ -31,6 +30,7 @@ from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.publication.completeness import complete
 from dpdau_assets.core.publication.ingest import ingest
 from dpdau_assets.core.publication.runs import BUILD, DAU, STATE, Step
+from dpdau_assets.orchestration import bulk
 from eval.simulate import DEFAULT_SEED, generate_synthetic
 
 FIRST_DAY, DAYS = date(2025, 1, 1), 365
@@ -165,7 +165,7 @@ def _database(connection: Any) -> str:
 def one_process(days: list[date], instance: dg.DagsterInstance) -> None:
     """A run a day, executed in this process; of the release the stored number comes back, so that is Dagster alone."""
     from dpdau_assets.definitions import defs
-    from dpdau_assets.jobs import run_steps
+    from dpdau_assets.orchestration.jobs import run_steps
 
     for job in (DAU, STATE):
         began = time.perf_counter()

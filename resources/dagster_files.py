@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import BinaryIO
 
-from resources.durable import make_folder, write_durably
+from resources.storage.durable import make_folder, write_durably
 
 CONFIGURATION, WORKSPACE = "dagster.yaml", "workspace.yaml"
 

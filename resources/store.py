@@ -31,8 +31,6 @@ from dpdau_assets.core.ports import (
 )
 from dpdau_assets.core.secret_strength import WeakSecret, warning
 from dpdau_assets.core.settings import Settings
-from resources.durable import PRIVATE_FOLDER, make_folder
-from resources.file_lock import FileLock
 from resources.lazy import lazy
 from resources.ledger_sql.builds import SqlBuilds
 from resources.ledger_sql.completions import SqlCompletions
@@ -42,10 +40,12 @@ from resources.ledger_sql.ledger import SqlLedger
 from resources.ledger_sql.rebuilds import SqlRebuilds
 from resources.ledger_sql.receipts import SqlReceipts
 from resources.ledger_sql.salts import SqlSalts
+from resources.storage.durable import PRIVATE_FOLDER, make_folder
+from resources.storage.file_lock import FileLock
 
 if TYPE_CHECKING:
-    from resources.mart_duckdb import MartFiles
-    from resources.report_html import ReportFiles
+    from resources.published.mart_duckdb import MartFiles
+    from resources.published.report_html import ReportFiles
 
 _SQLITE_FILE = "sqlite:///"
 _READERS_FOLDER = 0o755
@@ -117,19 +117,19 @@ def store_on(database: Database, settings: Settings) -> Outside:
 
 
 def _engine(settings: Settings) -> Engine:
-    from resources.engine_duckdb import DuckDBEngine
+    from resources.reading.engine_duckdb import DuckDBEngine
 
     return DuckDBEngine(settings.timezone)
 
 
 def _inbox(settings: Settings) -> Inbox:
-    from resources.inbox_files import FileInbox
+    from resources.storage.inbox_files import FileInbox
 
     return FileInbox(settings.data_dir)
 
 
 def _quarantine(settings: Settings) -> Quarantine:
-    from resources.quarantine_files import FileQuarantine
+    from resources.storage.quarantine_files import FileQuarantine
 
     return FileQuarantine(settings.data_dir)
 
@@ -139,26 +139,26 @@ def _state(
     *, keep_empty: bool,
 ) -> StateStore:  # fmt: skip
     from dpdau_assets.core.state.vouched_state import VouchedState
-    from resources.state_files import StateFiles
+    from resources.storage.state_files import StateFiles
 
     files = StateFiles(settings.data_dir / store, salts, lock)
     return VouchedState(store, files, builds, erasures, keep_empty=keep_empty)
 
 
 def _sketches(settings: Settings) -> SketchStore:
-    from resources.sketch_files import SketchFiles
+    from resources.storage.sketch_files import SketchFiles
 
     return SketchFiles(settings.data_dir / "sketches")
 
 
 def _landing(folder: Path | None) -> Landing:
-    from resources.landing_files import LandingFiles
+    from resources.reading.landing_files import LandingFiles
 
     return LandingFiles(folder)
 
 
 def _premises(settings: Settings) -> Premises:
-    from resources.premises_files import FilePremises
+    from resources.storage.file_inventory import FilePremises
 
     return FilePremises(_roots(settings))
 
@@ -171,21 +171,21 @@ def _noise() -> Noise:
 
 def open_mart(settings: Settings) -> MartFiles:
     """The mart of this store, where readers look."""
-    from resources.mart_duckdb import MartFiles
+    from resources.published.mart_duckdb import MartFiles
 
     return MartFiles(*(readers_folder(settings) or _closed(settings.data_dir / "mart")))
 
 
 def all_marts(settings: Settings) -> list[MartFiles]:
     """The mart of this store, and the one that it had before MART_DIR was set, if it is still there."""
-    from resources.mart_duckdb import MartFiles
+    from resources.published.mart_duckdb import MartFiles
 
     return [open_mart(settings), *([MartFiles(*_closed(settings.data_dir / "mart"))] if settings.mart_dir else [])]
 
 
 def open_reports(settings: Settings) -> ReportFiles:
     """The reports of this store: the readers' one where readers look, the operators' in the data directory."""
-    from resources.report_html import ReportFiles
+    from resources.published.report_html import ReportFiles
 
     folder, mode = _closed(settings.data_dir / "report")
     return ReportFiles(folder, *(readers_folder(settings) or (folder, mode)))
@@ -281,8 +281,8 @@ def _roots(settings: Settings) -> dict[str, Path]:
 
 
 def _readers_files(settings: Settings) -> dict[str, Path]:
-    from resources.mart_duckdb import FILES
-    from resources.report_html import READERS
+    from resources.published.mart_duckdb import FILES
+    from resources.published.report_html import READERS
 
     folder = settings.mart_dir
     return {} if folder is None else {f"mart/{name}": folder / name for name in (*FILES, READERS)}

@@ -17,7 +17,7 @@ from dpdau_assets.core.errors import DpdauError
 from dpdau_assets.core.facts import Alert
 from dpdau_assets.core.ports import Alerts, Mart, Outside
 from dpdau_assets.core.reporting.checks import CHECKS, answer
-from dpdau_assets.jobs import LANDED, NEW_LINE
+from dpdau_assets.orchestration.jobs import LANDED, NEW_LINE
 
 RUNS_PER_TICK = 50
 _LANDINGS = 500  # as many lines are remembered

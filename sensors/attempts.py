@@ -12,7 +12,7 @@ from datetime import date
 
 import dagster as dg
 
-from dpdau_assets.jobs import UNDER_WAY
+from dpdau_assets.orchestration.jobs import UNDER_WAY
 
 ATTEMPTS = 3
 

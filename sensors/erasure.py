@@ -18,8 +18,8 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (  # n
 from dpdau_assets.core.erasure.requests import Pending, mark_touched, pending
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.reporting.report import WaitingDay, waiting_days
-from dpdau_assets.jobs import REBUILD, VERIFICATION
-from dpdau_assets.metadata import erasure_queue, reveal
+from dpdau_assets.orchestration.jobs import REBUILD, VERIFICATION
+from dpdau_assets.orchestration.metadata import erasure_queue, reveal
 from sensors.attempts import TASK, Tries, is_given_up, next_key, task_name, tries_of
 
 EVENTS_PER_TICK = 500

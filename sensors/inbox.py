@@ -11,7 +11,7 @@ import dagster as dg
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.publication.completeness import landed
 from dpdau_assets.core.state.rebuilding import MARK, days_behind
-from dpdau_assets.jobs import LANDED, REBUILD, take_landed_days
+from dpdau_assets.orchestration.jobs import LANDED, REBUILD, take_landed_days
 from sensors.attempts import TASK, is_under_way, next_key, task_name, tries_of
 
 

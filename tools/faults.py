@@ -24,7 +24,8 @@ class Fault:
 
 
 _COVERED = (
-    "core/test_sketch_estimates.py::test_an_interval_holds_95_percent_also_where_noise_dominates_counted_out_exactly"
+    "core/sketches/test_sketch_estimates.py::"
+    "test_an_interval_holds_95_percent_also_where_noise_dominates_counted_out_exactly"
 )
 MECHANISMS = (
     Fault(
@@ -32,7 +33,7 @@ MECHANISMS = (
         "resources/noise_opendp.py",
         'l2_distance(T="i64"), _usable(sigma))',
         'l2_distance(T="i64"), _usable(sigma / 2))',
-        ("test_noise.py::test_a_discrete_gaussian_has_the_sigma_asked_for",),
+        ("resources/test_noise.py::test_a_discrete_gaussian_has_the_sigma_asked_for",),
     ),
     Fault(
         "shared-sigmas-without-the-margin-of-being-discrete",
@@ -40,8 +41,8 @@ MECHANISMS = (
         "usual = widened(DISCRETE_MARGIN)",
         "usual = widened(1.0)",
         (
-            "core/test_mechanisms.py::test_a_shared_month_has_the_sigmas_of_the_contract",
-            "core/test_mechanisms.py::test_a_month_of_discrete_noise_keeps_its_guarantee_by_another_accountant",
+            "core/privacy/test_mechanisms.py::test_a_shared_month_has_the_sigmas_of_the_contract",
+            "core/privacy/test_mechanisms.py::test_a_month_of_discrete_noise_keeps_its_guarantee_by_another_accountant",
         ),
     ),
     Fault(
@@ -50,8 +51,8 @@ MECHANISMS = (
         "return discrete_mu(mechanism.sigma_day), discrete_mu(mechanism.sigma_month)",
         "return DISCRETE_MARGIN / mechanism.sigma_day, DISCRETE_MARGIN / mechanism.sigma_month",
         (
-            "core/test_mechanisms.py::test_a_shared_month_is_never_priced_above_the_cap_it_is_calibrated_for",
-            "core/test_mechanisms.py::test_noise_too_coarse_for_the_margin_is_as_much_larger_as_its_own_price_asks",
+            "core/privacy/test_mechanisms.py::test_a_shared_month_is_never_priced_above_the_cap_it_is_calibrated_for",
+            "core/privacy/test_mechanisms.py::test_noise_too_coarse_for_the_margin_is_as_much_larger_as_its_own_price_asks",
         ),
     ),
     Fault(
@@ -60,7 +61,7 @@ MECHANISMS = (
         "if shared_mu2(usual) <= limit:",
         "if usual:",
         (
-            "core/test_mechanisms.py::test_a_shared_month_is_never_priced_above_the_cap_it_is_calibrated_for",
+            "core/privacy/test_mechanisms.py::test_a_shared_month_is_never_priced_above_the_cap_it_is_calibrated_for",
             "test_docs.py::test_at_any_cap_and_month_the_exact_delta_is_below_that_of_the_price_and_the_price_within_the_cap",
         ),
     ),
@@ -70,8 +71,8 @@ MECHANISMS = (
         "if isinstance(mechanism, SharedNoiseByMargin):  # to",
         "if not mechanism:  # to",
         (
-            "core/test_mechanisms.py::test_a_month_that_was_opened_under_the_price_of_the_margin_keeps_it",
-            "test_release.py::test_a_begun_month_that_was_charged_by_the_margin_goes_on_and_is_believed",
+            "core/privacy/test_mechanisms.py::test_a_month_that_was_opened_under_the_price_of_the_margin_keeps_it",
+            "core/publication/test_release.py::test_a_begun_month_that_was_charged_by_the_margin_goes_on_and_is_believed",
         ),
     ),
     Fault(
@@ -80,8 +81,8 @@ MECHANISMS = (
         "STREAM_FILTER = (1024, -505, -126,",
         "STREAM_FILTER = (1024, -506, -126,",
         (
-            "core/test_stream_filters.py",
-            "core/test_mechanisms.py::test_the_stream_is_the_one_of_the_contract",
+            "core/privacy/test_stream_filters.py",
+            "core/privacy/test_mechanisms.py::test_the_stream_is_the_one_of_the_contract",
         ),
     ),
     Fault(
@@ -90,8 +91,8 @@ MECHANISMS = (
         "math.ceil(100 * math.sqrt(sensitivity2",
         "math.floor(100 * math.sqrt(sensitivity2",
         (
-            "core/test_mechanisms.py::test_the_stream_is_the_one_of_the_contract",
-            "core/test_mechanisms.py::test_every_window_from_thirty_days_on_has_a_stream_that_keeps_its_cap",
+            "core/privacy/test_mechanisms.py::test_the_stream_is_the_one_of_the_contract",
+            "core/privacy/test_mechanisms.py::test_every_window_from_thirty_days_on_has_a_stream_that_keeps_its_cap",
         ),
     ),
     Fault(
@@ -100,8 +101,8 @@ MECHANISMS = (
         "zip(mechanism.filter, reversed(history), strict=False)",
         "zip(mechanism.filter, history, strict=False)",
         (
-            "core/test_mechanisms.py::test_without_noise_the_stream_publishes_the_statistic_exactly",
-            "core/test_mechanisms.py::test_a_stream_output_is_an_exact_integer_however_large",
+            "core/privacy/test_mechanisms.py::test_without_noise_the_stream_publishes_the_statistic_exactly",
+            "core/privacy/test_mechanisms.py::test_a_stream_output_is_an_exact_integer_however_large",
         ),
     ),
     Fault(
@@ -110,8 +111,8 @@ MECHANISMS = (
         "books.frozen(instance.name, len(stream.filter))",
         "books.frozen(instance.name, len(stream.filter) - 1)",
         (
-            "audit/test_audit.py::test_a_streams_outputs_are_off_by_the_noise_that_was_priced",
-            "test_release.py::test_without_noise_mau_is_the_rule_of_the_contract_computed_another_way",
+            "properties/audit/test_audit.py::test_a_streams_outputs_are_off_by_the_noise_that_was_priced",
+            "core/publication/test_release.py::test_without_noise_mau_is_the_rule_of_the_contract_computed_another_way",
         ),
     ),
 )
@@ -123,8 +124,8 @@ ACCOUNTING = (
         "sorted({month_of(day) for day in window(end, window_days)})",
         "sorted({month_of(window(end, window_days)[0]), month_of(end)})",
         (
-            "core/test_accounting.py",
-            "test_release.py::test_a_mau_on_the_first_of_march_is_charged_to_three_months",
+            "core/privacy/test_accounting.py",
+            "core/publication/test_release.py::test_a_mau_on_the_first_of_march_is_charged_to_three_months",
         ),
     ),
     Fault(
@@ -132,14 +133,14 @@ ACCOUNTING = (
         "dpdau_assets/core/privacy/accounting.py",
         "return price.epsilon <= budget.epsilon",
         "return price.epsilon < budget.epsilon",
-        ("core/test_accounting.py",),
+        ("core/privacy/test_accounting.py",),
     ),
     Fault(
         "epsilons-are-added-in-floats",
         "dpdau_assets/core/privacy/accounting.py",
         "return price.epsilon <= budget.epsilon",
         "return float(price.epsilon) <= float(budget.epsilon) + 1e-3",
-        ("core/test_accounting.py::test_many_pure_numbers_that_are_a_hair_above_a_cap_together_are_refused",),
+        ("core/privacy/test_accounting.py::test_many_pure_numbers_that_are_a_hair_above_a_cap_together_are_refused",),
     ),
     Fault(
         "gaussians-may-pass-their-cap-by-a-hair",
@@ -147,8 +148,8 @@ ACCOUNTING = (
         "return price.mu2 <= mu_of(float(budget.epsilon), budget.delta) ** 2",
         "return price.mu2 <= mu_of(float(budget.epsilon), budget.delta) ** 2 * 1.003",
         (
-            "core/test_accounting.py",
-            "core/test_mechanisms.py::test_as_many_independent_numbers_as_a_cap_admits_cost_no_more_than_it",
+            "core/privacy/test_accounting.py",
+            "core/privacy/test_mechanisms.py::test_as_many_independent_numbers_as_a_cap_admits_cost_no_more_than_it",
         ),
     ),
     Fault(
@@ -156,14 +157,14 @@ ACCOUNTING = (
         "dpdau_assets/core/privacy/accounting.py",
         "return Cost(epsilon=mechanism.epsilon, pure_rho=pure_rho(float(mechanism.epsilon)))",
         "return Cost(mu2=float(mechanism.epsilon) ** 2)",
-        ("core/test_accounting.py",),
+        ("core/privacy/test_accounting.py",),
     ),
     Fault(
         "a-mixed-month-is-priced-by-the-gaussian-curve",
         "dpdau_assets/core/privacy/accounting.py",
         'return "gaussian" if price.pure_rho == 0 else "zcdp"',
         'return "gaussian"',
-        ("core/test_accounting.py",),
+        ("core/privacy/test_accounting.py",),
     ),
     Fault(
         "an-independent-number-is-priced-without-the-margin",
@@ -171,8 +172,8 @@ ACCOUNTING = (
         "return DISCRETE_MARGIN / sigma",
         "return 1 / sigma",
         (
-            "core/test_accounting.py::test_an_independent_number_is_priced_with_the_margin_of_being_discrete",
-            "core/test_mechanisms.py::test_from_sigma_six_and_a_half_on_the_price_is_one_thousandth_above_the_continuous_one",
+            "core/privacy/test_accounting.py::test_an_independent_number_is_priced_with_the_margin_of_being_discrete",
+            "core/privacy/test_mechanisms.py::test_from_sigma_six_and_a_half_on_the_price_is_one_thousandth_above_the_continuous_one",
         ),
     ),
     Fault(
@@ -180,7 +181,7 @@ ACCOUNTING = (
         "dpdau_assets/core/budget/planning.py",
         "if charge not in made:",
         "if not made:",
-        ("test_release.py::test_independent_noise_is_charged_for_every_number",),
+        ("core/publication/test_release.py::test_independent_noise_is_charged_for_every_number",),
     ),
     Fault(
         "a-number-is-stored-without-its-charge",
@@ -188,8 +189,8 @@ ACCOUNTING = (
         "for charge in planned.charges:",
         "for charge in planned.charges[1:]:",
         (
-            "test_release.py::test_a_stream_is_charged_once_to_every_month_that_it_reads",
-            "test_release.py::test_independent_noise_is_charged_for_every_number",
+            "core/publication/test_release.py::test_a_stream_is_charged_once_to_every_month_that_it_reads",
+            "core/publication/test_release.py::test_independent_noise_is_charged_for_every_number",
         ),
     ),
 )
@@ -200,28 +201,28 @@ PLANNING = (
         "dpdau_assets/core/privacy/schedule.py",
         "return month_days(month) * (1 + settings.restatements_per_month)",
         "return month_days(month)",
-        ("core/test_calendar.py",),
+        ("core/privacy/test_schedule.py",),
     ),
     Fault(
         "the-last-window-that-reads-a-month-is-not-planned",
         "dpdau_assets/core/privacy/schedule.py",
         "last = first_window_end(month_end(month), settings.mau_window_days)",
         "last = first_window_end(month_end(month), settings.mau_window_days - 1)",
-        ("core/test_calendar.py",),
+        ("core/privacy/test_schedule.py",),
     ),
     Fault(
         "a-stream-goes-on-with-another-sample",
         "dpdau_assets/core/budget/planning.py",
         "(last.mechanism, last.terms) == (wanted.mechanism, wanted.terms)",
         "last.mechanism == wanted.mechanism",
-        ("test_sketch_choice.py",),
+        ("core/budget/test_sketch_choice.py",),
     ),
     Fault(
         "a-stream-may-skip-days",
         "dpdau_assets/core/budget/planning.py",
         "if key.day == following or (",
         "if key.day >= following or (",
-        ("test_release.py::test_days_of_mau_follow_one_another_and_none_is_skipped",),
+        ("core/publication/test_release.py::test_days_of_mau_follow_one_another_and_none_is_skipped",),
     ),
     Fault(
         "a-closed-month-is-only-asked-about-its-own-days",
@@ -229,8 +230,8 @@ PLANNING = (
         "closed = [month for month in months_read(key.day, key.window_days)",
         "closed = [month for month in months_read(key.day, 1)",
         (
-            "core/test_outlook.py::test_a_month_that_a_restore_has_closed_is_refused_in_every_window_that_reads_it",
-            "test_backup.py::test_the_stream_goes_on_as_another_one_with_the_first_day_that_reads_no_closed_month",
+            "core/budget/test_forecast.py::test_a_month_that_a_restore_has_closed_is_refused_in_every_window_that_reads_it",
+            "core/publication/test_restoring.py::test_the_stream_goes_on_as_another_one_with_the_first_day_that_reads_no_closed_month",
         ),
     ),
     Fault(
@@ -238,7 +239,7 @@ PLANNING = (
         "dpdau_assets/core/budget/planning.py",
         "return Budget(settings.cap(metric) if cap is None else cap,",
         "return Budget(settings.cap(metric),",
-        ("test_overrides.py",),
+        ("core/budget/test_overrides.py",),
     ),
 )
 
@@ -249,8 +250,8 @@ COST_SO_FAR = (
         "j = np.arange(published + 1)",
         "j = np.array([published])",
         (
-            "core/test_mechanisms.py::test_a_months_cost_grows_with_its_numbers_to_the_whole_price",
-            "core/test_budget_report.py",
+            "core/privacy/test_mechanisms.py::test_a_months_cost_grows_with_its_numbers_to_the_whole_price",
+            "core/privacy/test_compositions.py",
         ),
     ),
     Fault(
@@ -259,8 +260,8 @@ COST_SO_FAR = (
         "published = (last_published - max(month, first_day)).days + 1",
         "published = (last_published - max(month, first_day)).days",
         (
-            "core/test_mechanisms.py::test_a_streams_cost_so_far_is_that_of_the_worst_interval",
-            "core/test_mechanisms.py::test_the_outputs_that_a_month_can_have_changed_are_its_windows_and_eight_days",
+            "core/privacy/test_mechanisms.py::test_a_streams_cost_so_far_is_that_of_the_worst_interval",
+            "core/privacy/test_mechanisms.py::test_the_outputs_that_a_month_can_have_changed_are_its_windows_and_eight_days",
         ),
     ),
 )
@@ -272,8 +273,8 @@ OLDER_FILES = (
         "return self._known(build, day, epoch, content) is None or build.without is not None",
         "return build.without is not None",
         (
-            "test_older_files.py::test_an_older_copy_of_all_that_lives_brings_nobody_who_was_erased_back_into_a_number",
-            "test_older_files.py::test_the_live_bytes_are_those_of_before_once_the_older_files_are_repaired",
+            "core/state/test_older_files.py::test_an_older_copy_of_all_that_lives_brings_nobody_who_was_erased_back_into_a_number",
+            "core/state/test_older_files.py::test_the_live_bytes_are_those_of_before_once_the_older_files_are_repaired",
         ),
     ),
     Fault(
@@ -282,7 +283,7 @@ OLDER_FILES = (
         "            if self._known(build, day, epoch, digest(left)):\n",
         "            if build.current:\n",
         (
-            "test_older_files.py::"
+            "core/state/test_older_files.py::"
             "test_a_copy_that_lacks_events_folded_since_is_refused_whoever_is_in_it_and_says_how_to_restore",
         ),
     ),
@@ -292,7 +293,7 @@ OLDER_FILES = (
         "        store.note_unreadable(unreadable, applied)\n",
         "",
         (
-            "test_older_files.py::"
+            "core/state/test_older_files.py::"
             "test_a_damaged_file_holds_up_no_other_erasure_and_is_without_the_erased_once_it_is_whole",
         ),
     ),
@@ -302,7 +303,7 @@ OLDER_FILES = (
         "outside.ledger.processed(), store.places()\n",
         "outside.ledger.processed(), store.stored()\n",
         (
-            "test_older_files.py::"
+            "core/state/test_older_files.py::"
             "test_a_file_that_is_away_while_an_erasure_is_applied_brings_nobody_back_when_it_returns",
         ),
     ),
@@ -312,9 +313,9 @@ OLDER_FILES = (
         "    outside.activity.resume()\n",
         "",
         (
-            "test_older_files.py::"
+            "core/state/test_older_files.py::"
             "test_after_an_erasure_that_was_cut_short_an_older_copy_is_no_more_the_newest_than_after_another",
-            "test_older_files.py::test_after_a_fold_that_was_cut_short_a_copy_that_lacks_its_events_is_refused",
+            "core/state/test_older_files.py::test_after_a_fold_that_was_cut_short_a_copy_that_lacks_its_events_is_refused",
         ),
     ),
     Fault(
@@ -323,7 +324,7 @@ OLDER_FILES = (
         "            unreadable.append(place)\n            return None\n",
         "            raise\n",
         (
-            "test_older_files.py::"
+            "core/state/test_older_files.py::"
             "test_a_damaged_file_holds_up_no_other_erasure_and_is_without_the_erased_once_it_is_whole",
         ),
     ),
@@ -333,8 +334,8 @@ OLDER_FILES = (
         "        self._builds.put(coming)\n        return settled\n",
         "        return settled\n",
         (
-            "test_erased_never_existed.py::test_the_live_bytes_are_those_of_the_history_in_which_she_never_was",
-            "test_older_files.py::test_after_a_fold_that_was_cut_short_a_copy_that_lacks_its_events_is_refused",
+            "properties/test_erased_never_existed.py::test_the_live_bytes_are_those_of_the_history_in_which_she_never_was",
+            "core/state/test_older_files.py::test_after_a_fold_that_was_cut_short_a_copy_that_lacks_its_events_is_refused",
         ),
     ),
     Fault(
@@ -343,8 +344,8 @@ OLDER_FILES = (
         "return secrets.token_bytes(_NONCE_BYTES)",
         "return bytes(_NONCE_BYTES)",
         (
-            "test_traces.py::test_the_version_that_a_day_had_with_her_cannot_be_tried_out_once_she_is_erased",
-            "test_older_files.py::test_the_version_of_an_earlier_state_cannot_be_made_again_from_any_key_that_lives",
+            "properties/test_traces.py::test_the_version_that_a_day_had_with_her_cannot_be_tried_out_once_she_is_erased",
+            "core/state/test_older_files.py::test_the_version_of_an_earlier_state_cannot_be_made_again_from_any_key_that_lives",
         ),
     ),
     Fault(
@@ -352,7 +353,7 @@ OLDER_FILES = (
         "dpdau_assets/core/state/activity.py",
         "            store.renew()\n",
         "            pass\n",
-        ("test_erasure.py::test_with_every_day_marked_every_day_gets_another_version",),
+        ("core/erasure/test_requests.py::test_with_every_day_marked_every_day_gets_another_version",),
     ),
 )
 TRACES = (
@@ -362,8 +363,8 @@ TRACES = (
         "            _leave_no_marks(outside)\n",
         "            pass\n",
         (
-            "test_erasure.py::test_days_that_wait_for_dagster_when_a_receipt_says_verified_tell_nothing",
-            "test_traces.py::test_the_ledger_says_nothing_of_the_days_on_which_an_erased_person_was",
+            "core/erasure/test_requests.py::test_days_that_wait_for_dagster_when_a_receipt_says_verified_tell_nothing",
+            "properties/test_traces.py::test_the_ledger_says_nothing_of_the_days_on_which_an_erased_person_was",
         ),
     ),
     Fault(
@@ -372,7 +373,7 @@ TRACES = (
         "    outside.rebuilds.told(changed)\n",
         "",
         (
-            "test_erasure.py::"
+            "core/erasure/test_requests.py::"
             "test_a_change_by_arrivals_that_dagster_was_not_told_of_is_a_mark_once_removals_are_applied",
         ),
     ),
@@ -388,21 +389,25 @@ TRACES = (
         "dpdau_assets/core/state/activity.py",
         "    outside.receipts.forget_inspection()\n",
         "",
-        ("test_receipts.py::test_what_was_read_back_before_an_erasure_is_kept_no_longer_than_until_it_is_applied",),
+        (
+            "core/erasure/test_receipts.py::test_what_was_read_back_before_an_erasure_is_kept_no_longer_than_until_it_is_applied",
+        ),
     ),
     Fault(
         "every-count-of-the-stream-is-kept",
         "dpdau_assets/core/publication/release.py",
         "            books.destroy_frozen(instance.name, keep_last=len(stream.filter) - 1)",
         "            _ = None",
-        ("test_traces.py::test_of_a_streams_counts_only_those_are_kept_that_numbers_to_come_are_made_of",),
+        ("properties/test_traces.py::test_of_a_streams_counts_only_those_are_kept_that_numbers_to_come_are_made_of",),
     ),
     Fault(
         "the-counts-of-a-stream-that-has-ended-are-kept",
         "dpdau_assets/core/publication/release.py",
         "        books.destroy_frozen(last.name, keep_last=0)",
         "        _ = None",
-        ("test_release.py::test_another_cap_begins_another_stream_once_its_windows_read_no_month_of_the_old_one",),
+        (
+            "core/publication/test_release.py::test_another_cap_begins_another_stream_once_its_windows_read_no_month_of_the_old_one",
+        ),
     ),
 )
 PROGRESS = (
@@ -411,7 +416,7 @@ PROGRESS = (
         "resources/ledger_sql/erasures.py",
         "    return through if row.waiting is None else min(through, row.waiting - 1)\n",
         "    return through\n",
-        ("test_older_files.py::test_progress_that_was_set_by_hand_switches_no_erasure_off_and_is_found",),
+        ("core/state/test_older_files.py::test_progress_that_was_set_by_hand_switches_no_erasure_off_and_is_found",),
     ),
     Fault(
         "rows-of-builds-are-held-to-nothing",
@@ -434,42 +439,50 @@ ACTIVITY = (
         "dpdau_assets/core/state/activity.py",
         "return subtract(unite([before, arrived]), removed)",
         "return unite([subtract(before, removed), arrived])",
-        ("test_erasure.py::test_a_replayed_archive_does_not_bring_an_erased_user_back", "test_activity.py"),
+        (
+            "core/erasure/test_requests.py::test_a_replayed_archive_does_not_bring_an_erased_user_back",
+            "core/state/test_activity.py",
+        ),
     ),
     Fault(
         "an-event-after-the-seal-enters",
         "dpdau_assets/core/state/activity.py",
         "elif day in sealed:",
         "elif day in restated:",
-        ("test_release.py::test_what_comes_for_a_published_day_is_late_and_changes_no_later_number",),
+        ("core/publication/test_release.py::test_what_comes_for_a_published_day_is_late_and_changes_no_later_number",),
     ),
     Fault(
         "an-event-after-the-seal-enters-under-the-next-salt-epoch",
         "dpdau_assets/core/state/activity.py",
         "elif day in sealed:",
         "elif day in sealed and epoch == epochs_of(day, outside.settings)[0]:",
-        ("test_release.py::test_what_comes_for_a_published_day_changes_its_state_under_none_of_its_salt_epochs",),
+        (
+            "core/publication/test_release.py::test_what_comes_for_a_published_day_changes_its_state_under_none_of_its_salt_epochs",
+        ),
     ),
     Fault(
         "building-days-leaves-a-batch-out",
         "dpdau_assets/core/state/activity.py",
         "_folded(outside.inbox.read(batches), late,",
         "_folded(outside.inbox.read(batches[1:]), late,",
-        ("test_release.py::test_what_was_acknowledged_before_a_release_is_in_it", "test_activity.py"),
+        (
+            "core/publication/test_release.py::test_what_was_acknowledged_before_a_release_is_in_it",
+            "core/state/test_activity.py",
+        ),
     ),
     Fault(
         "a-batch-that-comes-while-the-inbox-is-folded-is-thrown-away",
         "dpdau_assets/core/state/activity.py",
         "    outside.inbox.discard([batch for batch in batches if batch not in waiting])\n",
         "    outside.inbox.discard(outside.inbox.batches())\n",
-        ("test_activity.py::test_a_batch_that_comes_while_the_inbox_is_folded_waits_for_the_next_fold",),
+        ("core/state/test_activity.py::test_a_batch_that_comes_while_the_inbox_is_folded_waits_for_the_next_fold",),
     ),
     Fault(
         "the-inbox-is-emptied-before-late-events-are-kept",
         "dpdau_assets/core/state/activity.py",
         "    outside.late.replace(late)\n    outside.quarantine.keep(dropped)\n",
         "    outside.inbox.discard(batches)\n    outside.late.replace(late)\n    outside.quarantine.keep(dropped)\n",
-        ("test_killed.py",),
+        ("properties/test_killed.py",),
     ),
     Fault(
         "who-was-counted-already-counts-as-late",
@@ -477,21 +490,21 @@ ACTIVITY = (
         "    before = _or_empty(outside.late.read(arrived.day, arrived.epoch))\n"
         "    new = subtract(arrived.keys, _or_empty(sealed_state))\n",
         "    before = _or_empty(outside.late.read(arrived.day, arrived.epoch))\n    new = arrived.keys\n",
-        ("test_release.py::test_a_replay_of_the_whole_archive_makes_nobody_late",),
+        ("core/publication/test_release.py::test_a_replay_of_the_whole_archive_makes_nobody_late",),
     ),
     Fault(
         "a-removal-leaves-late-events-in",
         "dpdau_assets/core/state/activity.py",
         "((outside.activity, _dropping_sketches), (outside.late, _as_they_come))",
         "((outside.activity, _dropping_sketches),)",
-        ("test_erasure.py::test_an_erasure_takes_late_events_out_too",),
+        ("core/erasure/test_requests.py::test_an_erasure_takes_late_events_out_too",),
     ),
     Fault(
         "the-check-of-a-day-does-not-look-at-late-events",
         "dpdau_assets/core/state/activity.py",
         "for store in (outside.activity, outside.late):\n            for epoch in",
         "for store in (outside.activity,):\n            for epoch in",
-        ("test_activity.py::test_who_is_left_in_a_day_is_seen_in_its_state_and_among_its_late_events",),
+        ("core/state/test_activity.py::test_who_is_left_in_a_day_is_seen_in_its_state_and_among_its_late_events",),
     ),
 )
 
@@ -501,7 +514,7 @@ TOMBSTONES = (
         "dpdau_assets/core/erasure/requests.py",
         "return range(epoch_of(settings.start_date, rotation), epoch_of(last_window, rotation) + 1)",
         "return range(epoch_of(settings.start_date, rotation), epoch_of(last_window, rotation))",
-        ("test_ingest.py::test_the_tombstone_epochs_reach_the_last_window_that_holds_the_user_out",),
+        ("core/publication/test_ingest.py::test_the_tombstone_epochs_reach_the_last_window_that_holds_the_user_out",),
     ),
     Fault(
         "a-removal-leaves-its-last-day-in",
@@ -509,8 +522,8 @@ TOMBSTONES = (
         "self.days == number, self.days >= number)",
         "self.days == number, self.days > number)",
         (
-            "test_activity.py::test_a_removal_that_came_first_stops_what_arrives_later",
-            "test_erasure.py::test_activity_after_the_erasure_day_counts_in_dau_again",
+            "core/state/test_activity.py::test_a_removal_that_came_first_stops_what_arrives_later",
+            "core/erasure/test_requests.py::test_activity_after_the_erasure_day_counts_in_dau_again",
         ),
     ),
     Fault(
@@ -519,8 +532,8 @@ TOMBSTONES = (
         "return month_end(month_of(through))",
         "return through",
         (
-            "test_release.py::test_a_removed_user_is_out_of_mau_until_the_next_month",
-            "test_erasure.py::test_without_any_one_month_mau_changes_on_one_interval_of_at_most_60_days",
+            "core/publication/test_release.py::test_a_removed_user_is_out_of_mau_until_the_next_month",
+            "core/erasure/test_requests.py::test_without_any_one_month_mau_changes_on_one_interval_of_at_most_60_days",
         ),
     ),
     Fault(
@@ -529,8 +542,8 @@ TOMBSTONES = (
         "(self.effective_from <= day_number(window_end))",
         "(self.effective_from < day_number(window_end))",
         (
-            "test_release.py::test_a_removed_user_is_out_of_mau_until_the_next_month",
-            "test_erasure.py::test_without_any_one_month_mau_changes_on_one_interval_of_at_most_60_days",
+            "core/publication/test_release.py::test_a_removed_user_is_out_of_mau_until_the_next_month",
+            "core/erasure/test_requests.py::test_without_any_one_month_mau_changes_on_one_interval_of_at_most_60_days",
         ),
     ),
 )
@@ -543,16 +556,18 @@ ERASURE_REQUESTS = (
         "reading.is_not_too_early(reading.day)",
         (
             "core/test_events.py::test_a_removal_is_never_bad_for_a_day_that_can_hold_nothing",
-            "core/test_removals.py",
-            "test_engine_duckdb.py::test_the_sql_says_of_every_field_at_its_edges_what_the_reference_says",
+            "core/erasure/test_removals.py",
+            "resources/reading/test_engine_duckdb.py::test_the_sql_says_of_every_field_at_its_edges_what_the_reference_says",
         ),
     ),
     Fault(
         "a-removal-of-long-ago-is-read-by-the-clocks-of-today",
-        "resources/engine_duckdb.py",
+        "resources/reading/engine_duckdb.py",
         "day if second is None else day_of_second(second, self._zone) or day",
         "day",
-        ("test_engine_duckdb.py::test_a_removal_of_long_ago_is_of_the_day_that_the_zones_clocks_had_then",),
+        (
+            "resources/reading/test_engine_duckdb.py::test_a_removal_of_long_ago_is_of_the_day_that_the_zones_clocks_had_then",
+        ),
     ),
     Fault(
         "a-removal-without-a-day-ends-a-day-early",
@@ -561,7 +576,7 @@ ERASURE_REQUESTS = (
         "listed[-1] if listed else reading.day or limits.last - timedelta(days=1)",
         (
             "core/test_events.py::test_a_removal_reaches_its_own_day_or_the_last_listed_one_or_tomorrow",
-            "test_erasure.py::test_an_erasure_without_a_day_reaches_the_events_that_tomorrow_may_have",
+            "core/erasure/test_requests.py::test_an_erasure_without_a_day_reaches_the_events_that_tomorrow_may_have",
         ),
     ),
     Fault(
@@ -582,7 +597,7 @@ ERASURE_REQUESTS = (
         (
             "conformance/test_erasure_ledger.py::"
             "test_a_removal_without_keys_is_applied_once_it_is_in_force_and_the_same_as_no_other",
-            "test_erasure.py::"
+            "core/erasure/test_requests.py::"
             "test_a_request_without_a_day_that_can_hold_something_is_applied_at_once_and_verified_like_any_other",
         ),
     ),
@@ -622,17 +637,21 @@ ERASURE_REQUESTS = (
     ),
     Fault(
         "a-reference-may-be-somebodys-id",
-        "resources/erasure_files.py",
+        "resources/reading/erasure_files.py",
         "if event.reference in people}",
         "if event.reference is people}",
-        ("test_erasure_files.py::test_a_reference_that_is_an_id_of_the_file_refuses_it_without_quoting_the_id",),
+        (
+            "resources/reading/test_erasure_files.py::test_a_reference_that_is_an_id_of_the_file_refuses_it_without_quoting_the_id",
+        ),
     ),
     Fault(
         "the-guard-is-ignored",
         "dpdau_assets/core/erasure/requests.py",
         "len({event.user_id for event in asked}) > guard_limit(outside)",
         "len({event.user_id for event in asked}) > math.inf",
-        ("test_erasure.py::test_the_guard_parks_a_batch_of_more_people_than_its_share_of_the_last_published_mau",),
+        (
+            "core/erasure/test_requests.py::test_the_guard_parks_a_batch_of_more_people_than_its_share_of_the_last_published_mau",
+        ),
     ),
     Fault(
         "a-removal-is-in-force-from-a-mau-day-that-is-committed",
@@ -641,8 +660,8 @@ ERASURE_REQUESTS = (
         "date.fromisoformat(last)",
         (
             "conformance/test_erasure_ledger.py::test_the_same_removal_again_is_the_same_request_and_keeps_its_first_day_in_force",
-            "test_release.py::test_a_removed_user_is_out_of_mau_until_the_next_month",
-            "test_erasure.py::test_without_any_one_month_mau_changes_on_one_interval_of_at_most_60_days",
+            "core/publication/test_release.py::test_a_removed_user_is_out_of_mau_until_the_next_month",
+            "core/erasure/test_requests.py::test_without_any_one_month_mau_changes_on_one_interval_of_at_most_60_days",
         ),
     ),
     Fault(
@@ -658,7 +677,7 @@ ERASURE_REQUESTS = (
         "row.watermark <= begun)",
         "row.watermark < begun)",
         (
-            "test_erasure.py::test_a_request_whose_application_was_cut_short_can_no_longer_be_cancelled",
+            "core/erasure/test_requests.py::test_a_request_whose_application_was_cut_short_can_no_longer_be_cancelled",
             "conformance/test_erasure_ledger.py::test_what_is_being_applied_cannot_be_cancelled_and_none_of_a_batch_is",
         ),
     ),
@@ -670,14 +689,16 @@ RECEIPTS = (
         "dpdau_assets/core/erasure/receipts.py",
         'if document.get("reference") is not None and not _is_called(document, body):',
         'if document.get("reference") is not None and "reference_opening" not in document:',
-        ("test_receipts.py::test_a_receipt_is_bound_to_its_reference_and_whoever_exchanges_it_is_found_out",),
+        (
+            "core/erasure/test_receipts.py::test_a_receipt_is_bound_to_its_reference_and_whoever_exchanges_it_is_found_out",
+        ),
     ),
     Fault(
         "the-inspection-does-not-ask-the-late-store",
         "dpdau_assets/core/erasure/inspection.py",
         '(outside.activity if place.store == "activity" else outside.late).read(',
         "outside.activity.read(",
-        ("test_receipts.py::test_a_late_event_of_hers_is_found_by_its_store_and_by_its_bytes",),
+        ("core/erasure/test_receipts.py::test_a_late_event_of_hers_is_found_by_its_store_and_by_its_bytes",),
     ),
     Fault(
         "the-inspection-does-not-ask-sketches",
@@ -685,8 +706,8 @@ RECEIPTS = (
         "return _present_in_sketch(place, wanted, outside)",
         "return []",
         (
-            "test_receipts.py::test_a_planted_survivor_is_named_and_the_receipt_is_not_verified",
-            "test_sketch_choice.py::test_a_sketch_of_what_state_was_is_a_survivor_of_everyone_who_was_erased_from_it",
+            "core/erasure/test_receipts.py::test_a_planted_survivor_is_named_and_the_receipt_is_not_verified",
+            "core/budget/test_sketch_choice.py::test_a_sketch_of_what_state_was_is_a_survivor_of_everyone_who_was_erased_from_it",
         ),
     ),
     Fault(
@@ -694,28 +715,28 @@ RECEIPTS = (
         "dpdau_assets/core/erasure/inspection.py",
         "packed = needles.found_in(outside.premises.unpacked(file))",
         "packed = needles.found_in(())",
-        ("test_receipts.py::test_what_an_archive_packs_inside_is_looked_into",),
+        ("core/erasure/test_receipts.py::test_what_an_archive_packs_inside_is_looked_into",),
     ),
     Fault(
         "the-byte-scan-misses-keys-that-lie-across-chunks",
         "dpdau_assets/core/erasure/byte_scan.py",
         "            self._mark(memoryview(tail + view[:_OVERLAP]), found)\n",
         "",
-        ("core/test_byte_scan.py",),
+        ("core/erasure/test_byte_scan.py",),
     ),
     Fault(
         "the-hash-of-a-key-in-a-theta-sketch-is-not-looked-for",
         "dpdau_assets/core/erasure/inspection.py",
         "        self._add_hashes()\n",
         "",
-        ("test_sketch_choice.py::test_the_hash_of_an_erased_user_in_a_stray_theta_sketch_is_found",),
+        ("core/budget/test_sketch_choice.py::test_the_hash_of_an_erased_user_in_a_stray_theta_sketch_is_found",),
     ),
     Fault(
         "a-receipt-is-verified-whatever-is-left",
         "dpdau_assets/core/erasure/receipts.py",
         '"verified": inspected and not left,',
         '"verified": inspected,',
-        ("test_receipts.py::test_a_planted_survivor_is_named_and_the_receipt_is_not_verified",),
+        ("core/erasure/test_receipts.py::test_a_planted_survivor_is_named_and_the_receipt_is_not_verified",),
     ),
     Fault(
         "a-request-becomes-verified-whatever-is-left",
@@ -723,8 +744,8 @@ RECEIPTS = (
         "clean = [erasure.receipt for erasure in erasures if not found.survivors[erasure.receipt]]",
         "clean = [erasure.receipt for erasure in erasures]",
         (
-            "test_receipts.py::test_a_planted_survivor_is_named_and_the_receipt_is_not_verified",
-            "test_retention.py::test_no_key_is_shredded_while_something_is_left_of_an_erased_person",
+            "core/erasure/test_receipts.py::test_a_planted_survivor_is_named_and_the_receipt_is_not_verified",
+            "core/erasure/test_retention.py::test_no_key_is_shredded_while_something_is_left_of_an_erased_person",
         ),
     ),
     Fault(
@@ -732,7 +753,7 @@ RECEIPTS = (
         "dpdau_assets/core/erasure/receipts.py",
         "    if not partly:\n",
         "    if partly or not partly:\n",
-        ("test_retention.py::test_what_a_receipt_has_named_stays_named_when_its_key_is_shredded",),
+        ("core/erasure/test_retention.py::test_what_a_receipt_has_named_stays_named_when_its_key_is_shredded",),
     ),
 )
 
@@ -743,9 +764,9 @@ RELEASE = (
         "days = {day for key in keys for day in window(key.day, key.window_days)}",
         "days = {key.day for key in keys}",
         (
-            "test_release.py::test_what_comes_for_a_published_day_is_late_and_changes_no_later_number",
-            "test_release.py::test_a_release_out_of_order_seals_no_day_and_charges_nothing",
-            "test_erasure.py::test_without_any_one_month_mau_changes_on_one_interval_of_at_most_60_days",
+            "core/publication/test_release.py::test_what_comes_for_a_published_day_is_late_and_changes_no_later_number",
+            "core/publication/test_release.py::test_a_release_out_of_order_seals_no_day_and_charges_nothing",
+            "core/erasure/test_requests.py::test_without_any_one_month_mau_changes_on_one_interval_of_at_most_60_days",
         ),
     ),
     Fault(
@@ -759,7 +780,9 @@ RELEASE = (
         "        counted = {key: Counted(read_statistic(key, how, outside), how) for key, how in countings.items()}\n"
         "    outside.ledger.seal(days)\n"
         "    return counted, watermark\n",
-        ("test_release.py::test_who_comes_before_a_day_is_sealed_is_in_its_number_and_who_comes_after_it_is_late",),
+        (
+            "core/publication/test_release.py::test_who_comes_before_a_day_is_sealed_is_in_its_number_and_who_comes_after_it_is_late",
+        ),
     ),
     Fault(
         "a-removal-since-the-statistic-was-read-is-overlooked",
@@ -767,8 +790,8 @@ RELEASE = (
         "if books.removals_recorded() != watermark or not _is_whole(",
         "if not _is_whole(",
         (
-            "test_release.py::test_a_removal_recorded_while_the_statistic_is_read_is_in_the_number",
-            "test_restatement.py::test_a_removal_recorded_while_the_month_is_read_is_in_all_of_its_numbers",
+            "core/publication/test_release.py::test_a_removal_recorded_while_the_statistic_is_read_is_in_the_number",
+            "core/publication/test_restatement.py::test_a_removal_recorded_while_the_month_is_read_is_in_all_of_its_numbers",
         ),
     ),
     Fault(
@@ -778,7 +801,7 @@ RELEASE = (
         "        release = made[0] if made else None\n"
         "    again = release.noisy_value + outside.noise.gaussian(9)[0]\n"
         '    return type(release)(**{**vars(release), "noisy_value": again})\n',
-        ("test_release.py::test_asking_two_hundred_times_gives_one_number_and_one_ledger_row",),
+        ("core/publication/test_release.py::test_asking_two_hundred_times_gives_one_number_and_one_ledger_row",),
     ),
     Fault(
         "the-months-shared-noise-is-drawn-anew-for-each-number",
@@ -790,7 +813,7 @@ RELEASE = (
         "    (in_common,) = noise.gaussian(shared.sigma_month)\n"
         "    (fresh,)",
         (
-            "audit/test_audit.py::test_a_months_numbers_are_off_by_the_noise_that_was_priced_and_correlated_as_the_contract_says",
+            "properties/audit/test_audit.py::test_a_months_numbers_are_off_by_the_noise_that_was_priced_and_correlated_as_the_contract_says",
         ),
     ),
     Fault(
@@ -798,7 +821,10 @@ RELEASE = (
         "dpdau_assets/core/publication/release.py",
         "release = fact(key, planned.instance, noisy_value, books, outside)",
         "release = fact(key, planned.instance, noisy_value and float(statistic), books, outside)",
-        ("test_one_month.py", "test_release.py::test_two_stores_with_the_same_events_publish_different_numbers"),
+        (
+            "properties/test_one_month.py",
+            "core/publication/test_release.py::test_two_stores_with_the_same_events_publish_different_numbers",
+        ),
     ),
     Fault(
         "the-shared-noise-outlives-its-month",
@@ -806,8 +832,8 @@ RELEASE = (
         "if month in books.restated() or len(",
         "if len(",
         (
-            "test_restatement.py::test_a_restated_month_is_closed_and_its_shared_noise_destroyed",
-            "test_release.py::test_the_shared_noise_is_destroyed_with_the_months_last_number",
+            "core/publication/test_restatement.py::test_a_restated_month_is_closed_and_its_shared_noise_destroyed",
+            "core/publication/test_release.py::test_the_shared_noise_is_destroyed_with_the_months_last_number",
         ),
     ),
     Fault(
@@ -816,7 +842,7 @@ RELEASE = (
         "    day = slot_of(settings, key.day)\n",
         "    day = outside.clock.today()\n",
         (
-            "test_one_month.py",
+            "properties/test_one_month.py",
             "dagster/test_publish_due.py::test_after_downtime_one_run_publishes_in_order_under_the_slots_of_each_day",
         ),
     ),
@@ -830,9 +856,9 @@ RESTATEMENT = (
         "    drawn = (id(noise), name, len(books.numbers(name)) % max(28, shared.releases // 2))\n"
         "    (fresh,) = _draw_shared.__dict__.setdefault(drawn, noise.gaussian(shared.sigma_day))\n",
         (
-            "test_restatement.py::test_a_month_in_which_nothing_changed_is_restated_all_the_same",
-            "audit/test_audit.py::test_a_months_numbers_are_off_by_the_noise_that_was_priced_and_correlated_as_the_contract_says",
-            "audit/test_audit.py::test_what_a_restatement_and_the_first_numbers_tell_together_is_within_the_months_charge",
+            "core/publication/test_restatement.py::test_a_month_in_which_nothing_changed_is_restated_all_the_same",
+            "properties/audit/test_audit.py::test_a_months_numbers_are_off_by_the_noise_that_was_priced_and_correlated_as_the_contract_says",
+            "properties/audit/test_audit.py::test_what_a_restatement_and_the_first_numbers_tell_together_is_within_the_months_charge",
         ),
     ),
     Fault(
@@ -840,28 +866,30 @@ RESTATEMENT = (
         "dpdau_assets/core/publication/release.py",
         "late = [read_late(key.day, epoch, counting, outside)] if key.revision else []",
         "late = [read_late(key.day, epoch, counting, outside)] if key.revision > 1 else []",
-        ("test_restatement.py::test_the_restated_numbers_are_without_the_erased_and_with_the_late",),
+        ("core/publication/test_restatement.py::test_the_restated_numbers_are_without_the_erased_and_with_the_late",),
     ),
     Fault(
         "a-month-is-restated-before-its-day",
         "dpdau_assets/core/publication/release.py",
         "if slot_of(outside.settings, last) < due:",
         "if slot_of(outside.settings, last) + timedelta(days=1) < due:",
-        ("test_restatement.py::test_a_month_is_not_restated_before_publication_has_come_to_its_day",),
+        ("core/publication/test_restatement.py::test_a_month_is_not_restated_before_publication_has_come_to_its_day",),
     ),
     Fault(
         "a-restated-month-stays-open",
         "dpdau_assets/core/budget/planning.py",
         "month_of(key.day) in books.restated() and not key.revision",
         "key.day in books.restated() and not key.revision",
-        ("test_restatement.py::test_a_restated_month_is_closed_and_its_shared_noise_destroyed",),
+        ("core/publication/test_restatement.py::test_a_restated_month_is_closed_and_its_shared_noise_destroyed",),
     ),
     Fault(
         "a-restatement-misses-a-number-that-came-meanwhile",
         "dpdau_assets/core/publication/release.py",
         "if books.removals_recorded() != watermark or not _is_whole(statistics, books):",
         "if books.removals_recorded() != watermark:",
-        ("test_restatement.py::test_a_first_number_that_comes_while_the_month_is_restated_is_restated_too",),
+        (
+            "core/publication/test_restatement.py::test_a_first_number_that_comes_while_the_month_is_restated_is_restated_too",
+        ),
     ),
 )
 
@@ -880,15 +908,17 @@ LEDGER = (
         "SELECT 1",
         (
             "conformance/test_ledger.py::test_processes_that_race_for_a_budget_never_overspend_it",
-            "test_races.py",
+            "properties/test_races.py",
         ),
     ),
     Fault(
         "the-lock-of-a-data-directory-is-shared",
-        "resources/file_lock.py",
+        "resources/storage/file_lock.py",
         "fcntl.flock(file, fcntl.LOCK_EX)",
         "fcntl.flock(file, fcntl.LOCK_SH)",
-        ("test_file_lock.py::test_another_process_gets_the_lock_once_its_holder_has_let_go_and_not_before",),
+        (
+            "resources/storage/test_file_lock.py::test_another_process_gets_the_lock_once_its_holder_has_let_go_and_not_before",
+        ),
     ),
     Fault(
         "the-chain-leaves-the-last-column-out",
@@ -927,8 +957,8 @@ LEDGER = (
         '"secure_delete = ON"',
         '"secure_delete = OFF"',
         (
-            "test_release.py::test_destroyed_noise_is_in_no_byte_of_the_ledger",
-            "test_release.py::test_after_a_removal_is_applied_only_its_tombstone_holds_the_key",
+            "core/publication/test_release.py::test_destroyed_noise_is_in_no_byte_of_the_ledger",
+            "core/publication/test_release.py::test_after_a_removal_is_applied_only_its_tombstone_holds_the_key",
             "conformance/test_erasure_ledger.py::test_a_cancelled_request_leaves_no_tombstone_and_can_be_made_again",
         ),
     ),
@@ -937,14 +967,14 @@ LEDGER = (
         "resources/ledger_sql/database.py",
         '["PRAGMA wal_checkpoint(TRUNCATE)"]',
         '["PRAGMA wal_checkpoint(PASSIVE)"]',
-        ("test_release.py::test_destroyed_noise_is_in_no_byte_of_the_ledger",),
+        ("core/publication/test_release.py::test_destroyed_noise_is_in_no_byte_of_the_ledger",),
     ),
     Fault(
         "a-number-without-its-charge-is-not-noticed",
         "dpdau_assets/core/budget/verification.py",
         "return [*_unpaid(outside), *_over_cap(outside),",
         "return [*_over_cap(outside),",
-        ("test_overrides.py::test_a_month_that_a_number_reads_and_was_never_charged_for_it_is_found",),
+        ("core/budget/test_overrides.py::test_a_month_that_a_number_reads_and_was_never_charged_for_it_is_found",),
     ),
 )
 
@@ -954,7 +984,7 @@ SALTS = (
         "dpdau_assets/core/dates.py",
         "return day_number(day) // rotation_days",
         "return (day_number(day) + 1) // rotation_days",
-        ("test_ingest.py", "test_activity.py"),
+        ("core/publication/test_ingest.py", "core/state/test_activity.py"),
     ),
     Fault(
         "a-day-is-not-keyed-for-the-last-window-that-reaches-it",
@@ -962,8 +992,8 @@ SALTS = (
         "last = day + timedelta(days=longest_window - 1)",
         "last = day + timedelta(days=longest_window - 2)",
         (
-            "test_ingest.py::test_each_day_is_keyed_under_every_epoch_whose_windows_reach_it",
-            "test_activity.py::test_a_day_is_keyed_under_each_epoch_whose_windows_reach_it",
+            "core/publication/test_ingest.py::test_each_day_is_keyed_under_every_epoch_whose_windows_reach_it",
+            "core/state/test_activity.py::test_a_day_is_keyed_under_each_epoch_whose_windows_reach_it",
             "eval/test_references.py::test_state_equals_the_reference_on_every_day_and_in_every_window",
         ),
     ),
@@ -984,37 +1014,45 @@ INGEST = (
         "dpdau_assets/core/erasure/requests.py",
         "    outside.quarantine.forget(Named(event.user_id for event in asked))  # first",
         "    # first",
-        ("test_erasure.py::test_whom_a_request_names_is_gone_from_the_quarantine_also_while_it_is_parked",),
+        (
+            "core/erasure/test_requests.py::test_whom_a_request_names_is_gone_from_the_quarantine_also_while_it_is_parked",
+        ),
     ),
     Fault(
         "a-bad-row-brings-the-name-of-whoever-is-erased-back",
         "dpdau_assets/core/publication/ingest.py",
         "replace(row, file=NAME_LEFT_OUT) if is_named(row.file) else row",
         "row",
-        ("test_ingest.py::test_a_bad_row_of_a_file_named_after_somebody_who_is_erased_by_it_is_kept_without_the_name",),
+        (
+            "core/publication/test_ingest.py::test_a_bad_row_of_a_file_named_after_somebody_who_is_erased_by_it_is_kept_without_the_name",
+        ),
     ),
     Fault(
         "who-rewrites-the-quarantine-does-not-wait-for-the-other",
-        "resources/quarantine_files.py",
+        "resources/storage/quarantine_files.py",
         "            fcntl.flock(folder, fcntl.LOCK_EX)\n",
         "",
-        ("test_inbox_files.py::test_two_requests_that_rewrite_the_quarantine_at_once_leave_neither_of_them",),
+        (
+            "resources/storage/test_inbox_files.py::test_two_requests_that_rewrite_the_quarantine_at_once_leave_neither_of_them",
+        ),
     ),
     Fault(
         "the-quarantine-says-how-many-came-too-late",
         "dpdau_assets/core/state/activity.py",
         'f"Dropped: some users {reason}."',
         'f"Dropped: {len(arrived.keys)} users {reason}."',
-        ("test_restatement.py::test_that_some_came_after_the_restatement_stands_in_the_quarantine_and_not_how_many",),
+        (
+            "core/publication/test_restatement.py::test_that_some_came_after_the_restatement_stands_in_the_quarantine_and_not_how_many",
+        ),
     ),
     Fault(
         "an-op-that-is-neither-plus-nor-minus-is-taken",
-        "resources/event_sql.py",
+        "resources/reading/event_sql.py",
         "events.BAD_OP: \"op NOT IN ('+', '-')\"",
         "events.BAD_OP: \"op NOT IN ('+', '-', 'x', '')\"",
         (
-            "test_ingest.py::test_bad_rows_go_to_the_quarantine_and_in_part_stop_nothing",
-            "test_engine_duckdb.py::test_the_sql_says_of_every_field_at_its_edges_what_the_reference_says",
+            "core/publication/test_ingest.py::test_bad_rows_go_to_the_quarantine_and_in_part_stop_nothing",
+            "resources/reading/test_engine_duckdb.py::test_the_sql_says_of_every_field_at_its_edges_what_the_reference_says",
         ),
     ),
     Fault(
@@ -1022,56 +1060,66 @@ INGEST = (
         "dpdau_assets/core/publication/ingest.py",
         "    if rejections.total and not scan.accepted:\n",
         "    if rejections.total and not scan.accepted and share < 0:\n",
-        ("test_ingest.py::test_an_input_without_one_valid_row_is_bad_input_and_nothing_is_taken",),
+        ("core/publication/test_ingest.py::test_an_input_without_one_valid_row_is_bad_input_and_nothing_is_taken",),
     ),
     Fault(
         "bad-rows-are-dropped-however-many-there-are",
         "dpdau_assets/core/publication/ingest.py",
         "    if share > limit and not partial:\n",
         "    if share > 1 and not partial:\n",
-        ("test_ingest.py::test_more_bad_rows_than_the_share_admits_are_refused_and_no_removal_is_taken_either",),
+        (
+            "core/publication/test_ingest.py::test_more_bad_rows_than_the_share_admits_are_refused_and_no_removal_is_taken_either",
+        ),
     ),
     Fault(
         "an-archive-that-begins-earlier-is-refused",
         "dpdau_assets/core/publication/ingest.py",
         "rejections.total - rejections.by_reason().get(TOO_EARLY, 0)",
         "rejections.total",
-        ("test_ingest.py::test_rows_before_start_date_do_not_count_in_the_share_and_rows_after_tomorrow_do",),
+        (
+            "core/publication/test_ingest.py::test_rows_before_start_date_do_not_count_in_the_share_and_rows_after_tomorrow_do",
+        ),
     ),
     Fault(
         "a-quote-inside-of-a-plain-field-is-text",
-        "resources/event_csv.py",
+        "resources/reading/event_csv.py",
         "        if text and not rule.fullmatch(text):\n",
         "        if escape and text and not rule.fullmatch(text):\n",
-        ("test_event_csv.py::test_a_file_whose_quotes_do_not_say_where_a_row_ends_is_refused_with_the_line",),
+        (
+            "resources/reading/test_event_csv.py::test_a_file_whose_quotes_do_not_say_where_a_row_ends_is_refused_with_the_line",
+        ),
     ),
     Fault(
         "the-rest-of-an-id-that-a-line-break-has-cut-is-an-id",
-        "resources/event_csv.py",
+        "resources/reading/event_csv.py",
         "            found = _broken(found) if columns.cuts_after(before, found) else found\n",
         "",
-        ("test_event_csv.py::test_an_id_beside_a_line_without_a_comma_may_be_a_piece_of_one_and_is_nobodys",),
+        (
+            "resources/reading/test_event_csv.py::test_an_id_beside_a_line_without_a_comma_may_be_a_piece_of_one_and_is_nobodys",
+        ),
     ),
     Fault(
         "text-that-was-a-note-erases-somebody",
-        "resources/event_reading.py",
+        "resources/reading/event_reading.py",
         "            self._doubt_removals()\n",
         "",
-        ("test_event_csv.py::test_a_removal_near_a_row_that_fell_to_pieces_erases_nobody",),
+        ("resources/reading/test_event_csv.py::test_a_removal_near_a_row_that_fell_to_pieces_erases_nobody",),
     ),
     Fault(
         "a-file-that-can-be-read-in-two-ways-is-read-in-one",
-        "resources/event_csv.py",
+        "resources/reading/event_csv.py",
         "    if differ and (removes or broken or not broken_so):\n",
         "    if differ and broken and not broken_so:\n",
-        ("test_event_csv.py::test_a_file_that_is_sound_with_and_without_escapes_and_says_two_things_is_refused",),
+        (
+            "resources/reading/test_event_csv.py::test_a_file_that_is_sound_with_and_without_escapes_and_says_two_things_is_refused",
+        ),
     ),
     Fault(
         "a-field-has-swallowed-rows-that-nobody-counts",
-        "resources/event_csv.py",
+        "resources/reading/event_csv.py",
         "            yield from ((line, None) for line in columns.lines_of(record))\n",
         "            yield record.first, None\n",
-        ("test_event_csv.py::test_every_line_of_a_broken_row_is_counted",),
+        ("resources/reading/test_event_csv.py::test_every_line_of_a_broken_row_is_counted",),
     ),
     Fault(
         "what-landed-and-was-refused-makes-its-day-complete",
@@ -1105,31 +1153,33 @@ INGEST = (
         "    batch = outside.inbox.append(keyed_days(scan, outside.salts, outside.settings, progress))\n",
         "    batch = outside.inbox.append(keyed_days(scan, outside.salts, outside.settings, progress))\n"
         "    requested = request(asked, outside)\n",
-        ("test_ingest.py::test_a_removal_is_recorded_in_every_epoch_it_reaches_before_the_batch_is_there",),
+        (
+            "core/publication/test_ingest.py::test_a_removal_is_recorded_in_every_epoch_it_reaches_before_the_batch_is_there",
+        ),
     ),
     Fault(
         "a-batch-is-acknowledged-before-it-is-on-disk",
-        "resources/durable.py",
+        "resources/storage/durable.py",
         "        file.flush()\n        os.fsync(file.fileno())\n        temporary.replace(folder / name)\n",
         "        file.flush()\n        temporary.replace(folder / name)\n",
-        ("test_inbox_files.py::test_every_file_and_its_folder_are_synced_before_the_call_returns",),
+        ("resources/storage/test_inbox_files.py::test_every_file_and_its_folder_are_synced_before_the_call_returns",),
     ),
     Fault(
         "the-same-file-twice-is-two-batches",
-        "resources/inbox_files.py",
+        "resources/storage/inbox_files.py",
         'return f"{content.hexdigest()[:32]}.parquet" if written else None',
         "return f\"{content.hexdigest()[:16]}{__import__('secrets').token_hex(8)}.parquet\" if written else None",
         (
-            "test_inbox_files.py::test_the_same_sets_are_the_same_batch_and_others_are_not",
-            "test_ingest.py::test_all_days_of_all_epochs_are_one_batch_and_twice_is_the_same_batch",
+            "resources/storage/test_inbox_files.py::test_the_same_sets_are_the_same_batch_and_others_are_not",
+            "core/publication/test_ingest.py::test_all_days_of_all_epochs_are_one_batch_and_twice_is_the_same_batch",
         ),
     ),
     Fault(
         "who-stands-in-two-batches-counts-twice",
-        "resources/inbox_files.py",
+        "resources/storage/inbox_files.py",
         "return keys[0] if len(keys) == 1 else unite(keys)",
         "return keys[0] if len(keys) == 1 else np.sort(np.concatenate(keys))",
-        ("test_inbox_files.py::test_batches_read_together_are_united_by_day_and_epoch",),
+        ("resources/storage/test_inbox_files.py::test_batches_read_together_are_united_by_day_and_epoch",),
     ),
 )
 
@@ -1139,7 +1189,7 @@ SKETCHES = (
         "dpdau_assets/core/sketches/theta.py",
         "return noisy / float(self.theta0)",
         "return noisy / float(self.theta0) ** 2",
-        ("core/test_sketch_estimates.py",),
+        ("core/sketches/test_sketch_estimates.py",),
     ),
     Fault(
         "a-larger-sample-is-counted-as-a-smaller-one",
@@ -1188,7 +1238,7 @@ SKETCHES = (
         "dpdau_assets/core/state/activity.py",
         "        outside.sketches.discard(found.day, found.epoch)\n",
         "",
-        ("test_sketch_choice.py::test_a_sketch_of_what_state_was_is_gone_before_the_state_is_another",),
+        ("core/budget/test_sketch_choice.py::test_a_sketch_of_what_state_was_is_gone_before_the_state_is_another",),
     ),
 )
 
@@ -1198,14 +1248,19 @@ DAY_SKETCH = (
         "dpdau_assets/core/state/day_sketch.py",
         "        return wanted\n    left = sketch.traces(wanted)\n",
         "        return EMPTY\n    left = sketch.traces(wanted)\n",
-        ("test_sketch_choice.py", "test_receipts.py::test_the_inspection_reads_what_stands_there_now"),
+        (
+            "core/budget/test_sketch_choice.py",
+            "core/erasure/test_receipts.py::test_the_inspection_reads_what_stands_there_now",
+        ),
     ),
     Fault(
         "a-rebuild-claims-a-mark-that-came-while-it-ran",
         "dpdau_assets/core/state/day_sketch.py",
         "if mark and outside.erasures.applied() >= outside.rebuilds.marked():",
         "if mark:",
-        ("test_erasure.py::test_a_day_that_is_built_claims_no_mark_of_a_request_that_is_not_applied_yet",),
+        (
+            "core/erasure/test_requests.py::test_a_day_that_is_built_claims_no_mark_of_a_request_that_is_not_applied_yet",
+        ),
     ),
     Fault(
         "who-is-held-out-stays-in-a-sketch-that-cannot-lose-her",
@@ -1213,7 +1268,7 @@ DAY_SKETCH = (
         "kept = subtract(_state(day, epoch, outside), gone)",
         "kept = _state(day, epoch, outside)",
         (
-            "test_sketch_choice.py::"
+            "core/budget/test_sketch_choice.py::"
             "test_who_is_held_out_of_a_window_is_in_no_sketch_of_it_also_in_a_kind_that_cannot_lose_her",
         ),
     ),
@@ -1292,14 +1347,14 @@ SCHEDULES = (
         "dpdau_assets/core/publication/due.py",
         "timedelta(days=1 + outside.settings.grace_days)",
         "timedelta(days=max(1, outside.settings.grace_days))",
-        ("test_due.py",),
+        ("core/publication/test_due.py",),
     ),
     Fault(
         "an-undeclared-day-is-published",
         "dpdau_assets/core/publication/due.py",
         "complete = list(_reading_only(declared, made, outside.settings))",
         "complete = list(made)",
-        ("test_due.py",),
+        ("core/publication/test_due.py",),
     ),
 )
 
@@ -1310,8 +1365,8 @@ RETENTION = (
         "            require_nothing_missing(due, outside)\n",
         "",
         (
-            "test_retention.py::test_nothing_is_purged_while_a_restatement_that_reads_it_is_missing",
-            "test_retention.py::test_nothing_is_purged_while_a_number_that_reads_it_is_missing",
+            "core/erasure/test_retention.py::test_nothing_is_purged_while_a_restatement_that_reads_it_is_missing",
+            "core/erasure/test_retention.py::test_nothing_is_purged_while_a_number_that_reads_it_is_missing",
         ),
     ),
     Fault(
@@ -1319,14 +1374,14 @@ RETENTION = (
         "dpdau_assets/core/erasure/retention.py",
         "due = min(last, default=",
         "due = max(last, default=",
-        ("test_retention.py::test_a_mau_that_lags_behind_holds_its_window_back",),
+        ("core/erasure/test_retention.py::test_a_mau_that_lags_behind_holds_its_window_back",),
     ),
     Fault(
         "the-last-window-that-reads-a-purged-day-is-not-waited-for",
         "dpdau_assets/core/erasure/retention.py",
         "last_window = due + timedelta(days=settings.mau_window_days - 1)",
         "last_window = due + timedelta(days=settings.mau_window_days - 2)",
-        ("test_retention.py::test_nothing_is_purged_while_the_last_window_that_reads_it_is_missing",),
+        ("core/erasure/test_retention.py::test_nothing_is_purged_while_the_last_window_that_reads_it_is_missing",),
     ),
     Fault(
         "the-salt-epoch-that-still-serves-is-shredded",
@@ -1334,8 +1389,8 @@ RETENTION = (
         "last_epoch = epoch_of(gone + timedelta(days=1), rotation) - 1",
         "last_epoch = epoch_of(gone + timedelta(days=1), rotation)",
         (
-            "test_retention.py::test_what_follows_is_published_as_if_nothing_had_been_purged",
-            "test_retention.py::test_an_erasure_of_living_days_works_on_after_a_purge_and_shreds_with_its_epoch",
+            "core/erasure/test_retention.py::test_what_follows_is_published_as_if_nothing_had_been_purged",
+            "core/erasure/test_retention.py::test_an_erasure_of_living_days_works_on_after_a_purge_and_shreds_with_its_epoch",
         ),
     ),
     Fault(
@@ -1343,7 +1398,7 @@ RETENTION = (
         "dpdau_assets/core/erasure/retention.py",
         'if outside.erasures.erasures(("received", "applied")):',
         'if outside.erasures.erasures(("received",)):',
-        ("test_retention.py::test_no_key_is_shredded_while_something_is_left_of_an_erased_person",),
+        ("core/erasure/test_retention.py::test_no_key_is_shredded_while_something_is_left_of_an_erased_person",),
     ),
 )
 
@@ -1353,14 +1408,14 @@ BACKUP = (
         "dpdau_assets/core/publication/restoring.py",
         "for closed in maybe_published(lost, shown):\n",
         "for closed in maybe_published(lost[:0], shown):\n",
-        ("test_backup.py::test_without_the_mart_all_that_may_be_out_is_charged_closed_and_sealed",),
+        ("core/publication/test_restoring.py::test_without_the_mart_all_that_may_be_out_is_charged_closed_and_sealed",),
     ),
     Fault(
         "a-restore-seals-no-day",
         "dpdau_assets/core/publication/restoring.py",
         "for day in window(key.day, key.window_days)} & live_days(outside))",
         "for day in window(key.day, key.window_days)} & set())",
-        ("test_backup.py::test_without_the_mart_all_that_may_be_out_is_charged_closed_and_sealed",),
+        ("core/publication/test_restoring.py::test_without_the_mart_all_that_may_be_out_is_charged_closed_and_sealed",),
     ),
     Fault(
         "a-restore-goes-on-with-noise-that-lost-numbers-share",
@@ -1368,8 +1423,8 @@ BACKUP = (
         "        books.destroy_shared_noise(instance.name)\n",
         "",
         (
-            "test_backup.py::test_what_a_closed_month_was_charged_is_never_free_again",
-            "test_backup.py::test_without_the_mart_all_that_may_be_out_is_charged_closed_and_sealed",
+            "core/publication/test_restoring.py::test_what_a_closed_month_was_charged_is_never_free_again",
+            "core/publication/test_restoring.py::test_without_the_mart_all_that_may_be_out_is_charged_closed_and_sealed",
         ),
     ),
 )
@@ -1380,7 +1435,9 @@ MART = (
         "dpdau_assets/core/reporting/answers.py",
         "round(max(0.0, value), 3)",
         "round(value, 3)",
-        ("test_one_month.py::test_what_is_shown_of_a_number_is_never_below_zero_and_the_number_as_drawn_stays",),
+        (
+            "properties/test_one_month.py::test_what_is_shown_of_a_number_is_never_below_zero_and_the_number_as_drawn_stays",
+        ),
     ),
     Fault(
         "the-noisy-value-itself-is-clamped",
@@ -1388,8 +1445,8 @@ MART = (
         'return {"noisy_value": users, **rounded,',
         'return {"noisy_value": max(0.0, users), **rounded,',
         (
-            "test_one_month.py",
-            "test_backup.py::test_what_the_mart_shows_is_taken_back_to_the_last_digit",
+            "properties/test_one_month.py",
+            "core/publication/test_restoring.py::test_what_the_mart_shows_is_taken_back_to_the_last_digit",
         ),
     ),
     Fault(
@@ -1397,21 +1454,21 @@ MART = (
         "dpdau_assets/core/reporting/answers.py",
         "    if not release.private:\n",
         "    if not release.private and release.key.revision:\n",
-        ("test_one_month.py::test_a_number_from_predictable_noise_is_refused_by_the_mart",),
+        ("properties/test_one_month.py::test_a_number_from_predictable_noise_is_refused_by_the_mart",),
     ),
     Fault(
         "the-mart-is-written-in-place",
-        "resources/mart_duckdb.py",
+        "resources/published/mart_duckdb.py",
         "    write(temporary)\n",
         "    path.unlink(missing_ok=True)\n    write(path)\n    path.rename(temporary)\n",
-        ("test_one_month.py::test_the_mart_is_replaced_while_a_reader_has_it_open",),
+        ("properties/test_one_month.py::test_the_mart_is_replaced_while_a_reader_has_it_open",),
     ),
 )
 
 DURABILITY = (
     Fault(
         "files-are-renamed-before-they-are-on-disk",
-        "resources/durable.py",
+        "resources/storage/durable.py",
         "        for _, _, synced in staged:\n"
         "            synced.result()\n"
         "        before_renames()\n"
@@ -1422,30 +1479,30 @@ DURABILITY = (
         "            temporary.replace(path)\n"
         "        for _, _, synced in staged:\n"
         "            synced.result()\n",
-        ("test_inbox_files.py::test_what_cannot_be_synced_takes_the_place_of_nothing",),
+        ("resources/storage/test_inbox_files.py::test_what_cannot_be_synced_takes_the_place_of_nothing",),
     ),
     Fault(
         "files-are-renamed-one-by-one-as-they-are-written",
-        "resources/durable.py",
+        "resources/storage/durable.py",
         "            staged.append((temporary, path, threads.submit(os.fsync, file.fileno())))\n",
         "            os.fsync(file.fileno())\n"
         "            temporary.replace(path)\n"
         "            sync_folder(path.parent)\n",
-        ("test_inbox_files.py",),
+        ("resources/storage/test_inbox_files.py",),
     ),
     Fault(
         "a-sweep-takes-the-files-of-living-writers",
-        "resources/durable.py",
+        "resources/storage/durable.py",
         "                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)\n",
         "",
-        ("test_inbox_files.py::test_a_sweep_takes_what_the_dead_left_and_spares_the_living",),
+        ("resources/storage/test_inbox_files.py::test_a_sweep_takes_what_the_dead_left_and_spares_the_living",),
     ),
     Fault(
         "what-was-unlinked-may-come-back-after-a-crash",
-        "resources/durable.py",
+        "resources/storage/durable.py",
         "        path.unlink(missing_ok=True)\n        sync_folder(path.parent)\n",
         "        path.unlink(missing_ok=True)\n",
-        ("test_inbox_files.py::test_a_folder_is_synced_once_a_file_in_it_was_unlinked",),
+        ("resources/storage/test_inbox_files.py::test_a_folder_is_synced_once_a_file_in_it_was_unlinked",),
     ),
 )
 
@@ -1456,7 +1513,7 @@ COMMANDS = (
         "overrides={**_settings(home), **NO_TELEMETRY}",
         "overrides=_settings(home)",
         (
-            "edge/test_cli_ui.py::test_a_dagster_yaml_of_ones_own_is_kept_to_the_byte_and_only_its_telemetry_does_not_count",
+            "cli/test_cli_ui.py::test_a_dagster_yaml_of_ones_own_is_kept_to_the_byte_and_only_its_telemetry_does_not_count",
         ),
     ),
     Fault(
@@ -1464,14 +1521,14 @@ COMMANDS = (
         "resources/dagster_instance.py",
         "load_yaml_from_globs(glob.escape(str(home / CONFIGURATION)))",
         "load_yaml_from_globs(str(home / CONFIGURATION))",
-        ("edge/test_cli_ui.py::test_a_prepared_home_has_its_pools_limited_and_telemetry_off",),
+        ("cli/test_cli_ui.py::test_a_prepared_home_has_its_pools_limited_and_telemetry_off",),
     ),
     Fault(
         "relative-folders-are-handed-to-dagster-as-they-are",
         "resources/settings_env.py",
         "        return str(value.resolve())\n    text",
         "        return str(value)\n    text",
-        ("edge/test_cli_ui.py::test_a_process_in_another_folder_has_the_settings_that_the_command_read_here",),
+        ("cli/test_cli_ui.py::test_a_process_in_another_folder_has_the_settings_that_the_command_read_here",),
     ),
     Fault(
         "a-log-gets-a-bar",
@@ -1479,17 +1536,17 @@ COMMANDS = (
         "    if not on_terminal() or console().is_dumb_terminal:\n",
         "    if False:\n",
         (
-            "edge/test_cli_terminal.py::test_a_terminal_that_cannot_move_its_cursor_gets_lines",
-            "edge/test_cli_terminal.py::test_every_line_is_whole_and_no_other_is_there",
+            "cli/test_cli_terminal.py::test_a_terminal_that_cannot_move_its_cursor_gets_lines",
+            "cli/test_cli_terminal.py::test_every_line_is_whole_and_no_other_is_there",
         ),
     ),
     Fault(
         "a-request-in-parquet-is-answered-with-the-endings-of-events",
-        "resources/event_files.py",
+        "resources/reading/event_files.py",
         '_TEXT_ENDINGS = ENDINGS.replace(", .parquet", "")',
         "_TEXT_ENDINGS = ENDINGS",
         (
-            "test_erasure_files.py::"
+            "resources/reading/test_erasure_files.py::"
             "test_a_file_of_another_kind_is_answered_with_the_endings_that_requests_are_read_from",
         ),
     ),
@@ -1498,45 +1555,45 @@ COMMANDS = (
 READERS = (
     Fault(
         "a-file-is-made-as-the-umask-says",
-        "resources/durable.py",
+        "resources/storage/durable.py",
         "    os.fchmod(descriptor, mode)  # the umask has taken its part\n",
         "",
-        ("test_modes.py::test_every_file_that_is_written_is_its_owners_alone_under_any_umask",),
+        ("resources/test_modes.py::test_every_file_that_is_written_is_its_owners_alone_under_any_umask",),
     ),
     Fault(
         "sqlite-makes-the-ledger-itself",
         "resources/ledger_sql/database.py",
         "            create_missing(file)  # before SQLite does",
         "            # before SQLite does",
-        ("test_modes.py::test_every_file_that_is_written_is_its_owners_alone_under_any_umask",),
+        ("resources/test_modes.py::test_every_file_that_is_written_is_its_owners_alone_under_any_umask",),
     ),
     Fault(
         "a-new-store-is-begun-with-a-secret-that-can-be-guessed",
         "resources/ledger_sql/ledger.py",
         "            if not fixed:\n",
         "            if fixed:\n",
-        ("edge/test_cli_secret.py",),
+        ("cli/test_cli_secret.py",),
     ),
     Fault(
         "the-chart-has-random-ids",
-        "resources/chart.py",
+        "resources/published/chart.py",
         '"svg.hashsalt": "dpdau", ',
         "",
-        ("test_chart.py",),
+        ("resources/published/test_chart.py",),
     ),
     Fault(
         "receipts-do-not-read-what-readers-see",
         "resources/store.py",
         "**home, **_readers_files(settings)",
         "**home",
-        ("edge/test_mart_dir.py::test_receipts_read_what_we_write_for_readers_and_not_what_they_put_beside_it",),
+        ("cli/test_mart_dir.py::test_receipts_read_what_we_write_for_readers_and_not_what_they_put_beside_it",),
     ),
     Fault(
         "a-day-before-the-series-is-promised",
         "dpdau_assets/core/budget/prospects.py",
         "_restated, _closed, _lost, _passed, _no_room,",
         "_restated, _closed, _lost, _no_room,",
-        ("test_prospects.py",),
+        ("core/budget/test_prospects.py",),
     ),
     Fault(
         "a-store-that-is-published-by-hand-is-waited-for-by-nobody",

@@ -4,9 +4,9 @@ import dagster as dg
 
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.state.activity import day_version, is_clean, process_days
-from dpdau_assets.metadata import CODE_VERSION, described
-from dpdau_assets.partitions import Calendar, day_of
-from dpdau_assets.retries import SAFE, refusals_fail_at_once
+from dpdau_assets.orchestration.metadata import CODE_VERSION, described
+from dpdau_assets.orchestration.partitions import Calendar, day_of
+from dpdau_assets.orchestration.retries import SAFE, refusals_fail_at_once
 
 
 def build_activity(calendar: Calendar) -> dg.AssetsDefinition:

@@ -10,8 +10,8 @@ import dagster as dg
 from dagster._core.definitions.data_version import extract_data_version_from_entry  # not public, and nothing else does
 
 from dpdau_assets.core.ports import Outside
-from dpdau_assets.metadata import CODE_VERSION, NO_USER_DATA, described
-from dpdau_assets.partitions import Calendar, day_of
+from dpdau_assets.orchestration.metadata import CODE_VERSION, NO_USER_DATA, described
+from dpdau_assets.orchestration.partitions import Calendar, day_of
 
 
 def told_mark(day: date, instance: dg.DagsterInstance) -> str:

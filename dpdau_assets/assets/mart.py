@@ -9,8 +9,8 @@ from dpdau_assets.core.ports import Mart, Outside
 from dpdau_assets.core.privacy.schedule import METRICS
 from dpdau_assets.core.reporting.answers import budget_rows, budget_table, mart_rows
 from dpdau_assets.core.reporting.budget_bars import bars_in_markdown, budget_bars
-from dpdau_assets.metadata import CODE_VERSION, DAILY, NO_USER_DATA, described, reveal
-from dpdau_assets.retries import SAFE, refusals_fail_at_once
+from dpdau_assets.orchestration.metadata import CODE_VERSION, DAILY, NO_USER_DATA, described, reveal
+from dpdau_assets.orchestration.retries import SAFE, refusals_fail_at_once
 
 
 def build_active_users() -> dg.AssetsDefinition:

@@ -13,8 +13,8 @@ from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.publication.release import publish
 from dpdau_assets.core.reporting.answers import release_answer
 from dpdau_assets.core.settings import Metric
-from dpdau_assets.metadata import CODE_VERSION, NO_USER_DATA, described, reveal
-from dpdau_assets.partitions import Calendar, day_of
+from dpdau_assets.orchestration.metadata import CODE_VERSION, NO_USER_DATA, described, reveal
+from dpdau_assets.orchestration.partitions import Calendar, day_of
 
 SHOWN = ("estimate", "noisy_value", "lower_95", "upper_95", "epsilon_used", "budget_remaining", "mechanism")
 

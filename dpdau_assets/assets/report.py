@@ -6,8 +6,8 @@ import dagster as dg
 
 from dpdau_assets.core.ports import Mart, Outside, Reports
 from dpdau_assets.core.reporting.report import check_lines, operators_report, readers_report
-from dpdau_assets.metadata import CODE_VERSION, DAILY, NO_USER_DATA, described, reveal
-from dpdau_assets.retries import SAFE, refusals_fail_at_once
+from dpdau_assets.orchestration.metadata import CODE_VERSION, DAILY, NO_USER_DATA, described, reveal
+from dpdau_assets.orchestration.retries import SAFE, refusals_fail_at_once
 
 
 def build_report() -> dg.AssetsDefinition:

@@ -4,8 +4,8 @@ import dagster as dg
 
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.publication.release import restate
-from dpdau_assets.metadata import CODE_VERSION, NO_USER_DATA, described, reveal
-from dpdau_assets.partitions import Calendar, day_of
+from dpdau_assets.orchestration.metadata import CODE_VERSION, NO_USER_DATA, described, reveal
+from dpdau_assets.orchestration.partitions import Calendar, day_of
 
 
 def build_dau_restatement(calendar: Calendar) -> dg.AssetsDefinition:

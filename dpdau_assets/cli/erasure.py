@@ -237,7 +237,7 @@ def _exit_as(documents: Sequence[receipts.Document]) -> None:
 
 def _of_file(source: Path, outside: Outside) -> tuple[Sequence[Event], Sequence[int]]:
     """The requests, and the lines to warn of."""
-    from resources.erasure_files import read_requests  # with what reads events, which no other command here needs
+    from resources.reading.erasure_files import read_requests
 
     found = read_requests(source, _limits(outside))
     return found.asked, found.alike
@@ -250,7 +250,7 @@ def _of_one(
     reference: str | None,
     outside: Outside,
 ) -> Sequence[Event]:
-    from resources.erasure_files import request_of
+    from resources.reading.erasure_files import request_of
 
     fields = {
         "user_id": _id_from_stdin() if user_id == "-" else user_id,

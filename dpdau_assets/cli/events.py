@@ -14,7 +14,7 @@ from dpdau_assets.cli.terminal import DAY, answer, open_outside, progress, tell
 from dpdau_assets.core.publication.ingest import IngestReport, NotTaken, in_whole_per_cent
 from dpdau_assets.core.publication.ingest import ingest as ingest_files
 from dpdau_assets.core.state.activity import discard_batch
-from resources.event_files import event_files, offered
+from resources.reading.event_files import event_files, offered
 from resources.settings_env import read_settings
 
 _NAMED = 5

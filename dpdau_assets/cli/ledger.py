@@ -13,11 +13,11 @@ from dpdau_assets.core.budget import verification
 from dpdau_assets.core.errors import BadInput, NotPublished
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.publication import restoring as core
-from resources import backup_files
-from resources.backup_files import Restored
 from resources.ledger_sql.database import open_engine, schema_version
-from resources.mart_duckdb import MartFiles
+from resources.published.mart_duckdb import MartFiles
 from resources.settings_env import read_settings
+from resources.storage import backup_files
+from resources.storage.backup_files import Restored
 from resources.store import SystemClock, all_marts, ledger_url, open_mart
 
 BROKEN = 4

@@ -11,7 +11,7 @@ from dpdau_assets.cli.scheduled import knowing_the_schedule
 from dpdau_assets.cli.terminal import answer, open_outside
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.reporting.report import Report, check_lines, operators_report, readers_report
-from resources.report_html import write_report
+from resources.published.report_html import write_report
 from resources.store import open_mart, open_reports
 
 Audience = Literal["readers", "operators"]

@@ -90,7 +90,7 @@ def run_through_dagster(title: str, wanted: Sequence[Step], outside: Outside) ->
     """One Dagster run a step, so that the UI knows of each; the first failure is raised as it is."""
     warnings.filterwarnings("ignore", message=".* is currently in (preview|beta)")  # APIs of Dagster, chosen young
     from dpdau_assets.definitions import build_definitions  # Dagster takes seconds to import
-    from dpdau_assets.jobs import run_steps
+    from dpdau_assets.orchestration.jobs import run_steps
     from resources.dagster_instance import open_instance
     from resources.settings_env import dagster_home
 

@@ -12,7 +12,7 @@ from dpdau_assets.core.facts import Instance, Release, ReleaseKey
 from dpdau_assets.core.privacy.accounting import Budget, Charge, admits
 from dpdau_assets.core.privacy.mechanisms import Laplace, shared_noise, stream
 from dpdau_tests.conftest import SECRET, everything_in
-from dpdau_tests.racing import race
+from dpdau_tests.support.racing import race
 from resources.ledger_sql.database import Database
 from resources.ledger_sql.ledger import SqlLedger
 from resources.ledger_sql.salts import SqlSalts

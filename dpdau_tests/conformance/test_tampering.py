@@ -28,10 +28,10 @@ from dpdau_assets.core.publication.release import publish, restate
 from dpdau_assets.core.publication.restoring import Restore
 from dpdau_assets.core.settings import Settings
 from dpdau_tests.conftest import SECRET, FixedClock, prepare, put
-from dpdau_tests.fast_folder import fast_folder
-from dpdau_tests.postgres import schema_url
 from dpdau_tests.support.connections import closed_at_the_end
+from dpdau_tests.support.fast_folder import fast_folder
 from dpdau_tests.support.lengths import at_length, chance
+from dpdau_tests.support.postgres import schema_url
 from dpdau_tests.support.prepared import Prepared
 from resources.ledger_sql import schema
 from resources.ledger_sql.backup import restored_books

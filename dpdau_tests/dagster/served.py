@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from dpdau_tests.simulation import Clock
+from dpdau_tests.support.simulation import Clock
 
 PATIENCE_SECONDS = 300
 SKIPPED_AT_ONCE = timedelta(seconds=5)

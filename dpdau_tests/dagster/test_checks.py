@@ -14,7 +14,6 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from dpdau_assets.checks import ALL, LAST, severity
 from dpdau_assets.core.dates import days_between
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.publication.completeness import complete
@@ -22,12 +21,13 @@ from dpdau_assets.core.publication.ingest import TooManyRejected, ingest
 from dpdau_assets.core.publication.release import publish
 from dpdau_assets.core.reporting.checks import CHECKS, Check, answer
 from dpdau_assets.core.settings import Settings
+from dpdau_assets.orchestration.checks import ALL, LAST, severity
 from dpdau_tests.conftest import SECRET, FixedClock, Silent, prepare, put
 from dpdau_tests.dagster.schedule_state import InstigatorStatus, switch
 from dpdau_tests.dagster.world import World, erase
 from dpdau_tests.support.lengths import LENGTH
 from resources.dagster_instance import open_instance
-from resources.mart_duckdb import MartFiles
+from resources.published.mart_duckdb import MartFiles
 from resources.store import open_store
 from resources.wiring import OutsideResource
 

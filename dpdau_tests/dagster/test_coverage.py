@@ -24,13 +24,13 @@ from dpdau_assets.core.publication.runs import (
 )
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.definitions import build_definitions
-from dpdau_assets.jobs import run_steps
-from dpdau_assets.metadata import NO_USER_DATA
+from dpdau_assets.orchestration.jobs import run_steps
+from dpdau_assets.orchestration.metadata import NO_USER_DATA
 from dpdau_tests.conftest import SECRET, prepare, put
 from dpdau_tests.dagster.world import stop_the_clock
 from resources.dagster_instance import open_instance
-from resources.premises_files import FilePremises
 from resources.settings_env import read_settings
+from resources.storage.file_inventory import FilePremises
 from resources.store import open_store
 
 SHE = "planted-user-27182@example.org"

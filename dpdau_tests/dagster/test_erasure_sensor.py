@@ -8,7 +8,6 @@ from datetime import date, timedelta
 import dagster as dg
 import pytest
 
-from dpdau_assets.checks import LAST
 from dpdau_assets.core.dates import days_between, epoch_of
 from dpdau_assets.core.erasure.requests import Pending, mark_touched, pending
 from dpdau_assets.core.errors import Refused
@@ -18,7 +17,8 @@ from dpdau_assets.core.publication.runs import BUILD, STATE
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.state.activity import process_days
 from dpdau_assets.definitions import build_definitions
-from dpdau_assets.schedules import build_schedules
+from dpdau_assets.orchestration.checks import LAST
+from dpdau_assets.orchestration.schedules import build_schedules
 from dpdau_tests.conftest import folding, put
 from dpdau_tests.dagster.world import World, erase
 from dpdau_tests.support.lengths import LENGTH

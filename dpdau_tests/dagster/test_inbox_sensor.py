@@ -19,7 +19,7 @@ from dpdau_assets.core.publication.completeness import complete, take_all_landed
 from dpdau_assets.core.publication.runs import BUILD
 from dpdau_tests.conftest import put
 from dpdau_tests.dagster.world import World, erase
-from resources.landing_files import LandingFiles
+from resources.reading.landing_files import LandingFiles
 from sensors.attempts import ATTEMPTS
 
 TODAY = date(2025, 1, 20)

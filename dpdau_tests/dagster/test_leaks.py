@@ -23,8 +23,8 @@ from dpdau_assets.core.publication.release import read_statistic
 from dpdau_assets.core.publication.runs import STATE, steps
 from dpdau_assets.core.sketches.exact import ExactCounting
 from dpdau_assets.definitions import build_definitions
-from dpdau_assets.jobs import run_steps
-from dpdau_assets.metadata import ALLOWED, reveal
+from dpdau_assets.orchestration.jobs import run_steps
+from dpdau_assets.orchestration.metadata import ALLOWED, reveal
 from dpdau_tests.conftest import SECRET, prepare, put
 from dpdau_tests.dagster.world import World, erase, stop_the_clock
 from resources.dagster_instance import open_instance

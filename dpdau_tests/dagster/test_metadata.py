@@ -8,7 +8,7 @@ from pathlib import Path
 from dpdau_assets.core.reporting.report import WaitingDay
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.definitions import build_definitions
-from dpdau_assets.metadata import described, erasure_queue
+from dpdau_assets.orchestration.metadata import described, erasure_queue
 
 
 def test_every_asset_names_a_page_of_the_documentation_that_is_there() -> None:

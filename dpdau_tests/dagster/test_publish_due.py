@@ -19,8 +19,8 @@ from dpdau_assets.core.publication.due import due
 from dpdau_assets.core.publication.release import publish
 from dpdau_assets.core.publication.runs import MAU
 from dpdau_assets.core.state.rebuilding import build_days
-from dpdau_assets.jobs import IN_ORDER
-from dpdau_assets.schedules import build_publish_daily
+from dpdau_assets.orchestration.jobs import IN_ORDER
+from dpdau_assets.orchestration.schedules import build_publish_daily
 from dpdau_tests.conftest import FixedClock, put
 from dpdau_tests.dagster.world import World, erase
 from dpdau_tests.support.lengths import LENGTH
@@ -137,7 +137,7 @@ def test_a_declaration_that_is_taken_back_while_publication_runs_holds_up_its_da
             withdraw_all([DAYS[6]], outside)
         return publish(metric, day, outside)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("dpdau_assets.bulk.publish", withdrawing)
+    monkeypatch.setattr("dpdau_assets.orchestration.bulk.publish", withdrawing)
     assert publish_due(world)
     assert published(world.outside) == DAYS[:6]
     assert DAYS[6] not in world.outside.ledger.sealed()
@@ -154,7 +154,7 @@ def test_a_day_that_is_declared_after_the_run_has_built_waits_for_the_next_one_a
         return built
 
     with monkeypatch.context() as patch:
-        patch.setattr("dpdau_assets.bulk.build_days", declaring)
+        patch.setattr("dpdau_assets.orchestration.bulk.build_days", declaring)
         assert publish_due(world)
     assert published(world.outside) == DAYS[:6]
     assert due(world.outside).built == () and due(world.outside).missing == tuple(DAYS[6:])
@@ -184,7 +184,7 @@ def test_a_number_that_fails_leaves_what_is_out_and_the_next_run_goes_on_from_th
         return publish(metric, day, outside)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr("dpdau_assets.bulk.publish", die_at_mau)
+        patch.setattr("dpdau_assets.orchestration.bulk.publish", die_at_mau)
         assert not publish_due(world)
     out = world.outside.ledger.releases()
     assert published(world.outside)[-1] == date(2025, 2, 1) and published(world.outside, "mau")[-1].month == 1

@@ -30,12 +30,12 @@ from dpdau_assets.core.publication.release import publish
 from dpdau_assets.core.reporting.checks import ask_all
 from dpdau_assets.core.settings import Metric, Settings
 from dpdau_assets.core.state.rebuilding import build_days, note_told
-from dpdau_tests.browser import PICTURES as KEPT
 from dpdau_tests.conftest import SECRET, FixedClock, put
-from dpdau_tests.fast_folder import fast_folder
-from dpdau_tests.simulation import Daemon, wait_until
+from dpdau_tests.support.browser import PICTURES as KEPT
+from dpdau_tests.support.fast_folder import fast_folder
 from dpdau_tests.support.lengths import LENGTH, at_length, chance
-from resources.mart_duckdb import MartFiles
+from dpdau_tests.support.simulation import Daemon, wait_until
+from resources.published.mart_duckdb import MartFiles
 from resources.settings_env import read_settings
 from resources.store import open_store
 

@@ -18,9 +18,9 @@ import pytest
 from playwright.sync_api import Page
 
 from dpdau_assets.core.ports import Outside
-from dpdau_tests.browser import PICTURES, open_browser
 from dpdau_tests.dagster.served import Ui, serve
-from dpdau_tests.simulation import Clock, find_libfaketime
+from dpdau_tests.support.browser import PICTURES, open_browser
+from dpdau_tests.support.simulation import Clock, find_libfaketime
 from eval.demo import EVENTS
 from resources.settings_env import read_settings
 from resources.store import open_store

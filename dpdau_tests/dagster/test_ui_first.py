@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from dpdau_tests.browser import PICTURES, open_browser
 from dpdau_tests.conftest import SECRET
 from dpdau_tests.dagster.served import Ui, serve
+from dpdau_tests.support.browser import PICTURES, open_browser
 
 pytestmark = pytest.mark.browser
 

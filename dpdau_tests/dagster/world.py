@@ -23,8 +23,8 @@ from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.publication.runs import BUILD
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.definitions import build_definitions
-from resources.mart_duckdb import MartFiles
-from resources.report_html import ReportFiles
+from resources.published.mart_duckdb import MartFiles
+from resources.published.report_html import ReportFiles
 from sensors.attempts import TASK
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dpdau_tests import fast_folder
+from dpdau_tests.support import fast_folder
 
 
 @pytest.fixture(name="fast_folder")

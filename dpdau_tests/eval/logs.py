@@ -21,8 +21,8 @@ from dpdau_assets.core.dates import epoch_of, window
 from dpdau_assets.core.ports import Outside
 from dpdau_assets.core.publication.ingest import ingest
 from dpdau_assets.core.sketches.keysets import unite
+from dpdau_tests.support.project import PROJECT
 
-PROJECT = Path(__file__).parents[2]
 BUNDLED = PROJECT / "eval" / "data"
 BESIDE = PROJECT.parent / "shared" / "data"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import math
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,10 +14,11 @@ from hypothesis import strategies as st
 from dpdau_assets.core.privacy.mechanisms import mu_of, noise_std, stream
 from dpdau_assets.core.privacy.stream_filters import STREAM_FILTERS, interval_sensitivity2, response_norm
 from dpdau_tests.support.lengths import LENGTH, at_length
+from dpdau_tests.support.project import PROJECT
 from eval.calibrate import FOR_EVER, FREQUENCIES, main, optimum, report, std, tuned_filter
 
 MU = mu_of(3.5, 1e-6)
-REFERENCE = Path(__file__).resolve().parents[3] / "shared" / "reference" / "privacy_reference.py"
+REFERENCE = PROJECT.parent / "shared" / "reference" / "privacy_reference.py"
 
 best = cache(optimum)
 

@@ -24,7 +24,7 @@ from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.sketches.exact import ExactCounting
 from dpdau_tests.conftest import SECRET, FixedClock, prepare
 from dpdau_tests.eval.logs import COLLEGE, OULAD, counted, reference_of, take_in_days, take_in_log
-from dpdau_tests.fast_folder import fast_folder
+from dpdau_tests.support.fast_folder import fast_folder
 from dpdau_tests.support.lengths import LENGTH
 from resources.store import open_store
 

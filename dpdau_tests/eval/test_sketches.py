@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 
 from dpdau_tests.support.lengths import at_length
+from dpdau_tests.support.project import PROJECT
 from eval.sketches import USERS, measure
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "sketches.md").read_text(encoding="utf-8")
+PAGE = (PROJECT / "docs" / "sketches.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow

@@ -15,9 +15,9 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import StaticPool
 
 from dpdau_assets.core.errors import BadSetting
-from resources.durable import PRIVATE, create_missing, make_folder
 from resources.ledger_sql import schema
 from resources.ledger_sql.keyring import Keyring, begin_anew
+from resources.storage.durable import PRIVATE, create_missing, make_folder
 
 _WAIT_SECONDS = 60
 _ANOTHER_TRY_SECONDS = 0.01

@@ -1,0 +1,100 @@
+"""What runs by the calendar. What publishes or destroys is off until somebody switches it on."""
+
+from datetime import timedelta
+
+import dagster as dg
+
+from dpdau_assets.core.dates import month_of
+from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.privacy.schedule import slot_of
+from dpdau_assets.core.publication.due import SCHEDULE, Due, due
+from dpdau_assets.core.publication.release import restatement_due
+from dpdau_assets.core.settings import Settings
+from dpdau_assets.orchestration.jobs import (
+    CHECKS,
+    IN_ORDER,
+    PUBLISHING,
+    PURGE,
+    RESTATEMENT,
+    UNDER_WAY,
+)
+
+_OFF = dg.DefaultScheduleStatus.STOPPED
+_ON = dg.DefaultScheduleStatus.RUNNING
+
+
+def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
+    """The restatement where there is one, and the purge where RETENTION_DAYS is set."""
+    restatement = [build_restate_monthly(settings)] if settings.restatements_per_month else []
+    retention = [build_retention_daily(settings)] if settings.retention_days is not None else []
+    return [build_publish_daily(settings), *restatement, *retention, build_verify_ledger(settings)]
+
+
+def build_publish_daily(settings: Settings) -> dg.ScheduleDefinition:
+    """Every hour, whatever is due and complete, in order; after downtime that is more than a day.
+
+    A day that upstream has not declared complete is waited for, and those after it with it; the check
+    `published_on_time` says so.
+    """
+
+    @dg.schedule(
+        name=SCHEDULE, job=PUBLISHING, cron_schedule="5 * * * *", execution_timezone=settings.timezone,
+        default_status=_OFF, description="Publishes DAU and MAU of every day that is due and declared complete.",
+    )  # fmt: skip
+    def publish_daily(
+        context: dg.ScheduleEvaluationContext, outside: dg.ResourceParam[Outside]
+    ) -> dg.RunRequest | dg.SkipReason:
+        made = [dg.DagsterRunStatus.NOT_STARTED, *UNDER_WAY]  # what was made and not launched will be
+        if context.instance.get_runs(dg.RunsFilter(tags=IN_ORDER, statuses=made), limit=1):
+            return dg.SkipReason("Publication is under way.")
+        found = due(outside)
+        if not found.numbers:
+            return dg.SkipReason(_why_nothing(found))
+        return dg.RunRequest(f"publish/{context.scheduled_execution_time:%Y-%m-%dT%H%z}")
+
+    return publish_daily
+
+
+def _why_nothing(found: Due) -> str:
+    if found.unmarked:
+        return f"{found.unmarked[0]} is not declared complete: `dpdau complete`, or its _SUCCESS file."
+    return found.refused or "Everything that is due is published."
+
+
+def build_restate_monthly(settings: Settings) -> dg.ScheduleDefinition:
+    """At noon from RESTATEMENT_DAY on, until the month before is restated; not while numbers of it are missing."""
+
+    @dg.schedule(
+        name="restate_monthly", job=RESTATEMENT, cron_schedule=f"0 12 {settings.restatement_day}-31 * *",
+        execution_timezone=settings.timezone, default_status=_OFF, description="Restates the month before.",
+    )  # fmt: skip
+    def restate_monthly(
+        context: dg.ScheduleEvaluationContext, outside: dg.ResourceParam[Outside]
+    ) -> dg.RunRequest | dg.SkipReason:
+        today = context.scheduled_execution_time.date()
+        month = month_of(month_of(today) - timedelta(days=1))
+        if month in outside.ledger.restated():
+            return dg.SkipReason(f"{month:%Y-%m} is restated.")
+        public_day = restatement_due(month, outside.ledger.instances(), outside.settings)
+        published = [found.key.day for found in outside.ledger.releases("dau")]
+        if public_day is None or slot_of(outside.settings, max(published)) < public_day:
+            return dg.SkipReason(f"Publication has not come to the day on which {month:%Y-%m} is restated.")
+        return dg.RunRequest(run_key=f"{month}/{today}", partition_key=month.isoformat())
+
+    return restate_monthly
+
+
+def build_retention_daily(settings: Settings) -> dg.ScheduleDefinition:
+    """Every night; where nothing is due it does nothing, and while a number is missing it fails and says which."""
+    return dg.ScheduleDefinition(
+        name="retention_daily", job=PURGE, cron_schedule="30 3 * * *", execution_timezone=settings.timezone,
+        default_status=_OFF, description="Purges what is past retention.",
+    )  # fmt: skip
+
+
+def build_verify_ledger(settings: Settings) -> dg.ScheduleDefinition:
+    """Every night, and on from the start, since it only reads: a check that blocks fails the run, which is told."""
+    return dg.ScheduleDefinition(
+        name="verify_ledger", job=CHECKS, cron_schedule="30 4 * * *", execution_timezone=settings.timezone,
+        default_status=_ON, description="Reads the ledger and the live files back, by every check of the store.",
+    )  # fmt: skip

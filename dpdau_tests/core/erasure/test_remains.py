@@ -1,0 +1,284 @@
+"""Each sentence of `remains` in a store in which it is true, and in one in which it is not."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+import numpy as np
+import pytest
+from sqlalchemy import delete, insert, select, update
+
+from dpdau_assets.core.dates import days_between, epoch_of
+from dpdau_assets.core.erasure import requests
+from dpdau_assets.core.erasure.byte_scan import Needles
+from dpdau_assets.core.erasure.quarantine import Named, expire
+from dpdau_assets.core.erasure.receipts import Document, receipt, settle
+from dpdau_assets.core.erasure.requests import mark_touched
+from dpdau_assets.core.events import Event
+from dpdau_assets.core.facts import RejectedRow
+from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.publication.release import publish
+from dpdau_assets.core.state.activity import process_days
+from dpdau_tests.conftest import SECRET, FixedClock, everything_in, prepare, put
+from resources.ledger_sql import schema
+from resources.ledger_sql.database import Database
+from resources.ledger_sql.ledger import SqlBooks
+from resources.storage.backup_files import back_up
+from resources.store import ledger_url
+from sensors.erasure import told_mark
+
+Make = Callable[..., Outside]
+HER = "her-own-id"
+DAYS = days_between(date(2025, 1, 1), date(2025, 2, 8))
+WINDOWS = DAYS[29:]
+HERS = DAYS[5:8]
+THROUGH = DAYS[-1]
+EPOCH = epoch_of(THROUGH, 90)
+
+
+def published(outside: Outside) -> None:
+    """She and two others, and ten days of MAU."""
+    put(outside, [(f"user {n}", day) for day in DAYS for n in range(2)] + [(HER, day) for day in HERS])
+    prepare(outside, DAYS)
+    for day in WINDOWS:
+        publish("mau", day, outside)
+
+
+@dataclass
+class Case:
+    """The store of her erasure, and what was there before it."""
+
+    store: Outside
+    name: str
+    before: dict[str, object]
+    folder: Path
+
+    @property
+    def database(self) -> Database:
+        return Database(ledger_url(self.store.settings), SECRET)
+
+    def behind(self, statement: object) -> None:
+        with self.database.write() as connection:
+            connection.execute(statement)  # type: ignore[call-overload]
+
+    @property
+    def keys(self) -> Needles:
+        return Needles(np.array(sorted(self.store.erasures.keys_of([self.name])[self.name].values()), dtype=np.uint64))
+
+    def holds_her(self, folder: Path) -> bool:
+        contents = (path.read_bytes() for path in folder.rglob("*") if path.is_file())
+        return any(len(self.keys.found_in([content])) for content in contents)
+
+
+@pytest.fixture
+def case(request: pytest.FixtureRequest, make_store: Make, tmp_path: Path) -> Case:
+    store = make_store(recipe=published, today=date(2025, 2, 10))
+    if "backups" in request.node.name:
+        back_up(tmp_path / "backup before", store)
+    before = {"releases": store.ledger.releases()}
+    store.quarantine.keep(RejectedRow(f"exports/{who}.csv", 3, "bad") for who in (HER, "somebody"))
+    (name,) = requests.request([Event(HER, "-", THROUGH, reference="TICKET-1")], store).receipts
+    return Case(store, name, before, tmp_path)
+
+
+# --- What each sentence says, and how it would not be so ----------------------------------------------------------
+
+
+def numbers_are_as_they_were(case: Case) -> bool:
+    return case.store.ledger.releases()[: len(WINDOWS)] == case.before["releases"]
+
+
+def change_a_number(case: Case) -> None:
+    case.behind(update(schema.releases).where(schema.releases.c.id == 1).values(noisy_value=0.5))
+
+
+def only_the_last_counts_are_kept(case: Case) -> bool:
+    with case.database.read() as connection:
+        kept = sorted(connection.scalars(select(schema.stream_state.c.day)))
+    return kept == [str(one.key.day) for one in case.store.ledger.releases("mau")][-8:]
+
+
+def keep_an_older_count(case: Case) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SqlBooks, "destroy_frozen", lambda *_, **__: None)
+        prepare(case.store, [date(2025, 2, 9)])
+        publish("mau", date(2025, 2, 9), case.store)
+
+
+def a_replayed_event_of_hers_stays_out(case: Case) -> bool:
+    put(case.store, [(HER, HERS[0]), (HER, date(2025, 2, 9))])
+    process_days([HERS[0]], case.store)
+    keys = case.store.late.read(HERS[0], EPOCH)
+    return keys is None and not case.holds_her(case.store.settings.data_dir / "activity" / f"day={HERS[0]}")
+
+
+def lose_the_tombstone(case: Case) -> None:
+    case.before["keys"] = case.keys
+    case.behind(delete(schema.tombstones))
+
+
+def the_reference_stands_in_no_byte_and_is_shown(case: Case) -> bool:
+    shown = case.store.erasures.references([case.name])[case.name].text
+    return shown == "TICKET-1" and b"TICKET-1" not in everything_in(case.database)
+
+
+def keep_the_reference_in_the_clear(case: Case) -> None:
+    case.behind(insert(schema.wrapped_keys).values(name="TICKET-1", wrapped=b""))
+
+
+def the_ledger_names_no_id_and_no_day_of_hers(case: Case) -> bool:
+    """Her days are not among those that wait or are marked, and the state has them alike with all others."""
+    stored = everything_in(case.database)
+    marked = {day for day, _ in case.store.rebuilds.behind()} | set(case.store.rebuilds.arrived())
+    return HER.encode() not in stored and (not marked or marked > set(HERS))
+
+
+def note_her_id(case: Case) -> None:
+    case.behind(insert(schema.rebuild_progress).values(name=HER, value=1))
+
+
+def note_her_days(case: Case) -> None:
+    case.behind(delete(schema.rebuilds))
+    case.store.rebuilds.mark(HERS, 1_000)
+
+
+def dagsters_log_names_the_days_and_nobody(case: Case) -> bool:
+    home = case.store.settings.data_dir / "home"
+    if not home.exists():
+        tell_dagster(case)
+    log = b"".join(path.read_bytes() for path in home.rglob("*") if path.is_file())
+    named = {day for day in DAYS if f'"{day}"'.encode() in log}
+    return named == set(HERS) and HER.encode() not in log and not case.holds_her(home)
+
+
+def write_a_key_into_dagsters_log(case: Case) -> None:
+    key = case.store.erasures.keys_of([case.name])[case.name][EPOCH]
+    tell_dagster(case, {"debug": str(key)})
+
+
+def tell_dagster(case: Case, metadata: dict[str, str] | None = None) -> None:
+    home = case.store.settings.data_dir / "home"
+    home.mkdir(exist_ok=True)
+    with dg.DagsterInstance.local_temp(str(home)) as instance:
+        for day in case.before["marked"]:  # type: ignore[attr-defined]
+            instance.report_runless_asset_event(told_mark(str(day), 1))
+        if metadata:
+            instance.report_runless_asset_event(dg.AssetMaterialization("activity", metadata=metadata))
+
+
+def the_quarantine_names_her_nowhere_and_empties_itself(case: Case) -> bool:
+    folder = case.store.settings.data_dir / "quarantine"
+    said = [path.read_text() for path in folder.rglob("*.csv")]
+    kept = "exports/somebody.csv" in "".join(said) and not Named([HER]).is_in("".join(said))
+    written = datetime.fromtimestamp(max(path.stat().st_mtime for path in folder.rglob("*.csv")), UTC).date()
+    left = []
+    for days in (30, 31):
+        expire(replace(case.store, clock=FixedClock(written + timedelta(days=days))))
+        left.append(bool(list(folder.rglob("*.csv"))))
+    return kept and left == [True, False]
+
+
+def name_her_in_the_quarantine(case: Case) -> None:
+    folder = case.store.settings.data_dir / "quarantine"
+    case.store.quarantine.keep([RejectedRow("exports/somebody.csv", 3, "bad")])
+    (folder / "rows.csv").write_text(f"file,line,reason\nexports/{HER}.csv,3,bad\n")
+
+
+def backups_from_before_hold_her_and_later_ones_do_not(case: Case) -> bool:
+    later = case.folder / "backup after"
+    if not later.exists():
+        back_up(later, case.store)
+    return case.holds_her(case.folder / "backup before") and not case.holds_her(later)
+
+
+def keep_her_in_a_later_backup(case: Case) -> None:
+    shutil.rmtree(case.folder / "backup after")
+    shutil.copytree(case.folder / "backup before", case.folder / "backup after")
+
+
+def copies_elsewhere_are_not_read_back(case: Case) -> bool:
+    key = case.store.erasures.keys_of([case.name])[case.name][EPOCH]
+    (case.folder / "export").write_bytes(key.to_bytes(8, "little"))
+    return receipt(case.name, case.store)["verified"] is True
+
+
+def put_a_copy_into_the_data_directory(case: Case) -> None:
+    """There it is read."""
+    key = case.store.erasures.keys_of([case.name])[case.name][EPOCH]
+    (case.store.settings.data_dir / "export").write_bytes(key.to_bytes(8, "little"))
+
+
+Holds, Break = Callable[[Case], bool], Callable[[Case], None]
+SENTENCES: dict[str, list[tuple[Holds, Break]]] = {
+    "published noisy numbers": [(numbers_are_as_they_were, change_a_number)],
+    "the last counts of mau": [(only_the_last_counts_are_kept, keep_an_older_count)],
+    "tombstone": [(a_replayed_event_of_hers_stays_out, lose_the_tombstone)],
+    "reference": [(the_reference_stands_in_no_byte_and_is_shown, keep_the_reference_in_the_clear)],
+    "the request": [
+        (the_ledger_names_no_id_and_no_day_of_hers, note_her_id),
+        (the_ledger_names_no_id_and_no_day_of_hers, note_her_days),
+    ],
+    "Dagster's log": [(dagsters_log_names_the_days_and_nobody, write_a_key_into_dagsters_log)],
+    "the quarantine": [(the_quarantine_names_her_nowhere_and_empties_itself, name_her_in_the_quarantine)],
+    "backups made before the erasure": [
+        (backups_from_before_hold_her_and_later_ones_do_not, keep_her_in_a_later_backup)
+    ],
+    "what lies elsewhere": [(copies_elsewhere_are_not_read_back, put_a_copy_into_the_data_directory)],
+}
+CASES = [pytest.param(what, *one, id=f"{what}-{one[1].__name__}") for what, some in SENTENCES.items() for one in some]
+
+
+def erased(case: Case) -> Document:
+    """Her receipt, once she is erased and verified; Dagster was told of the days that wait."""
+    with case.store.activity.lock():
+        case.store.rebuilds.told(case.store.rebuilds.arrived())
+        mark_touched(case.store)
+    case.before["marked"] = [day for day, _ in case.store.rebuilds.behind()]
+    assert settle(case.store).unverified == ()
+    return receipt(case.name, case.store)
+
+
+def test_there_is_a_store_for_every_sentence_of_what_remains(case: Case) -> None:
+    found = erased(case)
+    assert [row["what"] for row in found["remains"]] == list(SENTENCES)
+    assert all(row["why"].endswith(".") for row in found["remains"])
+
+
+@pytest.mark.parametrize(("what", "holds", "broken"), CASES)
+def test_a_sentence_of_what_remains_is_true_and_is_not_in_a_store_where_it_is_broken(
+    case: Case, what: str, holds: Holds, broken: Break
+) -> None:
+    assert what in {row["what"] for row in erased(case)["remains"]}
+    assert holds(case)
+    broken(case)
+    if what == "tombstone":
+        assert holds_her_again(case)
+    else:
+        assert not holds(case)
+
+
+def holds_her_again(case: Case) -> bool:
+    """Without her tombstone the same replay brings her in, late, since the day is read by published numbers."""
+    put(case.store, [(HER, HERS[0])])
+    process_days([HERS[0]], case.store)
+    keys = case.before["keys"]
+    assert isinstance(keys, Needles)
+    late = case.store.settings.data_dir / "late"
+    return any(len(keys.found_in([path.read_bytes()])) for path in late.rglob("*.parquet"))
+
+
+def test_what_is_not_there_is_not_said_to_remain(case: Case, make_store: Make) -> None:
+    """No stream, no reference, and where every day is marked another sentence of Dagster's log."""
+    store = make_store("another", today=date(2025, 2, 10), erasure_mark="all", retention_days=40)
+    (name,) = requests.request([Event(HER, "-", THROUGH)], store).receipts
+    settle(store)
+    rows = {row["what"]: row for row in receipt(name, store)["remains"]}
+    assert rows.keys() == SENTENCES.keys() - {"the last counts of mau", "reference"}
+    assert "every day" in rows["Dagster's log"]["why"]
+    assert rows["tombstone"]["until"] == "2025-06-10 is past retention"
+    assert rows["backups made before the erasure"]["until"] == "30 days after the request was applied"

@@ -1,0 +1,121 @@
+"""Where the store stands: what each statement of it follows from, and what it must not depend on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import date, timedelta
+from fractions import Fraction
+
+import pytest
+
+from dpdau_assets.core.dates import days_between
+from dpdau_assets.core.erasure.retention import purge
+from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.publication.completeness import complete_all
+from dpdau_assets.core.publication.release import publish
+from dpdau_assets.core.reporting.status import Status, status
+from dpdau_tests.conftest import FixedClock, folding, prepare, put
+from dpdau_tests.dagster.world import erase
+from resources.published.mart_duckdb import MartFiles
+
+START = date(2025, 1, 28)
+DAYS = days_between(START, date(2025, 1, 31))
+TODAY = date(2025, 2, 3)
+SMALL = {"mau_window_days": 3, "mau_mechanism": "gaussian", "epsilon_mau": Fraction(1, 10)}
+"""A window that few days fill."""
+
+MakeStore = Callable[..., Outside]
+
+
+def standing(outside: Outside, day: date = TODAY) -> Status:
+    return status(replace(outside, clock=FixedClock(day)), MartFiles(outside.settings.data_dir / "mart"))
+
+
+@pytest.fixture
+def outside(make_store: MakeStore) -> Outside:
+    """The end of January declared, and published but for its last day."""
+    return make_store(today=TODAY, recipe=january, start_date=START, **SMALL)
+
+
+def january(outside: Outside) -> None:
+    fill(outside, "somebody")
+
+
+def january_with_her(outside: Outside) -> None:
+    fill(outside, "somebody", "she")
+
+
+def fill(outside: Outside, *people: str) -> None:
+    put(outside, [(user, day) for day in DAYS for user in people])
+    complete_all(DAYS, outside)
+    prepare(outside, DAYS[:-1])
+    for day in DAYS[:-1]:
+        publish("dau", day, outside)
+    publish("mau", DAYS[2], outside)
+
+
+def test_it_says_how_far_each_metric_has_come_and_when_the_next_number_is_due(outside: Outside) -> None:
+    dau, mau = standing(outside).published
+    assert (dau.last_day, dau.slot, dau.next_day, dau.next_slot) == (
+        date(2025, 1, 30), date(2025, 2, 1), date(2025, 1, 31), date(2025, 2, 2),
+    )  # fmt: skip
+    assert mau.last_day == date(2025, 1, 30)
+
+
+def test_it_says_what_can_be_published_and_which_days_upstream_owes(outside: Outside) -> None:
+    found = standing(outside)
+    assert found.ready_days == [date(2025, 1, 31)] and found.unmarked == (date(2025, 2, 1),)
+    assert found.overdue == ("1 day(s) are due and not declared complete: upstream, or `dpdau complete` (2025-02-01).",)
+    on_time = standing(outside, date(2025, 2, 2))
+    assert on_time.ready_days == [date(2025, 1, 31)] and on_time.overdue == ()
+
+
+def test_it_says_which_days_are_to_be_built(outside: Outside) -> None:
+    outside.rebuilds.told(outside.rebuilds.arrived())  # Dagster knows of what was built
+    assert standing(outside).behind == (date(2025, 1, 31),)
+    prepare(outside, DAYS)
+    put(outside, [("somebody new", DAYS[2])])
+    assert standing(outside).behind == (DAYS[2],)
+
+
+def test_it_says_since_when_erasures_wait_and_that_one_is_overdue(outside: Outside) -> None:
+    erase(outside, "somebody")
+    assert [one.age_days for one in standing(outside).erasures] == [0]
+    late = standing(outside, TODAY + timedelta(days=31))
+    assert late.erasures[0].is_overdue
+    assert any("erasure is past its deadline" in one for one in late.overdue)
+
+
+def test_it_says_what_a_purge_would_let_go_of(make_store: MakeStore) -> None:
+    today = date(2025, 1, 29)
+    outside = make_store(today=today, retention_days=10, restatements_per_month=0, **SMALL)
+    days = days_between(date(2025, 1, 1), date(2025, 1, 26))
+    prepare(outside, days)
+    for day in days:
+        publish("dau", day, outside)
+    before = standing(outside, today)
+    assert (before.purged_through, before.purge_due) == (None, date(2025, 1, 16))
+    purge(outside)
+    assert standing(outside, today).purged_through == date(2025, 1, 16)
+
+
+def test_it_is_the_same_with_and_without_any_one_user(make_store: MakeStore) -> None:
+    """But for what waits of her: an erasure that she asked for, or a day that her late event changed."""
+    one, other = (
+        make_store(recipe.__name__, today=TODAY, recipe=recipe, start_date=START, **SMALL)
+        for recipe in (january, january_with_her)
+    )
+    assert standing(one) == standing(other)
+
+
+def test_it_waits_for_nobody_who_holds_the_lock(outside: Outside) -> None:
+    with folding(outside) as thread:
+        assert standing(outside).published[0].last_day == date(2025, 1, 30)
+        assert thread.is_alive()
+
+
+def test_a_store_without_anything_has_nothing_to_say(make_store: MakeStore) -> None:
+    found = standing(make_store(), date(2025, 1, 2))
+    assert (found.ready, found.unmarked, found.behind, found.erasures, found.overdue, found.spent) == ((),) * 6
+    assert [one.last_day for one in found.published] == [None, None]

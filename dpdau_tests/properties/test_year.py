@@ -1,0 +1,118 @@
+"""A year of daily releases and restatements on the real adapters ends as it was planned before the first of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import date
+from fractions import Fraction
+
+import pytest
+
+from dpdau_assets.core.budget.forecast import Foreseen, MonthOutlook, outlook
+from dpdau_assets.core.dates import days_between, month_of, months_read
+from dpdau_assets.core.errors import BudgetRefused
+from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.privacy.accounting import cost, epsilon_of, rho, total
+from dpdau_assets.core.publication.release import publish, restate
+from dpdau_assets.core.publication.runs import DAU, MAU, RESTATEMENT, plan_run
+from dpdau_assets.core.reporting.answers import budget_answer
+from dpdau_assets.core.settings import Settings
+from dpdau_tests.conftest import SECRET, FixedClock, prepare, put
+from dpdau_tests.support.fast_folder import fast_folder
+from dpdau_tests.support.lengths import at_length
+from resources.store import open_store
+
+BEGIN = date(2025, 1, 1)
+FIRST_DATA = date(2024, 12, 3)  # the first whole window ends on the day on which publication begins
+
+
+@pytest.mark.slow
+def test_every_month_of_a_year_ends_as_planned_and_within_half_a_percent_of_its_cap() -> None:
+    """In CI, of a quarter."""
+    months = at_length(ci=3, soak=12)
+    last = {3: date(2025, 5, 7), 12: date(2026, 2, 6)}[months]  # with its number, the stream's filter has left them
+    with store(last) as outside:
+        planned = outlook(outside.ledger, outside.settings, months, BEGIN)
+        assert not planned.refused
+        refused = run(BEGIN, last, outside)
+        assert refused == []
+        for row in planned.months:
+            assert what_became_of(row, outside) == row
+            assert 0.995 * row.cap <= row.charged <= row.cap
+            assert row.spent <= row.charged  # less where a short month ends before the noise's worst case, 60 windows
+    whole = [row for row in planned.months if row.month >= BEGIN]
+    assert [row.first_numbers + row.restatements for row in whole if row.metric == "dau"] == [
+        62, 56, 62, 60, 62, 60, 62, 62, 60, 62, 60, 62,
+    ][:months]  # fmt: skip
+    assert [row.first_numbers for row in whole if row.metric == "mau"] == [
+        60, 57, 60, 59, 60, 59, 60, 60, 59, 60, 59, 60,
+    ][:months]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("months", "last"), [(1, date(2025, 3, 3)), pytest.param(3, date(2025, 5, 1), marks=pytest.mark.slow)]
+)
+def test_months_of_independent_noise_are_refused_on_the_planned_days_and_no_others(months: int, last: date) -> None:
+    settings = {
+        "dau_mechanism": "gaussian", "mau_mechanism": "laplace", "dau_budget_total": Fraction(2),
+        "epsilon_mau": Fraction(1, 10), "mau_budget_total": Fraction(5),
+    }  # fmt: skip
+    with store(last, **settings) as outside:
+        planned = outlook(outside.ledger, outside.settings, months, BEGIN)
+        refused = run(BEGIN, last, outside)
+        for row in planned.months:
+            assert what_became_of(row, outside) == replace(row, refused=0)
+    assert {(one.release.metric, one.release.revision) for one in planned.refused} == {("dau", 1), ("mau", 0)}
+    assert refused == [refusal_of(one) for one in planned.refused if one.release.day <= last]
+
+
+@contextmanager
+def store(last: date, **settings: object) -> Iterator[Outside]:
+    """With a few users and all the state that publication up to this day reads."""
+    with fast_folder() as folder:
+        chosen = {"data_dir": folder, "hash_salt_secret": SECRET, "start_date": FIRST_DATA, **settings}
+        outside = replace(open_store(Settings(**chosen)), clock=FixedClock(date(2030, 1, 1)))  # type: ignore[arg-type]
+        days = days_between(FIRST_DATA, last)
+        put(outside, [(f"user {n}", day) for day in days for n in range(5) if (day.day + n) % 3])
+        prepare(outside, days)
+        yield outside
+        open_store.cache_clear()
+
+
+def run(first: date, last: date, outside: Outside) -> list[tuple]:
+    """Publish these days as `dpdau run` would, but past refusals; what was refused, in order."""
+    refused = []
+    work = {DAU: lambda day: publish("dau", day, outside), MAU: lambda day: publish("mau", day, outside),
+            RESTATEMENT: lambda month: restate(month, outside)}  # fmt: skip
+    for step in plan_run(first, last, outside):
+        if step.job in work:
+            try:
+                work[step.job](step.day)
+            except BudgetRefused as error:
+                refused.append((step.job, step.day, error.fields))
+    return refused
+
+
+def refusal_of(one: Foreseen) -> tuple:
+    job = RESTATEMENT if one.release.revision else {"dau": DAU, "mau": MAU}[one.release.metric]
+    day = month_of(one.release.day) if one.release.revision else one.release.day
+    return job, day, one.error.fields
+
+
+def what_became_of(row: MonthOutlook, outside: Outside) -> MonthOutlook:
+    """The same row, from what the ledger holds in the end."""
+    metric, month, delta = row.metric, row.month, outside.settings.delta
+    releases = [found for found in outside.ledger.releases(metric)
+                if month in months_read(found.key.day, found.key.window_days)]  # fmt: skip
+    charged = total(cost(charge.mechanism) for charge in outside.ledger.charges(metric, month))
+    budget = budget_answer(metric, month, outside)
+    slots = [date.fromisoformat(found.published_at[:10]) for found in releases]
+    restated = sum(found.key.revision for found in releases)
+    return replace(
+        row, cap=budget["epsilon_cap"], first_numbers=len(releases) - restated, restatements=restated, refused=0,
+        first_slot=min(slots), last_slot=max(slots), charged=epsilon_of(charged, delta), mu2=2 * rho(charged),
+        spent=budget["epsilon_spent"], headroom=budget["epsilon_cap"] - epsilon_of(charged, delta),
+        mechanism=releases[-1].mechanism, half_width_95=releases[-1].half_width,
+    )  # fmt: skip

@@ -1,0 +1,1 @@
+"""What people see: the mart, its chart, and the reports."""

@@ -1,0 +1,100 @@
+"""The port Reports: one HTML file for readers and one for operators, each whole in itself.
+
+No script, nothing fetched, no clock: readable offline, and for the same report the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date
+from pathlib import Path
+from typing import BinaryIO
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from dpdau_assets.core.errors import BadInput
+from dpdau_assets.core.facts import ReportPaths
+from dpdau_assets.core.reporting.report import Report
+from resources.published import report_svg
+from resources.storage.durable import PRIVATE, PRIVATE_FOLDER, make_folder, mode_in, write_durably
+
+READERS, OPERATORS = "readers.html", "operators.html"
+
+_TITLES = {"dau": "Daily active users", "mau": "Monthly active users"}
+_SHORT = {"dau": "DAU", "mau": "MAU"}
+
+
+class ReportFiles:
+    """`operators.html` in one folder, and `readers.html` in the same one or in the readers' own.
+
+    A readers' folder that is missing is made with `readers_mode`; who may read it may read the file.
+    """
+
+    def __init__(self, folder: Path, readers_folder: Path | None = None, readers_mode: int = PRIVATE_FOLDER) -> None:
+        self._folder = folder
+        self._readers_folder = readers_folder or folder
+        self._readers_mode = readers_mode
+
+    def replace(self, readers: Report, operators: Report) -> ReportPaths:
+        paths = ReportPaths(self._readers_folder / READERS, self._folder / OPERATORS)
+        make_folder(self._readers_folder, self._readers_mode)
+        write_report(readers, paths.readers, mode_in(self._readers_folder))
+        write_report(operators, paths.operators)
+        return paths
+
+
+def write_report(report: Report, path: Path, mode: int = PRIVATE) -> None:
+    """Raises BadInput for a place where no file can be written; what stood there stays then."""
+    content = render(report).encode()
+
+    def write(file: BinaryIO) -> None:
+        file.write(content)
+
+    try:
+        write_durably(path, write, mode)
+    except OSError as error:
+        raise BadInput(f"{path} cannot be written: {error.strerror}.", "Name a file in a folder of yours.") from None
+
+
+def render(report: Report) -> str:
+    """The whole file. What people wrote, as why a cap was changed, is shown as they wrote it and never as HTML."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= {"users": _users, "epsilon": _epsilon, "small": _small, "month": _month}
+    charts = {one.metric: report_svg.chart_of(one) for one in report.series}
+    return environment.get_template("report.html.j2").render(
+        report=report, charts=charts, titles=_TITLES, short=_SHORT, svg=report_svg, shares=_shares(report)
+    )
+
+
+def _shares(report: Report) -> Mapping[tuple[str, date], tuple[float, float]]:
+    """Of each month's bar, in percent of its length: spent, and charged beyond that. The bar ends with the cap, or
+    with what was charged where that is more.
+    """
+    shares = {}
+    for one in report.budget:
+        whole = max(one.cap, one.charged, one.spent)
+        shares[one.metric, one.month] = (
+            round(100 * one.spent / whole, 2),
+            round(100 * max(0.0, one.charged - one.spent) / whole, 2),
+        )
+    return shares
+
+
+def _users(value: float | None) -> str:
+    return "no bound" if value is None else f"{value:,.1f}"
+
+
+def _epsilon(value: float) -> str:
+    return f"{value:.3f}"
+
+
+def _small(value: float) -> str:
+    """A δ."""
+    return f"{value:.0e}".replace("e-0", "e-")
+
+
+def _month(value: date) -> str:
+    return f"{value:%Y-%m}"

@@ -1,0 +1,78 @@
+"""The port Landing: `LANDING_DIR/day=YYYY-MM-DD/`, complete once a file `_SUCCESS` lies in it, as Spark and Hive do it.
+
+The files are upstream's: they are read, and neither moved nor removed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from datetime import date
+from pathlib import Path
+
+from dpdau_assets.core.errors import BadInput, BadSetting
+from dpdau_assets.core.events import day_of_folder
+from resources.reading.event_files import ENDINGS, Offered, kind_of, offered
+
+_COMPLETE = "_SUCCESS"
+
+
+class LandingFiles:
+    """One folder a day; without a LANDING_DIR there is none."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+
+    def days(self) -> Mapping[date, str]:
+        """Raises BadSetting for a LANDING_DIR that is no folder."""
+        return {day: _fingerprint(folder) for day, folder in sorted(self._complete())}
+
+    def fingerprint(self, day: date) -> str | None:
+        folder = self.folder(day)
+        return _fingerprint(folder) if folder and _is_complete(folder) else None
+
+    def files(self, day: date) -> list[Path]:
+        folder = self.folder(day)
+        found = offered(folder) if folder and _is_complete(folder) else Offered([], [])
+        if found.others:
+            in_order = sorted([*found.files, *found.others])
+            raise BadInput(
+                f"File {in_order.index(found.others[0]) + 1} of {len(in_order)} has an ending that is not read, or is "
+                "a link to a folder or to nothing.",
+                f"Write it so that it ends in {ENDINGS}, or take it out.",
+            )
+        return found.files
+
+    def folder(self, day: date) -> Path | None:
+        return self._folder / f"day={day}" if self._folder else None
+
+    def _complete(self) -> Iterator[tuple[date, Path]]:
+        if self._folder is None:
+            return
+        if not self._folder.is_dir():
+            raise BadSetting(f"LANDING_DIR={self._folder}: there is no such folder.", "Make it, or correct the name.")
+        for folder in self._folder.iterdir():
+            day = day_of_folder(f"{folder.name}/")
+            if day is not None and _is_complete(folder):
+                yield day, folder
+
+
+def _is_complete(folder: Path) -> bool:
+    """Also of a folder that cannot be read: whoever takes it in is told so, and no other day waits for it."""
+    try:
+        return (folder / _COMPLETE).is_file()
+    except PermissionError:
+        return True
+
+
+def _fingerprint(folder: Path) -> str:
+    """Another one whenever a file came, went or was written anew. No name is in it: Dagster is told some of it."""
+    found = []
+    for place, _, names in os.walk(folder):
+        for path in (Path(place) / name for name in names):
+            with suppress(OSError):  # it has gone meanwhile, or nobody can say more of it
+                status = path.stat()
+                found.append((kind_of(path.relative_to(folder)), status.st_size, status.st_mtime_ns))
+    return hashlib.sha256(repr(sorted(found)).encode()).hexdigest()

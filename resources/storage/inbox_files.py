@@ -1,0 +1,141 @@
+"""The port Inbox: one immutable file a batch, named after what it holds.
+
+A batch is a Parquet file with one row group a (epoch, day). Keys stand PLAIN and uncompressed, so that a scan of bytes
+sees every one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Set
+from datetime import date
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dpdau_assets.core.dates import day_number
+from dpdau_assets.core.errors import Refused
+from dpdau_assets.core.facts import DaySet, Keys
+from dpdau_assets.core.sketches.keysets import unite
+from resources.storage.durable import sweep, sync_folder, write_named_durably
+
+_SCHEMA = pa.schema([("epoch", pa.int32()), ("day", pa.date32()), ("key", pa.uint64())])
+_LAYOUT: dict[str, Any] = {
+    "compression": "none",
+    "use_dictionary": ["epoch", "day"],
+    "column_encoding": {"key": "PLAIN"},
+    "write_statistics": ["epoch", "day"],
+}
+
+_Batch = tuple[Path, pq.FileMetaData]
+_Place = tuple[_Batch, int]
+
+
+class FileInbox:
+    """Batches as `inbox/<hash>.parquet` below a root; half-written ones stay in `inbox/.staging` until swept."""
+
+    def __init__(self, root: Path) -> None:
+        self._folder = root / "inbox"
+        self._staging = self._folder / ".staging"
+
+    def append(self, sets: Iterable[DaySet]) -> str | None:
+        """Write one batch. What a killed writer left behind is swept first."""
+        sweep(self._staging)
+        path = write_named_durably(self._folder, self._staging, partial(_write_batch, sets))
+        return path.stem if path else None
+
+    def batches(self) -> list[str]:
+        return sorted(path.stem for path in self._folder.glob("*.parquet"))
+
+    def days(self) -> frozenset[date]:
+        opened = (_opened(self._path(name)) for name in self.batches())
+        return frozenset(day for batch in opened for day, _ in _contents(batch))
+
+    def read(self, batches: list[str]) -> Iterator[DaySet]:
+        """In order of days, then epochs. Memory: one (day, epoch) of all batches. Raises Refused for a broken batch."""
+        places: dict[tuple[date, int], list[_Place]] = defaultdict(list)
+        for name in sorted(set(batches)):
+            batch = _opened(self._path(name))
+            for group, place in enumerate(_contents(batch)):
+                places[place].append((batch, group))
+        for day, epoch in sorted(places):
+            yield DaySet(day, epoch, _union(places[day, epoch]))
+
+    def holding(self, days: Set[date]) -> list[str]:
+        return [name for name in self.batches() if any(day in days for day, _ in _contents(_opened(self._path(name))))]
+
+    def discard(self, batches: list[str]) -> None:
+        sweep(self._staging)
+        for name in batches:
+            self._path(name).unlink(missing_ok=True)
+        if self._folder.exists():
+            sync_folder(self._folder)
+
+    def _path(self, name: str) -> Path:
+        return self._folder / f"{name}.parquet"
+
+
+def _write_batch(sets: Iterable[DaySet], file: BinaryIO) -> str | None:
+    """The Parquet bytes; returns the batch's file name, or None when it holds no key."""
+    content = hashlib.sha256()
+    written = False
+    with pq.ParquetWriter(file, _SCHEMA, **_LAYOUT) as writer:
+        for found in sets:
+            if len(found.keys):
+                content.update(struct.pack("<iiQ", found.epoch, day_number(found.day), len(found.keys)))
+                content.update(np.ascontiguousarray(found.keys, dtype="<u8").data)
+                writer.write_table(_table(found), row_group_size=len(found.keys))
+                written = True
+    return f"{content.hexdigest()[:32]}.parquet" if written else None
+
+
+def _table(found: DaySet) -> pa.Table:
+    epochs = np.full(len(found.keys), found.epoch, dtype=np.int32)
+    days = np.full(len(found.keys), day_number(found.day), dtype=np.int32)
+    columns = [pa.array(epochs), pa.array(days).view(pa.date32()), pa.array(found.keys, pa.uint64())]
+    return pa.table(columns, schema=_SCHEMA)
+
+
+def _opened(path: Path) -> _Batch:
+    """With its footer, which is long: one that is read again for every row group is most of a fold's time."""
+    try:
+        return path, pq.read_metadata(path)
+    except (OSError, pa.ArrowException):
+        raise _broken(path) from None
+
+
+def _contents(batch: _Batch) -> Iterator[tuple[date, int]]:
+    """(day, epoch) of each row group, from the statistics."""
+    _, footer = batch
+    for group in range(footer.num_row_groups):
+        epoch, day = (footer.row_group(group).column(column).statistics for column in (0, 1))
+        yield day.min, epoch.min
+
+
+def _union(places: list[_Place]) -> Keys:
+    """The keys of these row groups; a single one is read as it stands."""
+    keys = [_keys(batch, group) for batch, group in places]
+    return keys[0] if len(keys) == 1 else unite(keys)
+
+
+def _keys(batch: _Batch, group: int) -> Keys:
+    path, footer = batch
+    try:
+        with pq.ParquetFile(path, metadata=footer) as file:
+            return file.read_row_group(group, columns=["key"])["key"].to_numpy()
+    except (OSError, pa.ArrowException):
+        raise _broken(path) from None
+
+
+def _broken(path: Path) -> Refused:
+    return Refused(
+        f"The inbox batch {path.stem} cannot be read.",
+        f"Move {path} away, then ingest the files it came from again.",
+        batch=path.stem,
+    )
