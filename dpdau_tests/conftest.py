@@ -22,7 +22,7 @@ from sqlalchemy import select
 
 from dpdau_assets.core.events import Limits, Row
 from dpdau_assets.core.limits import last_day
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.ingest import RowScan, take
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.state.activity import process_days
@@ -118,8 +118,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     in_ci = marker.kwargs.get("since", "ci") == "ci"
     others = pytest.mark.slow(weight=1 if in_ci else 0.1)  # there are many of them
-    kinds = [pytest.param(SKETCHES[kind], marks=() if kind == "set" else others, id=kind)
-             for kind in SKETCHES if kind == "set" or in_ci or LENGTH == "soak"]  # fmt: skip
+    kinds = [
+        pytest.param(SKETCHES[kind], marks=() if kind == "set" else others, id=kind)
+        for kind in SKETCHES
+        if kind == "set" or in_ci or LENGTH == "soak"
+    ]
     metafunc.parametrize("sketch_settings", kinds)
 
 
@@ -142,18 +145,18 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     return Prepared((own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "prepared")
 
 
-Recipe = Callable[[Outside], object]
+Recipe = Callable[[Store], object]
 """Fills an empty store."""
 
 
-def opened(folder: Path, today: date, **settings: object) -> Outside:
+def opened(folder: Path, today: date, **settings: object) -> Store:
     """The store in this folder, made if there is none, on this day."""
     open_store.cache_clear()
     chosen = {"hash_salt_secret": SECRET, **settings}
     return replace(open_store(Settings(data_dir=folder, **chosen)), clock=FixedClock(today))
 
 
-def copied(prepared: Prepared, recipe: Recipe, target: Path, today: date, **settings: object) -> Outside:
+def copied(prepared: Prepared, recipe: Recipe, target: Path, today: date, **settings: object) -> Store:
     """What the recipe makes under these settings and on this day, in a folder of the test's own. It runs once."""
 
     def fill(folder: Path) -> None:
@@ -167,7 +170,7 @@ def copied(prepared: Prepared, recipe: Recipe, target: Path, today: date, **sett
 @pytest.fixture
 def make_store(
     tmp_path: Path, sketch_settings: dict[str, object], monkeypatch: pytest.MonkeyPatch, prepared: Prepared
-) -> Iterator[Callable[..., Outside]]:
+) -> Iterator[Callable[..., Store]]:
     """Opens stores with the given settings; each call with the same `name` opens the same one anew.
 
     With a `recipe`, a function that fills a store, it begins as a copy of what that makes under the same settings and
@@ -182,7 +185,7 @@ def make_store(
 
     def make(
         name: str = "store", today: date = date(2030, 1, 1), recipe: Recipe | None = None, **settings: object
-    ) -> Outside:
+    ) -> Store:
         chosen = {**sketch_settings, **settings}
         if recipe is None:
             return opened(tmp_path / name, today, **chosen)
@@ -195,7 +198,7 @@ def make_store(
     open_store.cache_clear()
 
 
-def put(outside: Outside, rows: Iterable[tuple]) -> None:
+def put(outside: Store, rows: Iterable[tuple]) -> None:
     """Ingest events given as (user_id, day, op, listed days) through the real path, from memory."""
     settings = outside.settings
     limits = Limits(settings.start_date, last_day(outside.clock), ZoneInfo(settings.timezone))
@@ -209,19 +212,19 @@ def _row(user_id: str, day: date, op: str = "+", days: tuple[date, ...] | None =
     return Row(user_id, op, day.isoformat(), None, listed)
 
 
-def prepare(outside: Outside, days: list[date]) -> None:
+def prepare(outside: Store, days: list[date]) -> None:
     """State and sketches of these days, as the assets build them."""
     process_days(days, outside)
     refresh(days, outside)
 
 
 @contextmanager
-def folding(outside: Outside) -> Iterator[threading.Thread]:
+def folding(outside: Store) -> Iterator[threading.Thread]:
     """Meanwhile another thread holds the state's lock, as a fold or a release does for minutes."""
     held, done = threading.Event(), threading.Event()
 
     def fold() -> None:
-        with outside.activity.lock():
+        with outside.state.activity.lock():
             held.set()
             done.wait(60)
 
@@ -247,6 +250,6 @@ class Silent:
         return [0] * draws
 
 
-def silent(outside: Outside) -> Outside:
+def silent(outside: Store) -> Store:
     """The same store without noise."""
     return replace(outside, noise=Silent())

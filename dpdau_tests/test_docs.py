@@ -276,9 +276,17 @@ def test_no_figure_stands_on_the_page_without_its_computation() -> None:
 
 @pytest.mark.parametrize(
     ("text", "value", "same"),
-    [("4.811", 4.8106, True), ("4.811", 4.8116, False), ("1e-6", 1e-6, True), ("1e-6", 1.6e-6, False),
-     ("4,431,150", 4431150, True), ("4,431,150", 4431151, False), ("62", 62, True), ("[1, -2]", [1, -3], False)],
-)  # fmt: skip
+    [
+        ("4.811", 4.8106, True),
+        ("4.811", 4.8116, False),
+        ("1e-6", 1e-6, True),
+        ("1e-6", 1.6e-6, False),
+        ("4,431,150", 4431150, True),
+        ("4,431,150", 4431151, False),
+        ("62", 62, True),
+        ("[1, -2]", [1, -3], False),
+    ],
+)
 def test_a_changed_constant_is_noticed(text: str, value: object, same: bool) -> None:
     assert agrees(text, value) is same
 

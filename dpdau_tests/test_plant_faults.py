@@ -32,7 +32,8 @@ def test_the_tests_that_a_fault_names_are_there() -> None:
     named = [(fault.name, *test.partition("::")[::2]) for fault in FAULTS for test in fault.tests]
     assert {name for name, _, _ in named} == {fault.name for fault in FAULTS}
     gone = [
-        (name, test or file) for name, file, test in named
+        (name, test or file)
+        for name, file, test in named
         if f"def {f'{test}(' if test else 'test_'}" not in text_of(f"dpdau_tests/{file}")
-    ]  # fmt: skip
+    ]
     assert gone == []

@@ -63,11 +63,18 @@ def test_what_has_to_be_alone_waits_for_the_others_and_they_for_it() -> None:
 @pytest.mark.slow
 def test_every_long_test_of_the_project_is_collected_with_its_weight() -> None:
     listed = subprocess.run(
-        [sys.executable, "-c", "import os; os.environ['DPDAU_LENGTH'] = 'soak'\n"
-         "from dpdau_tests.support.soak import collect\n"
-         "for test in collect([]): print('FOUND', test.name, test.weight, test.alone)"],
-        cwd=PROJECT, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-c",
+            "import os; os.environ['DPDAU_LENGTH'] = 'soak'\n"
+            "from dpdau_tests.support.soak import collect\n"
+            "for test in collect([]): print('FOUND', test.name, test.weight, test.alone)",
+        ],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     found = {line.split()[1]: line.split()[2:] for line in listed.stdout.splitlines() if line.startswith("FOUND")}
     assert len(found) > 30
     assert all(float(weight) > 0 for weight, _ in found.values())

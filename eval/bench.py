@@ -29,7 +29,7 @@ from dpdau_assets.core.erasure.receipts import settle
 from dpdau_assets.core.erasure.requests import request
 from dpdau_assets.core.events import Event
 from dpdau_assets.core.facts import ReleaseKey
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.ingest import ingest
 from dpdau_assets.core.publication.release import read_statistic
 from dpdau_assets.core.settings import Settings
@@ -70,9 +70,7 @@ def main() -> None:
     chosen = options.parse_args()
     events = chosen.folder / f"events-{chosen.events}-{chosen.users}-{chosen.days}-{DEFAULT_SEED}.parquet"
     if not events.exists():
-        generate_synthetic(
-            events, days=chosen.days, users=chosen.users, events=chosen.events, first_day=FIRST_DAY
-        )  # fmt: skip
+        generate_synthetic(events, days=chosen.days, users=chosen.users, events=chosen.events, first_day=FIRST_DAY)
     bench(events, chosen.folder / "data", chosen.days, chosen.users, chosen.repeat)
 
 
@@ -134,7 +132,7 @@ def ingest_and_state(events: Path, data_dir: Path, rotation_days: int) -> None:
 def one_mau(events: Path, data_dir: Path, rotation_days: int) -> None:  # noqa: ARG001
     """The exact statistic of one window from its sketches, as a release reads it."""
     outside = open_bench_store(data_dir, rotation_days)
-    last = max(day for day, _ in outside.activity.stored())
+    last = max(day for day, _ in outside.state.activity.stored())
     read_statistic(ReleaseKey("mau", WINDOW_DAYS, last), ExactCounting(), outside)
 
 
@@ -152,11 +150,11 @@ def erase(user_ids: Sequence[str], events: Path, data_dir: Path, rotation_days: 
     What `settle` would do is done here in two steps, so that each has its time.
     """
     outside = open_bench_store(data_dir, rotation_days)
-    through = max(day for day, _ in outside.activity.stored())
+    through = max(day for day, _ in outside.state.activity.stored())
     parts: Parts = {}
     with timed("request", parts):
         request([Event(user_id, "-", through) for user_id in user_ids], outside)
-    with timed("rewrite state", parts), outside.activity.lock():
+    with timed("rewrite state", parts), outside.state.activity.lock():
         take_in(outside)
     with timed("sketches, read back, receipts", parts):
         settled = settle(outside)
@@ -172,7 +170,7 @@ def timed(part: str, parts: Parts) -> Iterator[None]:
     parts[part] = time.perf_counter() - start
 
 
-def open_bench_store(data_dir: Path, rotation_days: int) -> Outside:
+def open_bench_store(data_dir: Path, rotation_days: int) -> Store:
     """A store of its own, with real adapters."""
     settings = Settings(
         data_dir=data_dir, start_date=FIRST_DAY, hash_salt_rotation_days=rotation_days, hash_salt_secret=SECRET

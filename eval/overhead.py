@@ -26,7 +26,7 @@ from sqlalchemy.engine.default import DefaultDialect
 from dpdau_assets.core.dates import days_between
 from dpdau_assets.core.erasure.requests import request
 from dpdau_assets.core.events import Event
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.completeness import complete
 from dpdau_assets.core.publication.ingest import ingest
 from dpdau_assets.core.publication.runs import BUILD, DAU, STATE, Step
@@ -60,12 +60,14 @@ def main() -> None:
 def configure(folder: Path) -> None:
     """Through the environment, which runs in other processes read too."""
     os.environ.update(
-        DATA_DIR=str(folder / "data"), DAGSTER_HOME=str(folder / "dagster_home"), START_DATE=str(FIRST_DAY),
+        DATA_DIR=str(folder / "data"),
+        DAGSTER_HOME=str(folder / "dagster_home"),
+        START_DATE=str(FIRST_DAY),
         HASH_SALT_SECRET=secrets.token_hex(32),
-    )  # fmt: skip
+    )
 
 
-def open_all(folder: Path) -> tuple[Outside, dg.DagsterInstance]:
+def open_all(folder: Path) -> tuple[Store, dg.DagsterInstance]:
     """The store, and a Dagster instance with the settings that the project ships."""
     from resources.dagster_instance import open_instance
     from resources.settings_env import read_settings
@@ -74,7 +76,7 @@ def open_all(folder: Path) -> tuple[Outside, dg.DagsterInstance]:
     return open_store(read_settings()), open_instance(folder / "dagster_home")
 
 
-def fill(folder: Path, days: list[date], outside: Outside) -> None:
+def fill(folder: Path, days: list[date], outside: Store) -> None:
     """A year of events in the inbox, and every day declared complete."""
     file = folder / "events.parquet"
     generate_synthetic(file, days=DAYS, users=USERS, events=EVENTS, first_day=FIRST_DAY, seed=DEFAULT_SEED)
@@ -113,7 +115,7 @@ class Stopwatch:
         return measured
 
 
-def year(outside: Outside, instance: dg.DagsterInstance) -> None:
+def year(outside: Store, instance: dg.DagsterInstance) -> None:
     """The job publish_due, once, on everything."""
     from dpdau_assets.definitions import defs
 
@@ -121,7 +123,7 @@ def year(outside: Outside, instance: dg.DagsterInstance) -> None:
     with taken_apart() as watch, watch.on("Dagster, without its SQLite"):
         done = job.execute_in_process(instance=instance)
     assert done.success
-    numbers, whole = len(outside.ledger.releases()), sum(watch.seconds.values())
+    numbers, whole = len(outside.accountant.releases()), sum(watch.seconds.values())
     print(f"{DAYS} days, {EVENTS:,} events, {numbers} numbers, from a full inbox: {whole:.0f} s, of which")
     for what, seconds in sorted(watch.seconds.items(), key=lambda part: -part[1]):
         print(f"  {what:40} {seconds:7.1f} s {seconds / whole:6.0%}")
@@ -137,11 +139,17 @@ def taken_apart() -> Iterator[Stopwatch]:
         setattr(owner, name, watch.timed(getattr(owner, name), what))
 
     ours = {
-        "build_days": "state and sketches", "days_behind": "state and sketches", "note_told": "state and sketches",
-        "due": "what is due", "publish": "numbers", "restate": "restatements", "what_to_show": "metadata of numbers",
-        "refresh_mart": "mart, reports", "refresh_budget_report": "mart, reports",
+        "build_days": "state and sketches",
+        "days_behind": "state and sketches",
+        "note_told": "state and sketches",
+        "due": "what is due",
+        "publish": "numbers",
+        "restate": "restatements",
+        "what_to_show": "metadata of numbers",
+        "refresh_mart": "mart, reports",
+        "refresh_budget_report": "mart, reports",
         "refresh_report": "mart, reports",
-    }  # fmt: skip
+    }
     for name, what in ours.items():
         replace(bulk, name, lambda *_, what=what: f"dpdau: {what}")
     for name in ("do_execute", "do_executemany"):
@@ -193,9 +201,17 @@ def separate_runs(days: list[date], instance: dg.DagsterInstance) -> None:
     """A backfill: a process a run, launched by the daemon, two at a time."""
     known = {run.run_id for run in instance.get_runs()}
     command = [
-        str(Path(sys.executable).with_name("dagster")), "job", "backfill", "--noprompt", "-j", STATE,
-        "-w", str(PROJECT / "workspace.yaml"), "--partitions", ",".join(map(str, days)),
-    ]  # fmt: skip
+        str(Path(sys.executable).with_name("dagster")),
+        "job",
+        "backfill",
+        "--noprompt",
+        "-j",
+        STATE,
+        "-w",
+        str(PROJECT / "workspace.yaml"),
+        "--partitions",
+        ",".join(map(str, days)),
+    ]
     subprocess.run(command, cwd=PROJECT, check=True, capture_output=True)
 
     def finished() -> bool:
@@ -211,13 +227,15 @@ def separate_runs(days: list[date], instance: dg.DagsterInstance) -> None:
     print(f"{STATE}, a process a run under the daemon: {whole / len(days):.2f} s a day, of a run {inside:.2f} s")
 
 
-def sensor_to_fresh(days: list[date], outside: Outside) -> None:
+def sensor_to_fresh(days: list[date], outside: Store) -> None:
     """From a request to rebuilt days, and to receipts."""
     began = time.perf_counter()
     request([Event("user-0000000000", "-", days[-1], tuple(days))], outside)
-    marked = wait_until("marks", lambda: bool(outside.rebuilds.behind()))
-    fresh = wait_until("fresh days", lambda: not outside.rebuilds.behind())
-    verified = wait_until("the receipt", lambda: {one.state for one in outside.erasures.erasures()} == {"verified"})
+    marked = wait_until("marks", lambda: bool(outside.state.rebuilds.behind()))
+    fresh = wait_until("fresh days", lambda: not outside.state.rebuilds.behind())
+    verified = wait_until(
+        "the receipt", lambda: {one.state for one in outside.erasures.ledger.erasures()} == {"verified"}
+    )
     told = ", ".join(
         f"{what} after {at - began:.1f} s"
         for what, at in (("marked", marked), ("fresh", fresh), ("verified", verified))

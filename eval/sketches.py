@@ -72,9 +72,10 @@ class Speed:
 def countings_for(users: float) -> list[Counting]:
     """Each sampling kind with its default size, and parameters for about so many users."""
     return [
-        ThetaCounting.for_users(users), KmvCounting.for_users(users, DEFAULTS.kmv_k),
+        ThetaCounting.for_users(users),
+        KmvCounting.for_users(users, DEFAULTS.kmv_k),
         HllCounting.for_users(users, DEFAULTS.hll_registers),
-    ]  # fmt: skip
+    ]
 
 
 def random_keys(users: int, random: np.random.Generator) -> Keys:
@@ -105,9 +106,14 @@ def cell(counting: Counting, users: int, statistics: npt.NDArray[np.float64], ra
     bounds = [counting.interval(one, width) for one in noisy.tolist()]
     held = [low <= users and (high is None or users <= high) for low, high in bounds]
     return Cell(
-        counting, users, len(statistics), float(errors.mean()), float(errors.std()), theory(counting, users),
+        counting,
+        users,
+        len(statistics),
+        float(errors.mean()),
+        float(errors.std()),
+        theory(counting, users),
         float(np.mean(held)),
-    )  # fmt: skip
+    )
 
 
 def month_noise(draws: int, random: np.random.Generator) -> npt.NDArray[np.float64]:
@@ -190,9 +196,11 @@ def main() -> None:
     with multiprocessing.get_context("spawn").Pool() as cores:
         for cells in cores.map(measure, sorted(chosen.users, reverse=True), chunksize=1):
             for one in cells:
-                print(f"| {one.users:,} | {one.counting.kind} | {parameters_of(one.counting)} | {one.error:.2%} "
-                      f"| {one.theory:.2%} | {one.bias:+.3%} | {one.bias_in_standard_errors:+.1f} "
-                      f"| {one.coverage:.1%} |")  # fmt: skip
+                print(
+                    f"| {one.users:,} | {one.counting.kind} | {parameters_of(one.counting)} | {one.error:.2%} "
+                    f"| {one.theory:.2%} | {one.bias:+.3%} | {one.bias_in_standard_errors:+.1f} "
+                    f"| {one.coverage:.1%} |"
+                )
 
 
 def parameters_of(counting: Counting) -> str:

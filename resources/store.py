@@ -1,4 +1,4 @@
-"""Opening a store: every adapter on one data directory, put together as what core calls `Outside`.
+"""Opening a store: every adapter on one data directory, put together as what core calls `Store`.
 
 What reads or writes more than the ledger is imported when it is used: most commands ask the ledger alone.
 """
@@ -15,20 +15,10 @@ from zoneinfo import ZoneInfo
 
 from dpdau_assets.core.dates import first_window_end
 from dpdau_assets.core.errors import BadSetting
-from dpdau_assets.core.ports import (
-    Builds,
-    Engine,
-    ErasureLedger,
-    Inbox,
-    Landing,
-    Noise,
-    Outside,
-    Premises,
-    Quarantine,
-    Salts,
-    SketchStore,
-    StateStore,
-)
+from dpdau_assets.core.ports.erasure import ErasureLedger
+from dpdau_assets.core.ports.events import Engine, Inbox, Landing, Quarantine
+from dpdau_assets.core.ports.state import Builds, Premises, Salts, SketchStore, StateStore
+from dpdau_assets.core.ports.store import Erasures, Events, Noise, State, Store
 from dpdau_assets.core.secret_strength import WeakSecret, warning
 from dpdau_assets.core.settings import Settings
 from resources.lazy import lazy
@@ -62,7 +52,7 @@ class SystemClock:
 
 
 @cache
-def open_store(settings: Settings) -> Outside:
+def open_store(settings: Settings) -> Store:
     """Every adapter on this data directory, made if it is not there. Raises BadSetting for another store's terms.
 
     Warns of a living store's master secret that a new one would be refused for.
@@ -82,7 +72,7 @@ def open_ledger(settings: Settings) -> Database:
     return Database(ledger_url(settings), settings.hash_salt_secret)
 
 
-def store_on(database: Database, settings: Settings) -> Outside:
+def store_on(database: Database, settings: Settings) -> Store:
     """The same store with this ledger. Raises BadSetting if that is of another store."""
     ledger = SqlLedger(database)
     ledger.fix_terms(settings.terms_of_store())
@@ -91,24 +81,27 @@ def store_on(database: Database, settings: Settings) -> Outside:
     builds = SqlBuilds(database)
     erasures = SqlErasures(database, salts, first_window_end(settings.start_date, settings.mau_window_days))
     landing = _apart(settings.landing_dir, settings)
-    return Outside(
+    return Store(
         settings=settings,
         clock=SystemClock(settings.timezone),
-        engine=lazy(lambda: _engine(settings)),
-        quarantine=lazy(lambda: _quarantine(settings)),
-        salts=salts,
-        inbox=lazy(lambda: _inbox(settings)),
-        activity=lazy(lambda: _state(settings, "activity", salts, lock, builds, erasures, keep_empty=True)),
-        late=lazy(lambda: _state(settings, "late", salts, lock, builds, erasures, keep_empty=False)),
-        builds=builds,
-        sketches=lazy(lambda: _sketches(settings)),
-        ledger=ledger,
-        erasures=erasures,
-        rebuilds=SqlRebuilds(database),
-        completions=SqlCompletions(database),
-        landing=lazy(lambda: _landing(landing)),
-        receipts=SqlReceipts(database),
-        premises=lazy(lambda: _premises(settings)),
+        events=Events(
+            engine=lazy(lambda: _engine(settings)),
+            inbox=lazy(lambda: _inbox(settings)),
+            quarantine=lazy(lambda: _quarantine(settings)),
+            landing=lazy(lambda: _landing(landing)),
+            completions=SqlCompletions(database),
+        ),
+        state=State(
+            activity=lazy(lambda: _state(settings, "activity", salts, lock, builds, erasures, keep_empty=True)),
+            late=lazy(lambda: _state(settings, "late", salts, lock, builds, erasures, keep_empty=False)),
+            sketches=lazy(lambda: _sketches(settings)),
+            builds=builds,
+            rebuilds=SqlRebuilds(database),
+            salts=salts,
+            files=lazy(lambda: _premises(settings)),
+        ),
+        erasures=Erasures(ledger=erasures, receipts=SqlReceipts(database)),
+        accountant=ledger,
         noise=lazy(_noise),
     )
 
@@ -135,9 +128,15 @@ def _quarantine(settings: Settings) -> Quarantine:
 
 
 def _state(
-    settings: Settings, store: str, salts: Salts, lock: FileLock, builds: Builds, erasures: ErasureLedger,
-    *, keep_empty: bool,
-) -> StateStore:  # fmt: skip
+    settings: Settings,
+    store: str,
+    salts: Salts,
+    lock: FileLock,
+    builds: Builds,
+    erasures: ErasureLedger,
+    *,
+    keep_empty: bool,
+) -> StateStore:
     from dpdau_assets.core.state.vouched_state import VouchedState
     from resources.storage.state_files import StateFiles
 

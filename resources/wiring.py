@@ -5,7 +5,7 @@ from functools import partial
 
 import dagster as dg
 
-from dpdau_assets.core.ports import Alerts, Mart, Outside, Reports
+from dpdau_assets.core.ports.store import Alerts, Mart, Reports, Store
 from resources.alerts_webhook import WebhookAlerts
 from resources.dagster_instance import is_scheduled
 from resources.settings_env import read_settings
@@ -13,9 +13,9 @@ from resources.store import open_mart, open_reports, open_store
 
 
 class OutsideResource(dg.ConfigurableResource):
-    """Hands assets what core calls `Outside`."""
+    """Hands assets what core calls `Store`."""
 
-    def create_resource(self, context: dg.InitResourceContext) -> Outside:
+    def create_resource(self, context: dg.InitResourceContext) -> Store:
         outside, instance = open_store(read_settings()), context.instance
         return outside if instance is None else replace(outside, is_scheduled=partial(is_scheduled, instance))
 

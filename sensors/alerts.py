@@ -15,7 +15,7 @@ from dagster_shared.error import SerializableErrorInfo
 
 from dpdau_assets.core.errors import DpdauError
 from dpdau_assets.core.facts import Alert
-from dpdau_assets.core.ports import Alerts, Mart, Outside
+from dpdau_assets.core.ports.store import Alerts, Mart, Store
 from dpdau_assets.core.reporting.checks import CHECKS, answer
 from dpdau_assets.orchestration.jobs import LANDED, NEW_LINE
 
@@ -46,12 +46,13 @@ def build_alert_sensor() -> dg.SensorDefinition:
     """On from the start."""
 
     @dg.sensor(
-        minimum_interval_seconds=60, default_status=dg.DefaultSensorStatus.RUNNING,
+        minimum_interval_seconds=60,
+        default_status=dg.DefaultSensorStatus.RUNNING,
         description="Tells of failed runs, and of what is overdue: a line in the log, and ALERT_WEBHOOK.",
-    )  # fmt: skip
+    )
     def alert_sensor(
         context: dg.SensorEvaluationContext,
-        outside: dg.ResourceParam[Outside],
+        outside: dg.ResourceParam[Store],
         mart: dg.ResourceParam[Mart],
         alerts: dg.ResourceParam[Alerts],
     ) -> dg.SensorResult:
@@ -69,7 +70,7 @@ def build_alert_sensor() -> dg.SensorDefinition:
 
 
 def what_to_tell(
-    cursor: Cursor, instance: dg.DagsterInstance, outside: Outside, mart: Mart
+    cursor: Cursor, instance: dg.DagsterInstance, outside: Store, mart: Mart
 ) -> Iterator[tuple[Alert | None, Cursor]]:
     """Each alert, with what the cursor is once it has arrived."""
     for alert, told in _failures(cursor, instance):

@@ -16,7 +16,7 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (  # n
 )
 
 from dpdau_assets.core.erasure.requests import Pending, mark_touched, pending
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.reporting.report import WaitingDay, waiting_days
 from dpdau_assets.orchestration.jobs import REBUILD, VERIFICATION
 from dpdau_assets.orchestration.metadata import erasure_queue, reveal
@@ -48,10 +48,12 @@ def build_erasure_sensor() -> dg.SensorDefinition:
     """On from the start: an erasure must not wait until somebody switches it on."""
 
     @dg.sensor(
-        jobs=[REBUILD, VERIFICATION], minimum_interval_seconds=30, default_status=dg.DefaultSensorStatus.RUNNING,
+        jobs=[REBUILD, VERIFICATION],
+        minimum_interval_seconds=30,
+        default_status=dg.DefaultSensorStatus.RUNNING,
         description="Marks the days that erasures touch, has them rebuilt, and then has the erasures verified.",
-    )  # fmt: skip
-    def erasure_sensor(context: dg.SensorEvaluationContext, outside: dg.ResourceParam[Outside]) -> dg.SensorResult:
+    )
+    def erasure_sensor(context: dg.SensorEvaluationContext, outside: dg.ResourceParam[Store]) -> dg.SensorResult:
         mark_new(outside)
         tries = tries_of(tasks_of(pending(outside)), context.instance)
         found = pending(outside)  # after the runs: one that ends in between must not look as if it had done nothing
@@ -62,10 +64,10 @@ def build_erasure_sensor() -> dg.SensorDefinition:
     return erasure_sensor
 
 
-def mark_new(outside: Outside) -> None:
+def mark_new(outside: Store) -> None:
     """Mark the days of new requests. Without any the lock is left alone, which a long fold may hold."""
-    if outside.erasures.recorded() != outside.rebuilds.marked():
-        with outside.activity.lock():
+    if outside.erasures.ledger.recorded() != outside.state.rebuilds.marked():
+        with outside.state.activity.lock():
             mark_touched(outside)
 
 
@@ -102,10 +104,13 @@ def told_pending(found: Pending, waiting: Sequence[WaitingDay], target: Target |
     the second such event outside of a run breaks an index, and every later tick.
     """
     return dg.AssetCheckEvaluation(
-        dg.AssetKey("activity"), "no_pending_erasures", passed=found.is_none,
+        dg.AssetKey("activity"),
+        "no_pending_erasures",
+        passed=found.is_none,
         metadata=reveal({"days_pending": len(found.days), **erasure_queue(waiting)}),
-        target_materialization_data=target, description=found.sentence,
-    )  # fmt: skip
+        target_materialization_data=target,
+        description=found.sentence,
+    )
 
 
 def _last_activity(instance: dg.DagsterInstance) -> Target | None:

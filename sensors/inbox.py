@@ -8,7 +8,7 @@ from datetime import date
 
 import dagster as dg
 
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.completeness import landed
 from dpdau_assets.core.state.rebuilding import MARK, days_behind
 from dpdau_assets.orchestration.jobs import LANDED, REBUILD, take_landed_days
@@ -19,17 +19,19 @@ def build_inbox_sensor() -> dg.SensorDefinition:
     """On from the start: it publishes nothing, and builds only days that were declared complete or built before."""
 
     @dg.sensor(
-        jobs=[LANDED, REBUILD], minimum_interval_seconds=30, default_status=dg.DefaultSensorStatus.RUNNING,
+        jobs=[LANDED, REBUILD],
+        minimum_interval_seconds=30,
+        default_status=dg.DefaultSensorStatus.RUNNING,
         description="Takes in what has landed, and has the days built that new batches touch.",
-    )  # fmt: skip
-    def inbox_sensor(context: dg.SensorEvaluationContext, outside: dg.ResourceParam[Outside]) -> dg.SensorResult:
+    )
+    def inbox_sensor(context: dg.SensorEvaluationContext, outside: dg.ResourceParam[Store]) -> dg.SensorResult:
         taking = list(_taking(outside, context.instance))
         return dg.SensorResult(taking or list(_rebuild(outside, context.instance)))
 
     return inbox_sensor
 
 
-def _taking(outside: Outside, instance: dg.DagsterInstance) -> Iterator[dg.RunRequest]:
+def _taking(outside: Store, instance: dg.DagsterInstance) -> Iterator[dg.RunRequest]:
     """One run takes in all that has landed by now; what it cannot read is tried again, and holds nothing else up."""
     waiting = landed(outside)
     if waiting:
@@ -38,7 +40,7 @@ def _taking(outside: Outside, instance: dg.DagsterInstance) -> Iterator[dg.RunRe
         yield from _requested(task, LANDED, outside, instance, config)
 
 
-def _rebuild(outside: Outside, instance: dg.DagsterInstance) -> Iterator[dg.RunRequest]:
+def _rebuild(outside: Store, instance: dg.DagsterInstance) -> Iterator[dg.RunRequest]:
     """Marks of erasures are built by the other sensor's run; this one's builds them too if it comes first.
 
     A run builds all that is behind when it begins, so while one is under way none is asked for: a later tick sees what
@@ -48,7 +50,7 @@ def _rebuild(outside: Outside, instance: dg.DagsterInstance) -> Iterator[dg.RunR
         return
     behind = {day: reasons for day, reasons in days_behind(outside).items() if not _is_marked_only(reasons)}
     if behind:
-        task = task_name("inbox", [*map(str, behind), *(outside.inbox.batches() or _reasons(behind))])
+        task = task_name("inbox", [*map(str, behind), *(outside.events.inbox.batches() or _reasons(behind))])
         yield from _requested(task, REBUILD, outside, instance)
 
 
@@ -62,7 +64,7 @@ def _is_marked_only(reasons: list[str]) -> bool:
 
 
 def _requested(
-    task: str, job: dg.JobDefinition, outside: Outside, instance: dg.DagsterInstance, config: dict | None = None
+    task: str, job: dg.JobDefinition, outside: Store, instance: dg.DagsterInstance, config: dict | None = None
 ) -> Iterator[dg.RunRequest]:
     key = next_key(task, tries_of([task], instance), outside.clock.today())
     if key:

@@ -233,13 +233,22 @@ class Bench:
         """In the copy, and so that processes which the tests start import it too."""
         options = ["-q", "--tb=no", "-rfE", "-p", "no:cacheprovider", "-p", _PLUGIN]
         environment = {
-            **os.environ, "PYTHONPATH": f"{copy}{os.pathsep}{self.clean.parent}", "PYTHONDONTWRITEBYTECODE": "1",
-            "COLUMNS": "500", "DPDAU_LENGTH": "ci" if LONG in arguments else "test",
-        }  # fmt: skip
+            **os.environ,
+            "PYTHONPATH": f"{copy}{os.pathsep}{self.clean.parent}",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "COLUMNS": "500",
+            "DPDAU_LENGTH": "ci" if LONG in arguments else "test",
+        }
         with subprocess.Popen(
-            [str(self.python), "-m", "pytest", *options, *arguments], cwd=copy, env=environment, text=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-        ) as process:  # fmt: skip
+            [str(self.python), "-m", "pytest", *options, *arguments],
+            cwd=copy,
+            env=environment,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        ) as process:
             self.running.add(process)
             try:
                 output, _ = process.communicate(timeout=seconds)

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.state.activity import day_version, is_clean, process_days
 from dpdau_assets.orchestration.metadata import CODE_VERSION, described
 from dpdau_assets.orchestration.partitions import Calendar, day_of
@@ -12,23 +12,32 @@ from dpdau_assets.orchestration.retries import SAFE, refusals_fail_at_once
 def build_activity(calendar: Calendar) -> dg.AssetsDefinition:
     """One partition a day. The first one materialised folds the whole inbox in one pass; the others find it done."""
     applied = dg.AssetCheckSpec(
-        "erasures_applied", asset="activity", partitions_def=calendar.days,
+        "erasures_applied",
+        asset="activity",
+        partitions_def=calendar.days,
         description="Nobody who asked to be erased is in the day's state.",
-    )  # fmt: skip
+    )
 
     @dg.asset(
         metadata=described("privacy.md"),
-        group_name="state", kinds={"parquet"}, code_version=CODE_VERSION, pool="state", owners=["team:data-platform"],
-        partitions_def=calendar.days, deps=["erasures"], check_specs=[applied], retry_policy=SAFE,
+        group_name="state",
+        kinds={"parquet"},
+        code_version=CODE_VERSION,
+        pool="state",
+        owners=["team:data-platform"],
+        partitions_def=calendar.days,
+        deps=["erasures"],
+        check_specs=[applied],
+        retry_policy=SAFE,
         description="Distinct keyed users of each day, as a two-phase set.",
-    )  # fmt: skip
-    def activity(context: dg.AssetExecutionContext, outside: dg.ResourceParam[Outside]) -> dg.MaterializeResult:
+    )
+    def activity(context: dg.AssetExecutionContext, outside: dg.ResourceParam[Store]) -> dg.MaterializeResult:
         day = day_of(context)
         with refusals_fail_at_once():
             process_days([day], outside)
-            changes = outside.rebuilds.arrived()  # before the version: what changes in between is told again
+            changes = outside.state.rebuilds.arrived()  # before the version: what changes in between is told again
             version = day_version(day, outside)
-            outside.rebuilds.told({day: changes[day]} if day in changes else {})
+            outside.state.rebuilds.told({day: changes[day]} if day in changes else {})
             clean = is_clean(day, outside)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(version),

@@ -9,7 +9,7 @@ from datetime import date
 import dagster as dg
 from dagster._core.definitions.data_version import extract_data_version_from_entry  # not public, and nothing else does
 
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.orchestration.metadata import CODE_VERSION, NO_USER_DATA, described
 from dpdau_assets.orchestration.partitions import Calendar, day_of
 
@@ -26,12 +26,17 @@ def build_erasures(calendar: Calendar) -> dg.AssetsDefinition:
 
     @dg.asset(
         metadata=described("privacy.md"),
-        group_name="state", kinds={"ledger"}, code_version=CODE_VERSION, owners=["team:privacy"], tags=NO_USER_DATA,
-        partitions_def=calendar.days, description="Which days erasures have touched: a new mark makes a day stale.",
-    )  # fmt: skip
-    def erasures(context: dg.AssetExecutionContext, outside: dg.ResourceParam[Outside]) -> dg.MaterializeResult:
+        group_name="state",
+        kinds={"ledger"},
+        code_version=CODE_VERSION,
+        owners=["team:privacy"],
+        tags=NO_USER_DATA,
+        partitions_def=calendar.days,
+        description="Which days erasures have touched: a new mark makes a day stale.",
+    )
+    def erasures(context: dg.AssetExecutionContext, outside: dg.ResourceParam[Store]) -> dg.MaterializeResult:
         day = day_of(context)
-        mark = outside.rebuilds.wanted(day)
+        mark = outside.state.rebuilds.wanted(day)
         return dg.MaterializeResult(data_version=dg.DataVersion(str(mark or told_mark(day, context.instance))))
 
     return erasures

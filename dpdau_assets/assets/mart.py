@@ -5,7 +5,7 @@ from typing import Any
 import dagster as dg
 
 from dpdau_assets.core.budget.verification import require_nothing_lost
-from dpdau_assets.core.ports import Mart, Outside
+from dpdau_assets.core.ports.store import Mart, Store
 from dpdau_assets.core.privacy.schedule import METRICS
 from dpdau_assets.core.reporting.answers import budget_rows, budget_table, mart_rows
 from dpdau_assets.core.reporting.budget_bars import bars_in_markdown, budget_bars
@@ -17,12 +17,19 @@ def build_active_users() -> dg.AssetsDefinition:
     """The whole series as a DuckDB table, a CSV and a chart, replaced at once."""
 
     @dg.asset(
-        metadata=described("privacy.md"), freshness_policy=DAILY,
-        group_name="published", kinds={"duckdb", "csv"}, code_version=CODE_VERSION, owners=["team:data-platform"],
-        deps=["dau_release", "mau_release", "dau_restatement"], pool="mart", retry_policy=SAFE, tags=NO_USER_DATA,
+        metadata=described("privacy.md"),
+        freshness_policy=DAILY,
+        group_name="published",
+        kinds={"duckdb", "csv"},
+        code_version=CODE_VERSION,
+        owners=["team:data-platform"],
+        deps=["dau_release", "mau_release", "dau_restatement"],
+        pool="mart",
+        retry_policy=SAFE,
+        tags=NO_USER_DATA,
         description="Every published DAU and MAU with its 95 % interval.",
-    )  # fmt: skip
-    def active_users(outside: dg.ResourceParam[Outside], mart: dg.ResourceParam[Mart]) -> dg.MaterializeResult:
+    )
+    def active_users(outside: dg.ResourceParam[Store], mart: dg.ResourceParam[Mart]) -> dg.MaterializeResult:
         with refusals_fail_at_once():
             return dg.MaterializeResult(metadata=refresh_mart(outside, mart))
 
@@ -33,19 +40,26 @@ def build_budget_report() -> dg.AssetsDefinition:
     """What every month has spent of its caps, and what is planned."""
 
     @dg.asset(
-        metadata=described("budget-calendar.md"), freshness_policy=DAILY,
-        group_name="published", kinds={"report"}, code_version=CODE_VERSION, owners=["team:privacy"], pool="ledger",
-        retry_policy=SAFE, deps=["dau_release", "mau_release", "dau_restatement"], tags=NO_USER_DATA,
+        metadata=described("budget-calendar.md"),
+        freshness_policy=DAILY,
+        group_name="published",
+        kinds={"report"},
+        code_version=CODE_VERSION,
+        owners=["team:privacy"],
+        pool="ledger",
+        retry_policy=SAFE,
+        deps=["dau_release", "mau_release", "dau_restatement"],
+        tags=NO_USER_DATA,
         description="Privacy budget by metric and month.",
-    )  # fmt: skip
-    def budget_report(outside: dg.ResourceParam[Outside]) -> dg.MaterializeResult:
+    )
+    def budget_report(outside: dg.ResourceParam[Store]) -> dg.MaterializeResult:
         with refusals_fail_at_once():
             return dg.MaterializeResult(metadata=refresh_budget_report(outside))
 
     return budget_report
 
 
-def refresh_mart(outside: Outside, mart: Mart) -> dict[str, Any]:
+def refresh_mart(outside: Store, mart: Mart) -> dict[str, Any]:
     """Replace the mart's files; the metadata of doing so."""
     require_nothing_lost(mart.read(), outside)
     rows = mart_rows(outside)
@@ -67,7 +81,7 @@ def refresh_mart(outside: Outside, mart: Mart) -> dict[str, Any]:
     )
 
 
-def refresh_budget_report(outside: Outside) -> dict[str, Any]:
+def refresh_budget_report(outside: Store) -> dict[str, Any]:
     """The metadata in which the budget is shown."""
     return reveal(
         {

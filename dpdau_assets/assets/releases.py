@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 
 from dpdau_assets.core.facts import Release
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.release import publish
 from dpdau_assets.core.reporting.answers import release_answer
 from dpdau_assets.core.settings import Metric
@@ -24,11 +24,17 @@ def build_dau_release(calendar: Calendar) -> dg.AssetsDefinition:
 
     @dg.asset(
         metadata=described("privacy.md"),
-        group_name="releases", kinds={"dp"}, code_version=CODE_VERSION, pool="ledger", owners=["team:privacy"],
-        tags=NO_USER_DATA, partitions_def=calendar.days, deps=["day_sketch"],
+        group_name="releases",
+        kinds={"dp"},
+        code_version=CODE_VERSION,
+        pool="ledger",
+        owners=["team:privacy"],
+        tags=NO_USER_DATA,
+        partitions_def=calendar.days,
+        deps=["day_sketch"],
         description="Daily active users with differential privacy.",
-    )  # fmt: skip
-    def dau_release(context: dg.AssetExecutionContext, outside: dg.ResourceParam[Outside]) -> dg.MaterializeResult:
+    )
+    def dau_release(context: dg.AssetExecutionContext, outside: dg.ResourceParam[Store]) -> dg.MaterializeResult:
         return _published("dau", day_of(context), outside)
 
     return dau_release
@@ -39,26 +45,31 @@ def build_mau_release(calendar: Calendar) -> dg.AssetsDefinition:
 
     @dg.asset(
         metadata=described("privacy.md"),
-        group_name="releases", kinds={"dp"}, code_version=CODE_VERSION, pool="ledger", owners=["team:privacy"],
-        tags=NO_USER_DATA, partitions_def=calendar.mau_days,
+        group_name="releases",
+        kinds={"dp"},
+        code_version=CODE_VERSION,
+        pool="ledger",
+        owners=["team:privacy"],
+        tags=NO_USER_DATA,
+        partitions_def=calendar.mau_days,
         deps=[
             dg.AssetDep("day_sketch", partition_mapping=calendar.window),
             dg.AssetDep("mau_release", partition_mapping=calendar.day_before),
         ],
         description="Monthly active users (rolling window) with differential privacy.",
-    )  # fmt: skip
-    def mau_release(context: dg.AssetExecutionContext, outside: dg.ResourceParam[Outside]) -> dg.MaterializeResult:
+    )
+    def mau_release(context: dg.AssetExecutionContext, outside: dg.ResourceParam[Store]) -> dg.MaterializeResult:
         return _published("mau", day_of(context), outside)
 
     return mau_release
 
 
-def _published(metric: Metric, day: date, outside: Outside) -> dg.MaterializeResult:
+def _published(metric: Metric, day: date, outside: Store) -> dg.MaterializeResult:
     version, shown = what_to_show(publish(metric, day, outside), outside)
     return dg.MaterializeResult(data_version=dg.DataVersion(version), metadata=shown)
 
 
-def what_to_show(release: Release, outside: Outside) -> tuple[str, dict[str, Any]]:
+def what_to_show(release: Release, outside: Store) -> tuple[str, dict[str, Any]]:
     """A number's data version and metadata."""
     answer = release_answer(release, outside)
     return f"revision-{release.key.revision}", reveal({name: answer[name] for name in SHOWN})

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.state.day_sketch import build_sketch, sketch_version
 from dpdau_assets.orchestration.metadata import CODE_VERSION, described
 from dpdau_assets.orchestration.partitions import Calendar, day_of
@@ -14,11 +14,17 @@ def build_day_sketch(calendar: Calendar) -> dg.AssetsDefinition:
 
     @dg.asset(
         metadata=described("sketches.md"),
-        group_name="state", kinds={"sketch"}, code_version=CODE_VERSION, pool="state", owners=["team:data-platform"],
-        partitions_def=calendar.days, deps=["activity"], retry_policy=SAFE,
+        group_name="state",
+        kinds={"sketch"},
+        code_version=CODE_VERSION,
+        pool="state",
+        owners=["team:data-platform"],
+        partitions_def=calendar.days,
+        deps=["activity"],
+        retry_policy=SAFE,
         description="What a release reads: each day's sketch.",
-    )  # fmt: skip
-    def day_sketch(context: dg.AssetExecutionContext, outside: dg.ResourceParam[Outside]) -> dg.MaterializeResult:
+    )
+    def day_sketch(context: dg.AssetExecutionContext, outside: dg.ResourceParam[Store]) -> dg.MaterializeResult:
         day = day_of(context)
         with refusals_fail_at_once():
             build_sketch(day, outside)

@@ -14,7 +14,7 @@ from dpdau_assets.cli.terminal import DAY, answer, open_outside, tell, tell_tabl
 from dpdau_assets.core.budget import overrides
 from dpdau_assets.core.budget.forecast import Foreseen, MonthOutlook, Outlook, outlook, outlook_answer
 from dpdau_assets.core.errors import BadSetting
-from dpdau_assets.core.ports import Ledger
+from dpdau_assets.core.ports.ledger import Ledger
 from dpdau_assets.core.privacy.schedule import METRICS
 from dpdau_assets.core.reporting.answers import budget_answer, last_published_month, override_rows
 from dpdau_assets.core.reporting.label import label as privacy_label
@@ -95,9 +95,11 @@ def label() -> None:
     """Print the privacy label of DAU, of MAU and of both, in the shape of OpenDP's deployments registry."""
     outside = open_outside()
     first: dict[Metric, date] = {
-        metric: min(one.key.day for one in found) for metric in METRICS if (found := outside.ledger.releases(metric))
+        metric: min(one.key.day for one in found)
+        for metric in METRICS
+        if (found := outside.accountant.releases(metric))
     }
-    answer(privacy_label(terms_on_record(outside.ledger, outside.settings), first))
+    answer(privacy_label(terms_on_record(outside.accountant, outside.settings), first))
 
 
 def _tell_refusal(one: Foreseen) -> None:
@@ -118,12 +120,18 @@ def outlook_table(found: Outlook) -> Table:
 def _cells(one: MonthOutlook) -> tuple[str, ...]:
     to_come = f"{one.first_numbers} + {one.restatements}" if one.restatements else f"{one.first_numbers}"
     return (
-        f"{one.month:%Y-%m}", one.metric, str(one.published),
+        f"{one.month:%Y-%m}",
+        one.metric,
+        str(one.published),
         f"{to_come}, {one.refused} refused" if one.refused else to_come,
-        str(one.first_slot or ""), str(one.last_slot or ""),
-        f"{one.charged:.3f}", f"{one.cap:g}", f"{round(one.headroom, 3) + 0.0:.3f}",
-        "" if one.std is None else f"{one.std:.2f}", "" if one.half_width_95 is None else f"± {one.half_width_95:.1f}",
-    )  # fmt: skip
+        str(one.first_slot or ""),
+        str(one.last_slot or ""),
+        f"{one.charged:.3f}",
+        f"{one.cap:g}",
+        f"{round(one.headroom, 3) + 0.0:.3f}",
+        "" if one.std is None else f"{one.std:.2f}",
+        "" if one.half_width_95 is None else f"± {one.half_width_95:.1f}",
+    )
 
 
 def _tried(changed: list[str]) -> dict[str, str]:
@@ -145,4 +153,4 @@ def _ledger(settings: Settings) -> Ledger:
     Opening a store for the first time fixes its terms for ever, which is not for a plan to do.
     """
     begun = schema_version(open_engine(ledger_url(settings))) is not None
-    return open_store(settings).ledger if begun else SqlLedger(Database("sqlite://"))
+    return open_store(settings).accountant if begun else SqlLedger(Database("sqlite://"))

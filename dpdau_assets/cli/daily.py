@@ -88,9 +88,13 @@ def _chosen(names: Sequence[str]) -> list[Check]:
 
 def _row(check: Check, verdict: Verdict) -> dict[str, Any]:
     return {
-        "name": check.name, "guards": check.guards, "passed": verdict.passed, "waiting": check.waiting,
-        "sentence": verdict.sentence, "places": list(verdict.places),
-    }  # fmt: skip
+        "name": check.name,
+        "guards": check.guards,
+        "passed": verdict.passed,
+        "waiting": check.waiting,
+        "sentence": verdict.sentence,
+        "places": list(verdict.places),
+    }
 
 
 def _verdicts(found: Sequence[tuple[Check, Verdict]]) -> Table:

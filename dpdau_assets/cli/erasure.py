@@ -20,7 +20,7 @@ from dpdau_assets.core.errors import BadInput, BadSetting
 from dpdau_assets.core.events import Event, Limits
 from dpdau_assets.core.facts import ErasureState
 from dpdau_assets.core.limits import first_day, last_day
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.runs import building
 from dpdau_assets.core.reporting.answers import erasure_rows
 from dpdau_assets.core.secret_strength import require_strong
@@ -64,10 +64,17 @@ def erase(
     outside = open_outside()
     asked, alike = _of_file(source, outside) if source else (_of_one(user_id, through, days, reference, outside), ())
     done = requests.request(asked, outside, confirmed=confirm)
-    answer({
-        "received": len(asked), "receipts": done.receipts, "references": done.references, "parked": done.parked,
-        "batches": done.batches, "passed_over": passed_over(done), "warnings": [_alike(line) for line in alike],
-    })  # fmt: skip
+    answer(
+        {
+            "received": len(asked),
+            "receipts": done.receipts,
+            "references": done.references,
+            "parked": done.parked,
+            "batches": done.batches,
+            "passed_over": passed_over(done),
+            "warnings": [_alike(line) for line in alike],
+        }
+    )
     tell_passed_over(done)
     if alike:
         tell(f"Line(s) {', '.join(map(str, alike))}: {ALIKE}")
@@ -99,7 +106,7 @@ def cancel(names: _Names) -> None:
 def erasures(state: Annotated[ErasureState | None, typer.Option(help="Only these; default: all.")] = None) -> None:
     """List erasure requests, in order of arrival: where each stands, and until when it has to be done."""
     outside = open_outside()
-    rows = erasure_rows(outside.erasures.erasures([state] if state else []), outside)
+    rows = erasure_rows(outside.erasures.ledger.erasures([state] if state else []), outside)
     answer(rows)
     if overdue := sum(row["overdue"] for row in rows):
         tell(f"{overdue} past the deadline: `dpdau flush-deletes`, and `dpdau confirm` for parked ones.")
@@ -124,7 +131,7 @@ def receipt(
         _exit_as(together["receipts"])
         return
     if check:
-        genuine = receipts.is_genuine(_document(check), outside.salts.signing_key())
+        genuine = receipts.is_genuine(_document(check), outside.state.salts.signing_key())
         answer({"genuine": genuine})
         raise typer.Exit(0 if genuine else NOT_GENUINE)
     document = receipts.receipt(str(name), outside)
@@ -149,10 +156,12 @@ def flush_deletes() -> None:
         done = receipts.settle(outside)
     answer(
         {
-            "verified": done.verified, "unverified": done.unverified, "days_rebuilt": len(days),
+            "verified": done.verified,
+            "unverified": done.unverified,
+            "days_rebuilt": len(days),
             "older_files": {"repaired": [*repaired, *done.repaired], "broken": done.broken},
         }
-    )  # fmt: skip
+    )
     if repaired or done.repaired:
         tell(f"{len(repaired) + len(done.repaired)} file(s) were older than the ledger, and are up to date again.")
     if done.broken:
@@ -184,7 +193,7 @@ def rotate_salt(
     Stop Dagster first: from here on only the new HASH_SALT_SECRET opens the store.
     """
     new_secret = _secret(source.read())
-    open_outside().salts.rewrap(new_secret)
+    open_outside().state.salts.rewrap(new_secret)
     answer({"rewrapped": True})
     tell("Set HASH_SALT_SECRET to the new secret now, everywhere: the old one opens this store no more.", style="bold")
 
@@ -235,7 +244,7 @@ def _exit_as(documents: Sequence[receipts.Document]) -> None:
         raise typer.Exit(NOT_YET)
 
 
-def _of_file(source: Path, outside: Outside) -> tuple[Sequence[Event], Sequence[int]]:
+def _of_file(source: Path, outside: Store) -> tuple[Sequence[Event], Sequence[int]]:
     """The requests, and the lines to warn of."""
     from resources.reading.erasure_files import read_requests
 
@@ -248,7 +257,7 @@ def _of_one(
     through: datetime | None,
     days: list[datetime] | None,
     reference: str | None,
-    outside: Outside,
+    outside: Store,
 ) -> Sequence[Event]:
     from resources.reading.erasure_files import request_of
 
@@ -264,7 +273,7 @@ def _of_one(
     return [found]
 
 
-def _limits(outside: Outside) -> Limits:
+def _limits(outside: Store) -> Limits:
     return Limits(first_day(outside), last_day(outside.clock), ZoneInfo(outside.settings.timezone))
 
 

@@ -63,13 +63,19 @@ def _tell_and_answer(report: IngestReport) -> None:
         tell(
             f"{report.removals_waiting} removal(s) among its rows were not taken, and erase nobody yet: mend it first."
         )
-    answer({
-        "ingested": report.ingested, "rejected": report.rejected, "rejected_by_reason": report.rejections.by_reason(),
-        "quarantine": str(report.quarantine) if report.quarantine else None,
-        "days": [day.isoformat() for day in report.days], "batch": report.batch,
-        "passed_over": days_passed_over(report.removals), "removals_waiting": report.removals_waiting,
-        "other_days": {day.isoformat(): round(share, 4) for day, share in report.elsewhere.items()},
-    })  # fmt: skip
+    answer(
+        {
+            "ingested": report.ingested,
+            "rejected": report.rejected,
+            "rejected_by_reason": report.rejections.by_reason(),
+            "quarantine": str(report.quarantine) if report.quarantine else None,
+            "days": [day.isoformat() for day in report.days],
+            "batch": report.batch,
+            "passed_over": days_passed_over(report.removals),
+            "removals_waiting": report.removals_waiting,
+            "other_days": {day.isoformat(): round(share, 4) for day, share in report.elsewhere.items()},
+        }
+    )
 
 
 @app.command()

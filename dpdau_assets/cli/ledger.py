@@ -11,7 +11,7 @@ import typer
 from dpdau_assets.cli.terminal import DAY, answer, open_outside, tell
 from dpdau_assets.core.budget import verification
 from dpdau_assets.core.errors import BadInput, NotPublished
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication import restoring as core
 from resources.ledger_sql.database import open_engine, schema_version
 from resources.published.mart_duckdb import MartFiles
@@ -39,9 +39,9 @@ def verify_ledger(
     """
     outside = _living()
     problems = verification.problems(outside, open_mart(outside.settings).read())
-    if head is not None and not outside.ledger.holds(head):
+    if head is not None and not outside.accountant.holds(head):
         problems.append(f"{head} is no head of this ledger: its newest rows were cut off, or it is another one.")
-    answer({"holds": not problems, "problems": problems, "head": outside.ledger.head()})
+    answer({"holds": not problems, "problems": problems, "head": outside.accountant.head()})
     if problems:
         raise typer.Exit(BROKEN)
 
@@ -55,10 +55,14 @@ def backup(target: Annotated[Path, typer.Option("--to", help="A new folder, outs
     made = backup_files.back_up(target, _living())
     answer(
         {
-            "backup": str(target), "files": len(made.files), "made_on": made.made_on, "expires_on": made.expires_on,
-            "head": made.head, "last_published": made.last_published,
+            "backup": str(target),
+            "files": len(made.files),
+            "made_on": made.made_on,
+            "expires_on": made.expires_on,
+            "head": made.head,
+            "last_published": made.last_published,
         }
-    )  # fmt: skip
+    )
 
 
 @app.command()
@@ -88,11 +92,16 @@ def restore(
     closed = [{"metric": metric, "month": f"{month:%Y-%m}"} for metric, month in done.closed]
     answer(
         {
-            "made_on": done.made_on, "head": done.head, "maybe_published": done.lost, "taken_back": done.taken_back,
-            "by_metric": _by_metric(done.maybe_published), "closed": closed, "lost_epochs": done.lost_epochs,
+            "made_on": done.made_on,
+            "head": done.head,
+            "maybe_published": done.lost,
+            "taken_back": done.taken_back,
+            "by_metric": _by_metric(done.maybe_published),
+            "closed": closed,
+            "lost_epochs": done.lost_epochs,
             "files": "kept" if done.files_kept else "restored",
         }
-    )  # fmt: skip
+    )
     if done.lost_epochs:
         epochs = ", ".join(map(str, done.lost_epochs))
         tell(
@@ -131,12 +140,15 @@ def migrate() -> None:
 def _by_metric(maybe: list[core.MaybePublished]) -> list[dict[str, object]]:
     return [
         {
-            "metric": one.metric, "maybe_published": one.numbers, "taken_back": one.taken_back,
-            "months_closed": len(one.months), "first_closed": f"{one.months[0]:%Y-%m}",
+            "metric": one.metric,
+            "maybe_published": one.numbers,
+            "taken_back": one.taken_back,
+            "months_closed": len(one.months),
+            "first_closed": f"{one.months[0]:%Y-%m}",
             "last_closed": f"{one.months[-1]:%Y-%m}",
         }
         for one in maybe
-    ]  # fmt: skip
+    ]
 
 
 def _tell_closed(done: Restored) -> None:
@@ -150,7 +162,7 @@ def _tell_closed(done: Restored) -> None:
         )
 
 
-def _living() -> Outside:
+def _living() -> Store:
     """The store, but never one that is made here: an empty ledger would hold, and tell nothing."""
     url = ledger_url(read_settings())
     if schema_version(open_engine(url)) is None:

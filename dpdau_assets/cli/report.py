@@ -9,7 +9,7 @@ import typer
 
 from dpdau_assets.cli.scheduled import knowing_the_schedule
 from dpdau_assets.cli.terminal import answer, open_outside
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.reporting.report import Report, check_lines, operators_report, readers_report
 from resources.published.report_html import write_report
 from resources.store import open_mart, open_reports
@@ -34,5 +34,5 @@ def report(
         answer({"files": [str(out)]})
 
 
-def _for_operators(outside: Outside) -> Report:
+def _for_operators(outside: Store) -> Report:
     return operators_report(outside, check_lines(knowing_the_schedule(outside), open_mart(outside.settings)))

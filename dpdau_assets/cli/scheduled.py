@@ -7,11 +7,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dpdau_assets.core.ports import Outside
+    from dpdau_assets.core.ports.store import Store
     from dpdau_assets.core.settings import Settings
 
 
-def knowing_the_schedule(outside: Outside) -> Outside:
+def knowing_the_schedule(outside: Store) -> Store:
     """The same store, which looks into Dagster's home when a check asks; no home is made for it."""
     return replace(outside, is_scheduled=partial(_is_scheduled, outside.settings))
 

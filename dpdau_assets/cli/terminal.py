@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
     from rich.table import Table
 
-    from dpdau_assets.core.ports import Outside
+    from dpdau_assets.core.ports.store import Store
     from dpdau_assets.core.publication.runs import Step
 
 DAY = ["%Y-%m-%d"]
@@ -33,7 +33,7 @@ From: TypeAlias = Annotated[datetime, typer.Option("--from", formats=DAY, help="
 To: TypeAlias = Annotated[datetime, typer.Option("--to", formats=DAY, help="Last day.")]
 
 
-def open_outside() -> Outside:
+def open_outside() -> Store:
     """The store that the environment names."""
     from resources.settings_env import read_settings
     from resources.store import open_store
@@ -86,7 +86,7 @@ def require_order(first: datetime, last: datetime) -> None:
         raise typer.BadParameter(f"--to {last:%Y-%m-%d} is before --from {first:%Y-%m-%d}.")
 
 
-def run_through_dagster(title: str, wanted: Sequence[Step], outside: Outside) -> None:
+def run_through_dagster(title: str, wanted: Sequence[Step], outside: Store) -> None:
     """One Dagster run a step, so that the UI knows of each; the first failure is raised as it is."""
     warnings.filterwarnings("ignore", message=".* is currently in (preview|beta)")  # APIs of Dagster, chosen young
     from dpdau_assets.definitions import build_definitions  # Dagster takes seconds to import

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from datetime import date, timedelta
 
-from dpdau_assets.core.ports import Clock, Outside
+from dpdau_assets.core.ports.store import Clock, Store
 
 
-def first_day(outside: Outside) -> date:
+def first_day(outside: Store) -> date:
     """START_DATE, or the first day that is not past retention."""
-    gone = outside.ledger.purged_through()
+    gone = outside.accountant.purged_through()
     return outside.settings.start_date if gone is None else max(outside.settings.start_date, gone + timedelta(days=1))
 
 

@@ -23,7 +23,7 @@ from dpdau_assets.assets.releases import what_to_show
 from dpdau_assets.assets.report import refresh_report
 from dpdau_assets.core.dates import month_of
 from dpdau_assets.core.facts import Release
-from dpdau_assets.core.ports import Mart, Outside, Reports
+from dpdau_assets.core.ports.store import Mart, Reports, Store
 from dpdau_assets.core.privacy.schedule import METRICS
 from dpdau_assets.core.publication.completeness import is_declared
 from dpdau_assets.core.publication.due import due
@@ -46,28 +46,30 @@ class Days(dg.Config):
 
 
 @dg.op(
-    pool="state", out=dg.Out(dg.Nothing), retry_policy=SAFE,
+    pool="state",
+    out=dg.Out(dg.Nothing),
+    retry_policy=SAFE,
     description="Fold everything that waits, and build the days that are behind, or these.",
-)  # fmt: skip
-def build_many_days(
-    context: dg.OpExecutionContext, config: Days, outside: dg.ResourceParam[Outside]
-) -> Iterator[Event]:
+)
+def build_many_days(context: dg.OpExecutionContext, config: Days, outside: dg.ResourceParam[Store]) -> Iterator[Event]:
     with refusals_fail_at_once():
         wanted = days_behind(outside) if config.days is None else map(date.fromisoformat, config.days)
         yield from _build(wanted, context, outside)
 
 
 @dg.op(
-    pool="state", out=dg.Out(dg.Nothing), retry_policy=SAFE,
+    pool="state",
+    out=dg.Out(dg.Nothing),
+    retry_policy=SAFE,
     description="Fold everything that waits, and build the days that numbers which are due read and that are missing.",
-)  # fmt: skip
-def build_missing_days(context: dg.OpExecutionContext, outside: dg.ResourceParam[Outside]) -> Iterator[Event]:
+)
+def build_missing_days(context: dg.OpExecutionContext, outside: dg.ResourceParam[Store]) -> Iterator[Event]:
     with refusals_fail_at_once():
         yield from _build(due(outside).missing, context, outside)
 
 
-def _build(days: Iterable[date], context: dg.OpExecutionContext, outside: Outside) -> Iterator[Event]:
-    marks = {day: outside.rebuilds.wanted(day) for day in days}
+def _build(days: Iterable[date], context: dg.OpExecutionContext, outside: Store) -> Iterator[Event]:
+    marks = {day: outside.state.rebuilds.wanted(day) for day in days}
     told = context.instance.get_materialized_partitions(ERASURES)
     for day, mark in marks.items():
         known = told_mark(day, context.instance) if not mark and day.isoformat() in told else "0"
@@ -82,10 +84,12 @@ def _build(days: Iterable[date], context: dg.OpExecutionContext, outside: Outsid
 
 
 @dg.op(
-    pool="ledger", ins={"built": dg.In(dg.Nothing)}, out=dg.Out(dg.Nothing),
+    pool="ledger",
+    ins={"built": dg.In(dg.Nothing)},
+    out=dg.Out(dg.Nothing),
     description="Publish every number that is due and complete, in order, and restate the months whose day has come.",
-)  # fmt: skip
-def publish_due_numbers(context: dg.OpExecutionContext, outside: dg.ResourceParam[Outside]) -> Iterator[Event]:
+)
+def publish_due_numbers(context: dg.OpExecutionContext, outside: dg.ResourceParam[Store]) -> Iterator[Event]:
     yield from _untold(context, outside)
     for step in due(outside).built:  # what was declared after the days were built waits for the next run
         read = _newest([SKETCH, DAU, MAU], context)
@@ -99,11 +103,14 @@ def publish_due_numbers(context: dg.OpExecutionContext, outside: dg.ResourcePara
 
 
 @dg.op(
-    pool="mart", ins={"published": dg.In(dg.Nothing)}, out=dg.Out(dg.Nothing), retry_policy=SAFE,
+    pool="mart",
+    ins={"published": dg.In(dg.Nothing)},
+    out=dg.Out(dg.Nothing),
+    retry_policy=SAFE,
     description="Replace the mart and the reports.",
-)  # fmt: skip
+)
 def refresh_reports(
-    outside: dg.ResourceParam[Outside], mart: dg.ResourceParam[Mart], reports: dg.ResourceParam[Reports]
+    outside: dg.ResourceParam[Store], mart: dg.ResourceParam[Mart], reports: dg.ResourceParam[Reports]
 ) -> Iterator[Event]:
     with refusals_fail_at_once():
         yield dg.AssetMaterialization("active_users", metadata=refresh_mart(outside, mart))
@@ -111,22 +118,22 @@ def refresh_reports(
         yield dg.AssetMaterialization("report", metadata=refresh_report(outside, mart, reports))
 
 
-def _untold(context: dg.OpExecutionContext, outside: Outside) -> Iterator[Event]:
+def _untold(context: dg.OpExecutionContext, outside: Store) -> Iterator[Event]:
     """What is published and Dagster has not heard of: the run that made it died before it could say so."""
     for metric in METRICS:
         asset = DAU if metric == "dau" else MAU
         known = context.instance.get_materialized_partitions(asset)
-        for release in outside.ledger.releases(metric):
+        for release in outside.accountant.releases(metric):
             if release.key.revision == 0 and release.key.day.isoformat() not in known:
                 yield _release(release, outside, _newest([SKETCH, DAU, MAU], context))
     known = context.instance.get_materialized_partitions(RESTATED)
-    again = [one.key.day for one in outside.ledger.releases("dau") if one.key.revision]
+    again = [one.key.day for one in outside.accountant.releases("dau") if one.key.revision]
     for month in sorted({month_of(day) for day in again}):
         if month.isoformat() not in known:
             yield _restated(month, sum(month_of(day) == month for day in again), _newest([SKETCH, DAU], context))
 
 
-def _release(release: Release, outside: Outside, read: Mapping[dg.AssetKey, str]) -> Event:
+def _release(release: Release, outside: Store, read: Mapping[dg.AssetKey, str]) -> Event:
     asset, sources = (DAU, [SKETCH]) if release.key.metric == "dau" else (MAU, [SKETCH, MAU])
     version, shown = what_to_show(release, outside)
     return _event(asset, release.key.day, version, {source: read[source] for source in sources}, shown)

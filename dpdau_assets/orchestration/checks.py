@@ -7,7 +7,7 @@ the others too, but for one that only says that work is under way.
 
 import dagster as dg
 
-from dpdau_assets.core.ports import Mart, Outside
+from dpdau_assets.core.ports.store import Mart, Store
 from dpdau_assets.core.reporting.checks import CHECKS, Check, answer
 from dpdau_assets.core.reporting.report import waiting_days
 from dpdau_assets.orchestration.metadata import erasure_queue, reveal
@@ -23,9 +23,11 @@ _PENDING, _DEADLINE = "no_pending_erasures", "erasures_within_deadline"
 def _asset_check(check: Check) -> dg.AssetChecksDefinition:
     @dg.asset_check(
         asset="activity" if check.name == _PENDING else LAST,
-        name=check.name, description=check.guards, blocking=check.blocking,
-    )  # fmt: skip
-    def asked(outside: dg.ResourceParam[Outside], mart: dg.ResourceParam[Mart]) -> dg.AssetCheckResult:
+        name=check.name,
+        description=check.guards,
+        blocking=check.blocking,
+    )
+    def asked(outside: dg.ResourceParam[Store], mart: dg.ResourceParam[Mart]) -> dg.AssetCheckResult:
         found = answer(check, outside, mart)
         return dg.AssetCheckResult(
             passed=found.passed,
@@ -42,7 +44,7 @@ def severity(check: Check) -> dg.AssetCheckSeverity:
     return dg.AssetCheckSeverity.WARN if check.waiting else dg.AssetCheckSeverity.ERROR
 
 
-def _metadata(check: Check, places: tuple[str, ...], outside: Outside) -> dict[str, object]:
+def _metadata(check: Check, places: tuple[str, ...], outside: Store) -> dict[str, object]:
     """The queue of erasures by age where it is about them, and how many days are pending, which is plotted; elsewhere
     the places are named, if there are any.
     """

@@ -9,7 +9,7 @@ import dagster as dg
 
 from dpdau_assets.core.erasure import receipts, retention
 from dpdau_assets.core.errors import Refused
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication import completeness, runs
 from dpdau_assets.core.publication.ingest import in_whole_per_cent
 from dpdau_assets.core.publication.runs import Step
@@ -35,9 +35,11 @@ IN_ORDER = {"dpdau/publication": "in order"}
 """dagster.yaml admits one run with this tag at a time, first in first out: so a stream's days follow one another."""
 
 UNDER_WAY = [
-    dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING,
-]  # fmt: skip
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
 """A run in one of these was launched and is not over."""
 
 STATE = dg.define_asset_job(
@@ -76,9 +78,10 @@ CHECKS = dg.define_asset_job(
 
 
 @dg.job(
-    name="publish_due", tags=IN_ORDER,
+    name="publish_due",
+    tags=IN_ORDER,
     description="Build what is missing, publish every number that is due and complete, refresh mart and reports.",
-)  # fmt: skip
+)
 def PUBLISHING() -> None:
     refresh_reports(published=publish_due_numbers(built=build_missing_days()))
 
@@ -97,7 +100,7 @@ class Landed(dg.Config):
 
 
 @dg.op(pool="state", retry_policy=SAFE)
-def take_landed_days(context: dg.OpExecutionContext, config: Landed, outside: dg.ResourceParam[Outside]) -> None:
+def take_landed_days(context: dg.OpExecutionContext, config: Landed, outside: dg.ResourceParam[Store]) -> None:
     """Take in what landed for each day, and declare it complete; a day that fails does not hold up the others."""
     with refusals_fail_at_once():
         taken = completeness.take_all_landed([date.fromisoformat(day) for day in config.days], outside)
@@ -111,7 +114,7 @@ def take_landed_days(context: dg.OpExecutionContext, config: Landed, outside: dg
 
 
 @dg.op(pool="state", retry_policy=SAFE)
-def settle_erasures(outside: dg.ResourceParam[Outside]) -> None:
+def settle_erasures(outside: dg.ResourceParam[Store]) -> None:
     """Apply what was received, read everything back, write receipts; fails while something is left of anybody."""
     with refusals_fail_at_once():
         done = receipts.settle(outside)
@@ -123,7 +126,7 @@ def settle_erasures(outside: dg.ResourceParam[Outside]) -> None:
 
 
 @dg.op(pool="state", retry_policy=SAFE)
-def purge_state(outside: dg.ResourceParam[Outside]) -> None:
+def purge_state(outside: dg.ResourceParam[Store]) -> None:
     """Unlink what is past retention."""
     with refusals_fail_at_once():
         retention.purge(outside)

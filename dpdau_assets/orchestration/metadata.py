@@ -28,12 +28,33 @@ DAILY = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=50), warn_win
 
 ALLOWED = frozenset(
     {
-        "day", "estimate", "noisy_value", "lower_95", "upper_95", "epsilon_used", "budget_remaining", "mechanism",
-        "days_published", "days_pending", "places", "chart", "chart_file", "sparkline", "table", "csv", "budget",
-        "dagster/code_version", "budget_bars", "erasures_waiting", "oldest_erasure_days", "last_dau", "last_mau",
-        "readers_file", "operators_file",
+        "day",
+        "estimate",
+        "noisy_value",
+        "lower_95",
+        "upper_95",
+        "epsilon_used",
+        "budget_remaining",
+        "mechanism",
+        "days_published",
+        "days_pending",
+        "places",
+        "chart",
+        "chart_file",
+        "sparkline",
+        "table",
+        "csv",
+        "budget",
+        "dagster/code_version",
+        "budget_bars",
+        "erasures_waiting",
+        "oldest_erasure_days",
+        "last_dau",
+        "last_mau",
+        "readers_file",
+        "operators_file",
     }
-)  # fmt: skip
+)
 
 
 def reveal(values: Mapping[str, Any]) -> dict[str, Any]:

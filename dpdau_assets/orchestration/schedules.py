@@ -5,7 +5,7 @@ from datetime import timedelta
 import dagster as dg
 
 from dpdau_assets.core.dates import month_of
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.privacy.schedule import slot_of
 from dpdau_assets.core.publication.due import SCHEDULE, Due, due
 from dpdau_assets.core.publication.release import restatement_due
@@ -38,11 +38,15 @@ def build_publish_daily(settings: Settings) -> dg.ScheduleDefinition:
     """
 
     @dg.schedule(
-        name=SCHEDULE, job=PUBLISHING, cron_schedule="5 * * * *", execution_timezone=settings.timezone,
-        default_status=_OFF, description="Publishes DAU and MAU of every day that is due and declared complete.",
-    )  # fmt: skip
+        name=SCHEDULE,
+        job=PUBLISHING,
+        cron_schedule="5 * * * *",
+        execution_timezone=settings.timezone,
+        default_status=_OFF,
+        description="Publishes DAU and MAU of every day that is due and declared complete.",
+    )
     def publish_daily(
-        context: dg.ScheduleEvaluationContext, outside: dg.ResourceParam[Outside]
+        context: dg.ScheduleEvaluationContext, outside: dg.ResourceParam[Store]
     ) -> dg.RunRequest | dg.SkipReason:
         made = [dg.DagsterRunStatus.NOT_STARTED, *UNDER_WAY]  # what was made and not launched will be
         if context.instance.get_runs(dg.RunsFilter(tags=IN_ORDER, statuses=made), limit=1):
@@ -65,18 +69,22 @@ def build_restate_monthly(settings: Settings) -> dg.ScheduleDefinition:
     """At noon from RESTATEMENT_DAY on, until the month before is restated; not while numbers of it are missing."""
 
     @dg.schedule(
-        name="restate_monthly", job=RESTATEMENT, cron_schedule=f"0 12 {settings.restatement_day}-31 * *",
-        execution_timezone=settings.timezone, default_status=_OFF, description="Restates the month before.",
-    )  # fmt: skip
+        name="restate_monthly",
+        job=RESTATEMENT,
+        cron_schedule=f"0 12 {settings.restatement_day}-31 * *",
+        execution_timezone=settings.timezone,
+        default_status=_OFF,
+        description="Restates the month before.",
+    )
     def restate_monthly(
-        context: dg.ScheduleEvaluationContext, outside: dg.ResourceParam[Outside]
+        context: dg.ScheduleEvaluationContext, outside: dg.ResourceParam[Store]
     ) -> dg.RunRequest | dg.SkipReason:
         today = context.scheduled_execution_time.date()
         month = month_of(month_of(today) - timedelta(days=1))
-        if month in outside.ledger.restated():
+        if month in outside.accountant.restated():
             return dg.SkipReason(f"{month:%Y-%m} is restated.")
-        public_day = restatement_due(month, outside.ledger.instances(), outside.settings)
-        published = [found.key.day for found in outside.ledger.releases("dau")]
+        public_day = restatement_due(month, outside.accountant.instances(), outside.settings)
+        published = [found.key.day for found in outside.accountant.releases("dau")]
         if public_day is None or slot_of(outside.settings, max(published)) < public_day:
             return dg.SkipReason(f"Publication has not come to the day on which {month:%Y-%m} is restated.")
         return dg.RunRequest(run_key=f"{month}/{today}", partition_key=month.isoformat())
@@ -87,14 +95,22 @@ def build_restate_monthly(settings: Settings) -> dg.ScheduleDefinition:
 def build_retention_daily(settings: Settings) -> dg.ScheduleDefinition:
     """Every night; where nothing is due it does nothing, and while a number is missing it fails and says which."""
     return dg.ScheduleDefinition(
-        name="retention_daily", job=PURGE, cron_schedule="30 3 * * *", execution_timezone=settings.timezone,
-        default_status=_OFF, description="Purges what is past retention.",
-    )  # fmt: skip
+        name="retention_daily",
+        job=PURGE,
+        cron_schedule="30 3 * * *",
+        execution_timezone=settings.timezone,
+        default_status=_OFF,
+        description="Purges what is past retention.",
+    )
 
 
 def build_verify_ledger(settings: Settings) -> dg.ScheduleDefinition:
     """Every night, and on from the start, since it only reads: a check that blocks fails the run, which is told."""
     return dg.ScheduleDefinition(
-        name="verify_ledger", job=CHECKS, cron_schedule="30 4 * * *", execution_timezone=settings.timezone,
-        default_status=_ON, description="Reads the ledger and the live files back, by every check of the store.",
-    )  # fmt: skip
+        name="verify_ledger",
+        job=CHECKS,
+        cron_schedule="30 4 * * *",
+        execution_timezone=settings.timezone,
+        default_status=_ON,
+        description="Reads the ledger and the live files back, by every check of the store.",
+    )

@@ -64,18 +64,26 @@ class Dpdau:
 def _in_a_process(arguments: tuple[str, ...], stdin: str, folder: Path, environment: Mapping[str, str]) -> _Ended:
     done = subprocess.run(
         [sys.executable, "-m", "dpdau_assets.cli", *arguments],
-        input=stdin, capture_output=True, text=True, cwd=folder, env=environment,
-    )  # fmt: skip
+        input=stdin,
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=environment,
+    )
     return _Ended(done.returncode, done.stdout, done.stderr)
 
 
 def _in_this_process(arguments: tuple[str, ...], stdin: str, folder: Path, environment: Mapping[str, str]) -> _Ended:
     entered, out, err = (TextIOWrapper(BytesIO(text), encoding="utf-8") for text in (stdin.encode(), b"", b""))
     with (
-        patch.object(sys, "argv", ["dpdau", *arguments]), patch.object(sys, "stdin", entered),
-        patch.dict(os.environ, environment, clear=True), chdir(folder), closed_at_the_end(),
-        redirect_stdout(out), redirect_stderr(err),
-    ):  # fmt: skip
+        patch.object(sys, "argv", ["dpdau", *arguments]),
+        patch.object(sys, "stdin", entered),
+        patch.dict(os.environ, environment, clear=True),
+        chdir(folder),
+        closed_at_the_end(),
+        redirect_stdout(out),
+        redirect_stderr(err),
+    ):
         code = _exit_code()
     for stream in (out, err):
         stream.flush()

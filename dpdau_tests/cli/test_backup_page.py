@@ -23,7 +23,7 @@ from unittest.mock import patch
 import pytest
 
 from dpdau_assets.core.dates import days_between
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.release import publish
 from dpdau_assets.core.reporting.answers import mart_rows
 from dpdau_tests.cli.conftest import SECRET, Answer, Dpdau, _in_this_process
@@ -104,14 +104,14 @@ BACKED_UP = date(2025, 2, 1)
 EPOCH_224_IS_BEGUN = date(2025, 2, 12)  # the windows of that epoch reach it
 
 
-def is_published(first: date, last: date, outside: Outside) -> None:
+def is_published(first: date, last: date, outside: Store) -> None:
     for day in days_between(first, last):
         publish("dau", day, outside)
         if day >= outside.settings.start_date + timedelta(days=29):
             publish("mau", day, outside)
 
 
-def events(outside: Outside, first: date, last: date) -> None:
+def events(outside: Store, first: date, last: date) -> None:
     days = days_between(first, last)
     put(outside, [(f"user {n}", day) for day in days for n in range(PEOPLE)])
     prepare(outside, days)
@@ -224,8 +224,11 @@ SCENES = {
 
 
 ALSO_IN_MAKE_TEST = {
-    "Make one", "Nothing is known", "It is known what came out last", "A store that publishes the past",
-}  # fmt: skip
+    "Make one",
+    "Nothing is known",
+    "It is known what came out last",
+    "A store that publishes the past",
+}
 """The others take longer, and are run in CI."""
 
 
@@ -271,9 +274,13 @@ class Terminal:
             return self._dagster(typed, given)
         assert typed[0] in {"cp", "mkdir", "mv", "openssl", "rm"}, f"{typed[0]}: nobody knows how it is tried here"
         done = subprocess.run(
-            ["bash", "-c", f"umask 077; {line}"], cwd=self._dpdau.folder, env=self._dpdau.environment,
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            ["bash", "-c", f"umask 077; {line}"],
+            cwd=self._dpdau.folder,
+            env=self._dpdau.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         return Answer(done.returncode, None, done.stderr)
 
     def told(self, text: object) -> object:
@@ -291,9 +298,12 @@ class Terminal:
         given = {}
         while name := re.match(r"([A-Z_]+)=(.*)", words[0]):
             said = subprocess.run(
-                ["bash", "-c", f'printf %s "{name[2]}"'], cwd=self._dpdau.folder, capture_output=True, text=True,
+                ["bash", "-c", f'printf %s "{name[2]}"'],
+                cwd=self._dpdau.folder,
+                capture_output=True,
+                text=True,
                 check=True,
-            )  # fmt: skip
+            )
             given[name[1]] = said.stdout
             words = words[1:]
         return given, words

@@ -68,9 +68,24 @@ def test_a_published_number_is_shown_with_its_interval_and_budget(
 ) -> None:
     answer = dpdau(*arguments).json
     assert set(answer) >= {
-        "metric", "day", "window_days", "revision", "estimate", "noisy_value", "lower_95", "upper_95", "epsilon_used",
-        "delta", "mechanism", "sketch_impl", "privacy_unit", "budget_remaining", "budget", "published_at", "version",
-    }  # fmt: skip
+        "metric",
+        "day",
+        "window_days",
+        "revision",
+        "estimate",
+        "noisy_value",
+        "lower_95",
+        "upper_95",
+        "epsilon_used",
+        "delta",
+        "mechanism",
+        "sketch_impl",
+        "privacy_unit",
+        "budget_remaining",
+        "budget",
+        "published_at",
+        "version",
+    }
     assert "exact_value" not in answer
     assert answer["lower_95"] <= answer["estimate"] <= answer["upper_95"]
     assert answer["lower_95"] >= 0

@@ -33,8 +33,11 @@ def row(answer: dict, metric: str, month: str) -> dict:
 
 def contents(folder: Path) -> dict[Path, str]:
     """The ledger's log comes and goes with whoever opens it."""
-    return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.rglob("*")
-            if path.is_file() and not path.name.endswith(("-wal", "-shm"))}  # fmt: skip
+    return {
+        path: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file() and not path.name.endswith(("-wal", "-shm"))
+    }
 
 
 def test_before_anything_is_published_the_whole_year_is_shown_and_no_store_is_made(new: Dpdau) -> None:
@@ -128,8 +131,10 @@ def test_what_cannot_be_tried_is_refused_without_its_value(new: Dpdau, change: s
 def test_publication_can_be_planned_to_begin_later(new: Dpdau) -> None:
     found = new("plan", "--months", "1", "--from", "2025-03-20")
     assert [(one["metric"], one["month"]) for one in found.json["months"]] == [
-        ("mau", "2025-02"), ("dau", "2025-03"), ("mau", "2025-03"),
-    ]  # fmt: skip
+        ("mau", "2025-02"),
+        ("dau", "2025-03"),
+        ("mau", "2025-03"),
+    ]
     assert new("plan", "--from", "2024-12-31").code == 2
 
 

@@ -109,8 +109,9 @@ def test_checks_pass_on_a_sound_store_and_one_that_fails_ends_with_four(
     broken = published("check", "state_is_keyed", "noise_is_private")
     assert broken.code == 4 and "Failed: state_is_keyed." in broken.said
     assert [(one["name"], one["passed"]) for one in broken.json] == [
-        ("state_is_keyed", False), ("noise_is_private", True),
-    ]  # fmt: skip
+        ("state_is_keyed", False),
+        ("noise_is_private", True),
+    ]
 
 
 def test_days_that_nobody_published_fail_once_something_is_published_without_any_declaration(

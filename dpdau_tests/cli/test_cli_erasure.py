@@ -69,9 +69,7 @@ def test_a_known_and_an_unknown_person_are_answered_alike_and_asking_again_is_th
     known, unknown = (built("erase", "--user-id", "-", "--through", DAYS[1], stdin=f"{name}\n") for name in names)
     assert (known.code, known.said) == (unknown.code, unknown.said) == (0, "")
     assert without(known.json, "receipts", "batches") == without(unknown.json, "receipts", "batches")
-    assert known.json.keys() == {
-        "received", "receipts", "references", "parked", "batches", "passed_over", "warnings"
-    }  # fmt: skip
+    assert known.json.keys() == {"received", "receipts", "references", "parked", "batches", "passed_over", "warnings"}
     assert (known.json["received"], len(known.json["receipts"]), known.json["parked"]) == (1, 1, False)
 
     write(built.folder / "again.jsonl", [{"user_id": person(1), "erase_day": DAYS[1]}])
@@ -107,9 +105,10 @@ def test_a_file_of_old_days_references_and_almost_equal_ids_is_taken_in_order_an
     names = taken.json["receipts"]
     assert (taken.code, len(set(names)), taken.json["references"]) == (0, 4, ["T-1", "T-1", None, "T-1"])
     assert taken.json["passed_over"] == [
-        {"receipt": names[0], "days": ["2024-07-30"]}, {"receipt": names[1], "days": ["2024-12-31"]},
+        {"receipt": names[0], "days": ["2024-07-30"]},
+        {"receipt": names[1], "days": ["2024-12-31"]},
         {"receipt": names[3], "days": ["2024-07-30"]},
-    ]  # fmt: skip
+    ]
     assert [one["line"] for one in taken.json["warnings"]] == [1, 3, 4]
     assert "are in passed_over" in taken.said and "Line(s) 1, 3, 4" in taken.said
     again = built("erase", "--from", "r.jsonl").json["receipts"]

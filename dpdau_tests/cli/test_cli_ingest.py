@@ -11,9 +11,16 @@ import pytest
 from dpdau_tests.cli.conftest import Dpdau
 
 FIELDS = [
-    "ingested", "rejected", "rejected_by_reason", "quarantine", "days", "batch", "passed_over", "removals_waiting",
+    "ingested",
+    "rejected",
+    "rejected_by_reason",
+    "quarantine",
+    "days",
+    "batch",
+    "passed_over",
+    "removals_waiting",
     "other_days",
-]  # fmt: skip
+]
 
 
 def nothing(dpdau: Dpdau) -> None:
@@ -49,10 +56,16 @@ def test_too_many_bad_rows_end_with_4_and_are_taken_in_part_when_asked(dpdau: Dp
     refused = dpdau("ingest", "--from", "e.csv")
     assert refused.code == 4 and list(refused.json) == FIELDS
     assert {**refused.json, "quarantine": ""} == {
-        "ingested": 0, "rejected": 2, "rejected_by_reason": {
-            "day is not a real date written YYYY-MM-DD.": 1, "op is neither + nor -.": 1},
-        "quarantine": "", "days": [], "batch": None, "passed_over": [], "removals_waiting": 1, "other_days": {},
-    }  # fmt: skip
+        "ingested": 0,
+        "rejected": 2,
+        "rejected_by_reason": {"day is not a real date written YYYY-MM-DD.": 1, "op is neither + nor -.": 1},
+        "quarantine": "",
+        "days": [],
+        "batch": None,
+        "passed_over": [],
+        "removals_waiting": 1,
+        "other_days": {},
+    }
     assert "8.7 % of the rows are bad" in refused.said and "In e.csv: " in refused.said and "--partial" in refused.said
     assert "1 removal(s) among its rows were not taken, and erase nobody yet" in refused.said
     assert dpdau("erasures").json == []

@@ -90,8 +90,9 @@ def test_what_was_changed_behind_its_back_is_found_and_a_mart_that_shows_other_n
         mart.execute("UPDATE active_users SET noisy_value = noisy_value + 1 WHERE day = '2025-01-02'")
     shown = dpdau("verify-ledger")
     assert (shown.code, shown.json["problems"]) == (
-        4, ["dau of 2025-01-02, revision 0, is published with another number."]
-    )  # fmt: skip
+        4,
+        ["dau of 2025-01-02, revision 0, is published with another number."],
+    )
     cut = dpdau("verify-ledger", "--head", "0" * 64)
     assert cut.code == 4 and "is no head of this ledger" in cut.json["problems"][-1]
     with closing(sqlite3.connect(dpdau.folder / "data" / "ledger.sqlite")) as ledger, ledger:

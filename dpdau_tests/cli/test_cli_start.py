@@ -41,9 +41,13 @@ def loaded_by(*calls: str, folder: Path) -> set[str]:
     """The packages that one interpreter has loaded after these commands, one after the other."""
     environment = {**os.environ, "DATA_DIR": str(folder / "data"), "HASH_SALT_SECRET": SECRET}
     done = subprocess.run(
-        [sys.executable, "-c", _CALLS], input="\n".join(calls), env=environment, cwd=folder, capture_output=True,
+        [sys.executable, "-c", _CALLS],
+        input="\n".join(calls),
+        env=environment,
+        cwd=folder,
+        capture_output=True,
         text=True,
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     last = done.stdout.splitlines()[-1].split()
     assert last[0] == "LOADED" and "typer" in last

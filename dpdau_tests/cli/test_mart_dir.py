@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dpdau_assets.core.errors import BadInput, BadSetting
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.reporting.answers import mart_rows
 from dpdau_assets.core.reporting.report import operators_report, readers_report
 from dpdau_assets.core.settings import Settings
@@ -36,19 +36,19 @@ def modes_in(folder: Path) -> dict[str, int]:
 
 
 @pytest.fixture
-def outside(tmp_path: Path) -> Iterator[Outside]:
+def outside(tmp_path: Path) -> Iterator[Store]:
     yield open_store(
         Settings(data_dir=tmp_path / "data", mart_dir=tmp_path / "for" / "readers", hash_salt_secret=SECRET)
     )
     open_store.cache_clear()
 
 
-def refresh(outside: Outside) -> None:
+def refresh(outside: Store) -> None:
     open_mart(outside.settings).replace(mart_rows(outside))
     open_reports(outside.settings).replace(readers_report(outside), operators_report(outside, []))
 
 
-def test_a_folder_that_is_missing_is_made_for_everybody_to_read_whatever_the_umask_says(outside: Outside) -> None:
+def test_a_folder_that_is_missing_is_made_for_everybody_to_read_whatever_the_umask_says(outside: Store) -> None:
     before = os.umask(0o077)
     try:
         refresh(outside)
@@ -63,7 +63,7 @@ def test_a_folder_that_is_missing_is_made_for_everybody_to_read_whatever_the_uma
 
 @pytest.mark.parametrize(("rights", "wanted"), [(0o2750, 0o640), (0o700, 0o600)])
 def test_a_folder_that_is_there_keeps_its_rights_and_its_files_are_for_whom_it_is(
-    outside: Outside, rights: int, wanted: int
+    outside: Store, rights: int, wanted: int
 ) -> None:
     folder = outside.settings.mart_dir
     assert folder
@@ -79,19 +79,25 @@ def test_a_folder_that_is_there_keeps_its_rights_and_its_files_are_for_whom_it_i
 @pytest.mark.parametrize(
     ("mart", "said"),
     [
-        ("data/mart", "is inside DATA_DIR"), ("data", "is DATA_DIR"), ("", "contains DATA_DIR"),
-        ("home/x", "is inside Dagster's home"), ("landing/mart", "is inside LANDING_DIR"),
+        ("data/mart", "is inside DATA_DIR"),
+        ("data", "is DATA_DIR"),
+        ("", "contains DATA_DIR"),
+        ("home/x", "is inside Dagster's home"),
+        ("landing/mart", "is inside LANDING_DIR"),
         ("link/mart", "is inside DATA_DIR"),
     ],
-)  # fmt: skip
+)
 def test_a_folder_in_or_around_one_that_is_not_for_readers_is_refused_before_anything_is_made(
     mart: str, said: str, tmp_path: Path
 ) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "data")
     settings = Settings(
-        data_dir=tmp_path / "data", mart_dir=tmp_path / mart, dagster_home=tmp_path / "home",
-        landing_dir=tmp_path / "landing", hash_salt_secret=SECRET,
-    )  # fmt: skip
+        data_dir=tmp_path / "data",
+        mart_dir=tmp_path / mart,
+        dagster_home=tmp_path / "home",
+        landing_dir=tmp_path / "landing",
+        hash_salt_secret=SECRET,
+    )
     for opens in (open_store, open_mart, open_reports):
         with pytest.raises(BadSetting, match="MART_DIR=") as raised:
             opens(settings)
@@ -117,9 +123,11 @@ def test_a_folder_that_cannot_be_written_to_or_holds_the_ledger_is_refused_befor
     lay: Callable[[Path], Path], tmp_path: Path
 ) -> None:
     settings = Settings(
-        data_dir=tmp_path / "data", mart_dir=lay(tmp_path), hash_salt_secret=SECRET,
+        data_dir=tmp_path / "data",
+        mart_dir=lay(tmp_path),
+        hash_salt_secret=SECRET,
         ledger_url=f"sqlite:///{tmp_path}/ledgers/of/ledger.sqlite",
-    )  # fmt: skip
+    )
     with pytest.raises(BadSetting, match="MART_DIR="):
         open_store(settings)
     assert not (tmp_path / "data").exists()
@@ -142,18 +150,18 @@ def test_a_restore_reads_the_mart_that_the_store_had_before_mart_dir_was_set(
     assert (done.code, done.json["taken_back"]) == (0, 1), done.said
 
 
-def test_receipts_read_what_we_write_for_readers_and_not_what_they_put_beside_it(outside: Outside) -> None:
+def test_receipts_read_what_we_write_for_readers_and_not_what_they_put_beside_it(outside: Store) -> None:
     folder = outside.settings.mart_dir
     assert folder
     make_folder(folder)
     for name in (*OURS, "notebook.ipynb"):
         (folder / name).touch()
-    names = {file.name for file in outside.premises.files()}
+    names = {file.name for file in outside.state.files.files()}
     assert {name for name in names if name.startswith("mart/")} == {f"mart/{name}" for name in OURS}
     assert "ledger.sqlite" in names
 
 
-def test_a_backup_is_not_put_where_readers_look(outside: Outside) -> None:
+def test_a_backup_is_not_put_where_readers_look(outside: Store) -> None:
     assert outside.settings.mart_dir
     with pytest.raises(BadInput, match="is inside MART_DIR"):
         back_up(outside.settings.mart_dir / "backup", outside)

@@ -98,9 +98,11 @@ def test_java_reads_the_same_hashes_and_estimates(tmp_path: Path) -> None:
     for sketch, found in zip(sketches, each, strict=True):
         theta = read(sketch)
         assert found == {
-            "retained": theta.num_retained, "theta": theta.theta64, "estimate": str(theta.get_estimate()),
+            "retained": theta.num_retained,
+            "theta": theta.theta64,
+            "estimate": str(theta.get_estimate()),
             "sum": str(int(sketch.hashes.sum(dtype=np.uint64))),
-        }  # fmt: skip
+        }
     below = {int(one) for sketch in sketches for one in sketch.hashes if one < 2**57}
     assert (union["retained"], union["theta"]) == (len(below), 2**57)
 

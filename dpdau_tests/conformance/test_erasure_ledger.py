@@ -171,8 +171,14 @@ def test_other_days_of_the_same_person_are_another_request(erasures: SqlErasures
     assert len(set(receipts)) == 3
     found = erasures.tombstones(4)
     rows = sorted(zip(found.days.tolist(), found.listed.tolist(), strict=True))
-    assert rows == sorted([(day_number(DAY), False), (day_number(DAY), True), (day_number(date(2025, 1, 2)), True),
-                           (day_number(DAY) + 1, False)])  # fmt: skip
+    assert rows == sorted(
+        [
+            (day_number(DAY), False),
+            (day_number(DAY), True),
+            (day_number(date(2025, 1, 2)), True),
+            (day_number(DAY) + 1, False),
+        ]
+    )
     assert [one.days for one in erasures.find(receipts)] == [(), (date(2025, 1, 2), DAY), ()]
 
 

@@ -34,10 +34,16 @@ from dpdau_tests.support.lengths import at_length
 
 COUNTED = [
     ExactCounting(),
-    ThetaCounting(Fraction(1)), ThetaCounting(Fraction(1, 2)), ThetaCounting(Fraction(1, 8)),
-    KmvCounting(8, Fraction(1)), KmvCounting(8, Fraction(1, 2)), KmvCounting(64, Fraction(1, 4)),
-    HllCounting(16, 1), HllCounting(16, 3), HllCounting(64, 2),
-]  # fmt: skip
+    ThetaCounting(Fraction(1)),
+    ThetaCounting(Fraction(1, 2)),
+    ThetaCounting(Fraction(1, 8)),
+    KmvCounting(8, Fraction(1)),
+    KmvCounting(8, Fraction(1, 2)),
+    KmvCounting(64, Fraction(1, 4)),
+    HllCounting(16, 1),
+    HllCounting(16, 3),
+    HllCounting(64, 2),
+]
 LAST_KEY = 2**64 - 1
 
 edges = st.sampled_from([0, 2**60, 2**61, 2**62, 2**63, LAST_KEY])
@@ -128,8 +134,9 @@ def test_a_statistic_is_what_its_definition_says_of_all_users(counting: Counting
         case KmvCounting(k, theta0):
             expected = min(k, sum(key < theta0 * 2**64 for key in users))
         case HllCounting(registers, level):
-            expected = len({bits[: registers.bit_length() - 1] for key in users
-                            if rank(bits := f"{key:064b}", registers) >= level})  # fmt: skip
+            expected = len(
+                {bits[: registers.bit_length() - 1] for key in users if rank(bits := f"{key:064b}", registers) >= level}
+            )
         case _:
             expected = len(users)
     assert counted(counting, *sets) == expected
@@ -242,9 +249,13 @@ def test_a_register_keeps_no_trace_of_a_user_below_its_rank() -> None:
 
 @pytest.mark.parametrize(
     ("counting", "other"),
-    [(KmvCounting(8, Fraction(1)), KmvCounting(16, Fraction(1))), (HllCounting(16, 1), HllCounting(64, 1)),
-     (ThetaCounting(Fraction(1, 2)), KmvCounting(8, Fraction(1, 2))), (ExactCounting(), ThetaCounting(Fraction(1)))],
-)  # fmt: skip
+    [
+        (KmvCounting(8, Fraction(1)), KmvCounting(16, Fraction(1))),
+        (HllCounting(16, 1), HllCounting(64, 1)),
+        (ThetaCounting(Fraction(1, 2)), KmvCounting(8, Fraction(1, 2))),
+        (ExactCounting(), ThetaCounting(Fraction(1))),
+    ],
+)
 def test_a_counting_reads_no_sketch_of_another_size_or_kind(counting: Counting, other: Counting) -> None:
     assert counting.reads(counting.header(3, "source")) and other.reads(other.header(3, "source"))
     assert not counting.reads(other.header(3, "source")) and not other.reads(counting.header(3, "source"))

@@ -23,7 +23,7 @@ from dpdau_assets.core.erasure.requests import cancel, confirm, request
 from dpdau_assets.core.errors import BadSetting
 from dpdau_assets.core.events import Event
 from dpdau_assets.core.facts import Override, ReleaseKey
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.release import publish, restate
 from dpdau_assets.core.publication.restoring import Restore
 from dpdau_assets.core.settings import Settings
@@ -53,13 +53,13 @@ BYTES = at_length(test=200, ci=24, soak=1)  # one byte in so many of what is cha
 BEGIN, FIRST_BYTE = (chance(f"which {what}").randrange(10_000) for what in ("rows", "bytes"))
 
 
-def write_a_ledger(outside: Outside, database: Database) -> None:
+def write_a_ledger(outside: Store, database: Database) -> None:
     """A small one, with rows of everything."""
     for day in (JANUARY, date(2025, 1, 2)):
-        outside.completions.complete(day, "what has landed")
-    outside.completions.withdraw(JANUARY)
-    outside.ledger.purge_through(date(2024, 12, 31))
-    outside.salts.shred_through(200)
+        outside.events.completions.complete(day, "what has landed")
+    outside.events.completions.withdraw(JANUARY)
+    outside.accountant.purge_through(date(2024, 12, 31))
+    outside.state.salts.shred_through(200)
     put(outside, [("user 1", JANUARY)])
     prepare(outside, days_between(JANUARY, date(2025, 3, 1)))
     publish("dau", date(2025, 1, 30), outside)
@@ -83,10 +83,10 @@ def write_a_ledger(outside: Outside, database: Database) -> None:
         books.close("mau", date(2025, 3, 1), date(2025, 3, 2))
         books.note_restore(Restore(date(2025, 3, 1), date(2025, 3, 2), None))
         books.lose_epochs([300])
-    outside.ledger.override(
+    outside.accountant.override(
         Override("cap", "An officer", "Agreed", date(2025, 3, 2), "dau", date(2025, 3, 1), Fraction(7, 2))
     )
-    outside.ledger.override(Override("erasures_submitted", "An officer", "All are in", date(2025, 3, 3)))
+    outside.accountant.override(Override("erasures_submitted", "An officer", "All are in", date(2025, 3, 3)))
 
 
 @dataclass
@@ -206,8 +206,10 @@ def test_numbers_are_chained_as_they_are_read_back(tampered: Tampered) -> None:
         with tampered.ledger.transaction() as books:
             books.store(replace(tampered.ledger.releases()[0], key=key, noisy_value=number))
         assert tampered.ledger.problems() == []
-        tampered.do(delete(table).where(table.c.id > before[table][-1]["id"]),
-                    delete(schema.entries).where(schema.entries.c.id > before[schema.entries][-1]["id"]))  # fmt: skip
+        tampered.do(
+            delete(table).where(table.c.id > before[table][-1]["id"]),
+            delete(schema.entries).where(schema.entries.c.id > before[schema.entries][-1]["id"]),
+        )
 
 
 # --- Values ------------------------------------------------------------------------------------------------------
@@ -324,8 +326,9 @@ def test_a_chain_that_was_cut_short_does_not_hold_a_head_that_was_noted_down(tam
     head, (*_, before, last) = tampered.ledger.head(), tampered.rows(schema.entries)
     assert tampered.ledger.holds(head) and tampered.ledger.holds(before["hash"])
     table = schema.APPENDED[last["kind"]]
-    with tampered.after(delete(schema.entries).where(is_row(schema.entries, last)),
-                        delete(table).where(table.c.id >= last["first_row"])):  # fmt: skip
+    with tampered.after(
+        delete(schema.entries).where(is_row(schema.entries, last)), delete(table).where(table.c.id >= last["first_row"])
+    ):
         assert tampered.ledger.problems() == []  # nothing else tells it from the ledger that it was then
         assert not tampered.ledger.holds(head) and tampered.ledger.holds(before["hash"])
     with tampered.after(*(delete(table) for table in TABLES)):
@@ -371,9 +374,15 @@ def test_a_charge_that_names_a_cheaper_instance_is_found(tampered: Tampered) -> 
 def test_an_instance_that_is_renamed_wherever_it_is_named_is_found(tampered: Tampered) -> None:
     for row in tampered.rows(schema.instances):
         old, new = row["name"], row["name"] + "-cheaper"
-        places = [schema.instances.c.name, schema.charges.c.instance, schema.releases.c.instance,
-                  schema.commitments.c.subject, schema.destructions.c.subject, schema.shared_noise.c.subject,
-                  schema.stream_state.c.instance]  # fmt: skip
+        places = [
+            schema.instances.c.name,
+            schema.charges.c.instance,
+            schema.releases.c.instance,
+            schema.commitments.c.subject,
+            schema.destructions.c.subject,
+            schema.shared_noise.c.subject,
+            schema.stream_state.c.instance,
+        ]
         assert tampered.is_found_after(*(update(c.table).where(c == old).values({c.name: new}) for c in places))
 
 

@@ -19,10 +19,22 @@ PIECE = "7f3a9c1e5b2d8064"
 @pytest.mark.parametrize(
     ("text", "size"),
     [
-        ("0123", 10), ("0a", 16), ("0A", 16), ("0aA", 62), ("0g", 36), ("abc", 16), ("xyz", 26), ("XYZ", 26),
-        ("aB", 52), ("a-z", 59), ("-", 33), ("é", 100), ("0é", 110), ("a\t", 126),
+        ("0123", 10),
+        ("0a", 16),
+        ("0A", 16),
+        ("0aA", 62),
+        ("0g", 36),
+        ("abc", 16),
+        ("xyz", 26),
+        ("XYZ", 26),
+        ("aB", 52),
+        ("a-z", 59),
+        ("-", 33),
+        ("é", 100),
+        ("0é", 110),
+        ("a\t", 126),
     ],
-)  # fmt: skip
+)
 def test_an_alphabet_is_as_large_as_the_kinds_of_characters_that_stand_there(text: str, size: int) -> None:
     assert alphabet_size(text) == size
 

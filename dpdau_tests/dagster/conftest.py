@@ -9,7 +9,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_tests.dagster.world import World, keep_instance, replace_instance
 from dpdau_tests.support.connections import closed_at_the_end
 from dpdau_tests.support.prepared import Prepared
@@ -34,7 +34,7 @@ def instance(one_instance: tuple[dg.DagsterInstance, Path]) -> dg.DagsterInstanc
 
 @pytest.fixture
 def make_world(
-    make_store: Callable[..., Outside],
+    make_store: Callable[..., Store],
     instance: dg.DagsterInstance,
     one_instance: tuple[dg.DagsterInstance, Path],
     sketch_settings: dict[str, object],

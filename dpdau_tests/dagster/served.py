@@ -110,9 +110,13 @@ def serve(
     command = [sys.executable, "-m", "dpdau_assets.cli", "ui", "--port", str(port), *arguments]
     with (folder / "printed").open("wb") as printed, (folder / "said").open("wb") as said:
         server = subprocess.Popen(
-            command, cwd=started_in, stdout=printed, stderr=said, start_new_session=True,
+            command,
+            cwd=started_in,
+            stdout=printed,
+            stderr=said,
+            start_new_session=True,
             env=clock.environment(dict(environment)) if clock else environment,
-        )  # fmt: skip
+        )
     try:
         found = Ui(port, folder, clock)
         wait_for("the UI", found.is_up)

@@ -12,7 +12,7 @@ import pytest
 
 from dpdau_assets.core.dates import days_between
 from dpdau_assets.core.facts import Alert
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.completeness import complete
 from dpdau_assets.core.publication.runs import DAU
 from dpdau_tests.conftest import FixedClock, put
@@ -23,7 +23,7 @@ TODAY = date(2025, 1, 3)
 DAYS = days_between(date(2025, 1, 1), date(2025, 1, 2))
 SHE = "she@example.org"
 
-MakeStore = Callable[..., Outside]
+MakeStore = Callable[..., Store]
 
 
 @pytest.fixture
@@ -212,7 +212,7 @@ def test_a_declared_day_that_is_not_published_in_time_is_told_long_before_retent
         if world.alerts.sent and first_told is None:
             first_told = day
     assert first_told == DAYS[0] + timedelta(days=2 + 1)  # the day after it was due
-    assert not world.execute("purge_expired").success or outside.ledger.purged_through() is None
+    assert not world.execute("purge_expired").success or outside.accountant.purged_through() is None
 
 
 def test_an_overdue_erasure_is_told_and_a_pending_one_is_not(world: World) -> None:

@@ -15,7 +15,7 @@ import dagster as dg
 import pytest
 
 from dpdau_assets.core.dates import days_between
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.completeness import complete
 from dpdau_assets.core.publication.ingest import TooManyRejected, ingest
 from dpdau_assets.core.publication.release import publish
@@ -35,7 +35,7 @@ DAYS = days_between(date(2025, 1, 1), date(2025, 1, 31))
 TODAY = date(2025, 2, 2)
 """The last of these days is due."""
 
-MakeStore = Callable[..., Outside]
+MakeStore = Callable[..., Store]
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def outside(make_store: MakeStore, sound: Path, tmp_path: Path) -> Outside:
+def outside(make_store: MakeStore, sound: Path, tmp_path: Path) -> Store:
     """A store of its own with these files."""
     shutil.copytree(sound, tmp_path / "store")
     return make_store(today=TODAY, retention_days=40)
@@ -64,17 +64,17 @@ def outside(make_store: MakeStore, sound: Path, tmp_path: Path) -> Outside:
 # --- What breaks what each guards ---------------------------------------------------------------------------------
 
 
-def leave_a_request(outside: Outside) -> Outside:
+def leave_a_request(outside: Store) -> Store:
     erase(outside, "user 1")
     return outside
 
 
-def let_a_request_wait_for_too_long(outside: Outside) -> Outside:
+def let_a_request_wait_for_too_long(outside: Store) -> Store:
     erase(outside, "user 1")
     return at(TODAY + timedelta(days=31), outside)
 
 
-def bring_somebody_back(outside: Outside) -> Outside:
+def bring_somebody_back(outside: Store) -> Store:
     """As a copy from a backup would."""
     (file,) = (outside.settings.data_dir / "activity" / f"day={DAYS[1]}").iterdir()
     kept = file.read_bytes()
@@ -84,7 +84,7 @@ def bring_somebody_back(outside: Outside) -> Outside:
     return outside
 
 
-def put_a_sketch_back(outside: Outside) -> Outside:
+def put_a_sketch_back(outside: Store) -> Store:
     (file,) = (outside.settings.data_dir / "sketches" / f"day={DAYS[1]}").iterdir()
     kept = file.read_bytes()
     erase(outside, "user 1")
@@ -93,19 +93,19 @@ def put_a_sketch_back(outside: Outside) -> Outside:
     return outside
 
 
-def damage_a_file(outside: Outside) -> Outside:
+def damage_a_file(outside: Store) -> Store:
     (file,) = (outside.settings.data_dir / "activity" / f"day={DAYS[1]}").iterdir()
     file.write_bytes(file.read_bytes()[:-20])
     return outside
 
 
-def lose_a_file(outside: Outside) -> Outside:
+def lose_a_file(outside: Store) -> Store:
     (file,) = (outside.settings.data_dir / "activity" / f"day={DAYS[1]}").iterdir()
     file.unlink()
     return outside
 
 
-def change_a_byte_of_a_sketch(outside: Outside) -> Outside:
+def change_a_byte_of_a_sketch(outside: Store) -> Store:
     (file,) = (outside.settings.data_dir / "sketches" / f"day={DAYS[1]}").iterdir()
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
@@ -113,46 +113,46 @@ def change_a_byte_of_a_sketch(outside: Outside) -> Outside:
     return outside
 
 
-def change_a_number(outside: Outside) -> Outside:
+def change_a_number(outside: Store) -> Store:
     with closing(sqlite3.connect(outside.settings.data_dir / "ledger.sqlite")) as ledger, ledger:
         ledger.execute("UPDATE releases SET noisy_value = noisy_value + 1 WHERE day = ?", (str(DAYS[0]),))
     return outside
 
 
-def draw_predictable_noise(outside: Outside) -> Outside:
+def draw_predictable_noise(outside: Store) -> Store:
     return replace(outside, noise=Silent())
 
 
-def publish_from_predictable_noise(outside: Outside) -> Outside:
+def publish_from_predictable_noise(outside: Store) -> Store:
     new = at(TODAY + timedelta(days=1), outside)
     prepare(new, [date(2025, 2, 1)])
     publish("dau", date(2025, 2, 1), replace(new, noise=Silent()))
     return new
 
 
-def spend_what_the_schedule_needs(outside: Outside) -> Outside:
+def spend_what_the_schedule_needs(outside: Store) -> Store:
     """Independent noise, of which a month's cap holds ten days."""
     settings = replace(outside.settings, dau_mechanism="laplace", epsilon_dau=Fraction(3, 10))
     return replace(outside, settings=settings)
 
 
-def forget_a_day(outside: Outside) -> Outside:
+def forget_a_day(outside: Store) -> Store:
     """Upstream has not declared it, and it is due."""
     return at(TODAY + timedelta(days=1), outside)
 
 
-def leave_a_day_unpublished(outside: Outside) -> Outside:
+def leave_a_day_unpublished(outside: Store) -> Store:
     complete(date(2025, 2, 1), at(TODAY + timedelta(days=1), outside))
     return at(TODAY + timedelta(days=2), outside)
 
 
-def fall_behind_by_years_without_a_declaration(outside: Outside) -> Outside:
+def fall_behind_by_years_without_a_declaration(outside: Store) -> Store:
     for day in DAYS:
-        outside.completions.withdraw(day)
+        outside.events.completions.withdraw(day)
     return at(date(2027, 1, 1), outside)
 
 
-def leave_a_month_as_it_was(outside: Outside) -> Outside:
+def leave_a_month_as_it_was(outside: Store) -> Store:
     """Publication comes past the day on which January is to be restated."""
     days = days_between(date(2025, 2, 1), date(2025, 2, 6))
     later = at(date(2025, 2, 8), outside)
@@ -162,28 +162,28 @@ def leave_a_month_as_it_was(outside: Outside) -> Outside:
     return later
 
 
-def keep_a_day_for_too_long(outside: Outside) -> Outside:
+def keep_a_day_for_too_long(outside: Store) -> Store:
     return at(DAYS[0] + timedelta(days=40 + 2 + 7 + 1), outside)
 
 
-def take_a_file_in_part(outside: Outside) -> Outside:
+def take_a_file_in_part(outside: Store) -> Store:
     ingest([_with_a_bad_row(outside)], outside, partial=True)
     return outside
 
 
-def hand_in_a_file_that_is_refused(outside: Outside) -> Outside:
+def hand_in_a_file_that_is_refused(outside: Store) -> Store:
     with pytest.raises(TooManyRejected):
         ingest([_with_a_bad_row(outside)], outside)
     return outside
 
 
-def _with_a_bad_row(outside: Outside) -> Path:
+def _with_a_bad_row(outside: Store) -> Path:
     path = outside.settings.data_dir.parent / "user 1.jsonl"
     path.write_text(f'{{"user_id": "user 1", "day": "{DAYS[0]}"}}\n{{"user_id": "user 1", "day": "never"}}\n')
     return path
 
 
-BREAKS: dict[str, list[Callable[[Outside], Outside]]] = {
+BREAKS: dict[str, list[Callable[[Store], Store]]] = {
     "no_pending_erasures": [leave_a_request],
     "erasures_within_deadline": [let_a_request_wait_for_too_long],
     "no_erased_user_in_live_state": [bring_somebody_back],
@@ -198,11 +198,14 @@ BREAKS: dict[str, list[Callable[[Outside], Outside]]] = {
     "restatement_on_time": [leave_a_month_as_it_was],
     "retention_on_time": [keep_a_day_for_too_long],
 }
-CASES = [pytest.param(check, broken, id=f"{check.name}-{broken.__name__}")
-         for check in CHECKS for broken in BREAKS[check.name]]  # fmt: skip
+CASES = [
+    pytest.param(check, broken, id=f"{check.name}-{broken.__name__}")
+    for check in CHECKS
+    for broken in BREAKS[check.name]
+]
 
 
-def at(day: date, outside: Outside) -> Outside:
+def at(day: date, outside: Store) -> Store:
     return replace(outside, clock=FixedClock(day))
 
 
@@ -215,7 +218,7 @@ def test_there_is_a_way_to_break_what_every_check_guards() -> None:
 
 @pytest.mark.parametrize(("check", "broken"), CASES)
 def test_a_check_passes_and_fails_once_what_it_guards_is_broken(
-    check: Check, broken: Callable[[Outside], Outside], outside: Outside
+    check: Check, broken: Callable[[Store], Store], outside: Store
 ) -> None:
     mart = MartFiles(outside.settings.data_dir / "mart")
     assert answer(check, outside, mart).passed
@@ -245,11 +248,11 @@ def test_dagsters_runs_and_sensors_know_whether_the_schedule_is_on(
     monkeypatch.setenv("HASH_SALT_SECRET", SECRET)
 
     @dg.sensor(job_name="check_store")
-    def asking(context: dg.SensorEvaluationContext, outside: dg.ResourceParam[Outside]) -> dg.SkipReason:
+    def asking(context: dg.SensorEvaluationContext, outside: dg.ResourceParam[Store]) -> dg.SkipReason:
         return dg.SkipReason(str(outside.is_scheduled()))
 
     @dg.op
-    def asking_in_a_run(outside: dg.ResourceParam[Outside]) -> str:
+    def asking_in_a_run(outside: dg.ResourceParam[Store]) -> str:
         return str(outside.is_scheduled())
 
     @dg.job(resource_defs={"outside": OutsideResource()})
@@ -271,7 +274,7 @@ def test_dagsters_runs_and_sensors_know_whether_the_schedule_is_on(
         assert asked(kept) == "False"
 
 
-def test_a_check_that_cannot_be_asked_fails_and_says_why(outside: Outside) -> None:
+def test_a_check_that_cannot_be_asked_fails_and_says_why(outside: Store) -> None:
     mart = MartFiles(outside.settings.data_dir / "mart")
     (outside.settings.data_dir / "mart").mkdir()
     (outside.settings.data_dir / "mart" / "active_users.duckdb").write_bytes(b"no database")
@@ -291,7 +294,7 @@ class Asked:
     verdicts: dict[str, dg.AssetCheckEvaluation]
 
 
-def ask(outside: Outside, instance: dg.DagsterInstance, check: Check | None = None) -> Asked:
+def ask(outside: Store, instance: dg.DagsterInstance, check: Check | None = None) -> Asked:
     """All checks, or one."""
     world = World(outside, instance)
     asset = "activity" if check and check.name == "no_pending_erasures" else LAST
@@ -299,7 +302,7 @@ def ask(outside: Outside, instance: dg.DagsterInstance, check: Check | None = No
     return Asked(done.success, {one.check_name: one for one in done.get_asset_check_evaluations()})
 
 
-def test_on_a_sound_store_the_job_asks_every_check_and_all_pass(outside: Outside, instance: dg.DagsterInstance) -> None:
+def test_on_a_sound_store_the_job_asks_every_check_and_all_pass(outside: Store, instance: dg.DagsterInstance) -> None:
     found = ask(outside, instance)
     assert found.success
     assert {name: one.passed for name, one in found.verdicts.items()} == {check.name: True for check in CHECKS}
@@ -308,7 +311,7 @@ def test_on_a_sound_store_the_job_asks_every_check_and_all_pass(outside: Outside
 @pytest.mark.also_long
 @pytest.mark.parametrize(("check", "broken"), CASES)
 def test_the_job_tells_the_check_that_fails_and_fails_itself_if_a_wrong_number_could_leave(
-    check: Check, broken: Callable[[Outside], Outside], outside: Outside, instance: dg.DagsterInstance
+    check: Check, broken: Callable[[Store], Store], outside: Store, instance: dg.DagsterInstance
 ) -> None:
     """In `make test` the job asks nothing else; in CI it asks all checks each time."""
     found = ask(broken(outside), instance, check if LENGTH == "test" else None)
@@ -321,7 +324,7 @@ def test_the_job_tells_the_check_that_fails_and_fails_itself_if_a_wrong_number_c
 
 
 def test_the_check_of_one_day_fails_where_somebody_is_left_in_it(
-    outside: Outside, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+    outside: Store, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = World(outside, instance)
     world.build(DAYS[:1])
@@ -335,9 +338,14 @@ def test_the_check_of_one_day_fails_where_somebody_is_left_in_it(
 
 def test_what_could_let_a_wrong_number_leave_or_data_stay_blocks() -> None:
     assert {check.name for check in CHECKS if check.blocking} == {
-        "erasures_within_deadline", "no_erased_user_in_live_state", "state_is_keyed", "no_older_files",
-        "sketches_are_fresh", "ledger_holds", "noise_is_private",
-    }  # fmt: skip
+        "erasures_within_deadline",
+        "no_erased_user_in_live_state",
+        "state_is_keyed",
+        "no_older_files",
+        "sketches_are_fresh",
+        "ledger_holds",
+        "noise_is_private",
+    }
     specs = {spec.name: spec for definition in ALL for spec in definition.check_specs}
     assert {name: spec.blocking for name, spec in specs.items()} == {one.name: one.blocking for one in CHECKS}
     assert {one.name for one in CHECKS if severity(one) == dg.AssetCheckSeverity.WARN} == {"no_pending_erasures"}

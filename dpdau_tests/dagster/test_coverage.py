@@ -13,7 +13,7 @@ from dpdau_assets.core.erasure.byte_scan import Needles
 from dpdau_assets.core.erasure.inspection import HOLDS_USER_DATA
 from dpdau_assets.core.facts import Keys
 from dpdau_assets.core.identity import user_key
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.runs import (
     DAU,
     MAU,
@@ -55,9 +55,15 @@ def test_her_key_is_found_in_exactly_the_folders_that_are_declared(
     """One user through everything: in time, too late, and in a batch that still waits; nothing of hers is erased."""
     home = tmp_path / "dagster_home"
     values = {
-        "DATA_DIR": tmp_path / "data", "HASH_SALT_SECRET": SECRET, "DAGSTER_HOME": home, "RESTATEMENT_DAY": 2,
-        "GRACE_DAYS": 0, "START_DATE": DAYS[0], "MAU_WINDOW_DAYS": 3, "MAU_MECHANISM": "gaussian",
-    }  # fmt: skip
+        "DATA_DIR": tmp_path / "data",
+        "HASH_SALT_SECRET": SECRET,
+        "DAGSTER_HOME": home,
+        "RESTATEMENT_DAY": 2,
+        "GRACE_DAYS": 0,
+        "START_DATE": DAYS[0],
+        "MAU_WINDOW_DAYS": 3,
+        "MAU_MECHANISM": "gaussian",
+    }
     for name, value in values.items():
         monkeypatch.setenv(name, str(value))
     stop_the_clock(monkeypatch, DAYS[-1] + timedelta(days=1))
@@ -74,16 +80,17 @@ def test_her_key_is_found_in_exactly_the_folders_that_are_declared(
         run_steps(finish, definitions, instance, lambda _: None)
     put(outside, [(SHE, DAYS[1])])  # and this one waits
     assert (
-        outside.ledger.restated() == {month_of(DAYS[0])} and (tmp_path / "data" / "mart" / "active_users.csv").exists()
+        outside.accountant.restated() == {month_of(DAYS[0])}
+        and (tmp_path / "data" / "mart" / "active_users.csv").exists()
     )
     assert top_folders_with(hers(outside, SHE), {"": outside.settings.data_dir, "dagster_home": home}) == {
         folder for folders in HOLDS_USER_DATA.values() for folder in folders
     }
 
 
-def hers(outside: Outside, user: str) -> Keys:
-    epochs = sorted({epoch for _, epoch in outside.activity.stored()})
-    secrets = outside.salts.epoch_keys(epochs)
+def hers(outside: Store, user: str) -> Keys:
+    epochs = sorted({epoch for _, epoch in outside.state.activity.stored()})
+    secrets = outside.state.salts.epoch_keys(epochs)
     return np.array(sorted(user_key(secrets[epoch].secret, user) for epoch in epochs), dtype=np.uint64)
 
 

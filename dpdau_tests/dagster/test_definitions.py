@@ -15,7 +15,7 @@ import pytest
 from dpdau_assets import definitions
 from dpdau_assets.core.dates import days_between
 from dpdau_assets.core.errors import BadSetting
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.runs import BUILD, DAU, MAU, REPORTS, steps
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.definitions import build_definitions
@@ -25,7 +25,7 @@ from dpdau_tests.dagster.world import definitions_under
 START = date(2025, 1, 1)
 
 
-def materialise(outside: Outside, key: str, day: date | None, instance: dg.DagsterInstance) -> dg.DataVersion:
+def materialise(outside: Store, key: str, day: date | None, instance: dg.DagsterInstance) -> dg.DataVersion:
     definitions = definitions_under(outside.settings)
     result = dg.materialize(
         [definitions.get_assets_def(key), *_specs(definitions, key)],
@@ -81,7 +81,7 @@ def test_every_asset_has_group_kind_owner_description_and_code_version() -> None
         assert all([spec.group_name, spec.kinds, spec.owners, spec.description, spec.code_version]), spec.key
 
 
-def test_each_day_has_a_data_version_of_its_own_content(make_store: Callable[..., Outside]) -> None:
+def test_each_day_has_a_data_version_of_its_own_content(make_store: Callable[..., Store]) -> None:
     outside = make_store()
     put(outside, [("someone", START)])
     with dg.DagsterInstance.ephemeral() as instance:
@@ -94,7 +94,7 @@ def test_each_day_has_a_data_version_of_its_own_content(make_store: Callable[...
     assert len({first, empty, grown}) == 3
 
 
-def test_data_versions_are_keyed_so_equal_stores_have_different_ones(make_store: Callable[..., Outside]) -> None:
+def test_data_versions_are_keyed_so_equal_stores_have_different_ones(make_store: Callable[..., Store]) -> None:
     versions = []
     for name in ("one", "two"):
         outside = make_store(name)
@@ -104,13 +104,13 @@ def test_data_versions_are_keyed_so_equal_stores_have_different_ones(make_store:
     assert versions[0] != versions[1]
 
 
-def test_materialising_a_release_again_returns_the_stored_number(make_store: Callable[..., Outside]) -> None:
+def test_materialising_a_release_again_returns_the_stored_number(make_store: Callable[..., Store]) -> None:
     outside = make_store()
     prepare(outside, [START])
     with dg.DagsterInstance.ephemeral() as instance:
         versions = {materialise(outside, "dau_release", START, instance) for _ in range(3)}
     assert len(versions) == 1
-    assert len(outside.ledger.releases()) == 1
+    assert len(outside.accountant.releases()) == 1
 
 
 def test_a_run_of_days_builds_the_state_that_its_first_window_reaches_back_to() -> None:
@@ -136,7 +136,7 @@ def test_no_release_job_runs_by_itself(metric: str) -> None:
 
 
 def test_a_run_over_a_range_of_days_fails_instead_of_reporting_one_day_as_many(
-    make_store: Callable[..., Outside],
+    make_store: Callable[..., Store],
 ) -> None:
     outside = make_store()
     definitions = build_definitions(outside.settings)
@@ -145,8 +145,11 @@ def test_a_run_over_a_range_of_days_fails_instead_of_reporting_one_day_as_many(
     with dg.DagsterInstance.ephemeral() as instance:
         result = dg.materialize(
             [definitions.get_assets_def("dau_release"), *_specs(definitions, "dau_release")],
-            selection=["dau_release"], tags=tags, resources={"outside": outside}, instance=instance,
+            selection=["dau_release"],
+            tags=tags,
+            resources={"outside": outside},
+            instance=instance,
             raise_on_error=False,
-        )  # fmt: skip
+        )
     assert not result.success
-    assert outside.ledger.releases() == []
+    assert outside.accountant.releases() == []

@@ -12,7 +12,7 @@ from dpdau_assets.core.dates import days_between, epoch_of
 from dpdau_assets.core.erasure.requests import Pending, mark_touched, pending
 from dpdau_assets.core.errors import Refused
 from dpdau_assets.core.facts import DaySet
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.runs import BUILD, STATE
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.state.activity import process_days
@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.every_sketch] if LENGTH == "soak" else []
 DAYS = days_between(date(2025, 1, 1), date(2025, 1, 4))
 HERS = {DAYS[1], DAYS[2]}
 
-MakeStore = Callable[..., Outside]
+MakeStore = Callable[..., Store]
 
 
 def four_days(world: World) -> None:
@@ -48,8 +48,8 @@ def world(make_world: Callable[..., World]) -> World:
     return make_world(four_days, TODAY)
 
 
-def states(outside: Outside) -> set[str]:
-    return {one.state for one in outside.erasures.erasures()}
+def states(outside: Store) -> set[str]:
+    return {one.state for one in outside.erasures.ledger.erasures()}
 
 
 # --- Staleness ---------------------------------------------------------------------------------------------------
@@ -107,7 +107,7 @@ def test_a_day_that_nobody_has_asked_for_yet_is_rewritten_but_not_built(world: W
     assert world.stale("activity", DAYS) == HERS
     world.settle()
     assert states(world.outside) == {"verified"}
-    assert new not in world.outside.ledger.processed()
+    assert new not in world.outside.accountant.processed()
 
 
 def test_a_day_that_is_not_over_has_no_partition_yet_and_holds_nothing_up(world: World) -> None:
@@ -229,15 +229,15 @@ def test_a_rebuild_does_not_claim_a_mark_that_came_while_it_ran(world: World, mo
     erase(world.outside, "she")
     (first,) = world.tick()
 
-    def interrupted(days: list[date], outside: Outside) -> None:
+    def interrupted(days: list[date], outside: Store) -> None:
         process_days(days, outside)
         erase(outside, "user 1")
-        with outside.activity.lock():
+        with outside.state.activity.lock():
             mark_touched(outside)
 
     monkeypatch.setattr("dpdau_assets.core.state.rebuilding.process_days", interrupted)
     assert world.launch(first)
-    assert {day for day, _ in world.outside.rebuilds.behind()} == set(DAYS)
+    assert {day for day, _ in world.outside.state.rebuilds.behind()} == set(DAYS)
     assert world.stale("activity", DAYS) == set()  # Dagster has not heard of the new mark
     world.tick()
     assert world.stale("activity", DAYS) == set(DAYS)
@@ -255,7 +255,7 @@ def test_a_tick_without_a_new_request_waits_for_no_lock(world: World) -> None:
 def test_a_day_that_was_purged_is_not_rebuilt(world: World) -> None:
     erase(world.outside, "she")
     world.tick()
-    world.outside.ledger.purge_through(DAYS[1])
+    world.outside.accountant.purge_through(DAYS[1])
     assert [day for day, _ in pending(world.outside).days] == [DAYS[2]]
 
 
@@ -405,10 +405,10 @@ def test_an_overdue_request_fails_the_check_and_the_job(world: World, make_store
 def test_somebody_who_is_left_fails_the_check_and_its_job_and_the_partition_is_named(world: World) -> None:
     erase(world.outside, "she")
     epoch = epoch_of(DAYS[1], 90)
-    hers = world.outside.activity.read(DAYS[1], epoch)
+    hers = world.outside.state.activity.read(DAYS[1], epoch)
     assert hers is not None
     world.settle()
-    world.outside.activity.replace([DaySet(DAYS[1], epoch, hers)])
+    world.outside.state.activity.replace([DaySet(DAYS[1], epoch, hers)])
     assert not world.ask(LAST, "no_erased_user_in_live_state").success
     check = world.last_check(LAST, "no_erased_user_in_live_state")
     assert check is not None and not check.passed

@@ -14,7 +14,7 @@ import pytest
 
 from dpdau_assets.core.dates import days_between
 from dpdau_assets.core.events import BAD_DAY
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.completeness import complete, take_all_landed
 from dpdau_assets.core.publication.runs import BUILD
 from dpdau_tests.conftest import put
@@ -42,7 +42,7 @@ def four_days(world: World) -> None:
 
 
 @pytest.fixture
-def world(make_world: Callable[..., World], make_store: Callable[..., Outside], landing: Path) -> World:
+def world(make_world: Callable[..., World], make_store: Callable[..., Store], landing: Path) -> World:
     """Four days of state, and an empty landing folder."""
     found = make_world(four_days, TODAY, sensor="inbox_sensor")
     world = replace(found, outside=make_store(today=TODAY, landing_dir=landing))
@@ -59,9 +59,9 @@ def land(landing: Path, day: date, *users: str, complete: bool = True) -> Path:
     return folder
 
 
-def active_on(day: date, outside: Outside) -> int:
-    (place,) = (place for place in outside.activity.stored() if place[0] == day)
-    keys = outside.activity.read(*place)
+def active_on(day: date, outside: Store) -> int:
+    (place,) = (place for place in outside.state.activity.stored() if place[0] == day)
+    keys = outside.state.activity.read(*place)
     return -1 if keys is None else len(keys)
 
 
@@ -84,7 +84,7 @@ def test_a_day_that_nobody_asked_for_is_not_built_whoever_was_active_on_it(world
     """Built, it could be published: whether it can must not depend on that."""
     put(world.outside, [("somebody", NEW)])
     assert world.settle() == []
-    assert NEW not in world.outside.ledger.processed()
+    assert NEW not in world.outside.accountant.processed()
 
 
 def test_a_declared_day_is_built_whether_or_not_anyone_was_active_on_it(world: World) -> None:
@@ -92,7 +92,7 @@ def test_a_declared_day_is_built_whether_or_not_anyone_was_active_on_it(world: W
     for day in (NEW, NEW + timedelta(days=1)):
         complete(day, world.outside)
     assert len(world.settle()) == 1
-    assert {NEW, NEW + timedelta(days=1)} <= world.outside.ledger.processed()
+    assert {NEW, NEW + timedelta(days=1)} <= world.outside.accountant.processed()
     assert [active_on(day, world.outside) for day in (NEW, NEW + timedelta(days=1))] == [1, 0]
 
 
@@ -153,7 +153,7 @@ def test_a_build_that_fails_is_tried_a_few_times_and_then_once_a_day(world: Worl
 def test_a_finished_folder_is_taken_in_declared_complete_and_built(world: World, landing: Path) -> None:
     land(landing, NEW, "user 1", "user 2")
     assert [key.split("/")[0] for key in world.settle()] == ["land", "inbox"]
-    assert NEW in world.outside.completions.completed()
+    assert NEW in world.outside.events.completions.completed()
     assert active_on(NEW, world.outside) == 2
     assert world.tick() == []
 
@@ -161,7 +161,7 @@ def test_a_finished_folder_is_taken_in_declared_complete_and_built(world: World,
 def test_a_folder_without_its_success_file_is_not_finished(world: World, landing: Path) -> None:
     folder = land(landing, NEW, "user 1", complete=False)
     assert world.settle() == []
-    assert world.outside.completions.completed() == {}
+    assert world.outside.events.completions.completed() == {}
     (folder / "_SUCCESS").touch()
     assert len(world.settle()) == 2
 
@@ -197,11 +197,11 @@ def test_a_file_that_cannot_be_read_holds_no_other_day_up_and_nothing_of_its_day
     assert world.launch(wanted) is False
     logged = repr(world.instance.all_logs(world.instance.get_runs(limit=1)[0].run_id))
     assert f"{bad}: file 2 of 2 cannot be read as parquet" in logged and "she@example.org" not in logged
-    assert set(world.outside.completions.completed()) == {good}
-    assert bad not in world.outside.inbox.days()
+    assert set(world.outside.events.completions.completed()) == {good}
+    assert bad not in world.outside.events.inbox.days()
     broken.unlink()
     world.settle()
-    assert set(world.outside.completions.completed()) == {bad, good}
+    assert set(world.outside.events.completions.completed()) == {bad, good}
     assert active_on(bad, world.outside) == 1
 
 
@@ -210,17 +210,18 @@ def test_a_folder_with_too_many_bad_rows_makes_no_day_complete_and_nothing_of_it
 ) -> None:
     """Two good rows and a removal among six: whoever is in them waits until the folder is mended."""
     folder = land(landing, NEW, "user 1")
-    (folder / "she@example.org.jsonl").write_text('{"user_id": "she@example.org", "op": "-", "day": "2025-01-03"}\n'
-                                                  + '{"user_id": "x", "day": "never"}\n' * 4)  # fmt: skip
+    (folder / "she@example.org.jsonl").write_text(
+        '{"user_id": "she@example.org", "op": "-", "day": "2025-01-03"}\n' + '{"user_id": "x", "day": "never"}\n' * 4
+    )
     (wanted,) = world.tick()
     assert world.launch(wanted) is False
     logged = repr(world.instance.all_logs(world.instance.get_runs(limit=1)[0].run_id))
     assert f"{NEW}: 66.7 % of the rows are bad" in logged and "In file 2 of 2: " in logged and BAD_DAY in logged
     assert "she@example.org" not in logged
-    assert NEW not in world.outside.completions.completed() and NEW not in world.outside.inbox.days()
+    assert NEW not in world.outside.events.completions.completed() and NEW not in world.outside.events.inbox.days()
     (folder / "she@example.org.jsonl").unlink()
     world.settle()
-    assert NEW in world.outside.completions.completed()
+    assert NEW in world.outside.events.completions.completed()
 
 
 def test_a_folder_that_goes_or_changes_while_it_is_taken_in_makes_no_day_complete(
@@ -238,18 +239,20 @@ def test_a_folder_that_goes_or_changes_while_it_is_taken_in_makes_no_day_complet
     assert take_all_landed([NEW], world.outside).refused[NEW].startswith("It was changed while it was taken in.")
     monkeypatch.undo()
     land(landing, NEW, "user 1")
-    read = world.outside.engine.scan
+    read = world.outside.events.engine.scan
 
     def written_to(files: list[Path], *arguments: Any) -> Any:
         (folder / "more.csv").write_text(f"user_id,day\nuser 2,{NEW}\n")
         return read(files, *arguments)
 
-    monkeypatch.setattr(type(world.outside.engine), "scan", lambda _, *arguments: written_to(*arguments), raising=False)
+    monkeypatch.setattr(
+        type(world.outside.events.engine), "scan", lambda _, *arguments: written_to(*arguments), raising=False
+    )
     assert take_all_landed([NEW], world.outside).refused
     monkeypatch.undo()
-    assert NEW not in world.outside.completions.completed()
+    assert NEW not in world.outside.events.completions.completed()
     world.settle()
-    assert NEW in world.outside.completions.completed() and active_on(NEW, world.outside) == 2
+    assert NEW in world.outside.events.completions.completed() and active_on(NEW, world.outside) == 2
 
 
 def test_one_folder_that_nobody_can_read_stops_no_other(world: World, landing: Path) -> None:
@@ -262,7 +265,7 @@ def test_one_folder_that_nobody_can_read_stops_no_other(world: World, landing: P
     assert taken.refused[NEW].startswith("File 2 of 2 has an ending that is not read") and "she@example" not in repr(
         taken
     )
-    assert set(world.outside.completions.completed()) == {good}
+    assert set(world.outside.events.completions.completed()) == {good}
 
 
 def test_a_folder_in_a_landed_one_that_nobody_may_read_is_told_without_its_name(
@@ -304,10 +307,10 @@ def test_what_a_refused_folder_left_in_the_quarantine_is_made_good_by_the_folder
 ) -> None:
     folder = land(landing, NEW, "user 1")
     (folder / "part-1.csv").write_text("user_id,day\nx,never\n")
-    assert take_all_landed([NEW], world.outside).refused and len(world.outside.quarantine.shares()) == 1
+    assert take_all_landed([NEW], world.outside).refused and len(world.outside.events.quarantine.shares()) == 1
     (folder / "part-1.csv").rename(folder / "part-2.csv")
     (folder / "part-2.csv").write_text(f"user_id,day\nx,{NEW}\n")
-    assert not take_all_landed([NEW], world.outside).refused and not world.outside.quarantine.shares()
+    assert not take_all_landed([NEW], world.outside).refused and not world.outside.events.quarantine.shares()
 
 
 def test_events_of_other_days_in_a_days_folder_are_warned_of_and_decide_nothing(world: World, landing: Path) -> None:
@@ -319,7 +322,7 @@ def test_events_of_other_days_in_a_days_folder_are_warned_of_and_decide_nothing(
     assert [text for text in logged if text.startswith("In day=")] == [
         f"In day={NEW}, 25 % of the events are of other days."
     ]
-    assert NEW in world.outside.completions.completed()
+    assert NEW in world.outside.events.completions.completed()
 
 
 @pytest.mark.parametrize("day", [date(2024, 12, 31), TODAY, TODAY + timedelta(days=3)])

@@ -17,7 +17,7 @@ import pytest
 from dpdau_assets.core.dates import days_between, epoch_of
 from dpdau_assets.core.erasure.byte_scan import Needles
 from dpdau_assets.core.facts import ReleaseKey
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.ingest import ingest
 from dpdau_assets.core.publication.release import read_statistic
 from dpdau_assets.core.publication.runs import STATE, steps
@@ -41,7 +41,7 @@ ERASED = "erased-user-16180@example.org"
 class Run:
     """A store whose days were published through Dagster, one user then erased, and the folder that Dagster kept."""
 
-    outside: Outside
+    outside: Store
     erased_keys: list[int]
     home: Path
     printed: Path
@@ -62,11 +62,11 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         events.write_text(f"user_id,op,day\n{PLANTED},+,{FIRST}\n{ERASED},+,{FIRST}\n" + "".join(people))
         assert not ingest([events], outside).rejected
         prepare(outside, days_between(date(2025, 1, 1), date(2025, 1, 27)))  # two runs of the job show what all do
-        wanted = list(steps(FIRST, LAST, outside.settings, outside.ledger.processed()))
+        wanted = list(steps(FIRST, LAST, outside.settings, outside.accountant.processed()))
         with open_instance(home) as instance:
             run_steps(wanted, build_definitions(outside.settings), instance, lambda _: None)
             receipts = erase(outside, ERASED)
-            keys = list(outside.erasures.keys_of(receipts)[receipts[0]].values())
+            keys = list(outside.erasures.ledger.keys_of(receipts)[receipts[0]].values())
             world = World(outside, instance)
             world.settle()
             assert world.execute("check_store").success
@@ -95,8 +95,8 @@ def everything_shown(run: Run) -> bytes:
 def test_no_user_id_key_or_salt_reaches_dagsters_storage_or_the_mart(published: Run) -> None:
     shown = everything_shown(published)
     epoch = epoch_of(FIRST, 90)
-    secret = published.outside.salts.epoch_keys([epoch])[epoch].secret
-    keys = published.outside.activity.read(FIRST, epoch)
+    secret = published.outside.state.salts.epoch_keys([epoch])[epoch].secret
+    keys = published.outside.state.activity.read(FIRST, epoch)
     assert keys is not None and len(keys) == 21_611
     texts = [PLANTED, "31337@", SECRET, secret.hex(), *(text for key in keys[:200] for text in (str(key), f"{key:x}"))]
     raw = [secret, *(int(key).to_bytes(8, order) for key in keys[:200] for order in ("little", "big"))]  # type: ignore[arg-type]
@@ -110,7 +110,7 @@ def _needles(keys: list[int]) -> Needles:
 
 def test_an_erasure_leaves_neither_id_nor_key_in_dagsters_storage_or_the_mart(published: Run) -> None:
     shown = everything_shown(published)
-    assert {one.state for one in published.outside.erasures.erasures()} == {"verified"}
+    assert {one.state for one in published.outside.erasures.ledger.erasures()} == {"verified"}
     assert (
         b"erase/rebuild/" in shown and b"2025-01-30" in shown
     )  # which days were rebuilt is shown, because the work needs it
@@ -122,7 +122,7 @@ def test_no_exact_count_reaches_dagsters_storage_or_the_mart(published: Run) -> 
     """Counts of three days; a noise of exactly 0 may show one of them, as it does once in thirty days, and not all."""
     exact = [read_statistic(ReleaseKey("dau", 1, day), ExactCounting(), published.outside) for day in COUNTED]
     before_erasure = exact[0] + 1
-    numbers = {release.noisy_value for release in published.outside.ledger.releases()}
+    numbers = {release.noisy_value for release in published.outside.accountant.releases()}
     hidden = [count for count in (before_erasure, *exact) if count not in numbers]
     assert exact == [21_611, 18_711, 15_813] and hidden
     process = rb"(?<=pid: )%d\b|(?<= - )%d(?= - )" % (os.getpid(), os.getpid())  # which may be any such number
@@ -133,7 +133,7 @@ def test_no_exact_count_reaches_dagsters_storage_or_the_mart(published: Run) -> 
 
 def test_the_search_finds_what_is_there(published: Run) -> None:
     """The check can fail: a published number does stand in both places."""
-    number = published.outside.ledger.releases("dau")[0].noisy_value
+    number = published.outside.accountant.releases("dau")[0].noisy_value
     assert str(number).encode() in everything_shown(published)
 
 
@@ -155,7 +155,7 @@ def test_a_metadata_key_that_is_not_on_the_allow_list_is_refused_by_name() -> No
         reveal({"estimate": 1.0, "dagster/row_count": 5})
 
 
-def test_a_failed_step_leaves_no_secret_in_the_event_log(published: Run, make_store: Callable[..., Outside]) -> None:
+def test_a_failed_step_leaves_no_secret_in_the_event_log(published: Run, make_store: Callable[..., Store]) -> None:
     """State of another store under this one's name: the refusal is logged, and says nothing of either's keys."""
     other = make_store("other")
     put(other, [(PLANTED, date(2025, 2, 2))])

@@ -23,8 +23,11 @@ def test_a_page_is_a_link_once_it_is_said_where_the_documentation_is_browsed() -
 
 
 def test_what_follows_each_days_publication_is_expected_each_day() -> None:
-    fresh = {str(spec.key.path[-1]) for spec in build_definitions(Settings()).resolve_all_asset_specs()
-             if spec.freshness_policy}  # fmt: skip
+    fresh = {
+        str(spec.key.path[-1])
+        for spec in build_definitions(Settings()).resolve_all_asset_specs()
+        if spec.freshness_policy
+    }
     assert fresh >= {"active_users", "budget_report"}
 
 

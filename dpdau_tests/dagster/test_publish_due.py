@@ -13,7 +13,7 @@ import dagster as dg
 import pytest
 
 from dpdau_assets.core.dates import days_between
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.completeness import complete_all, withdraw_all
 from dpdau_assets.core.publication.due import due
 from dpdau_assets.core.publication.release import publish
@@ -33,18 +33,19 @@ TODAY = DAYS[-1] + timedelta(days=2)
 FIRST_MAU = date(2025, 1, 30)
 SETTINGS: dict[str, object] = (
     {"start_date": START, "mau_window_days": 3, "mau_mechanism": "gaussian", "epsilon_mau": Fraction(1, 4)}
-    if SHORT else {}
-)  # fmt: skip
+    if SHORT
+    else {}
+)
 """Under which few days have everything: a first window, a month's end, and the day on which it is restated. In CI it is
 more than a month, under the settings that dpdau has by itself.
 """
 
 pytestmark = pytest.mark.also_long
 
-MakeStore = Callable[..., Outside]
+MakeStore = Callable[..., Store]
 
 
-def declared(outside: Outside) -> None:
+def declared(outside: Store) -> None:
     """Nothing is built."""
     put(outside, [(f"user {n}", day) for day in DAYS for n in range(3)] + [("she", day) for day in DAYS[3:6]])
     complete_all(DAYS, outside)
@@ -80,9 +81,10 @@ def told(world: World, asset: str) -> list[str]:
     return [str(record.partition_key) for record in reversed(records)]
 
 
-def published(outside: Outside, metric: str = "dau", revision: int = 0) -> list[date]:
-    return [one.key.day for one in outside.ledger.releases()
-            if (one.key.metric, one.key.revision) == (metric, revision)]  # fmt: skip
+def published(outside: Store, metric: str = "dau", revision: int = 0) -> list[date]:
+    return [
+        one.key.day for one in outside.accountant.releases() if (one.key.metric, one.key.revision) == (metric, revision)
+    ]
 
 
 def at(day: date, world: World) -> World:
@@ -105,9 +107,9 @@ def test_everything_that_is_due_is_built_published_in_order_restated_and_shown(w
 
 
 def test_a_second_run_makes_no_number_and_tells_nothing_twice(done: World) -> None:
-    before = done.outside.ledger.releases()
+    before = done.outside.accountant.releases()
     assert publish_due(done)
-    assert done.outside.ledger.releases() == before
+    assert done.outside.accountant.releases() == before
     for asset in ("dau_release", "mau_release", "dau_restatement"):
         days = told(done, asset)
         assert len(days) == len(set(days))
@@ -123,7 +125,7 @@ def test_a_day_that_is_not_declared_is_never_sealed_empty_and_what_follows_it_wa
     world = World(outside, instance)
     assert publish_due(world)
     assert published(outside) == days[:3]
-    assert missing not in outside.ledger.sealed()
+    assert missing not in outside.accountant.sealed()
     complete_all([missing], outside)
     assert publish_due(world)
     assert published(outside) == days
@@ -132,7 +134,7 @@ def test_a_day_that_is_not_declared_is_never_sealed_empty_and_what_follows_it_wa
 def test_a_declaration_that_is_taken_back_while_publication_runs_holds_up_its_day_and_what_follows(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def withdrawing(metric: str, day: date, outside: Outside) -> object:
+    def withdrawing(metric: str, day: date, outside: Store) -> object:
         if day == DAYS[4]:
             withdraw_all([DAYS[6]], outside)
         return publish(metric, day, outside)  # type: ignore[arg-type]
@@ -140,7 +142,7 @@ def test_a_declaration_that_is_taken_back_while_publication_runs_holds_up_its_da
     monkeypatch.setattr("dpdau_assets.orchestration.bulk.publish", withdrawing)
     assert publish_due(world)
     assert published(world.outside) == DAYS[:6]
-    assert DAYS[6] not in world.outside.ledger.sealed()
+    assert DAYS[6] not in world.outside.accountant.sealed()
 
 
 def test_a_day_that_is_declared_after_the_run_has_built_waits_for_the_next_one_and_fails_nothing(
@@ -178,7 +180,7 @@ def test_what_a_run_published_before_it_died_is_told_by_the_next_one(done: World
 def test_a_number_that_fails_leaves_what_is_out_and_the_next_run_goes_on_from_there(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def die_at_mau(metric: str, day: date, outside: Outside) -> object:
+    def die_at_mau(metric: str, day: date, outside: Store) -> object:
         if metric == "mau" and day == date(2025, 2, 1):
             raise OSError("no space left on device")
         return publish(metric, day, outside)  # type: ignore[arg-type]
@@ -186,10 +188,10 @@ def test_a_number_that_fails_leaves_what_is_out_and_the_next_run_goes_on_from_th
     with monkeypatch.context() as patch:
         patch.setattr("dpdau_assets.orchestration.bulk.publish", die_at_mau)
         assert not publish_due(world)
-    out = world.outside.ledger.releases()
+    out = world.outside.accountant.releases()
     assert published(world.outside)[-1] == date(2025, 2, 1) and published(world.outside, "mau")[-1].month == 1
     assert publish_due(world)
-    assert world.outside.ledger.releases()[: len(out)] == out
+    assert world.outside.accountant.releases()[: len(out)] == out
     assert published(world.outside) == DAYS
     assert sorted(told(world, "dau_release")) == [str(day) for day in DAYS]
 
@@ -200,7 +202,7 @@ def test_after_downtime_one_run_publishes_in_order_under_the_slots_of_each_day(d
     complete_all(new, later.outside)
     assert publish_due(later)
     assert told(done, "dau_release")[-5:] == [str(day) for day in new]
-    slots = {one.key.day: one.published_at[:10] for one in done.outside.ledger.releases("mau")}
+    slots = {one.key.day: one.published_at[:10] for one in done.outside.accountant.releases("mau")}
     assert [slots[day] for day in new] == [str(day + timedelta(days=2)) for day in new]
 
 
@@ -243,7 +245,7 @@ def new_home(folder: Path) -> None:
         pass
 
 
-def begun(outside: Outside) -> None:
+def begun(outside: Store) -> None:
     """The first window is declared."""
     complete_all(days_between(START, FIRST_MAU), outside)
 

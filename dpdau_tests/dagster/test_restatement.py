@@ -10,7 +10,7 @@ import dagster as dg
 import pytest
 
 from dpdau_assets.core.dates import days_between
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.release import publish, restate
 from dpdau_assets.core.publication.runs import DAU, REPORTS, RESTATEMENT, Step, building
 from dpdau_assets.core.settings import Settings
@@ -27,7 +27,7 @@ PUBLISHED = [date(2025, 1, 30), date(2025, 1, 31)]
 
 
 def test_a_month_is_restated_through_dagster_and_again_changes_nothing(
-    make_store: Callable[..., Outside], instance: dg.DagsterInstance
+    make_store: Callable[..., Store], instance: dg.DagsterInstance
 ) -> None:
     outside = make_store(today=date(2025, 3, 1))
     put(outside, [(f"user {n}", day) for day in PUBLISHED for n in range(5)])
@@ -38,16 +38,16 @@ def test_a_month_is_restated_through_dagster_and_again_changes_nothing(
         publish("dau", day, outside)
     erase(outside, "user 1")
     assert world.execute(RESTATEMENT, "2025-01-01").success
-    once = outside.ledger.releases()
+    once = outside.accountant.releases()
     assert world.execute(RESTATEMENT, "2025-01-01").success
     record = instance.fetch_materializations(dg.AssetKey("dau_restatement"), limit=1).records[0]
     assert [found.key.day for found in once if found.key.revision] == PUBLISHED
-    assert outside.ledger.releases() == once
+    assert outside.accountant.releases() == once
     assert record.partition_key == "2025-01-01"
 
 
 def test_a_month_that_is_not_due_fails_and_says_when(
-    make_store: Callable[..., Outside], instance: dg.DagsterInstance
+    make_store: Callable[..., Store], instance: dg.DagsterInstance
 ) -> None:
     outside = make_store(today=date(2025, 3, 1))
     put(outside, [("someone", PUBLISHED[0])])
@@ -72,7 +72,7 @@ def test_a_run_of_steps_restates_and_the_mart_shows_it(
     days = [PUBLISHED[1], date(2025, 2, 1)]
     wanted = [*building(days), *(Step(DAU, day) for day in days), Step(RESTATEMENT, MONTH), Step(REPORTS, None)]
     run_steps(wanted, build_definitions(outside.settings), instance, lambda _: None)
-    assert [found.key.revision for found in outside.ledger.releases()] == [0, 0, 1]
+    assert [found.key.revision for found in outside.accountant.releases()] == [0, 0, 1]
     assert (outside.settings.data_dir / "mart" / "active_users.csv").exists()
 
 
@@ -94,7 +94,7 @@ def test_a_month_depends_on_exactly_its_days(start: date) -> None:
 
 
 def test_the_schedule_asks_for_the_month_before_each_noon_until_it_is_restated(
-    make_store: Callable[..., Outside],
+    make_store: Callable[..., Store],
 ) -> None:
     outside = make_store()
     schedule = build_restate_monthly(Settings(restatement_day=7, timezone="Asia/Kolkata"))

@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 
 from dpdau_assets.core.errors import Refused
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.runs import BUILD
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.state.rebuilding import build_days
@@ -23,7 +23,7 @@ DRAWS = {"dau_release", "mau_release", "dau_restatement", "publish_due_numbers"}
 
 
 @pytest.fixture
-def world(make_store: Callable[..., Outside], instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> World:
+def world(make_store: Callable[..., Store], instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(dg.RetryPolicy, "calculate_delay", lambda policy, attempt: 0)
     outside = make_store(today=date(2025, 1, 5))
     put(outside, [("somebody", DAY)])
@@ -54,7 +54,7 @@ def test_a_disk_that_was_full_for_a_moment_is_tried_again(world: World, monkeypa
     monkeypatch.setattr("dpdau_assets.orchestration.bulk.build_days", failing(1, OSError("no space left on device")))
     done = world.execute(BUILD, config=CONFIG)
     assert done.success and attempts(done) == 2
-    assert DAY in world.outside.ledger.processed()
+    assert DAY in world.outside.accountant.processed()
 
 
 def test_what_stays_broken_fails_after_a_few_attempts(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ import pytest
 from dpdau_assets.core.dates import days_between, first_window_end, month_of
 from dpdau_assets.core.erasure.requests import request
 from dpdau_assets.core.events import Event
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.completeness import complete
 from dpdau_assets.core.publication.release import publish
 from dpdau_assets.core.reporting.checks import ask_all
@@ -101,19 +101,32 @@ class Plan:
 
 FOUR_DAYS = Plan(
     days=days_between(date(2026, 1, 3), date(2026, 1, 6)),
-    down={date(2026, 1, 5)}, crashes={date(2026, 1, 3)}, late=date(2026, 1, 2), declared=date(2026, 1, 5),
-    users=200, active_a_day=8, erased_before=8, erased_a_day=3, begin=date(2025, 12, 1),
-)  # fmt: skip
+    down={date(2026, 1, 5)},
+    crashes={date(2026, 1, 3)},
+    late=date(2026, 1, 2),
+    declared=date(2026, 1, 5),
+    users=200,
+    active_a_day=8,
+    erased_before=8,
+    erased_a_day=3,
+    begin=date(2025, 12, 1),
+)
 """Upstream finishes while the daemon is down, and December is restated on the day on which it is back. The machine
 goes down while all numbers of December are published, and the first erasures applied.
 """
 
 TWO_WEEKS = Plan(
     days=days_between(date(2025, 12, 26), date(2026, 1, 9)),
-    down={date(2025, 12, 30), date(2025, 12, 31)}, crashes={date(2025, 12, 28), date(2026, 1, 3)},
-    late=date(2026, 1, 4), declared=date(2026, 1, 7),
-    users=600, active_a_day=30, erased_before=80, erased_a_day=10, begin=BEGIN,
-)  # fmt: skip
+    down={date(2025, 12, 30), date(2025, 12, 31)},
+    crashes={date(2025, 12, 28), date(2026, 1, 3)},
+    late=date(2026, 1, 4),
+    declared=date(2026, 1, 7),
+    users=600,
+    active_a_day=30,
+    erased_before=80,
+    erased_a_day=10,
+    begin=BEGIN,
+)
 """Each on days of its own, after a first day on which the daemon publishes the whole year."""
 
 PLANS = {"two_weeks": TWO_WEEKS} if LENGTH == "soak" else {"four_days": FOUR_DAYS}
@@ -153,7 +166,7 @@ class Operation:
         self.people = [f"user {n}" for n in range(plan.users)]
         self.receipts: list[str] = []
 
-    def outside(self) -> Outside:
+    def outside(self) -> Store:
         """Of this moment, for the test's own process, which has the real clock."""
         return replace(open_store(self.settings), clock=FixedClock(self.daemon.now().date()))
 
@@ -177,7 +190,7 @@ class Operation:
         self.receipts += request(asked, self.outside(), confirmed=True).receipts
 
     def has_settled(self) -> bool:
-        return self.daemon.is_idle() and not self.outside().rebuilds.behind()
+        return self.daemon.is_idle() and not self.outside().state.rebuilds.behind()
 
     def settle(self, what: str) -> None:
         wait_until(what, self.has_settled)
@@ -187,7 +200,7 @@ class Operation:
         self.settle(f"hour {hour} of {day}")
 
     def published(self, metric: Metric) -> list[date]:
-        return [one.key.day for one in self.outside().ledger.releases(metric) if not one.key.revision]
+        return [one.key.day for one in self.outside().accountant.releases(metric) if not one.key.revision]
 
 
 @contextmanager
@@ -195,9 +208,13 @@ def operation(plan: Plan, receiver: list[dict]) -> Iterator[Operation]:
     """A year of days in the inbox, all declared; every schedule is on."""
     with fast_folder() as folder, pytest.MonkeyPatch.context() as patch:
         values = {
-            "DATA_DIR": folder / "data", "HASH_SALT_SECRET": SECRET, "START_DATE": BEGIN,
-            "LANDING_DIR": folder / "landing", "DAGSTER_HOME": folder / "home", "RETENTION_DAYS": 400,
-        }  # fmt: skip
+            "DATA_DIR": folder / "data",
+            "HASH_SALT_SECRET": SECRET,
+            "START_DATE": BEGIN,
+            "LANDING_DIR": folder / "landing",
+            "DAGSTER_HOME": folder / "home",
+            "RETENTION_DAYS": 400,
+        }
         for name, value in values.items():
             patch.setenv(name, str(value))
         (folder / "landing").mkdir()
@@ -219,7 +236,7 @@ def operation(plan: Plan, receiver: list[dict]) -> Iterator[Operation]:
                 raise
 
 
-def begin_publication(plan: Plan, outside: Outside) -> None:
+def begin_publication(plan: Plan, outside: Store) -> None:
     """By hand: the days of the history are built, and the first number of each metric is out. The rest are due."""
     note_told(build_days(dict.fromkeys(plan.history, 0), outside), outside)
     publish("dau", plan.begin, outside)
@@ -265,7 +282,7 @@ def live_through(today: date, running: Operation) -> None:
     last = plan.last_expected(today)
     assert running.published("dau")[-1] == last, today
     assert running.published("mau")[-1] == last, today
-    assert running.outside().ledger.restated() == plan.restated_by(last), today
+    assert running.outside().accountant.restated() == plan.restated_by(last), today
 
 
 def crash_while_publishing(today: date, running: Operation) -> None:
@@ -292,7 +309,7 @@ def assert_nothing_is_missing_or_double(running: Operation) -> None:
     first_mau = max(plan.begin, first_window_end(BEGIN, running.settings.mau_window_days))
     published = {"dau": days_between(plan.begin, last), "mau": days_between(first_mau, last)}
     months = {month_of(day) for day in published["dau"]} - {date(2026, 1, 1)}
-    assert date(2025, 12, 1) in months and running.outside().ledger.restated() == months
+    assert date(2025, 12, 1) in months and running.outside().accountant.restated() == months
     for metric, days in published.items():
         assert running.published(metric) == days
         told = running.daemon.instance.fetch_materializations(dg.AssetKey(f"{metric}_release"), limit=1000).records
@@ -302,7 +319,7 @@ def assert_nothing_is_missing_or_double(running: Operation) -> None:
 def assert_all_is_well(running: Operation) -> None:
     plan, outside = running.plan, running.outside()
     assert len(running.receipts) == plan.erased
-    assert Counter(one.state for one in outside.erasures.erasures()) == {"verified": plan.erased}
+    assert Counter(one.state for one in outside.erasures.ledger.erasures()) == {"verified": plan.erased}
     mart = MartFiles(running.settings.data_dir / "mart")
     assert [name for name, found in ask_all(outside, mart).items() if not found.passed] == []
     nights = running.daemon.runs(job_name="check_store", statuses=[dg.DagsterRunStatus.SUCCESS])

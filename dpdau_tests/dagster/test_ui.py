@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from playwright.sync_api import Page
 
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_tests.dagster.served import Ui, serve
 from dpdau_tests.support.browser import PICTURES, open_browser
 from dpdau_tests.support.simulation import Clock, find_libfaketime
@@ -167,13 +167,13 @@ def test_an_erasure_makes_its_day_stale_and_the_sensor_has_it_rebuilt_and_verifi
         page.get_by_text("Unsynced").first.wait_for()
         page.screenshot(path=PICTURES / "erasure-stale.png")
         show_node(page, ui, "erasure-check.png")
-    ui.wait_for("freshness", lambda: not outside.rebuilds.behind() and not ui.stale("activity", day))
+    ui.wait_for("freshness", lambda: not outside.state.rebuilds.behind() and not ui.stale("activity", day))
     ui.wait_for("the fresh sketch", lambda: not ui.stale("day_sketch", day))
     page.goto(f"{ui.address}/assets/activity?view=partitions&partition={day}", wait_until="networkidle")
     page.get_by_text("rebuild_days").first.wait_for()
     assert page.get_by_text("Unsynced").count() == 0
     page.screenshot(path=PICTURES / "erasure-fresh.png")
-    ui.wait_for("the receipt", lambda: {one.state for one in outside.erasures.erasures()} == {"verified"})
+    ui.wait_for("the receipt", lambda: {one.state for one in outside.erasures.ledger.erasures()} == {"verified"})
     ui.wait_for("the passed check", lambda: ui.check_passed("activity", "no_pending_erasures") is True)
     show_node(page, ui, "erasure-check-passed.png")
 
@@ -194,9 +194,9 @@ def somebody_on(day: str) -> str:
 
 
 @contextmanager
-def lock_after_mark(ui: Ui, outside: Outside) -> Iterator[None]:
+def lock_after_mark(ui: Ui, outside: Store) -> Iterator[None]:
     """Wait for the sensor's mark, and then keep every rebuild waiting."""
-    ui.wait_for("the mark", lambda: bool(outside.rebuilds.behind()))
-    with outside.activity.lock():
-        assert outside.rebuilds.behind(), "the rebuild was quicker than this test"
+    ui.wait_for("the mark", lambda: bool(outside.state.rebuilds.behind()))
+    with outside.state.activity.lock():
+        assert outside.state.rebuilds.behind(), "the rebuild was quicker than this test"
         yield

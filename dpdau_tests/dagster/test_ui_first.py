@@ -78,8 +78,11 @@ def test_its_processes_have_the_settings_that_the_command_read(ui: Ui) -> None:
     query = '{ partitionSetsOrError: assetNodes(assetKeys: [{path: ["activity"]}]) { partitionKeys } }'
     assert ui.ask(query)["partitionSetsOrError"][0]["partitionKeys"][0] == "2025-03-01"
     assert {path.name for path in started_in.iterdir()} - {"books.sqlite-wal", "books.sqlite-shm"} == {
-        ".env", "dagster", "our data", "books.sqlite",
-    }  # fmt: skip
+        ".env",
+        "dagster",
+        "our data",
+        "books.sqlite",
+    }
 
 
 def test_nothing_is_kept_in_the_users_home_and_what_is_printed_is_whole_lines(ui: Ui) -> None:

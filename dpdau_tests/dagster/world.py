@@ -19,7 +19,7 @@ from dagster._core.loader import LoadingContextForTest
 from dpdau_assets.core.erasure.requests import request
 from dpdau_assets.core.events import Event
 from dpdau_assets.core.facts import Alert
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.runs import BUILD
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.definitions import build_definitions
@@ -52,7 +52,7 @@ class KeptAlerts:
 class World:
     """The daemon's part played by hand, for one sensor: `cursor` is what it would have kept."""
 
-    outside: Outside
+    outside: Store
     instance: dg.DagsterInstance
     cursor: str | None = None
     sensor: str = "erasure_sensor"
@@ -89,9 +89,14 @@ class World:
         """Run the job, or these ops of it alone."""
         quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
         return self.definitions.resolve_job_def(job).execute_in_process(
-            partition_key=partition, tags=tags, instance=self.instance, resources=self.resources,
-            op_selection=ops, raise_on_error=False, run_config={**(config or {}), **quiet},
-        )  # fmt: skip
+            partition_key=partition,
+            tags=tags,
+            instance=self.instance,
+            resources=self.resources,
+            op_selection=ops,
+            raise_on_error=False,
+            run_config={**(config or {}), **quiet},
+        )
 
     def ask(self, asset: str, check: str) -> dg.ExecuteInProcessResult:
         """Run check_store with this check of the asset alone."""
@@ -170,7 +175,7 @@ def stop_the_clock(patch: pytest.MonkeyPatch, today: date) -> None:
     patch.setattr("resources.store.SystemClock.today", lambda clock: today)
 
 
-def erase(outside: Outside, *users: str, through: date | None = None, days: tuple[date, ...] = ()) -> list[str]:
+def erase(outside: Store, *users: str, through: date | None = None, days: tuple[date, ...] = ()) -> list[str]:
     """Ask, as the edges do; the receipts."""
     day = max(days) if days else through or outside.clock.today() - timedelta(days=1)
     return list(request([Event(user, "-", day, days) for user in users], outside).receipts)

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dpdau_assets.core.dates import epoch_of, window
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.ingest import ingest
 from dpdau_assets.core.sketches.keysets import unite
 from dpdau_tests.support.project import PROJECT
@@ -55,12 +55,12 @@ def erasures_of(name: str, which: str) -> list[tuple[str, date]]:
     return [(row["user_id"], date.fromisoformat(row["erase_day"])) for row in _rows(name, f"erasures_{which}.csv")]
 
 
-def take_in_log(name: str, outside: Outside) -> None:
+def take_in_log(name: str, outside: Store) -> None:
     """Ingest all of its events."""
     ingest([file_of(name, "events.parquet")], outside)
 
 
-def take_in_days(name: str, days: list[date], outside: Outside) -> None:
+def take_in_days(name: str, days: list[date], outside: Store) -> None:
     """Ingest its events of these days, from a file of their own."""
     whole = pq.read_table(file_of(name, "events.parquet"))
     with tempfile.TemporaryDirectory() as folder:
@@ -69,10 +69,14 @@ def take_in_days(name: str, days: list[date], outside: Outside) -> None:
         ingest([path], outside)
 
 
-def counted(days: list[date], outside: Outside) -> tuple[Series, Series]:
+def counted(days: list[date], outside: Store) -> tuple[Series, Series]:
     """DAU of these days and MAU of each whole window among them, counted straight from the state's files."""
     rotation = outside.settings.hash_salt_rotation_days
-    users = {place: keys for place in outside.activity.stored() if (keys := outside.activity.read(*place)) is not None}
+    users = {
+        place: keys
+        for place in outside.state.activity.stored()
+        if (keys := outside.state.activity.read(*place)) is not None
+    }
     dau = {day: len(users[day, epoch_of(day, rotation)]) for day in days}
     mau = {end: len(unite([users[day, epoch_of(end, rotation)] for day in window(end, 30)])) for end in days[29:]}
     return dau, mau

@@ -12,7 +12,7 @@ import pytest
 from dpdau_assets.core.dates import days_between
 from dpdau_assets.core.erasure.requests import request
 from dpdau_assets.core.events import Event
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.runs import REPORTS, plan_run
 from dpdau_assets.definitions import build_definitions
 from dpdau_assets.orchestration.jobs import run_steps
@@ -30,9 +30,13 @@ LAST = FIRST + timedelta(days=at_length(test=3, ci=10, soak=10) - 1)
 
 
 @pytest.fixture
-def store(fast_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Outside]:
-    values = {"DATA_DIR": fast_folder / "data", "HASH_SALT_SECRET": SECRET, "DAGSTER_HOME": fast_folder / "dagster",
-              "START_DATE": START}  # fmt: skip
+def store(fast_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    values = {
+        "DATA_DIR": fast_folder / "data",
+        "HASH_SALT_SECRET": SECRET,
+        "DAGSTER_HOME": fast_folder / "dagster",
+        "START_DATE": START,
+    }
     for name, value in values.items():
         monkeypatch.setenv(name, str(value))
     yield open_store(read_settings())
@@ -40,7 +44,7 @@ def store(fast_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Outsid
 
 
 @pytest.mark.also_long
-def test_days_through_dagster_equal_the_reference(store: Outside, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_days_through_dagster_equal_the_reference(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     log, erasures = through(LAST, read_activity(OULAD, "real")), erasures_of(OULAD, "real")
     put(store, [(user, day) for user, days in log.active.items() for day in days if START <= day <= LAST])
     prepare(store, days_between(START, FIRST - timedelta(days=1)))
@@ -53,8 +57,11 @@ def test_days_through_dagster_equal_the_reference(store: Outside, monkeypatch: p
             erase([(user, erased) for user, erased in erasures if erased == day], today)
             steps = [step for step in plan_run(day, day, today) if step.job != REPORTS]  # they refuse silent noise
             run_steps(steps, definitions, instance, lambda _: None)
-    found = {(one.key.metric, one.key.day): round(one.noisy_value, 3) for one in store.ledger.releases()
-             if not one.key.revision}  # fmt: skip
+    found = {
+        (one.key.metric, one.key.day): round(one.noisy_value, 3)
+        for one in store.accountant.releases()
+        if not one.key.revision
+    }
     references = {"dau": dau_asof(log), "mau": mau_asof(log, hold_out=True)}
     days = days_between(FIRST, LAST)
     assert found == {(metric, day): series[day] for metric, series in references.items() for day in days}
@@ -67,5 +74,5 @@ def through(last: date, log: Activity) -> Activity:
     return Activity({user: days for user, days in active.items() if days}, log.erased)
 
 
-def erase(people: list[tuple[str, date]], outside: Outside) -> None:
+def erase(people: list[tuple[str, date]], outside: Store) -> None:
     request([Event(user, "-", day) for user, day in people], outside, confirmed=True)

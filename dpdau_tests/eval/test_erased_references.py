@@ -15,7 +15,7 @@ from dpdau_assets.core.erasure.receipts import settle
 from dpdau_assets.core.erasure.requests import request
 from dpdau_assets.core.erasure.retention import purge
 from dpdau_assets.core.events import Event
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.release import publish
 from dpdau_assets.core.state.activity import process_days
 from dpdau_tests.conftest import FixedClock, prepare, put, silent
@@ -38,7 +38,7 @@ from dpdau_tests.eval.logs import (
 )
 from dpdau_tests.support.lengths import LENGTH, at_length
 
-Make = Callable[..., Outside]
+Make = Callable[..., Store]
 every_erasure = pytest.mark.parametrize(
     ("name", "which"),
     [pytest.param(*found, marks=pytest.mark.slow if found == (OULAD, "real") else ()) for found in ERASURES],
@@ -115,8 +115,8 @@ def test_after_all_erasures_the_state_equals_the_reference(make_store: Make, nam
     settled = settle(outside)
     assert counted(days, outside) == ({day: dau[day] for day in days}, {day: mau[day] for day in days[29:]})
     assert settled.unverified == ()
-    assert settled.verified == len(people) == len(outside.erasures.erasures(["verified"]))
-    assert len(outside.erasures.erasures()) == settled.verified
+    assert settled.verified == len(people) == len(outside.erasures.ledger.erasures(["verified"]))
+    assert len(outside.erasures.ledger.erasures()) == settled.verified
 
 
 # --- Day by day --------------------------------------------------------------------------------------------------
@@ -138,10 +138,10 @@ def test_every_number_of_a_whole_log_is_without_those_erased_by_then(make_store:
     days = read_activity(name, which).days[: at_length(ci=75, soak=10_000)]
     outside = make_store(start_date=days[0], retention_days=31, restatements_per_month=0)
     check_day_by_day(outside, name, which, days)
-    assert outside.ledger.purged_through() == days[-1] - timedelta(days=31)
+    assert outside.accountant.purged_through() == days[-1] - timedelta(days=31)
 
 
-def check_day_by_day(outside: Outside, name: str, which: str, days: list[date]) -> None:
+def check_day_by_day(outside: Store, name: str, which: str, days: list[date]) -> None:
     """Each day is built and published on the next one, after its own erasures were asked for.
 
     The store begins with the first of these days. It is that of the log, or of a month: nobody is held out into it.
@@ -166,13 +166,13 @@ def check_day_by_day(outside: Outside, name: str, which: str, days: list[date]) 
     assert mau == {day: expected[day] for day in days[29:]}
 
 
-def put_month(first: date, log: Activity, outside: Outside) -> None:
+def put_month(first: date, log: Activity, outside: Store) -> None:
     """Ingest the month's events from its first day that the store knows on."""
     last = end_of_month(first)
     rows = ((user, day) for user, days in log.active.items() for day in days if first <= day <= last)
     put(replace(outside, clock=FixedClock(last)), rows)
 
 
-def erase(people: Iterable[tuple[str, date]], outside: Outside) -> None:
+def erase(people: Iterable[tuple[str, date]], outside: Store) -> None:
     """Confirmed: on some days more ask than the guard lets through."""
     request([Event(user, "-", day) for user, day in people], outside, confirmed=True)

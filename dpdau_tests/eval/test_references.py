@@ -15,7 +15,7 @@ import pytest
 
 from dpdau_assets.core.dates import days_between, epoch_of, month_days, month_of
 from dpdau_assets.core.facts import ReleaseKey
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.privacy.mechanisms import shared_noise
 from dpdau_assets.core.privacy.schedule import METRICS
 from dpdau_assets.core.privacy.stream_filters import STREAM_FILTER
@@ -28,7 +28,7 @@ from dpdau_tests.support.fast_folder import fast_folder
 from dpdau_tests.support.lengths import LENGTH
 from resources.store import open_store
 
-Make = Callable[..., Outside]
+Make = Callable[..., Store]
 
 
 @pytest.mark.parametrize(

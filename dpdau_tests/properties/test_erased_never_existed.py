@@ -26,7 +26,7 @@ from dpdau_assets.core.dates import days_between, epoch_of
 from dpdau_assets.core.erasure.receipts import settle
 from dpdau_assets.core.erasure.requests import request
 from dpdau_assets.core.events import Event
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.state import activity
 from dpdau_assets.core.state.activity import process_days
@@ -83,8 +83,11 @@ def histories(longest: int) -> st.SearchStrategy[tuple]:
 
 
 COMMITS = (
-    (SqlRebuilds, "mark"), (SqlErasures, "begin_applying"), (SqlErasures, "mark_applied"), (SqlReceipts, "append"),
-)  # fmt: skip
+    (SqlRebuilds, "mark"),
+    (SqlErasures, "begin_applying"),
+    (SqlErasures, "mark_applied"),
+    (SqlReceipts, "append"),
+)
 
 
 class Killed(BaseException):
@@ -124,9 +127,12 @@ class Life:
 
     def __init__(self, root: Path, rotation_days: int, kind: str = "set") -> None:
         settings = Settings(
-            data_dir=root, hash_salt_secret=SECRET, start_date=START, hash_salt_rotation_days=rotation_days,
+            data_dir=root,
+            hash_salt_secret=SECRET,
+            start_date=START,
+            hash_salt_rotation_days=rotation_days,
             mau_mechanism="gaussian",
-        )  # fmt: skip
+        )
         self._settings = cycle(replace(settings, **chosen) for chosen in KINDS[kind])
         self._told: list[tuple[str, date]] = []
         self.restart()
@@ -134,7 +140,7 @@ class Life:
     def restart(self) -> None:
         """With the kind's next settings, if it has several."""
         open_store.cache_clear()
-        self.outside: Outside = replace(open_store(next(self._settings)), clock=FixedClock(TODAY))
+        self.outside: Store = replace(open_store(next(self._settings)), clock=FixedClock(TODAY))
 
     def put(self, rows: list[tuple[str, date]]) -> None:
         self._told += rows
@@ -159,7 +165,7 @@ def live(history: list[tuple], life: Life, skip: str | None) -> None:
                 life.put([(user, name) for _, user, name in rest[0] if user != skip])
             case "seal":
                 process_days([rest[0]], outside)  # what a release does: only processed days are ever sealed
-                outside.ledger.seal([rest[0]])
+                outside.accountant.seal([rest[0]])
             case "fold":
                 process_days(rest[0], outside)
                 refresh(rest[0], outside)
@@ -199,7 +205,7 @@ def empty_store(root: Path, rotation_days: int, kind: str) -> Path:
     folder = root / f"empty, {rotation_days} days"
     if not folder.exists():
         first = epoch_of(START, rotation_days)
-        Life(folder, rotation_days, kind).outside.salts.epoch_keys(range(first, first + 5))
+        Life(folder, rotation_days, kind).outside.state.salts.epoch_keys(range(first, first + 5))
     return folder
 
 
@@ -251,7 +257,7 @@ def test_the_comparison_notices_her(memory: Path) -> None:
     """The check can fail: without the erasure the bytes differ."""
     root = memory / "noticed"
     life = Life(root / "a", 90)
-    life.outside.salts.epoch_keys(range(200, 250))
+    life.outside.state.salts.epoch_keys(range(200, 250))
     shutil.copytree(root / "a", root / "b")
     life.put([("her", START), ("a", START)])
     found = ended(life)

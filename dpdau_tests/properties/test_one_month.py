@@ -13,7 +13,7 @@ import pytest
 from dpdau_assets.core.budget.settings_check import check
 from dpdau_assets.core.dates import days_between
 from dpdau_assets.core.facts import Instance, Release, ReleaseKey
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.privacy.mechanisms import shared_noise
 from dpdau_assets.core.publication.ingest import ingest
 from dpdau_assets.core.publication.release import publish
@@ -37,7 +37,7 @@ SAMPLING: dict[str, dict[str, object]] = {
 }
 
 
-def test_one_month(make_store: Callable[..., Outside], sketch_settings: dict, tmp_path: Path) -> None:
+def test_one_month(make_store: Callable[..., Store], sketch_settings: dict, tmp_path: Path) -> None:
     kind = sketch_settings.get("sketch_impl", "set")
     outside = make_store(restatements_per_month=0, **SAMPLING[kind])
     check(outside.settings)
@@ -53,7 +53,7 @@ def test_one_month(make_store: Callable[..., Outside], sketch_settings: dict, tm
         publish("mau", day, outside)
 
     inside = []
-    for release in outside.ledger.releases():
+    for release in outside.accountant.releases():
         exact = exact_count(events, release.key.day, release.key.window_days)
         answer = release_answer(release, outside)
         assert abs(answer["noisy_value"] - exact) < 3.5 * (answer["upper_95"] - answer["lower_95"]) / 2  # 6.9 std
@@ -70,7 +70,7 @@ def test_one_month(make_store: Callable[..., Outside], sketch_settings: dict, tm
     assert budget_answer("mau", date(2025, 2, 1), outside)["epsilon_spent"] <= 3.5
 
 
-def test_the_mart_holds_every_release_and_nothing_exact(make_store: Callable[..., Outside]) -> None:
+def test_the_mart_holds_every_release_and_nothing_exact(make_store: Callable[..., Store]) -> None:
     outside = make_store()
     prepare(outside, [START])
     release = publish("dau", START, outside)
@@ -78,10 +78,22 @@ def test_the_mart_holds_every_release_and_nothing_exact(make_store: Callable[...
     with duckdb.connect(str(files.table), read_only=True) as mart:
         relation = mart.sql("SELECT * FROM active_users")
         assert relation.columns == [
-            "metric", "day", "window_days", "revision", "noisy_value", "estimate", "lower_95", "upper_95",
-            "noisy_statistic", "mechanism", "sketch_impl", "sketch_parameters", "privacy_unit", "published_at",
+            "metric",
+            "day",
+            "window_days",
+            "revision",
+            "noisy_value",
+            "estimate",
+            "lower_95",
+            "upper_95",
+            "noisy_statistic",
+            "mechanism",
+            "sketch_impl",
+            "sketch_parameters",
+            "privacy_unit",
+            "published_at",
             "version",
-        ]  # fmt: skip
+        ]
         (row,) = relation.fetchall()
     assert row[:4] == ("dau", START, 1, 0)
     assert row[8] == release.noisy_value and row[4] == release_answer(release, outside)["noisy_value"]
@@ -102,7 +114,7 @@ def test_what_is_shown_of_a_number_is_never_below_zero_and_the_number_as_drawn_s
     assert found["noisy_value"] == found["noisy_statistic"] == noisy
 
 
-def test_the_mart_is_replaced_while_a_reader_has_it_open(make_store: Callable[..., Outside]) -> None:
+def test_the_mart_is_replaced_while_a_reader_has_it_open(make_store: Callable[..., Store]) -> None:
     outside = make_store()
     prepare(outside, [START, date(2025, 1, 2)])
     publish("dau", START, outside)
@@ -116,7 +128,7 @@ def test_the_mart_is_replaced_while_a_reader_has_it_open(make_store: Callable[..
         assert reader.sql("SELECT count(*) FROM active_users").fetchall() == [(2,)]
 
 
-def test_a_number_from_predictable_noise_is_refused_by_the_mart(make_store: Callable[..., Outside]) -> None:
+def test_a_number_from_predictable_noise_is_refused_by_the_mart(make_store: Callable[..., Store]) -> None:
     from dpdau_assets.core.errors import Refused
     from dpdau_tests.conftest import silent
 

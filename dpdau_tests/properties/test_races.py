@@ -12,7 +12,7 @@ from dpdau_assets.core.budget import verification
 from dpdau_assets.core.dates import days_between
 from dpdau_assets.core.errors import BudgetRefused
 from dpdau_assets.core.facts import Release
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.release import publish
 from dpdau_assets.core.settings import Settings
 from dpdau_tests.conftest import SECRET, FixedClock, prepare
@@ -42,7 +42,7 @@ def wanted(number: int, process: int) -> date:
     return month + timedelta(days=FIT - 1 + process // to_a_day)
 
 
-def open_at(settings: Settings) -> Outside:
+def open_at(settings: Settings) -> Store:
     return replace(open_store(settings), clock=FixedClock(date(2030, 1, 1)))
 
 
@@ -71,10 +71,10 @@ def run_races(months: int, url: str, folder: Path) -> None:
         assert [release is not None for release in given] == [day in won for day in asked]
     everything = [release for given in rounds for release in given if release is not None]
     assert len(set(everything)) == len({release.key for release in everything}) == FIT * months
-    assert set(outside.ledger.releases()) == set(everything)
+    assert set(outside.accountant.releases()) == set(everything)
     for month in firsts:
-        assert len(outside.ledger.charges("dau", month)) == FIT
-    assert len(outside.ledger.instances()) == FIT * months
+        assert len(outside.accountant.charges("dau", month)) == FIT
+    assert len(outside.accountant.instances()) == FIT * months
     assert verification.problems(outside, everything) == []
 
 

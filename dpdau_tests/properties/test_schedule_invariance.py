@@ -22,7 +22,7 @@ from dpdau_assets.core.errors import DpdauError
 from dpdau_assets.core.events import Event
 from dpdau_assets.core.facts import Release, ReleaseKey
 from dpdau_assets.core.limits import first_day, last_day
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.release import publish, restate
 from dpdau_assets.core.publication.runs import (
     BUILD,
@@ -130,7 +130,7 @@ def erased_between(schedule: Schedule) -> tuple[Person, Person]:
 class Publication:
     """A store that one person more may be in, and all that its publication by schedule tells: `trace` and numbers."""
 
-    outside: Outside
+    outside: Store
     person: Person
     schedule: Schedule
     trace: list[object] = field(default_factory=list)
@@ -175,14 +175,14 @@ class Publication:
 
     def close(self) -> None:
         """Add what the ledger says in the end."""
-        ledger, months = self.outside.ledger, [date(2024, 12, 1), *(date(2025, month, 1) for month in range(1, 7))]
+        ledger, months = self.outside.accountant, [date(2024, 12, 1), *(date(2025, month, 1) for month in range(1, 7))]
         self.numbers = {found.key: found.noisy_value for found in ledger.releases()}
         self.trace += [without_numbers(ledger.releases()), ledger.instances(), ledger.restated()]
         self.trace += [(metric, month, ledger.charges(metric, month)) for metric in ("dau", "mau") for month in months]
         self.trace += [ledger.sealed(), ledger.processed(), ledger.purged_through()]
 
 
-def execute(step: Step, outside: Outside) -> object:
+def execute(step: Step, outside: Store) -> object:
     """What the step's job calls in core."""
     match step:
         case Step(job, None, days) if job == BUILD:
@@ -195,7 +195,7 @@ def execute(step: Step, outside: Outside) -> object:
     return None
 
 
-def impossible(last: date, first_published: date, outside: Outside) -> Iterator[tuple[str, Callable[[], object]]]:
+def impossible(last: date, first_published: date, outside: Store) -> Iterator[tuple[str, Callable[[], object]]]:
     """What must be refused once this day is published, and says so to whoever asks."""
     one_day = timedelta(days=1)
     hasty = replace(outside, settings=replace(outside.settings, retention_days=10))
@@ -211,7 +211,7 @@ def impossible(last: date, first_published: date, outside: Outside) -> Iterator[
         yield "state ahead of publication", lambda: process_days([last + one_day, last + 2 * one_day], outside)
         yield "a MAU out of order", lambda: publish("mau", last + 2 * one_day, outside)
         yield "a purge too early", lambda: purge(hasty)
-    if month_of(first_published) in outside.ledger.restated():
+    if month_of(first_published) in outside.accountant.restated():
         yield "a day that was left out of a restated month", lambda: publish("dau", first_published - one_day, outside)
 
 

@@ -20,7 +20,7 @@ from dpdau_assets.core.erasure.requests import request
 from dpdau_assets.core.events import Event
 from dpdau_assets.core.facts import Partition
 from dpdau_assets.core.identity import content_hash, data_version, user_key
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.release import publish
 from dpdau_assets.core.sketches.keysets import digest, unite
 from dpdau_assets.core.state.activity import day_version, process_days
@@ -30,18 +30,18 @@ from resources.ledger_sql import schema
 from resources.ledger_sql.database import Database
 from resources.store import ledger_url
 
-Make = Callable[..., Outside]
+Make = Callable[..., Store]
 DAYS = days_between(date(2025, 1, 1), date(2025, 2, 3))
 MAU = DAYS[29:]
 FIRST, OTHER = DAYS[3:6], DAYS[10:13]
 TODAY = date(2025, 2, 5)
 
 
-def two_came(outside: Outside) -> None:
+def two_came(outside: Store) -> None:
     put(outside, [(f"user {n}", day) for day in DAYS for n in range(2)])
 
 
-def lived(make_store: Make, name: str, hers: list[date]) -> Outside:
+def lived(make_store: Make, name: str, hers: list[date]) -> Store:
     """She came on these days, which were published; user 0 was erased before her; and so was she."""
     store = make_store(name, today=TODAY, recipe=two_came)
     put(store, [("her", day) for day in hers])
@@ -63,21 +63,31 @@ def lived(make_store: Make, name: str, hers: list[date]) -> Outside:
     return store
 
 
-def erase(store: Outside, user: str) -> str:
+def erase(store: Store, user: str) -> str:
     return request([Event(user, "-", DAYS[-1])], store).receipts[0]
 
 
-def told(store: Outside) -> dict[str, list[dict[str, Any]]]:
+def told(store: Store) -> dict[str, list[dict[str, Any]]]:
     """All that the ledger holds, but for what is random, encrypted or drawn."""
-    drawn = {"noisy_value", "hash", "commitment", "commitments", "signature", "inspection", "digest", "receipt",
-             "batch", "change"}  # fmt: skip
+    drawn = {
+        "noisy_value",
+        "hash",
+        "commitment",
+        "commitments",
+        "signature",
+        "inspection",
+        "digest",
+        "receipt",
+        "batch",
+        "change",
+    }
     found = {}
     with Database(ledger_url(store.settings), SECRET).read() as connection:
         for table in schema.metadata.sorted_tables:
             kept = [c for c in table.columns if c.name not in drawn and not isinstance(c.type, LargeBinary)]
             rows = [dict(row) for row in connection.execute(select(*kept)).mappings()] if kept else []
             found[table.name] = sorted((plain(row) for row in rows), key=str)
-    found["builds"] = sorted(({"place": str(place)} for place in store.builds.all()), key=str)
+    found["builds"] = sorted(({"place": str(place)} for place in store.state.builds.all()), key=str)
     return found
 
 
@@ -111,8 +121,8 @@ def test_the_comparison_notices_what_used_to_be_kept(
     assert told(one) != told(other)
 
 
-def frozen(store: Outside) -> list[int]:
-    with store.ledger.transaction() as books:
+def frozen(store: Store) -> list[int]:
+    with store.accountant.transaction() as books:
         instance = books.last_instance("mau", 30)
         assert instance is not None
         return books.frozen(instance.name, 99)
@@ -124,21 +134,21 @@ def test_of_a_streams_counts_only_those_are_kept_that_numbers_to_come_are_made_o
     prepare(store, days)
     for day in days[29:]:
         publish("mau", day, store)
-    assert len(frozen(store)) == 8 and len(store.ledger.releases("mau")) == 14
-    assert store.ledger.problems() == []
+    assert len(frozen(store)) == 8 and len(store.accountant.releases("mau")) == 14
+    assert store.accountant.problems() == []
 
 
 # --- Versions that Dagster keeps ---------------------------------------------------------------------------------
 
 
-def found_by_trying(version: str, day: date, store: Outside, users: list[str]) -> list[str]:
+def found_by_trying(version: str, day: date, store: Store, users: list[str]) -> list[str]:
     """Those of these people with whom the day would have had this version: by every key and nonce that lives."""
     epoch = epoch_of(day, 90)
-    secret = store.salts.epoch_keys([epoch])[epoch].secret
-    keys = store.activity.read(day, epoch)
+    secret = store.state.salts.epoch_keys([epoch])[epoch].secret
+    keys = store.state.activity.read(day, epoch)
     assert keys is not None
     label, found = str(Partition("activity", day, epoch)), []
-    nonces = [build.current.nonce for build in store.builds.all().values() if build.current]
+    nonces = [build.current.nonce for build in store.state.builds.all().values() if build.current]
     for user in users:
         tried = digest(unite([keys, np.array([user_key(secret, user)], dtype=np.uint64)]))
         if version in {data_version(f"activity {day}", [content_hash(nonce, label, tried)]) for nonce in nonces}:

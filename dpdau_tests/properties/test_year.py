@@ -13,7 +13,7 @@ import pytest
 from dpdau_assets.core.budget.forecast import Foreseen, MonthOutlook, outlook
 from dpdau_assets.core.dates import days_between, month_of, months_read
 from dpdau_assets.core.errors import BudgetRefused
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.privacy.accounting import cost, epsilon_of, rho, total
 from dpdau_assets.core.publication.release import publish, restate
 from dpdau_assets.core.publication.runs import DAU, MAU, RESTATEMENT, plan_run
@@ -34,7 +34,7 @@ def test_every_month_of_a_year_ends_as_planned_and_within_half_a_percent_of_its_
     months = at_length(ci=3, soak=12)
     last = {3: date(2025, 5, 7), 12: date(2026, 2, 6)}[months]  # with its number, the stream's filter has left them
     with store(last) as outside:
-        planned = outlook(outside.ledger, outside.settings, months, BEGIN)
+        planned = outlook(outside.accountant, outside.settings, months, BEGIN)
         assert not planned.refused
         refused = run(BEGIN, last, outside)
         assert refused == []
@@ -44,11 +44,33 @@ def test_every_month_of_a_year_ends_as_planned_and_within_half_a_percent_of_its_
             assert row.spent <= row.charged  # less where a short month ends before the noise's worst case, 60 windows
     whole = [row for row in planned.months if row.month >= BEGIN]
     assert [row.first_numbers + row.restatements for row in whole if row.metric == "dau"] == [
-        62, 56, 62, 60, 62, 60, 62, 62, 60, 62, 60, 62,
-    ][:months]  # fmt: skip
+        62,
+        56,
+        62,
+        60,
+        62,
+        60,
+        62,
+        62,
+        60,
+        62,
+        60,
+        62,
+    ][:months]
     assert [row.first_numbers for row in whole if row.metric == "mau"] == [
-        60, 57, 60, 59, 60, 59, 60, 60, 59, 60, 59, 60,
-    ][:months]  # fmt: skip
+        60,
+        57,
+        60,
+        59,
+        60,
+        59,
+        60,
+        60,
+        59,
+        60,
+        59,
+        60,
+    ][:months]
 
 
 @pytest.mark.parametrize(
@@ -56,11 +78,14 @@ def test_every_month_of_a_year_ends_as_planned_and_within_half_a_percent_of_its_
 )
 def test_months_of_independent_noise_are_refused_on_the_planned_days_and_no_others(months: int, last: date) -> None:
     settings = {
-        "dau_mechanism": "gaussian", "mau_mechanism": "laplace", "dau_budget_total": Fraction(2),
-        "epsilon_mau": Fraction(1, 10), "mau_budget_total": Fraction(5),
-    }  # fmt: skip
+        "dau_mechanism": "gaussian",
+        "mau_mechanism": "laplace",
+        "dau_budget_total": Fraction(2),
+        "epsilon_mau": Fraction(1, 10),
+        "mau_budget_total": Fraction(5),
+    }
     with store(last, **settings) as outside:
-        planned = outlook(outside.ledger, outside.settings, months, BEGIN)
+        planned = outlook(outside.accountant, outside.settings, months, BEGIN)
         refused = run(BEGIN, last, outside)
         for row in planned.months:
             assert what_became_of(row, outside) == replace(row, refused=0)
@@ -69,7 +94,7 @@ def test_months_of_independent_noise_are_refused_on_the_planned_days_and_no_othe
 
 
 @contextmanager
-def store(last: date, **settings: object) -> Iterator[Outside]:
+def store(last: date, **settings: object) -> Iterator[Store]:
     """With a few users and all the state that publication up to this day reads."""
     with fast_folder() as folder:
         chosen = {"data_dir": folder, "hash_salt_secret": SECRET, "start_date": FIRST_DATA, **settings}
@@ -81,11 +106,14 @@ def store(last: date, **settings: object) -> Iterator[Outside]:
         open_store.cache_clear()
 
 
-def run(first: date, last: date, outside: Outside) -> list[tuple]:
+def run(first: date, last: date, outside: Store) -> list[tuple]:
     """Publish these days as `dpdau run` would, but past refusals; what was refused, in order."""
     refused = []
-    work = {DAU: lambda day: publish("dau", day, outside), MAU: lambda day: publish("mau", day, outside),
-            RESTATEMENT: lambda month: restate(month, outside)}  # fmt: skip
+    work = {
+        DAU: lambda day: publish("dau", day, outside),
+        MAU: lambda day: publish("mau", day, outside),
+        RESTATEMENT: lambda month: restate(month, outside),
+    }
     for step in plan_run(first, last, outside):
         if step.job in work:
             try:
@@ -101,18 +129,30 @@ def refusal_of(one: Foreseen) -> tuple:
     return job, day, one.error.fields
 
 
-def what_became_of(row: MonthOutlook, outside: Outside) -> MonthOutlook:
+def what_became_of(row: MonthOutlook, outside: Store) -> MonthOutlook:
     """The same row, from what the ledger holds in the end."""
     metric, month, delta = row.metric, row.month, outside.settings.delta
-    releases = [found for found in outside.ledger.releases(metric)
-                if month in months_read(found.key.day, found.key.window_days)]  # fmt: skip
-    charged = total(cost(charge.mechanism) for charge in outside.ledger.charges(metric, month))
+    releases = [
+        found
+        for found in outside.accountant.releases(metric)
+        if month in months_read(found.key.day, found.key.window_days)
+    ]
+    charged = total(cost(charge.mechanism) for charge in outside.accountant.charges(metric, month))
     budget = budget_answer(metric, month, outside)
     slots = [date.fromisoformat(found.published_at[:10]) for found in releases]
     restated = sum(found.key.revision for found in releases)
     return replace(
-        row, cap=budget["epsilon_cap"], first_numbers=len(releases) - restated, restatements=restated, refused=0,
-        first_slot=min(slots), last_slot=max(slots), charged=epsilon_of(charged, delta), mu2=2 * rho(charged),
-        spent=budget["epsilon_spent"], headroom=budget["epsilon_cap"] - epsilon_of(charged, delta),
-        mechanism=releases[-1].mechanism, half_width_95=releases[-1].half_width,
-    )  # fmt: skip
+        row,
+        cap=budget["epsilon_cap"],
+        first_numbers=len(releases) - restated,
+        restatements=restated,
+        refused=0,
+        first_slot=min(slots),
+        last_slot=max(slots),
+        charged=epsilon_of(charged, delta),
+        mu2=2 * rho(charged),
+        spent=budget["epsilon_spent"],
+        headroom=budget["epsilon_cap"] - epsilon_of(charged, delta),
+        mechanism=releases[-1].mechanism,
+        half_width_95=releases[-1].half_width,
+    )

@@ -123,9 +123,10 @@ def test_a_migration_that_would_lower_what_was_spent_or_lose_a_number_is_refused
     ledger: str, tmp_path: Path, statement: str, reason: str
 ) -> None:
     scripts = with_next(
-        tmp_path, "from alembic import op\nrevision, down_revision = '0005', '0004'\n"
+        tmp_path,
+        "from alembic import op\nrevision, down_revision = '0005', '0004'\n"
         f"def upgrade():\n    op.execute({statement!r})\n",
-    )  # fmt: skip
+    )
     before = [rows(ledger, f"SELECT * FROM {name} ORDER BY id") for name in ("charges", "releases")]
     with pytest.raises(Refused, match=reason):
         migrate(ledger, SETTINGS, scripts)

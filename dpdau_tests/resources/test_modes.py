@@ -16,7 +16,7 @@ from dpdau_assets.core.dates import days_between
 from dpdau_assets.core.erasure.receipts import settle
 from dpdau_assets.core.erasure.requests import request
 from dpdau_assets.core.events import Event
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.ingest import ingest
 from dpdau_assets.core.publication.release import publish
 from dpdau_assets.core.reporting.answers import mart_rows
@@ -55,7 +55,7 @@ def modes(*roots: Path) -> dict[str, set[int]]:
     return found
 
 
-def work(outside: Outside, events: Path, backup: Path) -> None:
+def work(outside: Store, events: Path, backup: Path) -> None:
     """All that writes: ingest, late events, a quarantine, numbers, an erasure, receipts, mart, reports, a backup."""
     ingest(event_files(events), outside, partial=True)
     prepare(outside, DAYS)

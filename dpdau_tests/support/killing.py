@@ -31,7 +31,7 @@ from dpdau_assets.core.erasure.receipts import receipt, settle
 from dpdau_assets.core.erasure.requests import request
 from dpdau_assets.core.erasure.retention import purge
 from dpdau_assets.core.events import Event
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.release import publish, restate
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.state.activity import take_in
@@ -46,27 +46,27 @@ FIRST = date(2025, 1, 22)  # of those that are published: ten in January
 KEPT = 20
 
 
-def open_at(root: Path, **chosen: Any) -> Outside:
+def open_at(root: Path, **chosen: Any) -> Store:
     open_store.cache_clear()
     settings = Settings(data_dir=root, hash_salt_secret=SECRET, retention_days=KEPT, **chosen)
     return replace(open_store(settings), clock=FixedClock(LAST + timedelta(days=2)))
 
 
-def prepare_apply(outside: Outside) -> None:
+def prepare_apply(outside: Store) -> None:
     days = days_between(START, date(2025, 1, 15))
     put(outside, [(f"user {n}", day) for day in days for n in range(30)])
     prepare(outside, days)
-    outside.ledger.seal(days[:5])
+    outside.accountant.seal(days[:5])
     put(outside, [("late", days[2]), ("user 3", days[4]), ("someone", days[9])])
     request([Event(f"user {n}", "-", days[12]) for n in range(0, 30, 3)], outside)
     request([Event("late", "-", days[2]), Event("nobody", "-", days[2])], outside)
 
 
-def apply(outside: Outside) -> None:
+def apply(outside: Store) -> None:
     settle(outside)
 
 
-def prepare_restatement(outside: Outside) -> None:
+def prepare_restatement(outside: Store) -> None:
     days = days_between(FIRST, date(2025, 2, 3))
     put(outside, [(f"user {n}", day) for day in days for n in range(30)])
     prepare(outside, days)
@@ -76,11 +76,11 @@ def prepare_restatement(outside: Outside) -> None:
     request([Event("user 3", "-", days[7])], outside)
 
 
-def restatement(outside: Outside) -> None:
+def restatement(outside: Store) -> None:
     restate(JANUARY, outside)
 
 
-def prepare_retention(outside: Outside) -> None:
+def prepare_retention(outside: Store) -> None:
     """The first 21 days are past retention."""
     days = days_between(FIRST, date(2025, 3, 3))
     put(outside, [(f"user {n}", day) for day in days for n in range(30)])
@@ -92,24 +92,24 @@ def prepare_retention(outside: Outside) -> None:
     restate(FEBRUARY, outside)
 
 
-def retention(outside: Outside) -> None:
+def retention(outside: Store) -> None:
     purge(outside)
 
 
-def prepare_fold(outside: Outside) -> None:
+def prepare_fold(outside: Store) -> None:
     days = days_between(START, date(2025, 1, 3))
     put(outside, [(f"user {n}", day) for day in days for n in range(3)])
     prepare(outside, days)
-    outside.ledger.seal(days[:1])
+    outside.accountant.seal(days[:1])
     put(outside, [("late", days[0]), ("in time", days[1])])
 
 
-def fold(outside: Outside) -> None:
-    with outside.activity.lock():
+def fold(outside: Store) -> None:
+    with outside.state.activity.lock():
         take_in(outside)
 
 
-Act = Callable[[Outside], None]
+Act = Callable[[Store], None]
 WORKS: dict[str, tuple[Act, Act]] = {
     "apply": (prepare_apply, apply),
     "restatement": (prepare_restatement, restatement),
@@ -118,44 +118,47 @@ WORKS: dict[str, tuple[Act, Act]] = {
 }
 
 
-def outcome(outside: Outside) -> dict[str, object]:
+def outcome(outside: Store) -> dict[str, object]:
     """All that must be the same in the end: live bytes, requests, numbers that are there, salts."""
     root = outside.settings.data_dir
     folders = ("activity", "late", "sketches", "inbox", "quarantine")
     files = (path for folder in folders for path in (root / folder).rglob("*") if path.is_file())
     return {
         "files": {path.relative_to(root).as_posix(): path.read_bytes().hex() for path in sorted(files)},
-        "keys": [str(found.key) for found in outside.ledger.releases()],
-        "states": [one.state for one in outside.erasures.erasures()],
-        "behind": [[str(day), mark] for day, mark in outside.rebuilds.behind()],
-        "purged": str(outside.ledger.purged_through()),
-        "shredded": outside.salts.shredded_through(),
+        "keys": [str(found.key) for found in outside.accountant.releases()],
+        "states": [one.state for one in outside.erasures.ledger.erasures()],
+        "behind": [[str(day), mark] for day, mark in outside.state.rebuilds.behind()],
+        "purged": str(outside.accountant.purged_through()),
+        "shredded": outside.state.salts.shredded_through(),
     }
 
 
-def damage(outside: Outside, numbers_before: dict[str, float]) -> list[str]:
+def damage(outside: Store, numbers_before: dict[str, float]) -> list[str]:
     """What must not be, right after a kill: a file that cannot be read, a number lost, a month restated in part."""
     found = []
-    for name, store in (("activity", outside.activity), ("late", outside.late)):
+    for name, store in (("activity", outside.state.activity), ("late", outside.state.late)):
         found += [f"{name} {place} cannot be read" for place in store.stored() if store.read(*place) is None]
-    numbers = {str(release.key): release.noisy_value for release in outside.ledger.releases()}
+    numbers = {str(release.key): release.noisy_value for release in outside.accountant.releases()}
     found += [f"{key} was lost" for key, value in numbers_before.items() if numbers.get(key) != value]
-    again = sum(release.key.revision > 0 for release in outside.ledger.releases())
+    again = sum(release.key.revision > 0 for release in outside.accountant.releases())
     if again not in (0, 10, 38):
         found.append(f"{again} numbers were restated")
     return found
 
 
-def damage_in_the_end(outside: Outside) -> list[str]:
+def damage_in_the_end(outside: Store) -> list[str]:
     """A receipt that does not hold, a temporary file that stayed."""
-    left = [str(path) for folder in ("activity", "late", "sketches", "inbox")
-            for path in (outside.settings.data_dir / folder).rglob("*.tmp")]  # fmt: skip
-    names = [one.receipt for one in outside.erasures.erasures(["verified"])]
+    left = [
+        str(path)
+        for folder in ("activity", "late", "sketches", "inbox")
+        for path in (outside.settings.data_dir / folder).rglob("*.tmp")
+    ]
+    names = [one.receipt for one in outside.erasures.ledger.erasures(["verified"])]
     return left + [f"receipt {name}" for name in names[:2] if not receipt(name, outside)["verified"]]
 
 
-def numbers_of(outside: Outside) -> dict[str, float]:
-    return {str(release.key): release.noisy_value for release in outside.ledger.releases()}
+def numbers_of(outside: Store) -> dict[str, float]:
+    return {str(release.key): release.noisy_value for release in outside.accountant.releases()}
 
 
 @contextmanager

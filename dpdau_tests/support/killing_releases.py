@@ -29,7 +29,7 @@ from dpdau_assets.core.dates import days_between, month_of, months_read
 from dpdau_assets.core.erasure.requests import request
 from dpdau_assets.core.events import Event
 from dpdau_assets.core.facts import Release
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.privacy.mechanisms import Stream
 from dpdau_assets.core.publication.release import publish, restate
 from dpdau_assets.core.publication.runs import DAU, MAU, RESTATEMENT, plan_run
@@ -51,30 +51,40 @@ from dpdau_tests.support.project import PROJECT
 FIRST_MAU = date(2025, 1, 30)
 # Charged with the first number of a month or stream, and with every number.
 SHARED: Mapping[str, Any] = {}
-INDEPENDENT = {"dau_mechanism": "laplace", "epsilon_dau": Fraction(1, 100),
-               "mau_mechanism": "gaussian", "epsilon_mau": Fraction(1, 100)}  # fmt: skip
+INDEPENDENT = {
+    "dau_mechanism": "laplace",
+    "epsilon_dau": Fraction(1, 100),
+    "mau_mechanism": "gaussian",
+    "epsilon_mau": Fraction(1, 100),
+}
 KILLS_A_STORE = 25  # then another one, of the other kind, with everything to be opened anew
 KILLED_AGAIN = 0.75  # how often a day that was killed is killed again before it is completed
 BOOKKEEPING = (
-    "dpdau_assets/core/publication/release.py", "dpdau_assets/core/budget/planning.py", "resources/ledger_sql/chain.py",
+    "dpdau_assets/core/publication/release.py",
+    "dpdau_assets/core/budget/planning.py",
+    "resources/ledger_sql/chain.py",
     "resources/ledger_sql/secret_values.py",
-)  # fmt: skip
+)
 WHOLE_PATH = (
-    *BOOKKEEPING, "dpdau_assets/core/state/activity.py", "dpdau_assets/core/privacy/accounting.py",
-    "resources/ledger_sql/", "resources/storage/durable.py", "resources/storage/state_files.py",
-)  # fmt: skip
+    *BOOKKEEPING,
+    "dpdau_assets/core/state/activity.py",
+    "dpdau_assets/core/privacy/accounting.py",
+    "resources/ledger_sql/",
+    "resources/storage/durable.py",
+    "resources/storage/state_files.py",
+)
 A_MOMENT = ()
 KINDS = (BOOKKEEPING, WHOLE_PATH, A_MOMENT)
 LONGEST = {BOOKKEEPING: 500.0, WHOLE_PATH: 4_500.0, A_MOMENT: 0.1}  # lines or seconds of a day, to begin with
 
 
-def prepare_releases(outside: Outside) -> None:
+def prepare_releases(outside: Store) -> None:
     days = days_between(START, LAST)
     put(outside, [(f"user {n}", day) for day in days for n in range(5)])
     prepare(outside, days)
 
 
-def released(day: date, outside: Outside) -> Iterator[Release]:
+def released(day: date, outside: Store) -> Iterator[Release]:
     """The numbers that a run of this day makes, one by one: DAU, MAU, and the restatement that is due."""
     for step in plan_run(day, day, outside):
         if step.day is None:
@@ -87,7 +97,7 @@ def released(day: date, outside: Outside) -> Iterator[Release]:
             yield from restate(step.day, outside)
 
 
-def happen(day: date, outside: Outside) -> None:
+def happen(day: date, outside: Store) -> None:
     """What the next release has to take in first: someone in time, someone late, and a removal."""
     put(outside, [(f"user of {day}", day + timedelta(days=1)), (f"late {day}", day)])
     request([Event(f"user {day.day % 5}", "-", day)], outside, confirmed=True)
@@ -141,7 +151,7 @@ class Releasing:
             self.problems += [f"{self.day}, killed at {place}: {problem}" for problem in found["problems"]]
             self.day += timedelta(days=done)
 
-    def opened(self) -> Outside:
+    def opened(self) -> Store:
         return open_at(self.root / "store", **self.settings)
 
     def kill(self) -> str:
@@ -173,16 +183,16 @@ class Releasing:
     def aftermath(self, *, complete: bool) -> dict[str, object]:
         """What is wrong now, and after the same again without a kill."""
         outside = self.opened()
-        with outside.ledger.transaction():
+        with outside.accountant.transaction():
             pass  # a server may still be busy with the last statement of the one that was killed
-        problems = [] if not self.head or outside.ledger.holds(self.head) else ["What was there before is gone."]
+        problems = [] if not self.head or outside.accountant.holds(self.head) else ["What was there before is gone."]
         problems += inconsistent(outside, self.seen())
         if complete:
-            before = outside.ledger.releases()
+            before = outside.accountant.releases()
             again = list(released(self.day, outside))
             problems += inconsistent(outside, [*self.seen(), *before, *again])
             happen(self.day, outside)
-        return {"problems": problems, "head": outside.ledger.head()}
+        return {"problems": problems, "head": outside.accountant.head()}
 
     def seen(self) -> list[Release]:
         found = []
@@ -194,10 +204,10 @@ class Releasing:
         return found
 
 
-def inconsistent(outside: Outside, seen: list[Release]) -> list[str]:
+def inconsistent(outside: Store, seen: list[Release]) -> list[str]:
     """Numbers that were seen and are not there, and whatever is there without what belongs to it."""
     found = verification.problems(outside, seen)
-    releases = outside.ledger.releases()
+    releases = outside.accountant.releases()
     owed: set[tuple[Metric, date, str]] = {
         (one.key.metric, month, one.instance)
         for one in releases
@@ -206,21 +216,21 @@ def inconsistent(outside: Outside, seen: list[Release]) -> list[str]:
     months = {month for _, month, _ in owed} | {date(2024, 12, 1), date(2025, 4, 1)}
     for metric in ("dau", "mau"):
         for month in months:
-            charged = sorted(charge.instance for charge in outside.ledger.charges(metric, month))
+            charged = sorted(charge.instance for charge in outside.accountant.charges(metric, month))
             if charged != sorted(name for asked, read, name in owed if (asked, read) == (metric, month)):
                 found.append(f"{metric} of {month} was charged for {charged}.")
     given = Counter(one.instance for one in releases)
-    for instance in outside.ledger.instances():
+    for instance in outside.accountant.instances():
         if not given[instance.name]:
             found.append(f"{instance.name} has no number.")
         if isinstance(instance.mechanism, Stream):
-            with outside.ledger.transaction() as books:
+            with outside.accountant.transaction() as books:
                 kept = min(given[instance.name], len(instance.mechanism.filter) - 1)  # the others nobody reads again
                 if len(books.frozen(instance.name, 10_000)) != kept:
                     found.append(f"{instance.name} has frozen a statistic without a number.")
-    for month in outside.ledger.restated():
+    for month in outside.accountant.restated():
         restated = sorted(one.key for one in releases if one.key.revision and month_of(one.key.day) == month)
-        if restated != restated_keys(month, (one.key for one in outside.ledger.releases())):
+        if restated != restated_keys(month, (one.key for one in outside.accountant.releases())):
             found.append(f"{month:%Y-%m} was restated in part.")
     return found
 

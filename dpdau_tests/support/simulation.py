@@ -147,9 +147,12 @@ def check_clock(library: Path, folder: Path) -> None:
     """A running Python follows the file, and its waits last as long as they should."""
     clock = Clock(folder, library)
     process = subprocess.Popen(
-        [sys.executable, "-c", _PROBE], env=clock.environment(os.environ), text=True,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    )  # fmt: skip
+        [sys.executable, "-c", _PROBE],
+        env=clock.environment(os.environ),
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
     with process:
         assert process.stdin and process.stdout
         for moment in (datetime(2025, 12, 1, tzinfo=UTC), datetime(2029, 12, 1, tzinfo=UTC)):
@@ -337,11 +340,12 @@ class Daemon:
         """Those of a schedule or sensor, or of all of them, oldest first."""
         found = [
             _tick_of(tick, self.clock)
-            for state in self._instigators() if name in (None, state.name)
+            for state in self._instigators()
+            if name in (None, state.name)
             for tick in self.instance.get_ticks(
                 state.instigator_origin_id, state.selector_id, after=since.timestamp() if since else None
             )
-        ]  # fmt: skip
+        ]
         return sorted(found, key=lambda tick: tick.began)
 
     def is_idle(self) -> bool:
@@ -407,9 +411,13 @@ def _tick_of(tick: InstigatorTick, clock: Clock) -> Tick:
     seconds = clock.real_seconds(tick.timestamp, tick.end_timestamp) if is_sensor and tick.end_timestamp else None
     reason = tick.skip_reason or (tick.error.message if tick.error else None)
     return Tick(
-        tick.instigator_name, tick.status.value, datetime.fromtimestamp(tick.timestamp, UTC), seconds,
-        tuple(tick.run_ids), reason,
-    )  # fmt: skip
+        tick.instigator_name,
+        tick.status.value,
+        datetime.fromtimestamp(tick.timestamp, UTC),
+        seconds,
+        tuple(tick.run_ids),
+        reason,
+    )
 
 
 def wait_until(what: str, ready: Callable[[], bool], patience: float = PATIENCE_SECONDS) -> float:

@@ -156,9 +156,14 @@ def run_round(planned: Round, until: Until) -> None:
 def _outcome(planned: Round, until: Until) -> tuple[str, str]:
     environment = {**os.environ, "DPDAU_LENGTH": "soak", "DPDAU_SEED": str(planned.seed)}
     with subprocess.Popen(
-        planned.command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        errors="replace", start_new_session=True,
-    ) as process:  # fmt: skip
+        planned.command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    ) as process:
         while True:
             try:
                 output, _ = process.communicate(timeout=_LOOK_SECONDS)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import date
 
 from dpdau_assets.core.dates import days_between
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.release import publish, restate
 from dpdau_tests.conftest import prepare, put
 
@@ -18,7 +18,7 @@ DAYS = days_between(MONTH, date(2025, 2, 6))
 """Through the day whose publication lets January be restated."""
 
 
-def a_month_published(outside: Outside) -> None:
+def a_month_published(outside: Store) -> None:
     """DAU of every day, and MAU of every day that has a window; January is due to be restated, and is not."""
     put(outside, [(f"user {n}", day) for day in DAYS for n in range(3)] + [("she", day) for day in DAYS[3:6]])
     prepare(outside, DAYS)
@@ -29,7 +29,7 @@ def a_month_published(outside: Outside) -> None:
             publish("mau", day, outside)
 
 
-def a_month_restated(outside: Outside) -> None:
+def a_month_restated(outside: Store) -> None:
     """A month published, and January's DAU once more."""
     a_month_published(outside)
     restate(MONTH, outside)

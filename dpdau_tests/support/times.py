@@ -57,8 +57,9 @@ class Recorder:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self._wall[report.nodeid] += report.duration
-        self._processor[report.nodeid] += sum(float(str(value)) for name, value in report.user_properties
-                                              if name == _SPENT)  # fmt: skip
+        self._processor[report.nodeid] += sum(
+            float(str(value)) for name, value in report.user_properties if name == _SPENT
+        )
 
     def pytest_sessionfinish(self) -> None:
         if "PYTEST_XDIST_WORKER" in os.environ:

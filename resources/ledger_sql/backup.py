@@ -95,10 +95,13 @@ class SqlRestoredBooks(SqlBooks):
     def note_restore(self, restore: Restore) -> None:
         declared = restore.declared
         self._append(
-            schema.restores, made_on=restore.made_on.isoformat(), restored_on=restore.restored_on.isoformat(),
-            published_through=declared and declared.through.isoformat(), who=declared and declared.who,
+            schema.restores,
+            made_on=restore.made_on.isoformat(),
+            restored_on=restore.restored_on.isoformat(),
+            published_through=declared and declared.through.isoformat(),
+            who=declared and declared.who,
             why=declared and declared.why,
-        )  # fmt: skip
+        )
 
 
 @contextmanager

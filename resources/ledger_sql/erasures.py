@@ -19,7 +19,7 @@ from sqlalchemy import Connection, Row, delete, func, select, update
 from dpdau_assets.core.dates import day_number
 from dpdau_assets.core.errors import Refused
 from dpdau_assets.core.facts import EpochKey, Erasure, ErasureState, Keys, Reference, Removal
-from dpdau_assets.core.ports import Salts
+from dpdau_assets.core.ports.state import Salts
 from dpdau_assets.core.sketches.keysets import EMPTY
 from dpdau_assets.core.tombstones import Tombstones, held_until
 from resources.ledger_sql import schema
@@ -58,11 +58,18 @@ class _Asked:
         held = day_number(held_until(removal.through))
         openings = {epoch: new_opening() for epoch, _ in self.encrypted}
         return [
-            {"epoch": epoch, "encrypted_key": key, "day": day_number(day), "listed": bool(removal.days),
-             "held_until": held, "effective_from": None, "opening": openings[epoch]}
+            {
+                "epoch": epoch,
+                "encrypted_key": key,
+                "day": day_number(day),
+                "listed": bool(removal.days),
+                "held_until": held,
+                "effective_from": None,
+                "opening": openings[epoch],
+            }
             for epoch, key in self.encrypted
             for day in removal.taken
-        ]  # fmt: skip
+        ]
 
     def commitments(self) -> str:
         """To the tombstones of each epoch, as JSON."""
@@ -106,9 +113,10 @@ class SqlErasures:
             for row in rows_of(connection, receipts):
                 if row.state in ("applied", "verified") or (row.state == "received" and row.watermark <= begun):
                     raise Refused(
-                        f"The erasure {row.receipt} is being applied or has been.", "What is erased cannot come back.",
+                        f"The erasure {row.receipt} is being applied or has been.",
+                        "What is erased cannot come back.",
                         receipt=row.receipt,
-                    )  # fmt: skip
+                    )
             ids = ids_of(connection, receipts, ("parked", "received"))
             self._change_state(connection, ids, "cancelled")
             for some in in_pieces(ids):
@@ -171,9 +179,12 @@ class SqlErasures:
             rows = connection.execute(query).all()
         encrypted, days, listed, held, effective = zip(*rows, strict=True) if rows else ((), (), (), (), ())
         return Tombstones(
-            keys=self._decrypted(epoch, encrypted), days=_numbers(days), listed=np.array(listed, dtype=bool),
-            held_until=_numbers(held), effective_from=_numbers(effective),
-        )  # fmt: skip
+            keys=self._decrypted(epoch, encrypted),
+            days=_numbers(days),
+            listed=np.array(listed, dtype=bool),
+            held_until=_numbers(held),
+            effective_from=_numbers(effective),
+        )
 
     # Progress
 
@@ -209,11 +220,18 @@ class SqlErasures:
         """Their receipts and ids, in order."""
         batch = secrets.token_hex(8)
         rows = [
-            {"receipt": secrets.token_hex(8), "batch": batch, "through": one.removal.through.isoformat(),
-             "scope": one.removal.scope, "received_on": received_on.isoformat(), "commitments": one.commitments(),
-             "state": "", "watermark": 0}
+            {
+                "receipt": secrets.token_hex(8),
+                "batch": batch,
+                "through": one.removal.through.isoformat(),
+                "scope": one.removal.scope,
+                "received_on": received_on.isoformat(),
+                "commitments": one.commitments(),
+                "state": "",
+                "watermark": 0,
+            }
             for one in new
-        ]  # fmt: skip
+        ]
         append(connection, self._database.keyring, schema.erasures, rows)
         ids = {row.receipt: row.id for row in rows_of(connection, [batch])}
         receipts = {str(row["receipt"]): ids[str(row["receipt"])] for row in rows}
@@ -320,9 +338,11 @@ def _references(
 ) -> Iterator[tuple[str, bytes, str]]:
     """(receipt, opening, text) of those of these requests, or of all, that have a reference by now."""
     table = schema.erasure_references
-    queries = [select(table)] if receipts is None else [
-        select(table).where(table.c.subject.in_(some)) for some in in_pieces(receipts)
-    ]  # fmt: skip
+    queries = (
+        [select(table)]
+        if receipts is None
+        else [select(table).where(table.c.subject.in_(some)) for some in in_pieces(receipts)]
+    )
     for query in queries:
         for row in connection.execute(query):
             opening, text = opened(connection, keyring, REFERENCE, row.subject, row.encrypted)

@@ -79,10 +79,14 @@ class SqlBooks:
 
     def open_instance(self, instance: Instance) -> None:
         self._append(
-            schema.instances, name=instance.name, metric=instance.metric, window_days=instance.window_days,
-            first_day=instance.first_day.isoformat(), mechanism=_json(instance.mechanism.to_json()),
+            schema.instances,
+            name=instance.name,
+            metric=instance.metric,
+            window_days=instance.window_days,
+            first_day=instance.first_day.isoformat(),
+            mechanism=_json(instance.mechanism.to_json()),
             terms=_json(dict(instance.terms)),
-        )  # fmt: skip
+        )
 
     def charges(self, metric: Metric, month: date) -> list[Charge]:
         c, i = schema.charges.c, schema.instances.c
@@ -164,11 +168,20 @@ class SqlBooks:
     def store(self, release: Release) -> None:
         key = release.key
         self._append(
-            schema.releases, metric=key.metric, window_days=key.window_days, day=key.day.isoformat(),
-            revision=key.revision, instance=release.instance, mechanism=release.mechanism,
-            noisy_value=release.noisy_value, half_width=release.half_width, sketch_impl=release.sketch_impl,
-            published_at=release.published_at, private=release.private, version=release.version,
-        )  # fmt: skip
+            schema.releases,
+            metric=key.metric,
+            window_days=key.window_days,
+            day=key.day.isoformat(),
+            revision=key.revision,
+            instance=release.instance,
+            mechanism=release.mechanism,
+            noisy_value=release.noisy_value,
+            half_width=release.half_width,
+            sketch_impl=release.sketch_impl,
+            published_at=release.published_at,
+            private=release.private,
+            version=release.version,
+        )
 
     def _last_entry(self, table: Table, *where: ColumnElement[bool]) -> int:
         """The place in the chain of the last such row, 0 for none."""
@@ -304,8 +317,11 @@ class SqlLedger:
         with self._database.write() as connection:
             rows = connection.execute(select(schema.terms))
             fixed = {row.name: row.value for row in rows}
-            wrong = [f"{name}={value}: this store was begun with {fixed[name]}"
-                     for name, value in terms.items() if fixed.get(name, value) != value]  # fmt: skip
+            wrong = [
+                f"{name}={value}: this store was begun with {fixed[name]}"
+                for name, value in terms.items()
+                if fixed.get(name, value) != value
+            ]
             if wrong:
                 raise BadSetting("; ".join(wrong) + ".", "Set them back, or begin a new DATA_DIR.")
             if not fixed:
@@ -334,16 +350,26 @@ def _is(key: ReleaseKey) -> list[Any]:
 def _release(row: Row[Any]) -> Release:
     return Release(
         key=ReleaseKey(row.metric, row.window_days, date.fromisoformat(row.day), row.revision),
-        instance=row.instance, mechanism=row.mechanism, noisy_value=row.noisy_value, half_width=row.half_width,
-        sketch_impl=row.sketch_impl, published_at=row.published_at, private=row.private, version=row.version,
-    )  # fmt: skip
+        instance=row.instance,
+        mechanism=row.mechanism,
+        noisy_value=row.noisy_value,
+        half_width=row.half_width,
+        sketch_impl=row.sketch_impl,
+        published_at=row.published_at,
+        private=row.private,
+        version=row.version,
+    )
 
 
 def _instance(row: Row[Any]) -> Instance:
     return Instance(
-        name=row.name, metric=row.metric, window_days=row.window_days, first_day=date.fromisoformat(row.first_day),
-        mechanism=_mechanism(row), terms=json.loads(row.terms),
-    )  # fmt: skip
+        name=row.name,
+        metric=row.metric,
+        window_days=row.window_days,
+        first_day=date.fromisoformat(row.first_day),
+        mechanism=_mechanism(row),
+        terms=json.loads(row.terms),
+    )
 
 
 def _mechanism(row: Row[Any]) -> Mechanism:
@@ -357,18 +383,26 @@ def _budget(row: Row[Any]) -> Budget | None:
 def _override_row(override: Override) -> dict[str, object]:
     month, epsilon = override.month, override.epsilon
     return {
-        "kind": override.kind, "metric": override.metric, "month": None if month is None else month.isoformat(),
-        "epsilon_cap": None if epsilon is None else str(epsilon), "who": override.who, "why": override.why,
+        "kind": override.kind,
+        "metric": override.metric,
+        "month": None if month is None else month.isoformat(),
+        "epsilon_cap": None if epsilon is None else str(epsilon),
+        "who": override.who,
+        "why": override.why,
         "made_on": override.made_on.isoformat(),
-    }  # fmt: skip
+    }
 
 
 def _override(row: Row[Any]) -> Override:
     return Override(
-        kind=row.kind, who=row.who, why=row.why, made_on=date.fromisoformat(row.made_on), metric=row.metric,
+        kind=row.kind,
+        who=row.who,
+        why=row.why,
+        made_on=date.fromisoformat(row.made_on),
+        metric=row.metric,
         month=None if row.month is None else date.fromisoformat(row.month),
         epsilon=None if row.epsilon_cap is None else Fraction(row.epsilon_cap),
-    )  # fmt: skip
+    )
 
 
 def _json(value: object) -> str:

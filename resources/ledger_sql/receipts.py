@@ -37,10 +37,15 @@ class SqlReceipts:
             for inspected in {row.inspected for row in rows if row.inspected}:
                 _keep(connection, inspected)
             written = [
-                {"receipt": row.receipt, "body": row.body, "hash": row.hash, "signature": row.signature,
-                 "inspection": row.inspection}
+                {
+                    "receipt": row.receipt,
+                    "body": row.body,
+                    "hash": row.hash,
+                    "signature": row.signature,
+                    "inspection": row.inspection,
+                }
                 for row in rows
-            ]  # fmt: skip
+            ]
             _forget_bodies(connection, [row.receipt for row in rows])
             append(connection, self._database.keyring, schema.receipts, written)
             done = ids_of(connection, verified, ("applied",))

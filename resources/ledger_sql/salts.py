@@ -98,5 +98,6 @@ def _require_not_gone(connection: Connection, epochs: list[int]) -> None:
     if lost is not None:
         raise Refused(
             f"The key of salt epoch {lost} was lost when the ledger was restored, and files of it are there.",
-            "Events of its days cannot be taken in any more; go on with the days of a later epoch.", epoch=lost,
-        )  # fmt: skip
+            "Events of its days cannot be taken in any more; go on with the days of a later epoch.",
+            epoch=lost,
+        )

@@ -36,14 +36,16 @@ version = Table("alembic_version", metadata, Column("version_num", String(32), p
 
 # Facts of the store that never change while it lives: time zone, start date, rotation of salts.
 terms = Table(
-    "terms", metadata,
+    "terms",
+    metadata,
     Column("id", Integer, primary_key=True),
     Column("name", Text, nullable=False, unique=True),
     Column("value", Text, nullable=False),
-)  # fmt: skip
+)
 
 instances = Table(
-    "instances", metadata,
+    "instances",
+    metadata,
     Column("id", Integer, primary_key=True),
     Column("name", Text, nullable=False, unique=True),
     Column("metric", Text, nullable=False),
@@ -51,10 +53,11 @@ instances = Table(
     Column("first_day", Text, nullable=False),
     Column("mechanism", Text, nullable=False),
     Column("terms", Text, nullable=False),
-)  # fmt: skip
+)
 
 charges = Table(
-    "charges", metadata,
+    "charges",
+    metadata,
     Column("id", Integer, primary_key=True),
     Column("metric", Text, nullable=False),
     Column("month", Text, nullable=False),
@@ -62,10 +65,11 @@ charges = Table(
     Column("epsilon_cap", Text),  # the cap that admitted it; none for one from before caps were kept
     Column("delta", Float),
     UniqueConstraint("metric", "month", "instance"),
-)  # fmt: skip
+)
 
 overrides = Table(
-    "overrides", metadata,
+    "overrides",
+    metadata,
     Column("id", Integer, primary_key=True),
     Column("kind", Text, nullable=False),
     Column("metric", Text),
@@ -75,30 +79,33 @@ overrides = Table(
     Column("why", Text, nullable=False),
     Column("made_on", Text, nullable=False),
     Column("opens", Boolean, nullable=False),  # whether the month was closed when it was made
-)  # fmt: skip
+)
 
 # Months that a restored ledger may have lost numbers of.
 closures = Table(
-    "closures", metadata,
+    "closures",
+    metadata,
     Column("id", Integer, primary_key=True),
     Column("metric", Text, nullable=False),
     Column("month", Text, nullable=False),
     Column("closed_on", Text, nullable=False),
-)  # fmt: skip
+)
 
 # When the ledger was restored, from a backup of which day, and what somebody declared to be the last published day.
 restores = Table(
-    "restores", metadata,
+    "restores",
+    metadata,
     Column("id", Integer, primary_key=True),
     Column("made_on", Text, nullable=False),
     Column("restored_on", Text, nullable=False),
     Column("published_through", Text),
     Column("who", Text),
     Column("why", Text),
-)  # fmt: skip
+)
 
 releases = Table(
-    "releases", metadata,
+    "releases",
+    metadata,
     Column("id", Integer, primary_key=True),
     Column("metric", Text, nullable=False),
     Column("window_days", Integer, nullable=False),
@@ -114,7 +121,7 @@ releases = Table(
     Column("version", Text, nullable=False),
     UniqueConstraint("metric", "window_days", "day", "revision"),
     Index("releases_by_instance", "instance"),
-)  # fmt: skip
+)
 
 # Days whose state was asked for; what a release may read must not depend on whether anyone was active.
 processed = Table(
@@ -127,70 +134,78 @@ seals = Table(
 
 # What a secret value was when it was made, as an HMAC under a random key that goes when the value goes.
 commitments = Table(
-    "commitments", metadata,
+    "commitments",
+    metadata,
     Column("id", Integer, primary_key=True),
     Column("kind", Text, nullable=False),
     Column("subject", Text, nullable=False),
     Column("commitment", Text, nullable=False),
     UniqueConstraint("kind", "subject"),
-)  # fmt: skip
+)
 
 # That such a value was destroyed.
 destructions = Table(
-    "destructions", metadata,
+    "destructions",
+    metadata,
     Column("id", Integer, primary_key=True),
     Column("kind", Text, nullable=False),
     Column("subject", Text, nullable=False),
     UniqueConstraint("kind", "subject"),
-)  # fmt: skip
+)
 
 # Secret: the noise that an instance's numbers share. Its row is deleted with the instance's last release.
 shared_noise = Table(
-    "shared_noise", metadata,
+    "shared_noise",
+    metadata,
     Column("subject", Text, ForeignKey("instances.name"), primary_key=True),
     Column("encrypted", LargeBinary, nullable=False),
-)  # fmt: skip
+)
 
 # Secret: the exact statistics that a stream has frozen. The subject is instance and day.
 stream_state = Table(
-    "stream_state", metadata,
+    "stream_state",
+    metadata,
     Column("subject", Text, primary_key=True),
     Column("instance", Text, ForeignKey("instances.name"), nullable=False, index=True),
     Column("day", Text, nullable=False),
     Column("encrypted", LargeBinary, nullable=False),
-)  # fmt: skip
+)
 
 # Secret: epoch keys, wrapped under HASH_SALT_SECRET. Deleting a row shreds everything keyed under its epoch.
 salts = Table(
-    "salts", metadata,
+    "salts",
+    metadata,
     Column("epoch", Integer, primary_key=True),
     Column("wrapped", LargeBinary, nullable=False),
     Column("opening", LargeBinary, nullable=False),
-)  # fmt: skip
+)
 
 # Epochs whose keys a restored ledger has lost: they never get another.
 lost_epochs = Table(
-    "lost_epochs", metadata,
+    "lost_epochs",
+    metadata,
     Column("id", Integer, primary_key=True),
     Column("epoch", Integer, nullable=False, unique=True),
-)  # fmt: skip
+)
 
 # What was shredded, and the last day past retention: facts that outlive what they are about. The largest counts.
 retention = Table(
-    "retention", metadata,
+    "retention",
+    metadata,
     Column("id", Integer, primary_key=True),
     Column("name", Text, nullable=False),
     Column("value", Integer, nullable=False),
-)  # fmt: skip
+)
 
 # Secret: the keys that receipts are signed with, and the ledger chained and encrypted, wrapped as the salts are.
 wrapped_keys = Table(
     "wrapped_keys", metadata, Column("name", Text, primary_key=True), Column("wrapped", LargeBinary, nullable=False)
-)  # fmt: skip
+)
 
 # Requests to be erased. `scope` is what the request itself said; whose it is stands in the tombstones only.
 erasures = Table(
-    "erasures", metadata,
+    "erasures",
+    metadata,
     Column("id", Integer, primary_key=True),
     Column("receipt", Text, nullable=False, unique=True),
     Column("batch", Text, nullable=False, index=True),
@@ -200,22 +215,24 @@ erasures = Table(
     Column("commitments", Text, nullable=False, server_default="{}"),  # of its tombstones: epoch to HMAC, as JSON
     Column("state", Text, nullable=False, index=True, info=NOT_CHAINED),
     Column("watermark", Integer, nullable=False, index=True, info=NOT_CHAINED),
-)  # fmt: skip
+)
 
 # How they got there: one row a change of state, only ever added. The ids of `received` rows are the watermarks.
 erasure_states = Table(
-    "erasure_states", metadata,
+    "erasure_states",
+    metadata,
     Column("id", Integer, primary_key=True),
     Column("erasure", Integer, ForeignKey("erasures.id"), nullable=False),
     Column("state", Text, nullable=False),
     Column("effective_from", Integer),  # of its tombstones, with the state `received`
     sqlite_autoincrement=True,
-)  # fmt: skip
+)
 
 # Secret: keys that were removed, encrypted under their epoch's key, one row a through-day or listed day. Days are
 # numbers of days since 1970-01-01. Without `effective_from` a tombstone is parked and not in force.
 tombstones = Table(
-    "tombstones", metadata,
+    "tombstones",
+    metadata,
     Column("id", Integer, primary_key=True),
     Column("erasure", Integer, ForeignKey("erasures.id"), nullable=False, index=True),
     Column("epoch", Integer, nullable=False),
@@ -226,103 +243,125 @@ tombstones = Table(
     Column("effective_from", Integer),
     Column("opening", LargeBinary, nullable=False),  # the same for all of one erasure and epoch
     Index("tombstones_by_key", "epoch", "encrypted_key"),
-)  # fmt: skip
+)
 
 # Secret: what whoever asked calls a request by. The subject is its receipt; goes with the request's last tombstone.
 erasure_references = Table(
-    "erasure_references", metadata,
+    "erasure_references",
+    metadata,
     Column("subject", Text, ForeignKey("erasures.receipt"), primary_key=True),
     Column("encrypted", LargeBinary, nullable=False),
-)  # fmt: skip
+)
 
 # How far removals are begun and applied: watermarks, of which the largest of each name counts.
 erasure_progress = Table(
-    "erasure_progress", metadata,
+    "erasure_progress",
+    metadata,
     Column("id", Integer, primary_key=True),
     Column("name", Text, nullable=False),
     Column("watermark", Integer, nullable=False),
-)  # fmt: skip
+)
 
 # Days to rebuild, each with its mark, until Dagster was told that they are: what was rebuilt leaves no row.
 rebuilds = Table(
-    "rebuilds", metadata,
+    "rebuilds",
+    metadata,
     Column("day", Text, primary_key=True),
     Column("mark", Integer, nullable=False),
     Column("watermark", Integer, nullable=False),  # of the removals that it stands for
-)  # fmt: skip
+)
 
 # The last mark that was given, and the watermark up to which touched days are marked.
 rebuild_progress = Table(
     "rebuild_progress", metadata, Column("name", Text, primary_key=True), Column("value", Integer, nullable=False)
-)  # fmt: skip
+)
 
 # Days whose state has changed by arrivals that Dagster was not told of yet; each change has another, random name.
-arrivals = Table(
-    "arrivals", metadata, Column("day", Text, primary_key=True), Column("change", Text, nullable=False)
-)  # fmt: skip
+arrivals = Table("arrivals", metadata, Column("day", Text, primary_key=True), Column("change", Text, nullable=False))
 
 # Days that upstream has declared complete; with a fingerprint of what lay in the landing folder, if it came that way.
 # The last row of a day counts.
 completions = Table(
-    "completions", metadata,
+    "completions",
+    metadata,
     Column("id", Integer, primary_key=True),
     Column("day", Text, nullable=False, index=True),
     Column("landed", Text),
     Column("declared", Boolean, nullable=False),  # False where the declaration was taken back
-)  # fmt: skip
+)
 
 # Secret: what each partition of the state was last written as, its hash under a nonce of that build. Replaced in place,
 # so that nothing is left by which an earlier content could be tried out.
 builds = Table(
-    "builds", metadata,
+    "builds",
+    metadata,
     Column("store", Text, primary_key=True),
     Column("day", Text, primary_key=True),
     Column("epoch", Integer, primary_key=True, autoincrement=False),
     Column("encrypted", LargeBinary, nullable=False),
     sqlite_with_rowid=False,  # which would say in what order rows were replaced
-)  # fmt: skip
+)
 
 # Secret: the digest of all of `builds`, one row, committed to on the chain.
 build_digests = Table(
-    "build_digests", metadata,
+    "build_digests",
+    metadata,
     Column("subject", Text, primary_key=True),
     Column("encrypted", LargeBinary, nullable=False),
-)  # fmt: skip
+)
 
 # What the last receipts speak of: the partitions that were read back, as JSON. The newest inspection alone, and none
 # from before an erasure was applied: two of them beside each other would say which days it has changed.
 inspections = Table(
     "inspections", metadata, Column("digest", Text, primary_key=True), Column("partitions", LargeBinary, nullable=False)
-)  # fmt: skip
+)
 
 # The text of the newest receipt of each request; of earlier ones the hash stays.
 receipts = Table(
-    "receipts", metadata,
+    "receipts",
+    metadata,
     Column("id", Integer, primary_key=True),
     Column("receipt", Text, ForeignKey("erasures.receipt"), nullable=False, index=True),
     Column("body", Text, info=NOT_CHAINED),
     Column("hash", Text, nullable=False, unique=True),
     Column("signature", Text, nullable=False),
     Column("inspection", Text, nullable=False),  # its digest
-)  # fmt: skip
+)
 
 # The chain: one row for the rows that were appended to a table together, hashed with the entry before it.
 entries = Table(
-    "entries", metadata,
+    "entries",
+    metadata,
     Column("id", Integer, primary_key=True),
     Column("kind", Text, nullable=False),
     Column("first_row", Integer, nullable=False),
     Column("last_row", Integer, nullable=False),
     Column("hash", Text, nullable=False),
-)  # fmt: skip
+)
 
 APPENDED = {
     table.name: table
     for table in (
-        terms, instances, charges, releases, overrides, closures, restores, processed, seals, commitments, destructions,
-        lost_epochs, retention, erasures, erasure_states, erasure_progress, completions, receipts,
+        terms,
+        instances,
+        charges,
+        releases,
+        overrides,
+        closures,
+        restores,
+        processed,
+        seals,
+        commitments,
+        destructions,
+        lost_epochs,
+        retention,
+        erasures,
+        erasure_states,
+        erasure_progress,
+        completions,
+        receipts,
     )
-}  # fmt: skip
+}
 
 VOUCHED_FOR = {
     shared_noise.name: "commitments",

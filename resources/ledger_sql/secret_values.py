@@ -52,8 +52,12 @@ def keep_all(
         for subject, value in values.items()
     ]
     insert_rows(connection, _KEPT_IN[kind], [{**row, **columns} for row in rows])
-    commit(connection, keyring, kind, [(subject, commitment(openings[subject], kind, subject, value))
-                                       for subject, value in values.items()])  # fmt: skip
+    commit(
+        connection,
+        keyring,
+        kind,
+        [(subject, commitment(openings[subject], kind, subject, value)) for subject, value in values.items()],
+    )
 
 
 def reveal(connection: Connection, keyring: Keyring, kind: str, subject: str, encrypted: bytes) -> int:

@@ -91,9 +91,13 @@ def _shown(row: dict[str, Any]) -> Shown:
         key=ReleaseKey(row["metric"], row["window_days"], row["day"], row["revision"]),
         noisy_value=row["noisy_value"],
         noisy_statistic=row.get("noisy_statistic", row["noisy_value"]),  # the same in marts from before sketches
-        lower_95=row["lower_95"], upper_95=row["upper_95"], mechanism=row["mechanism"], counting=_counting(row),
-        published_at=datetime.fromtimestamp(row["published"], UTC), version=row["version"],
-    )  # fmt: skip
+        lower_95=row["lower_95"],
+        upper_95=row["upper_95"],
+        mechanism=row["mechanism"],
+        counting=_counting(row),
+        published_at=datetime.fromtimestamp(row["published"], UTC),
+        version=row["version"],
+    )
 
 
 def _counting(row: dict[str, Any]) -> Counting:

@@ -59,9 +59,12 @@ def write_report(report: Report, path: Path, mode: int = PRIVATE) -> None:
 def render(report: Report) -> str:
     """The whole file. What people wrote, as why a cap was changed, is shown as they wrote it and never as HTML."""
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     environment.filters |= {"users": _users, "epsilon": _epsilon, "small": _small, "month": _month}
     charts = {one.metric: report_svg.chart_of(one) for one in report.series}
     return environment.get_template("report.html.j2").render(

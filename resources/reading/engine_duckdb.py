@@ -20,7 +20,7 @@ from duckdb import DuckDBPyConnection
 
 from dpdau_assets.core.events import GIVEN, Event, Limits, day_of_second
 from dpdau_assets.core.facts import DaySet, EpochKey, Keys, RejectedRow, Rejections
-from dpdau_assets.core.ports import Tell, nothing_told
+from dpdau_assets.core.ports.events import Tell, nothing_told
 from resources.reading.event_reading import (
     BLOCK_DAYS,
     failed,
@@ -111,9 +111,12 @@ class DuckDBScan:
         first_block, last_block = ((day - self._first_day).days // BLOCK_DAYS for day in (first, last))
         present = f"SELECT * FROM bits WHERE block BETWEEN {first_block} AND {last_block}"
         blocks = [block for (block,) in self._rows(f"SELECT DISTINCT block FROM ({present}) ORDER BY block")]
-        users = SortedUsers(*self._arrays(
-            f"SELECT id, {USER_KEY} AS key FROM users WHERE id IN (SELECT id FROM ({present}))", hmac_blocks(key.secret)
-        ))  # fmt: skip
+        users = SortedUsers(
+            *self._arrays(
+                f"SELECT id, {USER_KEY} AS key FROM users WHERE id IN (SELECT id FROM ({present}))",
+                hmac_blocks(key.secret),
+            )
+        )
         for block in blocks:
             masks = users.in_order(*self._arrays(f"SELECT id, mask FROM bits WHERE block = {block}"))
             for bit in range(BLOCK_DAYS):

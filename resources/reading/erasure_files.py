@@ -180,5 +180,6 @@ def _refusal(path: Path, bad: list[tuple[int, str]]) -> BadInput:
     return BadInput(
         f"{path} has {len(bad)} bad row(s); nothing of it was taken.{lines}{more}",
         f"Correct them and hand the file in again. {_RULES}",
-        path=str(path), lines=[line for line, _ in bad],
-    )  # fmt: skip
+        path=str(path),
+        lines=[line for line, _ in bad],
+    )

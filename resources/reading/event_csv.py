@@ -196,8 +196,9 @@ def _require_one_reading(path: Path, columns: _Columns, line: int) -> None:
             f"{path} cannot be read as CSV: in line {line} a backslash stands before a quote, and the file can be read "
             "in two ways from there on.",
             "Nothing was taken. Write it anew with each quote inside of a field twice, and no backslash for it.",
-            path=str(path), lines=[line],
-        )  # fmt: skip
+            path=str(path),
+            lines=[line],
+        )
 
 
 def _is_off(record: _Record | None, columns: _Columns) -> bool:
@@ -277,5 +278,6 @@ def unclear(path: Path, line: int) -> BadInput:
         f"{path} cannot be read as CSV: the quotes of the row in line {line} do not say where it ends, or only after "
         f"more than {MAX_LINE_BYTES} bytes.",
         "Nothing was taken. Write it anew: a field that has a quote in it stands in quotes, each quote inside twice.",
-        path=str(path), lines=[line],
-    )  # fmt: skip
+        path=str(path),
+        lines=[line],
+    )

@@ -23,7 +23,7 @@ from duckdb import DuckDBPyConnection
 
 from dpdau_assets.core.errors import BadInput, DpdauError
 from dpdau_assets.core.events import DOUBTFUL, GIVEN, UNPARSABLE, Limits, day_of_folder
-from dpdau_assets.core.ports import Tell
+from dpdau_assets.core.ports.events import Tell
 from resources.reading.event_files import COLUMNS, format_of, is_gzip, require_columns, unreadable
 from resources.reading.event_sql import Types, json_rows, judged, require_types
 from resources.reading.event_tables import event_tables, parquet_columns

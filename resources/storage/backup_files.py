@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 from dpdau_assets.core.erasure.requests import DEADLINE_DAYS
 from dpdau_assets.core.errors import BadInput, Refused
-from dpdau_assets.core.ports import Clock, Outside
+from dpdau_assets.core.ports.store import Clock, Store
 from dpdau_assets.core.privacy.schedule import METRICS
 from dpdau_assets.core.publication.restoring import (
     Declared,
@@ -84,7 +84,7 @@ class Restored:
 # --- Making one --------------------------------------------------------------------------------------------------
 
 
-def back_up(target: Path, outside: Outside) -> Manifest:
+def back_up(target: Path, outside: Store) -> Manifest:
     """A consistent backup in a new folder, whole or not at all.
 
     Raises Refused for a ledger that does not hold, and BadInput for a folder that exists, or in which receipts would
@@ -92,10 +92,10 @@ def back_up(target: Path, outside: Outside) -> Manifest:
     """
     target = target.resolve()
     _require_free(target, outside.settings)
-    if outside.ledger.problems():
+    if outside.accountant.problems():
         raise Refused("The ledger does not hold, so a backup could not be restored.", "See `dpdau verify-ledger`.")
     staging = target.with_name(f".{target.name}.tmp")
-    with outside.activity.lock():
+    with outside.state.activity.lock():
         shutil.rmtree(staging, ignore_errors=True)
         try:
             manifest = _written(staging, outside)
@@ -122,7 +122,7 @@ def _require_free(target: Path, settings: Settings) -> None:
         raise BadInput(f"{target} exists.", "Name a new folder.")
 
 
-def _written(folder: Path, outside: Outside) -> Manifest:
+def _written(folder: Path, outside: Store) -> Manifest:
     make_folder(folder)
     # The ledger last: so it has the key of every epoch that a file is keyed under.
     write_all_durably(_copies(outside.settings.data_dir, folder / FILES))
@@ -133,10 +133,13 @@ def _written(folder: Path, outside: Outside) -> Manifest:
         last = {metric: books.last_day(metric, outside.settings.window_days(metric)) for metric in METRICS}
     today = outside.clock.today()
     manifest = Manifest(
-        made_on=today.isoformat(), expires_on=(today + timedelta(days=DEADLINE_DAYS)).isoformat(),
-        schema=schema.VERSION, head=head, last_published={metric: day and str(day) for metric, day in last.items()},
+        made_on=today.isoformat(),
+        expires_on=(today + timedelta(days=DEADLINE_DAYS)).isoformat(),
+        schema=schema.VERSION,
+        head=head,
+        last_published={metric: day and str(day) for metric, day in last.items()},
         files={path.relative_to(folder).as_posix(): _hash_of(path) for path in _files_in(folder)},
-    )  # fmt: skip
+    )
     write_durably(folder / MANIFEST, lambda file: file.writelines([_to_json(manifest)]))
     return manifest
 
@@ -158,7 +161,7 @@ def restore(
     outside = replace(store_on(memory, settings), clock=clock)
     made_on = date.fromisoformat(manifest.made_on)
     database = open_ledger(settings)
-    with outside.activity.lock():
+    with outside.state.activity.lock():
         _require_empty(database, settings.data_dir)
         lost = lost_keys(shown, declared, outside)
         maybe = maybe_published(lost, shown)
@@ -168,12 +171,12 @@ def restore(
         with restored_books(memory) as books:
             lost_epochs = account_for_files(lost, books, outside)
         if files_kept:  # written since the backup, so the ledger takes them as they are
-            outside.activity.adopt(outside.ledger.processed() | outside.ledger.sealed())
-            outside.late.adopt(frozenset())
+            outside.state.activity.adopt(outside.accountant.processed() | outside.accountant.sealed())
+            outside.state.late.adopt(frozenset())
         with memory.read() as connection:
             put(database, read_out(connection))
         _forget_staged(settings.data_dir)
-    return Restored(manifest.made_on, outside.ledger.head(), maybe, lost_epochs, files_kept)
+    return Restored(manifest.made_on, outside.accountant.head(), maybe, lost_epochs, files_kept)
 
 
 def _usable(source: Path, today: date) -> Manifest:

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from dpdau_assets.core.errors import Refused
 from dpdau_assets.core.facts import DaySet, Keys
 from dpdau_assets.core.identity import epoch_key_commitment
-from dpdau_assets.core.ports import Salts
+from dpdau_assets.core.ports.state import Salts
 from dpdau_assets.core.sketches.keysets import digest, is_key_set
 from resources.storage.durable import Write, sweep, unlink_durably, write_all_durably
 from resources.storage.file_lock import FileLock

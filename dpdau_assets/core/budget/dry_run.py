@@ -11,7 +11,7 @@ from functools import cache
 from dpdau_assets.core.budget.planning import Plan, restated_keys, terms_of
 from dpdau_assets.core.dates import month_of, months_read
 from dpdau_assets.core.facts import Instance, Release, ReleaseKey
-from dpdau_assets.core.ports import Ledger
+from dpdau_assets.core.ports.ledger import Ledger
 from dpdau_assets.core.privacy.accounting import Charge
 from dpdau_assets.core.privacy.cost_so_far import Published
 from dpdau_assets.core.privacy.mechanisms import Stream
@@ -62,8 +62,9 @@ class DraftBooks:
         return self._instances.get(name)
 
     def last_instance(self, metric: Metric, window_days: int) -> Instance | None:
-        of_series = (one for one in reversed(self._instances.values())
-                     if (one.metric, one.window_days) == (metric, window_days))  # fmt: skip
+        of_series = (
+            one for one in reversed(self._instances.values()) if (one.metric, one.window_days) == (metric, window_days)
+        )
         return next(of_series, None)
 
     def open_instance(self, instance: Instance) -> None:

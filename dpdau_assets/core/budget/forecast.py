@@ -24,7 +24,7 @@ from dpdau_assets.core.dates import (
 )
 from dpdau_assets.core.errors import Refused
 from dpdau_assets.core.facts import Instance, ReleaseKey
-from dpdau_assets.core.ports import Ledger
+from dpdau_assets.core.ports.ledger import Ledger
 from dpdau_assets.core.privacy.accounting import cost, epsilon_of, rho, total
 from dpdau_assets.core.privacy.cost_so_far import cost_so_far
 from dpdau_assets.core.privacy.mechanisms import LONGEST_MONTH, Stream, half_width_95, noise_std
@@ -238,14 +238,22 @@ def _month_outlook(
     cap = float(budget_of(metric, month, books, settings).epsilon)
     epsilon = epsilon_of(charged, settings.delta)
     return MonthOutlook(
-        metric=metric, month=month, cap=cap, published=sum(one.releases for one in published) - len(coming),
+        metric=metric,
+        month=month,
+        cap=cap,
+        published=sum(one.releases for one in published) - len(coming),
         charged_now=epsilon_of(by_now, settings.delta),
-        first_numbers=len(coming) - restated, restatements=restated,
+        first_numbers=len(coming) - restated,
+        restatements=restated,
         refused=sum(one.numbers for one in refused if one.release.metric == metric and month in one.months),
-        first_slot=coming[0].release.slot if coming else None, last_slot=coming[-1].release.slot if coming else None,
-        charged=epsilon, mu2=2 * rho(charged), spent=epsilon_of(cost_so_far(published, month), settings.delta),
-        headroom=cap - epsilon, **_noise(coming),
-    )  # fmt: skip
+        first_slot=coming[0].release.slot if coming else None,
+        last_slot=coming[-1].release.slot if coming else None,
+        charged=epsilon,
+        mu2=2 * rho(charged),
+        spent=epsilon_of(cost_so_far(published, month), settings.delta),
+        headroom=cap - epsilon,
+        **_noise(coming),
+    )
 
 
 def _noise(coming: list[Made]) -> dict[str, Any]:

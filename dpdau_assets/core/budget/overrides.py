@@ -9,7 +9,7 @@ from dpdau_assets.core.budget.settings_check import LARGEST_EPSILON, LEAST_EPSIL
 from dpdau_assets.core.dates import month_of
 from dpdau_assets.core.errors import BadInput, Refused
 from dpdau_assets.core.facts import Override
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.privacy.accounting import (
     Budget,
     Cost,
@@ -22,7 +22,7 @@ from dpdau_assets.core.privacy.mechanisms import Stream
 from dpdau_assets.core.settings import Metric
 
 
-def reset_budget(metric: Metric, month: date, epsilon: Fraction, who: str, why: str, outside: Outside) -> Override:
+def reset_budget(metric: Metric, month: date, epsilon: Fraction, who: str, why: str, outside: Store) -> Override:
     """Give one month of one metric another cap; what it was charged stays charged.
 
     It opens a month that a restore has closed, where new numbers are then charged on top of those that may be lost.
@@ -37,29 +37,30 @@ def reset_budget(metric: Metric, month: date, epsilon: Fraction, who: str, why: 
         raise BadInput(f"{month:%Y-%m} lies before START_DATE and has no budget.", "Name a later month.")
     made = Override("cap", *_signed(who, why), outside.clock.today(), metric, month_of(month), epsilon)
     _require_enough(made, outside)
-    outside.ledger.override(made)
+    outside.accountant.override(made)
     return made
 
 
-def _require_enough(made: Override, outside: Outside) -> None:
+def _require_enough(made: Override, outside: Store) -> None:
     """A month that was charged more would never hold again; a stream that could not be charged would never go on."""
     assert made.metric and made.month and made.epsilon
-    price = total(cost(charge.mechanism) for charge in outside.ledger.charges(made.metric, made.month))
-    streams = [one.mechanism for one in outside.ledger.instances() if one.metric == made.metric]
+    price = total(cost(charge.mechanism) for charge in outside.accountant.charges(made.metric, made.month))
+    streams = [one.mechanism for one in outside.accountant.instances() if one.metric == made.metric]
     if streams and isinstance(streams[-1], Stream) and price == Cost():
         price = cost(streams[-1])
-    delta = outside.ledger.delta(made.metric, made.month) or outside.settings.delta
+    delta = outside.accountant.delta(made.metric, made.month) or outside.settings.delta
     if not fits(price, Budget(made.epsilon, delta)):
         raise Refused(
             f"{made.metric} of {made.month:%Y-%m} is charged epsilon {epsilon_of(price, delta):.4g}, which a cap of "
-            f"{float(made.epsilon):g} does not hold.", "Nothing that is spent can be given back; give a larger cap.",
-        )  # fmt: skip
+            f"{float(made.epsilon):g} does not hold.",
+            "Nothing that is spent can be given back; give a larger cap.",
+        )
 
 
-def declare_erasures_submitted(who: str, why: str, outside: Outside) -> Override:
+def declare_erasures_submitted(who: str, why: str, outside: Store) -> Override:
     """After a restore: every erasure request since the backup was handed in again, so publication may go on."""
     made = Override("erasures_submitted", *_signed(who, why), outside.clock.today())
-    outside.ledger.override(made)
+    outside.accountant.override(made)
     return made
 
 

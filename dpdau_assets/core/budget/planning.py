@@ -15,7 +15,7 @@ from dpdau_assets.core.budget.sketch_choice import configured, counting_of, not_
 from dpdau_assets.core.dates import first_window_end, month_of, months_from, months_read, next_month
 from dpdau_assets.core.errors import BadSetting, BudgetRefused, ParameterNotSet, Refused
 from dpdau_assets.core.facts import Instance, ReleaseKey
-from dpdau_assets.core.ports import ChargedBooks, Record
+from dpdau_assets.core.ports.ledger import ChargedBooks, Record
 from dpdau_assets.core.privacy.accounting import Budget, Charge, admits, charges_for_release
 from dpdau_assets.core.privacy.mechanisms import Mechanism, SharedNoise, Stream, longest_interval
 from dpdau_assets.core.privacy.schedule import mechanism_for, restatement_slot
@@ -25,9 +25,13 @@ from dpdau_assets.core.sketches.base import Counting
 
 # What an operator can set back when a stream's facts differ.
 _SET_BY = {
-    "sigma": "MAU_BUDGET_TOTAL and DELTA", "filter": "MAU_WINDOW_DAYS", "sensitivity2": "MAU_WINDOW_DAYS",
-    "sketch_impl": "SKETCH_IMPL", "theta0": "MAU_THETA0", "kind": "MAU_MECHANISM",
-}  # fmt: skip
+    "sigma": "MAU_BUDGET_TOTAL and DELTA",
+    "filter": "MAU_WINDOW_DAYS",
+    "sensitivity2": "MAU_WINDOW_DAYS",
+    "sketch_impl": "SKETCH_IMPL",
+    "theta0": "MAU_THETA0",
+    "kind": "MAU_MECHANISM",
+}
 
 
 @dataclass(frozen=True)
@@ -94,8 +98,10 @@ def _explained(refused: BudgetRefused, key: ReleaseKey, instance: Instance, book
         f"The stream {last.name} was begun otherwise (see {', '.join(changed)}), so {key.day} would begin another "
         f"one, charged again to every month it reads. {refused.reason}",
         f"Set them back, or go on with {free}, the first day whose window reads no month of the old one.",
-        **refused.fields, changed=changed, next_day=free.isoformat(),
-    )  # fmt: skip
+        **refused.fields,
+        changed=changed,
+        next_day=free.isoformat(),
+    )
 
 
 def budget_of(metric: Metric, month: date, books: Record, settings: Settings) -> Budget:
@@ -115,8 +121,9 @@ def require_in_order(key: ReleaseKey, books: ChargedBooks, settings: Settings) -
     raise Refused(
         f"{key.metric} was last published for {last}; {key.day} does not follow it.",
         f"Publish {following} next; days before the first published one stay without a number.",
-        day=key.day.isoformat(), next_day=following.isoformat(),
-    )  # fmt: skip
+        day=key.day.isoformat(),
+        next_day=following.isoformat(),
+    )
 
 
 def require_open(key: ReleaseKey, books: ChargedBooks) -> None:
@@ -127,8 +134,9 @@ def require_open(key: ReleaseKey, books: ChargedBooks) -> None:
     if key.metric == "dau" and month_of(key.day) in books.restated() and not key.revision:
         raise Refused(
             f"{key.day:%Y-%m} was restated, so {key.day} gets no number any more.",
-            "Days that were not published by then stay without one.", day=key.day.isoformat(),
-        )  # fmt: skip
+            "Days that were not published by then stay without one.",
+            day=key.day.isoformat(),
+        )
     if books.awaits_erasures():
         raise Refused(
             "The ledger was restored, and erasure requests made since the backup may be missing.",
@@ -139,8 +147,10 @@ def require_open(key: ReleaseKey, books: ChargedBooks) -> None:
         raise Refused(
             f"{key.metric} of {key.day} reads {closed[-1]:%Y-%m}, of which numbers may have been lost in a restore.",
             "Go on with the first day that reads no such month, or have the month opened on the record: "
-            "`dpdau reset-budget`.", day=key.day.isoformat(), month=f"{closed[-1]:%Y-%m}",
-        )  # fmt: skip
+            "`dpdau reset-budget`.",
+            day=key.day.isoformat(),
+            month=f"{closed[-1]:%Y-%m}",
+        )
 
 
 def living_instance(
@@ -254,8 +264,11 @@ def enter(planned: Plan, books: ChargedBooks) -> None:
 
 def restated_keys(month: date, published: Iterable[ReleaseKey]) -> list[ReleaseKey]:
     """What the restatement of a month of DAU consists of: one number for each day that has a first one."""
-    return sorted(replace(key, revision=1) for key in published
-                  if key.metric == "dau" and month_of(key.day) == month and not key.revision)  # fmt: skip
+    return sorted(
+        replace(key, revision=1)
+        for key in published
+        if key.metric == "dau" and month_of(key.day) == month and not key.revision
+    )
 
 
 def restatement_slot_under(terms: Mapping[str, str], month: date, settings: Settings) -> date | None:

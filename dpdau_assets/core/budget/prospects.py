@@ -22,7 +22,7 @@ from dpdau_assets.core.dates import (
 )
 from dpdau_assets.core.errors import BadSetting, BudgetRefused
 from dpdau_assets.core.facts import ReleaseKey
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.privacy.mechanisms import Stream
 from dpdau_assets.core.privacy.schedule import slot_of
 
@@ -49,23 +49,23 @@ class Prospect:
     due: date | None = None
 
 
-def prospect(key: ReleaseKey, outside: Outside) -> Prospect:
+def prospect(key: ReleaseKey, outside: Store) -> Prospect:
     """Of a number that is not published."""
-    books = DraftBooks(outside.ledger, outside.settings)
+    books = DraftBooks(outside.accountant, outside.settings)
     found = (rule(key, books, outside) for rule in (_RESTATED_RULES if key.revision else _RULES))
     return next(one for one in found if one)
 
 
 # --- What never comes --------------------------------------------------------------------------------------------
 
-_Rule = Callable[[ReleaseKey, DraftBooks, Outside], Prospect | None]
+_Rule = Callable[[ReleaseKey, DraftBooks, Store], Prospect | None]
 
 
 def _never(why: str, because: str, remedy: str) -> Prospect:
     return Prospect(True, why, because, remedy)
 
 
-def _not_made(key: ReleaseKey, _: DraftBooks, outside: Outside) -> Prospect | None:
+def _not_made(key: ReleaseKey, _: DraftBooks, outside: Store) -> Prospect | None:
     revisions = (0, 1) if key.metric == "dau" else (0,)
     if key.window_days == outside.settings.window_days(key.metric) and key.revision in revisions:
         return None
@@ -73,7 +73,7 @@ def _not_made(key: ReleaseKey, _: DraftBooks, outside: Outside) -> Prospect | No
     return _never("not_made", "no job makes such a number", remedy)
 
 
-def _before_start(key: ReleaseKey, _: DraftBooks, outside: Outside) -> Prospect | None:
+def _before_start(key: ReleaseKey, _: DraftBooks, outside: Store) -> Prospect | None:
     start = outside.settings.start_date
     first = first_window_end(start, key.window_days)
     remedy = f"Ask from {first} on."
@@ -84,22 +84,22 @@ def _before_start(key: ReleaseKey, _: DraftBooks, outside: Outside) -> Prospect 
     return None
 
 
-def _past_retention(key: ReleaseKey, _: DraftBooks, outside: Outside) -> Prospect | None:
-    gone = outside.ledger.purged_through()
+def _past_retention(key: ReleaseKey, _: DraftBooks, outside: Store) -> Prospect | None:
+    gone = outside.accountant.purged_through()
     if gone is None or window(key.day, key.window_days)[0] > gone:
         return None
     first = first_window_end(gone + _ONE_DAY, key.window_days)
     return _never("past_retention", f"it reads days up to {gone}, which are past retention", f"Ask from {first} on.")
 
 
-def _restated(key: ReleaseKey, books: DraftBooks, _: Outside) -> Prospect | None:
+def _restated(key: ReleaseKey, books: DraftBooks, _: Store) -> Prospect | None:
     if key.metric != "dau" or month_of(key.day) not in books.restated():
         return None
     because = f"{key.day:%Y-%m} was restated without it, and with that a month is closed"
     return _never("restated", because, "Days that were not published by then stay without a number.")
 
 
-def _closed(key: ReleaseKey, books: DraftBooks, _: Outside) -> Prospect | None:
+def _closed(key: ReleaseKey, books: DraftBooks, _: Store) -> Prospect | None:
     closed = [month for month in months_read(key.day, key.window_days) if books.is_closed(key.metric, month)]
     if not closed:
         return None
@@ -107,23 +107,23 @@ def _closed(key: ReleaseKey, books: DraftBooks, _: Outside) -> Prospect | None:
     return _never("closed", because, "It stays so unless the month is opened on the record: `dpdau reset-budget`.")
 
 
-def _lost(key: ReleaseKey, _: DraftBooks, outside: Outside) -> Prospect | None:
+def _lost(key: ReleaseKey, _: DraftBooks, outside: Store) -> Prospect | None:
     rotation = outside.settings.hash_salt_rotation_days
     epoch = epoch_of(key.day, rotation)
-    if epoch not in outside.salts.lost():
+    if epoch not in outside.state.salts.lost():
         return None
     because = f"the key of its salt epoch {epoch} was lost in a restore"
     return _never("lost_epoch", because, f"Ask from {days_of_epoch(epoch, rotation, 1)[1] + _ONE_DAY} on.")
 
 
-def _far_off(key: ReleaseKey, _: DraftBooks, outside: Outside) -> Prospect | None:
+def _far_off(key: ReleaseKey, _: DraftBooks, outside: Store) -> Prospect | None:
     """The calendar of a number so far off is asked by nobody, and does not reach the year 10000."""
     if key.day - outside.clock.today() < _FORESEEN:
         return None
     return Prospect(False, "not_due", f"{key.day} is not over", "Ask for a day that is.")
 
 
-def _passed(key: ReleaseKey, books: DraftBooks, outside: Outside) -> Prospect | None:
+def _passed(key: ReleaseKey, books: DraftBooks, outside: Store) -> Prospect | None:
     """Of a stream, which goes on from its last day and never back."""
     last, name = books.last_day(key.metric, key.window_days), key.metric.upper()
     if outside.settings.mechanism(key.metric) != Stream.name or last is None or key.day > last:
@@ -137,7 +137,7 @@ def _passed(key: ReleaseKey, books: DraftBooks, outside: Outside) -> Prospect | 
     return _never("between_series", because, f"Ask from {following} on.")
 
 
-def _no_room(key: ReleaseKey, books: DraftBooks, outside: Outside) -> Prospect | None:
+def _no_room(key: ReleaseKey, books: DraftBooks, outside: Store) -> Prospect | None:
     try:
         require_room(key, books, outside.settings)
     except BudgetRefused as refused:
@@ -150,14 +150,14 @@ def _no_room(key: ReleaseKey, books: DraftBooks, outside: Outside) -> Prospect |
 # --- What comes --------------------------------------------------------------------------------------------------
 
 
-def _waits(_key: ReleaseKey, books: DraftBooks, _: Outside) -> Prospect | None:
+def _waits(_key: ReleaseKey, books: DraftBooks, _: Store) -> Prospect | None:
     if not books.awaits_erasures():
         return None
     because = "the ledger was restored, and nothing is published before erasure requests are handed in again"
     return Prospect(False, "awaits_erasures", because, "Then `dpdau reopen --who NAME --why TEXT`.")
 
 
-def _comes(key: ReleaseKey, books: DraftBooks, outside: Outside) -> Prospect:
+def _comes(key: ReleaseKey, books: DraftBooks, outside: Store) -> Prospect:
     slot, today = slot_of(outside.settings, key.day), outside.clock.today()
     made_by = " ".join(_made_by(key, books, outside))
     if slot <= today:
@@ -167,7 +167,7 @@ def _comes(key: ReleaseKey, books: DraftBooks, outside: Outside) -> Prospect:
     return Prospect(False, "not_due", f"it is due on {slot}, and `dpdau run` makes it at once", made_by, slot)
 
 
-def _made_by(key: ReleaseKey, books: DraftBooks, outside: Outside) -> Iterator[str]:
+def _made_by(key: ReleaseKey, books: DraftBooks, outside: Store) -> Iterator[str]:
     last = books.last_day(key.metric, key.window_days)
     if key.metric == "mau" and last:
         following = _following(last, key, books, outside)
@@ -177,7 +177,7 @@ def _made_by(key: ReleaseKey, books: DraftBooks, outside: Outside) -> Iterator[s
         yield f"The job publish_{key.metric} makes it, as does `dpdau run`."
 
 
-def _following(last: date, key: ReleaseKey, books: DraftBooks, outside: Outside) -> date:
+def _following(last: date, key: ReleaseKey, books: DraftBooks, outside: Store) -> date:
     """The first day after the last published one that gets a number, if that is not after the one that is asked for."""
     day = last + _ONE_DAY
     while day < key.day and any(rule(replace(key, day=day), books, outside) for rule in (_closed, _lost, _no_room)):
@@ -188,22 +188,22 @@ def _following(last: date, key: ReleaseKey, books: DraftBooks, outside: Outside)
 # --- Restatements ------------------------------------------------------------------------------------------------
 
 
-def _never_restated(key: ReleaseKey, books: DraftBooks, outside: Outside) -> Prospect | None:
+def _never_restated(key: ReleaseKey, books: DraftBooks, outside: Store) -> Prospect | None:
     month = month_of(key.day)
     if restatement_slot_under(books.terms(month), month, outside.settings) is not None:
         return None
     return _never("not_restated", f"{month:%Y-%m} is priced without a restatement", "Ask for revision 0.")
 
 
-def _without_a_first(key: ReleaseKey, _books: DraftBooks, outside: Outside) -> Prospect | None:
+def _without_a_first(key: ReleaseKey, _books: DraftBooks, outside: Store) -> Prospect | None:
     """What has no first number, and never gets one, is not restated."""
-    if outside.ledger.release(replace(key, revision=0)):
+    if outside.accountant.release(replace(key, revision=0)):
         return None
     first = prospect(replace(key, revision=0), outside)
     return first if first.never else None
 
 
-def _comes_again(key: ReleaseKey, books: DraftBooks, outside: Outside) -> Prospect:
+def _comes_again(key: ReleaseKey, books: DraftBooks, outside: Store) -> Prospect:
     month = month_of(key.day)
     slot = restatement_slot_under(books.terms(month), month, outside.settings)
     made_by = "The job restate_dau makes it on the month's public day, as does `dpdau run` when it passes that day."
@@ -213,8 +213,27 @@ def _comes_again(key: ReleaseKey, books: DraftBooks, outside: Outside) -> Prospe
 
 
 _RULES: tuple[_Rule, ...] = (
-    _not_made, _before_start, _far_off, _past_retention, _restated, _closed, _lost, _passed, _no_room, _waits, _comes,
-)  # fmt: skip
+    _not_made,
+    _before_start,
+    _far_off,
+    _past_retention,
+    _restated,
+    _closed,
+    _lost,
+    _passed,
+    _no_room,
+    _waits,
+    _comes,
+)
 _RESTATED_RULES: tuple[_Rule, ...] = (
-    _not_made, _far_off, _restated, _never_restated, _closed, _lost, _without_a_first, _no_room, _waits, _comes_again,
-)  # fmt: skip
+    _not_made,
+    _far_off,
+    _restated,
+    _never_restated,
+    _closed,
+    _lost,
+    _without_a_first,
+    _no_room,
+    _waits,
+    _comes_again,
+)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from dpdau_assets.core.errors import BadSetting, ParameterNotSet
 from dpdau_assets.core.facts import Instance
-from dpdau_assets.core.ports import Ledger
+from dpdau_assets.core.ports.ledger import Ledger
 from dpdau_assets.core.settings import Metric, Settings
 from dpdau_assets.core.sketches import COUNTINGS, counting_of_terms, public_parameters
 from dpdau_assets.core.sketches.base import Counting

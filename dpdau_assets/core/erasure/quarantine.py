@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import timedelta
 
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 
 
 class Named:
@@ -22,9 +22,9 @@ class Named:
         return any(one in text and _stands_alone(one, text) for one in self._ids)
 
 
-def expire(outside: Outside) -> None:
+def expire(outside: Store) -> None:
     """Let go of what was put there more than QUARANTINE_DAYS ago."""
-    outside.quarantine.expire(outside.clock.today() - timedelta(days=outside.settings.quarantine_days))
+    outside.events.quarantine.expire(outside.clock.today() - timedelta(days=outside.settings.quarantine_days))
 
 
 def _stands_alone(one: str, text: str) -> bool:

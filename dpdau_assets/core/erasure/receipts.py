@@ -21,7 +21,7 @@ from dpdau_assets.core.erasure.requests import days_to_rebuild, deadline, epochs
 from dpdau_assets.core.errors import BadInput, ParameterNotSet
 from dpdau_assets.core.facts import Erasure, Inspected, ReceiptRow, Reference
 from dpdau_assets.core.identity import REFERENCE, commitment
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.state.activity import repair_all, take_in
 from dpdau_assets.core.state.day_sketch import of_another_state, refresh, refresh_all
 
@@ -45,13 +45,13 @@ class Settled:
     broken: tuple[str, ...] = ()
 
 
-def settle(outside: Outside) -> Settled:
+def settle(outside: Store) -> Settled:
     """Apply all that was received, bring every sketch up to its state, read everything back, write receipts."""
-    with outside.activity.lock():
+    with outside.state.activity.lock():
         expire(outside)
         repaired, broken = apply(outside)
-        again = outside.erasures.find(outside.receipts.disputed())  # what they name may be gone by now
-        waiting = list(dict.fromkeys([*outside.erasures.erasures(("applied",)), *again]))
+        again = outside.erasures.ledger.find(outside.erasures.receipts.disputed())  # what they name may be gone by now
+        waiting = list(dict.fromkeys([*outside.erasures.ledger.erasures(("applied",)), *again]))
         rows = write_receipts(waiting, outside)
         verdicts = {row.receipt: json.loads(row.body)["verified"] for row in rows}
         if any(verdicts.values()):
@@ -60,9 +60,9 @@ def settle(outside: Outside) -> Settled:
     return Settled(sum(verdicts.values()), unverified, repaired, broken)
 
 
-def apply(outside: Outside) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def apply(outside: Store) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Apply all that was received, and bring every file up to date; which were old, and which cannot be repaired."""
-    with outside.activity.lock():
+    with outside.state.activity.lock():
         take_in(outside)
         repaired, broken = repair_all(outside)
         repaired += of_another_state(outside)
@@ -73,14 +73,14 @@ def apply(outside: Outside) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(map(str, repaired)), tuple(map(str, broken))
 
 
-def _leave_no_marks(outside: Outside) -> None:
+def _leave_no_marks(outside: Store) -> None:
     """A day that still waits for Dagster to be told would say that somebody was active on it: then all days wait."""
-    if outside.rebuilds.behind():
+    if outside.state.rebuilds.behind():
         mark_all(outside)
-    outside.rebuilds.overwrite_deleted()
+    outside.state.rebuilds.overwrite_deleted()
 
 
-def receipt(name: str, outside: Outside) -> Document:
+def receipt(name: str, outside: Store) -> Document:
     """The receipt of a request, read back now; a new one is chained when anything has changed since the last.
 
     Of one that is not applied yet, the same shape, unsigned. Raises BadInput for an unknown name.
@@ -92,39 +92,40 @@ def receipt(name: str, outside: Outside) -> Document:
     return document
 
 
-def receipts_of(reference: str, outside: Outside) -> Document:
+def receipts_of(reference: str, outside: Store) -> Document:
     """The receipts of all requests with this reference, in order of arrival, read back together.
 
     Raises BadInput for one that no request has, or has any more: it goes with the request's tombstone.
     """
-    found = outside.erasures.referred_to(reference)
+    found = outside.erasures.ledger.referred_to(reference)
     if not found:
         raise BadInput(
-            f"No erasure has the reference {reference}.", "`dpdau erasures` lists the receipts; a reference is kept "
-            "while its request has a tombstone.",
-        )  # fmt: skip
+            f"No erasure has the reference {reference}.",
+            "`dpdau erasures` lists the receipts; a reference is kept while its request has a tombstone.",
+        )
     documents = _documents(found, outside)
     verified = all(document["verified"] for document in documents)
     return {"reference": reference, "verified": verified, "receipts": documents}
 
 
-def _documents(erasures: Sequence[Erasure], outside: Outside) -> list[Document]:
+def _documents(erasures: Sequence[Erasure], outside: Store) -> list[Document]:
     """One each, in order; what is kept is read back once for all."""
     done = [one for one in erasures if one.state in ("applied", "verified")]
     rows: dict[str, ReceiptRow] = {}
     if done:
-        with outside.activity.lock():
+        with outside.state.activity.lock():
             refresh_all(outside, missing_only=True)  # or which are there would tell for which days somebody new came
             rows = {row.receipt: row for row in write_receipts(done, outside)}
-    references = outside.erasures.references(one.receipt for one in erasures)
+    references = outside.erasures.ledger.references(one.receipt for one in erasures)
     return [
-        document_of(rows[one.receipt], references.get(one.receipt)) if one.receipt in rows
+        document_of(rows[one.receipt], references.get(one.receipt))
+        if one.receipt in rows
         else _unsigned(one, references.get(one.receipt), outside)
         for one in erasures
-    ]  # fmt: skip
+    ]
 
 
-def write_receipts(erasures: Sequence[Erasure], outside: Outside) -> list[ReceiptRow]:
+def write_receipts(erasures: Sequence[Erasure], outside: Store) -> list[ReceiptRow]:
     """Inspect, and append one receipt a request, unless its last one says just the same. The caller holds the lock.
 
     A person is looked for under the epochs that live; a request of which none does is one whose days are all purged.
@@ -133,9 +134,9 @@ def write_receipts(erasures: Sequence[Erasure], outside: Outside) -> list[Receip
         return []
     found = _with_unsearchable(inspect(erasures, outside), erasures, outside)
     inspected = _inspected(found, outside)
-    follows = previous = outside.receipts.last_hash()
-    signing_key = outside.salts.signing_key()
-    references = outside.erasures.references(one.receipt for one in erasures)
+    follows = previous = outside.erasures.receipts.last_hash()
+    signing_key = outside.state.salts.signing_key()
+    references = outside.erasures.ledger.references(one.receipt for one in erasures)
     rows, new = [], []
     for erasure in erasures:
         left, reference = found.survivors[erasure.receipt], references.get(erasure.receipt)
@@ -148,35 +149,36 @@ def write_receipts(erasures: Sequence[Erasure], outside: Outside) -> list[Receip
             new.append(row)
         rows.append(row)
     clean = [erasure.receipt for erasure in erasures if not found.survivors[erasure.receipt]]
-    outside.receipts.append(new, follows, clean)
+    outside.erasures.receipts.append(new, follows, clean)
     return rows
 
 
-def _inspected(found: Inspection, outside: Outside) -> Inspected:
+def _inspected(found: Inspection, outside: Store) -> Inspected:
     """What was read back: the last inspection again if nothing has changed since."""
-    last = outside.receipts.inspection()
+    last = outside.erasures.receipts.inspection()
     if last is not None and last.partitions == found.partitions:
         return last
-    return Inspected(outside.builds.new_nonce().hex(), found.partitions)
+    return Inspected(outside.state.builds.new_nonce().hex(), found.partitions)
 
 
-def _with_unsearchable(found: Inspection, erasures: Sequence[Erasure], outside: Outside) -> Inspection:
+def _with_unsearchable(found: Inspection, erasures: Sequence[Erasure], outside: Store) -> Inspection:
     """What an earlier receipt named, and can no longer be searched, is left until it is gone.
 
     A key that was shredded cannot be looked for any more; that must not turn what it was found in into nothing.
     """
-    partly = [one for one in erasures
-              if len(found.epochs[one.receipt]) < len(epochs_reached(one.through, outside.settings))]  # fmt: skip
+    partly = [
+        one for one in erasures if len(found.epochs[one.receipt]) < len(epochs_reached(one.through, outside.settings))
+    ]
     if not partly:
         return found
-    names = {file.name for file in outside.premises.files()}
+    names = {file.name for file in outside.state.files.files()}
     before = {one.receipt: [left for left in _named_before(one, outside) if left.file in names] for one in partly}
     left = {receipt: sorted({*found.survivors[receipt], *carried}) for receipt, carried in before.items()}
     return replace(found, survivors={**found.survivors, **left})
 
 
-def _named_before(erasure: Erasure, outside: Outside) -> list[Survivor]:
-    row = outside.receipts.last(erasure.receipt)
+def _named_before(erasure: Erasure, outside: Store) -> list[Survivor]:
+    row = outside.erasures.receipts.last(erasure.receipt)
     return [Survivor(**left) for left in json.loads(row.body)["survivors"]] if row else []
 
 
@@ -185,7 +187,7 @@ def document_of(row: ReceiptRow, reference: Reference | None = None) -> Document
     return _document(json.loads(row.body), row, row.inspected, reference)
 
 
-def _unsigned(erasure: Erasure, reference: Reference | None, outside: Outside) -> Document:
+def _unsigned(erasure: Erasure, reference: Reference | None, outside: Store) -> Document:
     """Of a request that nothing was inspected for yet."""
     return _document(_body(erasure, [], [], reference, "", "", outside), None, None, reference)
 
@@ -236,7 +238,7 @@ def _body(
     reference: Reference | None,
     digest: str,
     previous: str,
-    outside: Outside,
+    outside: Store,
 ) -> Document:
     """The signed part. Without a digest of partitions, that of a request that nothing was inspected for yet."""
     inspected = bool(digest)
@@ -262,10 +264,14 @@ def _body(
 def _document(
     body: Document, row: ReceiptRow | None, inspected: Inspected | None, reference: Reference | None = None
 ) -> Document:
-    read = {} if row and not inspected else {  # superseded, and not kept any more
-        "partitions": _shown(body, json.loads(inspected.partitions) if inspected else []),
-        "partitions_nonce": inspected.nonce if inspected else None,
-    }  # fmt: skip
+    read = (
+        {}
+        if row and not inspected
+        else {  # superseded, and not kept any more
+            "partitions": _shown(body, json.loads(inspected.partitions) if inspected else []),
+            "partitions_nonce": inspected.nonce if inspected else None,
+        }
+    )
     return {
         **body,
         **read,
@@ -308,11 +314,11 @@ def _signed(body: Document, inspected: Inspected, signing_key: bytes) -> Receipt
     return ReceiptRow(body["receipt"], text, digest, signature, inspected.digest, inspected)
 
 
-def _unchanged(erasure: Erasure, left: Sequence[Survivor], inspected: Inspected, outside: Outside) -> ReceiptRow | None:
+def _unchanged(erasure: Erasure, left: Sequence[Survivor], inspected: Inspected, outside: Store) -> ReceiptRow | None:
     """The request's last receipt, if it was inspected before and nothing has changed."""
     if erasure.state == "applied" and not left:
         return None  # about to be verified for the first time
-    row = outside.receipts.last(erasure.receipt)
+    row = outside.erasures.receipts.last(erasure.receipt)
     if row is None:
         return None
     same = row.inspection == inspected.digest

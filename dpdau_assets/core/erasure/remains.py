@@ -11,38 +11,53 @@ from datetime import date
 from dpdau_assets.core.dates import days_of_epoch
 from dpdau_assets.core.erasure.requests import DEADLINE_DAYS, epochs_reached
 from dpdau_assets.core.facts import Erasure
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.privacy.mechanisms import Stream
 
 Rest = dict[str, str | None]
 """`what`, `why`, and `until`, which is None for what stays for ever or ends as `why` says."""
 
 
-def remains(erasure: Erasure, outside: Outside, *, has_tombstone: bool, has_reference: bool) -> list[Rest]:
+def remains(erasure: Erasure, outside: Store, *, has_tombstone: bool, has_reference: bool) -> list[Rest]:
     """Follows from the request, the settings and what was published; never from whether the person was there."""
     return [
-        _rest("published noisy numbers", "A published number is never changed, so that no change tells whose it is. "
-              "Those from before count the person, and noise protects everybody in them."),
+        _rest(
+            "published noisy numbers",
+            "A published number is never changed, so that no change tells whose it is. "
+            "Those from before count the person, and noise protects everybody in them.",
+        ),
         *_stream_counts(outside),
         *([_tombstone(erasure, outside)] if has_tombstone else []),
         *([_reference()] if has_reference else []),
-        _rest("the request", "Its receipt, its dates and the days that it named show that it was done. No id of the "
-              "person is with it, and no day on which the person was active but those that it named."),
+        _rest(
+            "the request",
+            "Its receipt, its dates and the days that it named show that it was done. No id of the "
+            "person is with it, and no day on which the person was active but those that it named.",
+        ),
         _rest("Dagster's log", _dagsters_log(outside)),
-        _rest("the quarantine", "Of rows that were bad, the file's name, the line and the reason. Those that named the "
-              "person as a whole word were dropped when the request came, and every other goes after "
-              f"{outside.settings.quarantine_days} days."),
-        _rest("backups made before the erasure", "Backups are kept outside this system, hold the person, and each "
-              "expires within its own deadline.", f"{DEADLINE_DAYS} days after the request was applied"),
-        _rest("what lies elsewhere", "Event files, the systems they came from, and copies that were taken of DATA_DIR "
-              "are not read back, nor what a file system keeps of its own: times of files, free blocks, snapshots. An "
-              "id that is spelt in another way is another person here."),
-    ]  # fmt: skip
+        _rest(
+            "the quarantine",
+            "Of rows that were bad, the file's name, the line and the reason. Those that named the "
+            "person as a whole word were dropped when the request came, and every other goes after "
+            f"{outside.settings.quarantine_days} days.",
+        ),
+        _rest(
+            "backups made before the erasure",
+            "Backups are kept outside this system, hold the person, and each expires within its own deadline.",
+            f"{DEADLINE_DAYS} days after the request was applied",
+        ),
+        _rest(
+            "what lies elsewhere",
+            "Event files, the systems they came from, and copies that were taken of DATA_DIR "
+            "are not read back, nor what a file system keeps of its own: times of files, free blocks, snapshots. An "
+            "id that is spelt in another way is another person here.",
+        ),
+    ]
 
 
-def _stream_counts(outside: Outside) -> Iterator[Rest]:
+def _stream_counts(outside: Store) -> Iterator[Rest]:
     """The numbers to come of a stream are made from its last counts too, as they were when they were published."""
-    last = {instance.metric: instance for instance in outside.ledger.instances()}
+    last = {instance.metric: instance for instance in outside.accountant.instances()}
     for instance in last.values():
         if isinstance(instance.mechanism, Stream):
             kept = len(instance.mechanism.filter) - 1
@@ -53,12 +68,12 @@ def _stream_counts(outside: Outside) -> Iterator[Rest]:
             )
 
 
-def _tombstone(erasure: Erasure, outside: Outside) -> Rest:
+def _tombstone(erasure: Erasure, outside: Store) -> Rest:
     why = "The key, encrypted in the ledger, keeps late and replayed events of the removed days out."
     return _rest("tombstone", why, _end_of_tombstone(erasure, outside))
 
 
-def _end_of_tombstone(erasure: Erasure, outside: Outside) -> str | None:
+def _end_of_tombstone(erasure: Erasure, outside: Store) -> str | None:
     settings = outside.settings
     epochs = epochs_reached(erasure.through, settings)
     if settings.retention_days is None or not epochs:
@@ -68,15 +83,19 @@ def _end_of_tombstone(erasure: Erasure, outside: Outside) -> str | None:
 
 
 def _reference() -> Rest:
-    return _rest("reference", "What whoever asked calls the request, encrypted in the ledger; it is destroyed with the "
-                 "tombstone.")  # fmt: skip
+    return _rest(
+        "reference",
+        "What whoever asked calls the request, encrypted in the ledger; it is destroyed with the tombstone.",
+    )
 
 
-def _dagsters_log(outside: Outside) -> str:
+def _dagsters_log(outside: Store) -> str:
     if outside.settings.erasure_mark == "all":
         return "Dagster keeps for ever that every day was rebuilt, and when; no id, key or count is with it."
-    return ("Dagster keeps for ever which days were rebuilt for erasures, and when: of a request that was applied "
-            "alone, the days on which the person was. No id, key or count is with it.")  # fmt: skip
+    return (
+        "Dagster keeps for ever which days were rebuilt for erasures, and when: of a request that was applied "
+        "alone, the days on which the person was. No id, key or count is with it."
+    )
 
 
 def _rest(what: str, why: str, until: str | None = None) -> Rest:

@@ -20,7 +20,8 @@ from dpdau_assets.core.facts import EpochKey, Erasure, Removal
 from dpdau_assets.core.identity import user_key
 from dpdau_assets.core.limits import first_day
 from dpdau_assets.core.parallel import work_ahead
-from dpdau_assets.core.ports import Outside, StateStore
+from dpdau_assets.core.ports.state import StateStore
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.sketches.keysets import places
 from dpdau_assets.core.tombstones import held_until
@@ -46,7 +47,7 @@ class Requested:
 NOTHING_REQUESTED = Requested((), (), False)
 
 
-def request(asked: Sequence[Event], outside: Outside, *, confirmed: bool = False) -> Requested:
+def request(asked: Sequence[Event], outside: Store, *, confirmed: bool = False) -> Requested:
     """Record these removals durably, all or none, whether anyone knows the people or not.
 
     More distinct people than the guard lets through at once are parked until they are confirmed. Asking again for the
@@ -57,9 +58,11 @@ def request(asked: Sequence[Event], outside: Outside, *, confirmed: bool = False
         return NOTHING_REQUESTED
     parked = not confirmed and len({event.user_id for event in asked}) > guard_limit(outside)
     removals = keyed(asked, outside)
-    outside.quarantine.forget(Named(event.user_id for event in asked))  # first: who is cut short hands it in again
-    receipts = outside.erasures.record(removals, outside.clock.today(), parked=parked)
-    found = outside.erasures.find(receipts)
+    outside.events.quarantine.forget(
+        Named(event.user_id for event in asked)
+    )  # first: who is cut short hands it in again
+    receipts = outside.erasures.ledger.record(removals, outside.clock.today(), parked=parked)
+    found = outside.erasures.ledger.find(receipts)
     return Requested(
         tuple(receipts),
         batches=tuple(dict.fromkeys(one.batch for one in found)),
@@ -69,40 +72,40 @@ def request(asked: Sequence[Event], outside: Outside, *, confirmed: bool = False
     )
 
 
-def guard_limit(outside: Outside) -> float:
+def guard_limit(outside: Store) -> float:
     """How many people one submission may name: a share of the last published MAU, and one at least.
 
     Without a published MAU there is nothing to measure by, and no limit. What is asked for counts, not what is found.
     """
-    published = outside.ledger.releases("mau")
+    published = outside.accountant.releases("mau")
     if not published:
         return math.inf
     last = max(published, key=lambda found: found.key.day)
-    users = countings(outside.ledger)[last.instance].users(last.noisy_value)
+    users = countings(outside.accountant)[last.instance].users(last.noisy_value)
     return max(1.0, float(outside.settings.erasure_guard_share) * users)
 
 
-def confirm(names: Sequence[str], outside: Outside) -> list[Erasure]:
+def confirm(names: Sequence[str], outside: Store) -> list[Erasure]:
     """Bring parked requests into force, by receipt or batch. Raises BadInput for a name that nothing has."""
     found = named(names, outside)
-    outside.erasures.confirm([one.receipt for one in found])
-    return outside.erasures.find(one.receipt for one in found)
+    outside.erasures.ledger.confirm([one.receipt for one in found])
+    return outside.erasures.ledger.find(one.receipt for one in found)
 
 
-def cancel(names: Sequence[str], outside: Outside) -> list[Erasure]:
+def cancel(names: Sequence[str], outside: Store) -> list[Erasure]:
     """Forget requests, by receipt or batch, until they are applied. Raises Refused, with none forgotten, after that.
 
     Under the state's lock: a request that is being applied is not one that can be forgotten.
     """
     found = named(names, outside)
-    with outside.activity.lock():
-        outside.erasures.cancel([one.receipt for one in found])
-    return outside.erasures.find(one.receipt for one in found)
+    with outside.state.activity.lock():
+        outside.erasures.ledger.cancel([one.receipt for one in found])
+    return outside.erasures.ledger.find(one.receipt for one in found)
 
 
-def named(names: Sequence[str], outside: Outside) -> list[Erasure]:
+def named(names: Sequence[str], outside: Store) -> list[Erasure]:
     """The requests of these receipts and batches. Raises BadInput for a name that nothing has."""
-    found = outside.erasures.find(names)
+    found = outside.erasures.ledger.find(names)
     unknown = sorted(set(names) - {one.receipt for one in found} - {one.batch for one in found})
     if unknown:
         raise BadInput(f"No erasure has the receipt or batch {unknown[0]}.", "`dpdau erasures` lists them.")
@@ -114,33 +117,33 @@ def deadline(erasure: Erasure) -> date:
     return erasure.received_on + timedelta(days=DEADLINE_DAYS)
 
 
-def overdue(outside: Outside) -> list[Erasure]:
+def overdue(outside: Store) -> list[Erasure]:
     """Requests that are past their deadline and not verified, whether they wait for us or to be confirmed."""
-    unfinished = outside.erasures.erasures(("parked", "received", "applied"))
+    unfinished = outside.erasures.ledger.erasures(("parked", "received", "applied"))
     return [one for one in unfinished if deadline(one) < outside.clock.today()]
 
 
 # --- Keys --------------------------------------------------------------------------------------------------------
 
 
-def keyed(asked: Iterable[Event], outside: Outside) -> list[Removal]:
+def keyed(asked: Iterable[Event], outside: Store) -> list[Removal]:
     """Each removal under every living epoch that it reaches; the salts of all these epochs are made at once.
 
     One whose last day can hold nothing reaches none.
     """
     asked, first = list(asked), first_day(outside)
     reach = {day: removal_epochs(day, outside) if day >= first else [] for day in {event.day for event in asked}}
-    keys = outside.salts.epoch_keys({epoch for epochs in reach.values() for epoch in epochs})
+    keys = outside.state.salts.epoch_keys({epoch for epochs in reach.values() for epoch in epochs})
     return [_keyed(event, [keys[epoch] for epoch in reach[event.day]], first) for event in asked]
 
 
-def removal_epochs(through: date, outside: Outside) -> list[int]:
+def removal_epochs(through: date, outside: Store) -> list[int]:
     """The epochs that need a tombstone: from START_DATE's to that of the last window that holds the user out.
 
     Those that were shredded by now need none, since whatever was keyed under them is gone; those that were lost in a
     restore can have none.
     """
-    shredded, lost = outside.salts.shredded_through(), outside.salts.lost()
+    shredded, lost = outside.state.salts.shredded_through(), outside.state.salts.lost()
     wanted = epochs_reached(through, outside.settings)
     return [epoch for epoch in wanted if epoch not in lost and (shredded is None or epoch > shredded)]
 
@@ -161,32 +164,32 @@ def _keyed(event: Event, keys: Iterable[EpochKey], first: date) -> Removal:
 # --- Touched days ------------------------------------------------------------------------------------------------
 
 
-def mark_touched(outside: Outside) -> None:
+def mark_touched(outside: Store) -> None:
     """Mark the days that hold anyone whose removal came into force since the last time, and was not applied yet.
 
     The caller holds the state's lock. Marks are what tells Dagster which days to rebuild, and nothing more; with
     ERASURE_MARK=all every day that has state is marked each time, so that the marks tell nothing.
     """
-    watermark, marked = outside.erasures.recorded(), outside.rebuilds.marked()
+    watermark, marked = outside.erasures.ledger.recorded(), outside.state.rebuilds.marked()
     if watermark == marked:
         return
     everything = outside.settings.erasure_mark == "all"
     mark(live_days(outside) if everything else touched_days(marked, watermark, outside), watermark, outside)
-    outside.rebuilds.note_marked(watermark)
+    outside.state.rebuilds.note_marked(watermark)
 
 
-def mark(days: Iterable[date], watermark: int, outside: Outside) -> None:
+def mark(days: Iterable[date], watermark: int, outside: Store) -> None:
     """Mark those of these days that were built before and are kept: the others nobody was told of."""
-    outside.rebuilds.mark(_built_before(days, outside), watermark)
+    outside.state.rebuilds.mark(_built_before(days, outside), watermark)
 
 
-def mark_all(outside: Outside) -> None:
+def mark_all(outside: Store) -> None:
     """Mark every day that was built before and is kept, alike: which days waited, and since when, says nothing then."""
-    outside.rebuilds.mark_alike(_built_before(live_days(outside), outside), outside.erasures.applied())
+    outside.state.rebuilds.mark_alike(_built_before(live_days(outside), outside), outside.erasures.ledger.applied())
 
 
-def _built_before(days: Iterable[date], outside: Outside) -> Iterator[date]:
-    gone, processed = outside.ledger.purged_through() or date.min, outside.ledger.processed()
+def _built_before(days: Iterable[date], outside: Store) -> Iterator[date]:
+    gone, processed = outside.accountant.purged_through() or date.min, outside.accountant.processed()
     return (day for day in days if day in processed and day > gone)
 
 
@@ -210,38 +213,42 @@ class Pending:
         return "An erasure waits to be verified." if self.receipts else "Every erasure is applied and verified."
 
 
-def pending(outside: Outside) -> Pending:
+def pending(outside: Store) -> Pending:
     """What the next rebuilds and the next verification have to do. Parked requests wait for a person instead."""
-    waiting = outside.erasures.erasures(("received", "applied"))
+    waiting = outside.erasures.ledger.erasures(("received", "applied"))
     return Pending(tuple(days_to_rebuild(outside)), tuple(one.receipt for one in waiting))
 
 
-def days_to_rebuild(outside: Outside) -> list[tuple[date, int]]:
+def days_to_rebuild(outside: Store) -> list[tuple[date, int]]:
     """Days behind their mark that were built before and can be built again, with their marks.
 
     Not those that nobody has asked for yet: building them would make them ready to be published, and whether they are
     must not depend on who was active. Whatever state they have is rewritten all the same when removals are applied.
     """
-    gone, processed = outside.ledger.purged_through() or date.min, outside.ledger.processed()
+    gone, processed = outside.accountant.purged_through() or date.min, outside.accountant.processed()
     can_be_built = {day for day in processed if gone < day < outside.clock.today()}
-    return [(day, mark) for day, mark in outside.rebuilds.behind() if day in can_be_built]
+    return [(day, mark) for day, mark in outside.state.rebuilds.behind() if day in can_be_built]
 
 
-def live_days(outside: Outside) -> set[date]:
+def live_days(outside: Store) -> set[date]:
     """Every day that has state."""
-    return {day for store in (outside.activity, outside.late) for day, _ in store.stored()}
+    return {day for store in (outside.state.activity, outside.state.late) for day, _ in store.stored()}
 
 
-def touched_days(after: int, through: int, outside: Outside) -> set[date]:
+def touched_days(after: int, through: int, outside: Store) -> set[date]:
     """The days on which someone has state whose removal came into force between these watermarks."""
-    return {day for store in (outside.activity, outside.late) for day in _touched(store, after, through, outside)}
+    return {
+        day
+        for store in (outside.state.activity, outside.state.late)
+        for day in _touched(store, after, through, outside)
+    }
 
 
-def _touched(store: StateStore, after: int, through: int, outside: Outside) -> Iterator[date]:
+def _touched(store: StateStore, after: int, through: int, outside: Store) -> Iterator[date]:
     """Days of this store, some of them twice."""
     stored = store.stored()
     epochs = {epoch for _, epoch in stored}
-    tombstones = {epoch: outside.erasures.tombstones(epoch, after=after, through=through) for epoch in epochs}
+    tombstones = {epoch: outside.erasures.ledger.tombstones(epoch, after=after, through=through) for epoch in epochs}
 
     def holds_one(place: tuple[date, int]) -> bool:
         removed = tombstones[place[1]].removed_on(place[0])

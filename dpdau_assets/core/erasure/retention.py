@@ -14,35 +14,35 @@ from dpdau_assets.core.erasure.receipts import settle
 from dpdau_assets.core.erasure.requests import live_days
 from dpdau_assets.core.errors import BadSetting, Refused
 from dpdau_assets.core.facts import Release
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.release import restatement_due
 
 WATCHDOG_SLACK_DAYS = 7
 """How long a day may be overdue before the watchdog says so: a purge runs once a day, and may fail once or twice."""
 
 
-def purge(outside: Outside) -> date | None:
+def purge(outside: Store) -> date | None:
     """Unlink what is past retention; returns the last day that is gone, None while nothing is.
 
     Raises BadSetting while retention is off, and Refused, with nothing purged, while a planned release that reads
     one of these days is missing. What was cut short is completed by running it again.
     """
-    with outside.activity.lock():
+    with outside.state.activity.lock():
         due = due_through(outside)
         expire(outside)
-        if due is not None and due > (outside.ledger.purged_through() or date.min):
+        if due is not None and due > (outside.accountant.purged_through() or date.min):
             require_nothing_missing(due, outside)
             settle(outside)
-            outside.ledger.purge_through(due)
-        gone = outside.ledger.purged_through()
+            outside.accountant.purge_through(due)
+        gone = outside.accountant.purged_through()
         if gone is not None:
-            outside.rebuilds.drop_through(gone)
+            outside.state.rebuilds.drop_through(gone)
             _unlink_through(gone, outside)
             _shred_through(gone, outside)
     return gone
 
 
-def due_through(outside: Outside) -> date | None:
+def due_through(outside: Store) -> date | None:
     """The last day that retention lets go of, None while there is none."""
     kept_days = outside.settings.retention_days
     if kept_days is None:
@@ -52,19 +52,19 @@ def due_through(outside: Outside) -> date | None:
     return due if due >= outside.settings.start_date else None
 
 
-def require_nothing_missing(due: date, outside: Outside) -> None:
+def require_nothing_missing(due: date, outside: Store) -> None:
     """Raise Refused for the first planned release that reads a day up to `due` and does not exist."""
     settings = outside.settings
     dau, mau = _published(outside)
     have = {(found.key.metric, found.key.day, found.key.revision) for found in (*dau, *mau)}
-    restated = outside.ledger.restated()  # days of these months that have no number never get one
+    restated = outside.accountant.restated()  # days of these months that have no number never get one
     days = days_between(min(found.key.day for found in dau), due) if dau else []
     wanted = [("dau", day, 0) for day in days if month_of(day) not in restated]
     if mau:
         last_window = due + timedelta(days=settings.mau_window_days - 1)
         wanted += [("mau", day, 0) for day in days_between(min(found.key.day for found in mau), last_window)]
     months = {month_of(found.key.day) for found in dau if found.key.day <= due} - restated
-    instances = outside.ledger.instances()
+    instances = outside.accountant.instances()
     waiting = {month for month in months if restatement_due(month, instances, outside.settings)}
     wanted += [("dau", found.key.day, 1) for found in dau if month_of(found.key.day) in waiting]
     missing = [one for one in wanted if one not in have]
@@ -73,11 +73,12 @@ def require_nothing_missing(due: date, outside: Outside) -> None:
         what = f"the restatement of {day:%Y-%m}" if revision else f"{metric} of {day}"
         raise Refused(
             f"Days up to {due} are past retention, but {what} is missing, which reads one of them.",
-            "Publish it first; nothing was purged.", day=day.isoformat(),
-        )  # fmt: skip
+            "Publish it first; nothing was purged.",
+            day=day.isoformat(),
+        )
 
 
-def overdue(outside: Outside) -> list[date]:
+def overdue(outside: Store) -> list[date]:
     """The watchdog: days that still have state though they ended longer ago than retention allows, by the clock."""
     kept_days = outside.settings.retention_days
     if kept_days is None:
@@ -87,27 +88,27 @@ def overdue(outside: Outside) -> list[date]:
     return sorted(day for day in live_days(outside) if day < oldest)
 
 
-def _published(outside: Outside) -> tuple[list[Release], list[Release]]:
-    return outside.ledger.releases("dau"), outside.ledger.releases("mau")
+def _published(outside: Store) -> tuple[list[Release], list[Release]]:
+    return outside.accountant.releases("dau"), outside.accountant.releases("mau")
 
 
-def _unlink_through(gone: date, outside: Outside) -> None:
-    for state in (outside.activity, outside.late):
+def _unlink_through(gone: date, outside: Store) -> None:
+    for state in (outside.state.activity, outside.state.late):
         state.discard(place for place in state.stored() if place[0] <= gone)
         state.forget_through(gone)  # also what had no file any more
-    for day, epoch in outside.sketches.stored():
+    for day, epoch in outside.state.sketches.stored():
         if day <= gone:
-            outside.sketches.discard(day, epoch)
+            outside.state.sketches.discard(day, epoch)
 
 
-def _shred_through(gone: date, outside: Outside) -> None:
+def _shred_through(gone: date, outside: Store) -> None:
     """The epochs of which every day is gone. The one that serves `gone` may still serve windows to come.
 
     Not while something is left of an erased person: without her key nobody could look for it again.
     """
-    if outside.erasures.erasures(("received", "applied")):
+    if outside.erasures.ledger.erasures(("received", "applied")):
         return
     rotation = outside.settings.hash_salt_rotation_days
     last_epoch = epoch_of(gone + timedelta(days=1), rotation) - 1
-    if (outside.salts.shredded_through() or -1) < last_epoch:
-        outside.salts.shred_through(last_epoch)
+    if (outside.state.salts.shredded_through() or -1) < last_epoch:
+        outside.state.salts.shred_through(last_epoch)

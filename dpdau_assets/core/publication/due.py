@@ -13,7 +13,7 @@ from itertools import takewhile
 from dpdau_assets.core.budget.forecast import Foreseen, Made, coming
 from dpdau_assets.core.dates import month_of, window
 from dpdau_assets.core.errors import DpdauError
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.completeness import is_declared
 from dpdau_assets.core.publication.runs import DAU, MAU, RESTATEMENT, Step
 from dpdau_assets.core.settings import Settings
@@ -41,16 +41,16 @@ class Due:
     refused: str
 
 
-def due(outside: Outside) -> Due:
+def due(outside: Store) -> Due:
     """Everything that is due today and was not published, whatever has kept it from being: downtime, or upstream."""
     declared = is_declared(outside)
     try:
-        numbers = coming(outside.ledger, outside.settings, last_due(outside))
+        numbers = coming(outside.accountant, outside.settings, last_due(outside))
     except DpdauError as error:  # nothing says how to count, say: a person has to decide that
         return Due((), (), (), (), str(error))
     made = [one for one in numbers if isinstance(one, Made)]
     complete = list(_reading_only(declared, made, outside.settings))
-    processed = outside.ledger.processed()
+    processed = outside.accountant.processed()
     return Due(
         missing=tuple(sorted(_all_read(complete, outside.settings) - processed)),
         numbers=_steps(complete),
@@ -60,12 +60,12 @@ def due(outside: Outside) -> Due:
     )
 
 
-def last_due(outside: Outside) -> date:
+def last_due(outside: Store) -> date:
     """The last day whose number is due today: GRACE_DAYS whole days lie between the two."""
     return outside.clock.today() - timedelta(days=1 + outside.settings.grace_days)
 
 
-def late(found: Due, outside: Outside) -> list[date]:
+def late(found: Due, outside: Store) -> list[date]:
     """Days of which a number was due before today and could have come: complete, and not published."""
     days = {step.day for step in found.numbers if step.job in (DAU, MAU) and step.day}
     return sorted(day for day in days if day < last_due(outside))

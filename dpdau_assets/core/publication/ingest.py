@@ -24,7 +24,9 @@ from dpdau_assets.core.events import DOUBTFUL, TOO_EARLY, Event, Limits, Row, da
 from dpdau_assets.core.facts import NOTHING_REJECTED, DaySet, EpochKey, RejectedRow, Rejections
 from dpdau_assets.core.identity import user_key
 from dpdau_assets.core.limits import first_day, last_day
-from dpdau_assets.core.ports import Outside, Salts, Scan, Tell, nothing_told
+from dpdau_assets.core.ports.events import Scan, Tell, nothing_told
+from dpdau_assets.core.ports.state import Salts
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.settings import Settings
 
 Progress = Callable[[str], None]
@@ -75,9 +77,13 @@ class DoubtfulRemovals(NotTaken, Refused):
 
 
 def ingest(
-    files: list[Path], outside: Outside, progress: Progress | None = None, tell: Tell = nothing_told,
-    *, partial: bool = False,
-) -> IngestReport:  # fmt: skip
+    files: list[Path],
+    outside: Store,
+    progress: Progress | None = None,
+    tell: Tell = nothing_told,
+    *,
+    partial: bool = False,
+) -> IngestReport:
     """Validate, key and durably keep the events of these files; `tell` hears which share of them is read.
 
     Raises BadInput, with nothing kept, for a broken file, and NotTaken as `take` does. Twice the same files are the
@@ -85,13 +91,13 @@ def ingest(
     """
     say = progress or (lambda _: None)
     say(f"Reading {len(files)} file(s).")
-    with outside.engine.scan(files, first_day(outside), last_day(outside.clock), tell) as scan:
+    with outside.events.engine.scan(files, first_day(outside), last_day(outside.clock), tell) as scan:
         report = take(scan, outside, say, partial=partial)
-    outside.quarantine.made_good(frozenset(map(str, files)))
+    outside.events.quarantine.made_good(frozenset(map(str, files)))
     return report
 
 
-def take(scan: Scan, outside: Outside, progress: Progress, *, partial: bool = False) -> IngestReport:
+def take(scan: Scan, outside: Store, progress: Progress, *, partial: bool = False) -> IngestReport:
     """Key what was scanned and keep it durably: removals first, so that a batch never arrives ahead of them.
 
     Raises NotTaken, with only the quarantine written, if rows were scanned and none of them is valid; and, unless it is
@@ -109,12 +115,19 @@ def take(scan: Scan, outside: Outside, progress: Progress, *, partial: bool = Fa
     if asked:
         progress("Recording removals.")
     requested = request(asked, outside)
-    batch = outside.inbox.append(keyed_days(scan, outside.salts, outside.settings, progress))
+    batch = outside.events.inbox.append(keyed_days(scan, outside.state.salts, outside.settings, progress))
     kept = _quarantine(scan, asked, share, outside, taken=True)
     return IngestReport(
-        scan.accepted, rejections.total, tuple(scan.days()), batch, kept, requested, rejections, scan.elsewhere(),
+        scan.accepted,
+        rejections.total,
+        tuple(scan.days()),
+        batch,
+        kept,
+        requested,
+        rejections,
+        scan.elsewhere(),
         removals_waiting=rejections.by_reason().get(DOUBTFUL, 0),
-    )  # fmt: skip
+    )
 
 
 def bad_share(accepted: int, rejections: Rejections) -> Fraction:
@@ -123,39 +136,47 @@ def bad_share(accepted: int, rejections: Rejections) -> Fraction:
     return Fraction(bad, accepted + bad) if bad else Fraction(0)
 
 
-def _left(scan: Scan, asked: Sequence[Event], share: Fraction, outside: Outside) -> IngestReport:
+def _left(scan: Scan, asked: Sequence[Event], share: Fraction, outside: Store) -> IngestReport:
     """What there is to say of an input of which nothing is taken."""
     kept, rejections = _quarantine(scan, asked, share, outside, taken=False), scan.rejections()
     return IngestReport(
-        0, rejections.total, (), None, kept, rejections=rejections, elsewhere=scan.elsewhere(),
+        0,
+        rejections.total,
+        (),
+        None,
+        kept,
+        rejections=rejections,
+        elsewhere=scan.elsewhere(),
         removals_waiting=len(asked) + rejections.by_reason().get(DOUBTFUL, 0),
-    )  # fmt: skip
+    )
 
 
-def _quarantine(scan: Scan, asked: Sequence[Event], share: Fraction, outside: Outside, *, taken: bool) -> Path | None:
+def _quarantine(scan: Scan, asked: Sequence[Event], share: Fraction, outside: Store, *, taken: bool) -> Path | None:
     """Keep the bad rows; without its name if the file is named after somebody who is erased by now."""
     is_named = cache(Named(event.user_id for event in asked if taken).is_in)
     expire(outside)
     rows = (replace(row, file=NAME_LEFT_OUT) if is_named(row.file) else row for row in scan.rejected())
-    kept = outside.quarantine.keep(rows)
+    kept = outside.events.quarantine.keep(rows)
     if kept:
-        outside.quarantine.note_share(kept, float(share), taken=taken)
+        outside.events.quarantine.note_share(kept, float(share), taken=taken)
     return kept
 
 
 def _none_valid(report: IngestReport) -> NoValidRow:
     return NoValidRow(
         f"None of the rows is valid; nothing was taken. {_commonest(report)}",
-        "Correct what is named, and hand the files in again.", report,
-    )  # fmt: skip
+        "Correct what is named, and hand the files in again.",
+        report,
+    )
 
 
 def _too_many(report: IngestReport, share: Fraction, limit: Fraction) -> TooManyRejected:
     return TooManyRejected(
         f"{_percent(share)} of the rows are bad, and MAX_REJECTED_SHARE admits {_percent(limit)}; nothing was taken. "
         f"{_commonest(report)}",
-        "Correct them and hand the files in again, or take what is good with `dpdau ingest --partial`.", report,
-    )  # fmt: skip
+        "Correct them and hand the files in again, or take what is good with `dpdau ingest --partial`.",
+        report,
+    )
 
 
 def _doubtful(report: IngestReport) -> DoubtfulRemovals:
@@ -163,8 +184,9 @@ def _doubtful(report: IngestReport) -> DoubtfulRemovals:
         "Removals stand near rows that cannot be parsed, and may be pieces of them: they could erase people who never "
         f"asked. Nothing was taken. {_commonest(report)}",
         "Mend the rows around the lines that the quarantine names, or take all but these removals with "
-        "`dpdau ingest --partial`.", report,
-    )  # fmt: skip
+        "`dpdau ingest --partial`.",
+        report,
+    )
 
 
 def _commonest(report: IngestReport) -> str:

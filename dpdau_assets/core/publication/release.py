@@ -26,7 +26,8 @@ from dpdau_assets.core.dates import (
 )
 from dpdau_assets.core.errors import Refused
 from dpdau_assets.core.facts import Instance, Release, ReleaseKey
-from dpdau_assets.core.ports import Books, Clock, Ledger, Noise, Outside
+from dpdau_assets.core.ports.ledger import Books, Ledger
+from dpdau_assets.core.ports.store import Clock, Noise, Store
 from dpdau_assets.core.privacy import mechanisms
 from dpdau_assets.core.privacy.mechanisms import Gaussian, Laplace, SharedNoise, Stream
 from dpdau_assets.core.privacy.schedule import slot_of
@@ -38,13 +39,13 @@ from dpdau_assets.core.state.day_sketch import read_fresh, read_late, read_witho
 from dpdau_assets.core.version import VERSION
 
 
-def publish(metric: Metric, day: date, outside: Outside) -> Release:
+def publish(metric: Metric, day: date, outside: Store) -> Release:
     """The release of this metric and day, made now if there is none.
 
     Raises Refused (BudgetRefused) when the contract or a month's cap forbids it; then nothing was charged or drawn.
     """
     key = ReleaseKey(metric, outside.settings.window_days(metric), day)
-    release = outside.ledger.release(key)
+    release = outside.accountant.release(key)
     if release is None:
         require_publishable(key, outside)
     while release is None:
@@ -53,24 +54,24 @@ def publish(metric: Metric, day: date, outside: Outside) -> Release:
     return release
 
 
-def restate(month: date, outside: Outside) -> list[Release]:
+def restate(month: date, outside: Store) -> list[Release]:
     """The restated DAU of every day of the month that was published: erased users gone, late events in.
 
     All in one transaction, whether or not anything changed; which days there are follows from what was published.
     Raises Refused before the month's restatement is due, and for a month without numbers or priced without one.
     """
-    if month not in outside.ledger.restated():
+    if month not in outside.accountant.restated():
         require_restatable(month, outside)
         made = None
         while made is None:
-            made = commit(*read_statistics(_restated_keys(month, outside.ledger), outside), outside)
+            made = commit(*read_statistics(_restated_keys(month, outside.accountant), outside), outside)
     again = [
-        found for found in outside.ledger.releases("dau") if found.key.revision and month_of(found.key.day) == month
+        found for found in outside.accountant.releases("dau") if found.key.revision and month_of(found.key.day) == month
     ]
     return sorted(again, key=lambda found: found.key)
 
 
-def require_publishable(key: ReleaseKey, outside: Outside) -> None:
+def require_publishable(key: ReleaseKey, outside: Store) -> None:
     """Ask everything that can be asked before a day is sealed for it."""
     settings = outside.settings
     earliest = first_window_end(settings.start_date, key.window_days)
@@ -78,11 +79,11 @@ def require_publishable(key: ReleaseKey, outside: Outside) -> None:
         raise Refused(f"{key.metric} of {key.day} would read days before START_DATE.", f"Ask from {earliest} on.")
     require_ended(key.day, outside.clock)
     require_kept(window(key.day, key.window_days), outside)
-    unprocessed = sorted(set(window(key.day, key.window_days)) - outside.ledger.processed())
+    unprocessed = sorted(set(window(key.day, key.window_days)) - outside.accountant.processed())
     if unprocessed:
         missing = f"There is no state for {unprocessed[0]}" + (" and later days" if len(unprocessed) > 1 else "")
         raise Refused(f"{missing}, which {key.metric} of {key.day} reads.", "Materialise `activity` for it.")
-    with outside.ledger.transaction() as books:
+    with outside.accountant.transaction() as books:
         if books.release(key) is None:  # another process may have made it since
             plan(key, books, settings)  # asks all that the release itself will ask, and writes nothing
 
@@ -93,10 +94,10 @@ def require_ended(day: date, clock: Clock) -> None:
         raise Refused(f"{day} has not ended yet.", "A day is published once it is complete.", day=day.isoformat())
 
 
-def require_restatable(month: date, outside: Outside) -> None:
+def require_restatable(month: date, outside: Store) -> None:
     """Raise Refused for a month that has no numbers yet, that is never restated, or whose day has not come."""
-    due = restatement_due(month, outside.ledger.instances(), outside.settings)
-    last = max((found.key.day for found in outside.ledger.releases("dau")), default=date.min)
+    due = restatement_due(month, outside.accountant.instances(), outside.settings)
+    last = max((found.key.day for found in outside.accountant.releases("dau")), default=date.min)
     if due is None:
         raise Refused(
             f"No number of DAU is published for {month:%Y-%m}, or none is to be restated.", "See `dpdau dau`."
@@ -105,14 +106,19 @@ def require_restatable(month: date, outside: Outside) -> None:
         ready = due - timedelta(days=1 + outside.settings.grace_days)
         raise Refused(
             f"{month:%Y-%m} is restated on {due}, and publication has come to {last} only.",
-            f"Publish DAU up to {ready} first.", month=f"{month:%Y-%m}", due=due.isoformat(),
-        )  # fmt: skip
+            f"Publish DAU up to {ready} first.",
+            month=f"{month:%Y-%m}",
+            due=due.isoformat(),
+        )
 
 
 def restatement_due(month: date, instances: Iterable[Instance], settings: Settings) -> date | None:
     """The public day on which the month is restated, as fixed with its first number; None if it never is."""
-    first = min((one for one in instances if one.metric == "dau" and month_of(one.first_day) == month),
-                key=lambda one: one.first_day, default=None)  # fmt: skip
+    first = min(
+        (one for one in instances if one.metric == "dau" and month_of(one.first_day) == month),
+        key=lambda one: one.first_day,
+        default=None,
+    )
     return None if first is None else restatement_slot_under(first.terms, month, settings)
 
 
@@ -124,31 +130,31 @@ class Counted:
     counting: Counting
 
 
-def read_statistics(keys: Sequence[ReleaseKey], outside: Outside) -> tuple[dict[ReleaseKey, Counted], int]:
+def read_statistics(keys: Sequence[ReleaseKey], outside: Store) -> tuple[dict[ReleaseKey, Counted], int]:
     """What is to be published, without noise, and the watermark of the removals it is without.
 
     From here on the days they read are sealed: the stream's noise is calibrated for bits that are final, which is
     condition 1 of docs/privacy.md, lemma 2.
     """
     _ = outside.noise.private  # a store that cannot draw fails here, before it seals anything
-    with outside.ledger.transaction() as books:
+    with outside.accountant.transaction() as books:
         countings = {key: planned_counting(key, books, outside.settings) for key in keys}
-    with outside.activity.lock():
+    with outside.state.activity.lock():
         take_in(outside)  # all that was acknowledged by now, and whatever a killed fold left half done
         days = {day for key in keys for day in window(key.day, key.window_days)}
         repair(sorted(days), outside)  # older files that were put back
-        outside.ledger.seal(days)
-        watermark = outside.erasures.applied()
+        outside.accountant.seal(days)
+        watermark = outside.erasures.ledger.applied()
         return {key: Counted(read_statistic(key, how, outside), how) for key, how in countings.items()}, watermark
 
 
-def read_statistic(key: ReleaseKey, counting: Counting, outside: Outside) -> int:
+def read_statistic(key: ReleaseKey, counting: Counting, outside: Store) -> int:
     """One statistic. The caller holds the lock and has sealed the days."""
     days = window(key.day, key.window_days)
     epoch = epoch_of(key.day, outside.settings.hash_salt_rotation_days)
     refresh(days, outside, counting)
     if key.metric == "mau":
-        removed = outside.erasures.tombstones(epoch)
+        removed = outside.erasures.ledger.tombstones(epoch)
         held_out = {day: removed.held_out(day, key.day) for day in days}
         sketches = [read_without(day, epoch, gone, counting, outside) for day, gone in held_out.items()]
     else:
@@ -157,13 +163,13 @@ def read_statistic(key: ReleaseKey, counting: Counting, outside: Outside) -> int
     return counting.statistic(unite([*sketches, *late]))
 
 
-def commit(statistics: Mapping[ReleaseKey, Counted], watermark: int, outside: Outside) -> list[Release] | None:
+def commit(statistics: Mapping[ReleaseKey, Counted], watermark: int, outside: Store) -> list[Release] | None:
     """Check, charge, draw and store in one transaction; None when the statistics are not what is wanted any more.
 
     That is when a removal came since they were read, a first number of a month that is being restated, or one by which
     users are counted with other parameters.
     """
-    with outside.ledger.transaction() as books:
+    with outside.accountant.transaction() as books:
         stored = [release for key in statistics if (release := books.release(key))]
         if stored:  # by another process; and what is restated is restated whole
             return stored
@@ -180,7 +186,7 @@ def commit(statistics: Mapping[ReleaseKey, Counted], watermark: int, outside: Ou
     return releases
 
 
-def _made(key: ReleaseKey, statistic: int, books: Books, outside: Outside) -> Release:
+def _made(key: ReleaseKey, statistic: int, books: Books, outside: Store) -> Release:
     planned, last = plan(key, books, outside.settings), books.last_instance(key.metric, key.window_days)
     if planned.is_new and last and isinstance(last.mechanism, Stream):
         books.destroy_frozen(last.name, keep_last=0)  # the last stream has ended, and nothing reads them any more
@@ -218,7 +224,7 @@ def draw(key: ReleaseKey, instance: Instance, statistic: int, books: Books, nois
             return mechanisms.independent_number(statistic, noise.laplace(laplace.scale)[0])
 
 
-def fact(key: ReleaseKey, instance: Instance, noisy_value: float, books: Books, outside: Outside) -> Release:
+def fact(key: ReleaseKey, instance: Instance, noisy_value: float, books: Books, outside: Store) -> Release:
     """The release as it is stored and shown, with its scheduled slot for a time: the real one could tell tales."""
     settings = outside.settings
     day = slot_of(settings, key.day)
@@ -227,10 +233,16 @@ def fact(key: ReleaseKey, instance: Instance, noisy_value: float, books: Books, 
     slot = datetime.combine(day, time(), ZoneInfo(settings.timezone))
     stream_day = (key.day - instance.first_day).days + 1
     return Release(
-        key=key, instance=instance.name, mechanism=instance.mechanism.name, noisy_value=noisy_value,
-        half_width=mechanisms.half_width_95(instance.mechanism, stream_day), sketch_impl=counting_of(instance).kind,
-        published_at=slot.isoformat(), private=outside.noise.private, version=VERSION,
-    )  # fmt: skip
+        key=key,
+        instance=instance.name,
+        mechanism=instance.mechanism.name,
+        noisy_value=noisy_value,
+        half_width=mechanisms.half_width_95(instance.mechanism, stream_day),
+        sketch_impl=counting_of(instance).kind,
+        published_at=slot.isoformat(),
+        private=outside.noise.private,
+        version=VERSION,
+    )
 
 
 def forget_spent_noise(name: str, books: Books, settings: Settings) -> None:

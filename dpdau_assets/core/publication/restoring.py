@@ -20,7 +20,8 @@ from dpdau_assets.core.dates import days_between, first_window_end, month_of, mo
 from dpdau_assets.core.erasure.requests import live_days
 from dpdau_assets.core.errors import BadInput, Refused
 from dpdau_assets.core.facts import Instance, Release, ReleaseKey
-from dpdau_assets.core.ports import Outside, RestoredBooks
+from dpdau_assets.core.ports.ledger import RestoredBooks
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.privacy.accounting import charges_for_release
 from dpdau_assets.core.privacy.mechanisms import NoiseWidth, Stream, half_width_95
 from dpdau_assets.core.privacy.schedule import METRICS, restatement_slot, slot_of
@@ -82,25 +83,25 @@ class MaybePublished:
         return f"{self.numbers} of {self.metric}, which close {self.months[0]:%Y-%m} to {self.months[-1]:%Y-%m}"
 
 
-def last_possible_day(shown: Sequence[Shown], declared: Declared | None, outside: Outside) -> date:
+def last_possible_day(shown: Sequence[Shown], declared: Declared | None, outside: Store) -> date:
     """The last day that may have been published by now. Raises BadInput for a declaration that numbers contradict."""
     yesterday = outside.clock.today() - timedelta(days=1)
     if declared is None:
         return yesterday
-    last = max((one.key.day for one in (*shown, *outside.ledger.releases())), default=date.min)
+    last = max((one.key.day for one in (*shown, *outside.accountant.releases())), default=date.min)
     if declared.through < last:
         raise BadInput(f"{last} is published, which is after {declared.through}.", "Declare the last published day.")
     return min(yesterday, declared.through)
 
 
-def lost_keys(shown: Sequence[Shown], declared: Declared | None, outside: Outside) -> list[ReleaseKey]:
+def lost_keys(shown: Sequence[Shown], declared: Declared | None, outside: Store) -> list[ReleaseKey]:
     """Every release that may have been made since the backup, in the order of their slots.
 
     Unless it is declared how far publication had come, months may also have been restated under a longer GRACE_DAYS.
     """
     through = last_possible_day(shown, declared, outside)
     grace_days = LONGEST_GRACE if declared is None else outside.settings.grace_days
-    there, how = {one.key: one for one in outside.ledger.releases()}, countings(outside.ledger)
+    there, how = {one.key: one for one in outside.accountant.releases()}, countings(outside.accountant)
     for one in shown:
         kept = there.get(one.key)
         if kept and not is_shown_as(kept, how[kept.instance], one):
@@ -165,7 +166,7 @@ def _countings_of(lost: Sequence[ReleaseKey], shown: Mapping[ReleaseKey, Shown])
     return found
 
 
-def account_for_files(lost: Iterable[ReleaseKey], books: RestoredBooks, outside: Outside) -> list[int]:
+def account_for_files(lost: Iterable[ReleaseKey], books: RestoredBooks, outside: Store) -> list[int]:
     """Seal the days that lost numbers may have read; give up, and return, the epochs whose keys are lost.
 
     A day without state is not sealed: its events can be brought in again, and nothing has read what they will build.
@@ -174,9 +175,9 @@ def account_for_files(lost: Iterable[ReleaseKey], books: RestoredBooks, outside:
     return books.lose_epochs(_epochs_kept(outside))
 
 
-def reopen(who: str, why: str, outside: Outside) -> None:
+def reopen(who: str, why: str, outside: Store) -> None:
     """Let publishing go on: every erasure request since the backup is submitted again. Raises Refused if none waits."""
-    if not outside.ledger.awaits_erasures():
+    if not outside.accountant.awaits_erasures():
         raise Refused("The ledger waits for no erasure requests.", "Nothing is to be done: it is open.")
     declare_erasures_submitted(who, why, outside)
 
@@ -186,31 +187,31 @@ def _months_closed(lost: Iterable[ReleaseKey]) -> list[date]:
     return sorted({month for key in lost for month in months_read(key.day, key.window_days)})
 
 
-def _epochs_kept(outside: Outside) -> set[int]:
+def _epochs_kept(outside: Store) -> set[int]:
     """Every salt epoch under which something is kept."""
-    stored = (*outside.activity.stored(), *outside.late.stored(), *outside.sketches.stored())
-    waiting = outside.inbox.read(outside.inbox.batches())
+    stored = (*outside.state.activity.stored(), *outside.state.late.stored(), *outside.state.sketches.stored())
+    waiting = outside.events.inbox.read(outside.events.inbox.batches())
     return {epoch for _, epoch in stored} | {found.epoch for found in waiting}
 
 
-def _first_numbers(metric: Metric, through: date, outside: Outside) -> Iterator[ReleaseKey]:
+def _first_numbers(metric: Metric, through: date, outside: Store) -> Iterator[ReleaseKey]:
     """Keys of days up to `through` that could be published: of no purged day, and no DAU of a month that is restated.
 
     A stream only ever went on after its last day.
     """
-    settings, restated = outside.settings, outside.ledger.restated()
-    purged = outside.ledger.purged_through() or date.min
+    settings, restated = outside.settings, outside.accountant.restated()
+    purged = outside.accountant.purged_through() or date.min
     window_days = settings.window_days(metric)
     first = first_window_end(settings.start_date, window_days)
     if settings.mechanism(metric) == Stream.name:
-        published = (one.key.day for one in outside.ledger.releases(metric))
+        published = (one.key.day for one in outside.accountant.releases(metric))
         first = max((day + timedelta(days=1) for day in published), default=first)
     for day in days_between(first, through):
         if window(day, window_days)[0] > purged and not (metric == "dau" and month_of(day) in restated):
             yield ReleaseKey(metric, window_days, day)
 
 
-def _restated(first_numbers: Iterable[ReleaseKey], last_slot: date, outside: Outside) -> Iterator[ReleaseKey]:
+def _restated(first_numbers: Iterable[ReleaseKey], last_slot: date, outside: Store) -> Iterator[ReleaseKey]:
     """The restatement of each month whose day may have come, of all days that may have a number."""
     days = [key for key in first_numbers if key.metric == "dau" and not key.revision]
     due = restatements_due([key.day for key in days], outside)
@@ -245,10 +246,16 @@ def _taken_back(shown: Shown, instance: Instance, settings: Settings) -> Release
             "Restore with the settings that it was published with, and change them afterwards.",
         )
     release = Release(
-        key=key, instance=instance.name, mechanism=shown.mechanism, noisy_value=shown.noisy_statistic, half_width=0.0,
-        sketch_impl=counting_of(instance).kind, private=True, version=shown.version,
+        key=key,
+        instance=instance.name,
+        mechanism=shown.mechanism,
+        noisy_value=shown.noisy_statistic,
+        half_width=0.0,
+        sketch_impl=counting_of(instance).kind,
+        private=True,
+        version=shown.version,
         published_at=shown.published_at.astimezone(ZoneInfo(settings.timezone)).isoformat(),
-    )  # fmt: skip
+    )
     for stream_day in _stream_days(key, instance, settings):
         release = replace(release, half_width=half_width_95(instance.mechanism, stream_day))
         if _is_shown_by(release, instance, shown):

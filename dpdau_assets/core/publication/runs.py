@@ -11,7 +11,7 @@ from dpdau_assets.core.budget.sketch_choice import not_set
 from dpdau_assets.core.dates import days_between, first_window_end, month_of
 from dpdau_assets.core.errors import ParameterNotSet
 from dpdau_assets.core.facts import ReleaseKey
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.privacy.schedule import restatement_slot, slot_of
 from dpdau_assets.core.publication.release import require_ended, restatement_due
 from dpdau_assets.core.settings import Metric, Settings
@@ -46,7 +46,7 @@ def building(days: Iterable[date]) -> list[Step]:
     return [Step(BUILD, days=found)] if found else []
 
 
-def plan_run(first: date, last: date, outside: Outside) -> list[Step]:
+def plan_run(first: date, last: date, outside: Store) -> list[Step]:
     """The steps that publish these days.
 
     Raises Refused when they are not over, or would leave a gap in MAU, and ParameterNotSet, naming all that is to be
@@ -56,20 +56,20 @@ def plan_run(first: date, last: date, outside: Outside) -> list[Step]:
     require_ended(last, outside.clock)
     _require_countable(first, last, outside)
     mau_days = [day for day in days_between(first, last) if day >= first_mau_day(settings)]
-    with outside.ledger.transaction() as books:
+    with outside.accountant.transaction() as books:
         published = books.last_day("mau", settings.mau_window_days)
         new = [day for day in mau_days if books.release(ReleaseKey("mau", settings.mau_window_days, day)) is None]
         if new and published is not None:
             require_in_order(ReleaseKey("mau", settings.mau_window_days, new[0]), books, settings)
     due = restatements_due(days_between(first, last), outside)
-    return list(steps(first, last, settings, outside.ledger.processed(), due))
+    return list(steps(first, last, settings, outside.accountant.processed(), due))
 
 
-def _require_countable(first: date, last: date, outside: Outside) -> None:
+def _require_countable(first: date, last: date, outside: Store) -> None:
     """Of the first number of each metric that is to be made."""
     settings, unknown = outside.settings, []
     begins: dict[Metric, date] = {"dau": first, "mau": max(first, first_mau_day(settings))}
-    with outside.ledger.transaction() as books:
+    with outside.accountant.transaction() as books:
         for metric, day in begins.items():
             key = ReleaseKey(metric, settings.window_days(metric), day)
             try:
@@ -81,12 +81,13 @@ def _require_countable(first: date, last: date, outside: Outside) -> None:
         raise not_set(unknown, settings)
 
 
-def restatements_due(days: list[date], outside: Outside) -> dict[date, date]:
+def restatements_due(days: list[date], outside: Store) -> dict[date, date]:
     """Month to public day, of every month that is not restated yet and has a number, or will have one of these days."""
-    published = {month_of(found.key.day) for found in outside.ledger.releases("dau")}
-    instances = outside.ledger.instances()
+    published = {month_of(found.key.day) for found in outside.accountant.releases("dau")}
+    instances = outside.accountant.instances()
     due = {
-        month: restatement_due(month, instances, outside.settings) for month in published - outside.ledger.restated()
+        month: restatement_due(month, instances, outside.settings)
+        for month in published - outside.accountant.restated()
     }
     if outside.settings.restatements_per_month:
         begun = {month_of(day) for day in days} - published

@@ -17,7 +17,7 @@ from dpdau_assets.core.dates import month_of, months_read
 from dpdau_assets.core.erasure.requests import deadline, overdue
 from dpdau_assets.core.errors import NotPublished, Refused
 from dpdau_assets.core.facts import Erasure, Instance, Release, ReleaseKey
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.privacy.compositions import COMPOSITIONS, budget_report, budget_summary
 from dpdau_assets.core.privacy.cost_so_far import Published
 from dpdau_assets.core.privacy.mechanisms import NoiseWidth, noise_width
@@ -29,21 +29,24 @@ from dpdau_assets.core.sketches.base import Counting
 Answer = dict[str, Any]
 
 
-def latest_release(metric: Metric, day: date, window_days: int, revision: int | None, outside: Outside) -> Release:
+def latest_release(metric: Metric, day: date, window_days: int, revision: int | None, outside: Store) -> Release:
     """The release of this revision, or the latest one.
 
     Raises NotPublished, saying what makes it and when it is due, or that nothing ever does, and why. For machines it
     has `never`, a short `why`, and `due` for one that comes later.
     """
-    same_day = [found for found in outside.ledger.releases(metric)
-                if found.key.day == day and found.key.window_days == window_days]  # fmt: skip
+    same_day = [
+        found
+        for found in outside.accountant.releases(metric)
+        if found.key.day == day and found.key.window_days == window_days
+    ]
     wanted = [found for found in same_day if revision in (None, found.key.revision)]
     if wanted:
         return wanted[-1]
     raise _not_published(ReleaseKey(metric, window_days, day, revision or 0), revision, outside)
 
 
-def _not_published(key: ReleaseKey, revision: int | None, outside: Outside) -> NotPublished:
+def _not_published(key: ReleaseKey, revision: int | None, outside: Store) -> NotPublished:
     found = prospect(key, outside)
     which = "" if revision is None else f" as revision {revision}"
     never, because = ", and never will be" if found.never else "", f": {found.because}" if found.because else ""
@@ -51,27 +54,33 @@ def _not_published(key: ReleaseKey, revision: int | None, outside: Outside) -> N
     return NotPublished(
         f"{key.metric} of {key.day} (window {key.window_days} days) is not published{which}{never}{because}".rstrip(".")
         + ".",
-        found.remedy, metric=key.metric, day=key.day.isoformat(), never=found.never, why=found.why, **due,
-    )  # fmt: skip
+        found.remedy,
+        metric=key.metric,
+        day=key.day.isoformat(),
+        never=found.never,
+        why=found.why,
+        **due,
+    )
 
 
-def last_published_month(metric: Metric, outside: Outside) -> date:
+def last_published_month(metric: Metric, outside: Store) -> date:
     """The month of the last published day. Raises NotPublished when there is none."""
-    days = [found.key.day for found in outside.ledger.releases(metric)]
+    days = [found.key.day for found in outside.accountant.releases(metric)]
     if not days:
         raise NotPublished(f"No {metric} is published yet.", "`dpdau run --from DAY --to DAY` publishes.")
     return month_of(max(days))
 
 
-def run_answer(first: date, last: date, outside: Outside) -> Answer:
+def run_answer(first: date, last: date, outside: Store) -> Answer:
     """How many days a range has, how many of them are published, by metric, and how many are restated by now."""
-    inside = [found.key for found in outside.ledger.releases() if first <= found.key.day <= last]
-    published = {f"{metric}_published": sum(key.metric == metric and not key.revision for key in inside)
-                 for metric in METRICS}  # fmt: skip
+    inside = [found.key for found in outside.accountant.releases() if first <= found.key.day <= last]
+    published = {
+        f"{metric}_published": sum(key.metric == metric and not key.revision for key in inside) for metric in METRICS
+    }
     return {"days": (last - first).days + 1, **published, "restated": sum(key.revision > 0 for key in inside)}
 
 
-def release_answer(release: Release, outside: Outside) -> Answer:
+def release_answer(release: Release, outside: Store) -> Answer:
     """One release as JSON. `epsilon_used` is what its month had cost when it came out, itself included.
 
     `overrides` are those of its month, by whoever they were made since.
@@ -86,7 +95,7 @@ def release_answer(release: Release, outside: Outside) -> Answer:
         "revision": key.revision,
         **interval(release, instance),
         "epsilon_used": budget["epsilon_spent"],
-        "delta": budget_of(key.metric, month_of(key.day), outside.ledger, outside.settings).delta,
+        "delta": budget_of(key.metric, month_of(key.day), outside.accountant, outside.settings).delta,
         "mechanism": release.mechanism,
         "sketch_impl": release.sketch_impl,
         "sketch_parameters": _plain_parameters(counting_of(instance)),
@@ -118,13 +127,13 @@ def shown_in(counting: Counting, noisy: float, noise: NoiseWidth) -> dict[str, f
     return {"noisy_value": users, **rounded, "noisy_statistic": noisy}
 
 
-def budget_answer(metric: Metric, month: date, outside: Outside) -> Answer:
+def budget_answer(metric: Metric, month: date, outside: Store) -> Answer:
     """One month of one metric: the summary that a release shows too, and beside it what `BudgetReport` holds.
 
     Its compositions only compare, and stand with the others that do.
     """
-    published = _published(metric, month, outside.ledger.releases(metric), outside)
-    charges = outside.ledger.charges(metric, month)
+    published = _published(metric, month, outside.accountant.releases(metric), outside)
+    charges = outside.accountant.charges(metric, month)
     report = asdict(budget_report(metric, published, month, charges, _with_caps_of(month, outside)))
     summary, compositions = _summary(metric, month, outside), report.pop("compositions")
     meaning = {**summary["comparison"]["meaning"], "compositions": COMPOSITIONS}
@@ -132,61 +141,79 @@ def budget_answer(metric: Metric, month: date, outside: Outside) -> Answer:
     return {**summary, **report, "overrides": override_rows(metric, month, outside), "comparison": comparison}
 
 
-def override_rows(metric: Metric, month: date, outside: Outside) -> list[Answer]:
+def override_rows(metric: Metric, month: date, outside: Store) -> list[Answer]:
     """Every decision that changed the month's cap, in order."""
     return [
         {"epsilon_cap": float(one.epsilon), "who": one.who, "why": one.why, "made_on": one.made_on.isoformat()}
-        for one in outside.ledger.overrides()
+        for one in outside.accountant.overrides()
         if (one.metric, one.month) == (metric, month) and one.epsilon is not None
     ]
 
 
-def budget_rows(outside: Outside) -> list[Answer]:
+def budget_rows(outside: Store) -> list[Answer]:
     """Every month that a published number was charged to, by metric."""
     return [
         {"metric": metric, "month": f"{month:%Y-%m}", **budget_answer(metric, month, outside)}
         for metric in METRICS
-        for month in charged_months(outside.ledger.releases(metric))
+        for month in charged_months(outside.accountant.releases(metric))
     ]
 
 
 def budget_table(rows: list[Answer]) -> str:
     """The same as a Markdown table."""
     columns = [
-        "metric", "month", "epsilon_spent", "charged", "epsilon_cap", "overrides", "releases_made", "releases_planned"
-    ]  # fmt: skip
+        "metric",
+        "month",
+        "epsilon_spent",
+        "charged",
+        "epsilon_cap",
+        "overrides",
+        "releases_made",
+        "releases_planned",
+    ]
     cells = ({**row, "charged": row["charged"]["epsilon"], "overrides": len(row["overrides"])} for row in rows)
     lines = [columns, ["---"] * len(columns), *([_cell(row[name]) for name in columns] for row in cells)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def mart_rows(outside: Outside) -> list[Answer]:
+def mart_rows(outside: Store) -> list[Answer]:
     """One row a release, in order of metric, window, day and revision."""
     how = _instances(outside)
-    releases = sorted(outside.ledger.releases(), key=lambda found: found.key)
+    releases = sorted(outside.accountant.releases(), key=lambda found: found.key)
     return [_mart_row(release, how[release.instance]) for release in releases]
 
 
-def series(metric: Metric, first: date, last: date, outside: Outside, *, as_published: bool = False) -> list[Answer]:
+def series(metric: Metric, first: date, last: date, outside: Store, *, as_published: bool = False) -> list[Answer]:
     """One row a published day of a range, in order: its latest number, or the one that came out first."""
     window_days = outside.settings.window_days(metric)
-    found = {release.key.day: release for release in sorted(outside.ledger.releases(metric), key=lambda one: one.key)
-             if release.key.window_days == window_days and not (as_published and release.key.revision)}  # fmt: skip
+    found = {
+        release.key.day: release
+        for release in sorted(outside.accountant.releases(metric), key=lambda one: one.key)
+        if release.key.window_days == window_days and not (as_published and release.key.revision)
+    }
     how = _instances(outside)
-    return [{**_mart_row(release, how[release.instance]), "day": day.isoformat()}
-            for day, release in found.items() if first <= day <= last]  # fmt: skip
+    return [
+        {**_mart_row(release, how[release.instance]), "day": day.isoformat()}
+        for day, release in found.items()
+        if first <= day <= last
+    ]
 
 
-def erasure_rows(found: Iterable[Erasure], outside: Outside) -> list[Answer]:
+def erasure_rows(found: Iterable[Erasure], outside: Store) -> list[Answer]:
     """One row an erasure request, in order: where it stands and until when it has to be done, not whose it is."""
     late = {one.receipt for one in overdue(outside)}
     return [
-        {"receipt": one.receipt, "batch": one.batch, "state": one.state,
-         "scope": {"through": one.through.isoformat(), "days": [day.isoformat() for day in one.days]},
-         "received_on": one.received_on.isoformat(), "deadline": deadline(one).isoformat(),
-         "overdue": one.receipt in late}
+        {
+            "receipt": one.receipt,
+            "batch": one.batch,
+            "state": one.state,
+            "scope": {"through": one.through.isoformat(), "days": [day.isoformat() for day in one.days]},
+            "received_on": one.received_on.isoformat(),
+            "deadline": deadline(one).isoformat(),
+            "overdue": one.receipt in late,
+        }
         for one in found
-    ]  # fmt: skip
+    ]
 
 
 def charged_months(releases: Iterable[Release]) -> list[date]:
@@ -194,30 +221,30 @@ def charged_months(releases: Iterable[Release]) -> list[date]:
     return sorted({month for found in releases for month in months_read(found.key.day, found.key.window_days)})
 
 
-def _summary(metric: Metric, month: date, outside: Outside, until: Release | None = None) -> Answer:
+def _summary(metric: Metric, month: date, outside: Store, until: Release | None = None) -> Answer:
     """From all of the month's numbers, or from those published up to `until`."""
     settings = outside.settings
-    releases = _up_to(until, outside.ledger.releases(metric))
+    releases = _up_to(until, outside.accountant.releases(metric))
     first_day = min((found.key.day for found in releases), default=month)
     planned = releases_planned(settings, metric, month, first_day)
     published = _published(metric, month, releases, outside)
-    budget = budget_of(metric, month, outside.ledger, settings)
+    budget = budget_of(metric, month, outside.accountant, settings)
     return asdict(budget_summary(published, month, budget, planned, settings))
 
 
-def _with_caps_of(month: date, outside: Outside) -> Settings:
+def _with_caps_of(month: date, outside: Store) -> Settings:
     """The settings as if every month had this one's caps."""
-    dau, mau = (budget_of(metric, month, outside.ledger, outside.settings).epsilon for metric in METRICS)
+    dau, mau = (budget_of(metric, month, outside.accountant, outside.settings).epsilon for metric in METRICS)
     return replace(outside.settings, dau_budget_total=dau, mau_budget_total=mau)
 
 
-def _published(metric: Metric, month: date, releases: list[Release], outside: Outside) -> list[Published]:
+def _published(metric: Metric, month: date, releases: list[Release], outside: Store) -> list[Published]:
     """What is public of every instance of which some number reads the month."""
     by_instance: dict[str, list[Release]] = {}
     for found in releases:
         by_instance.setdefault(found.instance, []).append(found)
     shown = []
-    for instance in outside.ledger.instances():
+    for instance in outside.accountant.instances():
         numbers = by_instance.get(instance.name, [])
         reading = [found for found in numbers if month in months_read(found.key.day, found.key.window_days)]
         if instance.metric == metric and reading:
@@ -232,12 +259,13 @@ def _up_to(last: Release | None, releases: list[Release]) -> list[Release]:
 
 
 def _plain_parameters(counting: Counting) -> dict[str, float]:
-    return {name: value if isinstance(value, int) else float(value)
-            for name, value in public_parameters(counting).items()}  # fmt: skip
+    return {
+        name: value if isinstance(value, int) else float(value) for name, value in public_parameters(counting).items()
+    }
 
 
-def _instances(outside: Outside) -> dict[str, Instance]:
-    return {instance.name: instance for instance in outside.ledger.instances()}
+def _instances(outside: Store) -> dict[str, Instance]:
+    return {instance.name: instance for instance in outside.accountant.instances()}
 
 
 def _mart_row(release: Release, instance: Instance) -> Answer:
@@ -248,11 +276,18 @@ def _mart_row(release: Release, instance: Instance) -> Answer:
         )
     key = release.key
     return {
-        "metric": key.metric, "day": key.day, "window_days": key.window_days, "revision": key.revision,
-        **interval(release, instance), "mechanism": release.mechanism, "sketch_impl": release.sketch_impl,
+        "metric": key.metric,
+        "day": key.day,
+        "window_days": key.window_days,
+        "revision": key.revision,
+        **interval(release, instance),
+        "mechanism": release.mechanism,
+        "sketch_impl": release.sketch_impl,
         "sketch_parameters": _plain_parameters(counting_of(instance)),
-        "privacy_unit": "user-month", "published_at": release.published_at, "version": release.version,
-    }  # fmt: skip
+        "privacy_unit": "user-month",
+        "published_at": release.published_at,
+        "version": release.version,
+    }
 
 
 def _cell(value: object) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import date
 
 from dpdau_assets.core.budget.forecast import MonthOutlook, outlook
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.reporting.answers import Answer, budget_rows
 from dpdau_assets.core.settings import Metric
 
@@ -37,9 +37,9 @@ class Bar:
         return f"{self.month:%Y-%m} {self.metric} {bar} {self.spent:.2f} of {self.cap:.2f}, {numbers}"
 
 
-def budget_bars(outside: Outside) -> list[Bar]:
+def budget_bars(outside: Store) -> list[Bar]:
     """The last months that were charged and the next that will be, in order of months."""
-    ahead = outlook(outside.ledger, outside.settings, MONTHS_AHEAD).months
+    ahead = outlook(outside.accountant, outside.settings, MONTHS_AHEAD).months
     coming = {(one.metric, one.month): one for one in ahead}
     begun = {(row["metric"], date.fromisoformat(f"{row['month']}-01")): row for row in budget_rows(outside)}
     newest = sorted({month for _, month in begun})[-MONTHS_BACK:]

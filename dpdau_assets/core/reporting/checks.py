@@ -16,7 +16,8 @@ from dpdau_assets.core.dates import month_of
 from dpdau_assets.core.erasure import requests, retention
 from dpdau_assets.core.erasure.inspection import left_of_anyone, partition_of
 from dpdau_assets.core.errors import DpdauError, Refused
-from dpdau_assets.core.ports import Mart, Outside, StateStore
+from dpdau_assets.core.ports.state import StateStore
+from dpdau_assets.core.ports.store import Mart, Store
 from dpdau_assets.core.privacy.schedule import slot_of
 from dpdau_assets.core.publication.due import due, late
 from dpdau_assets.core.publication.ingest import in_whole_per_cent
@@ -50,18 +51,18 @@ class Check:
 
     name: str
     guards: str
-    ask: Callable[[Outside, Mart], Verdict]
+    ask: Callable[[Store, Mart], Verdict]
     blocking: bool = False
     waiting: bool = False
     watched: bool = False
 
 
-def ask_all(outside: Outside, mart: Mart) -> dict[str, Verdict]:
+def ask_all(outside: Store, mart: Mart) -> dict[str, Verdict]:
     """Every check by name; one that cannot be asked has failed, and says why."""
     return {check.name: answer(check, outside, mart) for check in CHECKS}
 
 
-def answer(check: Check, outside: Outside, mart: Mart) -> Verdict:
+def answer(check: Check, outside: Store, mart: Mart) -> Verdict:
     """What the check finds; an error that it meets is a finding too."""
     try:
         return check.ask(outside, mart)
@@ -72,26 +73,26 @@ def answer(check: Check, outside: Outside, mart: Mart) -> Verdict:
 # --- Erasures ----------------------------------------------------------------------------------------------------
 
 
-def _no_pending_erasures(outside: Outside, _: Mart) -> Verdict:
+def _no_pending_erasures(outside: Store, _: Mart) -> Verdict:
     pending = requests.pending(outside)
     return Verdict(pending.is_none, pending.sentence, tuple(str(day) for day, _ in pending.days))
 
 
-def _erasures_within_deadline(outside: Outside, _: Mart) -> Verdict:
+def _erasures_within_deadline(outside: Store, _: Mart) -> Verdict:
     overdue = requests.overdue(outside)
     if overdue:
         return Verdict(False, "An erasure is past its deadline: `dpdau erasures` lists it.")
     return Verdict(True, "None is overdue.")
 
 
-def _no_erased_user_in_live_state(outside: Outside, _: Mart) -> Verdict:
+def _no_erased_user_in_live_state(outside: Store, _: Mart) -> Verdict:
     files = sorted({_shown(survivor.file, outside) for survivor in left_of_anyone(outside)})
     if files:
         return Verdict(False, "Something is left of an erased person: `dpdau receipt` says where.", tuple(files))
     return Verdict(True, "None is left.")
 
 
-def _shown(file: str, outside: Outside) -> str:
+def _shown(file: str, outside: Store) -> str:
     """A partition by its name; any other file not, since whoever put it there may have named it after a person."""
     places = (partition_of(name, outside) for name in (file, f"{file}.parquet", f"{file}.sketch"))
     return next((str(place) for place in places if place), "a file that is no partition")
@@ -100,25 +101,34 @@ def _shown(file: str, outside: Outside) -> str:
 # --- State -------------------------------------------------------------------------------------------------------
 
 
-def _state_is_keyed(outside: Outside, _: Mart) -> Verdict:
-    with outside.activity.lock():
-        wrong = [*_not_keyed("activity", outside.activity, outside), *_not_keyed("late", outside.late, outside),
-                 *_lost(outside)]  # fmt: skip
-    return _places(wrong, "day(s) with state that is damaged, gone, or holds something else than keys",
-                   "Every day's state is whole, and keys alone.")  # fmt: skip
+def _state_is_keyed(outside: Store, _: Mart) -> Verdict:
+    with outside.state.activity.lock():
+        wrong = [
+            *_not_keyed("activity", outside.state.activity, outside),
+            *_not_keyed("late", outside.state.late, outside),
+            *_lost(outside),
+        ]
+    return _places(
+        wrong,
+        "day(s) with state that is damaged, gone, or holds something else than keys",
+        "Every day's state is whole, and keys alone.",
+    )
 
 
-def _not_keyed(name: str, store: StateStore, outside: Outside) -> Iterator[tuple[date, str]]:
+def _not_keyed(name: str, store: StateStore, outside: Store) -> Iterator[tuple[date, str]]:
     for day, epoch in store.stored():
         if epoch not in epochs_of(day, outside.settings) or not store.is_keyed(day, epoch):
             yield day, f"{name}/day={day}/epoch={epoch}"
 
 
-def _no_older_files(outside: Outside, _: Mart) -> Verdict:
-    with outside.activity.lock():
-        wrong = [*_older("activity", outside.activity), *_older("late", outside.late)]
-    return _places(wrong, "day(s) with a file that is not the one that was written last: `dpdau flush-deletes` repairs "
-                   "what can be", "Every file of the state is the one that was written last.")  # fmt: skip
+def _no_older_files(outside: Store, _: Mart) -> Verdict:
+    with outside.state.activity.lock():
+        wrong = [*_older("activity", outside.state.activity), *_older("late", outside.state.late)]
+    return _places(
+        wrong,
+        "day(s) with a file that is not the one that was written last: `dpdau flush-deletes` repairs what can be",
+        "Every file of the state is the one that was written last.",
+    )
 
 
 def _older(name: str, store: StateStore) -> Iterator[tuple[date, str]]:
@@ -131,28 +141,31 @@ def _older(name: str, store: StateStore) -> Iterator[tuple[date, str]]:
             yield day, f"{name}/day={day}/epoch={epoch}"
 
 
-def _lost(outside: Outside) -> Iterator[tuple[date, str]]:
+def _lost(outside: Store) -> Iterator[tuple[date, str]]:
     """Days that were built and have no file."""
-    stored, gone = set(outside.activity.stored()), outside.ledger.purged_through() or date.min
-    for day in sorted(day for day in outside.ledger.processed() if day > gone):
+    stored, gone = set(outside.state.activity.stored()), outside.accountant.purged_through() or date.min
+    for day in sorted(day for day in outside.accountant.processed() if day > gone):
         for epoch in epochs_of(day, outside.settings):
             if (day, epoch) not in stored:
                 yield day, f"activity/day={day}/epoch={epoch}"
 
 
-def _sketches_are_fresh(outside: Outside, _: Mart) -> Verdict:
-    with outside.activity.lock():
-        wrong = [place for place in outside.sketches.stored() if not _is_of_its_state(*place, outside)]
+def _sketches_are_fresh(outside: Store, _: Mart) -> Verdict:
+    with outside.state.activity.lock():
+        wrong = [place for place in outside.state.sketches.stored() if not _is_of_its_state(*place, outside)]
     names = [(day, f"sketches/day={day}/epoch={epoch}") for day, epoch in wrong]
-    return _places(names, "day(s) with a sketch that is not of the state beside it: materialise `day_sketch`",
-                   "Every sketch is of its day's state.")  # fmt: skip
+    return _places(
+        names,
+        "day(s) with a sketch that is not of the state beside it: materialise `day_sketch`",
+        "Every sketch is of its day's state.",
+    )
 
 
-def _is_of_its_state(day: date, epoch: int, outside: Outside) -> bool:
+def _is_of_its_state(day: date, epoch: int, outside: Store) -> bool:
     """To the byte, not by what the header says of itself alone."""
     try:
-        sketch = outside.sketches.read(day, epoch)
-        keys = outside.activity.read(day, epoch)
+        sketch = outside.state.sketches.read(day, epoch)
+        keys = outside.state.activity.read(day, epoch)
         if sketch is None or keys is None or sketch.header.source != require_digest(day, epoch, outside):
             return False
         return b"".join(to_bytes(build(sketch.header, keys))) == b"".join(to_bytes(sketch))
@@ -163,11 +176,15 @@ def _is_of_its_state(day: date, epoch: int, outside: Outside) -> bool:
 # --- What came in ------------------------------------------------------------------------------------------------
 
 
-def _few_rows_rejected(outside: Outside, _: Mart) -> Verdict:
+def _few_rows_rejected(outside: Store, _: Mart) -> Verdict:
     """Of each ingest by itself: among many good rows those of one bad file would not be seen."""
     limit = outside.settings.max_rejected_share
     since = outside.clock.today() - timedelta(days=outside.settings.quarantine_days)
-    bad = [one for one in outside.quarantine.shares() if (one.share > limit or not one.taken) and one.seen_on >= since]
+    bad = [
+        one
+        for one in outside.events.quarantine.shares()
+        if (one.share > limit or not one.taken) and one.seen_on >= since
+    ]
     if not bad:
         return Verdict(
             True, "No ingest was refused for its bad rows, or taken with more than MAX_REJECTED_SHARE admits."
@@ -192,29 +209,29 @@ _WHAT_NOW = {
 # --- Numbers -----------------------------------------------------------------------------------------------------
 
 
-def _ledger_holds(outside: Outside, mart: Mart) -> Verdict:
+def _ledger_holds(outside: Store, mart: Mart) -> Verdict:
     found = len(verification.problems(outside, mart.read()))
     return Verdict(not found, f"{found} problem(s): `dpdau verify-ledger` lists them." if found else "It is whole.")
 
 
-def _noise_is_private(outside: Outside, _: Mart) -> Verdict:
+def _noise_is_private(outside: Store, _: Mart) -> Verdict:
     if not outside.noise.private:
         return Verdict(False, "The noise of this process can be predicted: nothing drawn from it may be published.")
-    predictable = sorted({one.key.day for one in outside.ledger.releases() if not one.private})
+    predictable = sorted({one.key.day for one in outside.accountant.releases() if not one.private})
     return _days(predictable, "day(s) with a number of predictable noise", "All noise is private.")
 
 
-def _configuration_is_feasible(outside: Outside, _: Mart) -> Verdict:
+def _configuration_is_feasible(outside: Store, _: Mart) -> Verdict:
     """As a whole, and on what this ledger was charged by now."""
     require_feasible(outside.settings)
-    refused = outlook(outside.ledger, outside.settings, MONTHS_AHEAD).refused
+    refused = outlook(outside.accountant, outside.settings, MONTHS_AHEAD).refused
     if refused:
         one = refused[0]
         return Verdict(False, f"{one.release.metric} of {one.release.day} will be refused: `dpdau plan` says why.")
     return Verdict(True, f"Every number of the next {MONTHS_AHEAD} months fits.")
 
 
-def _published_on_time(outside: Outside, _: Mart) -> Verdict:
+def _published_on_time(outside: Store, _: Mart) -> Verdict:
     found = due(outside)
     first = _waited_for_from(outside)
     waiting = [day for day in found.unmarked if first and day >= first]
@@ -228,22 +245,22 @@ def _published_on_time(outside: Outside, _: Mart) -> Verdict:
     return Verdict(True, "Every day that is due and complete is published.")
 
 
-def _waited_for_from(outside: Outside) -> date | None:
+def _waited_for_from(outside: Store) -> date | None:
     """Every day once something was published or the schedule is on; else each from the first declared one on, if any.
 
     Before all of these nobody waits: events may be brought in for as long as anybody likes.
     """
-    if outside.ledger.releases() or outside.is_scheduled():
+    if outside.accountant.releases() or outside.is_scheduled():
         return outside.settings.start_date
-    return min(outside.completions.completed(), default=None)
+    return min(outside.events.completions.completed(), default=None)
 
 
-def _restatement_on_time(outside: Outside, _: Mart) -> Verdict:
+def _restatement_on_time(outside: Store, _: Mart) -> Verdict:
     """By the calendar of publication: a month waits while its numbers do, and then no longer."""
-    numbers = outside.ledger.releases("dau")
+    numbers = outside.accountant.releases("dau")
     last = max((one.key.day for one in numbers), default=None)
-    months = {month_of(one.key.day) for one in numbers} - outside.ledger.restated()
-    instances = outside.ledger.instances()
+    months = {month_of(one.key.day) for one in numbers} - outside.accountant.restated()
+    instances = outside.accountant.instances()
     dates = {month: restatement_due(month, instances, outside.settings) for month in sorted(months)}
     missed = [month for month, day in dates.items() if last and day and day < slot_of(outside.settings, last)]
     if missed:
@@ -251,7 +268,7 @@ def _restatement_on_time(outside: Outside, _: Mart) -> Verdict:
     return Verdict(True, "Every month that is due is restated.")
 
 
-def _retention_on_time(outside: Outside, _: Mart) -> Verdict:
+def _retention_on_time(outside: Store, _: Mart) -> Verdict:
     kept = retention.overdue(outside)
     if kept:
         return Verdict(False, f"{len(kept)} day(s) up to {kept[-1]} should be purged by now.")
@@ -275,31 +292,71 @@ def _days(days: list[date], problem: str, fine: str) -> Verdict:
 
 
 CHECKS = (
-    Check("no_pending_erasures", "No day waits to be rebuilt, and no erasure to be verified.", _no_pending_erasures,
-          waiting=True),
-    Check("erasures_within_deadline",
-          f"Every erasure was applied and verified within {requests.DEADLINE_DAYS} days of its receipt.",
-          _erasures_within_deadline, blocking=True, watched=True),
-    Check("no_erased_user_in_live_state", "Nobody whose erasure was applied is left in any file.",
-          _no_erased_user_in_live_state, blocking=True),
-    Check("state_is_keyed", "The state of every day that was built is there, whole, and holds keys alone.",
-          _state_is_keyed, blocking=True),
-    Check("no_older_files", "Every file of the state is the one that was written last: none was put back.",
-          _no_older_files, blocking=True),
-    Check("sketches_are_fresh", "Every sketch is, to the byte, what the state beside it gives.", _sketches_are_fresh,
-          blocking=True),
-    Check("few_rows_rejected", "No ingest of the last QUARANTINE_DAYS days was refused for bad rows, or had too many.",
-          _few_rows_rejected),
-    Check("ledger_holds",
-          "The ledger is as it was written, every number was charged within its cap, the mart shows no other.",
-          _ledger_holds, blocking=True),
-    Check("noise_is_private", "No number was, or will be, drawn from noise that can be predicted.", _noise_is_private,
-          blocking=True),
-    Check("configuration_is_feasible",
-          f"Every number of the next {MONTHS_AHEAD} months fits, on what the ledger was charged by now.",
-          _configuration_is_feasible),
-    Check("published_on_time", "Every day was declared complete and published by the day on which it is due.",
-          _published_on_time, watched=True),
+    Check(
+        "no_pending_erasures",
+        "No day waits to be rebuilt, and no erasure to be verified.",
+        _no_pending_erasures,
+        waiting=True,
+    ),
+    Check(
+        "erasures_within_deadline",
+        f"Every erasure was applied and verified within {requests.DEADLINE_DAYS} days of its receipt.",
+        _erasures_within_deadline,
+        blocking=True,
+        watched=True,
+    ),
+    Check(
+        "no_erased_user_in_live_state",
+        "Nobody whose erasure was applied is left in any file.",
+        _no_erased_user_in_live_state,
+        blocking=True,
+    ),
+    Check(
+        "state_is_keyed",
+        "The state of every day that was built is there, whole, and holds keys alone.",
+        _state_is_keyed,
+        blocking=True,
+    ),
+    Check(
+        "no_older_files",
+        "Every file of the state is the one that was written last: none was put back.",
+        _no_older_files,
+        blocking=True,
+    ),
+    Check(
+        "sketches_are_fresh",
+        "Every sketch is, to the byte, what the state beside it gives.",
+        _sketches_are_fresh,
+        blocking=True,
+    ),
+    Check(
+        "few_rows_rejected",
+        "No ingest of the last QUARANTINE_DAYS days was refused for bad rows, or had too many.",
+        _few_rows_rejected,
+    ),
+    Check(
+        "ledger_holds",
+        "The ledger is as it was written, every number was charged within its cap, the mart shows no other.",
+        _ledger_holds,
+        blocking=True,
+    ),
+    Check(
+        "noise_is_private",
+        "No number was, or will be, drawn from noise that can be predicted.",
+        _noise_is_private,
+        blocking=True,
+    ),
+    Check(
+        "configuration_is_feasible",
+        f"Every number of the next {MONTHS_AHEAD} months fits, on what the ledger was charged by now.",
+        _configuration_is_feasible,
+    ),
+    Check(
+        "published_on_time",
+        "Every day was declared complete and published by the day on which it is due.",
+        _published_on_time,
+        watched=True,
+    ),
     Check("restatement_on_time", "Every month is restated on its public day.", _restatement_on_time, watched=True),
     Check("retention_on_time", "No day is kept for longer than RETENTION_DAYS.", _retention_on_time, watched=True),
-)  # fmt: skip
+)

@@ -16,7 +16,7 @@ from typing import Any
 from dpdau_assets.core.budget.sketch_choice import configured
 from dpdau_assets.core.dates import first_window_end, months_read
 from dpdau_assets.core.errors import Refused
-from dpdau_assets.core.ports import Ledger
+from dpdau_assets.core.ports.ledger import Ledger
 from dpdau_assets.core.privacy.accounting import pure_rho
 from dpdau_assets.core.privacy.compositions import joint_epsilon
 from dpdau_assets.core.privacy.mechanisms import (
@@ -241,9 +241,11 @@ def _parameters_in_words(metrics: tuple[Metric, ...], settings: Settings) -> str
 
 
 def _schedule(metrics: tuple[Metric, ...], settings: Settings) -> str:
-    again = "" if settings.restatements_per_month == 0 or "dau" not in metrics else (
-        f" On day {settings.restatement_day} of the next month every DAU of a month is released once more."
-    )  # fmt: skip
+    again = (
+        ""
+        if settings.restatements_per_month == 0 or "dau" not in metrics
+        else (f" On day {settings.restatement_day} of the next month every DAU of a month is released once more.")
+    )
     return (
         f"One number a day, {1 + settings.grace_days} day(s) after the day that it is of.{again} The budget is one "
         "user-month's, for all that is ever published about it, and is never given back; a number is charged to each "

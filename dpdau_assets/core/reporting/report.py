@@ -17,7 +17,7 @@ from dpdau_assets.core.budget.sketch_choice import configured, counting_of
 from dpdau_assets.core.dates import month_of
 from dpdau_assets.core.erasure.requests import deadline, overdue
 from dpdau_assets.core.facts import Instance
-from dpdau_assets.core.ports import Mart, Outside
+from dpdau_assets.core.ports.store import Mart, Store
 from dpdau_assets.core.privacy.compositions import UserMonths, joint_epsilon, user_months
 from dpdau_assets.core.privacy.mechanisms import Laplace, Mechanism, half_width_95, noise_std
 from dpdau_assets.core.privacy.schedule import METRICS, mechanism_for
@@ -214,7 +214,7 @@ class Report:
     for_operators: ForOperators | None = None
 
 
-def readers_report(outside: Outside) -> Report:
+def readers_report(outside: Store) -> Report:
     """For the published zone. Raises Refused for a number that was drawn from predictable noise."""
     series = tuple(_series(metric, mart_rows(outside), outside.settings) for metric in METRICS)
     slots = [number.slot for one in series for day in one.days for number in day.numbers]
@@ -222,7 +222,7 @@ def readers_report(outside: Outside) -> Report:
     return Report(max(slots, default=None), series, _promise(budget, outside), budget, VERSION)
 
 
-def operators_report(outside: Outside, checks: Sequence[CheckLine]) -> Report:
+def operators_report(outside: Store, checks: Sequence[CheckLine]) -> Report:
     """The same, with the erasures that wait and the checks: for operators and the privacy officer, never for readers.
 
     Raises Refused as `readers_report` does.
@@ -232,7 +232,7 @@ def operators_report(outside: Outside, checks: Sequence[CheckLine]) -> Report:
     return replace(readers_report(outside), for_operators=added)
 
 
-def check_lines(outside: Outside, mart: Mart) -> list[CheckLine]:
+def check_lines(outside: Store, mart: Mart) -> list[CheckLine]:
     """Every check of the store, asked now: it reads all that is kept."""
     found = ask_all(outside, mart)
     return [CheckLine(one.name, one.guards, found[one.name].passed, found[one.name].sentence) for one in CHECKS]
@@ -257,16 +257,16 @@ def _number(row: Answer) -> Number:
 # --- Budget ------------------------------------------------------------------------------------------------------
 
 
-def _budget(outside: Outside) -> Iterable[BudgetMonth]:
+def _budget(outside: Store) -> Iterable[BudgetMonth]:
     """Every month that a number was charged to, and every month that an override speaks of."""
-    overrides = outside.ledger.overrides()
+    overrides = outside.accountant.overrides()
     for metric in METRICS:
         decided = {one.month for one in overrides if one.metric == metric and one.month and one.epsilon is not None}
-        for month in sorted({*charged_months(outside.ledger.releases(metric)), *decided}):
+        for month in sorted({*charged_months(outside.accountant.releases(metric)), *decided}):
             yield _budget_month(metric, month, outside)
 
 
-def _budget_month(metric: Metric, month: date, outside: Outside) -> BudgetMonth:
+def _budget_month(metric: Metric, month: date, outside: Store) -> BudgetMonth:
     answer = budget_answer(metric, month, outside)
     return BudgetMonth(
         metric=metric,
@@ -274,7 +274,7 @@ def _budget_month(metric: Metric, month: date, outside: Outside) -> BudgetMonth:
         spent=answer["epsilon_spent"],
         charged=answer["charged"]["epsilon"],
         cap=answer["epsilon_cap"],
-        delta=outside.ledger.delta(metric, month) or outside.settings.delta,
+        delta=outside.accountant.delta(metric, month) or outside.settings.delta,
         releases_made=answer["releases_made"],
         releases_planned=answer["releases_planned"],
         overrides=tuple(CapOverride(**one) for one in answer["overrides"]),
@@ -284,7 +284,7 @@ def _budget_month(metric: Metric, month: date, outside: Outside) -> BudgetMonth:
 # --- Promise -----------------------------------------------------------------------------------------------------
 
 
-def _promise(budget: Sequence[BudgetMonth], outside: Outside) -> Promise:
+def _promise(budget: Sequence[BudgetMonth], outside: Store) -> Promise:
     terms = _largest_terms(budget, outside.settings)
     used = {metric: _used(metric, outside) for metric in METRICS}
     metrics = tuple(_metric_promise(metric, used[metric], terms, outside) for metric in METRICS)
@@ -305,8 +305,9 @@ def _promise(budget: Sequence[BudgetMonth], outside: Outside) -> Promise:
 
 def _largest_terms(budget: Sequence[BudgetMonth], settings: Settings) -> Settings:
     """The settings with the largest caps and δ on record: no month promises less than these."""
-    caps = {metric: [settings.cap(metric), *(_bound(one) for one in budget if one.metric == metric)]
-            for metric in METRICS}  # fmt: skip
+    caps = {
+        metric: [settings.cap(metric), *(_bound(one) for one in budget if one.metric == metric)] for metric in METRICS
+    }
     delta = max([settings.delta, *(one.delta for one in budget)])
     return replace(settings, dau_budget_total=max(caps["dau"]), mau_budget_total=max(caps["mau"]), delta=delta)
 
@@ -315,13 +316,13 @@ def _bound(one: BudgetMonth) -> Fraction:
     return Fraction(str(one.charged if one.is_beyond_cap else one.cap))
 
 
-def _used(metric: Metric, outside: Outside) -> list[Instance]:
+def _used(metric: Metric, outside: Store) -> list[Instance]:
     """The instances of which a number is published, in the order in which they were opened."""
-    names = {release.instance for release in outside.ledger.releases(metric)}
-    return [one for one in outside.ledger.instances() if one.name in names]
+    names = {release.instance for release in outside.accountant.releases(metric)}
+    return [one for one in outside.accountant.instances() if one.name in names]
 
 
-def _metric_promise(metric: Metric, used: Sequence[Instance], terms: Settings, outside: Outside) -> MetricPromise:
+def _metric_promise(metric: Metric, used: Sequence[Instance], terms: Settings, outside: Store) -> MetricPromise:
     noises = dict.fromkeys(one.mechanism for one in used) or {_configured_noise(metric, outside.settings): None}
     countings = dict.fromkeys(counting_of(one) for one in used) or {configured(metric, outside.settings): None}
     return MetricPromise(
@@ -351,10 +352,10 @@ def _in_words(counting: Counting | None, settings: Settings) -> str:
 # --- For operators -----------------------------------------------------------------------------------------------
 
 
-def waiting_days(outside: Outside) -> list[WaitingDay]:
+def waiting_days(outside: Store) -> list[WaitingDay]:
     """The days on which requests came in that are not verified yet, in order. Whose, and how many, is not said."""
     today = outside.clock.today()
     late = {one.received_on for one in overdue(outside)}
-    unfinished = outside.erasures.erasures(("parked", "received", "applied"))
+    unfinished = outside.erasures.ledger.erasures(("parked", "received", "applied"))
     until = {one.received_on: deadline(one) for one in unfinished}
     return [WaitingDay(day, (today - day).days, until[day], day in late) for day in sorted(until)]

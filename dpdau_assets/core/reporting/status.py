@@ -11,7 +11,7 @@ from datetime import date
 
 from dpdau_assets.core.dates import month_of
 from dpdau_assets.core.erasure import requests, retention
-from dpdau_assets.core.ports import Mart, Outside
+from dpdau_assets.core.ports.store import Mart, Store
 from dpdau_assets.core.privacy.schedule import METRICS, slot_of
 from dpdau_assets.core.publication.due import due
 from dpdau_assets.core.publication.runs import RESTATEMENT, Step
@@ -87,7 +87,7 @@ class Status:
         return [step.day for step in self.ready if step.day and step.job == RESTATEMENT]
 
 
-def status(outside: Outside, mart: Mart) -> Status:
+def status(outside: Store, mart: Mart) -> Status:
     """Everything that an operator looks for first."""
     found = due(outside)
     return Status(
@@ -100,13 +100,13 @@ def status(outside: Outside, mart: Mart) -> Status:
         erasures=tuple(waiting_days(outside)),
         overdue=tuple(_overdue(outside, mart)),
         spent=tuple(_spent(outside)),
-        purged_through=outside.ledger.purged_through(),
+        purged_through=outside.accountant.purged_through(),
         purge_due=retention.due_through(outside) if outside.settings.retention_days is not None else None,
     )
 
 
-def _published(metric: Metric, outside: Outside) -> PublishedSeries:
-    days = [one.key.day for one in outside.ledger.releases(metric)]
+def _published(metric: Metric, outside: Store) -> PublishedSeries:
+    days = [one.key.day for one in outside.accountant.releases(metric)]
     if not days:
         return PublishedSeries(metric, None, None, None, None)
     last, settings = max(days), outside.settings
@@ -114,16 +114,16 @@ def _published(metric: Metric, outside: Outside) -> PublishedSeries:
     return PublishedSeries(metric, last, slot_of(settings, last), following, slot_of(settings, following))
 
 
-def _overdue(outside: Outside, mart: Mart) -> Iterable[str]:
+def _overdue(outside: Store, mart: Mart) -> Iterable[str]:
     for check in CHECKS:
         if check.watched and not (verdict := answer(check, outside, mart)).passed:
             yield verdict.sentence
 
 
-def _spent(outside: Outside) -> Iterable[SpentMonth]:
+def _spent(outside: Store) -> Iterable[SpentMonth]:
     """The months of the last published days, and one before where it was charged."""
     for metric in METRICS:
-        releases = outside.ledger.releases(metric)
+        releases = outside.accountant.releases(metric)
         last = max((month_of(one.key.day) for one in releases), default=date.min)
         for month in [one for one in charged_months(releases) if one <= last][-_CHARGED_MONTHS:]:
             found = budget_answer(metric, month, outside)

@@ -15,7 +15,8 @@ from dpdau_assets.core.errors import Refused
 from dpdau_assets.core.facts import Build, DaySet, Keys, Partition, RejectedRow, Version
 from dpdau_assets.core.identity import data_version
 from dpdau_assets.core.parallel import work_ahead
-from dpdau_assets.core.ports import Outside, StateStore
+from dpdau_assets.core.ports.state import StateStore
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.sketches.keysets import EMPTY, places, subtract, unite
 
@@ -23,36 +24,38 @@ PAST_RETENTION = "came for a day that is past retention"
 AFTER_RESTATEMENT = "came after the month of their day was restated"
 
 
-def process_days(days: list[date], outside: Outside) -> None:
+def process_days(days: list[date], outside: Store) -> None:
     """Fold the whole inbox, then make sure that each of these days has its files, empty ones too.
 
     Only days that were processed can be published: a file that is there because someone was active on the day must
     not decide that. Raises Refused for a processed day whose files are gone: empty ones would be a wrong number.
     """
-    with outside.activity.lock():
+    with outside.state.activity.lock():
         require_kept(days, outside)
         take_in(outside)
         _create_missing(days, outside)
         repair(days, outside)
-        outside.ledger.mark_processed(days)
+        outside.accountant.mark_processed(days)
 
 
-def repair(days: Iterable[date], outside: Outside) -> list[Partition]:
+def repair(days: Iterable[date], outside: Store) -> list[Partition]:
     """Put the newest content of these days in the place of older copies; returns which were old.
 
     The caller holds the lock. Raises Refused for a file that lacks events, or is gone, as reading it would.
     """
     places = [(day, epoch) for day in days for epoch in epochs_of(day, outside.settings)]
-    return _repaired(outside.activity, "activity", places, outside) + _repaired(outside.late, "late", places, outside)
+    return _repaired(outside.state.activity, "activity", places, outside) + _repaired(
+        outside.state.late, "late", places, outside
+    )
 
 
-def repair_all(outside: Outside) -> tuple[list[Partition], list[Partition]]:
+def repair_all(outside: Store) -> tuple[list[Partition], list[Partition]]:
     """Put the newest content in the place of every older copy: which files were old, and which cannot be repaired.
 
     The caller holds the lock.
     """
     repaired, broken = [], []
-    for name, store in (("activity", outside.activity), ("late", outside.late)):
+    for name, store in (("activity", outside.state.activity), ("late", outside.state.late)):
         lost: list[tuple[date, int]] = []
         repaired += _repaired(store, name, store.places(), outside, lost)
         broken += [Partition(name, *place) for place in lost]
@@ -60,9 +63,12 @@ def repair_all(outside: Outside) -> tuple[list[Partition], list[Partition]]:
 
 
 def _repaired(
-    store: StateStore, name: str, places: list[tuple[date, int]], outside: Outside,
+    store: StateStore,
+    name: str,
+    places: list[tuple[date, int]],
+    outside: Store,
     broken: list[tuple[date, int]] | None = None,
-) -> list[Partition]:  # fmt: skip
+) -> list[Partition]:
     """Repair these. Where a removal that could not be applied has changed a content, Dagster is to be told."""
     known = {place: store.build(*place) for place in places}
     repaired = store.repair(places, broken)
@@ -71,28 +77,28 @@ def _repaired(
     return [Partition(name, *place) for place in repaired]
 
 
-def take_in(outside: Outside) -> None:
+def take_in(outside: Store) -> None:
     """Bring the state up to all that was acknowledged: removals, then the inbox. The caller holds the lock."""
-    outside.activity.resume()
-    outside.late.resume()
+    outside.state.activity.resume()
+    outside.state.late.resume()
     apply_removals(outside)
     _fold_inbox(outside)
 
 
-def apply_removals(outside: Outside) -> None:
+def apply_removals(outside: Store) -> None:
     """Rewrite every file that holds a removed key, each after the sketch that was built from it is dropped.
 
     The caller holds the lock. Running it again, also after it was cut short, changes nothing more. A day that it
     touches is marked before: a second run could no longer tell. A file that cannot be read holds up none of the
     others; whoever reads it once it can be applies the same to it.
     """
-    watermark, applied = outside.erasures.recorded(), outside.erasures.applied()
+    watermark, applied = outside.erasures.ledger.recorded(), outside.erasures.ledger.applied()
     if watermark == applied:
         return
-    outside.premises.sweep()
-    outside.erasures.begin_applying(watermark)
+    outside.state.files.sweep()
+    outside.erasures.ledger.begin_applying(watermark)
     _mark_changed(watermark, outside)
-    for store, dropping in ((outside.activity, _dropping_sketches), (outside.late, _as_they_come)):
+    for store, dropping in ((outside.state.activity, _dropping_sketches), (outside.state.late, _as_they_come)):
         unreadable: list[tuple[date, int]] = []
         emptied: list[tuple[date, int]] = []
         changed = _rewritten(store, watermark, unreadable, emptied, outside)
@@ -101,83 +107,84 @@ def apply_removals(outside: Outside) -> None:
         store.discard(emptied)
         if outside.settings.erasure_mark == "all":
             store.renew()
-    outside.builds.write_anew()
-    outside.receipts.forget_inspection()
-    outside.erasures.mark_applied(watermark)
-    outside.rebuilds.note_marked(watermark)
-    outside.builds.overwrite_deleted()
+    outside.state.builds.write_anew()
+    outside.erasures.receipts.forget_inspection()
+    outside.erasures.ledger.mark_applied(watermark)
+    outside.state.rebuilds.note_marked(watermark)
+    outside.state.builds.overwrite_deleted()
 
 
-def _mark_changed(watermark: int, outside: Outside) -> None:
+def _mark_changed(watermark: int, outside: Store) -> None:
     """A change by arrivals that Dagster was not told of may be of the removed alone: from here on it is a mark.
 
     So it is gone before their receipts say that nothing is left. With ERASURE_MARK=all every day gets a mark.
     """
-    changed = outside.rebuilds.arrived()
+    changed = outside.state.rebuilds.arrived()
     mark(live_days(outside) if outside.settings.erasure_mark == "all" else changed, watermark, outside)
-    outside.rebuilds.told(changed)
+    outside.state.rebuilds.told(changed)
 
 
-def is_clean(day: date, outside: Outside) -> bool:
+def is_clean(day: date, outside: Store) -> bool:
     """Whether nobody is left in the day's state whose removal from it was applied by now."""
-    with outside.activity.lock():
-        applied = outside.erasures.applied()
-        for store in (outside.activity, outside.late):
+    with outside.state.activity.lock():
+        applied = outside.erasures.ledger.applied()
+        for store in (outside.state.activity, outside.state.late):
             for epoch in epochs_of(day, outside.settings):
-                removed = outside.erasures.tombstones(epoch, through=applied).removed_on(day)
+                removed = outside.erasures.ledger.tombstones(epoch, through=applied).removed_on(day)
                 keys = store.read(day, epoch) if len(removed) else None
                 if keys is not None and len(places(keys, removed)):
                     return False
     return True
 
 
-def discard_batch(batch: str, outside: Outside) -> None:
+def discard_batch(batch: str, outside: Store) -> None:
     """Take back an import that was not folded yet. Raises Refused once it was, or if there never was such a batch."""
-    with outside.activity.lock():
-        if batch not in outside.inbox.batches():
+    with outside.state.activity.lock():
+        if batch not in outside.events.inbox.batches():
             raise Refused(
                 f"No batch {batch} waits in the inbox.",
-                "A folded batch cannot be taken back: its users stay, or are erased one by one.", batch=batch,
-            )  # fmt: skip
-        outside.inbox.discard([batch])
+                "A folded batch cannot be taken back: its users stay, or are erased one by one.",
+                batch=batch,
+            )
+        outside.events.inbox.discard([batch])
 
 
-def require_kept(days: Iterable[date], outside: Outside) -> None:
+def require_kept(days: Iterable[date], outside: Store) -> None:
     """Raise Refused for a day past retention: it cannot be built any more, and nothing empty takes its place."""
-    gone = outside.ledger.purged_through()
+    gone = outside.accountant.purged_through()
     purged = sorted(day for day in days if gone is not None and day <= gone)
     if purged:
         raise Refused(f"{purged[0]} is past retention: days up to {gone} are purged.", "Ask for a later day.")
 
 
-def day_version(day: date, outside: Outside) -> str:
+def day_version(day: date, outside: Store) -> str:
     """The day's data version: the same until its users are others, and nothing by which they could be tried out."""
     return version_of_state("activity", day, outside)
 
 
-def version_of_state(label: str, day: date, outside: Outside) -> str:
+def version_of_state(label: str, day: date, outside: Store) -> str:
     """The data version of what is built from the day's state and nothing else.
 
     It goes by the nonces of the day's last builds. With ERASURE_MARK=all each application of removals gives every day
     another one, or those that stay would tell which days nobody left.
     """
-    with outside.activity.lock():  # or a file could be replaced between two looks at it
+    with outside.state.activity.lock():  # or a file could be replaced between two looks at it
         versions = [require_version(day, epoch, outside) for epoch in epochs_of(day, outside.settings)]
     return data_version(f"{label} {day}", [version.hash for version in versions])
 
 
-def require_digest(day: date, epoch: int, outside: Outside) -> str:
+def require_digest(day: date, epoch: int, outside: Store) -> str:
     """Digest of the day's keys under this epoch. Raises Refused when the day was never processed."""
-    found = outside.activity.digest(day, epoch)
+    found = outside.state.activity.digest(day, epoch)
     if found is None:
         raise Refused(f"There is no state for {day}.", f"Materialise `activity` for {day}.", day=day.isoformat())
     return found
 
 
-def require_version(day: date, epoch: int, outside: Outside) -> Version:
+def require_version(day: date, epoch: int, outside: Store) -> Version:
     """What the day's content under this epoch is known by. Raises Refused when the day was never processed."""
     require_digest(day, epoch, outside)
-    found = outside.activity.version(day, epoch)
+    found = outside.state.activity.version(day, epoch)
     assert found is not None, "what has a digest has a version"
     return found
 
@@ -193,17 +200,22 @@ def fold(before: Keys, arrived: Keys, removed: Keys) -> Keys:
 
 
 def _rewritten(
-    store: StateStore, watermark: int, unreadable: list[tuple[date, int]], emptied: list[tuple[date, int]],
-    outside: Outside,
-) -> Iterator[DaySet]:  # fmt: skip
+    store: StateStore,
+    watermark: int,
+    unreadable: list[tuple[date, int]],
+    emptied: list[tuple[date, int]],
+    outside: Store,
+) -> Iterator[DaySet]:
     """The files of this store that change when the removals up to the watermark, not applied yet, are.
 
     Those that are damaged, older or gone are put into `unreadable`; and into `emptied` those that are left empty of a
     day that nobody has asked for: they are there for those who are gone.
     """
-    applied, processed, stored = outside.erasures.applied(), outside.ledger.processed(), store.places()
+    applied, processed, stored = outside.erasures.ledger.applied(), outside.accountant.processed(), store.places()
     epochs = {epoch for _, epoch in stored}
-    tombstones = {epoch: outside.erasures.tombstones(epoch, after=applied, through=watermark) for epoch in epochs}
+    tombstones = {
+        epoch: outside.erasures.ledger.tombstones(epoch, after=applied, through=watermark) for epoch in epochs
+    }
 
     def kept(place: tuple[date, int]) -> DaySet | None:
         day, epoch = place
@@ -224,35 +236,37 @@ def _rewritten(
             emptied.append((found.day, found.epoch))
 
 
-def _as_they_come(sets: Iterable[DaySet], _: Outside) -> Iterable[DaySet]:
+def _as_they_come(sets: Iterable[DaySet], _: Store) -> Iterable[DaySet]:
     return sets
 
 
-def _dropping_sketches(sets: Iterable[DaySet], outside: Outside) -> Iterator[DaySet]:
+def _dropping_sketches(sets: Iterable[DaySet], outside: Store) -> Iterator[DaySet]:
     """Each set once the sketch of what it replaces is gone: a sketch is of its state, or not there to be built."""
     for found in sets:
-        outside.sketches.discard(found.day, found.epoch)
+        outside.state.sketches.discard(found.day, found.epoch)
         yield found
 
 
-def _fold_inbox(outside: Outside) -> None:
-    batches = outside.inbox.batches()
+def _fold_inbox(outside: Store) -> None:
+    batches = outside.events.inbox.batches()
     if not batches:
         return
     late: list[DaySet] = []
     dropped: list[RejectedRow] = []
     changed: set[date] = set()
     broken: set[date] = set()
-    known = outside.rebuilds.arrived()
-    outside.rebuilds.arrive(outside.inbox.days())  # before anything is written: what is cut short stays noted
-    arrivals = _folded(outside.inbox.read(batches), late, dropped, broken, outside)
-    outside.activity.replace(_dropping_sketches(_noting(arrivals, changed), outside))
-    outside.late.replace(late)
-    outside.quarantine.keep(dropped)
-    noted = outside.rebuilds.arrived()
-    outside.rebuilds.told({day: noted[day] for day in noted.keys() - known.keys() - changed})  # nothing new came
-    waiting = outside.inbox.holding(broken) if broken else []
-    outside.inbox.discard([batch for batch in batches if batch not in waiting])
+    known = outside.state.rebuilds.arrived()
+    outside.state.rebuilds.arrive(
+        outside.events.inbox.days()
+    )  # before anything is written: what is cut short stays noted
+    arrivals = _folded(outside.events.inbox.read(batches), late, dropped, broken, outside)
+    outside.state.activity.replace(_dropping_sketches(_noting(arrivals, changed), outside))
+    outside.state.late.replace(late)
+    outside.events.quarantine.keep(dropped)
+    noted = outside.state.rebuilds.arrived()
+    outside.state.rebuilds.told({day: noted[day] for day in noted.keys() - known.keys() - changed})  # nothing new came
+    waiting = outside.events.inbox.holding(broken) if broken else []
+    outside.events.inbox.discard([batch for batch in batches if batch not in waiting])
 
 
 def _noting(sets: Iterable[DaySet], changed: set[date]) -> Iterator[DaySet]:
@@ -262,7 +276,7 @@ def _noting(sets: Iterable[DaySet], changed: set[date]) -> Iterator[DaySet]:
 
 
 def _folded(
-    arrivals: Iterable[DaySet], late: list[DaySet], dropped: list[RejectedRow], broken: set[date], outside: Outside
+    arrivals: Iterable[DaySet], late: list[DaySet], dropped: list[RejectedRow], broken: set[date], outside: Store
 ) -> Iterator[DaySet]:
     """The new state of every open day that gained a user; what came for sealed days is put into `late`.
 
@@ -270,9 +284,9 @@ def _folded(
 
     What came for a day past retention, or for a restated month, is noted in `dropped`: no number can hold it.
     """
-    sealed, restated = outside.ledger.sealed(), outside.ledger.restated()
-    gone = outside.ledger.purged_through() or date.min
-    tombstones = cache(partial(outside.erasures.tombstones, through=outside.erasures.applied()))
+    sealed, restated = outside.accountant.sealed(), outside.accountant.restated()
+    gone = outside.accountant.purged_through() or date.min
+    tombstones = cache(partial(outside.erasures.ledger.tombstones, through=outside.erasures.ledger.applied()))
     for arrived in arrivals:
         day, epoch = arrived.day, arrived.epoch
         if day <= gone:
@@ -280,8 +294,8 @@ def _folded(
             continue
         removed = tombstones(epoch).removed_on(day)
         try:
-            before = outside.activity.read(day, epoch)
-            outside.late.digest(day, epoch)
+            before = outside.state.activity.read(day, epoch)
+            outside.state.late.digest(day, epoch)
         except Refused:
             broken.add(day)
             continue
@@ -293,18 +307,18 @@ def _folded(
             yield DaySet(day, epoch, after)
 
 
-def _late(arrived: DaySet, sealed_state: Keys | None, removed: Keys, outside: Outside) -> list[DaySet]:
+def _late(arrived: DaySet, sealed_state: Keys | None, removed: Keys, outside: Store) -> list[DaySet]:
     """The day's late set with these arrivals, if they change it: users that the sealed state does not have."""
-    before = _or_empty(outside.late.read(arrived.day, arrived.epoch))
+    before = _or_empty(outside.state.late.read(arrived.day, arrived.epoch))
     new = subtract(arrived.keys, _or_empty(sealed_state))
     after = fold(before, new, removed)
     return [DaySet(arrived.day, arrived.epoch, after)] if len(after) > len(before) else []
 
 
-def _too_late(arrived: DaySet, sealed_state: Keys | None, removed: Keys, outside: Outside) -> list[RejectedRow]:
+def _too_late(arrived: DaySet, sealed_state: Keys | None, removed: Keys, outside: Store) -> list[RejectedRow]:
     """That some users of these arrivals were never counted, under the epoch that the day's own number reads."""
     own_epoch = epoch_of(arrived.day, outside.settings.hash_salt_rotation_days)
-    known = unite([_or_empty(sealed_state), _or_empty(outside.late.read(arrived.day, arrived.epoch)), removed])
+    known = unite([_or_empty(sealed_state), _or_empty(outside.state.late.read(arrived.day, arrived.epoch)), removed])
     new = subtract(arrived.keys, known)
     return [_dropped(arrived, AFTER_RESTATEMENT)] if len(new) and arrived.epoch == own_epoch else []
 
@@ -317,17 +331,21 @@ def _dropped(arrived: DaySet, reason: str) -> RejectedRow:
     return RejectedRow(f"day={arrived.day}", 0, f"Dropped: some users {reason}.")
 
 
-def _create_missing(days: list[date], outside: Outside) -> None:
-    promised, stored = outside.ledger.sealed() | outside.ledger.processed(), set(outside.activity.stored())
-    missing = [(day, epoch) for day in days for epoch in epochs_of(day, outside.settings)
-               if (day, epoch) not in stored]  # fmt: skip
-    lost = sorted({day for day, epoch in missing if day in promised or outside.activity.build(day, epoch) != Build()})
+def _create_missing(days: list[date], outside: Store) -> None:
+    promised, stored = (
+        outside.accountant.sealed() | outside.accountant.processed(),
+        set(outside.state.activity.stored()),
+    )
+    missing = [(day, epoch) for day in days for epoch in epochs_of(day, outside.settings) if (day, epoch) not in stored]
+    lost = sorted(
+        {day for day, epoch in missing if day in promised or outside.state.activity.build(day, epoch) != Build()}
+    )
     if lost:
         raise Refused(
             f"The state of {len(lost)} processed day(s), the first {lost[0]}, is gone.",
             "Restore the data directory and the ledger from the same backup; a day is never rebuilt from nothing.",
         )
-    outside.activity.replace(DaySet(day, epoch, EMPTY) for day, epoch in missing)
+    outside.state.activity.replace(DaySet(day, epoch, EMPTY) for day, epoch in missing)
 
 
 def _or_empty(keys: Keys | None) -> Keys:

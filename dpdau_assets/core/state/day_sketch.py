@@ -11,14 +11,14 @@ from dpdau_assets.core.dates import month_of
 from dpdau_assets.core.errors import BadInput, ParameterNotSet, Refused
 from dpdau_assets.core.facts import Keys, Partition
 from dpdau_assets.core.parallel import work_ahead
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.sketches import build
 from dpdau_assets.core.sketches.base import Counting, Header, Sketch, to_bytes
 from dpdau_assets.core.sketches.keysets import EMPTY, subtract
 from dpdau_assets.core.state.activity import epochs_of, require_digest, require_kept, version_of_state
 
 
-def refresh(days: Iterable[date], outside: Outside, counting: Counting | None = None) -> None:
+def refresh(days: Iterable[date], outside: Store, counting: Counting | None = None) -> None:
     """Build what is missing or not as it should be: of the state as it is, in the shape that numbers are counted by.
 
     That is `counting`, if one is given, and as far as one sketch can what the next numbers count by. Raises Refused
@@ -26,82 +26,84 @@ def refresh(days: Iterable[date], outside: Outside, counting: Counting | None = 
     """
     days = list(days)
     require_kept(days, outside)
-    unprocessed = sorted(set(days) - outside.ledger.processed())
+    unprocessed = sorted(set(days) - outside.accountant.processed())
     if unprocessed:
         raise Refused(f"There is no state for {unprocessed[0]}.", f"Materialise `activity` for {unprocessed[0]}.")
     wanted = [(day, epoch) for day in days for epoch in epochs_of(day, outside.settings)]
     shapes = _shapes(days, counting, outside)
-    with outside.activity.lock():  # or a sketch of the state before a removal could be put where it was dropped
-        outside.sketches.replace(_rebuilt(wanted, shapes, outside))
+    with outside.state.activity.lock():  # or a sketch of the state before a removal could be put where it was dropped
+        outside.state.sketches.replace(_rebuilt(wanted, shapes, outside))
 
 
-def refresh_all(outside: Outside, *, missing_only: bool = False) -> None:
+def refresh_all(outside: Store, *, missing_only: bool = False) -> None:
     """Build the sketches of all state of days that were asked for, or just those that are not there, as far as it goes.
 
     So neither the shape of a sketch nor its being there tells from which days somebody was erased; and where nothing
     says how to count, or nobody has asked for the day, none is kept. What cannot be read is left as it is, for the
     inspection to name. The caller holds the state's lock.
     """
-    gone, processed = outside.ledger.purged_through() or date.min, outside.ledger.processed()
-    built, shapes = set(outside.sketches.stored()), {}
-    due = [place for place in outside.activity.stored() if gone < place[0] and place[0] in processed]
+    gone, processed = outside.accountant.purged_through() or date.min, outside.accountant.processed()
+    built, shapes = set(outside.state.sketches.stored()), {}
+    due = [place for place in outside.state.activity.stored() if gone < place[0] and place[0] in processed]
     try:
         shapes = _shapes(sorted({day for day, _ in due}), None, outside)
     except ParameterNotSet:
         processed = frozenset()
     for place in sorted(built):
         if place[0] not in processed:
-            outside.sketches.discard(*place)
+            outside.state.sketches.discard(*place)
     for place in due if processed else ():
         if not (missing_only and place in built):
             with suppress(Refused):
-                outside.sketches.replace(_rebuilt([place], shapes, outside))
+                outside.state.sketches.replace(_rebuilt([place], shapes, outside))
 
 
-def of_another_state(outside: Outside) -> list[Partition]:
+def of_another_state(outside: Store) -> list[Partition]:
     """Sketches that are not of the state beside them: older ones that were put back. The caller holds the lock."""
     return [
-        Partition("sketches", *place) for place in outside.sketches.stored() if not _is_of_its_state(*place, outside)
+        Partition("sketches", *place)
+        for place in outside.state.sketches.stored()
+        if not _is_of_its_state(*place, outside)
     ]
 
 
-def _is_of_its_state(day: date, epoch: int, outside: Outside) -> bool:
+def _is_of_its_state(day: date, epoch: int, outside: Store) -> bool:
     header = _header(day, epoch, outside)
     try:
-        return header is not None and header.source == outside.activity.digest(day, epoch)
+        return header is not None and header.source == outside.state.activity.digest(day, epoch)
     except Refused:  # of a file that lacks events; that is named itself
         return True
 
 
-def build_sketch(day: date, outside: Outside) -> None:
+def build_sketch(day: date, outside: Store) -> None:
     """Bring the day's sketches up to its state, and note that the day was rebuilt for the erasures that touched it.
 
     Not if some that are marked by now are not applied yet: never to claim more than was done.
     """
-    with outside.activity.lock():
+    with outside.state.activity.lock():
         refresh([day], outside)
-        mark = outside.rebuilds.wanted(day)
-        if mark and outside.erasures.applied() >= outside.rebuilds.marked():
-            outside.rebuilds.mark_built(day, mark)
+        mark = outside.state.rebuilds.wanted(day)
+        if mark and outside.erasures.ledger.applied() >= outside.state.rebuilds.marked():
+            outside.state.rebuilds.mark_built(day, mark)
 
 
-def read_fresh(day: date, epoch: int, counting: Counting, outside: Outside) -> Sketch:
+def read_fresh(day: date, epoch: int, counting: Counting, outside: Store) -> Sketch:
     """What is counted of the day's sketch, built from the state as it is now; a damaged one is built again.
 
     The caller holds the state's lock. Raises Refused for a day without state.
     """
     try:
-        sketch = outside.sketches.read(day, epoch)
+        sketch = outside.state.sketches.read(day, epoch)
     except BadInput:
         sketch = None
     digest = require_digest(day, epoch, outside)
     if sketch is None or sketch.header.source != digest or not counting.reads(sketch.header):
         sketch = _build(day, epoch, _shapes([day], counting, outside)[day], outside)
-        outside.sketches.replace([(day, sketch)])
+        outside.state.sketches.replace([(day, sketch)])
     return counting.narrowed(sketch)
 
 
-def read_without(day: date, epoch: int, gone: Keys, counting: Counting, outside: Outside) -> Sketch:
+def read_without(day: date, epoch: int, gone: Keys, counting: Counting, outside: Store) -> Sketch:
     """The same as if these users had never been active. The caller holds the state's lock."""
     left = read_fresh(day, epoch, counting, outside).without(gone)
     if left is not None:
@@ -110,16 +112,16 @@ def read_without(day: date, epoch: int, gone: Keys, counting: Counting, outside:
     return build(counting.header(epoch, "held out"), kept)
 
 
-def read_late(day: date, epoch: int, counting: Counting, outside: Outside) -> Sketch:
+def read_late(day: date, epoch: int, counting: Counting, outside: Store) -> Sketch:
     """A sketch of the users who came after the day was sealed, to be united with the day's own.
 
     The caller holds the state's lock.
     """
-    keys = outside.late.read(day, epoch)
+    keys = outside.state.late.read(day, epoch)
     return build(counting.header(epoch, "late"), EMPTY if keys is None else keys)
 
 
-def traces_in(sketch: Sketch, day: date, wanted: Keys, outside: Outside) -> Keys:
+def traces_in(sketch: Sketch, day: date, wanted: Keys, outside: Store) -> Keys:
     """Those of these keys (sorted, distinct) of which the day's sketch may know something that its state does not.
 
     All, if it is not of the state as it is: its header alone tells of the state that it is of. None, if it is to the
@@ -135,47 +137,50 @@ def traces_in(sketch: Sketch, day: date, wanted: Keys, outside: Outside) -> Keys
     return left if b"".join(to_bytes(again)) != b"".join(to_bytes(sketch)) else EMPTY
 
 
-def sketch_version(day: date, outside: Outside) -> str:
+def sketch_version(day: date, outside: Store) -> str:
     """The data version of the day's sketches: keyed, and the same for the same users, kind and parameters."""
-    found = [outside.sketches.header(day, epoch) for epoch in epochs_of(day, outside.settings)]
+    found = [outside.state.sketches.header(day, epoch) for epoch in epochs_of(day, outside.settings)]
     shapes = sorted({f"{header.kind} {header.parameters or ''}".strip() for header in found if header})
     return version_of_state(f"day_sketch {'/'.join(shapes)}", day, outside)
 
 
-def _shapes(days: list[date], counting: Counting | None, outside: Outside) -> dict[date, Counting]:
+def _shapes(days: list[date], counting: Counting | None, outside: Store) -> dict[date, Counting]:
     """What each day's sketches are to be built for: to serve both metrics, as far as one sketch can."""
     if counting is not None and not counting.samples:
         return dict.fromkeys(days, counting)
-    with outside.ledger.transaction() as books:
-        months = {month: widest_counting(month, counting, books, outside.settings)
-                  for month in {month_of(day) for day in days}}  # fmt: skip
+    with outside.accountant.transaction() as books:
+        months = {
+            month: widest_counting(month, counting, books, outside.settings)
+            for month in {month_of(day) for day in days}
+        }
     return {day: months[month_of(day)] for day in days}
 
 
 def _rebuilt(
-    wanted: list[tuple[date, int]], shapes: Mapping[date, Counting], outside: Outside
+    wanted: list[tuple[date, int]], shapes: Mapping[date, Counting], outside: Store
 ) -> Iterator[tuple[date, Sketch]]:
     other = (
-        (day, epoch) for day, epoch in wanted
+        (day, epoch)
+        for day, epoch in wanted
         if _header(day, epoch, outside) != shapes[day].header(epoch, require_digest(day, epoch, outside))
-    )  # fmt: skip
+    )
     yield from work_ahead(lambda place: (place[0], _build(*place, shapes[place[0]], outside)), other)
 
 
-def _build(day: date, epoch: int, counting: Counting, outside: Outside) -> Sketch:
+def _build(day: date, epoch: int, counting: Counting, outside: Store) -> Sketch:
     source = require_digest(day, epoch, outside)
     return build(counting.header(epoch, source), _state(day, epoch, outside))
 
 
-def _state(day: date, epoch: int, outside: Outside) -> Keys:
-    keys = outside.activity.read(day, epoch)
+def _state(day: date, epoch: int, outside: Store) -> Keys:
+    keys = outside.state.activity.read(day, epoch)
     assert keys is not None, "a file with a digest has keys"
     return keys
 
 
-def _header(day: date, epoch: int, outside: Outside) -> Header | None:
+def _header(day: date, epoch: int, outside: Store) -> Header | None:
     """None for a damaged one too: it is rebuilt like a missing one."""
     try:
-        return outside.sketches.header(day, epoch)
+        return outside.state.sketches.header(day, epoch)
     except BadInput:
         return None

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import date
 
 from dpdau_assets.core.erasure.requests import days_to_rebuild
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.state.activity import day_version, is_clean, process_days
 from dpdau_assets.core.state.day_sketch import refresh, sketch_version
 
@@ -34,19 +34,19 @@ class Built:
     is_clean: bool
 
 
-def days_behind(outside: Outside) -> dict[date, list[str]]:
+def days_behind(outside: Store) -> dict[date, list[str]]:
     """Days that are to be built, each with names for what it is to be built for: marks, arrivals, declarations.
 
     A day that nobody has asked for is none of them, whoever was active on it: built, it could be published, and
     whether it can must not depend on that. A declaration asks for its day, and so does whoever builds it by hand.
     """
-    processed, complete = outside.ledger.processed(), frozenset(outside.completions.completed())
-    gone, today = outside.ledger.purged_through() or date.min, outside.clock.today()
+    processed, complete = outside.accountant.processed(), frozenset(outside.events.completions.completed())
+    gone, today = outside.accountant.purged_through() or date.min, outside.clock.today()
     reasons = [
         *((day, f"{MARK} {mark}") for day, mark in days_to_rebuild(outside)),
-        *((day, f"change {change}") for day, change in outside.rebuilds.arrived().items()),
+        *((day, f"change {change}") for day, change in outside.state.rebuilds.arrived().items()),
         *((day, "declared") for day in complete - processed),
-        *((day, "waiting") for day in outside.inbox.days()),
+        *((day, "waiting") for day in outside.events.inbox.days()),
     ]
     behind: dict[date, list[str]] = {}
     for day, reason in sorted(reasons):
@@ -55,7 +55,7 @@ def days_behind(outside: Outside) -> dict[date, list[str]]:
     return behind
 
 
-def build_days(marks: Mapping[date, int], outside: Outside) -> list[Built]:
+def build_days(marks: Mapping[date, int], outside: Store) -> list[Built]:
     """Fold everything, build these days and their sketches, and say under which versions, in order of days.
 
     Their marks were read before: so nothing is claimed that was not applied.
@@ -63,20 +63,24 @@ def build_days(marks: Mapping[date, int], outside: Outside) -> list[Built]:
     wanted = sorted(marks)
     process_days(wanted, outside)
     refresh(wanted, outside)
-    changes = outside.rebuilds.arrived()  # before the versions: what changes in between is told again
+    changes = outside.state.rebuilds.arrived()  # before the versions: what changes in between is told again
     return [
         Built(
-            day, marks[day], changes.get(day), day_version(day, outside), sketch_version(day, outside),
+            day,
+            marks[day],
+            changes.get(day),
+            day_version(day, outside),
+            sketch_version(day, outside),
             is_clean(day, outside),
         )
         for day in wanted
-    ]  # fmt: skip
+    ]
 
 
-def note_told(built: Iterable[Built], outside: Outside) -> None:
+def note_told(built: Iterable[Built], outside: Store) -> None:
     """Dagster was told of these days."""
     built = list(built)
-    outside.rebuilds.told({one.day: one.change for one in built if one.change})
+    outside.state.rebuilds.told({one.day: one.change for one in built if one.change})
     for one in built:
         if one.mark:
-            outside.rebuilds.mark_built(one.day, one.mark)
+            outside.state.rebuilds.mark_built(one.day, one.mark)

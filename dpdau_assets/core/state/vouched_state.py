@@ -16,7 +16,8 @@ from datetime import date
 from dpdau_assets.core.errors import Refused
 from dpdau_assets.core.facts import Build, DaySet, Keys, Partition, Version
 from dpdau_assets.core.identity import content_hash
-from dpdau_assets.core.ports import Builds, ErasureLedger, PartitionFiles
+from dpdau_assets.core.ports.erasure import ErasureLedger
+from dpdau_assets.core.ports.state import Builds, PartitionFiles
 from dpdau_assets.core.sketches.keysets import digest, subtract
 
 ABSENT = "absent"
@@ -101,8 +102,9 @@ class VouchedState:
         self._settle(coming)
 
     def resume(self) -> None:
-        unsettled = {place: build for place, build in self._builds.all().items()
-                     if place.store == self._store and build.coming}  # fmt: skip
+        unsettled = {
+            place: build for place, build in self._builds.all().items() if place.store == self._store and build.coming
+        }
         settled: dict[Partition, Build | None] = {}
         for place, build in unsettled.items():
             with suppress(Refused):  # what cannot be read stays as it is
@@ -262,8 +264,9 @@ class VouchedState:
         raise Refused(
             f"The file of {self._partition(day, epoch)} is not the one that was written last: events that came since "
             "are not in it, or it was changed.",
-            RESTORE, day=day.isoformat(),
-        )  # fmt: skip
+            RESTORE,
+            day=day.isoformat(),
+        )
 
     def _removed(self, day: date, epoch: int, *, after: int = 0, through: int | None = None) -> Keys:
         return self._erasures.tombstones(epoch, after=after, through=through).removed_on(day)

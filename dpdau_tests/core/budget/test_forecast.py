@@ -155,9 +155,16 @@ def test_the_first_refusal_from_an_empty_ledger_is_the_calendars(
     start: date, mechanism: str, cap: Fraction, each: Fraction, window_days: int, restatements: int
 ) -> None:
     settings = Settings(
-        start_date=start, dau_mechanism=mechanism, mau_mechanism=mechanism, dau_budget_total=cap, mau_budget_total=cap,
-        epsilon_dau=each, epsilon_mau=each, mau_window_days=window_days, restatements_per_month=restatements,
-    )  # fmt: skip
+        start_date=start,
+        dau_mechanism=mechanism,
+        mau_mechanism=mechanism,
+        dau_budget_total=cap,
+        mau_budget_total=cap,
+        epsilon_dau=each,
+        epsilon_mau=each,
+        mau_window_days=window_days,
+        restatements_per_month=restatements,
+    )
     found, expected = outlook(empty_ledger(), settings, 5), first_refusal(settings)
     if expected is None:
         assert not found.refused
@@ -298,7 +305,11 @@ def test_as_json_it_has_plain_values_and_names_months_as_months(ledger: SqlLedge
     assert answer["months"][0]["month"] == "2025-01"
     assert answer["months"][0]["first_slot"] == "2025-01-03"
     assert answer["new_streams"] == [
-        {"instance": answer["new_streams"][0]["instance"], "metric": "mau", "first_day": "2025-03-02",
-         "months_charged_twice": []}
-    ]  # fmt: skip
+        {
+            "instance": answer["new_streams"][0]["instance"],
+            "metric": "mau",
+            "first_day": "2025-03-02",
+            "months_charged_twice": [],
+        }
+    ]
     assert outlook_answer(outlook(empty_ledger(), Settings(), 1))["first_refusal"] is None

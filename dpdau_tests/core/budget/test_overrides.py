@@ -15,7 +15,7 @@ from dpdau_assets.core.budget.overrides import declare_erasures_submitted, reset
 from dpdau_assets.core.dates import days_between
 from dpdau_assets.core.errors import BadInput, BudgetRefused, Refused
 from dpdau_assets.core.facts import Override
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.privacy.accounting import cost, epsilon_of, total
 from dpdau_assets.core.publication.release import publish, restate
 from dpdau_assets.core.reporting.answers import budget_answer
@@ -27,16 +27,19 @@ from resources.ledger_sql.ledger import SqlBooks, SqlLedger
 JANUARY, FEBRUARY = date(2025, 1, 1), date(2025, 2, 1)
 DAYS = days_between(JANUARY, JANUARY + timedelta(days=40))
 TODAY = date(2025, 3, 1)
-Make = Callable[..., Outside]
+Make = Callable[..., Store]
 
 
 @pytest.fixture
-def two_fit(make_store: Make, database_url: str) -> Outside:
+def two_fit(make_store: Make, database_url: str) -> Store:
     """A store whose January has published all that its cap admits."""
     outside = make_store(
-        today=TODAY, ledger_url=database_url, dau_mechanism="laplace", dau_budget_total=Fraction(3),
+        today=TODAY,
+        ledger_url=database_url,
+        dau_mechanism="laplace",
+        dau_budget_total=Fraction(3),
         epsilon_dau=Fraction(3, 2),
-    )  # fmt: skip
+    )
     put(outside, [("someone", DAYS[1])])
     prepare(outside, [*DAYS[:4], FEBRUARY])
     for day in DAYS[:2]:
@@ -44,18 +47,18 @@ def two_fit(make_store: Make, database_url: str) -> Outside:
     return outside
 
 
-def test_an_override_admits_what_the_cap_refused_and_no_more(two_fit: Outside) -> None:
+def test_an_override_admits_what_the_cap_refused_and_no_more(two_fit: Store) -> None:
     with pytest.raises(BudgetRefused):
         publish("dau", DAYS[2], two_fit)
     reset_budget("dau", JANUARY, Fraction(9, 2), "The privacy officer", "A day was asked for by the board.", two_fit)
     publish("dau", DAYS[2], two_fit)
     with pytest.raises(BudgetRefused, match=r"its cap 4\.5"):
         publish("dau", DAYS[3], two_fit)
-    assert len(two_fit.ledger.charges("dau", JANUARY)) == 3
+    assert len(two_fit.accountant.charges("dau", JANUARY)) == 3
     assert verification.problems(two_fit) == []
 
 
-def test_nothing_that_was_spent_is_forgotten_by_an_override(two_fit: Outside) -> None:
+def test_nothing_that_was_spent_is_forgotten_by_an_override(two_fit: Store) -> None:
     before = budget_answer("dau", JANUARY, two_fit)
     reset_budget("dau", JANUARY, Fraction(4), "The privacy officer", "More was promised.", two_fit)
     after = budget_answer("dau", JANUARY, two_fit)
@@ -63,7 +66,7 @@ def test_nothing_that_was_spent_is_forgotten_by_an_override(two_fit: Outside) ->
     assert (before["epsilon_cap"], after["epsilon_cap"], after["epsilon_remaining"]) == (3.0, 4.0, 1.0)
 
 
-def test_every_later_report_shows_who_changed_the_cap_and_why(two_fit: Outside) -> None:
+def test_every_later_report_shows_who_changed_the_cap_and_why(two_fit: Store) -> None:
     assert budget_answer("dau", JANUARY, two_fit)["overrides"] == []
     reset_budget("dau", JANUARY, Fraction(4), " The privacy officer ", "A reason.", two_fit)
     reset_budget("dau", JANUARY, Fraction(5), "Somebody else", "Another reason.", two_fit)
@@ -76,22 +79,22 @@ def test_every_later_report_shows_who_changed_the_cap_and_why(two_fit: Outside) 
     assert budget_answer("dau", FEBRUARY, two_fit)["overrides"] == []
 
 
-def test_a_setting_changes_no_cap_of_a_month_that_was_charged(two_fit: Outside) -> None:
+def test_a_setting_changes_no_cap_of_a_month_that_was_charged(two_fit: Store) -> None:
     richer = replace(two_fit, settings=replace(two_fit.settings, dau_budget_total=Fraction(9)))
     with pytest.raises(BudgetRefused, match=r"its cap 3;"):
         publish("dau", DAYS[2], richer)
     publish("dau", FEBRUARY, richer)
-    assert [richer.ledger.cap("dau", month) for month in (JANUARY, FEBRUARY, date(2025, 3, 1))] == [3, 9, None]
+    assert [richer.accountant.cap("dau", month) for month in (JANUARY, FEBRUARY, date(2025, 3, 1))] == [3, 9, None]
 
 
-def test_overrides_are_kept_in_order_and_read_back_alike(two_fit: Outside) -> None:
+def test_overrides_are_kept_in_order_and_read_back_alike(two_fit: Store) -> None:
     made = [
         reset_budget("mau", FEBRUARY, Fraction(33, 10), "A", "B", two_fit),
         declare_erasures_submitted("C", "D", two_fit),
     ]
     assert (
         made
-        == two_fit.ledger.overrides()
+        == two_fit.accountant.overrides()
         == [
             Override("cap", "A", "B", TODAY, "mau", FEBRUARY, Fraction(33, 10)),
             Override("erasures_submitted", "C", "D", TODAY),
@@ -117,7 +120,7 @@ def test_an_override_without_a_positive_cap_a_month_a_name_or_a_reason_is_bad_in
     outside = make_store(today=TODAY)
     with pytest.raises(BadInput, match=reason):
         reset_budget("dau", month, epsilon, who, why, outside)
-    assert outside.ledger.overrides() == []
+    assert outside.accountant.overrides() == []
 
 
 def test_a_changed_delta_admits_nothing_more_in_a_month_that_was_charged(make_store: Make) -> None:
@@ -131,17 +134,17 @@ def test_a_changed_delta_admits_nothing_more_in_a_month_that_was_charged(make_st
         with suppress(BudgetRefused):
             publish("dau", day, looser)
             admitted += 1
-    charged = total(cost(charge.mechanism) for charge in outside.ledger.charges("dau", JANUARY))
+    charged = total(cost(charge.mechanism) for charge in outside.accountant.charges("dau", JANUARY))
     assert admitted and epsilon_of(charged, 1e-6) <= 2
     for delta in (1e-3, 1e-6, 1e-9):
         settings = replace(outside.settings, delta=delta)
         assert verification.problems(replace(outside, settings=settings)) == []
 
 
-def test_an_override_below_what_a_month_was_charged_is_refused(two_fit: Outside) -> None:
+def test_an_override_below_what_a_month_was_charged_is_refused(two_fit: Store) -> None:
     with pytest.raises(Refused, match=r"charged epsilon 3, which a cap of 2\.9 does not hold"):
         reset_budget("dau", JANUARY, Fraction(29, 10), "A", "B", two_fit)
-    assert two_fit.ledger.overrides() == []
+    assert two_fit.accountant.overrides() == []
 
 
 def test_an_override_under_which_the_living_stream_could_not_go_on_is_refused(make_store: Make) -> None:
@@ -152,16 +155,16 @@ def test_an_override_under_which_the_living_stream_could_not_go_on_is_refused(ma
         reset_budget("mau", date(2025, 6, 1), Fraction(3), "A", "B", outside)
 
 
-def test_a_label_states_the_largest_cap_on_record_and_no_mechanism_that_was_not_used(two_fit: Outside) -> None:
+def test_a_label_states_the_largest_cap_on_record_and_no_mechanism_that_was_not_used(two_fit: Store) -> None:
     reset_budget("dau", JANUARY, Fraction(9, 2), "A", "B", two_fit)
     smaller = replace(two_fit.settings, dau_budget_total=Fraction(1))
-    assert terms_on_record(two_fit.ledger, smaller).dau_budget_total == Fraction(9, 2)
+    assert terms_on_record(two_fit.accountant, smaller).dau_budget_total == Fraction(9, 2)
     with pytest.raises(Refused, match="was published by laplace; gaussian_shared is configured"):
-        terms_on_record(two_fit.ledger, replace(two_fit.settings, dau_mechanism="gaussian_shared"))
+        terms_on_record(two_fit.accountant, replace(two_fit.settings, dau_mechanism="gaussian_shared"))
 
 
-def test_what_readers_have_seen_and_the_ledger_has_lost_is_never_overwritten(two_fit: Outside) -> None:
-    seen = two_fit.ledger.releases()
+def test_what_readers_have_seen_and_the_ledger_has_lost_is_never_overwritten(two_fit: Store) -> None:
+    seen = two_fit.accountant.releases()
     verification.require_nothing_lost(seen, two_fit)
     other = replace(seen[1], noisy_value=seen[1].noisy_value + 1)
     with pytest.raises(Refused, match="is published with another number"):
@@ -183,7 +186,7 @@ def test_a_month_that_a_number_reads_and_was_never_charged_for_it_is_found(
     prepare(outside, days)
     publish("mau", days[-1], outside)
     name = "mau-7-gaussian-2025-02-03-r0"
-    assert [charge.instance for charge in outside.ledger.charges("mau", FEBRUARY)] == [name]
+    assert [charge.instance for charge in outside.accountant.charges("mau", FEBRUARY)] == [name]
     assert verification.problems(outside) == [
         f"mau of 2025-01 was never charged for {name}, which has published numbers of it."
     ]
@@ -204,6 +207,6 @@ def test_the_noise_of_a_restated_month_goes_whatever_mechanism_it_is_restated_by
     reset_budget("dau", JANUARY, Fraction(90), "A", "B", outside)
     swapped = replace(outside, settings=replace(outside.settings, dau_mechanism="gaussian"))
     restate(JANUARY, swapped)
-    with outside.ledger.transaction() as books:
+    with outside.accountant.transaction() as books:
         assert books.shared_noise("dau-1-gaussian_shared-2025-01") is None
         assert books.shared_noise("dau-1-gaussian_shared-2025-02") is not None

@@ -19,7 +19,7 @@ from dpdau_assets.core.dates import days_between, days_of_epoch, epoch_of
 from dpdau_assets.core.erasure.retention import purge
 from dpdau_assets.core.errors import DpdauError, NotPublished, Refused
 from dpdau_assets.core.facts import ReleaseKey
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.release import publish, require_publishable, restate
 from dpdau_assets.core.reporting.answers import latest_release
 from dpdau_assets.core.settings import Metric
@@ -36,37 +36,37 @@ START = date(2025, 1, 1)
 FIRST_MAU = date(2025, 1, 30)
 BUILT = days_between(START, date(2025, 4, 10))
 
-MakeStore = Callable[..., Outside]
+MakeStore = Callable[..., Store]
 
 
-def at(day: date, outside: Outside) -> Outside:
+def at(day: date, outside: Store) -> Store:
     return replace(outside, clock=FixedClock(day))
 
 
-def under(outside: Outside, **changes: object) -> Outside:
+def under(outside: Store, **changes: object) -> Store:
     """The same store with other settings."""
     return replace(outside, settings=replace(outside.settings, **changes))
 
 
-def close(metric: Metric, month: date, outside: Outside) -> None:
+def close(metric: Metric, month: date, outside: Store) -> None:
     """As a restore closes what it may have lost numbers of."""
     with restored_books(Database(ledger_url(outside.settings), SECRET)) as books:
         books.close(metric, month, outside.clock.today())
 
 
-def told(metric: Metric, day: date, outside: Outside, revision: int | None = None) -> NotPublished:
+def told(metric: Metric, day: date, outside: Store, revision: int | None = None) -> NotPublished:
     with pytest.raises(NotPublished) as raised:
         latest_release(metric, day, outside.settings.window_days(metric), revision, outside)
     assert raised.value.exit_code == 3
     return raised.value
 
 
-def built_by(today: date, make_store: MakeStore, name: str = "store", **settings: object) -> Outside:
+def built_by(today: date, make_store: MakeStore, name: str = "store", **settings: object) -> Store:
     """A hundred days of state on this day, made once for all of them."""
     return at(today, make_store(name, today=BUILT[-1] + timedelta(days=2), recipe=built, **settings))
 
 
-def built(outside: Outside) -> None:
+def built(outside: Store) -> None:
     """A hundred days of state, and nothing published."""
     put(outside, [("somebody", day) for day in BUILT[::7]])
     prepare(outside, BUILT)
@@ -138,7 +138,7 @@ def test_a_day_of_a_restated_month_and_its_restatement_never_come(make_store: Ma
         assert "2025-01 was restated without it" in error.reason
 
 
-def skipping(outside: Outside) -> None:
+def skipping(outside: Store) -> None:
     """Two days of January and those of February that let it be restated."""
     days = [date(2025, 1, 1), date(2025, 1, 3), *days_between(date(2025, 2, 1), date(2025, 2, 6))]
     prepare(outside, days)
@@ -187,7 +187,7 @@ def test_a_month_that_a_restore_has_closed_gets_no_number_until_it_is_opened_on_
 
 def test_a_day_past_retention_never_comes(make_store: MakeStore) -> None:
     outside = built_by(date(2025, 4, 9), make_store)
-    outside.ledger.purge_through(date(2025, 1, 20))
+    outside.accountant.purge_through(date(2025, 1, 20))
     dau, mau = told("dau", date(2025, 1, 20), outside), told("mau", date(2025, 2, 18), outside)
     assert dau.fields["why"] == mau.fields["why"] == "past_retention"
     assert "Ask from 2025-01-21 on" in dau.remedy and "Ask from 2025-02-19 on" in mau.remedy
@@ -228,7 +228,7 @@ def test_while_a_restored_ledger_waits_for_erasures_a_day_is_neither_promised_no
     make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     outside = built_by(date(2025, 4, 9), make_store)
-    monkeypatch.setattr(type(outside.ledger), "awaits_erasures", lambda self: True)
+    monkeypatch.setattr(type(outside.accountant), "awaits_erasures", lambda self: True)
     error = told("dau", date(2025, 2, 3), outside)
     assert (error.fields["never"], error.fields["why"]) == (False, "awaits_erasures") and "reopen" in error.remedy
 
@@ -247,9 +247,10 @@ def test_what_is_said_of_a_missing_number_is_the_same_with_and_without_any_one_u
         if name == "with":
             put(outside, [("she", day) for day in MONTH])
         days = days_between(date(2024, 12, 30), date(2025, 3, 9))[::4]
-        keys = [ReleaseKey(metric, outside.settings.window_days(metric), day)
-                for metric in ("dau", "mau") for day in days]  # fmt: skip
-        found.append([prospect(key, outside) for key in keys if outside.ledger.release(key) is None])
+        keys = [
+            ReleaseKey(metric, outside.settings.window_days(metric), day) for metric in ("dau", "mau") for day in days
+        ]
+        found.append([prospect(key, outside) for key in keys if outside.accountant.release(key) is None])
     assert found[0] == found[1] and {one.why for one in found[0]} >= {"before_start", "before_first_window", "not_due"}
 
 
@@ -285,11 +286,14 @@ HISTORIES = st.builds(
     kept_days=st.none() | st.integers(36, 60),
     today=st.dates(date(2025, 3, 10), date(2025, 4, 11)),
 )
-ASKED = st.lists(st.tuples(st.sampled_from(["dau", "mau"]), st.dates(date(2024, 12, 30), date(2025, 4, 14))),
-                 min_size=15, max_size=15)  # fmt: skip
+ASKED = st.lists(
+    st.tuples(st.sampled_from(["dau", "mau"]), st.dates(date(2024, 12, 30), date(2025, 4, 14))),
+    min_size=15,
+    max_size=15,
+)
 
 
-def lived(history: History, outside: Outside) -> Outside:
+def lived(history: History, outside: Store) -> Store:
     """The store after it; what the contract refuses has not happened."""
     for day in sorted(history.dau):
         attempt(lambda day=day: publish("dau", day, outside))
@@ -333,10 +337,10 @@ def test_what_is_said_never_to_come_is_refused_by_a_release_and_what_is_said_to_
     make_store: MakeStore, history: History, asked: list[tuple[Metric, date]]
 ) -> None:
     outside = lived(history, built_by(history.today, make_store, f"store {next(numbers)}"))
-    last = max((one.key.day for one in outside.ledger.releases("mau")), default=None)
+    last = max((one.key.day for one in outside.accountant.releases("mau")), default=None)
     for metric, day in asked:
         key = ReleaseKey(metric, outside.settings.window_days(metric), day)
-        if outside.ledger.release(key):
+        if outside.accountant.release(key):
             continue
         found = prospect(key, outside)
         is_over = day < outside.clock.today()
@@ -350,7 +354,7 @@ def test_what_is_said_never_to_come_is_refused_by_a_release_and_what_is_said_to_
             assert not is_refused(key, outside), (key, found)
 
 
-def is_refused(key: ReleaseKey, outside: Outside) -> bool:
+def is_refused(key: ReleaseKey, outside: Store) -> bool:
     """By a release, before it reads or seals anything."""
     try:
         require_publishable(key, outside)
@@ -359,9 +363,9 @@ def is_refused(key: ReleaseKey, outside: Outside) -> bool:
     return False
 
 
-def is_made_in_order(key: ReleaseKey, outside: Outside) -> bool:
+def is_made_in_order(key: ReleaseKey, outside: Store) -> bool:
     """Or, of a stream that was changed, at once; of others by a walk over all days before it."""
-    walked = [one for one in coming(outside.ledger, outside.settings, key.day) if one.release.metric == "mau"]
+    walked = [one for one in coming(outside.accountant, outside.settings, key.day) if one.release.metric == "mau"]
     made = {one.release.day for one in walked if isinstance(one, Made)}
     return key.day in made or not is_refused(key, outside)
 

@@ -19,7 +19,7 @@ from dpdau_assets.core.erasure.requests import guard_limit, request
 from dpdau_assets.core.errors import BadSetting, BudgetRefused, ParameterNotSet
 from dpdau_assets.core.events import Event
 from dpdau_assets.core.facts import DaySet, Release, ReleaseKey
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication import release as main_path
 from dpdau_assets.core.publication.release import publish, restate
 from dpdau_assets.core.publication.runs import plan_run
@@ -33,7 +33,7 @@ from dpdau_tests.conftest import SKETCHES, prepare, put, silent
 from resources.published.chart import _interval_in_words
 from resources.published.mart_duckdb import MartFiles
 
-Make = Callable[..., Outside]
+Make = Callable[..., Store]
 START, FIRST_MAU = date(2025, 1, 1), date(2025, 1, 30)
 JANUARY = days_between(START, date(2025, 1, 31))
 PEOPLE = 40_000
@@ -41,23 +41,25 @@ SMALL = {"hll_registers": 1 << 10, "kmv_k": 1 << 11}
 SAMPLERS = ("theta", "kmv", "hllpp")
 
 
-def counted(outside: Outside, release: Release) -> dict[str, str]:
+def counted(outside: Store, release: Release) -> dict[str, str]:
     """Kind and public parameters, as the ledger has them."""
-    (instance,) = (one for one in outside.ledger.instances() if one.name == release.instance)
+    (instance,) = (one for one in outside.accountant.instances() if one.name == release.instance)
     return {name: value for name, value in instance.terms.items() if not name.startswith("restatement")}
 
 
-def with_people(outside: Outside, days: list[date], people: int = 30) -> Outside:
+def with_people(outside: Store, days: list[date], people: int = 30) -> Store:
     put(outside, [(f"user {n}", day) for day in days for n in range(people)])
     return outside
 
 
-def crowd(outside: Outside, days: list[date]) -> Outside:
+def crowd(outside: Store, days: list[date]) -> Store:
     """As many random keys a day as a release would sample, straight into the state: events would take long."""
     process_days(days, outside)
     random = np.random.default_rng(1)
     keys = np.unique(random.integers(0, 2**64, PEOPLE, dtype=np.uint64))
-    outside.activity.replace(DaySet(day, epoch, keys) for day in days for epoch in epochs_of(day, outside.settings))
+    outside.state.activity.replace(
+        DaySet(day, epoch, keys) for day in days for epoch in epochs_of(day, outside.settings)
+    )
     return outside
 
 
@@ -76,7 +78,7 @@ def test_a_first_number_without_a_parameter_is_refused_and_says_what_to_set(
     assert raised.value.fields["variables"][0] == name and "for 1,000,000" in raised.value.remedy
     with pytest.raises(BadSetting, match=name):
         publish("dau", START, outside)
-    assert not outside.ledger.sealed() and not outside.ledger.releases()
+    assert not outside.accountant.sealed() and not outside.accountant.releases()
 
 
 @pytest.mark.parametrize("kind", SAMPLERS)
@@ -85,8 +87,11 @@ def test_the_configured_parameter_is_recorded_with_the_release(make_store: Make,
     prepare(outside, [START])
     release = publish("dau", START, outside)
     recorded = counted(outside, release)
-    expected = {"theta": {"theta0": "1"}, "kmv": {"k": "65536", "theta0": "1"},
-                "hllpp": {"registers": "16384", "level": "1"}}[kind]  # fmt: skip
+    expected = {
+        "theta": {"theta0": "1"},
+        "kmv": {"k": "65536", "theta0": "1"},
+        "hllpp": {"registers": "16384", "level": "1"},
+    }[kind]
     assert recorded == {"sketch_impl": kind, **expected}
     answer = release_answer(release, outside)
     assert (answer["sketch_impl"], release.sketch_impl) == (kind, kind)
@@ -141,7 +146,7 @@ def test_a_stream_keeps_its_sample_when_later_numbers_would_suggest_another(make
     unset = silent(make_store(sketch_impl="theta", dau_theta0=Fraction(1, 4)))
     second = publish("mau", JANUARY[-1], unset)
     assert counted(unset, second) == counted(unset, first) == {"sketch_impl": "theta", "theta0": "1/4"}
-    assert first.instance == second.instance and len(unset.ledger.charges("mau", START)) == 1
+    assert first.instance == second.instance and len(unset.accountant.charges("mau", START)) == 1
 
 
 @pytest.mark.parametrize(
@@ -164,13 +169,15 @@ def test_a_number_read_with_other_parameters_than_are_on_the_books_by_then_is_re
 ) -> None:
     """Two processes begin a month: what the second one has read is of another sample than the first one's."""
     days = days_between(START, date(2025, 1, 2))
-    fine, coarse = ({"sketch_impl": "theta", "dau_theta0": theta0, "mau_theta0": theta0}
-                    for theta0 in (Fraction(1), Fraction(1, 16)))  # fmt: skip
+    fine, coarse = (
+        {"sketch_impl": "theta", "dau_theta0": theta0, "mau_theta0": theta0}
+        for theta0 in (Fraction(1), Fraction(1, 16))
+    )
     outside = silent(with_people(make_store(**coarse), days))
     prepare(outside, days)
     real, reads = main_path.read_statistics, []
 
-    def overtaken(keys: list, store: Outside) -> tuple:
+    def overtaken(keys: list, store: Store) -> tuple:
         found = real(keys, store)
         reads.append({one.counting for one in found[0].values()})
         if len(reads) == 1:
@@ -187,9 +194,9 @@ def test_a_number_read_with_other_parameters_than_are_on_the_books_by_then_is_re
 def test_the_plan_of_the_coming_months_says_what_to_set_before_anything_is_published(make_store: Make) -> None:
     outside = make_store(sketch_impl="theta")
     with pytest.raises(BadSetting, match="_THETA0 is not set"):
-        outlook(outside.ledger, outside.settings, 2)
+        outlook(outside.accountant, outside.settings, 2)
     configured = replace(outside.settings, dau_theta0=Fraction(1, 4), mau_theta0=Fraction(1, 64))
-    assert outlook(outside.ledger, configured, 2).refused == ()
+    assert outlook(outside.accountant, configured, 2).refused == ()
 
 
 # --- What is kept ------------------------------------------------------------------------------------------------
@@ -205,7 +212,7 @@ def test_one_sketch_a_day_serves_both_metrics_and_is_not_built_twice(make_store:
         publish("dau", day, outside)
     publish("mau", FIRST_MAU, outside)
     assert {path: path.stat().st_ino for path in folder.rglob("*.sketch")} == files
-    sketch = outside.sketches.read(FIRST_MAU, 223)
+    sketch = outside.state.sketches.read(FIRST_MAU, 223)
     assert isinstance(sketch, ThetaSketch) and sketch.header.parameters == {"theta0": 0.5}
 
 
@@ -218,10 +225,10 @@ def test_sketches_of_months_with_other_samples_are_united_in_one_window(make_sto
     publish("dau", JANUARY[-1], outside)
     coarse = silent(make_store(**{**fine, "dau_theta0": Fraction(1, 8)}))
     prepare(coarse, days)
-    found = {sketch.header.parameters["theta0"] for day in days if (sketch := coarse.sketches.read(day, 223))}
+    found = {sketch.header.parameters["theta0"] for day in days if (sketch := coarse.state.sketches.read(day, 223))}
     assert found == {1.0, 0.25}
     first = publish("mau", date(2025, 2, 10), coarse)
-    keys = coarse.activity.read(JANUARY[-1], 223)
+    keys = coarse.state.activity.read(JANUARY[-1], 223)
     assert keys is not None and len(keys) == 30
     assert first.noisy_value == (theta_hashes(keys) < 2**61).sum(), "θ0 = 1/4 of hashes of 63 bits"
 
@@ -229,13 +236,13 @@ def test_sketches_of_months_with_other_samples_are_united_in_one_window(make_sto
 def test_a_sketch_of_what_state_was_is_gone_before_the_state_is_another(make_store: Make) -> None:
     outside = with_people(make_store(), [START])
     prepare(outside, [START])
-    assert {day for day, _ in outside.sketches.stored()} == {START}
+    assert {day for day, _ in outside.state.sketches.stored()} == {START}
     put(outside, [("someone new", START)])
-    with outside.activity.lock():
+    with outside.state.activity.lock():
         take_in(outside)
-    assert outside.sketches.stored() == []
+    assert outside.state.sketches.stored() == []
     settle(outside)
-    assert {day for day, _ in outside.sketches.stored()} == {START}
+    assert {day for day, _ in outside.state.sketches.stored()} == {START}
 
 
 @pytest.mark.parametrize("kind", SKETCHES)
@@ -246,10 +253,10 @@ def test_who_is_held_out_of_a_window_is_in_no_sketch_of_it_also_in_a_kind_that_c
     put(store, [(f"user {n}", day) for n in range(10)])
     prepare(store, [day])
     epoch = epoch_of(day, store.settings.hash_salt_rotation_days)
-    with store.ledger.transaction() as books:
+    with store.accountant.transaction() as books:
         counting = planned_counting(ReleaseKey("mau", 30, date(2025, 1, 30)), books, store.settings)
-    with store.activity.lock():
-        keys = store.activity.read(day, epoch)
+    with store.state.activity.lock():
+        keys = store.state.activity.read(day, epoch)
         assert keys is not None and len(keys) == 10
         left = read_without(day, epoch, keys[:1], counting, store)
     never = build(counting.header(epoch, left.header.source), keys[1:])
@@ -261,8 +268,8 @@ def test_another_sample_is_another_version_of_the_sketch(make_store: Make) -> No
     prepare(outside, [START])
     first = sketch_version(START, outside)
     other = make_store(sketch_impl="theta", dau_theta0=Fraction(1, 4), mau_theta0=Fraction(1, 4))
-    for _, epoch in other.sketches.stored():
-        other.sketches.discard(START, epoch)
+    for _, epoch in other.state.sketches.stored():
+        other.state.sketches.discard(START, epoch)
     build_sketch(START, other)
     assert sketch_version(START, other) != first
 
@@ -283,8 +290,8 @@ def test_the_hash_of_an_erased_user_in_a_stray_theta_sketch_is_found(make_store:
     """In a copy that nobody's reader reads, her hash stands where her key does not."""
     outside = with_people(make_store(**SKETCHES["theta"]), [START])
     prepare(outside, [START])
-    ((day, epoch), *_) = outside.sketches.stored()
-    sketch = outside.sketches.read(day, epoch)
+    ((day, epoch), *_) = outside.state.sketches.stored()
+    sketch = outside.state.sketches.read(day, epoch)
     assert sketch is not None
     (outside.settings.data_dir / "handed-on.bin").write_bytes(sketch.body())
     (name,) = request([Event("user 1", "-", START)], outside).receipts
@@ -310,7 +317,7 @@ def test_a_sketch_of_what_state_was_is_a_survivor_of_everyone_who_was_erased_fro
     small |= {"dau_theta0": Fraction(1, 4)} if kind == "theta" else {}
     outside = with_people(make_store(**small), [START], people=60)
     prepare(outside, [START])
-    ((_, epoch), *_) = outside.sketches.stored()
+    ((_, epoch), *_) = outside.state.sketches.stored()
     path = outside.settings.data_dir / "sketches" / f"day={START}" / f"epoch={epoch}.sketch"
     copy = path.read_bytes()
     receipts = request([Event(f"user {n}", "-", START) for n in range(5)], outside).receipts
@@ -323,11 +330,15 @@ def test_a_sketch_of_what_state_was_is_a_survivor_of_everyone_who_was_erased_fro
 
 @pytest.mark.parametrize(
     ("before", "after"),
-    [({"sketch_impl": "theta", "dau_theta0": Fraction(1), "mau_theta0": Fraction(1, 4)},
-      {"sketch_impl": "theta", "dau_theta0": Fraction(1, 2), "mau_theta0": Fraction(1, 4)}),
-     ({}, {"sketch_impl": "theta", "dau_theta0": Fraction(1, 2), "mau_theta0": Fraction(1, 2)})],
+    [
+        (
+            {"sketch_impl": "theta", "dau_theta0": Fraction(1), "mau_theta0": Fraction(1, 4)},
+            {"sketch_impl": "theta", "dau_theta0": Fraction(1, 2), "mau_theta0": Fraction(1, 4)},
+        ),
+        ({}, {"sketch_impl": "theta", "dau_theta0": Fraction(1, 2), "mau_theta0": Fraction(1, 2)}),
+    ],
     ids=["a smaller sample", "another kind"],
-)  # fmt: skip
+)
 def test_after_a_change_of_settings_no_file_tells_from_which_days_somebody_was_erased(
     make_store: Make, before: dict[str, object], after: dict[str, object]
 ) -> None:
@@ -338,9 +349,12 @@ def test_after_a_change_of_settings_no_file_tells_from_which_days_somebody_was_e
     request([Event("her", "-", days[1])], outside)
     later = make_store(**after)
     settle(later)
-    shapes = {(header.kind, str(header.parameters)) for place in later.sketches.stored()
-              if (header := later.sketches.header(*place))}  # fmt: skip
-    assert len(shapes) == 1 and {day for day, _ in later.sketches.stored()} == set(days)
+    shapes = {
+        (header.kind, str(header.parameters))
+        for place in later.state.sketches.stored()
+        if (header := later.state.sketches.header(*place))
+    }
+    assert len(shapes) == 1 and {day for day, _ in later.state.sketches.stored()} == set(days)
 
 
 def test_where_nothing_says_any_more_how_to_count_no_day_keeps_a_sketch(make_store: Make) -> None:
@@ -349,7 +363,7 @@ def test_where_nothing_says_any_more_how_to_count_no_day_keeps_a_sketch(make_sto
     prepare(outside, JANUARY[:3])
     request([Event("user 1", "-", JANUARY[1], (JANUARY[1],))], outside)
     unset = make_store(sketch_impl="theta")
-    assert settle(unset).verified == 1 and unset.sketches.stored() == []
+    assert settle(unset).verified == 1 and unset.state.sketches.stored() == []
 
 
 def test_the_damaged_state_of_another_day_is_named_and_holds_up_no_erasure(make_store: Make) -> None:
@@ -362,7 +376,7 @@ def test_the_damaged_state_of_another_day_is_named_and_holds_up_no_erasure(make_
     assert settle(outside).unverified == (name,)
     named = {one["file"] for one in receipt(name, outside)["survivors"]}
     assert named == {f"activity/day={days[1]}/{path.name}"}
-    keys = outside.activity.read(days[0], 223)
+    keys = outside.state.activity.read(days[0], 223)
     assert keys is not None and len(keys) == 29
 
 
@@ -382,10 +396,13 @@ def test_a_run_names_all_that_is_not_set_before_it_publishes_anything(make_store
 
 @pytest.mark.parametrize(
     "unchecked",
-    [{**SKETCHES["kmv"], "mau_mechanism": "gaussian_stream"}, {**SKETCHES["hllpp"], "mau_mechanism": "gaussian_stream"},
-     {**SKETCHES["theta"], "hash_salt_rotation_days": 59}],
+    [
+        {**SKETCHES["kmv"], "mau_mechanism": "gaussian_stream"},
+        {**SKETCHES["hllpp"], "mau_mechanism": "gaussian_stream"},
+        {**SKETCHES["theta"], "hash_salt_rotation_days": 59},
+    ],
     ids=["kmv", "hllpp", "short epochs"],
-)  # fmt: skip
+)
 def test_no_stream_begins_with_a_sketch_that_it_may_not_have_even_if_settings_were_not_checked(
     make_store: Make, unchecked: dict[str, object]
 ) -> None:
@@ -393,7 +410,7 @@ def test_no_stream_begins_with_a_sketch_that_it_may_not_have_even_if_settings_we
     process_days(JANUARY, outside)
     with pytest.raises(BadSetting, match=r"not for a stream|too few for a sample"):
         publish("mau", FIRST_MAU, outside)
-    assert not outside.ledger.instances()
+    assert not outside.accountant.instances()
 
 
 def test_a_full_sketch_is_published_without_an_upper_bound_and_the_mart_shows_it(
@@ -405,7 +422,7 @@ def test_a_full_sketch_is_published_without_an_upper_bound_and_the_mart_shows_it
     wide = with_people(make_store("wide", **{**SKETCHES["hllpp"], "hll_registers": 16}), [START], people=900)
     prepare(wide, [START])
     release = replace(publish("dau", START, wide), noisy_value=16.0)  # all registers, whatever was drawn
-    (instance,) = wide.ledger.instances()
+    (instance,) = wide.accountant.instances()
     assert interval(release, instance)["upper_95"] is None
     row = {**mart_rows(outside)[0], "upper_95": None}
     files = MartFiles(tmp_path / "mart").replace([row])
@@ -424,4 +441,4 @@ def test_a_living_store_with_another_size_builds_its_sketches_anew(make_store: M
         other = silent(make_store(kind, **{**SKETCHES[kind], **size}))
         assert publish("dau", days[1], other).noisy_value == pytest.approx(30, abs=2)
         (value,) = size.values()
-        assert str(value) in counted(other, other.ledger.releases()[-1]).values()
+        assert str(value) in counted(other, other.accountant.releases()[-1]).values()

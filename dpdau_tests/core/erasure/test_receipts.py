@@ -33,29 +33,32 @@ from dpdau_assets.core.errors import BadInput
 from dpdau_assets.core.events import Event
 from dpdau_assets.core.facts import DaySet
 from dpdau_assets.core.identity import user_key
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.release import publish
 from dpdau_tests.conftest import SECRET, FixedClock, prepare, put
 
 pytestmark = pytest.mark.every_sketch(since="soak")
-Make = Callable[..., Outside]
+Make = Callable[..., Store]
 
 START = date(2025, 2, 20)  # epoch 224 of 90 days begins on 13 March: the first days have two epochs
 DAYS = [
-    *days_between(START, date(2025, 2, 23)), date(2025, 3, 2), *days_between(date(2025, 3, 9), date(2025, 3, 14)),
-    date(2025, 3, 20), *days_between(date(2025, 3, 24), date(2025, 3, 25)),
-]  # fmt: skip
+    *days_between(START, date(2025, 2, 23)),
+    date(2025, 3, 2),
+    *days_between(date(2025, 3, 9), date(2025, 3, 14)),
+    date(2025, 3, 20),
+    *days_between(date(2025, 3, 24), date(2025, 3, 25)),
+]
 THROUGH = date(2025, 3, 10)
 EPOCH = epoch_of(START, 90)
 
 
-def all_came(outside: Outside) -> None:
+def all_came(outside: Store) -> None:
     """Her and twenty others on every day, state and sketches built."""
     put(outside, [(user, day) for day in DAYS for user in ("her", *(f"user {n}" for n in range(20)))])
     prepare(outside, DAYS)
 
 
-def two_erased(outside: Outside) -> None:
+def two_erased(outside: Store) -> None:
     """User 3 was erased, and she after him. What a day's files were before is kept in its own folder."""
     all_came(outside)
     before = [(path, path.read_bytes()) for path in files_of_a_day(outside.settings.data_dir)]
@@ -76,7 +79,7 @@ def files_of_a_day(data: Path) -> list[Path]:
 def opened(make_store: Make) -> Make:
     """Stores that begin as the recipe says; Dagster's home is outside of the data directory."""
 
-    def make(recipe: Callable[[Outside], None]) -> Outside:
+    def make(recipe: Callable[[Store], None]) -> Store:
         made = make_store(recipe=recipe, start_date=START, today=date(2025, 3, 26))
         home = made.settings.data_dir.parent / "home"
         return make_store(start_date=START, today=date(2025, 3, 26), dagster_home=home)
@@ -85,12 +88,12 @@ def opened(make_store: Make) -> Make:
 
 
 @pytest.fixture
-def store(opened: Make) -> Outside:
+def store(opened: Make) -> Store:
     return opened(all_came)
 
 
 @pytest.fixture
-def empty(make_store: Make) -> Outside:
+def empty(make_store: Make) -> Store:
     """Nobody was ever there: what a receipt is called does not depend on it."""
     return make_store(start_date=START, today=date(2025, 3, 26))
 
@@ -99,7 +102,7 @@ def empty(make_store: Make) -> Outside:
 class Erased:
     """A store, the receipts of her and of user 3, and the files of a day that they were in."""
 
-    store: Outside
+    store: Store
     name: str
     other: str
     before: dict[str, bytes]
@@ -109,27 +112,27 @@ class Erased:
 def erased(opened: Make, tmp_path: Path) -> Erased:
     store = opened(two_erased)
     before = (store.settings.data_dir / "before").rename(tmp_path / "before")
-    other, name = (one.receipt for one in store.erasures.erasures(["verified"]))
+    other, name = (one.receipt for one in store.erasures.ledger.erasures(["verified"]))
     activity, sketches = ((before / path.name).read_bytes() for path in files_of_a_day(before))
     return Erased(store, name, other, {"activity": activity, "sketches": sketches})
 
 
-def erase(outside: Outside, user: str = "her", through: date = THROUGH, days: tuple[date, ...] = ()) -> str:
+def erase(outside: Store, user: str = "her", through: date = THROUGH, days: tuple[date, ...] = ()) -> str:
     (name,) = request([Event(user, "-", through, days)], outside).receipts
     return name
 
 
-def key_of(user: str, outside: Outside, epoch: int = EPOCH) -> int:
-    return user_key(outside.salts.epoch_keys([epoch])[epoch].secret, user)
+def key_of(user: str, outside: Store, epoch: int = EPOCH) -> int:
+    return user_key(outside.state.salts.epoch_keys([epoch])[epoch].secret, user)
 
 
-def old_parquet(store: Outside, _: int, before: dict[str, bytes]) -> str:
+def old_parquet(store: Store, _: int, before: dict[str, bytes]) -> str:
     path = store.settings.data_dir / "activity/day=2025-02-21/epoch=223.parquet.old"
     path.write_bytes(before["activity"])
     return "activity/day=2025-02-21/epoch=223.parquet.old"
 
 
-def wal_page(store: Outside, key: int, _: dict[str, bytes]) -> str:
+def wal_page(store: Store, key: int, _: dict[str, bytes]) -> str:
     connection = sqlite3.connect(store.settings.data_dir / "ledger.sqlite")
     connection.execute("CREATE TABLE scratch (key INTEGER)")
     connection.execute("INSERT INTO scratch VALUES (?)", [int(np.uint64(key).astype(np.int64))])
@@ -138,34 +141,34 @@ def wal_page(store: Outside, key: int, _: dict[str, bytes]) -> str:
     return "ledger.sqlite-wal"
 
 
-def inbox_batch(store: Outside, _: int, __: dict[str, bytes]) -> str:
+def inbox_batch(store: Store, _: int, __: dict[str, bytes]) -> str:
     put(store, [("her", THROUGH)])
-    return f"inbox/{store.inbox.batches()[0]}.parquet"
+    return f"inbox/{store.events.inbox.batches()[0]}.parquet"
 
 
-def quarantine_row(store: Outside, key: int, _: dict[str, bytes]) -> str:
+def quarantine_row(store: Store, key: int, _: dict[str, bytes]) -> str:
     path = store.settings.data_dir / "quarantine/rows.csv"
     path.write_text(f"file,line,reason\nevents.csv,3,{key}\n")
     return "quarantine/rows.csv"
 
 
-def sketch(store: Outside, _: int, before: dict[str, bytes]) -> str:
+def sketch(store: Store, _: int, before: dict[str, bytes]) -> str:
     (store.settings.data_dir / "sketches/day=2025-02-21/epoch=223.sketch").write_bytes(before["sketches"])
     return "sketches/day=2025-02-21/epoch=223"  # by its file, or by its reader alone: no key stands in registers
 
 
-def temp_file(store: Outside, key: int, _: dict[str, bytes]) -> str:
+def temp_file(store: Store, key: int, _: dict[str, bytes]) -> str:
     path = store.settings.data_dir / "activity/day=2025-02-21/.0123456789abcdef.tmp"
     path.write_bytes(b"half" + key.to_bytes(8, "little"))
     return "activity/day=2025-02-21/.0123456789abcdef.tmp"
 
 
-def late_file(store: Outside, key: int, _: dict[str, bytes]) -> str:
-    store.late.replace([DaySet(THROUGH, EPOCH, np.array([key], dtype=np.uint64))])
+def late_file(store: Store, key: int, _: dict[str, bytes]) -> str:
+    store.state.late.replace([DaySet(THROUGH, EPOCH, np.array([key], dtype=np.uint64))])
     return f"late/day={THROUGH}/epoch={EPOCH}"
 
 
-def log_line(store: Outside, key: int, _: dict[str, bytes]) -> str:
+def log_line(store: Store, key: int, _: dict[str, bytes]) -> str:
     home = store.settings.dagster_home
     assert home
     home.mkdir(exist_ok=True)
@@ -173,7 +176,7 @@ def log_line(store: Outside, key: int, _: dict[str, bytes]) -> str:
     return "dagster_home/debug.log"
 
 
-def backup(store: Outside, _: int, before: dict[str, bytes]) -> str:
+def backup(store: Store, _: int, before: dict[str, bytes]) -> str:
     copy_of = store.settings.data_dir.parent / "copy.parquet"
     copy_of.write_bytes(before["activity"])
     path = store.settings.data_dir / "backups/march.tar.gz"
@@ -183,7 +186,7 @@ def backup(store: Outside, _: int, before: dict[str, bytes]) -> str:
     return "backups/march.tar.gz"
 
 
-def dagster_metadata(store: Outside, key: int, _: dict[str, bytes]) -> str:
+def dagster_metadata(store: Store, key: int, _: dict[str, bytes]) -> str:
     home = store.settings.dagster_home
     assert home
     home.mkdir()
@@ -194,14 +197,22 @@ def dagster_metadata(store: Outside, key: int, _: dict[str, bytes]) -> str:
 
 
 PLANTED = [
-    old_parquet, wal_page, inbox_batch, quarantine_row, sketch, temp_file, late_file, log_line, backup,
+    old_parquet,
+    wal_page,
+    inbox_batch,
+    quarantine_row,
+    sketch,
+    temp_file,
+    late_file,
+    log_line,
+    backup,
     dagster_metadata,
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("plant", PLANTED, ids=lambda plant: plant.__name__)
 def test_a_planted_survivor_is_named_and_the_receipt_is_not_verified(
-    erased: Erased, plant: Callable[[Outside, int, dict[str, bytes]], str]
+    erased: Erased, plant: Callable[[Store, int, dict[str, bytes]], str]
 ) -> None:
     store, name = erased.store, erased.name
     assert receipt(name, store)["verified"] is True
@@ -209,7 +220,7 @@ def test_a_planted_survivor_is_named_and_the_receipt_is_not_verified(
     found = receipt(name, store)
     assert found["verified"] is False and found["state"] == "applied"
     assert any(survivor["file"].startswith(place) for survivor in found["survivors"]), found["survivors"]
-    assert is_genuine(found, store.salts.signing_key())
+    assert is_genuine(found, store.state.salts.signing_key())
     whole_copies = (old_parquet, sketch, backup)  # hold user 3 as well
     assert receipt(erased.other, store)["verified"] is (plant not in whole_copies)
 
@@ -218,20 +229,20 @@ def test_a_late_event_of_hers_is_found_by_its_store_and_by_its_bytes(erased: Era
     """Each for itself: either alone would do to find her, and hide that the other looks elsewhere."""
     store, name = erased.store, erased.name
     place = late_file(store, key_of("her", store), erased.before)
-    with store.activity.lock():
-        found = inspect(store.erasures.find([name]), store).survivors[name]
+    with store.state.activity.lock():
+        found = inspect(store.erasures.ledger.find([name]), store).survivors[name]
     assert found == [Survivor(place, IN_SET), Survivor(f"{place}.parquet", IN_BYTES)]
 
 
-def test_what_is_planted_before_the_erasure_is_named_too_and_she_stays_unverified(store: Outside) -> None:
+def test_what_is_planted_before_the_erasure_is_named_too_and_she_stays_unverified(store: Store) -> None:
     path = store.settings.data_dir / "activity" / "copy of a day"
     path.write_bytes((store.settings.data_dir / "activity/day=2025-02-21/epoch=223.parquet").read_bytes())
     name = erase(store)
     assert settle(store).unverified == (name,)
-    assert [one.state for one in store.erasures.find([name])] == ["applied"]
+    assert [one.state for one in store.erasures.ledger.find([name])] == ["applied"]
     path.unlink()
     assert settle(store).unverified == ()
-    assert [one.state for one in store.erasures.find([name])] == ["verified"]
+    assert [one.state for one in store.erasures.ledger.find([name])] == ["verified"]
 
 
 def test_a_file_that_cannot_be_read_is_named_for_everyone(erased: Erased) -> None:
@@ -245,21 +256,21 @@ def test_a_damaged_partition_is_named(erased: Erased) -> None:
     store, name = erased.store, erased.name
     path = store.settings.data_dir / "activity/day=2025-02-21/epoch=223.parquet"
     damaged = bytearray(path.read_bytes())
-    keys = store.activity.read(date(2025, 2, 21), EPOCH)
+    keys = store.state.activity.read(date(2025, 2, 21), EPOCH)
     assert keys is not None
     damaged[damaged.index(int(keys[7]).to_bytes(8, "little"))] ^= 0xFF  # not the first or last, which the header has
     path.write_bytes(damaged)
     assert {survivor["file"] for survivor in receipt(name, store)["survivors"]} == {"activity/day=2025-02-21/epoch=223"}
 
 
-def test_a_receipt_names_every_live_partition_of_everything_that_holds_people(store: Outside) -> None:
+def test_a_receipt_names_every_live_partition_of_everything_that_holds_people(store: Store) -> None:
     publish("dau", DAYS[0], store)
     put(store, [("late", DAYS[0])])
     name = erase(store)
     assert settle(store).unverified == ()
     found = receipt(name, store)
     named = {(row["store"], row["day"], row["epoch"]) for row in found["partitions"]}
-    stores = {"activity": store.activity, "late": store.late, "sketches": store.sketches}
+    stores = {"activity": store.state.activity, "late": store.state.late, "sketches": store.state.sketches}
     assert named == {
         (name, day.isoformat(), epoch) for name, kept in stores.items() for day, epoch in kept.stored()
     } and set(stores) | {"inbox"} == {folder for folders in HOLDS_USER_DATA.values() for folder in folders}
@@ -269,7 +280,7 @@ def test_a_receipt_names_every_live_partition_of_everything_that_holds_people(st
         assert len(row["content_hash"]) == 64 and len(row["version"]) == 32
 
 
-def test_a_receipt_has_the_same_shape_whether_or_not_the_person_was_there(store: Outside) -> None:
+def test_a_receipt_has_the_same_shape_whether_or_not_the_person_was_there(store: Store) -> None:
     known, unknown = erase(store), erase(store, "nobody")
     before = [receipt(name, store) for name in (known, unknown)]
     settle(store)
@@ -285,13 +296,13 @@ def test_a_receipt_has_the_same_shape_whether_or_not_the_person_was_there(store:
 
 def test_her_later_days_are_not_asked_about_and_do_not_spoil_the_receipt(erased: Erased) -> None:
     store, name = erased.store, erased.name
-    keys = store.activity.read(date(2025, 3, 12), EPOCH)
+    keys = store.state.activity.read(date(2025, 3, 12), EPOCH)
     assert keys is not None and key_of("her", store) in keys.tolist()
     put(store, [("her", date(2025, 3, 20))])
     assert receipt(name, store)["verified"] is True
 
 
-def test_listed_days_leave_the_others_alone(store: Outside) -> None:
+def test_listed_days_leave_the_others_alone(store: Store) -> None:
     listed = (date(2025, 2, 22), date(2025, 3, 2))
     name = erase(store, through=listed[-1], days=listed)
     settle(store)
@@ -301,13 +312,13 @@ def test_listed_days_leave_the_others_alone(store: Outside) -> None:
     assert asked == {"2025-02-22", "2025-03-02"}
 
 
-def test_receipts_are_a_chain_and_none_can_be_changed(store: Outside) -> None:
+def test_receipts_are_a_chain_and_none_can_be_changed(store: Store) -> None:
     first, second = erase(store), erase(store, "user 3")
     settle(store)
     one, two = receipt(first, store), receipt(second, store)
     assert (one["previous"], two["previous"]) == ("", one["hash"])
     assert receipt(first, store) == one, "asked again and nothing changed: the same receipt"
-    key = store.salts.signing_key()
+    key = store.state.salts.signing_key()
     changes: list[Callable[[Document], object]] = [
         lambda found: found.update(verified=False),
         lambda found: found["partitions"].pop(),
@@ -326,19 +337,19 @@ def test_receipts_are_a_chain_and_none_can_be_changed(store: Outside) -> None:
 def test_what_was_read_back_before_an_erasure_is_kept_no_longer_than_until_it_is_applied(erased: Erased) -> None:
     """Beside what is there now it would say which days the erasure has changed."""
     store = erased.store
-    assert store.receipts.inspection() is not None
+    assert store.erasures.receipts.inspection() is not None
     erase(store, "user 5")
     apply(store)
-    assert store.receipts.inspection() is None
+    assert store.erasures.receipts.inspection() is None
     found = receipt(erased.name, store)
-    assert found["verified"] is True and found["partitions"] and is_genuine(found, store.salts.signing_key())
+    assert found["verified"] is True and found["partitions"] and is_genuine(found, store.state.salts.signing_key())
 
 
 def test_two_inspections_of_the_same_state_have_digests_that_do_not_say_so(erased: Erased) -> None:
     """Whoever has a receipt's digest cannot try out whether a state that he knows is the one it was made of."""
     store = erased.store
     first = receipt(erased.name, store)
-    store.receipts.forget_inspection()
+    store.erasures.receipts.forget_inspection()
     second = receipt(erased.name, store)
     assert first["partitions"] == second["partitions"]
     assert first["partitions_digest"] != second["partitions_digest"]
@@ -351,16 +362,16 @@ def test_flush_deletes_reads_back_again_what_a_receipt_said_was_left(erased: Era
     path.write_bytes(erased.before["activity"])
     assert receipt(name, store)["verified"] is False
     assert settle(store).unverified == ()
-    row = store.receipts.last(name)
+    row = store.erasures.receipts.last(name)
     assert row is not None and json.loads(row.body)["verified"] is True
 
 
-def test_a_receipt_holds_no_user_id_key_or_secret(store: Outside) -> None:
+def test_a_receipt_holds_no_user_id_key_or_secret(store: Store) -> None:
     planted = "planted-person-31337"
     put(store, [(planted, day) for day in DAYS])
     prepare(store, DAYS)
     (name,) = request([Event(planted, "-", THROUGH)], store).receipts
-    keys = store.erasures.keys_of([name])[name]
+    keys = store.erasures.ledger.keys_of([name])[name]
     assert len(keys) == 2
     settle(store)
     text = json.dumps(receipt(name, store)).encode()
@@ -370,9 +381,9 @@ def test_a_receipt_holds_no_user_id_key_or_secret(store: Outside) -> None:
 
 def test_a_receipt_still_checks_after_the_master_secret_was_rotated(erased: Erased, make_store: Make) -> None:
     found = receipt(erased.name, erased.store)
-    erased.store.salts.rewrap("another secret for tests, just as long")
+    erased.store.state.salts.rewrap("another secret for tests, just as long")
     again = make_store(hash_salt_secret="another secret for tests, just as long", start_date=START)
-    assert is_genuine(found, again.salts.signing_key())
+    assert is_genuine(found, again.state.salts.signing_key())
 
 
 def test_a_later_replay_waits_in_the_inbox_and_is_gone_after_the_next_fold(erased: Erased) -> None:
@@ -391,38 +402,44 @@ def test_the_inspection_reads_what_stands_there_now(erased: Erased) -> None:
     put(day_after, [("someone new", date(2025, 3, 24))])
     settle(day_after)
     second = receipt(name, day_after)
-    before, after = ({(row["store"], row["day"], row["epoch"]): row["content_hash"] for row in found["partitions"]}
-                     for found in (first, second))  # fmt: skip
+    before, after = (
+        {(row["store"], row["day"], row["epoch"]): row["content_hash"] for row in found["partitions"]}
+        for found in (first, second)
+    )
     assert after.keys() == before.keys(), "which rows there are tells nothing of whoever came"
     changed = {place[:2] for place in after if after[place] != before[place]}
     assert changed == {("activity", "2025-03-24"), ("sketches", "2025-03-24")}
     assert second["inspected_on"] == "2025-03-27" and second["previous"] == first["hash"]
 
 
-def called(outside: Outside, user: str, reference: str, through: date = THROUGH) -> str:
+def called(outside: Store, user: str, reference: str, through: date = THROUGH) -> str:
     (name,) = request([Event(user, "-", through, reference=reference)], outside).receipts
     return name
 
 
-def test_a_receipt_is_bound_to_its_reference_and_whoever_exchanges_it_is_found_out(empty: Outside) -> None:
+def test_a_receipt_is_bound_to_its_reference_and_whoever_exchanges_it_is_found_out(empty: Store) -> None:
     name, other = called(empty, "her", "T-1"), called(empty, "user 3", "T-2")
     assert receipt(name, empty)["reference"] == "T-1", "before it is applied too"
     settle(empty)
-    found, key = receipt(name, empty), empty.salts.signing_key()
+    found, key = receipt(name, empty), empty.state.salts.signing_key()
     assert found["reference"] == "T-1" and is_genuine(found, key)
-    opening = empty.erasures.references([other])[other].opening
-    for forged in ({"reference": "T-2"}, {"reference": "T-2", "reference_opening": opening},
-                   {"reference_opening": opening}, {"reference_opening": None},
-                   {"reference_commitment": None}):  # fmt: skip
+    opening = empty.erasures.ledger.references([other])[other].opening
+    for forged in (
+        {"reference": "T-2"},
+        {"reference": "T-2", "reference_opening": opening},
+        {"reference_opening": opening},
+        {"reference_opening": None},
+        {"reference_commitment": None},
+    ):
         assert not is_genuine({**found, **forged}, key), forged
     bare = {one: found[one] for one in found if one not in ("reference", "reference_opening", "partitions")}
     assert is_genuine(bare, key) and "T-1" not in json.dumps(bare)
     assert not is_genuine({**receipt(erase(empty, "user 4"), empty), "reference": "T-1"}, key)
-    last = empty.receipts.last(name)
+    last = empty.erasures.receipts.last(name)
     assert last and "T-1" not in last.body and found["reference_opening"] not in last.body
 
 
-def test_one_document_covers_every_request_of_a_reference_in_order(empty: Outside) -> None:
+def test_one_document_covers_every_request_of_a_reference_in_order(empty: Store) -> None:
     names = [called(empty, "her", "T-1"), called(empty, "user 3", "T-1"), called(empty, "nobody", "T-1")]
     called(empty, "user 4", "T-2")
     assert [one["receipt"] for one in receipts_of("T-1", empty)["receipts"]] == names
@@ -433,26 +450,27 @@ def test_one_document_covers_every_request_of_a_reference_in_order(empty: Outsid
     found = receipts_of("T-1", empty)
     assert (found["reference"], found["verified"]) == ("T-1", False)
     assert [(one["receipt"], one["verified"]) for one in found["receipts"]] == [
-        *((name, True) for name in names), (later, False)
-    ]  # fmt: skip
+        *((name, True) for name in names),
+        (later, False),
+    ]
     with pytest.raises(BadInput, match="No erasure has the reference T-3"):
         receipts_of("T-3", empty)
 
 
-def test_a_receipt_shows_no_reference_once_its_tombstone_is_gone_and_stays_genuine(empty: Outside) -> None:
+def test_a_receipt_shows_no_reference_once_its_tombstone_is_gone_and_stays_genuine(empty: Store) -> None:
     name = called(empty, "her", "T-1", DAYS[0])
     settle(empty)
-    before, key = receipt(name, empty), empty.salts.signing_key()
-    empty.salts.shred_through(EPOCH + 1)
-    row = empty.receipts.last(name)
+    before, key = receipt(name, empty), empty.state.salts.signing_key()
+    empty.state.salts.shred_through(EPOCH + 1)
+    row = empty.erasures.receipts.last(name)
     assert row
-    found = document_of(row, empty.erasures.references([name]).get(name))
+    found = document_of(row, empty.erasures.ledger.references([name]).get(name))
     assert (found["reference"], found["reference_opening"]) == (None, None)
     assert found["reference_commitment"] == before["reference_commitment"]
     assert is_genuine(found, key) and is_genuine(before, key)
 
 
-def test_a_batch_is_no_receipt(store: Outside) -> None:
+def test_a_batch_is_no_receipt(store: Store) -> None:
     batches = request([Event("user 1", "-", THROUGH), Event("user 2", "-", THROUGH)], store).batches
     with pytest.raises(BadInput, match="is a batch of requests"):
         receipt(batches[0], store)
@@ -467,13 +485,18 @@ def test_a_day_that_nobody_asked_for_is_purged_of_her_and_waits_for_no_rebuild(m
     name = erase(outside)
     assert settle(outside).unverified == () and receipt(name, outside)["verified"] is True
     assert [day for day, _ in days_to_rebuild(outside)] == DAYS[:3]
-    assert outside.ledger.processed() == frozenset(DAYS[:3])
+    assert outside.accountant.processed() == frozenset(DAYS[:3])
 
 
 @pytest.mark.parametrize(
-    "name", ["activity/day=2025-02-30/epoch=223.parquet", "activity/day=2025-03-20/epoch=9.parquet",
-             "activity/day=2025-03-20/epoch=224.bak", "activity/day=2025-03-20/epoch=0224.parquet"],
-)  # fmt: skip
+    "name",
+    [
+        "activity/day=2025-02-30/epoch=223.parquet",
+        "activity/day=2025-03-20/epoch=9.parquet",
+        "activity/day=2025-03-20/epoch=224.bak",
+        "activity/day=2025-03-20/epoch=0224.parquet",
+    ],
+)
 def test_a_copy_that_is_only_named_like_a_partition_is_searched_like_any_file(erased: Erased, name: str) -> None:
     path = erased.store.settings.data_dir / name
     path.parent.mkdir(exist_ok=True)
@@ -495,7 +518,7 @@ def test_what_an_archive_packs_inside_is_looked_into(erased: Erased, tmp_path: P
     assert [survivor["file"] for survivor in receipt(name, store)["survivors"]] == ["days.tar"]
 
 
-def test_other_programs_temporary_files_are_left_alone(store: Outside) -> None:
+def test_other_programs_temporary_files_are_left_alone(store: Store) -> None:
     other = store.settings.data_dir / "thesis.tmp"
     other.write_text("not ours")
     erase(store)

@@ -21,7 +21,7 @@ from dpdau_assets.core.erasure.receipts import Document, receipt, settle
 from dpdau_assets.core.erasure.requests import mark_touched
 from dpdau_assets.core.events import Event
 from dpdau_assets.core.facts import RejectedRow
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.release import publish
 from dpdau_assets.core.state.activity import process_days
 from dpdau_tests.conftest import SECRET, FixedClock, everything_in, prepare, put
@@ -32,7 +32,7 @@ from resources.storage.backup_files import back_up
 from resources.store import ledger_url
 from sensors.erasure import told_mark
 
-Make = Callable[..., Outside]
+Make = Callable[..., Store]
 HER = "her-own-id"
 DAYS = days_between(date(2025, 1, 1), date(2025, 2, 8))
 WINDOWS = DAYS[29:]
@@ -41,7 +41,7 @@ THROUGH = DAYS[-1]
 EPOCH = epoch_of(THROUGH, 90)
 
 
-def published(outside: Outside) -> None:
+def published(outside: Store) -> None:
     """She and two others, and ten days of MAU."""
     put(outside, [(f"user {n}", day) for day in DAYS for n in range(2)] + [(HER, day) for day in HERS])
     prepare(outside, DAYS)
@@ -53,7 +53,7 @@ def published(outside: Outside) -> None:
 class Case:
     """The store of her erasure, and what was there before it."""
 
-    store: Outside
+    store: Store
     name: str
     before: dict[str, object]
     folder: Path
@@ -68,7 +68,9 @@ class Case:
 
     @property
     def keys(self) -> Needles:
-        return Needles(np.array(sorted(self.store.erasures.keys_of([self.name])[self.name].values()), dtype=np.uint64))
+        return Needles(
+            np.array(sorted(self.store.erasures.ledger.keys_of([self.name])[self.name].values()), dtype=np.uint64)
+        )
 
     def holds_her(self, folder: Path) -> bool:
         contents = (path.read_bytes() for path in folder.rglob("*") if path.is_file())
@@ -80,8 +82,8 @@ def case(request: pytest.FixtureRequest, make_store: Make, tmp_path: Path) -> Ca
     store = make_store(recipe=published, today=date(2025, 2, 10))
     if "backups" in request.node.name:
         back_up(tmp_path / "backup before", store)
-    before = {"releases": store.ledger.releases()}
-    store.quarantine.keep(RejectedRow(f"exports/{who}.csv", 3, "bad") for who in (HER, "somebody"))
+    before = {"releases": store.accountant.releases()}
+    store.events.quarantine.keep(RejectedRow(f"exports/{who}.csv", 3, "bad") for who in (HER, "somebody"))
     (name,) = requests.request([Event(HER, "-", THROUGH, reference="TICKET-1")], store).receipts
     return Case(store, name, before, tmp_path)
 
@@ -90,7 +92,7 @@ def case(request: pytest.FixtureRequest, make_store: Make, tmp_path: Path) -> Ca
 
 
 def numbers_are_as_they_were(case: Case) -> bool:
-    return case.store.ledger.releases()[: len(WINDOWS)] == case.before["releases"]
+    return case.store.accountant.releases()[: len(WINDOWS)] == case.before["releases"]
 
 
 def change_a_number(case: Case) -> None:
@@ -100,7 +102,7 @@ def change_a_number(case: Case) -> None:
 def only_the_last_counts_are_kept(case: Case) -> bool:
     with case.database.read() as connection:
         kept = sorted(connection.scalars(select(schema.stream_state.c.day)))
-    return kept == [str(one.key.day) for one in case.store.ledger.releases("mau")][-8:]
+    return kept == [str(one.key.day) for one in case.store.accountant.releases("mau")][-8:]
 
 
 def keep_an_older_count(case: Case) -> None:
@@ -113,7 +115,7 @@ def keep_an_older_count(case: Case) -> None:
 def a_replayed_event_of_hers_stays_out(case: Case) -> bool:
     put(case.store, [(HER, HERS[0]), (HER, date(2025, 2, 9))])
     process_days([HERS[0]], case.store)
-    keys = case.store.late.read(HERS[0], EPOCH)
+    keys = case.store.state.late.read(HERS[0], EPOCH)
     return keys is None and not case.holds_her(case.store.settings.data_dir / "activity" / f"day={HERS[0]}")
 
 
@@ -123,7 +125,7 @@ def lose_the_tombstone(case: Case) -> None:
 
 
 def the_reference_stands_in_no_byte_and_is_shown(case: Case) -> bool:
-    shown = case.store.erasures.references([case.name])[case.name].text
+    shown = case.store.erasures.ledger.references([case.name])[case.name].text
     return shown == "TICKET-1" and b"TICKET-1" not in everything_in(case.database)
 
 
@@ -134,7 +136,7 @@ def keep_the_reference_in_the_clear(case: Case) -> None:
 def the_ledger_names_no_id_and_no_day_of_hers(case: Case) -> bool:
     """Her days are not among those that wait or are marked, and the state has them alike with all others."""
     stored = everything_in(case.database)
-    marked = {day for day, _ in case.store.rebuilds.behind()} | set(case.store.rebuilds.arrived())
+    marked = {day for day, _ in case.store.state.rebuilds.behind()} | set(case.store.state.rebuilds.arrived())
     return HER.encode() not in stored and (not marked or marked > set(HERS))
 
 
@@ -144,7 +146,7 @@ def note_her_id(case: Case) -> None:
 
 def note_her_days(case: Case) -> None:
     case.behind(delete(schema.rebuilds))
-    case.store.rebuilds.mark(HERS, 1_000)
+    case.store.state.rebuilds.mark(HERS, 1_000)
 
 
 def dagsters_log_names_the_days_and_nobody(case: Case) -> bool:
@@ -157,7 +159,7 @@ def dagsters_log_names_the_days_and_nobody(case: Case) -> bool:
 
 
 def write_a_key_into_dagsters_log(case: Case) -> None:
-    key = case.store.erasures.keys_of([case.name])[case.name][EPOCH]
+    key = case.store.erasures.ledger.keys_of([case.name])[case.name][EPOCH]
     tell_dagster(case, {"debug": str(key)})
 
 
@@ -185,7 +187,7 @@ def the_quarantine_names_her_nowhere_and_empties_itself(case: Case) -> bool:
 
 def name_her_in_the_quarantine(case: Case) -> None:
     folder = case.store.settings.data_dir / "quarantine"
-    case.store.quarantine.keep([RejectedRow("exports/somebody.csv", 3, "bad")])
+    case.store.events.quarantine.keep([RejectedRow("exports/somebody.csv", 3, "bad")])
     (folder / "rows.csv").write_text(f"file,line,reason\nexports/{HER}.csv,3,bad\n")
 
 
@@ -202,14 +204,14 @@ def keep_her_in_a_later_backup(case: Case) -> None:
 
 
 def copies_elsewhere_are_not_read_back(case: Case) -> bool:
-    key = case.store.erasures.keys_of([case.name])[case.name][EPOCH]
+    key = case.store.erasures.ledger.keys_of([case.name])[case.name][EPOCH]
     (case.folder / "export").write_bytes(key.to_bytes(8, "little"))
     return receipt(case.name, case.store)["verified"] is True
 
 
 def put_a_copy_into_the_data_directory(case: Case) -> None:
     """There it is read."""
-    key = case.store.erasures.keys_of([case.name])[case.name][EPOCH]
+    key = case.store.erasures.ledger.keys_of([case.name])[case.name][EPOCH]
     (case.store.settings.data_dir / "export").write_bytes(key.to_bytes(8, "little"))
 
 
@@ -235,10 +237,10 @@ CASES = [pytest.param(what, *one, id=f"{what}-{one[1].__name__}") for what, some
 
 def erased(case: Case) -> Document:
     """Her receipt, once she is erased and verified; Dagster was told of the days that wait."""
-    with case.store.activity.lock():
-        case.store.rebuilds.told(case.store.rebuilds.arrived())
+    with case.store.state.activity.lock():
+        case.store.state.rebuilds.told(case.store.state.rebuilds.arrived())
         mark_touched(case.store)
-    case.before["marked"] = [day for day, _ in case.store.rebuilds.behind()]
+    case.before["marked"] = [day for day, _ in case.store.state.rebuilds.behind()]
     assert settle(case.store).unverified == ()
     return receipt(case.name, case.store)
 

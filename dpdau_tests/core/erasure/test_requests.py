@@ -31,7 +31,7 @@ from dpdau_assets.core.errors import BadInput, Refused
 from dpdau_assets.core.events import Event, Limits, Row, validate
 from dpdau_assets.core.facts import RejectedRow
 from dpdau_assets.core.limits import last_day
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.release import publish
 from dpdau_assets.core.state import activity
 from dpdau_assets.core.state.activity import day_version, discard_batch, process_days
@@ -41,7 +41,7 @@ from dpdau_tests.conftest import FixedClock, prepare, put, silent
 from dpdau_tests.support.lengths import at_length
 
 pytestmark = pytest.mark.every_sketch(since="soak")
-Make = Callable[..., Outside]
+Make = Callable[..., Store]
 START = date(2025, 1, 1)
 FIRST_MAU = date(2025, 1, 30)
 DAYS = days_between(START, date(2025, 2, 10))
@@ -51,61 +51,63 @@ def minus(user: str, through: date, *days: date) -> Event:
     return Event(user, "-", through, days)
 
 
-def ten_people(outside: Outside) -> None:
+def ten_people(outside: Store) -> None:
     put(outside, [(f"user {n}", day) for day in DAYS for n in range(10)])
     prepare(outside, DAYS)
 
 
 @pytest.fixture
-def store(make_store: Make) -> Outside:
+def store(make_store: Make) -> Store:
     """Ten people on every day, without noise."""
     return silent(make_store(today=date(2025, 2, 12), recipe=ten_people))
 
 
-def count(outside: Outside, day: date) -> int:
-    keys = outside.activity.read(day, day_number(day) // 90)
+def count(outside: Store, day: date) -> int:
+    keys = outside.state.activity.read(day, day_number(day) // 90)
     return -1 if keys is None else len(keys)
 
 
 # --- Requests ----------------------------------------------------------------------------------------------------
 
 
-def test_someone_unknown_is_accepted_and_answered_as_anyone_is(store: Outside) -> None:
+def test_someone_unknown_is_accepted_and_answered_as_anyone_is(store: Store) -> None:
     known, unknown = (request([minus(user, START)], store) for user in ("user 1", "nobody"))
     assert not known.parked and not unknown.parked and len(known.receipts) == len(unknown.receipts) == 1
     assert settle(store).verified == 2
-    assert {one.state for one in store.erasures.erasures()} == {"verified"}
+    assert {one.state for one in store.erasures.ledger.erasures()} == {"verified"}
 
 
-def test_asking_twice_is_answered_with_the_same_receipts_one_a_row(store: Outside) -> None:
+def test_asking_twice_is_answered_with_the_same_receipts_one_a_row(store: Store) -> None:
     asked = [minus("user 1", START), minus("user 2", START), minus("user 1", START)]
     asked += [replace(asked[0], reference="T-1"), replace(asked[0], reference="T-1")]
     first = request(asked, store)
     assert len(set(first.receipts)) == 5 and first.references == (None, None, None, "T-1", "T-1")
     settle(store)
-    assert request(asked, store) == first and len(store.erasures.erasures()) == 5
+    assert request(asked, store) == first and len(store.erasures.ledger.erasures()) == 5
     assert request([asked[0], asked[3]], store).receipts == (first.receipts[0], first.receipts[3])
 
 
-def test_days_that_can_hold_nothing_are_passed_over_and_named_and_the_others_erased(store: Outside) -> None:
+def test_days_that_can_hold_nothing_are_passed_over_and_named_and_the_others_erased(store: Store) -> None:
     before = date(2024, 12, 30)
     done = request([minus("user 1", START, before, START), minus("user 2", START), minus("user 3", before)], store)
     assert done.passed_over == ((before,), (), (before,))
-    assert [one.days for one in store.erasures.find(done.receipts)] == [(before, START), (), ()]
+    assert [one.days for one in store.erasures.ledger.find(done.receipts)] == [(before, START), (), ()]
     assert settle(store).verified == 3 and count(store, START) == 8
     assert request([minus("user 1", START, before, START)], store).receipts == done.receipts[:1]
 
 
 def test_a_request_without_a_day_that_can_hold_something_is_applied_at_once_and_verified_like_any_other(
-    store: Outside,
+    store: Store,
 ) -> None:
     (name,) = request([minus("user 1", date(2024, 12, 31))], store).receipts
-    assert [one.state for one in store.erasures.find([name])] == ["applied"] and store.erasures.keys_of([name]) == {}
+    assert [one.state for one in store.erasures.ledger.find([name])] == ["applied"] and store.erasures.ledger.keys_of(
+        [name]
+    ) == {}
     assert settle(store).verified == 1 and count(store, START) == 10
     found = receipt(name, store)
     assert found["verified"] and not found["survivors"] and found["scope"] == {"through": "2024-12-31", "days": []}
     assert "tombstone" not in {row["what"] for row in found["remains"]}
-    assert store.ledger.problems() == []
+    assert store.accountant.problems() == []
 
 
 def test_an_erasure_without_a_day_reaches_the_events_that_tomorrow_may_have(make_store: Make) -> None:
@@ -127,13 +129,13 @@ def test_on_a_months_last_day_an_erasure_without_a_day_holds_out_until_the_next_
     asked = validate(Row("user 1", "-"), Limits(START, last_day(last.clock), ZoneInfo("UTC")))
     assert isinstance(asked, Event)
     request([asked], last)
-    stones = last.erasures.tombstones(epoch_of(START, 90))
+    stones = last.erasures.ledger.tombstones(epoch_of(START, 90))
     assert stones.held_until.tolist() == [day_number(date(2025, 3, 31))]
 
 
-def test_whom_a_request_names_is_gone_from_the_quarantine_also_while_it_is_parked(store: Outside) -> None:
+def test_whom_a_request_names_is_gone_from_the_quarantine_also_while_it_is_parked(store: Store) -> None:
     rows = [RejectedRow(f"exports/{name}.csv", 1, "No.") for name in ("user 1", "user 2", "user 22", "all")]
-    kept = store.quarantine.keep(rows)
+    kept = store.events.quarantine.keep(rows)
     publish("mau", FIRST_MAU, store)
     assert kept and request([minus(f"user {n}", START) for n in range(5)], store).parked
     (left,) = kept.parent.glob("*.csv")
@@ -144,17 +146,17 @@ def test_whom_a_request_names_is_gone_from_the_quarantine_also_while_it_is_parke
 
 
 def test_the_quarantine_expires_when_events_come_when_erasures_are_verified_and_when_days_are_purged(
-    store: Outside,
+    store: Store,
 ) -> None:
     outside = replace(store, settings=replace(store.settings, retention_days=36, quarantine_days=7))
 
-    def purge_it(outside: Outside) -> object:
+    def purge_it(outside: Store) -> object:
         with suppress(Refused):
             return purge(outside)
 
     for act in (lambda outside: put(outside, [("a", START)]), settle, purge_it):
         for age in (7, 8):
-            kept = outside.quarantine.keep([RejectedRow("e.csv", age, "No.")])
+            kept = outside.events.quarantine.keep([RejectedRow("e.csv", age, "No.")])
             written = datetime.combine(outside.clock.today() - timedelta(days=age), time(12), UTC).timestamp()
             assert kept
             os.utime(kept, (written, written))
@@ -162,15 +164,15 @@ def test_the_quarantine_expires_when_events_come_when_erasures_are_verified_and_
             assert kept.exists() is (age == 7)
 
 
-def test_a_minus_event_is_a_request_like_any_other(store: Outside) -> None:
+def test_a_minus_event_is_a_request_like_any_other(store: Store) -> None:
     put(store, [("user 1", date(2025, 1, 9), "-"), ("user 2", date(2025, 1, 9), "-", (START, date(2025, 1, 5)))])
-    found = {(one.through, one.days) for one in store.erasures.erasures(["received"])}
+    found = {(one.through, one.days) for one in store.erasures.ledger.erasures(["received"])}
     assert found == {(date(2025, 1, 9), ()), (date(2025, 1, 5), (START, date(2025, 1, 5)))}
     settle(store)
     assert [count(store, day) for day in DAYS[:10]] == [8, 9, 9, 9, 8, 9, 9, 9, 9, 10]
 
 
-def test_the_guard_parks_a_batch_of_more_people_than_its_share_of_the_last_published_mau(store: Outside) -> None:
+def test_the_guard_parks_a_batch_of_more_people_than_its_share_of_the_last_published_mau(store: Store) -> None:
     for day in days_between(FIRST_MAU, DAYS[-1]):
         publish("mau", day, store)  # 10, of which the guard lets a fifth through
     three = [minus(f"nobody {n}", START) for n in range(3)]
@@ -178,24 +180,24 @@ def test_the_guard_parks_a_batch_of_more_people_than_its_share_of_the_last_publi
     parked = request(three[2:] + [minus(f"other {n}", START) for n in range(2)], store)
     assert parked.parked is True
     settle(store)
-    assert [one.state for one in store.erasures.find(parked.receipts)] == ["parked"] * 3
+    assert [one.state for one in store.erasures.ledger.find(parked.receipts)] == ["parked"] * 3
     again = request([minus(f"other {n}", START) for n in range(2)] + three[2:], store, confirmed=True)
     assert again.parked is False and set(again.receipts) == set(parked.receipts)
     assert settle(store).verified == 3
 
 
-def test_without_a_published_mau_there_is_nothing_to_guard_by(store: Outside) -> None:
+def test_without_a_published_mau_there_is_nothing_to_guard_by(store: Store) -> None:
     assert request([minus(f"user {n}", START) for n in range(10)], store).parked is False
 
 
-def test_a_single_person_is_never_parked_however_small_the_mau(store: Outside) -> None:
+def test_a_single_person_is_never_parked_however_small_the_mau(store: Store) -> None:
     tiny = replace(store, settings=replace(store.settings, erasure_guard_share=Fraction(1, 1000)))
     publish("mau", FIRST_MAU, store)
     assert request([minus("user 1", START)], tiny).parked is False
     assert request([minus("user 2", START), minus("user 3", START)], tiny).parked is True
 
 
-def test_a_parked_batch_takes_nobody_out_until_it_is_confirmed(store: Outside) -> None:
+def test_a_parked_batch_takes_nobody_out_until_it_is_confirmed(store: Store) -> None:
     publish("mau", FIRST_MAU, store)
     parked = request([minus(f"user {n}", DAYS[-1]) for n in range(5)], store)
     assert parked.parked
@@ -206,7 +208,7 @@ def test_a_parked_batch_takes_nobody_out_until_it_is_confirmed(store: Outside) -
     assert count(store, START) == 5
 
 
-def test_a_request_can_be_cancelled_until_it_is_applied(store: Outside) -> None:
+def test_a_request_can_be_cancelled_until_it_is_applied(store: Store) -> None:
     first, second = request([minus("user 1", START), minus("user 2", START)], store).receipts
     assert [one.state for one in cancel([first], store)] == ["cancelled"]
     settle(store)
@@ -218,7 +220,7 @@ def test_a_request_can_be_cancelled_until_it_is_applied(store: Outside) -> None:
 
 
 def test_a_request_whose_application_was_cut_short_can_no_longer_be_cancelled(
-    store: Outside, monkeypatch: pytest.MonkeyPatch
+    store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (name,) = request([minus("user 1", DAYS[-1])], store).receipts
 
@@ -235,11 +237,11 @@ def test_a_request_whose_application_was_cut_short_can_no_longer_be_cancelled(
 
 
 def test_a_request_that_came_while_others_were_applied_destroys_nothing_before_it_can_no_longer_be_cancelled(
-    store: Outside,
+    store: Store,
 ) -> None:
     """Else an accepted cancel would leave her taken out in part, and her MAU bit could change on two intervals."""
     late: list[str] = []
-    real = store.erasures.begin_applying
+    real = store.erasures.ledger.begin_applying
 
     def begin_while_another_asks(watermark: int) -> None:
         real(watermark)
@@ -247,35 +249,35 @@ def test_a_request_that_came_while_others_were_applied_destroys_nothing_before_i
 
     request([minus("user 1", DAYS[-1])], store)
     put(store, [("user 2", date(2025, 2, 11))])
-    store.erasures.begin_applying = begin_while_another_asks  # type: ignore[method-assign]
+    store.erasures.ledger.begin_applying = begin_while_another_asks  # type: ignore[method-assign]
     process_days(DAYS, store)
-    store.erasures.begin_applying = real  # type: ignore[method-assign]
+    store.erasures.ledger.begin_applying = real  # type: ignore[method-assign]
     assert {count(store, day) for day in DAYS} == {9}, "one is out, and two is not"
     assert [one.state for one in cancel(late, store)] == ["cancelled"]
     process_days([*DAYS, date(2025, 2, 11)], store)
     assert {count(store, day) for day in DAYS} == {9} and count(store, date(2025, 2, 11)) == 1
 
 
-def test_a_request_that_came_while_the_inbox_was_folded_loses_no_event_if_it_is_cancelled(store: Outside) -> None:
+def test_a_request_that_came_while_the_inbox_was_folded_loses_no_event_if_it_is_cancelled(store: Store) -> None:
     late: list[str] = []
-    real = store.inbox.read
+    real = store.events.inbox.read
 
     def read_while_another_asks(batches: list[str]) -> object:
         late.extend(request([minus("someone new", DAYS[-1])], store).receipts)
         return real(batches)
 
     put(store, [("someone new", day) for day in DAYS])
-    store.inbox.read = read_while_another_asks  # type: ignore[method-assign, assignment]
+    store.events.inbox.read = read_while_another_asks  # type: ignore[method-assign, assignment]
     process_days(DAYS, store)
-    store.inbox.read = real  # type: ignore[method-assign]
+    store.events.inbox.read = real  # type: ignore[method-assign]
     cancel(late, store)
     process_days(DAYS, store)
     assert {count(store, day) for day in DAYS} == {11}
 
 
-def test_a_request_that_is_not_verified_within_a_month_is_overdue(store: Outside) -> None:
+def test_a_request_that_is_not_verified_within_a_month_is_overdue(store: Store) -> None:
     (name,) = request([minus("user 1", START)], store).receipts
-    (one,) = store.erasures.find([name])
+    (one,) = store.erasures.ledger.find([name])
     assert deadline(one) == date(2025, 3, 14)
     assert overdue(replace(store, clock=FixedClock(date(2025, 3, 14)))) == []
     late = replace(store, clock=FixedClock(date(2025, 3, 15)))
@@ -284,9 +286,9 @@ def test_a_request_that_is_not_verified_within_a_month_is_overdue(store: Outside
     assert overdue(late) == []
 
 
-def test_a_batch_that_was_not_folded_can_be_taken_back(store: Outside) -> None:
+def test_a_batch_that_was_not_folded_can_be_taken_back(store: Store) -> None:
     put(store, [("mistake", day) for day in DAYS])
-    (batch,) = store.inbox.batches()
+    (batch,) = store.events.inbox.batches()
     discard_batch(batch, store)
     process_days(DAYS, store)
     assert [count(store, day) for day in DAYS] == [10] * len(DAYS)
@@ -297,55 +299,55 @@ def test_a_batch_that_was_not_folded_can_be_taken_back(store: Outside) -> None:
 # --- Touched days ------------------------------------------------------------------------------------------------
 
 
-def test_just_the_days_that_held_the_person_are_marked_once_a_batch(store: Outside) -> None:
+def test_just_the_days_that_held_the_person_are_marked_once_a_batch(store: Store) -> None:
     put(store, [("her", day) for day in DAYS[3:6]] + [("him", DAYS[8])])
     process_days(DAYS, store)
     request([minus("her", DAYS[4]), minus("him", DAYS[9]), minus("nobody", DAYS[20])], store)
-    assert touched_days(0, store.erasures.recorded(), store) == {DAYS[3], DAYS[4], DAYS[8]}
-    store.rebuilds.told(store.rebuilds.arrived())
+    assert touched_days(0, store.erasures.ledger.recorded(), store) == {DAYS[3], DAYS[4], DAYS[8]}
+    store.state.rebuilds.told(store.state.rebuilds.arrived())
     apply(store)
-    assert store.rebuilds.behind() == [(DAYS[3], 1), (DAYS[4], 1), (DAYS[8], 1)]
+    assert store.state.rebuilds.behind() == [(DAYS[3], 1), (DAYS[4], 1), (DAYS[8], 1)]
     request([minus("her", DAYS[4]), minus("her", DAYS[5])], store)
     apply(store)
-    assert store.rebuilds.behind() == [(DAYS[3], 1), (DAYS[4], 1), (DAYS[5], 2), (DAYS[8], 1)]
+    assert store.state.rebuilds.behind() == [(DAYS[3], 1), (DAYS[4], 1), (DAYS[5], 2), (DAYS[8], 1)]
 
 
-def test_days_that_wait_for_dagster_when_a_receipt_says_verified_tell_nothing(store: Outside) -> None:
+def test_days_that_wait_for_dagster_when_a_receipt_says_verified_tell_nothing(store: Store) -> None:
     """If Dagster could not be told before: then all days wait, those that held her and those that did not."""
     put(store, [("her", day) for day in DAYS[3:6]])
     process_days(DAYS, store)
     request([minus("her", DAYS[4])], store)
     settle(store)
-    assert [day for day, _ in store.rebuilds.behind()] == DAYS and store.rebuilds.arrived() == {}
+    assert [day for day, _ in store.state.rebuilds.behind()] == DAYS and store.state.rebuilds.arrived() == {}
 
 
-def test_a_change_by_arrivals_that_dagster_was_not_told_of_is_a_mark_once_removals_are_applied(store: Outside) -> None:
+def test_a_change_by_arrivals_that_dagster_was_not_told_of_is_a_mark_once_removals_are_applied(store: Store) -> None:
     """It may be of those alone who are erased: it must not outlive the receipt that says nothing is left."""
-    store.rebuilds.told(store.rebuilds.arrived())
+    store.state.rebuilds.told(store.state.rebuilds.arrived())
     put(store, [("her", DAYS[3])])
     process_days(DAYS, store)
-    assert store.rebuilds.arrived().keys() == {DAYS[3]}
+    assert store.state.rebuilds.arrived().keys() == {DAYS[3]}
     request([minus("her", DAYS[4])], store)
     apply(store)
-    assert store.rebuilds.arrived() == {} and [day for day, _ in store.rebuilds.behind()] == [DAYS[3]]
+    assert store.state.rebuilds.arrived() == {} and [day for day, _ in store.state.rebuilds.behind()] == [DAYS[3]]
 
 
-def test_a_day_that_is_built_claims_no_mark_of_a_request_that_is_not_applied_yet(store: Outside) -> None:
+def test_a_day_that_is_built_claims_no_mark_of_a_request_that_is_not_applied_yet(store: Store) -> None:
     """It came between the day's state and its sketch."""
-    store.rebuilds.told(store.rebuilds.arrived())
+    store.state.rebuilds.told(store.state.rebuilds.arrived())
     request([minus("user 1", START)], store)
     process_days([START], store)
     request([minus("user 2", START)], store)
-    with store.activity.lock():
+    with store.state.activity.lock():
         mark_touched(store)
     build_sketch(START, store)
-    assert store.rebuilds.behind() == [(START, 2)]
+    assert store.state.rebuilds.behind() == [(START, 2)]
     process_days([START], store)
     build_sketch(START, store)
-    assert (store.rebuilds.behind(), count(store, START)) == ([], 8)
+    assert (store.state.rebuilds.behind(), count(store, START)) == ([], 8)
 
 
-def test_with_every_day_marked_every_day_gets_another_version(store: Outside) -> None:
+def test_with_every_day_marked_every_day_gets_another_version(store: Store) -> None:
     """Or those that keep theirs would tell which days held nobody of the batch."""
     everything = replace(store, settings=replace(store.settings, erasure_mark="all"))
     before = [version(day, everything) for version in (day_version, sketch_version) for day in DAYS]
@@ -357,22 +359,22 @@ def test_with_every_day_marked_every_day_gets_another_version(store: Outside) ->
     assert all(old != new for old, new in zip(before, after, strict=True))
 
 
-def test_with_every_day_marked_the_marks_tell_nothing(store: Outside) -> None:
+def test_with_every_day_marked_the_marks_tell_nothing(store: Store) -> None:
     everything = replace(store, settings=replace(store.settings, erasure_mark="all"))
     request([minus("nobody", START)], everything)
     settle(everything)
-    assert [day for day, _ in store.rebuilds.behind()] == DAYS
+    assert [day for day, _ in store.state.rebuilds.behind()] == DAYS
 
 
 # --- DAU and MAU -------------------------------------------------------------------------------------------------
 
 
-def test_activity_after_the_erasure_day_counts_in_dau_again(store: Outside) -> None:
+def test_activity_after_the_erasure_day_counts_in_dau_again(store: Store) -> None:
     request([minus("user 1", DAYS[5])], store)
     assert [publish("dau", day, store).noisy_value for day in DAYS[4:8]] == [9, 9, 10, 10]
 
 
-def test_a_replayed_archive_does_not_bring_an_erased_user_back(store: Outside) -> None:
+def test_a_replayed_archive_does_not_bring_an_erased_user_back(store: Store) -> None:
     request([minus("user 1", DAYS[5])], store)
     settle(store)
     put(store, [(f"user {n}", day) for day in DAYS for n in range(10)])
@@ -380,13 +382,13 @@ def test_a_replayed_archive_does_not_bring_an_erased_user_back(store: Outside) -
     assert [count(store, day) for day in DAYS[4:8]] == [9, 9, 10, 10]
 
 
-def test_an_erasure_takes_late_events_out_too(store: Outside) -> None:
+def test_an_erasure_takes_late_events_out_too(store: Store) -> None:
     publish("dau", START, store)
     put(store, [("late", START), ("her", START)])
     process_days([START], store)
     request([minus("her", START)], store)
     settle(store)
-    late = store.late.read(START, day_number(START) // 90)
+    late = store.state.late.read(START, day_number(START) // 90)
     assert late is not None and len(late) == 1
 
 
@@ -433,9 +435,11 @@ def test_without_any_one_month_mau_changes_on_one_interval_of_at_most_60_days(
 @pytest.mark.also_long
 @settings(max_examples=at_length(test=60, ci=300, soak=3_000), deadline=None)
 @given(
-    history=histories, month=st.sampled_from([2, 1, 3, 4, 5, 6]), rotation=st.integers(60, 120),
+    history=histories,
+    month=st.sampled_from([2, 1, 3, 4, 5, 6]),
+    rotation=st.integers(60, 120),
     sampled=st.lists(st.booleans(), min_size=8, max_size=8),
-)  # fmt: skip
+)
 def test_a_user_month_changes_a_sampled_stream_on_one_interval_whatever_the_salts(
     history: tuple[set[int], Asked], month: int, rotation: int, sampled: list[bool]
 ) -> None:
@@ -458,8 +462,11 @@ def sampled_changes(active: set[int], asked: Asked, month: int, rotation: int, s
     stones = tombstones(asked)
     pairs = zip(bits(whole, stones), bits({day for day in whole if day.month != month}, stones), strict=True)
     first = epoch_of(WINDOWS[0], rotation)
-    return [number for number, (one, other) in enumerate(pairs)
-            if one != other and sampled[epoch_of(WINDOWS[number], rotation) - first]]  # fmt: skip
+    return [
+        number
+        for number, (one, other) in enumerate(pairs)
+        if one != other and sampled[epoch_of(WINDOWS[number], rotation) - first]
+    ]
 
 
 def tombstones(asked: Asked) -> Tombstones:
@@ -471,9 +478,12 @@ def tombstones(asked: Asked) -> Tombstones:
         rows += [(day_number(SPAN[day]), bool(listed), held, effective) for day in (listed or {through})]
     days, listed_days, held_days, effective_days = zip(*rows, strict=True) if rows else ((), (), (), ())
     return Tombstones(
-        np.full(len(rows), 7, dtype=np.uint64), np.array(days, dtype=np.int32), np.array(listed_days, dtype=bool),
-        np.array(held_days, dtype=np.int32), np.array(effective_days, dtype=np.int32),
-    )  # fmt: skip
+        np.full(len(rows), 7, dtype=np.uint64),
+        np.array(days, dtype=np.int32),
+        np.array(listed_days, dtype=bool),
+        np.array(held_days, dtype=np.int32),
+        np.array(effective_days, dtype=np.int32),
+    )
 
 
 def bits(active: set[date], stones: Tombstones) -> list[bool]:
@@ -487,8 +497,13 @@ def bits(active: set[date], stones: Tombstones) -> list[bool]:
 
 def in_force(end: date, stones: Tombstones) -> Tombstones:
     by_then = stones.effective_from <= day_number(end)
-    return Tombstones(stones.keys[by_then], stones.days[by_then], stones.listed[by_then], stones.held_until[by_then],
-                      stones.effective_from[by_then])  # fmt: skip
+    return Tombstones(
+        stones.keys[by_then],
+        stones.days[by_then],
+        stones.listed[by_then],
+        stones.held_until[by_then],
+        stones.effective_from[by_then],
+    )
 
 
 def counts(day: date, end: date, known: Tombstones, stones: Tombstones) -> bool:
@@ -510,7 +525,7 @@ def test_held_out_to_the_day_alone_mau_would_change_on_two_intervals() -> None:
 
 
 @pytest.mark.every_sketch
-def test_the_mau_of_an_erased_user_comes_back_with_the_next_month(store: Outside) -> None:
+def test_the_mau_of_an_erased_user_comes_back_with_the_next_month(store: Store) -> None:
     more = days_between(date(2025, 2, 11), date(2025, 3, 5))
     later = replace(store, clock=FixedClock(date(2025, 4, 1)))
     put(later, [("user 1", day) for day in more])

@@ -16,14 +16,14 @@ from dpdau_assets.core.erasure.requests import confirm, request
 from dpdau_assets.core.erasure.retention import overdue, purge
 from dpdau_assets.core.errors import BadSetting, Refused
 from dpdau_assets.core.events import Event
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.ingest import ingest
 from dpdau_assets.core.publication.release import publish, restate
 from dpdau_assets.core.state.activity import process_days
 from dpdau_assets.core.state.day_sketch import refresh
 from dpdau_tests.conftest import FixedClock, prepare, put, silent
 
-Make = Callable[..., Outside]
+Make = Callable[..., Store]
 START = date(2025, 1, 27)
 LAST = date(2025, 3, 22)
 TODAY = date(2025, 3, 24)
@@ -35,7 +35,7 @@ MISSING = (date(2025, 1, 29), date(2025, 2, 2))
 NO_RESTATEMENT = {"restatements_per_month": 0, "hash_salt_rotation_days": 30}
 
 
-def most_published(outside: Outside) -> None:
+def most_published(outside: Store) -> None:
     """She and another come every day; DAU of all days but those that are MISSING, without noise."""
     put(outside, [(user, day) for day in DAYS for user in ("her", "a")])
     prepare(outside, DAYS)
@@ -44,7 +44,7 @@ def most_published(outside: Outside) -> None:
             publish("dau", day, silent(outside))
 
 
-def all_published(outside: Outside) -> None:
+def all_published(outside: Store) -> None:
     """DAU and MAU of all days, January and February restated."""
     most_published(outside)
     completed(outside)
@@ -53,13 +53,13 @@ def all_published(outside: Outside) -> None:
     restate_both(silent(outside))
 
 
-def completed(outside: Outside) -> Outside:
+def completed(outside: Store) -> Store:
     for day in MISSING:
         publish("dau", day, silent(outside))
     return outside
 
 
-def restate_both(outside: Outside) -> None:
+def restate_both(outside: Store) -> None:
     restate(date(2025, 1, 1), outside)
     restate(date(2025, 2, 1), outside)
 
@@ -68,27 +68,27 @@ def restate_both(outside: Outside) -> None:
 def opened(make_store: Make) -> Make:
     """Opens stores without noise as the days are published, by default when most DAU are."""
 
-    def make(name: str = "store", recipe: Callable[[Outside], None] = most_published, **chosen: object) -> Outside:
+    def make(name: str = "store", recipe: Callable[[Store], None] = most_published, **chosen: object) -> Store:
         return silent(make_store(name, TODAY, recipe, start_date=START, retention_days=KEPT, **chosen))
 
     return make
 
 
 @pytest.fixture
-def store(opened: Make) -> Outside:
+def store(opened: Make) -> Store:
     return opened(recipe=all_published)
 
 
-def test_days_past_retention_are_unlinked(store: Outside) -> None:
+def test_days_past_retention_are_unlinked(store: Store) -> None:
     put(store, [("late", date(2025, 1, 28)), ("late", LAST)])
     assert purge(store) == PURGED
-    for kept in (store.activity, store.late, store.sketches):
+    for kept in (store.state.activity, store.state.late, store.state.sketches):
         assert min(day for day, _ in kept.stored()) > PURGED
     assert purge(store) == PURGED, "again, and nothing more"
 
 
 @pytest.mark.every_sketch
-def test_what_follows_is_published_as_if_nothing_had_been_purged(store: Outside) -> None:
+def test_what_follows_is_published_as_if_nothing_had_been_purged(store: Store) -> None:
     purge(store)
     more = days_between(LAST + timedelta(days=1), LAST + timedelta(days=12))
     later = replace(store, clock=FixedClock(date(2025, 5, 1)))
@@ -100,10 +100,10 @@ def test_what_follows_is_published_as_if_nothing_had_been_purged(store: Outside)
 
 def test_nothing_is_purged_while_a_restatement_that_reads_it_is_missing(opened: Make) -> None:
     outside = completed(opened())
-    before = outside.activity.stored()
+    before = outside.state.activity.stored()
     with pytest.raises(Refused, match="the restatement of 2025-01 is missing"):
         purge(outside)
-    assert outside.activity.stored() == before and outside.ledger.purged_through() is None
+    assert outside.state.activity.stored() == before and outside.accountant.purged_through() is None
     restate_both(outside)
     assert purge(outside) == PURGED
 
@@ -120,8 +120,11 @@ def test_nothing_is_purged_while_a_number_that_reads_it_is_missing(opened: Make)
 def test_nothing_is_purged_while_the_last_window_that_reads_it_is_missing(make_store: Make) -> None:
     """Of independent noise, whose days need not follow one another; windows are of a week."""
     days = days_between(date(2025, 2, 1), date(2025, 2, 16))
-    outside = silent(make_store(start_date=days[0], retention_days=8, mau_window_days=7, mau_mechanism="gaussian",
-                                restatements_per_month=0))  # fmt: skip
+    outside = silent(
+        make_store(
+            start_date=days[0], retention_days=8, mau_window_days=7, mau_mechanism="gaussian", restatements_per_month=0
+        )
+    )
     prepare(outside, days)
     for day in days:
         publish("dau", day, outside)
@@ -142,7 +145,7 @@ def test_a_mau_that_lags_behind_holds_its_window_back(opened: Make) -> None:
 
 
 @pytest.mark.slow
-def test_a_removal_of_days_past_retention_takes_the_living_ones_and_names_the_others(store: Outside) -> None:
+def test_a_removal_of_days_past_retention_takes_the_living_ones_and_names_the_others(store: Store) -> None:
     purge(store)
     path = store.settings.data_dir.parent / "e.jsonl"
     rows = [{"days": ["2025-01-20", "2025-02-10", "2025-02-12"]}, {"days": ["2025-02-09"]}]
@@ -150,17 +153,23 @@ def test_a_removal_of_days_past_retention_takes_the_living_ones_and_names_the_ot
     asked.append({"user_id": "a", "op": "-", "day": str(PURGED)})
     path.write_text("".join(json.dumps(row) + "\n" for row in asked))
     done = ingest([path], store).removals
-    named = dict(zip([one.through for one in store.erasures.find(done.receipts)], done.passed_over, strict=True))
-    assert named == {date(2025, 2, 12): (date(2025, 1, 20), PURGED), date(2025, 2, 9): (date(2025, 2, 9),),
-                     PURGED: (PURGED,)}  # fmt: skip
+    named = dict(zip([one.through for one in store.erasures.ledger.find(done.receipts)], done.passed_over, strict=True))
+    assert named == {
+        date(2025, 2, 12): (date(2025, 1, 20), PURGED),
+        date(2025, 2, 9): (date(2025, 2, 9),),
+        PURGED: (PURGED,),
+    }
     assert {one.state for one in confirm(done.receipts, store)} == {"received", "applied"}, "two are more than a fifth"
     assert settle(store).verified == 3
-    left = {day: len(keys) for day in days_between(PURGED + timedelta(days=1), LAST)
-            if (keys := store.activity.read(day, epoch_of(day, 90))) is not None and len(keys) != 2}  # fmt: skip
+    left = {
+        day: len(keys)
+        for day in days_between(PURGED + timedelta(days=1), LAST)
+        if (keys := store.state.activity.read(day, epoch_of(day, 90))) is not None and len(keys) != 2
+    }
     assert left == {date(2025, 2, 12): 1}
 
 
-def test_a_purged_day_is_never_rebuilt_and_its_events_are_rejected(store: Outside) -> None:
+def test_a_purged_day_is_never_rebuilt_and_its_events_are_rejected(store: Store) -> None:
     path = store.settings.data_dir.parent / "e.jsonl"
     path.write_text('{"user_id": "x", "day": "2025-02-10"}\n{"user_id": "x", "day": "2025-02-11"}\n')
     put(store, [("waiting", PURGED)])
@@ -172,15 +181,15 @@ def test_a_purged_day_is_never_rebuilt_and_its_events_are_rejected(store: Outsid
     assert (report.ingested, report.rejected, report.days) == (1, 1, (date(2025, 2, 11),))
     put(store, [("her", LAST)])
     process_days([LAST], store)
-    assert min(day for day, _ in store.activity.stored()) == date(2025, 2, 11)
+    assert min(day for day, _ in store.state.activity.stored()) == date(2025, 2, 11)
 
 
-def test_a_day_that_waited_in_the_inbox_when_its_state_was_purged_is_dropped(store: Outside) -> None:
+def test_a_day_that_waited_in_the_inbox_when_its_state_was_purged_is_dropped(store: Store) -> None:
     put(store, [("waiting", PURGED)])
-    waiting = store.inbox.batches()
+    waiting = store.events.inbox.batches()
     purge(store)
-    assert waiting and store.inbox.batches() == []
-    assert min(day for day, _ in store.activity.stored()) == date(2025, 2, 11)
+    assert waiting and store.events.inbox.batches() == []
+    assert min(day for day, _ in store.state.activity.stored()) == date(2025, 2, 11)
 
 
 def test_no_number_that_reads_a_purged_day_is_made(opened: Make) -> None:
@@ -196,16 +205,16 @@ def test_an_erasure_of_living_days_works_on_after_a_purge_and_shreds_with_its_ep
     (early,) = request([Event("a", "-", START)], outside).receipts
     settle(outside)
     purge(outside)
-    gone = outside.salts.shredded_through()
+    gone = outside.state.salts.shredded_through()
     assert gone is not None and gone >= epoch_of(START, 30)
-    assert min(outside.erasures.keys_of([early])[early], default=gone + 1) > gone
+    assert min(outside.erasures.ledger.keys_of([early])[early], default=gone + 1) > gone
     (name,) = request([Event("her", "-", LAST)], outside).receipts
-    assert min(outside.erasures.keys_of([name])[name]) > gone
+    assert min(outside.erasures.ledger.keys_of([name])[name]) > gone
     settle(outside)
     assert receipt(name, outside)["verified"] is True
     assert receipt(early, outside)["state"] == "verified"
     with pytest.raises(Refused, match="was shredded"):
-        outside.salts.epoch_keys([gone])
+        outside.state.salts.epoch_keys([gone])
 
 
 def test_without_retention_everything_is_kept(make_store: Make) -> None:
@@ -219,10 +228,10 @@ def test_without_retention_everything_is_kept(make_store: Make) -> None:
 def test_nothing_is_due_before_anything_is_published(make_store: Make) -> None:
     outside = make_store(retention_days=KEPT)
     prepare(outside, DAYS[:3])
-    assert purge(outside) is None and len(outside.activity.stored()) >= 3
+    assert purge(outside) is None and len(outside.state.activity.stored()) >= 3
 
 
-def test_the_watchdog_names_days_that_are_kept_too_long_even_when_publishing_stands_still(store: Outside) -> None:
+def test_the_watchdog_names_days_that_are_kept_too_long_even_when_publishing_stands_still(store: Store) -> None:
     assert overdue(store)[:1] == [START], "nothing was purged yet, and January is long past"
     purge(store)
     assert overdue(store) == []
@@ -244,8 +253,16 @@ def test_requests_for_days_that_are_all_purged_are_each_their_own_and_verified_w
 ) -> None:
     """Of all salt epochs that the last day of January reaches, with windows of a week."""
     first_day = date(2025, 1, 31)
-    outside = silent(make_store(retention_days=20, hash_salt_rotation_days=7, mau_window_days=7,
-                                mau_mechanism="gaussian", restatements_per_month=0, start_date=first_day))  # fmt: skip
+    outside = silent(
+        make_store(
+            retention_days=20,
+            hash_salt_rotation_days=7,
+            mau_window_days=7,
+            mau_mechanism="gaussian",
+            restatements_per_month=0,
+            start_date=first_day,
+        )
+    )
     days = days_between(first_day, date(2025, 3, 5))
     put(outside, [("a", day) for day in days])
     prepare(outside, days)
@@ -253,7 +270,7 @@ def test_requests_for_days_that_are_all_purged_are_each_their_own_and_verified_w
         publish("dau", day, outside)
     purge(outside)
     first, second = request([Event("a", "-", first_day), Event("b", "-", first_day)], outside).receipts
-    assert first != second and outside.erasures.keys_of([first, second]) == {}
+    assert first != second and outside.erasures.ledger.keys_of([first, second]) == {}
     assert settle(outside).verified == 2
     assert receipt(first, outside)["epochs"] == []
 
@@ -265,7 +282,7 @@ def test_a_day_that_a_restated_month_left_without_a_number_is_not_waited_for(ope
     assert purge(outside) == PURGED
 
 
-def store_with_a_copy(opened: Make) -> tuple[Outside, str, Path]:
+def store_with_a_copy(opened: Make) -> tuple[Store, str, Path]:
     """Everything published, somebody erased, and a copy of a day of hers left in the data directory."""
     outside = completed(opened(**NO_RESTATEMENT))
     copied = outside.settings.data_dir / "export.parquet"
@@ -280,12 +297,12 @@ def test_no_key_is_shredded_while_something_is_left_of_an_erased_person(opened: 
     outside, name, copied = store_with_a_copy(opened)
     assert settle(outside).unverified == (name,)
     purge(outside)
-    assert outside.salts.shredded_through() is None
+    assert outside.state.salts.shredded_through() is None
     assert receipt(name, outside)["verified"] is False
     copied.unlink()
     settle(outside)
     purge(outside)
-    assert (outside.salts.shredded_through() or 0) >= epoch_of(START, 30)
+    assert (outside.state.salts.shredded_through() or 0) >= epoch_of(START, 30)
     assert receipt(name, outside)["verified"] is True
 
 
@@ -297,7 +314,7 @@ def test_what_a_receipt_has_named_stays_named_when_its_key_is_shredded(opened: M
     copied.write_bytes(kept)
     assert receipt(name, outside)["verified"] is False
     purge(outside)
-    gone = outside.salts.shredded_through()
+    gone = outside.state.salts.shredded_through()
     assert gone is not None and gone >= epoch_of(START, 30)
     assert [left["file"] for left in receipt(name, outside)["survivors"]] == ["export.parquet"]
     copied.unlink()
@@ -310,7 +327,7 @@ def test_state_of_a_day_whose_keys_are_shredded_cannot_be_vouched_for(make_store
     prepare(outside, DAYS[:2])
     (name,) = request([Event("a", "-", START)], outside).receipts
     settle(outside)
-    outside.salts.shred_through(epoch_of(date(2025, 3, 30), 30))  # no purge does this while there is state
+    outside.state.salts.shred_through(epoch_of(date(2025, 3, 30), 30))  # no purge does this while there is state
     found = receipt(name, outside)
     assert found["verified"] is False
     assert any("shredded" in survivor["how"] for survivor in found["survivors"])

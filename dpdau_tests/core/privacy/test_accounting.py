@@ -143,8 +143,11 @@ def test_one_pure_release_into_a_month_that_its_gaussian_fills_is_refused() -> N
 def test_the_rule_of_a_cost_follows_from_what_is_in_it() -> None:
     pure, gaussian = cost(LAPLACE_DAU), cost(GAUSSIAN_DAU)
     assert [rule_of(price) for price in (Cost(), pure, gaussian, total([pure, gaussian]))] == [
-        "naive", "naive", "gaussian", "zcdp",
-    ]  # fmt: skip
+        "naive",
+        "naive",
+        "gaussian",
+        "zcdp",
+    ]
 
 
 def test_the_cap_under_which_a_charge_was_admitted_does_not_make_it_another_charge() -> None:

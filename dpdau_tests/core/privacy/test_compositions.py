@@ -24,7 +24,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from dpdau_assets.core.dates import days_between, months_read
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.privacy import mechanisms
 from dpdau_assets.core.privacy.accounting import (
     Budget,
@@ -216,8 +216,12 @@ def test_the_figure_that_the_cap_is_held_to_is_what_the_summary_calls_spent() ->
 def test_each_figure_has_its_delta_and_rdp_the_order_that_won() -> None:
     found = figures([published(SHARED, 31)], Settings(advanced_delta=1e-8))
     assert {name: one.delta for name, one in found.items()} == {
-        "naive": DELTA, "advanced": 1e-8, "rdp": DELTA, "zcdp": DELTA, "gaussian": DELTA,
-    }  # fmt: skip
+        "naive": DELTA,
+        "advanced": 1e-8,
+        "rdp": DELTA,
+        "zcdp": DELTA,
+        "gaussian": DELTA,
+    }
     assert {name: one.order for name, one in found.items() if one.order} == {"rdp": 8}
     assert figures([published(LAPLACE_DAU, 2)])["naive"].delta == 0.0
 
@@ -507,7 +511,7 @@ def test_the_report_counts_under_the_caps_it_is_given() -> None:
 
 
 def test_a_released_number_shows_the_summary_and_the_budget_of_its_month_the_whole_report(
-    make_store: Callable[..., Outside],
+    make_store: Callable[..., Store],
 ) -> None:
     outside = make_store()
     prepare(outside, [JANUARY])
@@ -515,8 +519,13 @@ def test_a_released_number_shows_the_summary_and_the_budget_of_its_month_the_who
     answer = budget_answer("dau", JANUARY, outside)
     summary = release_answer(release, outside)["budget"]
     assert set(summary) == {
-        "epsilon_cap", "epsilon_spent", "epsilon_remaining", "releases_made", "releases_planned", "comparison",
-    }  # fmt: skip
+        "epsilon_cap",
+        "epsilon_spent",
+        "epsilon_remaining",
+        "releases_made",
+        "releases_planned",
+        "comparison",
+    }
     assert {name: answer[name] for name in summary if name != "comparison"}.items() <= summary.items()
     assert set(answer) - set(summary) == {"charged", "joint", "user_months", "overrides"}
     assert json.loads(json.dumps(answer))["charged"]["epsilon"] == pytest.approx(2.998, abs=5e-4)
@@ -525,7 +534,7 @@ def test_a_released_number_shows_the_summary_and_the_budget_of_its_month_the_who
 
 
 def test_what_only_compares_stands_apart_and_each_figure_says_in_a_sentence_that_it_stops_nothing(
-    make_store: Callable[..., Outside],
+    make_store: Callable[..., Store],
 ) -> None:
     outside = make_store()
     prepare(outside, [JANUARY])
@@ -544,7 +553,7 @@ def test_what_only_compares_stands_apart_and_each_figure_says_in_a_sentence_that
 
 @pytest.mark.parametrize(("window_days", "months"), [(60, 3), (90, 4)])
 def test_the_numbers_of_a_longer_window_charge_each_month_they_read_once(
-    make_store: Callable[..., Outside], window_days: int, months: int
+    make_store: Callable[..., Store], window_days: int, months: int
 ) -> None:
     first = date(2025, 3, 1)  # January and February are 59 days
     start = first - timedelta(days=window_days - 1)
@@ -554,7 +563,7 @@ def test_the_numbers_of_a_longer_window_charge_each_month_they_read_once(
         publish("mau", day, outside)
     assert len(months_read(first, window_days)) == months
     for month in months_read(first, window_days):
-        assert [charge.mechanism.name for charge in outside.ledger.charges("mau", month)] == ["gaussian_stream"]
+        assert [charge.mechanism.name for charge in outside.accountant.charges("mau", month)] == ["gaussian_stream"]
         answer = budget_answer("mau", month, outside)
         assert answer["charged"]["epsilon"] == pytest.approx(3.5, abs=1e-4)
         assert answer["epsilon_spent"] < answer["charged"]["epsilon"]

@@ -214,9 +214,16 @@ def test_the_calendar_finds_the_day_that_releasing_one_by_one_would_find(
     start: date, mechanism: str, cap: Fraction, each: Fraction, window_days: int, restatements: int
 ) -> None:
     settings = Settings(
-        start_date=start, dau_mechanism=mechanism, mau_mechanism=mechanism, dau_budget_total=cap, mau_budget_total=cap,
-        epsilon_dau=each, epsilon_mau=each, mau_window_days=window_days, restatements_per_month=restatements,
-    )  # fmt: skip
+        start_date=start,
+        dau_mechanism=mechanism,
+        mau_mechanism=mechanism,
+        dau_budget_total=cap,
+        mau_budget_total=cap,
+        epsilon_dau=each,
+        epsilon_mau=each,
+        mau_window_days=window_days,
+        restatements_per_month=restatements,
+    )
     found = {metric: one_by_one(settings, metric, 8) for metric in ("dau", "mau")}
     refusal = first_refusal(settings)
     if refusal is None:

@@ -9,7 +9,7 @@ import pytest
 
 from dpdau_assets.core.dates import days_between
 from dpdau_assets.core.errors import BadInput, Refused
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.completeness import complete, complete_all, is_declared, withdraw_all
 from dpdau_assets.core.publication.release import publish
 from dpdau_tests.conftest import prepare
@@ -19,11 +19,11 @@ DAYS = days_between(date(2025, 1, 1), date(2025, 1, 3))
 
 
 @pytest.fixture
-def outside(make_store: Callable[..., Outside]) -> Outside:
+def outside(make_store: Callable[..., Store]) -> Store:
     return make_store(today=TODAY)
 
 
-def test_a_day_is_declared_and_its_declaration_is_taken_back(outside: Outside) -> None:
+def test_a_day_is_declared_and_its_declaration_is_taken_back(outside: Store) -> None:
     complete_all(DAYS, outside)
     complete_all(DAYS[:1], outside)  # again
     assert is_declared(outside) == frozenset(DAYS)
@@ -40,14 +40,14 @@ def test_a_day_is_declared_and_its_declaration_is_taken_back(outside: Outside) -
     ],
 )
 def test_one_day_that_cannot_be_declared_refuses_them_all(
-    outside: Outside, day: date, kind: type[Exception], said: str
+    outside: Store, day: date, kind: type[Exception], said: str
 ) -> None:
     with pytest.raises(kind, match=said):
         complete_all([*DAYS, day], outside)
     assert is_declared(outside) == frozenset()
 
 
-def test_a_day_that_a_number_has_read_is_declared_for_good(outside: Outside) -> None:
+def test_a_day_that_a_number_has_read_is_declared_for_good(outside: Store) -> None:
     complete_all(DAYS, outside)
     prepare(outside, DAYS)
     publish("dau", DAYS[1], outside)
@@ -56,14 +56,14 @@ def test_a_day_that_a_number_has_read_is_declared_for_good(outside: Outside) -> 
     assert is_declared(outside) == frozenset(DAYS)
 
 
-def test_a_day_that_is_published_by_hand_needs_no_declaration(outside: Outside) -> None:
+def test_a_day_that_is_published_by_hand_needs_no_declaration(outside: Store) -> None:
     prepare(outside, DAYS)
     publish("dau", DAYS[1], outside)
     assert is_declared(outside) == {DAYS[1]}
 
 
-def test_a_purged_day_cannot_be_declared(outside: Outside) -> None:
-    outside.ledger.purge_through(DAYS[1])
+def test_a_purged_day_cannot_be_declared(outside: Store) -> None:
+    outside.accountant.purge_through(DAYS[1])
     with pytest.raises(Refused, match="past retention"):
         complete(DAYS[0], outside)
     complete(DAYS[2], outside)

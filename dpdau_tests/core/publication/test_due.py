@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dpdau_assets.core.dates import days_between
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.completeness import complete_all
 from dpdau_assets.core.publication.due import due, late
 from dpdau_assets.core.publication.release import publish, restate
@@ -23,14 +23,14 @@ from dpdau_tests.support.lengths import at_length
 START = date(2025, 1, 1)
 FIRST_MAU = date(2025, 1, 30)
 
-MakeStore = Callable[..., Outside]
+MakeStore = Callable[..., Store]
 
 
-def at(day: date, outside: Outside) -> Outside:
+def at(day: date, outside: Store) -> Store:
     return replace(outside, clock=FixedClock(day))
 
 
-def declared(outside: Outside, first: date, last: date) -> Outside:
+def declared(outside: Store, first: date, last: date) -> Store:
     complete_all(days_between(first, last), at(last + timedelta(days=1), outside))
     return outside
 
@@ -53,8 +53,10 @@ def test_days_come_in_order_each_with_its_dau_and_mau_and_a_month_is_restated_on
     assert [step.day for step in numbers if step.job == MAU] == days_between(FIRST_MAU, date(2025, 2, 6))
     third = numbers.index(Step(DAU, date(2025, 2, 3)))
     assert set(numbers[third : third + 3]) == {
-        Step(DAU, date(2025, 2, 3)), Step(MAU, date(2025, 2, 3)), Step(RESTATEMENT, START),
-    }  # fmt: skip
+        Step(DAU, date(2025, 2, 3)),
+        Step(MAU, date(2025, 2, 3)),
+        Step(RESTATEMENT, START),
+    }
     assert [step for step in numbers if step.job == RESTATEMENT] == [Step(RESTATEMENT, START)]
 
 
@@ -92,7 +94,7 @@ def test_a_number_that_will_be_refused_is_named_and_holds_up_none_of_those_that_
     assert found.refused.startswith("dau of 2025-01-11 is refused")
 
 
-def begun(outside: Outside) -> None:
+def begun(outside: Store) -> None:
     """A week is declared, and nothing is built."""
     declared(outside, START, date(2025, 1, 7))
     put(outside, [("somebody", START)])

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 from fractions import Fraction
 from pathlib import Path
+from typing import Any, cast
 from zoneinfo import ZoneInfo
 
 import pyarrow as pa
@@ -31,7 +32,7 @@ from dpdau_assets.core.errors import BadInput
 from dpdau_assets.core.events import BAD_DAY, TOO_EARLY, TOO_LATE, Limits, Row
 from dpdau_assets.core.facts import EpochKey, Erasure, Release, Removal
 from dpdau_assets.core.identity import user_key
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Erasures, Events, State, Store
 from dpdau_assets.core.publication.ingest import (
     IngestReport,
     NotTaken,
@@ -103,7 +104,7 @@ class EmptyLedger:
         return None
 
 
-class Store:
+class Folder:
     """The real adapters on one folder, and the fakes."""
 
     def __init__(self, root: Path) -> None:
@@ -113,26 +114,28 @@ class Store:
         self.erasures = NotedErasures(self.inbox)
         self.said: list[str] = []
 
-    def outside(self, settings: Settings) -> Outside:
+    def outside(self, settings: Settings) -> Store:
         """What an ingest uses of it; the rest is not there."""
-        unused = dict.fromkeys(
-            (
-                "activity",
-                "late",
-                "builds",
-                "sketches",
-                "rebuilds",
-                "receipts",
-                "premises",
-                "noise",
-                "completions",
-                "landing",
-            )
+        unused = cast(Any, None)
+        return Store(
+            settings=settings,
+            clock=FixedClock(),
+            events=Events(
+                DuckDBEngine("UTC"), self.inbox, FileQuarantine(self.root), landing=unused, completions=unused
+            ),
+            state=State(
+                activity=unused,
+                late=unused,
+                sketches=unused,
+                builds=unused,
+                rebuilds=unused,
+                salts=self.salts,
+                files=unused,
+            ),
+            erasures=Erasures(ledger=self.erasures, receipts=unused),
+            accountant=EmptyLedger(),
+            noise=unused,
         )
-        return Outside(
-            settings=settings, clock=FixedClock(), engine=DuckDBEngine("UTC"), salts=self.salts, inbox=self.inbox,
-            quarantine=FileQuarantine(self.root), ledger=EmptyLedger(), erasures=self.erasures, **unused,
-        )  # fmt: skip
 
     def ingest(self, *files: Path, settings: Settings = SETTINGS, partial: bool = False) -> IngestReport:
         return ingest(list(files), self.outside(settings), self.said.append, partial=partial)
@@ -142,8 +145,8 @@ class Store:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "data")
+def store(tmp_path: Path) -> Folder:
+    return Folder(tmp_path / "data")
 
 
 def key_of(user_id: str, epoch: int) -> int:
@@ -164,7 +167,7 @@ def minus(user_id: str, day: str, *days: str) -> dict[str, object]:
     return {"user_id": user_id, "day": day, "op": "-", **({"metadata": {"days": days}} if days else {})}
 
 
-def test_each_day_is_keyed_under_every_epoch_whose_windows_reach_it(store: Store, tmp_path: Path) -> None:
+def test_each_day_is_keyed_under_every_epoch_whose_windows_reach_it(store: Folder, tmp_path: Path) -> None:
     days = [date(2025, 1, 1), date(2025, 3, 1), date(2025, 4, 30)]  # an epoch begins on 2025-03-13
     report = store.ingest(lines(tmp_path, "e.jsonl", *(plus(user, str(day)) for day in days for user in ("a", "b"))))
     wanted = {
@@ -178,7 +181,7 @@ def test_each_day_is_keyed_under_every_epoch_whose_windows_reach_it(store: Store
     assert store.salts.asked == [sorted({epoch for _, epoch in wanted})]
 
 
-def test_all_days_of_all_epochs_are_one_batch_and_twice_is_the_same_batch(store: Store, tmp_path: Path) -> None:
+def test_all_days_of_all_epochs_are_one_batch_and_twice_is_the_same_batch(store: Folder, tmp_path: Path) -> None:
     rows = [plus(f"u{n % 7}", f"2025-{1 + n % 4:02}-{1 + n % 28:02}") for n in range(200)]
     first = store.ingest(lines(tmp_path, "e.jsonl", *rows))
     again = store.ingest(lines(tmp_path, "shuffled.jsonl", *rows[::-1], *rows))
@@ -187,7 +190,7 @@ def test_all_days_of_all_epochs_are_one_batch_and_twice_is_the_same_batch(store:
 
 
 def test_a_removal_is_recorded_in_every_epoch_it_reaches_before_the_batch_is_there(
-    store: Store, tmp_path: Path
+    store: Folder, tmp_path: Path
 ) -> None:
     report = store.ingest(lines(tmp_path, "e.jsonl", plus("a", "2025-01-01"), minus("gone", "2025-02-10")))
     [noted] = store.erasures.noted
@@ -196,7 +199,7 @@ def test_a_removal_is_recorded_in_every_epoch_it_reaches_before_the_batch_is_the
     assert report.ingested == 2 and report.days == (date(2025, 1, 1),)
 
 
-def test_a_removal_of_listed_days_ends_with_the_last_of_them(store: Store, tmp_path: Path) -> None:
+def test_a_removal_of_listed_days_ends_with_the_last_of_them(store: Folder, tmp_path: Path) -> None:
     report = store.ingest(lines(tmp_path, "e.jsonl", minus("gone", "2025-01-02", "2025-04-30", "2025-01-31")))
     [noted] = store.erasures.noted
     through = date(2025, 4, 30)
@@ -205,7 +208,7 @@ def test_a_removal_of_listed_days_ends_with_the_last_of_them(store: Store, tmp_p
     assert report.batch is None and report.days == () and store.inbox.batches() == []
 
 
-def test_every_removal_gets_its_own_reach_and_the_salts_are_made_at_once(store: Store, tmp_path: Path) -> None:
+def test_every_removal_gets_its_own_reach_and_the_salts_are_made_at_once(store: Folder, tmp_path: Path) -> None:
     settings = Settings(start_date=date(2024, 1, 1), hash_salt_rotation_days=30, mau_window_days=30)
     store.ingest(lines(tmp_path, "e.jsonl", minus("x", "2024-01-05"), minus("y", "2025-04-05")), settings=settings)
     [noted] = store.erasures.noted
@@ -224,7 +227,7 @@ def test_the_tombstone_epochs_reach_the_last_window_that_holds_the_user_out() ->
     assert last == epoch_of(date(2025, 3, 29), 97) == epoch_of(date(2025, 3, 28), 97) + 1
 
 
-def test_bad_rows_go_to_the_quarantine_and_in_part_stop_nothing(store: Store, tmp_path: Path) -> None:
+def test_bad_rows_go_to_the_quarantine_and_in_part_stop_nothing(store: Folder, tmp_path: Path) -> None:
     path = lines(tmp_path, "e.jsonl", plus("a", "2025-02-01"), plus("secret-person", "never"), plus("b", "2025-05-01"))
     report = store.ingest(path, partial=True)
     assert (report.ingested, report.rejected) == (1, 2)
@@ -240,13 +243,13 @@ def test_bad_rows_go_to_the_quarantine_and_in_part_stop_nothing(store: Store, tm
 # --- A wrong input never becomes a number --------------------------------------------------------------------------
 
 
-def nothing_taken(store: Store) -> bool:
+def nothing_taken(store: Folder) -> bool:
     return not store.erasures.noted and store.inbox.batches() == []
 
 
 @pytest.mark.parametrize("partial", [False, True])
 def test_an_input_without_one_valid_row_is_bad_input_and_nothing_is_taken(
-    store: Store, tmp_path: Path, partial: bool
+    store: Folder, tmp_path: Path, partial: bool
 ) -> None:
     path = lines(tmp_path, "e.jsonl", plus("a", "never"), plus("secret", "2024-12-31"), plus("b", "never"))
     with pytest.raises(NoValidRow) as raised:
@@ -265,7 +268,7 @@ def good_and_bad(folder: Path, good: int, bad: int, *others: dict[str, object]) 
 
 
 def test_more_bad_rows_than_the_share_admits_are_refused_and_no_removal_is_taken_either(
-    store: Store, tmp_path: Path
+    store: Folder, tmp_path: Path
 ) -> None:
     path = good_and_bad(tmp_path, 296, 4, minus("x", "2025-02-01"), minus("y", "2025-02-01"))
     with pytest.raises(TooManyRejected, match=r"1\.32 % of the rows are bad.*admits 1 %") as raised:
@@ -279,7 +282,7 @@ def test_more_bad_rows_than_the_share_admits_are_refused_and_no_removal_is_taken
     assert len(store.erasures.noted[0]) == 2 and store.inbox.batches() == [taken.batch]
 
 
-def test_the_share_itself_is_admitted_and_one_row_more_is_not(store: Store, tmp_path: Path) -> None:
+def test_the_share_itself_is_admitted_and_one_row_more_is_not(store: Folder, tmp_path: Path) -> None:
     assert store.ingest(good_and_bad(tmp_path, 198, 2)).ingested == 198
     with pytest.raises(TooManyRejected):
         store.ingest(good_and_bad(tmp_path, 197, 2))
@@ -290,7 +293,7 @@ def test_the_share_itself_is_admitted_and_one_row_more_is_not(store: Store, tmp_
 
 
 def test_rows_before_start_date_do_not_count_in_the_share_and_rows_after_tomorrow_do(
-    store: Store, tmp_path: Path
+    store: Folder, tmp_path: Path
 ) -> None:
     early = [plus(f"u{n}", "2024-06-01") for n in range(50)]
     report = store.ingest(good_and_bad(tmp_path, 10, 0, *early))
@@ -300,7 +303,7 @@ def test_rows_before_start_date_do_not_count_in_the_share_and_rows_after_tomorro
 
 
 @pytest.mark.parametrize("content", ["", "\n\n"])
-def test_an_empty_input_is_no_error(store: Store, tmp_path: Path, content: str) -> None:
+def test_an_empty_input_is_no_error(store: Folder, tmp_path: Path, content: str) -> None:
     (tmp_path / "e.jsonl").write_text(content)
     (tmp_path / "e.csv").write_text(content)
     report = store.ingest(tmp_path / "e.jsonl", tmp_path / "e.csv")
@@ -315,14 +318,14 @@ def test_either_all_good_rows_are_taken_or_none_by_the_share_of_the_bad_ones(
 ) -> None:
     rows = [Row(f"u{n}", day="2025-02-01") for n in range(good)] + [None] * bad + [Row("u", day="2024-01-01")] * early
     scan = RowScan((("e", line, row) for line, row in enumerate(rows, 1)), LIMITS)
-    store = Store(tmp_path_factory.mktemp("share"))
+    store = Folder(tmp_path_factory.mktemp("share"))
     outside = store.outside(replace(SETTINGS, max_rejected_share=share))
     try:
         report = take(scan, outside, progress=lambda _: None)
     except NotTaken as error:
         assert (good == 0 and bad + early) or bad > share * (good + bad)
         assert error.report.rejected == bad + early and nothing_taken(store)
-        assert [one.taken for one in outside.quarantine.shares()] == [False]
+        assert [one.taken for one in outside.events.quarantine.shares()] == [False]
         assert error.exit_code == (4 if good else 5)
     else:
         assert bad <= share * (good + bad) and (report.ingested, report.rejected) == (good, bad + early)
@@ -330,9 +333,9 @@ def test_either_all_good_rows_are_taken_or_none_by_the_share_of_the_bad_ones(
 
 
 def test_a_refused_input_is_made_good_by_the_same_files_and_one_taken_in_part_is_not(
-    store: Store, tmp_path: Path
+    store: Folder, tmp_path: Path
 ) -> None:
-    quarantine = store.outside(SETTINGS).quarantine
+    quarantine = store.outside(SETTINGS).events.quarantine
     with pytest.raises(TooManyRejected):
         store.ingest(good_and_bad(tmp_path, 10, 5))
     (share,) = quarantine.shares()
@@ -353,13 +356,14 @@ def test_a_refused_input_is_made_good_by_the_same_files_and_one_taken_in_part_is
 
 @pytest.mark.parametrize("name", ["e.jsonl", "e.csv", "e.parquet", "e.parquet.gz"])
 def test_of_a_folder_that_is_named_after_a_day_the_share_of_other_days_is_told(
-    store: Store, tmp_path: Path, name: str
+    store: Folder, tmp_path: Path, name: str
 ) -> None:
     for day, others in (("2025-02-01", 3), ("2025-02-02", 0)):
         folder = tmp_path / "landing" / f"day={day}" / "hour=1"
         folder.mkdir(parents=True)
-        table = pa.table({"user_id": [f"u{n}" for n in range(8)],
-                          "day": ["2025-03-01"] * others + [day] * (8 - others)})  # fmt: skip
+        table = pa.table(
+            {"user_id": [f"u{n}" for n in range(8)], "day": ["2025-03-01"] * others + [day] * (8 - others)}
+        )
         write_table(table, folder / name)
     report = store.ingest(*sorted((tmp_path / "landing").rglob("e.*")))
     assert (report.ingested, report.elsewhere) == (16, {date(2025, 2, 1): 3 / 8})
@@ -380,7 +384,7 @@ def write_table(table: pa.Table, path: Path) -> None:
 
 
 def test_a_bad_row_of_a_file_named_after_somebody_who_is_erased_by_it_is_kept_without_the_name(
-    store: Store, tmp_path: Path
+    store: Folder, tmp_path: Path
 ) -> None:
     path = lines(tmp_path, "of-anna.jsonl", minus("anna", "2025-02-01"), plus("b", "never"))
     other = lines(tmp_path, "e.jsonl", plus("b", "never"))
@@ -392,19 +396,19 @@ def test_a_bad_row_of_a_file_named_after_somebody_who_is_erased_by_it_is_kept_wi
     assert refused.quarantine and "anna" in refused.quarantine.read_text(), "nobody is erased by it"
 
 
-def raised_by(store: Store, *files: Path) -> IngestReport:
+def raised_by(store: Folder, *files: Path) -> IngestReport:
     with pytest.raises(NotTaken) as raised:
         store.ingest(*files)
     return raised.value.report
 
 
-def test_tomorrow_is_taken_and_the_day_after_is_not(store: Store, tmp_path: Path) -> None:
+def test_tomorrow_is_taken_and_the_day_after_is_not(store: Folder, tmp_path: Path) -> None:
     path = lines(tmp_path, "e.jsonl", plus("a", "2025-04-30"), plus("a", "2025-05-01"))
     report = store.ingest(path, partial=True)
     assert (report.days, report.rejected) == ((date(2025, 4, 30),), 1)
 
 
-def test_one_file_that_cannot_be_read_stops_everything_and_nothing_is_kept(store: Store, tmp_path: Path) -> None:
+def test_one_file_that_cannot_be_read_stops_everything_and_nothing_is_kept(store: Folder, tmp_path: Path) -> None:
     sound = lines(tmp_path, "a.jsonl", plus("a", "2025-02-01"), minus("b", "2025-02-01"), plus("", "2025-02-01"))
     broken = tmp_path / "b.jsonl.gz"
     broken.write_bytes(gzip.compress(sound.read_bytes())[:-8])
@@ -413,7 +417,7 @@ def test_one_file_that_cannot_be_read_stops_everything_and_nothing_is_kept(store
     assert store.erasures.noted == [] and not list(store.root.rglob("*"))
 
 
-def test_nobody_is_written_down_by_name(store: Store, tmp_path: Path) -> None:
+def test_nobody_is_written_down_by_name(store: Folder, tmp_path: Path) -> None:
     planted = [f"planted-person-{n}" for n in range(50)]
     rows = [
         row for user in planted for row in (plus(user, "2025-02-01"), plus(user, "soon"), minus(user, "2025-02-02"))
@@ -426,7 +430,7 @@ def test_nobody_is_written_down_by_name(store: Store, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["e.jsonl", "e.csv.gz", "e.parquet", "e.parquet.gz"])
-def test_how_far_the_reading_is_grows_to_the_whole(store: Store, tmp_path: Path, name: str) -> None:
+def test_how_far_the_reading_is_grows_to_the_whole(store: Folder, tmp_path: Path, name: str) -> None:
     table = pa.table({"user_id": [f"u{n}" for n in range(900)], "day": ["2025-02-01"] * 900})
     files = [tmp_path / str(n) / name for n in range(3)]
     for path in files:
@@ -437,7 +441,7 @@ def test_how_far_the_reading_is_grows_to_the_whole(store: Store, tmp_path: Path,
     assert told == sorted(told) and told[-1] == 1.0 and len(told) >= 3
 
 
-def test_progress_is_told_without_counting_people(store: Store, tmp_path: Path) -> None:
+def test_progress_is_told_without_counting_people(store: Folder, tmp_path: Path) -> None:
     store.ingest(lines(tmp_path, "e.jsonl", plus("a", "2025-02-01"), minus("b", "2025-02-01")))
     assert store.said[0] == "Reading 1 file(s)."
     assert any("salt epoch" in text for text in store.said) and "Recording removals." in store.said
@@ -445,7 +449,7 @@ def test_progress_is_told_without_counting_people(store: Store, tmp_path: Path) 
 
 def test_rows_in_memory_take_the_same_path_to_the_same_batch(tmp_path: Path) -> None:
     rows = [("u1", "2025-02-01"), ("u2", "2025-02-01"), ("u1", "2025-03-31"), ("", "2025-03-31")]
-    by_file, by_rows = Store(tmp_path / "file"), Store(tmp_path / "rows")
+    by_file, by_rows = Folder(tmp_path / "file"), Folder(tmp_path / "rows")
     path = lines(tmp_path, "e.jsonl", *(plus(*row) for row in rows), minus("u9", "2025-02-01"))
     report = by_file.ingest(path, partial=True)
     found = [Row(user, day=day) for user, day in rows] + [Row("u9", "-", "2025-02-01")]
@@ -460,7 +464,7 @@ def test_made_up_events_are_valid_and_the_same_for_the_same_seed_in_every_format
     reports = []
     for name, seed in (("a.parquet", 1), ("a.csv", 1), ("a.jsonl", 1), ("b.csv", 2)):
         generate_synthetic(tmp_path / name, days=40, users=50, events=900, first_day=date(2025, 1, 20), seed=seed)
-        reports.append(Store(tmp_path / "data").ingest(tmp_path / name))
+        reports.append(Folder(tmp_path / "data").ingest(tmp_path / name))
     assert {(report.ingested, report.rejected, len(report.days)) for report in reports} == {(900, 0, 40)}
     assert reports[0].batch == reports[1].batch == reports[2].batch != reports[3].batch
 
@@ -469,15 +473,15 @@ KILLED = """
     import os, signal, sys
     from pathlib import Path
     sys.path.insert(0, sys.argv[1])
-    from test_ingest import Store
+    from test_ingest import Folder
 
     Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-    Store(Path(sys.argv[2])).ingest(Path(sys.argv[3]))
+    Folder(Path(sys.argv[2])).ingest(Path(sys.argv[3]))
 """
 
 
 def test_an_ingest_killed_before_the_rename_is_invisible_and_the_rerun_completes_it(
-    store: Store, tmp_path: Path
+    store: Folder, tmp_path: Path
 ) -> None:
     path = lines(tmp_path, "e.jsonl", *(plus(f"u{n}", "2025-02-01") for n in range(500)), plus("", "2025-02-01"))
     command = [sys.executable, "-c", textwrap.dedent(KILLED), Path(__file__).parent, store.root, path]

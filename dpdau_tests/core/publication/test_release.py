@@ -21,7 +21,7 @@ from dpdau_assets.core.dates import days_between, epoch_of, month_end, month_of,
 from dpdau_assets.core.errors import BudgetRefused, Refused
 from dpdau_assets.core.facts import ReleaseKey
 from dpdau_assets.core.identity import user_key
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.privacy.accounting import Budget, admits, charges_for_release
 from dpdau_assets.core.privacy.mechanisms import SharedNoise, SharedNoiseByMargin, mu_of, shared_mu2
 from dpdau_assets.core.publication.release import publish
@@ -38,7 +38,7 @@ START = date(2025, 1, 1)
 LAST = START + timedelta(days=74)
 FIRST_MAU = date(2025, 1, 30)
 ARCHIVE = [(f"user {n % 17}", START + timedelta(days=n % 75)) for n in range(400)]
-Make = Callable[..., Outside]
+Make = Callable[..., Store]
 HISTORIES = count()
 
 
@@ -46,30 +46,30 @@ def after(day: date, days: int) -> date:
     return day + timedelta(days=days)
 
 
-def days_without_anyone(outside: Outside) -> None:
+def days_without_anyone(outside: Store) -> None:
     """Every day has its state and its sketch."""
     prepare(outside, days_between(START, LAST))
 
 
-def an_archive(outside: Outside) -> None:
+def an_archive(outside: Store) -> None:
     """Seventeen people come on one day or another."""
     put(outside, ARCHIVE)
     prepare(outside, days_between(START, LAST))
 
 
 @pytest.fixture
-def store(make_store: Make) -> Outside:
+def store(make_store: Make) -> Store:
     return make_store(recipe=an_archive)
 
 
-def test_asking_two_hundred_times_gives_one_number_and_one_ledger_row(store: Outside) -> None:
+def test_asking_two_hundred_times_gives_one_number_and_one_ledger_row(store: Store) -> None:
     answers = {publish("dau", START, store).noisy_value for _ in range(200)}
     assert len(answers) == 1
-    assert len(store.ledger.releases()) == 1
-    assert len(store.ledger.charges("dau", START)) == 1
+    assert len(store.accountant.releases()) == 1
+    assert len(store.accountant.charges("dau", START)) == 1
 
 
-def test_a_published_number_is_not_drawn_again_after_a_restart(store: Outside, make_store: Make) -> None:
+def test_a_published_number_is_not_drawn_again_after_a_restart(store: Store, make_store: Make) -> None:
     first = publish("dau", START, store)
     assert publish("dau", START, make_store()) == first
 
@@ -85,20 +85,20 @@ def test_two_stores_with_the_same_events_publish_different_numbers(make_store: M
     assert series[0] != series[1]  # ten equal pairs of draws of std 6.9 by chance: below 1e-12
 
 
-def test_days_of_mau_follow_one_another_and_none_is_skipped(store: Outside) -> None:
+def test_days_of_mau_follow_one_another_and_none_is_skipped(store: Store) -> None:
     publish("mau", FIRST_MAU, store)
     with pytest.raises(Refused, match="2025-02-01 does not follow"):
         publish("mau", after(FIRST_MAU, 2), store)
     assert publish("mau", after(FIRST_MAU, 1), store).key.day == after(FIRST_MAU, 1)
 
 
-def test_days_before_the_first_published_mau_are_refused(store: Outside) -> None:
+def test_days_before_the_first_published_mau_are_refused(store: Store) -> None:
     publish("mau", after(FIRST_MAU, 5), store)
     with pytest.raises(Refused, match="does not follow"):
         publish("mau", FIRST_MAU, store)
 
 
-def test_a_mau_whose_window_begins_before_start_date_is_refused(store: Outside) -> None:
+def test_a_mau_whose_window_begins_before_start_date_is_refused(store: Store) -> None:
     with pytest.raises(Refused, match=f"from {FIRST_MAU} on"):
         publish("mau", after(FIRST_MAU, -1), store)
 
@@ -112,8 +112,8 @@ def test_a_release_without_state_is_refused_and_leaves_nothing(make_store: Make)
     outside = make_store()
     with pytest.raises(Refused, match="no state"):
         publish("dau", START, outside)
-    assert outside.ledger.sealed() == frozenset()
-    assert outside.ledger.releases() == []
+    assert outside.accountant.sealed() == frozenset()
+    assert outside.accountant.releases() == []
 
 
 @pytest.mark.parametrize("she_was_active", [True, False])
@@ -125,13 +125,13 @@ def test_a_day_that_nobody_asked_for_is_refused_whether_or_not_someone_was_activ
     prepare(outside, [START])  # folds the whole inbox
     with pytest.raises(Refused, match="no state for 2025-01-02"):
         publish("dau", after(START, 1), outside)
-    assert outside.ledger.sealed() == frozenset()
+    assert outside.accountant.sealed() == frozenset()
 
 
-def test_what_was_acknowledged_before_a_release_is_in_it(store: Outside) -> None:
+def test_what_was_acknowledged_before_a_release_is_in_it(store: Store) -> None:
     put(store, [("a newcomer", START)])
     assert publish("dau", START, silent(store)).noisy_value == 1 + len({u for u, day in ARCHIVE if day == START})
-    assert store.inbox.batches() == []
+    assert store.events.inbox.batches() == []
 
 
 def test_a_release_completes_a_fold_that_was_killed_between_two_epochs_of_a_day(make_store: Make) -> None:
@@ -140,48 +140,48 @@ def test_a_release_completes_a_fold_that_was_killed_between_two_epochs_of_a_day(
     outside = make_store()
     prepare(outside, days_between(date(2025, 2, 1), date(2025, 4, 2)))
     put(outside, [("her", day)])
-    (batch,) = outside.inbox.batches()
-    first, _ = sorted(outside.inbox.read([batch]), key=lambda found: found.epoch)
-    outside.activity.replace([first])  # as if the process had died here
+    (batch,) = outside.events.inbox.batches()
+    first, _ = sorted(outside.events.inbox.read([batch]), key=lambda found: found.epoch)
+    outside.state.activity.replace([first])  # as if the process had died here
     publish("dau", day, outside)
-    assert [len(outside.activity.read(day, epoch)) for epoch in (223, 224)] == [1, 1]  # type: ignore[arg-type]
-    assert outside.late.stored() == []
+    assert [len(outside.state.activity.read(day, epoch)) for epoch in (223, 224)] == [1, 1]  # type: ignore[arg-type]
+    assert outside.state.late.stored() == []
 
 
-def test_a_release_out_of_order_seals_no_day_and_charges_nothing(store: Outside) -> None:
+def test_a_release_out_of_order_seals_no_day_and_charges_nothing(store: Store) -> None:
     publish("mau", FIRST_MAU, store)
-    sealed = store.ledger.sealed()
+    sealed = store.accountant.sealed()
     with pytest.raises(Refused):
         publish("mau", after(FIRST_MAU, 9), store)
-    assert store.ledger.sealed() == sealed == frozenset(window(FIRST_MAU, 30))
-    assert store.ledger.charges("mau", date(2025, 2, 1)) == []
+    assert store.accountant.sealed() == sealed == frozenset(window(FIRST_MAU, 30))
+    assert store.accountant.charges("mau", date(2025, 2, 1)) == []
 
 
-def test_what_comes_for_a_published_day_is_late_and_changes_no_later_number(store: Outside) -> None:
+def test_what_comes_for_a_published_day_is_late_and_changes_no_later_number(store: Store) -> None:
     publish("dau", START, store)
     put(store, [("a latecomer", START)])
     prepare(store, [START])
     counted = publish("mau", FIRST_MAU, silent(store)).noisy_value
     assert counted == 17  # the latecomer is in the late set and never enters MAU
-    assert [day for day, _ in store.late.stored()] == [START]
+    assert [day for day, _ in store.state.late.stored()] == [START]
 
 
-def test_what_comes_for_a_published_day_changes_its_state_under_none_of_its_salt_epochs(store: Outside) -> None:
+def test_what_comes_for_a_published_day_changes_its_state_under_none_of_its_salt_epochs(store: Store) -> None:
     """Else it would be in the windows of the next epoch, which read the day too."""
     day = date(2025, 3, 5)
-    places = [place for place in store.activity.stored() if place[0] == day]
+    places = [place for place in store.state.activity.stored() if place[0] == day]
     publish("dau", day, store)
-    before = [store.activity.digest(*place) for place in places]
+    before = [store.state.activity.digest(*place) for place in places]
     put(store, [("a latecomer", day)])
     prepare(store, [day])
-    assert [store.activity.digest(*place) for place in places] == before
-    assert store.late.stored() == places and len(places) == 2
+    assert [store.state.activity.digest(*place) for place in places] == before
+    assert store.state.late.stored() == places and len(places) == 2
 
 
-def test_who_comes_before_a_day_is_sealed_is_in_its_number_and_who_comes_after_it_is_late(store: Outside) -> None:
+def test_who_comes_before_a_day_is_sealed_is_in_its_number_and_who_comes_after_it_is_late(store: Store) -> None:
     """Whatever comes in between: what is in the state of a sealed day is what its number has counted."""
     counted = len({user for user, day in ARCHIVE if day == START})
-    real = store.ledger.seal
+    real = store.accountant.seal
 
     def seal_while_people_come(days: set[date]) -> None:
         put(store, [("a newcomer", START)])
@@ -190,28 +190,28 @@ def test_who_comes_before_a_day_is_sealed_is_in_its_number_and_who_comes_after_i
         put(store, [("a latecomer", START)])
         process_days([START], store)
 
-    store.ledger.seal = seal_while_people_come  # type: ignore[method-assign, assignment]
+    store.accountant.seal = seal_while_people_come  # type: ignore[method-assign, assignment]
     assert publish("dau", START, silent(store)).noisy_value == counted + 1
-    assert [len(store.late.read(*place)) for place in store.late.stored()] == [1]  # type: ignore[arg-type]
+    assert [len(store.state.late.read(*place)) for place in store.state.late.stored()] == [1]  # type: ignore[arg-type]
 
 
-def test_what_comes_for_an_open_day_counts(store: Outside) -> None:
+def test_what_comes_for_an_open_day_counts(store: Store) -> None:
     put(store, [("a newcomer", START)])
     prepare(store, [START])
     assert publish("mau", FIRST_MAU, silent(store)).noisy_value == 18
-    assert store.late.stored() == []
+    assert store.state.late.stored() == []
 
 
-def test_a_replay_of_the_whole_archive_makes_nobody_late(store: Outside) -> None:
+def test_a_replay_of_the_whole_archive_makes_nobody_late(store: Store) -> None:
     for day in days_between(START, LAST)[::8]:
         publish("dau", day, store)
     put(store, ARCHIVE)
     prepare(store, [START])
-    assert store.late.stored() == []
-    assert store.inbox.batches() == []
+    assert store.state.late.stored() == []
+    assert store.events.inbox.batches() == []
 
 
-def test_the_state_of_a_sealed_day_is_never_rebuilt_from_nothing(store: Outside) -> None:
+def test_the_state_of_a_sealed_day_is_never_rebuilt_from_nothing(store: Store) -> None:
     publish("dau", START, store)
     for path in store.settings.data_dir.glob(f"activity/day={START}/*"):
         path.unlink()
@@ -219,7 +219,7 @@ def test_the_state_of_a_sealed_day_is_never_rebuilt_from_nothing(store: Outside)
         prepare(store, [START])
 
 
-def test_state_keyed_by_another_store_is_refused(store: Outside, make_store: Make) -> None:
+def test_state_keyed_by_another_store_is_refused(store: Store, make_store: Make) -> None:
     other = make_store("other")
     prepare(other, [START])
     (foreign,) = (other.settings.data_dir / "activity" / f"day={START}").iterdir()
@@ -230,7 +230,7 @@ def test_state_keyed_by_another_store_is_refused(store: Outside, make_store: Mak
 
 
 @pytest.mark.parametrize("place", [8, -3])
-def test_damaged_state_is_refused(store: Outside, place: int) -> None:
+def test_damaged_state_is_refused(store: Store, place: int) -> None:
     for path in store.settings.data_dir.glob("activity/day=2025-01-01/*"):
         damaged = bytearray(path.read_bytes())
         damaged[place] ^= 0xFF
@@ -242,7 +242,7 @@ def test_damaged_state_is_refused(store: Outside, place: int) -> None:
         publish("dau", START, store)
 
 
-def test_what_a_number_had_cost_when_it_came_out_follows_the_order_of_publication(store: Outside) -> None:
+def test_what_a_number_had_cost_when_it_came_out_follows_the_order_of_publication(store: Store) -> None:
     for day in (after(START, 2), after(START, 1), START):
         publish("dau", day, store)
     made = [release_answer(publish("dau", after(START, n), store), store)["budget"]["releases_made"] for n in range(3)]
@@ -250,7 +250,7 @@ def test_what_a_number_had_cost_when_it_came_out_follows_the_order_of_publicatio
 
 
 @pytest.mark.parametrize("place", [0, 40, -1])
-def test_a_damaged_sketch_is_rebuilt_before_it_is_read(store: Outside, place: int) -> None:
+def test_a_damaged_sketch_is_rebuilt_before_it_is_read(store: Store, place: int) -> None:
     for path in store.settings.data_dir.glob("sketches/day=2025-01-01/*"):
         damaged = bytearray(path.read_bytes())
         damaged[place] ^= 0xFF
@@ -258,10 +258,10 @@ def test_a_damaged_sketch_is_rebuilt_before_it_is_read(store: Outside, place: in
     assert publish("dau", START, silent(store)).noisy_value == len({u for u, day in ARCHIVE if day == START})
 
 
-def test_after_a_removal_is_applied_only_its_tombstone_holds_the_key(store: Outside) -> None:
+def test_after_a_removal_is_applied_only_its_tombstone_holds_the_key(store: Store) -> None:
     put(store, [("her", START), ("her", after(START, 40))])
     prepare(store, days_between(START, LAST))
-    epochs = store.salts.epoch_keys([epoch_of(START, 90), epoch_of(after(START, 40), 90)])
+    epochs = store.state.salts.epoch_keys([epoch_of(START, 90), epoch_of(after(START, 40), 90)])
     keys = [user_key(key.secret, "her").to_bytes(8, "little") for key in epochs.values()]
     data = store.settings.data_dir
     assert any(key in path.read_bytes() for key in keys for path in data.rglob("*") if path.is_file())
@@ -271,7 +271,7 @@ def test_after_a_removal_is_applied_only_its_tombstone_holds_the_key(store: Outs
     assert [path for path in holders if not path.name.startswith("ledger.sqlite")] == []
 
 
-def test_a_published_number_stays_when_its_user_is_removed(store: Outside) -> None:
+def test_a_published_number_stays_when_its_user_is_removed(store: Store) -> None:
     before = publish("dau", START, store)
     put(store, [("user 0", LAST, "-")])
     prepare(store, [START])
@@ -286,8 +286,8 @@ def test_independent_noise_is_charged_for_every_number(make_store: Make, mechani
     for day in days_between(FIRST_MAU, after(FIRST_MAU, 2)):
         publish("dau", day, outside)
         publish("mau", day, outside)
-    assert [len(outside.ledger.charges("dau", month)) for month in (START, date(2025, 2, 1))] == [2, 1]
-    assert [len(outside.ledger.charges("mau", month)) for month in (START, date(2025, 2, 1))] == [3, 1]
+    assert [len(outside.accountant.charges("dau", month)) for month in (START, date(2025, 2, 1))] == [2, 1]
+    assert [len(outside.accountant.charges("mau", month)) for month in (START, date(2025, 2, 1))] == [3, 1]
     assert publish("mau", FIRST_MAU, silent(outside)).mechanism == mechanism
 
 
@@ -299,42 +299,42 @@ def test_a_release_that_the_cap_does_not_admit_leaves_no_charge_and_no_number(ma
         publish("dau", day, outside)
     with pytest.raises(BudgetRefused, match="cap 3"):
         publish("dau", days[10], outside)
-    assert len(outside.ledger.releases()) == len(outside.ledger.charges("dau", START)) == 10
-    assert days[10] not in outside.ledger.sealed()
+    assert len(outside.accountant.releases()) == len(outside.accountant.charges("dau", START)) == 10
+    assert days[10] not in outside.accountant.sealed()
 
 
 def publish_in_a_process(data_dir: Path) -> float:
     return publish("mau", FIRST_MAU, open_store(Settings(data_dir=data_dir, hash_salt_secret=SECRET))).noisy_value
 
 
-def test_processes_that_publish_the_same_day_at_once_get_one_number(store: Outside) -> None:
+def test_processes_that_publish_the_same_day_at_once_get_one_number(store: Store) -> None:
     numbers = race(publish_in_a_process, [(store.settings.data_dir,)] * 4)
     assert len(set(numbers)) == 1
-    assert [release.noisy_value for release in store.ledger.releases()] == numbers[:1]
-    assert len(store.ledger.instances()) == 1
+    assert [release.noisy_value for release in store.accountant.releases()] == numbers[:1]
+    assert len(store.accountant.instances()) == 1
 
 
-def test_a_later_restatement_day_leaves_the_stream_alone(store: Outside) -> None:
+def test_a_later_restatement_day_leaves_the_stream_alone(store: Store) -> None:
     publish("mau", FIRST_MAU, store)
     changed = replace(store, settings=replace(store.settings, restatement_day=9, restatements_per_month=0))
     assert publish("mau", after(FIRST_MAU, 1), changed).instance == publish("mau", FIRST_MAU, store).instance
 
 
-def test_a_stream_is_charged_once_to_every_month_that_it_reads(store: Outside) -> None:
+def test_a_stream_is_charged_once_to_every_month_that_it_reads(store: Store) -> None:
     for day in days_between(date(2025, 2, 27), date(2025, 3, 2)):
         publish("mau", day, store)
     for month in (date(2025, 1, 1), date(2025, 2, 1), date(2025, 3, 1)):
-        assert len(store.ledger.charges("mau", month)) == 1
-    assert store.ledger.charges("mau", date(2024, 12, 1)) == []
+        assert len(store.accountant.charges("mau", month)) == 1
+    assert store.accountant.charges("mau", date(2024, 12, 1)) == []
 
 
-def test_a_mau_on_the_first_of_march_is_charged_to_three_months(store: Outside) -> None:
+def test_a_mau_on_the_first_of_march_is_charged_to_three_months(store: Store) -> None:
     publish("mau", date(2025, 3, 1), store)
     months = [date(2024, 12, 1), START, date(2025, 2, 1), date(2025, 3, 1), date(2025, 4, 1)]
-    assert [len(store.ledger.charges("mau", month)) for month in months] == [0, 1, 1, 1, 0]
+    assert [len(store.accountant.charges("mau", month)) for month in months] == [0, 1, 1, 1, 0]
 
 
-def test_another_cap_begins_another_stream_once_its_windows_read_no_month_of_the_old_one(store: Outside) -> None:
+def test_another_cap_begins_another_stream_once_its_windows_read_no_month_of_the_old_one(store: Store) -> None:
     publish("mau", FIRST_MAU, store)
     changed = replace(store, settings=replace(store.settings, mau_budget_total=Fraction(2)))
     with pytest.raises(BudgetRefused, match=r"see MAU_BUDGET_TOTAL and DELTA.* charged again") as refused:
@@ -344,19 +344,19 @@ def test_another_cap_begins_another_stream_once_its_windows_read_no_month_of_the
     with pytest.raises(BudgetRefused):
         publish("mau", after(free, -1), changed)
     assert publish("mau", free, changed).instance == "mau-30-gaussian_stream-from-2025-03-02"
-    assert [len(store.ledger.charges("mau", date(2025, month, 1))) for month in (1, 2, 3)] == [1, 1, 1]
-    with store.ledger.transaction() as books:
+    assert [len(store.accountant.charges("mau", date(2025, month, 1))) for month in (1, 2, 3)] == [1, 1, 1]
+    with store.accountant.transaction() as books:
         assert books.frozen("mau-30-gaussian_stream-from-2025-01-30", 99) == [], "no number to come is made of them"
     publish("mau", after(free, 1), changed)
     with pytest.raises(Refused, match="does not follow it"):
         publish("mau", after(free, 3), changed)
 
 
-def test_a_begun_month_of_shared_noise_keeps_its_terms(store: Outside) -> None:
+def test_a_begun_month_of_shared_noise_keeps_its_terms(store: Store) -> None:
     publish("dau", START, store)
     changed = replace(store, settings=replace(store.settings, restatements_per_month=0))
     publish("dau", after(START, 1), changed)
-    (instance,) = store.ledger.instances()
+    (instance,) = store.accountant.instances()
     assert instance.mechanism.to_json()["releases"] == 62
 
 
@@ -366,18 +366,18 @@ def test_a_begun_month_that_was_charged_by_the_margin_goes_on_and_is_believed(ma
     key, kappa = ReleaseKey("dau", 1, START), (math.sqrt(62) + 1) / mu_of(10.0, 1e-6) ** 2 * (1 + 1e-11)
     sigmas = 1.001 * math.sqrt(math.sqrt(62) * kappa), 1.001 * math.sqrt(kappa)
     assert shared_mu2(SharedNoise(62, *sigmas)) > mu_of(10.0, 1e-6) ** 2
-    with outside.ledger.transaction() as books:
+    with outside.accountant.transaction() as books:
         begun = replace(new_instance(key, books, outside.settings), mechanism=SharedNoiseByMargin(62, *sigmas))
         (charge,) = charges_for_release("dau", START, 1, begun.mechanism, begun.name)
         admits([], charge, Budget(Fraction(10), 1e-6))
         enter(Plan(begun, True, (charge,)), books)
     for day in (START, after(START, 1)):
         publish("dau", day, outside)
-    assert [one.mechanism.to_json()["version"] for one in outside.ledger.instances()] == [1]
-    assert len(outside.ledger.charges("dau", START)) == 1
+    assert [one.mechanism.to_json()["version"] for one in outside.accountant.instances()] == [1]
+    assert len(outside.accountant.charges("dau", START)) == 1
     assert verification.problems(outside) == []
     assert publish("dau", date(2025, 2, 1), outside).instance != begun.name
-    assert [one.mechanism.to_json()["version"] for one in outside.ledger.instances()] == [1, 2]
+    assert [one.mechanism.to_json()["version"] for one in outside.accountant.instances()] == [1, 2]
     assert verification.problems(outside) == []
 
 
@@ -388,8 +388,8 @@ def test_the_shared_noise_is_destroyed_with_the_months_last_number(make_store: M
     kept = []
     for day in days:
         publish("dau", day, outside)
-        with outside.ledger.transaction() as books:
-            kept.append(books.shared_noise(outside.ledger.instances()[0].name) is not None)
+        with outside.accountant.transaction() as books:
+            kept.append(books.shared_noise(outside.accountant.instances()[0].name) is not None)
     assert kept == [True] * 30 + [False]
 
 
@@ -415,9 +415,9 @@ def test_a_sketch_of_a_day_that_nobody_asked_for_is_refused_whoever_was_active(m
         refresh([after(START, 1)], outside)
 
 
-def test_a_removal_recorded_while_the_statistic_is_read_is_in_the_number(store: Outside) -> None:
+def test_a_removal_recorded_while_the_statistic_is_read_is_in_the_number(store: Store) -> None:
     counted = len({user for user, day in ARCHIVE if day == START})
-    real_read, reads = store.sketches.read, []
+    real_read, reads = store.state.sketches.read, []
 
     def read_while_a_removal_comes(day: date, epoch: int) -> object:
         if not reads:
@@ -425,7 +425,7 @@ def test_a_removal_recorded_while_the_statistic_is_read_is_in_the_number(store: 
         reads.append(day)
         return real_read(day, epoch)
 
-    store.sketches.read = read_while_a_removal_comes  # type: ignore[method-assign, assignment]
+    store.state.sketches.read = read_while_a_removal_comes  # type: ignore[method-assign, assignment]
     assert publish("dau", START, silent(store)).noisy_value == counted - 1
     assert len(reads) == 2  # read once with her, and again without
 
@@ -472,9 +472,10 @@ people = st.builds(
 
 @pytest.mark.also_long
 @settings(
-    max_examples=at_length(test=2, ci=6, soak=60), deadline=None,
+    max_examples=at_length(test=2, ci=6, soak=60),
+    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
-)  # fmt: skip
+)
 @given(everyone=st.lists(people, min_size=6, max_size=6))
 def test_without_noise_mau_is_the_rule_of_the_contract_computed_another_way(
     make_store: Make, everyone: list[Person]

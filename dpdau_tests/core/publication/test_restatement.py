@@ -13,7 +13,7 @@ from dpdau_assets.core.erasure.requests import request
 from dpdau_assets.core.errors import Refused
 from dpdau_assets.core.events import Event
 from dpdau_assets.core.facts import Release
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.release import publish, restate
 from dpdau_assets.core.publication.runs import RESTATEMENT, plan_run
 from dpdau_assets.core.reporting.answers import mart_rows
@@ -22,39 +22,39 @@ from dpdau_tests.conftest import prepare, put, silent
 from resources.store import open_mart
 
 pytestmark = pytest.mark.every_sketch(since="soak")
-Make = Callable[..., Outside]
+Make = Callable[..., Store]
 JANUARY = date(2025, 1, 1)
 DUE = date(2025, 2, 3)  # with one day of grace its number comes out on the fifth
 DAYS = days_between(JANUARY, DUE)
 
 
-def three_came(outside: Outside) -> None:
+def three_came(outside: Store) -> None:
     put(outside, [(user, day) for day in DAYS for user in ("her", "a", "b")])
     prepare(outside, DAYS)
 
 
-def all_published(outside: Outside) -> None:
+def all_published(outside: Store) -> None:
     three_came(outside)
     publish_all(outside)
 
 
-def all_published_without_noise(outside: Outside) -> None:
+def all_published_without_noise(outside: Store) -> None:
     all_published(silent(outside))
 
 
 @pytest.fixture
-def store(make_store: Make) -> Outside:
+def store(make_store: Make) -> Store:
     """Three people on every day, without noise; nothing is published."""
     return silent(make_store(recipe=three_came))
 
 
 @pytest.fixture
-def published(make_store: Make) -> Outside:
+def published(make_store: Make) -> Store:
     """The same with the DAU of every day through that which lets January be restated."""
     return silent(make_store(recipe=all_published_without_noise))
 
 
-def publish_all(store: Outside, days: list[date] = DAYS) -> list[Release]:
+def publish_all(store: Store, days: list[date] = DAYS) -> list[Release]:
     return [publish("dau", day, store) for day in days]
 
 
@@ -63,8 +63,8 @@ def numbers(releases: list[Release]) -> list[float]:
 
 
 @pytest.mark.every_sketch
-def test_the_restated_numbers_are_without_the_erased_and_with_the_late(published: Outside) -> None:
-    store, first = published, published.ledger.releases("dau")
+def test_the_restated_numbers_are_without_the_erased_and_with_the_late(published: Store) -> None:
+    store, first = published, published.accountant.releases("dau")
     put(store, [("late", date(2025, 1, 9)), ("late", date(2025, 1, 9)), ("her", date(2025, 1, 9))])
     request([Event("her", "-", date(2025, 1, 10))], store)
     again = restate(JANUARY, store)
@@ -73,22 +73,22 @@ def test_the_restated_numbers_are_without_the_erased_and_with_the_late(published
     assert [found.key.day for found in again] == DAYS[:31] and {found.key.revision for found in again} == {1}
 
 
-def test_a_month_in_which_nothing_changed_is_restated_all_the_same(published: Outside) -> None:
+def test_a_month_in_which_nothing_changed_is_restated_all_the_same(published: Store) -> None:
     assert len(restate(JANUARY, published)) == 31
     assert {found.published_at for found in restate(JANUARY, published)} == {"2025-02-05T00:00:00+00:00"}
 
 
 def test_restating_again_returns_the_same_numbers_and_charges_nothing(make_store: Make) -> None:
     outside = make_store(recipe=all_published)
-    charged = outside.ledger.charges("dau", JANUARY)
+    charged = outside.accountant.charges("dau", JANUARY)
     first = restate(JANUARY, outside)
     put(outside, [("another", day) for day in DAYS])
     assert restate(JANUARY, outside) == first
-    assert outside.ledger.charges("dau", JANUARY) == charged and len(charged) == 1
-    assert len(outside.ledger.releases("dau")) == 34 + 31
+    assert outside.accountant.charges("dau", JANUARY) == charged and len(charged) == 1
+    assert len(outside.accountant.releases("dau")) == 34 + 31
 
 
-def test_a_month_is_not_restated_before_publication_has_come_to_its_day(store: Outside) -> None:
+def test_a_month_is_not_restated_before_publication_has_come_to_its_day(store: Store) -> None:
     publish_all(store, DAYS[24:-1])
     with pytest.raises(Refused, match=r"restated on 2025-02-05.*Publish DAU up to 2025-02-03"):
         restate(JANUARY, store)
@@ -96,7 +96,7 @@ def test_a_month_is_not_restated_before_publication_has_come_to_its_day(store: O
     assert len(restate(JANUARY, store)) == 7
 
 
-def test_the_restatement_day_is_fixed_with_the_months_first_number(published: Outside, make_store: Make) -> None:
+def test_the_restatement_day_is_fixed_with_the_months_first_number(published: Store, make_store: Make) -> None:
     later = silent(make_store(restatement_day=20))
     assert len(restate(JANUARY, later)) == 31
 
@@ -109,40 +109,40 @@ def test_a_month_that_was_priced_without_a_restatement_has_none(make_store: Make
         restate(JANUARY, silent(make_store(restatements_per_month=1)))
 
 
-def test_a_month_without_numbers_is_not_restated(store: Outside) -> None:
+def test_a_month_without_numbers_is_not_restated(store: Store) -> None:
     with pytest.raises(Refused, match="2024-12"):
         restate(date(2024, 12, 1), store)
 
 
-def test_a_restated_month_is_closed_and_its_shared_noise_destroyed(store: Outside) -> None:
+def test_a_restated_month_is_closed_and_its_shared_noise_destroyed(store: Store) -> None:
     publish_all(store, [*DAYS[:4], *DAYS[5:]])
-    instance = store.ledger.instances()[0].name
-    with store.ledger.transaction() as books:
+    instance = store.accountant.instances()[0].name
+    with store.accountant.transaction() as books:
         assert books.shared_noise(instance) is not None
     assert [found.key.day for found in restate(JANUARY, store)] == [*DAYS[:4], *DAYS[5:31]]
-    with store.ledger.transaction() as books:
+    with store.accountant.transaction() as books:
         assert books.shared_noise(instance) is None
     with pytest.raises(Refused, match="2025-01 was restated"):
         publish("dau", DAYS[4], store)
 
 
-def test_that_some_came_after_the_restatement_stands_in_the_quarantine_and_not_how_many(published: Outside) -> None:
+def test_that_some_came_after_the_restatement_stands_in_the_quarantine_and_not_how_many(published: Store) -> None:
     store = published
     restate(JANUARY, store)
     put(store, [("too late", date(2025, 1, 9)), ("a", date(2025, 1, 9)), ("in time", date(2025, 2, 1))])
-    late_before = store.late.stored()
+    late_before = store.state.late.stored()
     process_days(DAYS, store)
     (file,) = (store.settings.data_dir / "quarantine").glob("*.csv")
     assert file.read_text().splitlines() == [
         "file,line,reason",
         "day=2025-01-09,0,Dropped: some users came after the month of their day was restated.",
     ]
-    assert {day for day, _ in store.late.stored()} - {day for day, _ in late_before} == {date(2025, 2, 1)}
+    assert {day for day, _ in store.state.late.stored()} - {day for day, _ in late_before} == {date(2025, 2, 1)}
 
 
-def test_a_removal_recorded_while_the_month_is_read_is_in_all_of_its_numbers(published: Outside) -> None:
+def test_a_removal_recorded_while_the_month_is_read_is_in_all_of_its_numbers(published: Store) -> None:
     store = published
-    real_read, reads = store.late.read, []
+    real_read, reads = store.state.late.read, []
 
     def read_while_a_removal_comes(day: date, epoch: int) -> object:
         if not reads and day == date(2025, 1, 20):
@@ -150,7 +150,7 @@ def test_a_removal_recorded_while_the_month_is_read_is_in_all_of_its_numbers(pub
             reads.append(day)
         return real_read(day, epoch)
 
-    store.late.read = read_while_a_removal_comes  # type: ignore[method-assign, assignment]
+    store.state.late.read = read_while_a_removal_comes  # type: ignore[method-assign, assignment]
     assert numbers(restate(JANUARY, store)) == [2] * 31 and reads
 
 
@@ -171,7 +171,7 @@ def test_both_series_are_in_the_mart(make_store: Make) -> None:
         assert {revision for (revision,) in rows} == revisions
 
 
-def test_a_run_restates_each_month_whose_day_it_passes(published: Outside) -> None:
+def test_a_run_restates_each_month_whose_day_it_passes(published: Store) -> None:
     outside = published
     wanted = [(step.job, step.day) for step in plan_run(JANUARY, date(2025, 3, 10), outside)]
     at = wanted.index((RESTATEMENT, JANUARY))
@@ -188,17 +188,17 @@ def test_independent_noise_is_restated_too_and_charged_for_each_number(make_stor
     prepare(outside, DAYS[24:])
     publish_all(outside, DAYS[24:])
     assert len(restate(JANUARY, outside)) == 7
-    assert len(outside.ledger.charges("dau", JANUARY)) == 14
+    assert len(outside.accountant.charges("dau", JANUARY)) == 14
 
 
-def test_a_first_number_that_comes_while_the_month_is_restated_is_restated_too(store: Outside) -> None:
+def test_a_first_number_that_comes_while_the_month_is_restated_is_restated_too(store: Store) -> None:
     publish_all(store, [*DAYS[:30], *DAYS[31:]])
-    real, published = store.late.read, []
+    real, published = store.state.late.read, []
 
     def read_while_another_publishes(day: date, epoch: int) -> object:
         if not published:
             published.append(publish("dau", DAYS[30], store))
         return real(day, epoch)
 
-    store.late.read = read_while_another_publishes  # type: ignore[method-assign, assignment]
+    store.state.late.read = read_while_another_publishes  # type: ignore[method-assign, assignment]
     assert [found.key.day for found in restate(JANUARY, store)] == DAYS[:31]

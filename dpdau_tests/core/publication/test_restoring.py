@@ -25,7 +25,7 @@ from dpdau_assets.core.erasure.requests import request
 from dpdau_assets.core.errors import BadInput, BadSetting, DpdauError, Refused
 from dpdau_assets.core.events import Event
 from dpdau_assets.core.facts import Override, ReleaseKey
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.privacy.mechanisms import NoiseWidth
 from dpdau_assets.core.privacy.schedule import METRICS
 from dpdau_assets.core.publication.release import publish, restate
@@ -77,13 +77,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def people(outside: Outside, days: list[date]) -> Outside:
+def people(outside: Store, days: list[date]) -> Store:
     put(outside, [(f"user {n}", day) for day in days for n in range(5)])
     prepare(outside, days)
     return outside
 
 
-def opened(folder: Path, today: date, **chosen: object) -> Outside:
+def opened(folder: Path, today: date, **chosen: object) -> Store:
     open_store.cache_clear()
     return replace(open_store(settings_of(folder, **chosen)), clock=FixedClock(today))
 
@@ -92,7 +92,7 @@ def settings_of(folder: Path, **chosen: object) -> Settings:
     return Settings(**{"data_dir": folder, "hash_salt_secret": SECRET, **chosen})
 
 
-def publish_days(days: Iterable[date], outside: Outside) -> None:
+def publish_days(days: Iterable[date], outside: Store) -> None:
     for day in days:
         publish("dau", day, outside)
         if day >= date(2025, 1, 30):
@@ -110,17 +110,22 @@ def show(rows: list[dict[str, object]], folder: Path) -> None:
 
 
 def restored(
-    world: Path, folder: Path, *, mart: bool = False, today: date = TODAY, declared: Declared | None = None,
+    world: Path,
+    folder: Path,
+    *,
+    mart: bool = False,
+    today: date = TODAY,
+    declared: Declared | None = None,
     **chosen: object,
-) -> tuple[Restored, Outside]:  # fmt: skip
+) -> tuple[Restored, Store]:
     """The backup, restored into a new folder, and the store that is there now."""
     shown = MartFiles(world / "mart").read() if mart else []
     found = backup_files.restore(world / "backup", settings_of(folder, **chosen), FixedClock(today), shown, declared)
     return found, opened(folder, today, **chosen)
 
 
-def numbers(outside: Outside) -> dict[ReleaseKey, float]:
-    return {one.key: one.noisy_value for one in outside.ledger.releases()}
+def numbers(outside: Store) -> dict[ReleaseKey, float]:
+    return {one.key: one.noisy_value for one in outside.accountant.releases()}
 
 
 def rows(url: str) -> list[tuple[str, dict]]:
@@ -136,7 +141,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in backup_files._live_files(folder)}
 
 
-def reopened(outside: Outside) -> Outside:
+def reopened(outside: Store) -> Store:
     reopen("Ada", "all requests of the ticket queue", outside)
     return outside
 
@@ -148,14 +153,17 @@ def test_a_backup_says_when_it_expires_and_what_it_holds_and_shows_no_secret(wor
     manifest = json.loads((world / "backup" / "manifest.json").read_text())
     assert (manifest["made_on"], manifest["expires_on"]) == ("2025-02-04", "2025-03-06")
     assert manifest["last_published"] == {"dau": "2025-02-02", "mau": "2025-02-02"}
-    assert opened(world / "store", TODAY).ledger.holds(manifest["head"])
+    assert opened(world / "store", TODAY).accountant.holds(manifest["head"])
     assert manifest["schema"] == schema.VERSION
     there = {path.relative_to(world / "backup").as_posix() for path in (world / "backup").rglob("*") if path.is_file()}
     assert there == {*manifest["files"], "manifest.json"}
     assert {name.split("/")[1] for name in manifest["files"] if "/" in name} == {"activity", "sketches"}
     assert (world / "backup").stat().st_mode & 0o777 == 0o700
     store = opened(world / "store", TODAY)
-    secrets = [store.salts.signing_key(), *(key.secret for key in store.salts.epoch_keys(range(223, 225)).values())]
+    secrets = [
+        store.state.salts.signing_key(),
+        *(key.secret for key in store.state.salts.epoch_keys(range(223, 225)).values()),
+    ]
     ledger = (world / "backup" / "ledger.jsonl").read_text()
     assert not [secret for secret in secrets if secret.hex() in ledger]
 
@@ -206,11 +214,11 @@ def test_from_sqlite_to_postgresql_and_back_it_is_the_same_ledger(world: Path, t
             put_rows(database, from_lines(lines[-1]))
             lines.append(list(to_lines(rows(place))))
             ledger = SqlLedger(database)
-            assert ledger.problems() == [] and ledger.head() == outside.ledger.head()
-            store = replace(outside, ledger=ledger)
-            assert verification.problems(store, outside.ledger.releases()) == []
+            assert ledger.problems() == [] and ledger.head() == outside.accountant.head()
+            store = replace(outside, accountant=ledger)
+            assert verification.problems(store, outside.accountant.releases()) == []
             february = next(one.name for one in ledger.instances() if one.name.endswith("2025-02"))
-            with ledger.transaction() as books, outside.ledger.transaction() as original:
+            with ledger.transaction() as books, outside.accountant.transaction() as original:
                 assert books.shared_noise(february) == original.shared_noise(february) is not None
                 stream = books.last_instance("mau", 30)
                 assert stream and books.frozen(stream.name, 4) == original.frozen(stream.name, 4)
@@ -250,10 +258,10 @@ def test_what_the_mart_shows_is_taken_back_to_the_last_digit(world: Path, tmp_pa
     assert found.taken_back == 2 + 2 + 31
     assert numbers(outside) == numbers(before)
     assert [one for one in mart_rows(outside)] == [one for one in mart_rows(before)]
-    assert outside.ledger.releases() == before.ledger.releases()
-    last = before.ledger.releases("mau")[-1]
+    assert outside.accountant.releases() == before.accountant.releases()
+    last = before.accountant.releases("mau")[-1]
     assert release_answer(last, outside) == release_answer(last, before)
-    assert verification.problems(outside, before.ledger.releases()) == []
+    assert verification.problems(outside, before.accountant.releases()) == []
     assert publish("mau", last.key.day, outside) == last and restate(JANUARY, outside) == restate(JANUARY, before)
 
 
@@ -263,13 +271,13 @@ def test_without_the_mart_all_that_may_be_out_is_charged_closed_and_sealed(world
     # could have been set meanwhile, of the 9 days of February
     assert (found.lost, found.taken_back, found.lost_epochs, found.files_kept) == (7 + 7 + 31 + 9, 0, [], False)
     assert found.closed == [(metric, month) for metric in METRICS for month in (JANUARY, FEBRUARY)]
-    assert all(outside.ledger.is_closed(metric, month) for metric, month in found.closed)
-    assert set(days_between(START, TODAY - timedelta(days=1))) <= outside.ledger.sealed()
-    assert TODAY not in outside.ledger.sealed()
-    with outside.ledger.transaction() as books:  # no number can come of it any more
+    assert all(outside.accountant.is_closed(metric, month) for metric, month in found.closed)
+    assert set(days_between(START, TODAY - timedelta(days=1))) <= outside.accountant.sealed()
+    assert TODAY not in outside.accountant.sealed()
+    with outside.accountant.transaction() as books:  # no number can come of it any more
         assert books.shared_noise("dau-1-gaussian_shared-2025-02") is None
     assert verification.problems(outside) == []
-    assert outside.ledger.holds(json.loads((world / "backup" / "manifest.json").read_text())["head"])
+    assert outside.accountant.holds(json.loads((world / "backup" / "manifest.json").read_text())["head"])
 
 
 HISTORIES = [(33, 2, True, False), (31, 7, False, False), (10, 26, True, True), (0, 32, False, True)]
@@ -354,14 +362,14 @@ def never_a_second_number(root: Path, today: date, mart: bool, only_ledger: bool
     assert verification.problems(outside) == []
 
 
-def published(metric: Metric, day: date, outside: Outside) -> float | None:
+def published(metric: Metric, day: date, outside: Store) -> float | None:
     try:
         return publish(metric, day, outside).noisy_value
     except DpdauError:
         return None
 
 
-def again(month: date, outside: Outside) -> dict[ReleaseKey, float] | None:
+def again(month: date, outside: Store) -> dict[ReleaseKey, float] | None:
     try:
         return {one.key: one.noisy_value for one in restate(month, outside)}
     except DpdauError:
@@ -372,8 +380,11 @@ def test_what_a_closed_month_was_charged_is_never_free_again(world: Path, tmp_pa
     older_mart = [one for one in MartFiles(world / "mart").read() if not one.key.revision]
     backup_files.restore(world / "backup", settings_of(tmp_path), FixedClock(TODAY), older_mart)
     outside = reopened(opened(tmp_path, TODAY))
-    charged = {(metric, month): outside.ledger.charges(metric, month)
-               for metric in METRICS for month in (JANUARY, FEBRUARY)}  # fmt: skip
+    charged = {
+        (metric, month): outside.accountant.charges(metric, month)
+        for metric in METRICS
+        for month in (JANUARY, FEBRUARY)
+    }
     assert all(charged.values())
     for metric in METRICS:
         for day in days_between(PUBLISHED + timedelta(days=3), TODAY - timedelta(days=1)):
@@ -381,15 +392,15 @@ def test_what_a_closed_month_was_charged_is_never_free_again(world: Path, tmp_pa
                 publish(metric, day, outside)
     with pytest.raises(Refused, match="may have been lost in a restore"):
         restate(JANUARY, outside)
-    assert charged == {key: outside.ledger.charges(*key) for key in charged}
+    assert charged == {key: outside.accountant.charges(*key) for key in charged}
     # Opened with the cap that it had, the month has nothing left; with a larger one, another instance is charged.
-    outside.ledger.override(Override("cap", "Ada", "a test", TODAY, "dau", FEBRUARY, Fraction(3)))
+    outside.accountant.override(Override("cap", "Ada", "a test", TODAY, "dau", FEBRUARY, Fraction(3)))
     with pytest.raises(Refused, match=r"has spent epsilon 2\.998 of its cap 3"):
         publish("dau", PUBLISHED + timedelta(days=3), outside)
-    outside.ledger.override(Override("cap", "Ada", "a test", TODAY, "dau", FEBRUARY, Fraction(6)))
+    outside.accountant.override(Override("cap", "Ada", "a test", TODAY, "dau", FEBRUARY, Fraction(6)))
     other = publish("dau", PUBLISHED + timedelta(days=3), outside)
     assert other.instance == "dau-1-gaussian_shared-2025-02-after-1"
-    assert len(outside.ledger.charges("dau", FEBRUARY)) == 2
+    assert len(outside.accountant.charges("dau", FEBRUARY)) == 2
     assert verification.problems(outside) == []
 
 
@@ -403,10 +414,10 @@ def test_a_lost_number_of_independent_noise_is_charged_again_if_it_is_drawn_agai
     back_up(tmp_path / "backup", opened(tmp_path / "store", START, **chosen))
     shutil.rmtree(tmp_path / "store")
     _, outside = restored(tmp_path, tmp_path / "store", today=START + timedelta(days=1), **chosen)
-    assert len(outside.ledger.charges(metric, JANUARY)) == 1
-    reopened(outside).ledger.override(Override("cap", "Ada", "a test", TODAY, metric, JANUARY, Fraction(9)))
+    assert len(outside.accountant.charges(metric, JANUARY)) == 1
+    reopened(outside).accountant.override(Override("cap", "Ada", "a test", TODAY, metric, JANUARY, Fraction(9)))
     publish(metric, START, outside)
-    assert len(outside.ledger.charges(metric, JANUARY)) == 2
+    assert len(outside.accountant.charges(metric, JANUARY)) == 2
 
 
 def test_events_of_a_day_that_had_no_state_in_the_backup_can_be_brought_in_again(tmp_path: Path) -> None:
@@ -417,9 +428,9 @@ def test_events_of_a_day_that_had_no_state_in_the_backup_can_be_brought_in_again
     publish_days([lost], people(outside, [lost]))
     shutil.rmtree(tmp_path / "store")
     _, outside = restored(tmp_path, tmp_path / "store")
-    assert outside.ledger.sealed() == {START}
+    assert outside.accountant.sealed() == {START}
     people(reopened(outside), [lost])
-    outside.ledger.override(Override("cap", "Ada", "a test", TODAY, "dau", JANUARY, Fraction(6)))
+    outside.accountant.override(Override("cap", "Ada", "a test", TODAY, "dau", JANUARY, Fraction(6)))
     assert publish("dau", lost, outside).instance == "dau-1-gaussian_shared-2025-01-after-1"
 
 
@@ -429,14 +440,14 @@ def test_nothing_is_published_before_somebody_declares_that_erasures_are_submitt
     people(outside, [MARCH])
     (receipt,) = request([Event("user 2", "-", MARCH)], outside).receipts
     settle(outside)
-    assert outside.erasures.find([receipt])[0].state == "verified"
+    assert outside.erasures.ledger.find([receipt])[0].state == "verified"
     with pytest.raises(Refused, match="erasure requests made since the backup"):
         publish("dau", MARCH, outside)
     with pytest.raises(BadInput):
         reopen("Ada", " ", outside)
     reopened(outside)
     assert publish("dau", MARCH, outside).key.day == MARCH
-    (declared,) = outside.ledger.overrides()
+    (declared,) = outside.accountant.overrides()
     assert (declared.kind, declared.who, declared.made_on) == ("erasures_submitted", "Ada", date(2025, 3, 2))
     with pytest.raises(Refused, match="waits for no"):
         reopened(outside)
@@ -448,16 +459,16 @@ def test_after_a_second_restore_one_declaration_and_one_override_are_enough_and_
     _, outside = restored(world, tmp_path / "once")
     back_up(tmp_path / "not reopened", outside)
     reopened(outside)
-    outside.ledger.override(Override("cap", "Ada", "a test", TODAY, "dau", FEBRUARY, Fraction(9)))
+    outside.accountant.override(Override("cap", "Ada", "a test", TODAY, "dau", FEBRUARY, Fraction(9)))
     back_up(tmp_path / "reopened", outside)
     for name in ("not reopened", "reopened"):
         place = settings_of(tmp_path / f"{name} store")
         backup_files.restore(tmp_path / name, place, FixedClock(TODAY))
         twice = opened(place.data_dir, TODAY)
-        assert twice.ledger.awaits_erasures() and twice.ledger.is_closed("dau", FEBRUARY)
+        assert twice.accountant.awaits_erasures() and twice.accountant.is_closed("dau", FEBRUARY)
         reopened(twice)
-        twice.ledger.override(Override("cap", "Ada", "a test", TODAY, "dau", FEBRUARY, Fraction(9)))
-        assert not twice.ledger.awaits_erasures() and not twice.ledger.is_closed("dau", FEBRUARY)
+        twice.accountant.override(Override("cap", "Ada", "a test", TODAY, "dau", FEBRUARY, Fraction(9)))
+        assert not twice.accountant.awaits_erasures() and not twice.accountant.is_closed("dau", FEBRUARY)
         assert verification.problems(twice) == []
 
 
@@ -475,7 +486,7 @@ def test_the_stream_goes_on_as_another_one_with_the_first_day_that_reads_no_clos
     assert (
         publish("mau", first + timedelta(days=1), outside).instance == "mau-30-gaussian_stream-from-2025-03-30-after-2"
     )
-    assert [len(outside.ledger.charges("mau", month)) for month in (JANUARY, FEBRUARY, MARCH)] == [1, 1, 1]
+    assert [len(outside.accountant.charges("mau", month)) for month in (JANUARY, FEBRUARY, MARCH)] == [1, 1, 1]
     assert verification.problems(outside) == []
 
 
@@ -486,10 +497,10 @@ def test_the_stream_goes_on_earlier_where_the_months_it_reads_were_opened_with_a
     outside = replace(reopened(outside), clock=FixedClock(date(2025, 4, 5)))
     people(outside, days_between(TODAY, MARCH))
     for month in (JANUARY, FEBRUARY):
-        outside.ledger.override(Override("cap", "Ada", "a test", TODAY, "mau", month, Fraction(7)))
+        outside.accountant.override(Override("cap", "Ada", "a test", TODAY, "mau", month, Fraction(7)))
     release = publish("mau", PUBLISHED + timedelta(days=1), outside)
     assert release.instance == "mau-30-gaussian_stream-from-2025-02-03-after-2"
-    assert [len(outside.ledger.charges("mau", month)) for month in (JANUARY, FEBRUARY)] == [2, 2]
+    assert [len(outside.accountant.charges("mau", month)) for month in (JANUARY, FEBRUARY)] == [2, 2]
     assert verification.problems(outside) == []
 
 
@@ -507,14 +518,14 @@ def test_somebody_can_declare_how_far_publication_had_come_but_not_against_what_
     with Database(ledger_of(tmp_path), SECRET).read() as connection:
         (row,) = connection.execute(select(schema.restores)).all()
     assert row[1:] == ("2025-02-04", "2025-02-10", "2025-02-04", "Ada", "the last report")
-    assert outside.ledger.problems() == []
+    assert outside.accountant.problems() == []
 
 
 def test_with_nothing_published_since_only_what_could_be_is_lost(world: Path, tmp_path: Path) -> None:
     declared = Declared(PUBLISHED, "Ada", "the last report")  # which is too early for the restatement
     found, outside = restored(world, tmp_path, declared=declared)
     assert (found.lost, found.closed) == (0, [])
-    assert outside.ledger.awaits_erasures()
+    assert outside.accountant.awaits_erasures()
     publish_days([PUBLISHED + timedelta(days=1)], reopened(outside))
     assert len(restate(JANUARY, outside)) == 31
     assert verification.problems(outside) == []
@@ -621,9 +632,9 @@ def test_where_only_the_ledger_was_lost_the_live_files_stay_as_they_are(world: P
     before = files_of(tmp_path / "store")
     found, outside = restored(world, tmp_path / "store")
     assert found.files_kept and files_of(tmp_path / "store") == before
-    with outside.activity.lock():
+    with outside.state.activity.lock():
         take_in(outside)
-    assert len(outside.activity.read(TODAY, 223)) == 6
+    assert len(outside.state.activity.read(TODAY, 223)) == 6
 
 
 def test_a_file_whose_epoch_key_was_lost_is_refused_and_that_epoch_never_gets_another(tmp_path: Path) -> None:
@@ -636,16 +647,19 @@ def test_a_file_whose_epoch_key_was_lost_is_refused_and_that_epoch_never_gets_an
         path.unlink()
     found, outside = restored(tmp_path, tmp_path / "store", today=later)
     assert found.lost_epochs == [224]
-    for touched in (lambda: outside.activity.read(later, 224), lambda: outside.salts.epoch_keys([224]),
-                    lambda: put(outside, [("user 1", later)])):  # fmt: skip
+    for touched in (
+        lambda: outside.state.activity.read(later, 224),
+        lambda: outside.state.salts.epoch_keys([224]),
+        lambda: put(outside, [("user 1", later)]),
+    ):
         with pytest.raises(Refused, match="key of salt epoch 224 was lost"):
             touched()
-    assert len(outside.activity.read(day, 223)) == 5
-    assert outside.salts.epoch_keys([225]).keys() == {225}
+    assert len(outside.state.activity.read(day, 223)) == 5
+    assert outside.state.salts.epoch_keys([225]).keys() == {225}
     (receipt,) = request([Event("user 1", "-", later)], outside).receipts  # by the epochs that there are
     settle(outside)
-    assert outside.erasures.find([receipt])[0].state == "verified"
-    assert len(outside.activity.read(day, 223)) == 4
+    assert outside.erasures.ledger.find([receipt])[0].state == "verified"
+    assert len(outside.state.activity.read(day, 223)) == 4
 
 
 def test_a_batch_in_the_inbox_whose_epoch_key_was_lost_loses_the_epoch_too(tmp_path: Path) -> None:
@@ -668,8 +682,8 @@ def test_who_was_erased_after_the_backup_is_back_until_the_request_is_submitted_
     settle(before)
     _, outside = restored(world, tmp_path / "store", mart=True)
 
-    def present(store: Outside) -> list[int]:
-        return [len(store.activity.read(day, 223)) for day in (START, PUBLISHED)]
+    def present(store: Store) -> list[int]:
+        return [len(store.state.activity.read(day, 223)) for day in (START, PUBLISHED)]
 
     assert present(outside) == [5, 5] and present(before) == [3, 3]
     with pytest.raises(Refused, match="erasure requests made since the backup"):
@@ -677,7 +691,7 @@ def test_who_was_erased_after_the_backup_is_back_until_the_request_is_submitted_
     request(asked, outside)
     settle(outside)
     assert present(outside) == [3, 3]
-    assert not reopened(outside).ledger.awaits_erasures()
+    assert not reopened(outside).accountant.awaits_erasures()
 
 
 def test_a_restore_that_was_cut_short_is_completed_by_the_same_backup_and_no_other(
@@ -764,8 +778,8 @@ def test_a_month_that_may_have_been_restated_under_a_longer_grace_is_closed(tmp_
     restate(JANUARY, outside)  # on 7 February, by its calendar
     shutil.rmtree(tmp_path / "store")
     _, outside = restored(tmp_path, tmp_path / "store", today=date(2025, 2, 4), grace_days=0, **first)
-    assert outside.ledger.is_closed("dau", JANUARY)
-    with outside.ledger.transaction() as books:
+    assert outside.accountant.is_closed("dau", JANUARY)
+    with outside.accountant.transaction() as books:
         assert books.shared_noise("dau-1-gaussian_shared-2025-01") is None
 
 
@@ -774,12 +788,12 @@ def test_a_backup_from_the_future_is_refused(world: Path, tmp_path: Path) -> Non
         restored(world, tmp_path, today=date(2025, 1, 9))
 
 
-def as_without_steps(row: dict[str, object], outside: Outside) -> dict[str, object]:
+def as_without_steps(row: dict[str, object], outside: Store) -> dict[str, object]:
     """Numbers of even days as shown, those of odd ones with the interval of an earlier version."""
-    there = {(one.key.metric, one.key.day, one.key.revision): one for one in outside.ledger.releases()}
+    there = {(one.key.metric, one.key.day, one.key.revision): one for one in outside.accountant.releases()}
     found = there[row["metric"], row["day"], row["revision"]]  # type: ignore[index]
     width = NoiseWidth(found.half_width, found.half_width, 0.0)
-    earlier = shown_in(countings(outside.ledger)[found.instance], found.noisy_value, width)
+    earlier = shown_in(countings(outside.accountant)[found.instance], found.noisy_value, width)
     return {**row, **earlier} if found.key.day.day % 2 else row
 
 
@@ -798,15 +812,15 @@ def test_numbers_of_a_sketch_come_back_from_the_mart_to_the_last_digit(tmp_path:
     publish_days(days[:5], outside)
     publish_days(days[29:], opened(tmp_path / "store", TODAY, **followed))
     show([as_without_steps(row, outside) for row in mart_rows(outside)], tmp_path / "mart")
-    seen = {one.key: release_answer(one, outside) for one in outside.ledger.releases()}
+    seen = {one.key: release_answer(one, outside) for one in outside.accountant.releases()}
     assert {key.metric for key in seen} == {"dau", "mau"}
     shutil.rmtree(tmp_path / "store")
     _, again = restored(tmp_path, tmp_path / "store", mart=True, **chosen)
     shown = ("noisy_value", "noisy_statistic", "estimate", "lower_95", "upper_95", "sketch_impl", "sketch_parameters")
-    for release in again.ledger.releases():
+    for release in again.accountant.releases():
         found = release_answer(release, again)
         assert {name: found[name] for name in shown} == {name: seen[release.key][name] for name in shown}
-    assert {one.key for one in again.ledger.releases()} == seen.keys()
+    assert {one.key for one in again.accountant.releases()} == seen.keys()
     assert verification.problems(again, MartFiles(tmp_path / "mart").read()) == []
 
 
@@ -824,8 +838,8 @@ def test_a_stream_that_may_have_been_begun_anew_since_the_mart_is_charged_beside
     streams = {}
     for name, chosen in (("same", before), ("other", after)):
         _, again = restored(tmp_path, tmp_path / name, mart=True, **chosen)
-        streams[name] = {one.terms["theta0"] for one in again.ledger.instances() if one.metric == "mau"}
-        assert len(again.ledger.charges("mau", JANUARY)) == len(streams[name])
+        streams[name] = {one.terms["theta0"] for one in again.accountant.instances() if one.metric == "mau"}
+        assert len(again.accountant.charges("mau", JANUARY)) == len(streams[name])
     assert streams == {"same": {"1/2"}, "other": {"1/2", "1/4"}}
 
 
@@ -842,7 +856,7 @@ def one_number(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str
     publish("dau", START, outside)
     (row,) = mart_rows(outside)
     show([row], root / "mart")
-    assert restored(root, root / "good", mart=True, **SPARSE)[1].ledger.releases()
+    assert restored(root, root / "good", mart=True, **SPARSE)[1].accountant.releases()
     return root, row
 
 
@@ -878,11 +892,11 @@ def test_months_of_different_samples_come_back_from_the_mart_whatever_is_configu
     later = opened(tmp_path / "store", TODAY, **coarse)
     publish("dau", days[31], later)
     show(mart_rows(later), tmp_path / "mart")
-    seen = {one.key: release_answer(one, later)["sketch_parameters"] for one in later.ledger.releases()}
+    seen = {one.key: release_answer(one, later)["sketch_parameters"] for one in later.accountant.releases()}
     shutil.rmtree(tmp_path / "store")
     for number, chosen in enumerate((fine, coarse, {})):
         _, again = restored(tmp_path, tmp_path / str(number), mart=True, **chosen)
-        back = {one.key: release_answer(one, again)["sketch_parameters"] for one in again.ledger.releases()}
+        back = {one.key: release_answer(one, again)["sketch_parameters"] for one in again.accountant.releases()}
         assert back == seen and {found["theta0"] for found in back.values()} == {0.5, 0.25}
 
 

@@ -8,7 +8,7 @@ from datetime import date, timedelta
 import pytest
 
 from dpdau_assets.core.dates import days_between
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.release import publish
 from dpdau_assets.core.reporting.answers import budget_answer
 from dpdau_assets.core.reporting.budget_bars import MONTHS_AHEAD, MONTHS_BACK, Bar, bars_in_markdown, budget_bars
@@ -19,7 +19,7 @@ INLINE = 1000  # the most letters that Dagster shows in place
 
 
 @pytest.fixture
-def outside(make_store: Callable[..., Outside]) -> Outside:
+def outside(make_store: Callable[..., Store]) -> Store:
     """Two days of DAU and MAU, over the end of a month."""
     outside = make_store()
     days = [DAY, DAY + timedelta(days=1)]
@@ -31,7 +31,7 @@ def outside(make_store: Callable[..., Outside]) -> Outside:
 
 
 def test_each_begun_month_shows_what_its_numbers_have_cost_and_the_coming_ones_what_is_planned(
-    outside: Outside,
+    outside: Store,
 ) -> None:
     bars = {(bar.month, bar.metric): bar for bar in budget_bars(outside)}
     january, february, march = (date(2025, month, 1) for month in (1, 2, 3))
@@ -45,14 +45,14 @@ def test_each_begun_month_shows_what_its_numbers_have_cost_and_the_coming_ones_w
     assert bars[march, "mau"].charged == pytest.approx(3.5, abs=0.05)
 
 
-def test_a_store_without_a_number_shows_what_is_planned(make_store: Callable[..., Outside]) -> None:
+def test_a_store_without_a_number_shows_what_is_planned(make_store: Callable[..., Store]) -> None:
     bars = budget_bars(make_store())
     assert {bar.spent for bar in bars} == {0.0}
     assert {bar.metric for bar in bars} == {"dau", "mau"}
     assert all(bar.charged <= bar.cap * 1.001 for bar in bars)
 
 
-def test_a_metric_that_has_not_begun_for_years_adds_no_months(make_store: Callable[..., Outside]) -> None:
+def test_a_metric_that_has_not_begun_for_years_adds_no_months(make_store: Callable[..., Store]) -> None:
     outside = make_store(start_date=date(2020, 1, 1))
     prepare(outside, [DAY])
     publish("dau", DAY, outside)

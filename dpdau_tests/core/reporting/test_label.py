@@ -53,8 +53,15 @@ NUMBER, TEXTS, DAY, TIER = "a number", "texts, one at least", "a day", "1, 2 or 
 SCHEMA: dict[str, Any] = {
     "url_slug*": Text(),
     "status*": Text(
-        ("Converted", "Draft", "Pending", "Changes Required", "Approved", "Approved (Update Requested)",
-         "Approved (Pending)")
+        (
+            "Converted",
+            "Draft",
+            "Pending",
+            "Changes Required",
+            "Approved",
+            "Approved (Update Requested)",
+            "Approved (Pending)",
+        )
     ),
     "tier*": TIER,
     "deployment*": {
@@ -63,15 +70,19 @@ SCHEMA: dict[str, Any] = {
             "data_curators*": TEXTS,
             "intended_use*": Text(),
             "data_product_type*": Text(
-                ("Summary statistics", "Machine learning model", "Dataset", "Synthetic data", "Interactive API",
-                 "SQL queries")
+                (
+                    "Summary statistics",
+                    "Machine learning model",
+                    "Dataset",
+                    "Synthetic data",
+                    "Interactive API",
+                    "SQL queries",
+                )
             ),
             "data_product_region*": Text(),
             "description*": Text(),
             "publication_date*": DAY,
-            "data_product_sector": Text(
-                ("Technology", "Healthcare", "Education", "Government", "Energy", "Finance")
-            ),
+            "data_product_sector": Text(("Technology", "Healthcare", "Education", "Government", "Energy", "Finance")),
         },
         "dp_variant": {
             "variant_name": Text(("Pure DP", "Approximate DP", "Zero-concentrated DP", "Renyi DP", "Custom")),
@@ -103,7 +114,7 @@ SCHEMA: dict[str, Any] = {
         },
         "administrative": {"sources": Text(), "notes": Text(), "registry_authors*": TEXTS},
     },
-}  # fmt: skip
+}
 OPERATORS_CHOICE = {"/deployment/basic/data_product_sector"}  # a fixed list that dpdau cannot choose from
 
 
@@ -174,8 +185,10 @@ def test_the_check_of_the_schema_finds_what_is_wrong() -> None:
     record["deployment"]["basic"]["data_product_type"] = "A song"
     record["deployment"]["administrative"].pop("registry_authors")
     assert sorted(problem.partition(":")[0] for problem in problems(record, SCHEMA)) == [
-        "/deployment/administrative/registry_authors", "/deployment/basic/data_product_type", "/surprise",
-    ]  # fmt: skip
+        "/deployment/administrative/registry_authors",
+        "/deployment/basic/data_product_type",
+        "/surprise",
+    ]
 
 
 @ALL

@@ -14,7 +14,7 @@ import pytest
 
 from dpdau_assets.core.budget.overrides import reset_budget
 from dpdau_assets.core.errors import BadInput, Refused
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.release import publish
 from dpdau_assets.core.reporting.answers import budget_answer, mart_rows
 from dpdau_assets.core.reporting.report import (
@@ -35,35 +35,35 @@ from resources.published.report_html import ReportFiles, render, write_report
 START = date(2025, 1, 1)
 HOSTILE = '<script>alert(1)</script> & "quoted"'
 
-MakeStore = Callable[..., Outside]
+MakeStore = Callable[..., Store]
 
 
 TODAY = date(2025, 2, 9)
 
 
 @pytest.fixture
-def outside(make_store: MakeStore) -> Outside:
+def outside(make_store: MakeStore) -> Store:
     """A month restated, for a test that changes something in it."""
     return make_store(today=TODAY, recipe=a_month_restated)
 
 
 @pytest.fixture(scope="module")
-def unchanged(tmp_path_factory: pytest.TempPathFactory, prepared: Prepared) -> Outside:
+def unchanged(tmp_path_factory: pytest.TempPathFactory, prepared: Prepared) -> Store:
     """The same, for all tests that only read."""
     return copied(prepared, a_month_restated, tmp_path_factory.mktemp("report") / "store", TODAY)
 
 
 @pytest.fixture(scope="module")
-def for_readers(unchanged: Outside) -> Report:
+def for_readers(unchanged: Store) -> Report:
     return readers_report(unchanged)
 
 
 @pytest.fixture(scope="module")
-def for_operators(unchanged: Outside) -> Report:
+def for_operators(unchanged: Store) -> Report:
     return operators(unchanged)
 
 
-def operators(outside: Outside) -> Report:
+def operators(outside: Store) -> Report:
     mart = MartFiles(outside.settings.data_dir / "mart")
     return operators_report(outside, check_lines(outside, mart))
 
@@ -87,7 +87,7 @@ class Page(HTMLParser):
 # --- Its figures -------------------------------------------------------------------------------------------------
 
 
-def test_both_series_are_there_as_published_and_latest(unchanged: Outside, for_readers: Report) -> None:
+def test_both_series_are_there_as_published_and_latest(unchanged: Store, for_readers: Report) -> None:
     dau, mau = for_readers.series
     rows = {(row["metric"], row["day"], row["revision"]): row for row in mart_rows(unchanged)}
     assert [one.day for one in dau.days] == DAYS
@@ -115,7 +115,7 @@ def test_without_one_noise_for_both_what_the_metrics_promise_is_added_up(make_st
     assert promise.epsilon == sum(one.epsilon for one in promise.metrics)
 
 
-def test_each_months_budget_is_the_ledgers_with_every_override(outside: Outside) -> None:
+def test_each_months_budget_is_the_ledgers_with_every_override(outside: Store) -> None:
     reset_budget("dau", date(2025, 2, 1), Fraction(7, 2), "An officer", HOSTILE, outside)
     budget = {(one.metric, one.month): one for one in readers_report(outside).budget}
     for (metric, month), one in budget.items():
@@ -126,17 +126,18 @@ def test_each_months_budget_is_the_ledgers_with_every_override(outside: Outside)
     assert february.cap == 3.5
 
 
-def test_the_erasures_that_wait_are_told_by_day_and_age_and_not_by_number(outside: Outside) -> None:
+def test_the_erasures_that_wait_are_told_by_day_and_age_and_not_by_number(outside: Store) -> None:
     early, late = (replace(outside, clock=FixedClock(day)) for day in (date(2025, 2, 9), date(2025, 2, 20)))
     erase(early, "user 1", "user 2", through=date(2025, 2, 1))
     erase(late, "user 3", through=date(2025, 2, 1))
     now = replace(outside, clock=FixedClock(date(2025, 3, 15)))
     assert [(one.received_on, one.age_days, one.is_overdue) for one in waiting_days(now)] == [
-        (date(2025, 2, 9), 34, True), (date(2025, 2, 20), 23, False),
-    ]  # fmt: skip
+        (date(2025, 2, 9), 34, True),
+        (date(2025, 2, 20), 23, False),
+    ]
 
 
-def test_a_number_of_predictable_noise_is_in_no_report(outside: Outside) -> None:
+def test_a_number_of_predictable_noise_is_in_no_report(outside: Store) -> None:
     day = DAYS[-1] + timedelta(days=1)
     later = replace(outside, clock=FixedClock(date(2025, 3, 1)))
     prepare(later, [day])
@@ -157,7 +158,7 @@ def test_every_number_is_in_the_readers_file_with_its_interval(for_readers: Repo
                 assert f"{number.lower_95:,.1f} to {number.upper_95:,.1f}" in text
 
 
-def test_the_readers_file_has_the_same_bytes_for_the_same_numbers_whatever_else_went_on(outside: Outside) -> None:
+def test_the_readers_file_has_the_same_bytes_for_the_same_numbers_whatever_else_went_on(outside: Store) -> None:
     before = render(readers_report(outside))
     erase(outside, "user 1")
     put(outside, [("somebody late", DAYS[0])])
@@ -166,7 +167,7 @@ def test_the_readers_file_has_the_same_bytes_for_the_same_numbers_whatever_else_
     assert render(readers_report(later)) == before
 
 
-def test_readers_are_not_shown_what_waits_nor_the_checks(outside: Outside) -> None:
+def test_readers_are_not_shown_what_waits_nor_the_checks(outside: Store) -> None:
     erase(outside, "user 1", through=DAYS[0])
     their_file, our_file = render(readers_report(outside)), render(operators(outside))
     for said in ("Erasures that wait", "no_pending_erasures", "For operators", "2025-02-09"):
@@ -182,7 +183,7 @@ def test_the_file_asks_for_nothing_and_runs_nothing(for_operators: Report) -> No
     assert ("meta", "content", "default-src 'none'; style-src 'unsafe-inline'") in page.attributes
 
 
-def test_what_people_wrote_is_shown_as_they_wrote_it(outside: Outside) -> None:
+def test_what_people_wrote_is_shown_as_they_wrote_it(outside: Store) -> None:
     reset_budget("dau", date(2025, 2, 1), Fraction(7, 2), HOSTILE, HOSTILE, outside)
     page = Page(render(readers_report(outside)))
     assert "script" not in page.tags

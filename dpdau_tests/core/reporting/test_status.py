@@ -11,7 +11,7 @@ import pytest
 
 from dpdau_assets.core.dates import days_between
 from dpdau_assets.core.erasure.retention import purge
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.completeness import complete_all
 from dpdau_assets.core.publication.release import publish
 from dpdau_assets.core.reporting.status import Status, status
@@ -25,28 +25,28 @@ TODAY = date(2025, 2, 3)
 SMALL = {"mau_window_days": 3, "mau_mechanism": "gaussian", "epsilon_mau": Fraction(1, 10)}
 """A window that few days fill."""
 
-MakeStore = Callable[..., Outside]
+MakeStore = Callable[..., Store]
 
 
-def standing(outside: Outside, day: date = TODAY) -> Status:
+def standing(outside: Store, day: date = TODAY) -> Status:
     return status(replace(outside, clock=FixedClock(day)), MartFiles(outside.settings.data_dir / "mart"))
 
 
 @pytest.fixture
-def outside(make_store: MakeStore) -> Outside:
+def outside(make_store: MakeStore) -> Store:
     """The end of January declared, and published but for its last day."""
     return make_store(today=TODAY, recipe=january, start_date=START, **SMALL)
 
 
-def january(outside: Outside) -> None:
+def january(outside: Store) -> None:
     fill(outside, "somebody")
 
 
-def january_with_her(outside: Outside) -> None:
+def january_with_her(outside: Store) -> None:
     fill(outside, "somebody", "she")
 
 
-def fill(outside: Outside, *people: str) -> None:
+def fill(outside: Store, *people: str) -> None:
     put(outside, [(user, day) for day in DAYS for user in people])
     complete_all(DAYS, outside)
     prepare(outside, DAYS[:-1])
@@ -55,15 +55,18 @@ def fill(outside: Outside, *people: str) -> None:
     publish("mau", DAYS[2], outside)
 
 
-def test_it_says_how_far_each_metric_has_come_and_when_the_next_number_is_due(outside: Outside) -> None:
+def test_it_says_how_far_each_metric_has_come_and_when_the_next_number_is_due(outside: Store) -> None:
     dau, mau = standing(outside).published
     assert (dau.last_day, dau.slot, dau.next_day, dau.next_slot) == (
-        date(2025, 1, 30), date(2025, 2, 1), date(2025, 1, 31), date(2025, 2, 2),
-    )  # fmt: skip
+        date(2025, 1, 30),
+        date(2025, 2, 1),
+        date(2025, 1, 31),
+        date(2025, 2, 2),
+    )
     assert mau.last_day == date(2025, 1, 30)
 
 
-def test_it_says_what_can_be_published_and_which_days_upstream_owes(outside: Outside) -> None:
+def test_it_says_what_can_be_published_and_which_days_upstream_owes(outside: Store) -> None:
     found = standing(outside)
     assert found.ready_days == [date(2025, 1, 31)] and found.unmarked == (date(2025, 2, 1),)
     assert found.overdue == ("1 day(s) are due and not declared complete: upstream, or `dpdau complete` (2025-02-01).",)
@@ -71,15 +74,15 @@ def test_it_says_what_can_be_published_and_which_days_upstream_owes(outside: Out
     assert on_time.ready_days == [date(2025, 1, 31)] and on_time.overdue == ()
 
 
-def test_it_says_which_days_are_to_be_built(outside: Outside) -> None:
-    outside.rebuilds.told(outside.rebuilds.arrived())  # Dagster knows of what was built
+def test_it_says_which_days_are_to_be_built(outside: Store) -> None:
+    outside.state.rebuilds.told(outside.state.rebuilds.arrived())  # Dagster knows of what was built
     assert standing(outside).behind == (date(2025, 1, 31),)
     prepare(outside, DAYS)
     put(outside, [("somebody new", DAYS[2])])
     assert standing(outside).behind == (DAYS[2],)
 
 
-def test_it_says_since_when_erasures_wait_and_that_one_is_overdue(outside: Outside) -> None:
+def test_it_says_since_when_erasures_wait_and_that_one_is_overdue(outside: Store) -> None:
     erase(outside, "somebody")
     assert [one.age_days for one in standing(outside).erasures] == [0]
     late = standing(outside, TODAY + timedelta(days=31))
@@ -109,7 +112,7 @@ def test_it_is_the_same_with_and_without_any_one_user(make_store: MakeStore) -> 
     assert standing(one) == standing(other)
 
 
-def test_it_waits_for_nobody_who_holds_the_lock(outside: Outside) -> None:
+def test_it_waits_for_nobody_who_holds_the_lock(outside: Store) -> None:
     with folding(outside) as thread:
         assert standing(outside).published[0].last_day == date(2025, 1, 30)
         assert thread.is_alive()

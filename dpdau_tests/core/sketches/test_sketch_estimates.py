@@ -34,9 +34,14 @@ from dpdau_assets.core.sketches.theta import ThetaCounting
 from dpdau_tests.support.lengths import at_length, chance
 
 COUNTED = [
-    ExactCounting(), ThetaCounting(Fraction(1)), ThetaCounting(Fraction(1, 64)), KmvCounting(1 << 16, Fraction(1, 64)),
-    HllCounting(1 << 14, 1), HllCounting(1 << 14, 7), HllCounting(64, 2),
-]  # fmt: skip
+    ExactCounting(),
+    ThetaCounting(Fraction(1)),
+    ThetaCounting(Fraction(1, 64)),
+    KmvCounting(1 << 16, Fraction(1, 64)),
+    HllCounting(1 << 14, 1),
+    HllCounting(1 << 14, 7),
+    HllCounting(64, 2),
+]
 every_counting = pytest.mark.parametrize("counting", COUNTED, ids=str)
 noisy_values = st.floats(-200, 70_000)
 half_widths = st.floats(0.5, 100)
@@ -164,9 +169,14 @@ NOISES = {
     "laplace 0.3": Laplace(Fraction(3, 10)),
 }
 SAMPLED = [
-    HllCounting(1 << 14, 1), HllCounting(1 << 10, 1), HllCounting(1 << 14, 4), HllCounting(64, 2),
-    ThetaCounting(Fraction(1, 2)), ThetaCounting(Fraction(1, 16)), KmvCounting(1 << 14, Fraction(1, 64)),
-]  # fmt: skip
+    HllCounting(1 << 14, 1),
+    HllCounting(1 << 10, 1),
+    HllCounting(1 << 14, 4),
+    HllCounting(64, 2),
+    ThetaCounting(Fraction(1, 2)),
+    ThetaCounting(Fraction(1, 16)),
+    KmvCounting(1 << 14, Fraction(1, 64)),
+]
 
 
 def noise_probabilities(mechanism: Gaussian | SharedNoise | Laplace) -> tuple[Reals, Reals]:

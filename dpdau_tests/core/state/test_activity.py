@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dpdau_assets.core.dates import days_between, epoch_of
 from dpdau_assets.core.facts import DaySet
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.sketches.keysets import EMPTY
 from dpdau_assets.core.state.activity import is_clean, process_days
 from dpdau_tests.conftest import prepare, put
@@ -21,7 +21,7 @@ from dpdau_tests.support.lengths import at_length
 START = date(2025, 3, 20)  # epoch 223 of 90 days ends on 27 March: days here have one epoch or two
 DAYS = days_between(START, START + timedelta(days=9))
 NAMES = count()
-Make = Callable[..., Outside]
+Make = Callable[..., Store]
 
 day = st.sampled_from(DAYS)
 arrival = st.tuples(st.sampled_from("abc"), day)
@@ -38,10 +38,12 @@ def expected(history: list[tuple], name: date) -> set[str]:
     return here - gone
 
 
-def state_bytes(outside: Outside) -> dict[tuple[date, int], bytes]:
+def state_bytes(outside: Store) -> dict[tuple[date, int], bytes]:
     folder = outside.settings.data_dir / "activity"
-    return {place: (folder / f"day={place[0]}" / f"epoch={place[1]}.parquet").read_bytes()
-            for place in outside.activity.stored()}  # fmt: skip
+    return {
+        place: (folder / f"day={place[0]}" / f"epoch={place[1]}.parquet").read_bytes()
+        for place in outside.state.activity.stored()
+    }
 
 
 @pytest.mark.also_long
@@ -58,11 +60,11 @@ def test_state_follows_the_rule_of_the_two_phase_set_in_any_batches(make_store: 
         if number in cuts:
             prepare(outside, DAYS)
     prepare(outside, DAYS)
-    for name, epoch in outside.activity.stored():
-        users = outside.activity.read(name, epoch)
+    for name, epoch in outside.state.activity.stored():
+        users = outside.state.activity.read(name, epoch)
         assert users is not None and len(users) == len(expected(history, name))
-    assert {name for name, _ in outside.activity.stored()} == set(DAYS)
-    assert outside.inbox.batches() == []
+    assert {name for name, _ in outside.state.activity.stored()} == set(DAYS)
+    assert outside.events.inbox.batches() == []
 
 
 @pytest.mark.also_long
@@ -90,27 +92,29 @@ def test_a_removal_that_came_first_stops_what_arrives_later(make_store: Make) ->
     prepare(outside, DAYS)
     put(outside, [("her", found) for found in DAYS])
     prepare(outside, DAYS)
-    active = {found for found, epoch in outside.activity.stored() if len(outside.activity.read(found, epoch))}  # type: ignore[arg-type]
+    active = {
+        found for found, epoch in outside.state.activity.stored() if len(outside.state.activity.read(found, epoch))
+    }  # type: ignore[arg-type]
     assert active == set(DAYS[6:])
 
 
 def test_a_batch_that_comes_while_the_inbox_is_folded_waits_for_the_next_fold(make_store: Make) -> None:
     outside = make_store(start_date=START)
-    real = outside.inbox.read
+    real = outside.events.inbox.read
 
     def read_while_another_comes(batches: list[str]) -> object:
         put(outside, [("him", DAYS[0])])
         return real(batches)
 
     put(outside, [("her", DAYS[0])])
-    outside.inbox.read = read_while_another_comes  # type: ignore[method-assign, assignment]
+    outside.events.inbox.read = read_while_another_comes  # type: ignore[method-assign, assignment]
     process_days(DAYS[:1], outside)
-    outside.inbox.read = real  # type: ignore[method-assign]
-    assert len(outside.inbox.batches()) == 1
+    outside.events.inbox.read = real  # type: ignore[method-assign]
+    assert len(outside.events.inbox.batches()) == 1
     process_days(DAYS[:1], outside)
-    users = [outside.activity.read(*place) for place in outside.activity.stored()]
+    users = [outside.state.activity.read(*place) for place in outside.state.activity.stored()]
     assert [0 if found is None else len(found) for found in users] == [2]
-    assert outside.inbox.batches() == []
+    assert outside.events.inbox.batches() == []
 
 
 def test_who_is_left_in_a_day_is_seen_in_its_state_and_among_its_late_events(make_store: Make) -> None:
@@ -119,12 +123,15 @@ def test_who_is_left_in_a_day_is_seen_in_its_state_and_among_its_late_events(mak
     outside = make_store(start_date=START)
     put(outside, [("her", name), ("her", name + timedelta(days=1))])
     process_days([name], outside)
-    hers = [DaySet(*place, found) for place in outside.activity.stored()
-            if place[0] == name and (found := outside.activity.read(*place)) is not None]  # fmt: skip
+    hers = [
+        DaySet(*place, found)
+        for place in outside.state.activity.stored()
+        if place[0] == name and (found := outside.state.activity.read(*place)) is not None
+    ]
     put(outside, [("her", name, "-")])
     process_days([name], outside)
     assert hers and is_clean(name, outside)
-    for store in (outside.activity, outside.late):
+    for store in (outside.state.activity, outside.state.late):
         for brought_back in hers:
             store.replace([brought_back])
             assert not is_clean(name, outside), store
@@ -135,7 +142,7 @@ def test_who_is_left_in_a_day_is_seen_in_its_state_and_among_its_late_events(mak
 def test_every_processed_day_has_its_files_empty_ones_too(make_store: Make) -> None:
     outside = make_store(start_date=START)
     prepare(outside, DAYS)
-    assert {found for found, _ in outside.activity.stored()} == set(DAYS)
+    assert {found for found, _ in outside.state.activity.stored()} == set(DAYS)
 
 
 def test_a_day_without_anyone_is_keyed_under_each_epoch_whose_windows_reach_it(make_store: Make) -> None:
@@ -143,7 +150,7 @@ def test_a_day_without_anyone_is_keyed_under_each_epoch_whose_windows_reach_it(m
     days = days_between(START, START + timedelta(days=29))  # each place that a day can have in an epoch
     process_days(days, outside)
     reached = {(day, epoch_of(day + timedelta(days=ahead), 30)) for day in days for ahead in range(30)}
-    assert set(outside.activity.stored()) == reached
+    assert set(outside.state.activity.stored()) == reached
 
 
 def test_a_day_is_keyed_under_each_epoch_whose_windows_reach_it(make_store: Make) -> None:
@@ -151,7 +158,7 @@ def test_a_day_is_keyed_under_each_epoch_whose_windows_reach_it(make_store: Make
     put(outside, [("her", found) for found in DAYS])
     prepare(outside, DAYS)
     for name in DAYS:
-        epochs = [epoch for found, epoch in outside.activity.stored() if found == name]
-        keys = [outside.activity.read(name, epoch) for epoch in epochs]
+        epochs = [epoch for found, epoch in outside.state.activity.stored() if found == name]
+        keys = [outside.state.activity.read(name, epoch) for epoch in epochs]
         assert len(epochs) in (1, 2)
         assert len({int(found[0]) for found in keys if found is not None}) == len(epochs)  # another key under each

@@ -23,7 +23,7 @@ from dpdau_assets.core.errors import Refused
 from dpdau_assets.core.events import Event
 from dpdau_assets.core.facts import Build, DaySet, Partition, ReleaseKey
 from dpdau_assets.core.identity import content_hash
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.release import publish, read_statistics, restate
 from dpdau_assets.core.sketches.keysets import digest
 from dpdau_assets.core.state.activity import day_version, process_days
@@ -38,13 +38,13 @@ from resources.ledger_sql.database import Database
 from resources.ledger_sql.erasures import SqlErasures
 from resources.store import ledger_url, open_store
 
-Make = Callable[..., Outside]
+Make = Callable[..., Store]
 START = date(2025, 1, 1)
 DAYS = days_between(START, date(2025, 2, 3))
 LIVE = ("activity", "late", "sketches", "inbox")
 
 
-def ten_came(outside: Outside) -> None:
+def ten_came(outside: Store) -> None:
     """Ten people on every day, one more late on the first; state and sketches built, and the first day published."""
     put(outside, [(f"user {n}", day) for day in DAYS for n in range(10)])
     prepare(outside, DAYS)
@@ -54,34 +54,34 @@ def ten_came(outside: Outside) -> None:
 
 
 @pytest.fixture
-def store(make_store: Make) -> Outside:
+def store(make_store: Make) -> Store:
     return silent(make_store(recipe=ten_came, today=date(2025, 2, 6), mau_mechanism="gaussian"))
 
 
-def folder_of(outside: Outside, name: str = "") -> Path:
+def folder_of(outside: Store, name: str = "") -> Path:
     return outside.settings.data_dir / name
 
 
-def copy_of(outside: Outside, to: Path) -> Path:
+def copy_of(outside: Store, to: Path) -> Path:
     """What lives now, in a folder beside."""
     for name in LIVE:
         shutil.copytree(folder_of(outside, name), to / name)
     return to
 
 
-def put_back(copy: Path, outside: Outside, names: Iterable[str] = LIVE) -> None:
+def put_back(copy: Path, outside: Store, names: Iterable[str] = LIVE) -> None:
     """Whole folders, in the place of what is there."""
     for name in names:
         shutil.rmtree(folder_of(outside, name))
         shutil.copytree(copy / name, folder_of(outside, name))
 
 
-def live_bytes(outside: Outside) -> dict[str, bytes]:
+def live_bytes(outside: Store) -> dict[str, bytes]:
     files = (path for name in LIVE for path in folder_of(outside, name).rglob("*") if path.is_file())
     return {path.relative_to(folder_of(outside)).as_posix(): path.read_bytes() for path in files}
 
 
-def erase(outside: Outside, *users: str, through: date = DAYS[-1]) -> list[str]:
+def erase(outside: Store, *users: str, through: date = DAYS[-1]) -> list[str]:
     return list(request([Event(user, "-", through) for user in users], outside).receipts)
 
 
@@ -89,7 +89,7 @@ def erase(outside: Outside, *users: str, through: date = DAYS[-1]) -> list[str]:
 
 
 def test_an_older_copy_of_all_that_lives_brings_nobody_who_was_erased_back_into_a_number(
-    store: Outside, tmp_path: Path
+    store: Store, tmp_path: Path
 ) -> None:
     copy = copy_of(store, tmp_path / "copy")
     erase(store, "user 1", "her")
@@ -104,7 +104,7 @@ def test_an_older_copy_of_all_that_lives_brings_nobody_who_was_erased_back_into_
     assert [one.noisy_value for one in restate(START, store)][:2] == [10, 9]  # nine, and who came late
 
 
-def test_the_live_bytes_are_those_of_before_once_the_older_files_are_repaired(store: Outside, tmp_path: Path) -> None:
+def test_the_live_bytes_are_those_of_before_once_the_older_files_are_repaired(store: Store, tmp_path: Path) -> None:
     copy = copy_of(store, tmp_path / "copy")
     (name, _) = erase(store, "user 1", "her")
     settle(store)
@@ -121,7 +121,7 @@ def test_the_live_bytes_are_those_of_before_once_the_older_files_are_repaired(st
 
 
 def test_a_copy_that_differs_by_removals_keeps_every_version_so_that_nothing_turns_stale(
-    store: Outside, tmp_path: Path
+    store: Store, tmp_path: Path
 ) -> None:
     copy = copy_of(store, tmp_path / "copy")
     erase(store, "user 1", "her")
@@ -132,7 +132,7 @@ def test_a_copy_that_differs_by_removals_keeps_every_version_so_that_nothing_tur
     assert [version(day, store) for day in DAYS for version in (day_version, sketch_version)] == before
 
 
-def test_a_removal_that_is_received_and_not_applied_reaches_an_older_copy_too(store: Outside, tmp_path: Path) -> None:
+def test_a_removal_that_is_received_and_not_applied_reaches_an_older_copy_too(store: Store, tmp_path: Path) -> None:
     copy = copy_of(store, tmp_path / "copy")
     erase(store, "user 1")
     settle(store)
@@ -141,7 +141,7 @@ def test_a_removal_that_is_received_and_not_applied_reaches_an_older_copy_too(st
     assert publish("dau", DAYS[1], store).noisy_value == 8
 
 
-def test_an_old_batch_that_is_put_back_is_folded_without_who_was_erased(store: Outside, tmp_path: Path) -> None:
+def test_an_old_batch_that_is_put_back_is_folded_without_who_was_erased(store: Store, tmp_path: Path) -> None:
     put(store, [("her", DAYS[1]), ("another", DAYS[1])])
     copy = copy_of(store, tmp_path / "copy")
     process_days([DAYS[1]], store)
@@ -154,7 +154,7 @@ def test_an_old_batch_that_is_put_back_is_folded_without_who_was_erased(store: O
 
 
 def test_a_file_of_a_day_that_nobody_asked_for_is_unlinked_with_the_last_of_its_people(
-    store: Outside, tmp_path: Path
+    store: Store, tmp_path: Path
 ) -> None:
     put(store, [("her", date(2025, 2, 5))])
     process_days([START], store)
@@ -162,17 +162,17 @@ def test_a_file_of_a_day_that_nobody_asked_for_is_unlinked_with_the_last_of_its_
     assert (folder_of(store, "activity") / "day=2025-02-05").is_dir()
     erase(store, "her", through=date(2025, 2, 5))
     settle(store)
-    assert (date(2025, 2, 5) in {day for day, _ in store.activity.stored()}) is False
+    assert (date(2025, 2, 5) in {day for day, _ in store.state.activity.stored()}) is False
     put_back(copy, store, ["activity"])
     settle(store)
-    assert (date(2025, 2, 5) in {day for day, _ in store.activity.stored()}) is False
+    assert (date(2025, 2, 5) in {day for day, _ in store.state.activity.stored()}) is False
 
 
 # --- Refused -----------------------------------------------------------------------------------------------------
 
 
 def test_a_copy_that_lacks_events_folded_since_is_refused_whoever_is_in_it_and_says_how_to_restore(
-    store: Outside, tmp_path: Path
+    store: Store, tmp_path: Path
 ) -> None:
     copy = copy_of(store, tmp_path / "copy")
     put(store, [("another", DAYS[1])])
@@ -189,26 +189,26 @@ def test_a_copy_that_lacks_events_folded_since_is_refused_whoever_is_in_it_and_s
     assert publish("dau", DAYS[1], store).noisy_value == 10, "what was applied meanwhile is applied to it"
 
 
-def test_a_file_that_is_gone_is_refused_and_not_taken_for_an_empty_one(store: Outside) -> None:
+def test_a_file_that_is_gone_is_refused_and_not_taken_for_an_empty_one(store: Store) -> None:
     shutil.rmtree(folder_of(store, "activity") / f"day={DAYS[1]}")
     for read in (lambda: publish("dau", DAYS[1], store), lambda: process_days([DAYS[1]], store)):
         with pytest.raises(Refused, match="gone"):
             read()
     put(store, [("another", DAYS[1])])
     process_days([DAYS[2]], store)
-    assert len(store.inbox.batches()) == 1, "what came for it is not lost, and holds up no other day"
+    assert len(store.events.inbox.batches()) == 1, "what came for it is not lost, and holds up no other day"
     assert publish("dau", DAYS[2], store).noisy_value == 10
 
 
-def test_a_file_that_the_ledger_does_not_know_is_read_by_nobody(store: Outside) -> None:
+def test_a_file_that_the_ledger_does_not_know_is_read_by_nobody(store: Store) -> None:
     day = date(2025, 2, 4)
     source = folder_of(store, "activity") / f"day={DAYS[1]}"
     shutil.copytree(source, folder_of(store, "activity") / f"day={day}")
     with pytest.raises(Refused, match="not the one that was written last"):
-        store.activity.read(day, epoch_of(day, 90))
+        store.state.activity.read(day, epoch_of(day, 90))
 
 
-def test_a_damaged_file_holds_up_no_other_erasure_and_is_without_the_erased_once_it_is_whole(store: Outside) -> None:
+def test_a_damaged_file_holds_up_no_other_erasure_and_is_without_the_erased_once_it_is_whole(store: Store) -> None:
     """An erasure is never lost, whatever else is wrong."""
     (path,) = (folder_of(store, "activity") / f"day={DAYS[1]}").iterdir()
     whole = path.read_bytes()
@@ -219,13 +219,13 @@ def test_a_damaged_file_holds_up_no_other_erasure_and_is_without_the_erased_once
     path.write_bytes(whole)
     assert publish("dau", DAYS[1], store).noisy_value == 9
     assert settle(store).unverified == ()
-    assert store.activity.read(DAYS[1], epoch_of(DAYS[1], 90)) is not None
-    assert [day for day, _ in store.rebuilds.behind()] == DAYS, "Dagster is told of it, and not of that day alone"
+    assert store.state.activity.read(DAYS[1], epoch_of(DAYS[1], 90)) is not None
+    assert [day for day, _ in store.state.rebuilds.behind()] == DAYS, "Dagster is told of it, and not of that day alone"
 
 
 @pytest.mark.parametrize("what", ["a day", "everything"])
 def test_a_file_that_is_away_while_an_erasure_is_applied_brings_nobody_back_when_it_returns(
-    store: Outside, tmp_path: Path, what: str
+    store: Store, tmp_path: Path, what: str
 ) -> None:
     """A folder that was not mounted, say."""
     folders = [folder_of(store, name) / f"day={DAYS[1]}" for name in ("activity", "sketches")]
@@ -263,34 +263,32 @@ def killed_before_settling() -> Iterator[None]:
 
 
 def test_after_an_erasure_that_was_cut_short_an_older_copy_is_no_more_the_newest_than_after_another(
-    store: Outside, tmp_path: Path
+    store: Store, tmp_path: Path
 ) -> None:
     copy = copy_of(store, tmp_path / "copy")
     erase(store, "user 1")
     with killed_before_settling():
         apply(store)
     assert settle(store).unverified == ()
-    assert all(build.coming is None for build in store.builds.all().values()), "nothing is kept of what was there"
+    assert all(build.coming is None for build in store.state.builds.all().values()), "nothing is kept of what was there"
     put_back(copy, store)
     assert publish("dau", DAYS[1], store).noisy_value == 9
 
 
-def test_after_a_fold_that_was_cut_short_a_copy_that_lacks_its_events_is_refused(
-    store: Outside, tmp_path: Path
-) -> None:
+def test_after_a_fold_that_was_cut_short_a_copy_that_lacks_its_events_is_refused(store: Store, tmp_path: Path) -> None:
     copy = copy_of(store, tmp_path / "copy")
     put(store, [("another", DAYS[1])])
     with killed_before_settling():
         process_days([DAYS[1]], store)
     process_days([DAYS[1]], store)
-    assert store.inbox.batches() == []
+    assert store.events.inbox.batches() == []
     put_back(copy, store, ["activity"])
     with pytest.raises(Refused, match="not the one that was written last"):
         publish("dau", DAYS[1], store)
 
 
 def test_an_older_copy_is_healed_also_if_an_erasure_was_cut_short_and_another_came_since(
-    store: Outside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy = copy_of(store, tmp_path / "copy")
 
@@ -307,7 +305,7 @@ def test_an_older_copy_is_healed_also_if_an_erasure_was_cut_short_and_another_ca
     assert settle(store).broken == ()
 
 
-def test_of_what_an_erasure_empties_no_folder_is_left(store: Outside) -> None:
+def test_of_what_an_erasure_empties_no_folder_is_left(store: Store) -> None:
     """It would say that somebody came late on that day."""
     put(store, [("her", DAYS[3])])
     publish("dau", DAYS[3], store)
@@ -319,7 +317,7 @@ def test_of_what_an_erasure_empties_no_folder_is_left(store: Outside) -> None:
     assert not (folder_of(store, "late") / f"day={DAYS[3]}").exists()
 
 
-def test_rows_of_what_was_written_last_stand_in_no_order_of_time(store: Outside) -> None:
+def test_rows_of_what_was_written_last_stand_in_no_order_of_time(store: Store) -> None:
     """As they lie in the file, not as a query sorts them: those that an erasure has changed are not the last."""
     put(store, [("her", DAYS[5])])
     process_days([DAYS[5]], store)
@@ -335,28 +333,28 @@ def test_rows_of_what_was_written_last_stand_in_no_order_of_time(store: Outside)
 # --- Whatever the ledger says ---------------------------------------------------------------------------------------
 
 
-def behind(store: Outside, *statements: object) -> None:
+def behind(store: Store, *statements: object) -> None:
     with Database(ledger_url(store.settings), SECRET).write() as connection:
         for statement in statements:
             connection.execute(statement)  # type: ignore[call-overload]
 
 
 @pytest.mark.parametrize("also", ["nothing", "another request comes"])
-def test_progress_that_was_set_by_hand_switches_no_erasure_off_and_is_found(store: Outside, also: str) -> None:
+def test_progress_that_was_set_by_hand_switches_no_erasure_off_and_is_found(store: Store, also: str) -> None:
     table = schema.erasure_progress
     erase(store, "user 1")
     behind(store, insert(table).values(name="applied", watermark=10_000))
     if also != "nothing":
         erase(store, "user 2")
     assert publish("dau", DAYS[1], store).noisy_value == (9 if also == "nothing" else 8)
-    assert store.ledger.problems() != []
+    assert store.accountant.problems() != []
 
 
 @pytest.mark.parametrize("table", [schema.rebuilds, schema.rebuild_progress, schema.arrivals], ids=lambda one: one.name)
 def test_no_row_that_is_written_down_as_harmless_decides_whether_an_erasure_is_applied(
-    store: Outside, table: Table
+    store: Store, table: Table
 ) -> None:
-    with store.activity.lock():
+    with store.state.activity.lock():
         erase(store, "user 1")
         mark_touched(store)
     behind(store, delete(table))
@@ -374,44 +372,44 @@ def test_no_row_that_is_written_down_as_harmless_decides_whether_an_erasure_is_a
 # --- Versions ----------------------------------------------------------------------------------------------------
 
 
-def test_the_version_of_an_earlier_state_cannot_be_made_again_from_any_key_that_lives(store: Outside) -> None:
+def test_the_version_of_an_earlier_state_cannot_be_made_again_from_any_key_that_lives(store: Store) -> None:
     """Neither from what the ledger holds nor from what is left in its file and log."""
     epoch = epoch_of(DAYS[1], 90)
-    before, keys = store.activity.version(DAYS[1], epoch), store.activity.read(DAYS[1], epoch)
+    before, keys = store.state.activity.version(DAYS[1], epoch), store.state.activity.read(DAYS[1], epoch)
     assert before is not None and keys is not None
     assert before.hash == content_hash(before.nonce, f"activity/day={DAYS[1]}/epoch={epoch}", digest(keys))
     erase(store, "user 1")
     settle(store)
-    after = store.activity.version(DAYS[1], epoch)
+    after = store.state.activity.version(DAYS[1], epoch)
     assert after is not None and after.nonce != before.nonce and after.hash != before.hash
-    assert not any(build.current == before for build in store.builds.all().values())
+    assert not any(build.current == before for build in store.state.builds.all().values())
 
 
-def test_a_build_that_changes_nothing_keeps_the_version(store: Outside) -> None:
+def test_a_build_that_changes_nothing_keeps_the_version(store: Store) -> None:
     before = [day_version(day, store) for day in DAYS]
     put(store, [("user 1", day) for day in DAYS[1:]])
     process_days(DAYS, store)
-    store.activity.replace([DaySet(DAYS[1], epoch_of(DAYS[1], 90), np.array([], dtype=np.uint64))])
+    store.state.activity.replace([DaySet(DAYS[1], epoch_of(DAYS[1], 90), np.array([], dtype=np.uint64))])
     after = [day_version(day, store) for day in DAYS]
     assert [n for n, (old, new) in enumerate(zip(before, after, strict=True)) if old != new] == [1]
 
 
-def test_two_days_with_the_same_people_have_versions_that_say_nothing_of_it(store: Outside) -> None:
+def test_two_days_with_the_same_people_have_versions_that_say_nothing_of_it(store: Store) -> None:
     epoch = epoch_of(DAYS[1], 90)
-    one, other = (store.activity.version(day, epoch) for day in DAYS[1:3])
-    assert store.activity.digest(DAYS[1], epoch) == store.activity.digest(DAYS[2], epoch)
+    one, other = (store.state.activity.version(day, epoch) for day in DAYS[1:3])
+    assert store.state.activity.digest(DAYS[1], epoch) == store.state.activity.digest(DAYS[2], epoch)
     assert one != other
 
 
-def test_a_process_sees_what_another_has_written(store: Outside) -> None:
+def test_a_process_sees_what_another_has_written(store: Store) -> None:
     open_store.cache_clear()
     other = open_store(store.settings)
     epoch = epoch_of(DAYS[1], 90)
-    assert other.activity.version(DAYS[1], epoch) == store.activity.version(DAYS[1], epoch)
+    assert other.state.activity.version(DAYS[1], epoch) == store.state.activity.version(DAYS[1], epoch)
     erase(store, "user 1")
     settle(store)
-    assert other.activity.version(DAYS[1], epoch) == store.activity.version(DAYS[1], epoch)
-    keys = other.activity.read(DAYS[1], epoch)
+    assert other.state.activity.version(DAYS[1], epoch) == store.state.activity.version(DAYS[1], epoch)
+    keys = other.state.activity.read(DAYS[1], epoch)
     assert keys is not None and len(keys) == 9
 
 
@@ -457,7 +455,7 @@ class Two:
     def put_back(self, number: int, what: str, place: int) -> None:
         """What waits is folded before: to take away what was acknowledged and not folded is another matter."""
         copy = self.copies[number % len(self.copies)]
-        if self.tampered.inbox.batches():
+        if self.tampered.events.inbox.batches():
             return
         if what == "one file":
             self._put_one_back(copy, place)
@@ -474,7 +472,7 @@ class Two:
     def differs_by_removals_alone(self, day: date) -> bool:
         """By the bytes of the files: what lies there, less all whom the spared store knows to be removed."""
         epoch = epoch_of(day, 90)
-        removed = set(self.spared.erasures.tombstones(epoch).removed_on(day).tolist())
+        removed = set(self.spared.erasures.ledger.tombstones(epoch).removed_on(day).tolist())
         for name in ("activity", "late"):
             there, newest = (keys_in(folder_of(one, name), day, epoch) for one in (self.tampered, self.spared))
             if there is None and newest is not None:
@@ -489,7 +487,7 @@ def keys_in(folder: Path, day: date, epoch: int) -> set[int] | None:
     return set(pq.read_table(path)["key"].to_pylist()) if path.exists() else None
 
 
-def statistic(day: date, outside: Outside) -> int:
+def statistic(day: date, outside: Store) -> int:
     """What noise would go on."""
     process_days([day], outside)
     key = ReleaseKey("dau", 1, day)
@@ -499,7 +497,9 @@ def statistic(day: date, outside: Outside) -> int:
 def compare(day: date, two: Two) -> None:
     """The tampered store gives the very statistic of the spared one, or none; that only where events are missing."""
     expected = statistic(day, two.spared)
-    waits = bool(two.tampered.inbox.holding({day}))  # since a file of the day lacks events, or lacked them before
+    waits = bool(
+        two.tampered.events.inbox.holding({day})
+    )  # since a file of the day lacks events, or lacked them before
     may_refuse = waits or not two.differs_by_removals_alone(day)
     try:
         assert statistic(day, two.tampered) == expected
@@ -547,7 +547,7 @@ def apply_to_both(two: Two) -> bool:
     """Whether every file of the tampered store is the newest afterwards."""
     apply(two.spared)
     _, broken = apply(two.tampered)
-    return not broken and not two.tampered.inbox.batches()
+    return not broken and not two.tampered.events.inbox.batches()
 
 
 def look_at(examples: int, root: Path) -> None:
@@ -574,7 +574,6 @@ def test_the_comparison_notices_an_erased_person_who_is_read_again(
 ) -> None:
     """The check can fail: a store that takes whatever lies there for the newest is found out."""
     monkeypatch.setattr(VouchedState, "is_old", lambda *_: False)
-    history = [("erase", "her", HISTORY_DAYS[0]), ("apply",), ("back", 0, "all", 0),
-               ("publish", HISTORY_DAYS[0])]  # fmt: skip
+    history = [("erase", "her", HISTORY_DAYS[0]), ("apply",), ("back", 0, "all", 0), ("publish", HISTORY_DAYS[0])]
     with pytest.raises(AssertionError):
         play(history, memory / "noticed")

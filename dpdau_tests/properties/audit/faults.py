@@ -12,7 +12,8 @@ from typing import Any
 from unittest.mock import patch
 
 from dpdau_assets.core.facts import Instance, ReleaseKey
-from dpdau_assets.core.ports import Books, Ledger, Noise, Outside
+from dpdau_assets.core.ports.ledger import Books, Ledger
+from dpdau_assets.core.ports.store import Noise, Store
 from dpdau_assets.core.privacy import mechanisms
 from dpdau_assets.core.privacy.accounting import Charge
 from dpdau_assets.core.privacy.mechanisms import Stream
@@ -36,7 +37,7 @@ class HalfNoise:
 
 
 @contextmanager
-def half_noise(outside: Outside) -> Iterator[Outside]:
+def half_noise(outside: Store) -> Iterator[Store]:
     """Noise of half the scale that was priced."""
     yield replace(outside, noise=HalfNoise(outside.noise))
 
@@ -76,19 +77,19 @@ class ForgetfulLedger:
 
 
 @contextmanager
-def no_charge(outside: Outside) -> Iterator[Outside]:
+def no_charge(outside: Store) -> Iterator[Store]:
     """Nothing is charged."""
-    ledger: Any = ForgetfulLedger(outside.ledger, lambda charge, books: True)
-    yield replace(outside, ledger=ledger)
+    ledger: Any = ForgetfulLedger(outside.accountant, lambda charge, books: True)
+    yield replace(outside, accountant=ledger)
 
 
 @contextmanager
-def one_charge(outside: Outside) -> Iterator[Outside]:
+def one_charge(outside: Store) -> Iterator[Store]:
     """A month is charged for one number, however many read it."""
     ledger: Any = ForgetfulLedger(
-        outside.ledger, lambda charge, books: bool(books.charges(charge.metric, charge.month))
+        outside.accountant, lambda charge, books: bool(books.charges(charge.metric, charge.month))
     )
-    yield replace(outside, ledger=ledger)
+    yield replace(outside, accountant=ledger)
 
 
 # --- Exact leak --------------------------------------------------------------------------------------------------
@@ -117,7 +118,7 @@ class LeakyNoise:
 
 
 @contextmanager
-def exact_leak(outside: Outside) -> Iterator[Outside]:
+def exact_leak(outside: Store) -> Iterator[Store]:
     """Of four numbers three are published as they are."""
     yield replace(outside, noise=LeakyNoise(outside.noise))
 
@@ -141,7 +142,7 @@ class OneDayNoise:
 
 
 @contextmanager
-def noise_of_the_day(outside: Outside) -> Iterator[Outside]:
+def noise_of_the_day(outside: Store) -> Iterator[Store]:
     """Noise is a function of metric and day, as with a seed made from them: two revisions have it in common."""
     of_day: dict[tuple[str, date], OneDayNoise] = {}
 
@@ -174,7 +175,7 @@ class FloatLaplace:
 
 
 @contextmanager
-def float_laplace(outside: Outside) -> Iterator[Outside]:
+def float_laplace(outside: Store) -> Iterator[Store]:
     """Laplace noise in floating point."""
     yield replace(outside, noise=FloatLaplace())
 
@@ -183,7 +184,7 @@ def float_laplace(outside: Outside) -> Iterator[Outside]:
 
 
 @contextmanager
-def sensitivity_2(outside: Outside) -> Iterator[Outside]:
+def sensitivity_2(outside: Store) -> Iterator[Store]:
     """Every user is counted twice, under noise that was priced for one."""
     independent, shared, stream = mechanisms.independent_number, mechanisms.shared_number, mechanisms.stream_output
 

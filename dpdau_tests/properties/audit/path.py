@@ -23,7 +23,7 @@ import numpy.typing as npt
 from dpdau_assets.core.budget import settings_check
 from dpdau_assets.core.dates import days_between, month_days, month_end, months_from
 from dpdau_assets.core.facts import ReleaseKey
-from dpdau_assets.core.ports import Noise, Outside
+from dpdau_assets.core.ports.store import Noise, Store
 from dpdau_assets.core.privacy.accounting import Cost, cost, epsilon_of, total
 from dpdau_assets.core.privacy.mechanisms import SharedNoise, Stream, longest_interval
 from dpdau_assets.core.privacy.schedule import mechanism_for
@@ -34,7 +34,7 @@ from dpdau_tests.conftest import SECRET
 from resources.store import open_store
 
 Numbers = npt.NDArray[np.float64]
-Fault = Callable[[Outside], AbstractContextManager[Outside]]
+Fault = Callable[[Store], AbstractContextManager[Store]]
 """Hands back the store with something wrong in it, and sets it right at the end."""
 
 START = date(2025, 1, 1)
@@ -42,7 +42,7 @@ FIRST_MAU = date(2025, 2, 1)
 _IN_MEMORY = Path("/dev/shm")
 
 
-def honest(outside: Outside) -> AbstractContextManager[Outside]:
+def honest(outside: Store) -> AbstractContextManager[Store]:
     """No fault."""
     return nullcontext(outside)
 
@@ -70,7 +70,7 @@ class BulkNoise:
 
 
 @contextmanager
-def opened(settings: Settings, fault: Fault = honest) -> Iterator[Outside]:
+def opened(settings: Settings, fault: Fault = honest) -> Iterator[Store]:
     """An empty store of its own under settings that a start would accept, in memory where the system has such files."""
     with tempfile.TemporaryDirectory(dir=_IN_MEMORY if _IN_MEMORY.is_dir() else None) as folder:
         chosen = replace(settings, data_dir=Path(folder), start_date=START, hash_salt_secret=SECRET)
@@ -80,10 +80,10 @@ def opened(settings: Settings, fault: Fault = honest) -> Iterator[Outside]:
             yield outside
 
 
-def published(statistics: dict[ReleaseKey, int], outside: Outside) -> Numbers:
+def published(statistics: dict[ReleaseKey, int], outside: Store) -> Numbers:
     """The numbers of these keys, made in one transaction, in order of keys."""
     counted = {key: Counted(statistic, ExactCounting()) for key, statistic in statistics.items()}
-    releases = commit(counted, outside.erasures.recorded(), outside)
+    releases = commit(counted, outside.erasures.ledger.recorded(), outside)
     assert releases is not None and [found.key for found in releases] == sorted(statistics)
     return np.array([found.noisy_value for found in releases])
 
@@ -103,7 +103,7 @@ class Design(Protocol):
         """How many trials one ledger takes."""
         ...
 
-    def statistics(self, present: Sequence[bool], outside: Outside) -> list[float]:
+    def statistics(self, present: Sequence[bool], outside: Store) -> list[float]:
         """One trial each, on an empty store."""
         ...
 
@@ -124,7 +124,7 @@ class Independent:
     def months(self, trials: int) -> list[date]:
         return list(islice(months_from(START), trials))
 
-    def numbers(self, present: Sequence[bool], outside: Outside) -> Numbers:
+    def numbers(self, present: Sequence[bool], outside: Store) -> Numbers:
         """One row a trial, one column a day."""
         counts = {
             ReleaseKey("dau", 1, day): int(here)
@@ -133,7 +133,7 @@ class Independent:
         }
         return published(counts, outside).reshape(len(present), self.days)
 
-    def statistics(self, present: Sequence[bool], outside: Outside) -> list[float]:
+    def statistics(self, present: Sequence[bool], outside: Store) -> list[float]:
         return self.numbers(present, outside).min(axis=1).tolist()
 
 
@@ -155,13 +155,13 @@ class SharedMonth:
     def months(self, trials: int) -> list[date]:
         return list(islice(months_from(START), trials))
 
-    def statistics(self, present: Sequence[bool], outside: Outside) -> list[float]:
+    def statistics(self, present: Sequence[bool], outside: Store) -> list[float]:
         return [
             self._statistic(month, self.numbers(month, here, outside))
             for month, here in zip(self.months(len(present)), present, strict=True)
         ]
 
-    def numbers(self, month: date, present: bool, outside: Outside) -> Numbers:
+    def numbers(self, month: date, present: bool, outside: Store) -> Numbers:
         """One row for what was published, one for what was restated, and one column a day."""
         days = self._days(month)
         rows = []
@@ -219,13 +219,13 @@ class StreamInterval:
         last = FIRST_MAU + timedelta(days=trials * self._outputs - 1)
         return list(takewhile(lambda month: month <= last, months_from(FIRST_MAU)))
 
-    def statistics(self, present: Sequence[bool], outside: Outside) -> list[float]:
+    def statistics(self, present: Sequence[bool], outside: Store) -> list[float]:
         counts = np.outer(np.array(present, dtype=int), self._interval)
         outputs = self.outputs(counts.ravel().tolist(), outside).reshape(counts.shape)
         change = np.convolve(self._interval, self.mechanism.filter)[: self._outputs]
         return (outputs @ change / np.linalg.norm(change) / self.mechanism.sigma).tolist()
 
-    def outputs(self, counts: Sequence[int], outside: Outside) -> Numbers:
+    def outputs(self, counts: Sequence[int], outside: Store) -> Numbers:
         """The integers that the published numbers were made from: anyone can compute them from those."""
         keys = [ReleaseKey("mau", 30, FIRST_MAU + timedelta(days=n)) for n in range(len(counts))]
         numbers = published(dict(zip(keys, counts, strict=True)), outside)
@@ -289,9 +289,9 @@ def run(design: Design, trials: int, fault: Fault = honest) -> Trials:
     return Trials(np.array(found[True]), np.array(found[False]), _most(charged, delta), delta)
 
 
-def _dearest(metric: Metric, months: Collection[date], outside: Outside) -> Cost:
+def _dearest(metric: Metric, months: Collection[date], outside: Store) -> Cost:
     """Of a year: what follows is charged alike."""
-    prices = [total(cost(charge.mechanism) for charge in outside.ledger.charges(metric, month)) for month in months]
+    prices = [total(cost(charge.mechanism) for charge in outside.accountant.charges(metric, month)) for month in months]
     return _most(prices, outside.settings.delta)
 
 

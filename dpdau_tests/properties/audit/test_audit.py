@@ -19,7 +19,7 @@ import pytest
 from scipy.special import ndtr
 
 from dpdau_assets.core.dates import days_between, month_days, month_end, months_from
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.privacy.mechanisms import Gaussian, Laplace, noise_std
 from dpdau_assets.core.privacy.schedule import mechanism_for
 from dpdau_assets.core.publication import release
@@ -183,8 +183,10 @@ def months_of_noise(months: list[date], fault: Fault = honest) -> list[Numbers]:
     design, residuals = SharedMonth(DEFAULT), []
     for begun in range(0, len(months), design.per_ledger):
         with opened(DEFAULT, fault) as outside:
-            residuals += [design.numbers(month, True, outside) - design.seen(month)
-                          for month in months[begun : begun + design.per_ledger]]  # fmt: skip
+            residuals += [
+                design.numbers(month, True, outside) - design.seen(month)
+                for month in months[begun : begun + design.per_ledger]
+            ]
     return residuals
 
 
@@ -335,7 +337,7 @@ def test_laplace_noise_in_floating_point_is_caught_by_the_last_bits() -> None:
 
 
 def test_publishing_and_restating_real_events_go_through_the_path_that_is_audited_here(
-    make_store: Callable[..., Outside],
+    make_store: Callable[..., Store],
 ) -> None:
     """What they publish was committed with the exact counts, and is off by the noise that was priced.
 
@@ -347,7 +349,7 @@ def test_publishing_and_restating_real_events_go_through_the_path_that_is_audite
     prepare(outside, days)
     committed = {}
 
-    def recording(statistics: dict, watermark: int, outside: Outside) -> object:
+    def recording(statistics: dict, watermark: int, outside: Store) -> object:
         committed.update({key: one.statistic for key, one in statistics.items()})
         return commit(statistics, watermark, outside)
 
@@ -355,7 +357,7 @@ def test_publishing_and_restating_real_events_go_through_the_path_that_is_audite
     with patch.object(release, "commit", recording):
         made = [*(release.publish("dau", day, outside) for day in days), *release.restate(START, outside)]
     assert [committed[one.key] for one in made] == [2] * 17 + [1] * 17 + [2] * 17 + [1] * 14
-    assert outside.ledger.charges("dau", START)[0].mechanism == SHARED
+    assert outside.accountant.charges("dau", START)[0].mechanism == SHARED
     in_january = [one for one in made if one.key.day in january]
     residuals = np.array([one.noisy_value - committed[one.key] for one in in_january])
     assert spread_odds(float((standardised(residuals, SHARED) ** 2).sum()), len(residuals)) > FEW

@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Page
 
 from dpdau_assets.core.budget.overrides import reset_budget
 from dpdau_assets.core.dates import days_between
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.release import publish, restate
 from dpdau_assets.core.reporting.report import check_lines, operators_report, readers_report
 from dpdau_tests.conftest import FixedClock, prepare, put
@@ -40,12 +40,12 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def folder(make_store: Callable[..., Outside]) -> Path:
+def folder(make_store: Callable[..., Store]) -> Path:
     """With what was reported."""
     return make_store(today=DAYS[-1] + timedelta(days=2), recipe=reported).settings.data_dir / "report"
 
 
-def reported(outside: Outside) -> None:
+def reported(outside: Store) -> None:
     """Reports with all that they can show: two restated months, an override, waiting erasures, a failing check."""
     put(outside, [(f"user {n}", day) for day in DAYS for n in range(40 + day.day * 3 + 60 * (day.weekday() < 5))])
     prepare(outside, DAYS)

@@ -93,8 +93,12 @@ def parquet_bytes(objects: Objects) -> bytes:
 
 
 WRITERS: dict[str, Callable[[Objects], bytes]] = {
-    "e.jsonl": json_bytes, "e.ndjson": json_bytes, "e.json": json_bytes, "e.csv": csv_bytes, "e.parquet": parquet_bytes,
-}  # fmt: skip
+    "e.jsonl": json_bytes,
+    "e.ndjson": json_bytes,
+    "e.json": json_bytes,
+    "e.csv": csv_bytes,
+    "e.parquet": parquet_bytes,
+}
 ENDINGS = [name + packing for name in WRITERS for packing in ("", ".gz")]
 
 
@@ -161,9 +165,24 @@ odd_text = st.text(max_size=12) | st.sampled_from(
 numbers = st.integers(-(10**12), 10**12).map(str) | st.decimals(-(10**11), 10**11, places=3).map(str)
 dates = st.dates(date(2024, 12, 28), date(2025, 5, 3)).map(date.isoformat)
 odd_dates = st.sampled_from(
-    ["2025-02-29", "2024-02-29", "2025-00-10", "2025-04-31", "0000-01-01", "9999-12-31", "infinity", "epoch", "today",
-     "2025-1-1", "-025-01-01", "2025-01-01 (BC)", "2025-02-01\n", "٢٠٢٥-02-01", "2025-02-01 00:00:00"]
-)  # fmt: skip
+    [
+        "2025-02-29",
+        "2024-02-29",
+        "2025-00-10",
+        "2025-04-31",
+        "0000-01-01",
+        "9999-12-31",
+        "infinity",
+        "epoch",
+        "today",
+        "2025-1-1",
+        "-025-01-01",
+        "2025-01-01 (BC)",
+        "2025-02-01\n",
+        "٢٠٢٥-02-01",
+        "2025-02-01 00:00:00",
+    ]
+)
 days_of_all_kinds = dates | odd_dates | odd_text
 moments = st.one_of(
     numbers,
@@ -194,15 +213,22 @@ rows = st.builds(
     st.none() | st.lists(st.none() | dates | days_of_all_kinds, max_size=3).map(tuple),
 )
 mostly_sound_rows = st.builds(
-    Row, st.text(min_size=1, max_size=3), st.sampled_from([None, "+", "-"]), st.none() | dates, moments,
+    Row,
+    st.text(min_size=1, max_size=3),
+    st.sampled_from([None, "+", "-"]),
+    st.none() | dates,
+    moments,
     st.none() | st.lists(dates, max_size=3).map(tuple),
-)  # fmt: skip
+)
 early = st.dates(date(1653, 2, 12), date(2025, 1, 3)).map(date.isoformat)
 removals = st.builds(
-    Row, st.text(min_size=1, max_size=3), st.just("-"), st.none() | dates | early,
+    Row,
+    st.text(min_size=1, max_size=3),
+    st.just("-"),
+    st.none() | dates | early,
     st.none() | st.integers(-(10**10) + 1, 1_747_000_000).map(str) | early,
     st.none() | st.lists(dates | early, min_size=1, max_size=3).map(tuple),
-)  # fmt: skip
+)
 """Of any day, also one that can hold nothing."""
 
 
@@ -221,11 +247,16 @@ def judged_by_sql(found: list[Row], limits: Limits) -> list[Event | str]:
         query = f"SELECT user_id, op, day, listed, second, code FROM ({judged('given', types, limits)}) ORDER BY line"
         answers = connection.sql(query).fetchall()
     return [
-        events.REASONS[code - 1] if code
-        else Event(user_id, op, day_of_second(second, limits.zone) or day if second is not None else day,
-                   tuple(sorted(set(listed or ()))))
+        events.REASONS[code - 1]
+        if code
+        else Event(
+            user_id,
+            op,
+            day_of_second(second, limits.zone) or day if second is not None else day,
+            tuple(sorted(set(listed or ()))),
+        )
         for user_id, op, day, listed, second, code in answers
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.also_long
@@ -239,8 +270,13 @@ def test_the_sql_says_of_every_row_what_the_reference_says(found: list[Row], zon
 def test_the_sql_says_of_every_field_at_its_edges_what_the_reference_says() -> None:
     """Exhaustive over these values, in all combinations."""
     ops = (None, "+", "-", "x", "", "?", "++", " +", "\N{MINUS SIGN}", "\N{FULLWIDTH PLUS SIGN}")
-    days = [None, "2024-02-29", "2023-02-29", "x", *(str(edge + timedelta(days=n)) for edge in (FIRST, LAST)
-                                                     for n in (-1, 0, 1))]  # fmt: skip
+    days = [
+        None,
+        "2024-02-29",
+        "2023-02-29",
+        "x",
+        *(str(edge + timedelta(days=n)) for edge in (FIRST, LAST) for n in (-1, 0, 1)),
+    ]
     listed = (None, (), (str(FIRST),), (str(LAST + timedelta(days=1)), str(FIRST)), ("never",))
     found = [Row(*fields) for fields in product((None, "", "u"), ops, days, (None, "0", "1704067200", "x"), listed)]
     limits = Limits(FIRST, LAST, ZoneInfo("Asia/Kolkata"))
@@ -361,9 +397,24 @@ def test_json_lines_are_read_as_the_reference_reads_objects(
 
 @pytest.mark.parametrize(
     "metadata",
-    [None, {}, {"days": None}, {"days": []}, {"days": "2025-01-02"}, {"days": {}}, {"days": [None]}, {"days": [5]}, 5,
-     "days", [], ["2025-01-02"], {"days": ["2025-01-03", "2025-01-02"]}, {"Days": []}, '{"days": ["2025-01-02"]}'],
-)  # fmt: skip
+    [
+        None,
+        {},
+        {"days": None},
+        {"days": []},
+        {"days": "2025-01-02"},
+        {"days": {}},
+        {"days": [None]},
+        {"days": [5]},
+        5,
+        "days",
+        [],
+        ["2025-01-02"],
+        {"days": ["2025-01-03", "2025-01-02"]},
+        {"Days": []},
+        '{"days": ["2025-01-02"]}',
+    ],
+)
 def test_the_metadata_of_a_json_removal_is_read_as_the_reference_reads_it(metadata: object, tmp_path: Path) -> None:
     objects = [plus("a", op="-", metadata=metadata), plus("b", metadata=metadata)]
     assert scanned(write(tmp_path, "e.jsonl", json_bytes(objects))) == by_reference(objects)
@@ -375,13 +426,24 @@ def test_the_metadata_of_a_json_removal_is_read_as_the_reference_reads_it(metada
 def test_bad_json_lines_are_bad_rows_and_blank_ones_are_none(tmp_path: Path) -> None:
     sound = b'{"user_id": "a", "day": "2025-02-01"}'
     bad = [
-        b"{", b"[" * 100_000, b"not json", b"null", b"[1]", b'"text"', b"3", sound + sound, sound + b",",
+        b"{",
+        b"[" * 100_000,
+        b"not json",
+        b"null",
+        b"[1]",
+        b'"text"',
+        b"3",
+        sound + sound,
+        sound + b",",
         b"\xef\xbb\xbf" + sound,
-        b'{"user_id": "a", "user_id": "b", "day": "2025-02-01"}', b'{"user_id": "\\ud800", "day": "2025-02-01"}',
-        b'{"user_id": "\xff", "day": "2025-02-01"}', b'{"user_id": "a\x01", "day": "2025-02-01"}', sound + b"\0",
+        b'{"user_id": "a", "user_id": "b", "day": "2025-02-01"}',
+        b'{"user_id": "\\ud800", "day": "2025-02-01"}',
+        b'{"user_id": "\xff", "day": "2025-02-01"}',
+        b'{"user_id": "a\x01", "day": "2025-02-01"}',
+        sound + b"\0",
         b'{"user_id": "a", "day": "2025-02-01", "op": "-", "metadata": {"days": ["2025-01-02"], "days": []}}',
         b'{"user_id": "' + b"a" * event_files.MAX_LINE_BYTES + b'", "day": "2025-02-01"}',
-    ]  # fmt: skip
+    ]
     blank = [b"", b"   ", b"\t\r"]
     lines = [sound, *blank, *bad, sound + b"\r", *blank, b" " + sound]
     accepted, rejected, days, _ = scanned(write(tmp_path, "e.jsonl", b"\n".join(lines)))
@@ -431,12 +493,16 @@ def test_bad_csv_rows_are_found_at_their_lines_despite_quoted_newlines_and_blank
         b"\xff,2025-02-01,x\n"  # 12
         b"a,2025-02-01,\xff\n"  # 13
         b"   \n"  # 14
-        + b"a,2025-02-01," + b"x" * 140_000 + b"\n"  # 15, a field over the limit that the csv module has by itself
-        + b"a,2025-02-01," + b"x" * event_files.MAX_LINE_BYTES + b"\n"  # 16
+        + b"a,2025-02-01,"
+        + b"x" * 140_000
+        + b"\n"  # 15, a field over the limit that the csv module has by itself
+        + b"a,2025-02-01,"
+        + b"x" * event_files.MAX_LINE_BYTES
+        + b"\n"  # 16
         b"b,2025-02-01,\r\n"  # 17
         b"\0,2025-02-01,\n"  # 18
         b"c,2025-02-01,carriage\rreturn\n"  # 19
-    )  # fmt: skip
+    )
     accepted, rejected, days, _ = scanned(write(tmp_path, "e.csv", content))
     assert [line for line, _ in rejected] == [5, 8, 9, 10, 11, 12, 13, 16, 19]
     assert {reason for line, reason in rejected if line != 5} == {events.UNPARSABLE}
@@ -585,9 +651,7 @@ def test_several_files_of_different_formats_and_schemas_are_one_scan(tmp_path: P
         [found] = scan.user_days(KEY, FIRST, LAST)
         assert scan.accepted == 7
     assert found.keys.tolist() == sorted(user_key(KEY.secret, user) for user in "abcde")
-    assert rejected == [
-        (str(one), 2, events.NO_USER), (str(two), 2, events.NO_DAY), (str(four), 3, events.NO_DAY)
-    ]  # fmt: skip
+    assert rejected == [(str(one), 2, events.NO_USER), (str(two), 2, events.NO_DAY), (str(four), 3, events.NO_DAY)]
 
 
 @pytest.mark.parametrize("name", ["a?.parquet", "a*.parquet", "a[b].parquet"])
@@ -617,8 +681,9 @@ def test_a_text_of_parquet_that_is_not_utf_8_is_one_bad_row_and_its_neighbours_a
     ids = [b"anna", *(b"\xff\xfe" if n % 100 == 1 else f"u{n}".encode() for n in range(1, rows))]
     days = [b"2025-02-01"] * (rows - 1) + [b"2025-02-\xff"]
     bad = {n + 1 for n in range(1, rows) if n % 100 == 1} | {rows}
-    odd = parquet(tmp_path, f"odd.parquet{packing}", user_id=pa.array(ids).view(pa.string()),
-                  day=pa.array(days).view(pa.string()))  # fmt: skip
+    odd = parquet(
+        tmp_path, f"odd.parquet{packing}", user_id=pa.array(ids).view(pa.string()), day=pa.array(days).view(pa.string())
+    )
     sound = parquet(tmp_path, "sound.parquet", user_id=pa.array(["ben"]), day=pa.array(["2025-02-01"]))
     accepted, rejected, days_of, _ = scanned(sound, odd, sound)
     assert rejected == [(line, events.UNPARSABLE) for line in sorted(bad)]
@@ -651,11 +716,13 @@ def test_a_text_that_is_not_utf_8_deep_inside_of_parquet_is_one_bad_row_too(pack
 @pytest.mark.parametrize(
     "column",
     [
-        pa.array([1, 2, 3], pa.timestamp("ns")), pa.array([1, 2, 3], pa.timestamp("ns", "UTC")),
-        pa.array([2**40, 2, 3], pa.timestamp("s")), pa.array([2_932_897, 0, 0], pa.date32()),
+        pa.array([1, 2, 3], pa.timestamp("ns")),
+        pa.array([1, 2, 3], pa.timestamp("ns", "UTC")),
+        pa.array([2**40, 2, 3], pa.timestamp("s")),
+        pa.array([2_932_897, 0, 0], pa.date32()),
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_a_bad_text_beside_moments_that_python_has_no_value_for_is_one_bad_row(
     column: pa.Array, tmp_path: Path
 ) -> None:
@@ -675,8 +742,9 @@ def test_a_type_that_nobody_reads_as_a_time_ends_in_bad_input_or_bad_rows(
 
 
 def test_a_column_that_stands_twice_in_parquet_is_refused(tmp_path: Path) -> None:
-    table = pa.table([pa.array(["a"]), pa.array(["+"]), pa.array(["-"]), pa.array(["2025-02-01"])],
-                     ["user_id", "op", "op", "day"])  # fmt: skip
+    table = pa.table(
+        [pa.array(["a"]), pa.array(["+"]), pa.array(["-"]), pa.array(["2025-02-01"])], ["user_id", "op", "op", "day"]
+    )
     buffer = io.BytesIO()
     pq.write_table(table, buffer)
     with pytest.raises(BadInput, match="each once"):
@@ -694,8 +762,9 @@ def test_a_parquet_file_with_a_column_whose_name_is_no_text_is_refused(packing: 
 
 def test_a_column_that_may_have_been_meant_otherwise_is_refused_in_parquet_too(tmp_path: Path) -> None:
     for packing in ("", ".gz"):
-        path = parquet(tmp_path, f"e.parquet{packing}", user_id=pa.array(["a"]), day=pa.array(["2025-02-01"]),
-                       OP=pa.array(["-"]))  # fmt: skip
+        path = parquet(
+            tmp_path, f"e.parquet{packing}", user_id=pa.array(["a"]), day=pa.array(["2025-02-01"]), OP=pa.array(["-"])
+        )
         with pytest.raises(BadInput, match="the column OP, and none that is called op"):
             scanned(path)
 
@@ -814,9 +883,11 @@ def test_duckdb_would_spill_raw_ids_if_it_had_a_folder(tmp_path: Path) -> None:
 def test_duckdb_alone_cannot_encrypt_what_it_spills(tmp_path: Path) -> None:
     """Should this fail one day, spilling may be allowed: see what is in the files then."""
     config: dict[str, str | bool | int | float | list[str]] = {
-        "memory_limit": "60MB", "temp_directory": str(tmp_path), "temp_file_encryption": True,
+        "memory_limit": "60MB",
+        "temp_directory": str(tmp_path),
+        "temp_file_encryption": True,
         "autoload_known_extensions": False,
-    }  # fmt: skip
+    }
     with pytest.raises(duckdb.Error, match="crypto"), duckdb.connect(config=config) as connection:
         connection.execute(PLANTED_IDS)
 

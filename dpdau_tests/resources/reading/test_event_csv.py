@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from dpdau_assets.core.errors import BadInput
 from dpdau_assets.core.events import DOUBTFUL, NO_USER, UNPARSABLE
-from dpdau_assets.core.ports import Scan
+from dpdau_assets.core.ports.events import Scan
 from dpdau_assets.core.publication.ingest import DoubtfulRemovals, IngestReport, NotTaken, take
 from dpdau_tests.core.publication.test_ingest import SETTINGS, Store
 from dpdau_tests.support.lengths import at_length, seed
@@ -358,8 +358,11 @@ def plainly_read(content: bytes) -> Iterator[Reading]:
         elif state != "closed":
             field += char
             state = "quoted" if state == "quoted" else "plain"
-            sound = sound and not 0xDC80 <= ord(char) <= 0xDCFF and not (
-                char == "\r" and state == "plain" and not ends_line(text, at))  # fmt: skip
+            sound = (
+                sound
+                and not 0xDC80 <= ord(char) <= 0xDCFF
+                and not (char == "\r" and state == "plain" and not ends_line(text, at))
+            )
             lines += char == "\n"
         if end:
             yield Reading(lines, fields if sound else None)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dpdau_assets.core.errors import BadInput, BadSetting
-from dpdau_assets.core.ports import Outside
+from dpdau_assets.core.ports.store import Store
 from resources.reading.landing_files import LandingFiles
 
 DAY = date(2025, 1, 10)
@@ -129,13 +129,13 @@ def test_without_a_landing_folder_nothing_lands() -> None:
     assert LandingFiles(None).days() == {}
 
 
-def test_a_landing_folder_among_what_is_kept_is_refused(make_store: Callable[..., Outside], tmp_path: Path) -> None:
+def test_a_landing_folder_among_what_is_kept_is_refused(make_store: Callable[..., Store], tmp_path: Path) -> None:
     """Its files have raw ids, which receipts do not look for."""
     inside = tmp_path / "store" / "landing"
     inside.mkdir(parents=True)
     with pytest.raises(BadSetting, match="is inside DATA_DIR"):
         make_store(landing_dir=inside)
-    assert make_store("other", landing_dir=inside).landing.days() == {}
+    assert make_store("other", landing_dir=inside).events.landing.days() == {}
 
 
 def test_a_landing_folder_that_is_none_is_an_error_that_names_it(tmp_path: Path) -> None:

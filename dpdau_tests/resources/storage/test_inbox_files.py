@@ -91,10 +91,12 @@ batches = st.lists(
     st.dictionaries(
         st.tuples(st.integers(0, 2), st.integers(222, 224)),
         st.sets(st.integers(0, 2**64 - 1) | st.integers(0, 5), min_size=1, max_size=6),
-        min_size=1, max_size=5,
+        min_size=1,
+        max_size=5,
     ),
-    min_size=1, max_size=3,
-)  # fmt: skip
+    min_size=1,
+    max_size=3,
+)
 
 
 @settings(max_examples=15, deadline=None)

@@ -1,0 +1,173 @@
+"""The ways in as core needs them: engines that read files, inbox, quarantine, and what upstream has finished."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from contextlib import AbstractContextManager
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from dpdau_assets.core.facts import (
+    BadShare,
+    DaySet,
+    EpochKey,
+    RejectedRow,
+    Rejections,
+)
+
+if TYPE_CHECKING:
+    from dpdau_assets.core.erasure.quarantine import Named
+    from dpdau_assets.core.events import Event
+
+Tell = Callable[[float], None]
+"""Hears which share of the work is done, from 0 to 1, while it is done; perhaps in another thread."""
+
+
+def nothing_told(_: float) -> None:
+    """Where nobody waits."""
+
+
+class Scan(Protocol):
+    """The valid and the bad rows of the files that an engine was asked to read, each distinct user held once."""
+
+    accepted: int
+    """Rows that passed every rule."""
+
+    def rejected(self) -> Iterable[RejectedRow]: ...
+
+    def rejections(self) -> Rejections:
+        """How many of them there are."""
+        ...
+
+    def elsewhere(self) -> Mapping[date, float]:
+        """Of each folder that is named day=YYYY-MM-DD, which share of its '+' rows is of other days, if any is."""
+        ...
+
+    def days(self) -> list[date]:
+        """Days with at least one '+' row, sorted."""
+        ...
+
+    def removals(self) -> Iterator[Event]:
+        """The distinct removals that the accepted '-' rows ask for; the day of one with listed days is the last."""
+        ...
+
+    def user_days(self, key: EpochKey, first: date, last: date) -> Iterator[DaySet]:
+        """The keyed users of each day from `first` to `last` that has any, in order of days."""
+        ...
+
+
+class Engine(Protocol):
+    """Reads event files in bulk; raw ids live in its memory only."""
+
+    def scan(
+        self, files: list[Path], first_day: date, last_day: date, tell: Tell = nothing_told
+    ) -> AbstractContextManager[Scan]:
+        """Parse and validate; `tell` hears which share of the bytes was read.
+
+        Raises BadInput, having kept nothing, when a file cannot be read at all.
+        """
+        ...
+
+
+class Inbox(Protocol):
+    """Keyed batches that were acknowledged and not folded yet."""
+
+    def append(self, sets: Iterable[DaySet]) -> str | None:
+        """Write one batch durably, all of it or nothing, and return its name; None when `sets` is empty.
+
+        The name is a hash of what the batch holds, so the same events again are the same batch.
+        """
+        ...
+
+    def batches(self) -> list[str]:
+        """Names of the batches that wait, sorted."""
+        ...
+
+    def days(self) -> frozenset[date]:
+        """The days that the batches which wait have events of."""
+        ...
+
+    def read(self, batches: list[str]) -> Iterator[DaySet]:
+        """What these batches hold: each (day, epoch) once, in order, with the union of their keys."""
+        ...
+
+    def holding(self, days: Set[date]) -> list[str]:
+        """The batches that wait and hold events of one of these days."""
+        ...
+
+    def discard(self, batches: list[str]) -> None:
+        """Unlink folded batches."""
+        ...
+
+
+class Quarantine(Protocol):
+    """Where bad rows are remembered by place and reason."""
+
+    def keep(self, rows: Iterable[RejectedRow]) -> Path | None:
+        """Write a CSV (file, line, reason), durably, named after what it holds; None when there are no rows."""
+        ...
+
+    def note_share(self, kept: Path, share: float, *, taken: bool) -> None:
+        """Keep beside a CSV which share of an ingest's rows it has, for as long as itself is kept."""
+        ...
+
+    def shares(self) -> list[BadShare]:
+        """Those that are kept, in order of days."""
+        ...
+
+    def made_good(self, files: Set[str], within: Path | None = None) -> None:
+        """Forget the share of each ingest that was not taken and whose bad rows are all of files called so, or of files
+        in this folder.
+        """
+        ...
+
+    def forget(self, named: Named) -> None:
+        """Drop, durably, each row of which the file is named after one of these people, and what is itself so named.
+
+        What is left of a CSV keeps its age, and is named after what it holds by then.
+        """
+        ...
+
+    def expire(self, before: date) -> None:
+        """Unlink, durably, what was written before this day."""
+        ...
+
+
+class Completions(Protocol):
+    """Which days upstream has declared complete: a statement about a whole day, whoever was active on it."""
+
+    def complete(self, day: date, landed: str | None = None) -> None:
+        """Durably. `landed` is the fingerprint of what was taken from the landing folder for it."""
+        ...
+
+    def completed(self) -> Mapping[date, str | None]:
+        """Every complete day in order, with the fingerprint of what had landed."""
+        ...
+
+    def withdraw(self, day: date) -> None:
+        """The day is not complete after all."""
+        ...
+
+
+class Landing(Protocol):
+    """Where upstream lays down event files, one folder a day."""
+
+    def days(self) -> Mapping[date, str]:
+        """The days whose folder upstream has finished, in order, with a fingerprint of the files in it."""
+        ...
+
+    def files(self, day: date) -> list[Path]:
+        """The event files of such a day; none for one on which nothing happened.
+
+        Raises BadInput for a folder with other files, or that cannot be read: who wrote them meant something by them.
+        """
+        ...
+
+    def folder(self, day: date) -> Path | None:
+        """Where they are, if anything lands at all."""
+        ...
+
+    def fingerprint(self, day: date) -> str | None:
+        """Of the files that are there for this day now; None unless upstream has finished its folder."""
+        ...

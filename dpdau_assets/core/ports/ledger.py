@@ -1,0 +1,196 @@
+"""The ledger as core needs it: what months were charged, what was published, and what was decided about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from datetime import date
+from fractions import Fraction
+from typing import TYPE_CHECKING, Protocol
+
+from dpdau_assets.core.facts import (
+    Instance,
+    Override,
+    Release,
+    ReleaseKey,
+)
+
+if TYPE_CHECKING:
+    from dpdau_assets.core.privacy.accounting import Charge
+    from dpdau_assets.core.publication.restoring import Restore
+    from dpdau_assets.core.settings import Metric
+
+
+class Record(Protocol):
+    """What months were charged, and what is decided about them: read alike in a transaction and outside of one."""
+
+    def restated(self) -> frozenset[date]:
+        """The months of which DAU was restated: no number of theirs is made any more."""
+        ...
+
+    def charges(self, metric: Metric, month: date) -> list[Charge]:
+        """Everything charged to this month of this metric."""
+        ...
+
+    def cap(self, metric: Metric, month: date) -> Fraction | None:
+        """The month's cap on record: of its last override, else of its first charge; None while it has neither."""
+        ...
+
+    def delta(self, metric: Metric, month: date) -> float | None:
+        """The δ at which the month's cap holds: that of its first charge."""
+        ...
+
+    def closures(self, metric: Metric, month: date | None = None) -> int:
+        """How often restores have closed this month of the metric, or all its months together."""
+        ...
+
+    def is_closed(self, metric: Metric, month: date) -> bool:
+        """Whether a restored ledger may have lost numbers that read this month, and no override has opened it since."""
+        ...
+
+    def awaits_erasures(self) -> bool:
+        """Whether the ledger was restored, and nobody has declared since that later erasures are submitted again."""
+        ...
+
+
+class ChargedBooks(Record, Protocol):
+    """What planning a release asks, and what entering it writes; a draft of the books has it too."""
+
+    def last_day(self, metric: Metric, window_days: int) -> date | None:
+        """The last day that was published, in whatever revision."""
+        ...
+
+    def last_release(self, metric: Metric) -> Release | None:
+        """The number of the last published day, in its last revision."""
+        ...
+
+    def instance(self, name: str) -> Instance | None: ...
+
+    def last_instance(self, metric: Metric, window_days: int) -> Instance | None:
+        """The one of this series that was opened last."""
+        ...
+
+    def open_instance(self, instance: Instance) -> None: ...
+
+    def charge(self, charge: Charge) -> None: ...
+
+
+class Books(ChargedBooks, Protocol):
+    """The ledger inside one transaction: nothing of it is visible before the transaction ends well."""
+
+    def release(self, key: ReleaseKey) -> Release | None: ...
+
+    def releases(self, metric: Metric | None = None) -> list[Release]: ...
+
+    def removals_recorded(self) -> int:
+        """The watermark of removals in force, to tell whether any came since a statistic was read."""
+        ...
+
+    def instances(self) -> list[Instance]:
+        """All of them, in the order in which they were opened."""
+        ...
+
+    def shared_noise(self, instance: str) -> int | None:
+        """The secret noise that the instance's numbers share."""
+        ...
+
+    def keep_shared_noise(self, instance: str, value: int) -> None: ...
+
+    def destroy_shared_noise(self, instance: str) -> None: ...
+
+    def frozen(self, instance: str, days: int) -> list[int]:
+        """The statistics of a stream's last so many published days, oldest first."""
+        ...
+
+    def freeze(self, instance: str, day: date, statistic: int) -> None: ...
+
+    def destroy_frozen(self, instance: str, keep_last: int) -> None:
+        """Destroy the stream's frozen statistics but for so many of the last days."""
+        ...
+
+    def numbers(self, instance: str) -> list[float]:
+        """`noisy_value` of every release of the instance, in order of days and revisions."""
+        ...
+
+    def store(self, release: Release) -> None: ...
+
+
+class RestoredBooks(Books, Protocol):
+    """The books of a ledger that is being restored from a backup."""
+
+    def close(self, metric: Metric, month: date, closed_on: date) -> None:
+        """No number that reads this month is made any more, unless an override opens it."""
+        ...
+
+    def seal(self, days: Iterable[date]) -> None:
+        """As in `Ledger`, inside the transaction."""
+        ...
+
+    def lose_epochs(self, epochs: Iterable[int]) -> list[int]:
+        """Those of these epochs that have no key never get one; returns them."""
+        ...
+
+    def note_restore(self, restore: Restore) -> None:
+        """Put it on record. From now on the ledger awaits erasures."""
+        ...
+
+
+class Ledger(Record, Protocol):
+    """What was charged and published. Its transactions are serial: one at a time, whole or not at all."""
+
+    def transaction(self) -> AbstractContextManager[Books]: ...
+
+    def release(self, key: ReleaseKey) -> Release | None: ...
+
+    def releases(self, metric: Metric | None = None) -> list[Release]:
+        """Every release, in the order in which they were published."""
+        ...
+
+    def instances(self) -> list[Instance]: ...
+
+    def override(self, override: Override) -> None:
+        """Put it on record, for ever."""
+        ...
+
+    def overrides(self) -> list[Override]:
+        """All of them, in order."""
+        ...
+
+    def seal(self, days: Iterable[date]) -> None:
+        """From now on, events that arrive for these days are late. Committed when this returns."""
+        ...
+
+    def sealed(self) -> frozenset[date]: ...
+
+    def mark_processed(self, days: Iterable[date]) -> None:
+        """The state of these days was asked for and is there. Committed when this returns."""
+        ...
+
+    def processed(self) -> frozenset[date]: ...
+
+    def purge_through(self, day: date) -> None:
+        """From now on this day and all before it are past retention. Committed when this returns."""
+        ...
+
+    def purged_through(self) -> date | None:
+        """The last day past retention."""
+        ...
+
+    def problems(self) -> list[str]:
+        """A sentence for everything that is not what was once written; empty for a ledger that is whole."""
+        ...
+
+    def head(self) -> str:
+        """The hash of all that was appended by now, "" for nothing."""
+        ...
+
+    def holds(self, head: str) -> bool:
+        """Whether this was the head at some time, so that nothing which stood before it has gone."""
+        ...
+
+    def fix_terms(self, terms: Mapping[str, str]) -> None:
+        """Remember these for ever at the first call; BadSetting, naming each that differs, at any later one.
+
+        The first call begins a store: BadSetting for a master secret that can be guessed.
+        """
+        ...

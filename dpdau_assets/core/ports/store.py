@@ -1,0 +1,131 @@
+"""A store: everything that the main path is handed, in a few parts; and where people read and are told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+from typing import TYPE_CHECKING, Protocol
+
+from dpdau_assets.core.facts import (
+    Alert,
+    MartPaths,
+    ReportPaths,
+)
+from dpdau_assets.core.ports.erasure import ErasureLedger, ReceiptChain
+from dpdau_assets.core.ports.events import Completions, Engine, Inbox, Landing, Quarantine
+from dpdau_assets.core.ports.ledger import Ledger
+from dpdau_assets.core.ports.state import Builds, Premises, Rebuilds, Salts, SketchStore, StateStore
+
+if TYPE_CHECKING:
+    from dpdau_assets.core.publication.restoring import Shown
+    from dpdau_assets.core.reporting.report import Report
+    from dpdau_assets.core.settings import Settings
+
+
+class Noise(Protocol):
+    """Draws from discrete distributions on the integers, by operating-system randomness."""
+
+    private: bool
+    """False for any source that can be predicted; nothing drawn from it may be published."""
+
+    def gaussian(self, sigma: float, draws: int = 1) -> list[int]:
+        """Independent discrete Gaussians of this parameter."""
+        ...
+
+    def laplace(self, scale: float, draws: int = 1) -> list[int]:
+        """Independent discrete Laplace (two-sided geometric) draws of this scale."""
+        ...
+
+
+class Clock(Protocol):
+    """Today, in the project's time zone."""
+
+    def today(self) -> date: ...
+
+
+class Alerts(Protocol):
+    """Where people are told what needs them."""
+
+    def send(self, alert: Alert) -> None:
+        """Raises DpdauError if it did not arrive; then it is sent again."""
+        ...
+
+
+class Mart(Protocol):
+    """The published series for BI."""
+
+    def read(self) -> list[Shown]:
+        """Every number that it shows. Raises BadInput for a mart that cannot be read."""
+        ...
+
+    def replace(self, rows: list[dict[str, object]]) -> MartPaths:
+        """Write all of it anew; each file is replaced by rename, so that no reader ever sees half of one."""
+        ...
+
+
+class Reports(Protocol):
+    """The files in which people read what was published, and how operation stands."""
+
+    def replace(self, readers: Report, operators: Report) -> ReportPaths:
+        """Write both anew; each is replaced by rename. Raises BadInput where no file can be written."""
+        ...
+
+
+def by_hand() -> bool:
+    """Of a store that nobody publishes by a schedule, or not that anybody knows."""
+    return False
+
+
+@dataclass(frozen=True)
+class Events:
+    """What comes in, and what upstream has said of it."""
+
+    engine: Engine
+    inbox: Inbox
+    quarantine: Quarantine
+    landing: Landing
+    completions: Completions
+
+
+@dataclass(frozen=True)
+class State:
+    """What is kept of people: keyed state, the keys that it is kept under, and the sketches built from it.
+
+    `late` holds what came for a day after it was sealed, `files` is everything that lies on disk, whatever put it
+    there.
+    """
+
+    activity: StateStore
+    late: StateStore
+    sketches: SketchStore
+    builds: Builds
+    rebuilds: Rebuilds
+    salts: Salts
+    files: Premises
+
+
+@dataclass(frozen=True)
+class Erasures:
+    """Who asked to be erased, and what was proven about it."""
+
+    ledger: ErasureLedger
+    receipts: ReceiptChain
+
+
+@dataclass(frozen=True)
+class Store:
+    """Everything that the main path is handed.
+
+    `is_scheduled` says whether a schedule publishes what is due: nothing in the store knows that, so who opens it says
+    so. It is asked where nothing else tells whether days are waited for.
+    """
+
+    settings: Settings
+    clock: Clock
+    events: Events
+    state: State
+    erasures: Erasures
+    accountant: Ledger
+    noise: Noise
+    is_scheduled: Callable[[], bool] = by_hand
