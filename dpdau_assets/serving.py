@@ -6,14 +6,14 @@ Web server, daemon, code server and runs are handed the instance that this proce
 import dagster as dg
 from dagster._cli.dev import dev_command
 
-from resources.dagster_instance import open_instance
+from resources.dagster_instance import open_run
 from resources.settings_env import dagster_home, read_settings
 
 
 def main() -> None:
     """Serve until interrupted."""
     home = dagster_home(read_settings())
-    dg.DagsterInstance.get = staticmethod(lambda: open_instance(home))  # it has no option for another dagster.yaml
+    dg.DagsterInstance.get = staticmethod(lambda: open_run(home))  # it has no option for another dagster.yaml
     dev_command()
 
 

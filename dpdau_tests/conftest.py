@@ -23,7 +23,7 @@ from sqlalchemy import select
 from dpdau_assets.core.events import Limits, Row
 from dpdau_assets.core.limits import last_day
 from dpdau_assets.core.ports.store import Store
-from dpdau_assets.core.publication.ingest import RowScan, take
+from dpdau_assets.core.publication.ingest import RowScan, ingest_scan
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.state.activity import process_days
 from dpdau_assets.core.state.day_sketch import refresh
@@ -204,7 +204,7 @@ def put(outside: Store, rows: Iterable[tuple]) -> None:
     limits = Limits(settings.start_date, last_day(outside.clock), ZoneInfo(settings.timezone))
     scan = RowScan((("test", number, _row(*row)) for number, row in enumerate(rows, 1)), limits)
     assert not list(scan.rejected()), "a test's own events are valid"
-    take(scan, outside, progress=lambda _: None)
+    ingest_scan(scan, outside, progress=lambda _: None)
 
 
 def _row(user_id: str, day: date, op: str = "+", days: tuple[date, ...] | None = None) -> Row:

@@ -25,7 +25,7 @@ import duckdb
 import numpy as np
 
 from dpdau_assets.core.dates import UNIX_EPOCH, days_between, epochs_of_day
-from dpdau_assets.core.erasure.receipts import settle
+from dpdau_assets.core.erasure.receipts import apply_and_verify
 from dpdau_assets.core.erasure.requests import request
 from dpdau_assets.core.events import Event
 from dpdau_assets.core.facts import ReleaseKey
@@ -33,8 +33,8 @@ from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.ingest import ingest
 from dpdau_assets.core.publication.release import read_statistic
 from dpdau_assets.core.settings import Settings
-from dpdau_assets.core.sketches.exact import ExactCounting
-from dpdau_assets.core.state.activity import process_days, take_in
+from dpdau_assets.core.sketches.exact import ExactEstimator
+from dpdau_assets.core.state.activity import apply_pending, process_days
 from dpdau_assets.core.state.day_sketch import refresh
 from eval.simulate import DEFAULT_SEED, generate_synthetic
 from resources.store import open_store
@@ -133,7 +133,7 @@ def one_mau(events: Path, data_dir: Path, rotation_days: int) -> None:  # noqa: 
     """The exact statistic of one window from its sketches, as a release reads it."""
     outside = open_bench_store(data_dir, rotation_days)
     last = max(day for day, _ in outside.state.activity.stored())
-    read_statistic(ReleaseKey("mau", WINDOW_DAYS, last), ExactCounting(), outside)
+    read_statistic(ReleaseKey("mau", WINDOW_DAYS, last), ExactEstimator(), outside)
 
 
 def some_people(users: int, counts: Sequence[int]) -> list[list[str]]:
@@ -147,7 +147,7 @@ def some_people(users: int, counts: Sequence[int]) -> list[list[str]]:
 def erase(user_ids: Sequence[str], events: Path, data_dir: Path, rotation_days: int) -> Parts:  # noqa: ARG001
     """Everything that is stored of these people: asked for, taken out of every file, read back, and receipts written.
 
-    What `settle` would do is done here in two steps, so that each has its time.
+    What `apply_and_verify` would do is done here in two steps, so that each has its time.
     """
     outside = open_bench_store(data_dir, rotation_days)
     through = max(day for day, _ in outside.state.activity.stored())
@@ -155,9 +155,9 @@ def erase(user_ids: Sequence[str], events: Path, data_dir: Path, rotation_days: 
     with timed("request", parts):
         request([Event(user_id, "-", through) for user_id in user_ids], outside)
     with timed("rewrite state", parts), outside.state.activity.lock():
-        take_in(outside)
+        apply_pending(outside)
     with timed("sketches, read back, receipts", parts):
-        settled = settle(outside)
+        settled = apply_and_verify(outside)
     assert settled.verified == len(user_ids) and not settled.unverified, "someone was not erased"
     return parts
 

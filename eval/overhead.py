@@ -69,11 +69,11 @@ def configure(folder: Path) -> None:
 
 def open_all(folder: Path) -> tuple[Store, dg.DagsterInstance]:
     """The store, and a Dagster instance with the settings that the project ships."""
-    from resources.dagster_instance import open_instance
+    from resources.dagster_instance import open_run
     from resources.settings_env import read_settings
     from resources.store import open_store
 
-    return open_store(read_settings()), open_instance(folder / "dagster_home")
+    return open_store(read_settings()), open_run(folder / "dagster_home")
 
 
 def fill(folder: Path, days: list[date], outside: Store) -> None:

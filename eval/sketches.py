@@ -24,12 +24,12 @@ from dpdau_assets.core.privacy.mechanisms import half_width_95, noise_width, sha
 from dpdau_assets.core.privacy.schedule import numbers_of_month
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.sketches import build, public_parameters, unite
-from dpdau_assets.core.sketches.base import Counting, Sketch, to_bytes
-from dpdau_assets.core.sketches.exact import ExactCounting
-from dpdau_assets.core.sketches.hllpp import HllCounting
+from dpdau_assets.core.sketches.base import Estimator, Sketch, to_bytes
+from dpdau_assets.core.sketches.exact import ExactEstimator
+from dpdau_assets.core.sketches.hllpp import HllEstimator
 from dpdau_assets.core.sketches.keysets import sorted_distinct
-from dpdau_assets.core.sketches.kmv import KmvCounting
-from dpdau_assets.core.sketches.theta import ThetaCounting
+from dpdau_assets.core.sketches.kmv import KmvEstimator
+from dpdau_assets.core.sketches.theta import ThetaEstimator
 
 DEFAULTS = Settings()
 NOISE = shared_noise(
@@ -45,7 +45,7 @@ A_DAY, EVERYBODY, DAYS = 1_000_000, 2_000_000, 30
 class Cell:
     """One kind at one number of users. Errors are relative, of the sketch alone; coverage is of noisy intervals."""
 
-    counting: Counting
+    estimator: Estimator
     users: int
     runs: int
     bias: float
@@ -69,12 +69,12 @@ class Speed:
     union_seconds: float
 
 
-def countings_for(users: float) -> list[Counting]:
+def countings_for(users: float) -> list[Estimator]:
     """Each sampling kind with its default size, and parameters for about so many users."""
     return [
-        ThetaCounting.for_users(users),
-        KmvCounting.for_users(users, DEFAULTS.kmv_k),
-        HllCounting.for_users(users, DEFAULTS.hll_registers),
+        ThetaEstimator.for_users(users),
+        KmvEstimator.for_users(users, DEFAULTS.kmv_k),
+        HllEstimator.for_users(users, DEFAULTS.hll_registers),
     ]
 
 
@@ -90,28 +90,28 @@ def runs_of(users: int) -> int:
 
 def measure(users: int) -> list[Cell]:
     """The cell of each kind, all from the same keys."""
-    random, countings, runs = np.random.default_rng((SEED, users)), countings_for(users), runs_of(users)
-    statistics = np.empty((runs, len(countings)))
+    random, estimators, runs = np.random.default_rng((SEED, users)), countings_for(users), runs_of(users)
+    statistics = np.empty((runs, len(estimators)))
     for run in range(runs):
         keys = random_keys(users, random)
-        statistics[run] = [one.statistic(build(one.header(0, "eval"), keys)) for one in countings]
-    return [cell(one, users, statistics[:, number], random) for number, one in enumerate(countings)]
+        statistics[run] = [one.statistic(build(one.header(0, "eval"), keys)) for one in estimators]
+    return [cell(one, users, statistics[:, number], random) for number, one in enumerate(estimators)]
 
 
-def cell(counting: Counting, users: int, statistics: npt.NDArray[np.float64], random: np.random.Generator) -> Cell:
+def cell(estimator: Estimator, users: int, statistics: npt.NDArray[np.float64], random: np.random.Generator) -> Cell:
     """From the statistics of many runs: errors without noise, then intervals with it."""
-    errors = np.array([counting.users(statistic) for statistic in statistics]) / users - 1
+    errors = np.array([estimator.users(statistic) for statistic in statistics]) / users - 1
     noisy = np.repeat(statistics, NOISES) + month_noise(NOISES * len(statistics), random)
     width = noise_width(NOISE, half_width_95(NOISE))
-    bounds = [counting.interval(one, width) for one in noisy.tolist()]
+    bounds = [estimator.interval(one, width) for one in noisy.tolist()]
     held = [low <= users and (high is None or users <= high) for low, high in bounds]
     return Cell(
-        counting,
+        estimator,
         users,
         len(statistics),
         float(errors.mean()),
         float(errors.std()),
-        theory(counting, users),
+        theory(estimator, users),
         float(np.mean(held)),
     )
 
@@ -122,12 +122,12 @@ def month_noise(draws: int, random: np.random.Generator) -> npt.NDArray[np.float
     return (day + month) / 2
 
 
-def theory(counting: Counting, users: int) -> float:
+def theory(estimator: Estimator, users: int) -> float:
     """Relative standard error of the estimate from the statistic alone; written apart from what it is compared with."""
-    match counting:
-        case ThetaCounting(theta0) | KmvCounting(_, theta0):
+    match estimator:
+        case ThetaEstimator(theta0) | KmvEstimator(_, theta0):
             return math.sqrt((1 - theta0) / (theta0 * users))
-        case HllCounting(registers, level):
+        case HllEstimator(registers, level):
             chance = 2.0 ** (1 - level)
             load = users * chance / registers
             return math.sqrt(max(0.0, math.exp(load) - 1 - load * chance)) / (load * math.sqrt(registers))
@@ -143,18 +143,18 @@ def speeds() -> list[Speed]:
     random = np.random.default_rng(SEED)
     everybody = random_keys(EVERYBODY, random)
     days = [everybody[np.sort(random.choice(len(everybody), A_DAY, replace=False))] for _ in range(DAYS)]
-    countings = [ExactCounting(), *countings_for(A_DAY), ThetaCounting(Fraction(1))]
-    return [*(speed(one, days) for one in countings), *library_speeds(days[0])]
+    estimators = [ExactEstimator(), *countings_for(A_DAY), ThetaEstimator(Fraction(1))]
+    return [*(speed(one, days) for one in estimators), *library_speeds(days[0])]
 
 
-def speed(counting: Counting, days: Sequence[Keys]) -> Speed:
+def speed(estimator: Estimator, days: Sequence[Keys]) -> Speed:
     sketches: list[Sketch] = []
-    seconds = timed(lambda: sketches.extend(build(counting.header(0, "eval"), keys) for keys in days))
+    seconds = timed(lambda: sketches.extend(build(estimator.header(0, "eval"), keys) for keys in days))
     written: list[bytes] = []
     seconds += timed(lambda: written.extend(b"".join(to_bytes(sketch)) for sketch in sketches))
-    union = min(timed(lambda: counting.statistic(unite(sketches))) for _ in range(3))
+    union = min(timed(lambda: estimator.statistic(unite(sketches))) for _ in range(3))
     return Speed(
-        f"{counting.kind} {parameters_of(counting)}".strip(), sum(map(len, days)) / seconds, len(written[0]), union
+        f"{estimator.kind} {parameters_of(estimator)}".strip(), sum(map(len, days)) / seconds, len(written[0]), union
     )
 
 
@@ -162,7 +162,7 @@ def library_speeds(keys: Keys) -> list[Speed]:
     """Apache DataSketches for Python, which updates key by key; a package that only tests and this need."""
     datasketches = import_module("datasketches")
     signed = keys.astype(np.int64).tolist()
-    theta = datasketches.update_theta_sketch(26, p=float(ThetaCounting.for_users(len(keys)).theta0))
+    theta = datasketches.update_theta_sketch(26, p=float(ThetaEstimator.for_users(len(keys)).theta0))
     hll = datasketches.hll_sketch(14, datasketches.tgt_hll_type.HLL_8)
     found = []
     for name, sketch in (("datasketches theta", theta), ("datasketches HLL_8", hll)):
@@ -197,15 +197,15 @@ def main() -> None:
         for cells in cores.map(measure, sorted(chosen.users, reverse=True), chunksize=1):
             for one in cells:
                 print(
-                    f"| {one.users:,} | {one.counting.kind} | {parameters_of(one.counting)} | {one.error:.2%} "
+                    f"| {one.users:,} | {one.estimator.kind} | {parameters_of(one.estimator)} | {one.error:.2%} "
                     f"| {one.theory:.2%} | {one.bias:+.3%} | {one.bias_in_standard_errors:+.1f} "
                     f"| {one.coverage:.1%} |"
                 )
 
 
-def parameters_of(counting: Counting) -> str:
+def parameters_of(estimator: Estimator) -> str:
     """As a table says them."""
-    return ", ".join(f"{name} {value}" for name, value in public_parameters(counting).items())
+    return ", ".join(f"{name} {value}" for name, value in public_parameters(estimator).items())
 
 
 if __name__ == "__main__":

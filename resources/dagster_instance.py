@@ -18,7 +18,7 @@ from resources.dagster_files import CONFIGURATION, prepare_home
 NO_TELEMETRY = {"telemetry": {"enabled": False}}
 
 
-def open_instance(home: Path) -> dg.DagsterInstance:
+def open_run(home: Path) -> dg.DagsterInstance:
     """The Dagster instance of this home, which is prepared first; it keeps no telemetry, whatever is set there."""
     prepare_home(home)
     return _instance_of(home)

@@ -17,7 +17,7 @@ from dpdau_assets.core.dates import first_window_end
 from dpdau_assets.core.errors import BadSetting
 from dpdau_assets.core.ports.erasure import ErasureLedger
 from dpdau_assets.core.ports.events import Engine, Inbox, Landing, Quarantine
-from dpdau_assets.core.ports.state import Builds, Premises, Salts, SketchStore, StateStore
+from dpdau_assets.core.ports.state import Builds, FileInventory, Salts, SketchStore, StateStore
 from dpdau_assets.core.ports.store import Erasures, Events, Noise, State, Store
 from dpdau_assets.core.secret_strength import WeakSecret, warning
 from dpdau_assets.core.settings import Settings
@@ -75,7 +75,7 @@ def open_ledger(settings: Settings) -> Database:
 def store_on(database: Database, settings: Settings) -> Store:
     """The same store with this ledger. Raises BadSetting if that is of another store."""
     ledger = SqlLedger(database)
-    ledger.fix_terms(settings.terms_of_store())
+    ledger.fix_settings(settings.fixed_settings())
     salts = SqlSalts(database)
     lock = FileLock(settings.data_dir / "state.lock")
     builds = SqlBuilds(database)
@@ -156,10 +156,10 @@ def _landing(folder: Path | None) -> Landing:
     return LandingFiles(folder)
 
 
-def _premises(settings: Settings) -> Premises:
-    from resources.storage.file_inventory import FilePremises
+def _premises(settings: Settings) -> FileInventory:
+    from resources.storage.file_inventory import DiskFileInventory
 
-    return FilePremises(_roots(settings))
+    return DiskFileInventory(_roots(settings))
 
 
 def _noise() -> Noise:

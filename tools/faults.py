@@ -108,8 +108,8 @@ MECHANISMS = (
     Fault(
         "a-stream-forgets-the-oldest-day-of-its-filter",
         "dpdau_assets/core/publication/release.py",
-        "books.frozen(instance.name, len(stream.filter))",
-        "books.frozen(instance.name, len(stream.filter) - 1)",
+        "ledger.frozen(run.name, len(stream.filter))",
+        "ledger.frozen(run.name, len(stream.filter) - 1)",
         (
             "properties/audit/test_audit.py::test_a_streams_outputs_are_off_by_the_noise_that_was_priced",
             "core/publication/test_release.py::test_without_noise_mau_is_the_rule_of_the_contract_computed_another_way",
@@ -213,7 +213,7 @@ PLANNING = (
     Fault(
         "a-stream-goes-on-with-another-sample",
         "dpdau_assets/core/budget/planning.py",
-        "(last.mechanism, last.terms) == (wanted.mechanism, wanted.terms)",
+        "(last.mechanism, last.parameters) == (wanted.mechanism, wanted.parameters)",
         "last.mechanism == wanted.mechanism",
         ("core/budget/test_sketch_choice.py",),
     ),
@@ -300,8 +300,8 @@ OLDER_FILES = (
     Fault(
         "a-file-that-is-away-while-removals-are-applied-is-forgotten",
         "dpdau_assets/core/state/activity.py",
-        "outside.ledger.processed(), store.places()\n",
-        "outside.ledger.processed(), store.stored()\n",
+        "outside.accountant.processed(), store.places()\n",
+        "outside.accountant.processed(), store.stored()\n",
         (
             "core/state/test_older_files.py::"
             "test_a_file_that_is_away_while_an_erasure_is_applied_brings_nobody_back_when_it_returns",
@@ -310,7 +310,7 @@ OLDER_FILES = (
     Fault(
         "what-a-write-that-was-cut-short-replaced-goes-on-counting-as-the-newest",
         "dpdau_assets/core/state/activity.py",
-        "    outside.activity.resume()\n",
+        "    outside.state.activity.resume()\n",
         "",
         (
             "core/state/test_older_files.py::"
@@ -370,7 +370,7 @@ TRACES = (
     Fault(
         "a-change-by-arrivals-of-the-removed-outlives-their-receipt",
         "dpdau_assets/core/state/activity.py",
-        "    outside.rebuilds.told(changed)\n",
+        "    outside.state.rebuilds.mark_reported(changed)\n",
         "",
         (
             "core/erasure/test_requests.py::"
@@ -387,7 +387,7 @@ TRACES = (
     Fault(
         "an-inspection-from-before-an-erasure-is-kept",
         "dpdau_assets/core/state/activity.py",
-        "    outside.receipts.forget_inspection()\n",
+        "    outside.erasures.receipts.forget_inspection()\n",
         "",
         (
             "core/erasure/test_receipts.py::test_what_was_read_back_before_an_erasure_is_kept_no_longer_than_until_it_is_applied",
@@ -396,14 +396,14 @@ TRACES = (
     Fault(
         "every-count-of-the-stream-is-kept",
         "dpdau_assets/core/publication/release.py",
-        "            books.destroy_frozen(instance.name, keep_last=len(stream.filter) - 1)",
+        "            ledger.destroy_frozen(run.name, keep_last=len(stream.filter) - 1)",
         "            _ = None",
         ("properties/test_traces.py::test_of_a_streams_counts_only_those_are_kept_that_numbers_to_come_are_made_of",),
     ),
     Fault(
         "the-counts-of-a-stream-that-has-ended-are-kept",
         "dpdau_assets/core/publication/release.py",
-        "        books.destroy_frozen(last.name, keep_last=0)",
+        "        ledger.destroy_frozen(last.name, keep_last=0)",
         "        _ = None",
         (
             "core/publication/test_release.py::test_another_cap_begins_another_stream_once_its_windows_read_no_month_of_the_old_one",
@@ -463,7 +463,7 @@ ACTIVITY = (
     Fault(
         "building-days-leaves-a-batch-out",
         "dpdau_assets/core/state/activity.py",
-        "_folded(outside.inbox.read(batches), late,",
+        "_folded(outside.events.inbox.read(batches), late,",
         "_folded(outside.inbox.read(batches[1:]), late,",
         (
             "core/publication/test_release.py::test_what_was_acknowledged_before_a_release_is_in_it",
@@ -473,21 +473,21 @@ ACTIVITY = (
     Fault(
         "a-batch-that-comes-while-the-inbox-is-folded-is-thrown-away",
         "dpdau_assets/core/state/activity.py",
-        "    outside.inbox.discard([batch for batch in batches if batch not in waiting])\n",
+        "    outside.events.inbox.discard([batch for batch in batches if batch not in waiting])\n",
         "    outside.inbox.discard(outside.inbox.batches())\n",
         ("core/state/test_activity.py::test_a_batch_that_comes_while_the_inbox_is_folded_waits_for_the_next_fold",),
     ),
     Fault(
         "the-inbox-is-emptied-before-late-events-are-kept",
         "dpdau_assets/core/state/activity.py",
-        "    outside.late.replace(late)\n    outside.quarantine.keep(dropped)\n",
+        "    outside.state.late.replace(late)\n    outside.events.quarantine.keep(dropped)\n",
         "    outside.inbox.discard(batches)\n    outside.late.replace(late)\n    outside.quarantine.keep(dropped)\n",
         ("properties/test_killed.py",),
     ),
     Fault(
         "who-was-counted-already-counts-as-late",
         "dpdau_assets/core/state/activity.py",
-        "    before = _or_empty(outside.late.read(arrived.day, arrived.epoch))\n"
+        "    before = _or_empty(outside.state.late.read(arrived.day, arrived.epoch))\n"
         "    new = subtract(arrived.keys, _or_empty(sealed_state))\n",
         "    before = _or_empty(outside.late.read(arrived.day, arrived.epoch))\n    new = arrived.keys\n",
         ("core/publication/test_release.py::test_a_replay_of_the_whole_archive_makes_nobody_late",),
@@ -495,14 +495,14 @@ ACTIVITY = (
     Fault(
         "a-removal-leaves-late-events-in",
         "dpdau_assets/core/state/activity.py",
-        "((outside.activity, _dropping_sketches), (outside.late, _as_they_come))",
+        "((outside.state.activity, _dropping_sketches), (outside.state.late, _as_they_come))",
         "((outside.activity, _dropping_sketches),)",
         ("core/erasure/test_requests.py::test_an_erasure_takes_late_events_out_too",),
     ),
     Fault(
         "the-check-of-a-day-does-not-look-at-late-events",
         "dpdau_assets/core/state/activity.py",
-        "for store in (outside.activity, outside.late):\n            for epoch in",
+        "for store in (outside.state.activity, outside.state.late):\n            for epoch in",
         "for store in (outside.activity,):\n            for epoch in",
         ("core/state/test_activity.py::test_who_is_left_in_a_day_is_seen_in_its_state_and_among_its_late_events",),
     ),
@@ -696,7 +696,7 @@ RECEIPTS = (
     Fault(
         "the-inspection-does-not-ask-the-late-store",
         "dpdau_assets/core/erasure/inspection.py",
-        '(outside.activity if place.store == "activity" else outside.late).read(',
+        '(outside.state.activity if place.store == "activity" else outside.state.late).read(',
         "outside.activity.read(",
         ("core/erasure/test_receipts.py::test_a_late_event_of_hers_is_found_by_its_store_and_by_its_bytes",),
     ),
@@ -713,7 +713,7 @@ RECEIPTS = (
     Fault(
         "the-byte-scan-skips-packed-files",
         "dpdau_assets/core/erasure/inspection.py",
-        "packed = needles.found_in(outside.premises.unpacked(file))",
+        "packed = needles.found_in(outside.state.files.unpacked(file))",
         "packed = needles.found_in(())",
         ("core/erasure/test_receipts.py::test_what_an_archive_packs_inside_is_looked_into",),
     ),
@@ -772,13 +772,14 @@ RELEASE = (
     Fault(
         "days-are-sealed-after-their-statistic-is-read",
         "dpdau_assets/core/publication/release.py",
-        "        outside.ledger.seal(days)\n"
+        "        outside.accountant.seal(days)\n"
+        "        watermark = outside.erasures.ledger.applied()\n"
+        "        return {key: Counted(read_statistic(key, how, outside), how) for key, how in "
+        "estimators.items()}, watermark\n",
         "        watermark = outside.erasures.applied()\n"
-        "        return {key: Counted(read_statistic(key, how, outside), how) for key, how in countings.items()}, "
-        "watermark\n",
-        "        watermark = outside.erasures.applied()\n"
-        "        counted = {key: Counted(read_statistic(key, how, outside), how) for key, how in countings.items()}\n"
-        "    outside.ledger.seal(days)\n"
+        "        counted = {key: Counted(read_statistic(key, how, outside), how) for key, how in "
+        "estimators.items()}\n"
+        "    outside.accountant.seal(days)\n"
         "    return counted, watermark\n",
         (
             "core/publication/test_release.py::test_who_comes_before_a_day_is_sealed_is_in_its_number_and_who_comes_after_it_is_late",
@@ -787,7 +788,7 @@ RELEASE = (
     Fault(
         "a-removal-since-the-statistic-was-read-is-overlooked",
         "dpdau_assets/core/publication/release.py",
-        "if books.removals_recorded() != watermark or not _is_whole(",
+        "if ledger.removals_recorded() != watermark or not _is_whole(",
         "if not _is_whole(",
         (
             "core/publication/test_release.py::test_a_removal_recorded_while_the_statistic_is_read_is_in_the_number",
@@ -807,9 +808,9 @@ RELEASE = (
         "the-months-shared-noise-is-drawn-anew-for-each-number",
         "dpdau_assets/core/publication/release.py",
         "        (in_common,) = noise.gaussian(shared.sigma_month)\n"
-        "        books.keep_shared_noise(name, in_common)\n"
+        "        ledger.keep_shared_noise(name, in_common)\n"
         "    (fresh,)",
-        "        books.keep_shared_noise(name, noise.gaussian(shared.sigma_month)[0])\n"
+        "        ledger.keep_shared_noise(name, noise.gaussian(shared.sigma_month)[0])\n"
         "    (in_common,) = noise.gaussian(shared.sigma_month)\n"
         "    (fresh,)",
         (
@@ -819,8 +820,8 @@ RELEASE = (
     Fault(
         "the-exact-count-is-stored",
         "dpdau_assets/core/publication/release.py",
-        "release = fact(key, planned.instance, noisy_value, books, outside)",
-        "release = fact(key, planned.instance, noisy_value and float(statistic), books, outside)",
+        "release = fact(key, planned.run, noisy_value, ledger, outside)",
+        "release = fact(key, planned.run, noisy_value and float(statistic), ledger, outside)",
         (
             "properties/test_one_month.py",
             "core/publication/test_release.py::test_two_stores_with_the_same_events_publish_different_numbers",
@@ -829,7 +830,7 @@ RELEASE = (
     Fault(
         "the-shared-noise-outlives-its-month",
         "dpdau_assets/core/publication/release.py",
-        "if month in books.restated() or len(",
+        "if month in ledger.restated() or len(",
         "if len(",
         (
             "core/publication/test_restatement.py::test_a_restated_month_is_closed_and_its_shared_noise_destroyed",
@@ -839,7 +840,7 @@ RELEASE = (
     Fault(
         "the-real-time-of-publication-is-shown",
         "dpdau_assets/core/publication/release.py",
-        "    day = slot_of(settings, key.day)\n",
+        "    day = due_on(settings, key.day)\n",
         "    day = outside.clock.today()\n",
         (
             "properties/test_one_month.py",
@@ -864,29 +865,29 @@ RESTATEMENT = (
     Fault(
         "a-restatement-leaves-late-events-out",
         "dpdau_assets/core/publication/release.py",
-        "late = [read_late(key.day, epoch, counting, outside)] if key.revision else []",
-        "late = [read_late(key.day, epoch, counting, outside)] if key.revision > 1 else []",
+        "late = [read_late(key.day, epoch, estimator, outside)] if key.revision else []",
+        "late = [read_late(key.day, epoch, estimator, outside)] if key.revision > 1 else []",
         ("core/publication/test_restatement.py::test_the_restated_numbers_are_without_the_erased_and_with_the_late",),
     ),
     Fault(
         "a-month-is-restated-before-its-day",
         "dpdau_assets/core/publication/release.py",
-        "if slot_of(outside.settings, last) < due:",
-        "if slot_of(outside.settings, last) + timedelta(days=1) < due:",
+        "if due_on(outside.settings, last) < due:",
+        "if due_on(outside.settings, last) + timedelta(days=1) < due:",
         ("core/publication/test_restatement.py::test_a_month_is_not_restated_before_publication_has_come_to_its_day",),
     ),
     Fault(
         "a-restated-month-stays-open",
         "dpdau_assets/core/budget/planning.py",
-        "month_of(key.day) in books.restated() and not key.revision",
-        "key.day in books.restated() and not key.revision",
+        "month_of(key.day) in ledger.restated() and not key.revision",
+        "key.day in ledger.restated() and not key.revision",
         ("core/publication/test_restatement.py::test_a_restated_month_is_closed_and_its_shared_noise_destroyed",),
     ),
     Fault(
         "a-restatement-misses-a-number-that-came-meanwhile",
         "dpdau_assets/core/publication/release.py",
-        "if books.removals_recorded() != watermark or not _is_whole(statistics, books):",
-        "if books.removals_recorded() != watermark:",
+        "if ledger.removals_recorded() != watermark or not _is_whole(statistics, ledger):",
+        "if ledger.removals_recorded() != watermark:",
         (
             "core/publication/test_restatement.py::test_a_first_number_that_comes_while_the_month_is_restated_is_restated_too",
         ),
@@ -972,7 +973,7 @@ LEDGER = (
     Fault(
         "a-number-without-its-charge-is-not-noticed",
         "dpdau_assets/core/budget/verification.py",
-        "return [*_unpaid(outside), *_over_cap(outside),",
+        "return [\n        *_unpaid(outside),\n        *_over_cap(outside),",
         "return [*_over_cap(outside),",
         ("core/budget/test_overrides.py::test_a_month_that_a_number_reads_and_was_never_charged_for_it_is_found",),
     ),
@@ -1012,7 +1013,7 @@ INGEST = (
     Fault(
         "the-quarantine-keeps-the-name-of-whoever-is-erased",
         "dpdau_assets/core/erasure/requests.py",
-        "    outside.quarantine.forget(Named(event.user_id for event in asked))  # first",
+        "    outside.events.quarantine.forget(\n        Named(event.user_id for event in asked)\n    )  # first",
         "    # first",
         (
             "core/erasure/test_requests.py::test_whom_a_request_names_is_gone_from_the_quarantine_also_while_it_is_parked",
@@ -1150,7 +1151,8 @@ INGEST = (
         "a-batch-is-there-before-its-removals",
         "dpdau_assets/core/publication/ingest.py",
         "    requested = request(asked, outside)\n"
-        "    batch = outside.inbox.append(keyed_days(scan, outside.salts, outside.settings, progress))\n",
+        "    batch = outside.events.inbox.append(keyed_days(scan, outside.state.salts, "
+        "outside.settings, progress))\n",
         "    batch = outside.inbox.append(keyed_days(scan, outside.salts, outside.settings, progress))\n"
         "    requested = request(asked, outside)\n",
         (
@@ -1236,7 +1238,7 @@ SKETCHES = (
     Fault(
         "a-sketch-stays-when-its-state-changes",
         "dpdau_assets/core/state/activity.py",
-        "        outside.sketches.discard(found.day, found.epoch)\n",
+        "        outside.state.sketches.discard(found.day, found.epoch)\n",
         "",
         ("core/budget/test_sketch_choice.py::test_a_sketch_of_what_state_was_is_gone_before_the_state_is_another",),
     ),
@@ -1256,7 +1258,7 @@ DAY_SKETCH = (
     Fault(
         "a-rebuild-claims-a-mark-that-came-while-it-ran",
         "dpdau_assets/core/state/day_sketch.py",
-        "if mark and outside.erasures.applied() >= outside.rebuilds.marked():",
+        "if mark and outside.erasures.ledger.applied() >= outside.state.rebuilds.marked():",
         "if mark:",
         (
             "core/erasure/test_requests.py::test_a_day_that_is_built_claims_no_mark_of_a_request_that_is_not_applied_yet",
@@ -1292,7 +1294,7 @@ CHECKS = (
     Fault(
         "a-ledger-that-does-not-hold-blocks-nothing",
         "dpdau_assets/core/reporting/checks.py",
-        "_ledger_holds, blocking=True),",
+        "_ledger_holds,\n        blocking=True,\n    ),",
         "_ledger_holds),",
         ("dagster/test_checks.py::test_what_could_let_a_wrong_number_leave_or_data_stay_blocks",),
     ),
@@ -1396,7 +1398,7 @@ RETENTION = (
     Fault(
         "keys-are-shredded-while-something-is-left-of-somebody",
         "dpdau_assets/core/erasure/retention.py",
-        'if outside.erasures.erasures(("received", "applied")):',
+        'if outside.erasures.ledger.erasures(("received", "applied")):',
         'if outside.erasures.erasures(("received",)):',
         ("core/erasure/test_retention.py::test_no_key_is_shredded_while_something_is_left_of_an_erased_person",),
     ),
@@ -1420,7 +1422,7 @@ BACKUP = (
     Fault(
         "a-restore-goes-on-with-noise-that-lost-numbers-share",
         "dpdau_assets/core/publication/restoring.py",
-        "        books.destroy_shared_noise(instance.name)\n",
+        "        ledger.destroy_shared_noise(run.name)\n",
         "",
         (
             "core/publication/test_restoring.py::test_what_a_closed_month_was_charged_is_never_free_again",
@@ -1591,14 +1593,14 @@ READERS = (
     Fault(
         "a-day-before-the-series-is-promised",
         "dpdau_assets/core/budget/prospects.py",
-        "_restated, _closed, _lost, _passed, _no_room,",
+        "_restated,\n    _closed,\n    _lost,\n    _passed,\n    _no_room,",
         "_restated, _closed, _lost, _no_room,",
         ("core/budget/test_prospects.py",),
     ),
     Fault(
         "a-store-that-is-published-by-hand-is-waited-for-by-nobody",
         "dpdau_assets/core/reporting/checks.py",
-        "if outside.ledger.releases() or outside.is_scheduled():",
+        "if outside.accountant.releases() or outside.is_scheduled():",
         "if outside.is_scheduled():",
         ("dagster/test_checks.py::test_a_check_passes_and_fails_once_what_it_guards_is_broken",),
     ),

@@ -35,9 +35,9 @@ def build_activity(calendar: Calendar) -> dg.AssetsDefinition:
         day = day_of(context)
         with refusals_fail_at_once():
             process_days([day], outside)
-            changes = outside.state.rebuilds.arrived()  # before the version: what changes in between is told again
+            changes = outside.state.rebuilds.changed()  # before the version: what changes in between is told again
             version = day_version(day, outside)
-            outside.state.rebuilds.told({day: changes[day]} if day in changes else {})
+            outside.state.rebuilds.mark_reported({day: changes[day]} if day in changes else {})
             clean = is_clean(day, outside)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(version),

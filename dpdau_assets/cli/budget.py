@@ -12,13 +12,13 @@ from rich.table import Table
 
 from dpdau_assets.cli.terminal import DAY, answer, open_outside, tell, tell_table
 from dpdau_assets.core.budget import overrides
-from dpdau_assets.core.budget.forecast import Foreseen, MonthOutlook, Outlook, outlook, outlook_answer
+from dpdau_assets.core.budget.forecast import MonthForecast, Outlook, RefusedRelease, forecast, outlook_answer
 from dpdau_assets.core.errors import BadSetting
 from dpdau_assets.core.ports.ledger import Ledger
 from dpdau_assets.core.privacy.schedule import METRICS
 from dpdau_assets.core.reporting.answers import budget_answer, last_published_month, override_rows
 from dpdau_assets.core.reporting.label import label as privacy_label
-from dpdau_assets.core.reporting.label import terms_on_record
+from dpdau_assets.core.reporting.label import settings_on_record
 from dpdau_assets.core.settings import Metric, Settings
 from resources.ledger_sql.database import Database, open_engine, schema_version
 from resources.ledger_sql.ledger import SqlLedger
@@ -61,7 +61,7 @@ def plan(
     settings = read_settings(tried)
     if first and first.date() < settings.start_date:
         raise typer.BadParameter(f"--from {first:%Y-%m-%d} is before START_DATE.")
-    found = outlook(_ledger(settings), settings, months, first.date() if first else None)
+    found = forecast(_ledger(settings), settings, months, first.date() if first else None)
     answer({"changed": tried, **outlook_answer(found)})
     tell_table(outlook_table(found), TABLE_WIDTH)  # narrower, figures would be cut short
     for stream in found.new_streams:
@@ -99,10 +99,10 @@ def label() -> None:
         for metric in METRICS
         if (found := outside.accountant.releases(metric))
     }
-    answer(privacy_label(terms_on_record(outside.accountant, outside.settings), first))
+    answer(privacy_label(settings_on_record(outside.accountant, outside.settings), first))
 
 
-def _tell_refusal(one: Foreseen) -> None:
+def _tell_refusal(one: RefusedRelease) -> None:
     of = "the restatement of " if one.release.revision else ""
     what = f"{of}{one.release.metric} of {one.release.day}, due {one.release.slot}"
     tell(f"The first refusal: {what}. {one.error.reason}\n{one.error.remedy}", style="bold")
@@ -117,7 +117,7 @@ def outlook_table(found: Outlook) -> Table:
     return table
 
 
-def _cells(one: MonthOutlook) -> tuple[str, ...]:
+def _cells(one: MonthForecast) -> tuple[str, ...]:
     to_come = f"{one.first_numbers} + {one.restatements}" if one.restatements else f"{one.first_numbers}"
     return (
         f"{one.month:%Y-%m}",

@@ -153,7 +153,7 @@ def flush_deletes() -> None:
             tell("All requests are applied. What follows tells Dagster; if it fails, they are read back all the same.")
             run_through_dagster("Rebuilding", building(days), outside)
     finally:  # after it, so that no day is left waiting when the receipts say that nothing is left
-        done = receipts.settle(outside)
+        done = receipts.apply_and_verify(outside)
     answer(
         {
             "verified": done.verified,

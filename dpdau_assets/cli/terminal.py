@@ -91,11 +91,11 @@ def run_through_dagster(title: str, wanted: Sequence[Step], outside: Store) -> N
     warnings.filterwarnings("ignore", message=".* is currently in (preview|beta)")  # APIs of Dagster, chosen young
     from dpdau_assets.definitions import build_definitions  # Dagster takes seconds to import
     from dpdau_assets.orchestration.jobs import run_steps
-    from resources.dagster_instance import open_instance
+    from resources.dagster_instance import open_run
     from resources.settings_env import dagster_home
 
     definitions = build_definitions(outside.settings)
-    with open_instance(dagster_home(outside.settings)) as instance, progress() as shown:
+    with open_run(dagster_home(outside.settings)) as instance, progress() as shown:
         shown.stage(f"{title}.")
         steps = count(1)
         run_steps(list(wanted), definitions, instance, lambda step: shown.advance(next(steps), len(wanted), step.title))
@@ -104,7 +104,7 @@ def run_through_dagster(title: str, wanted: Sequence[Step], outside: Store) -> N
 # --- Progress ----------------------------------------------------------------------------------------------------
 
 
-class Shown(Protocol):
+class MartRow(Protocol):
     """What people see of long work. Each method may be called often, and by any thread."""
 
     def stage(self, text: str) -> None:
@@ -121,7 +121,7 @@ class Shown(Protocol):
 
 
 @contextmanager
-def progress() -> Iterator[Shown]:
+def progress() -> Iterator[MartRow]:
     """A bar on a terminal; elsewhere whole lines."""
     if not on_terminal() or console().is_dumb_terminal:
         yield Lines(tell_plainly, monotonic)

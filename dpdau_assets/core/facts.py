@@ -221,7 +221,7 @@ class ReceiptRow:
 
 
 @dataclass(frozen=True)
-class KeptFile:
+class StoredFile:
     """A file, by the name that people know it by: its path below the data directory or Dagster's home."""
 
     name: str
@@ -239,10 +239,10 @@ class ReleaseKey:
 
 
 @dataclass(frozen=True)
-class Instance:
+class MechanismRun:
     """One run of a mechanism: a month of shared noise, a stream, or a single independent release.
 
-    `terms` are the settings it was opened under, which must not change while it lives.
+    `parameters` are the settings it was opened under, which must not change while it lives.
     """
 
     name: str
@@ -250,7 +250,7 @@ class Instance:
     window_days: int
     first_day: date
     mechanism: Mechanism
-    terms: Mapping[str, str]
+    parameters: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -261,7 +261,7 @@ class Release:
     """
 
     key: ReleaseKey
-    instance: str
+    run: str
     mechanism: str
     noisy_value: float
     half_width: float

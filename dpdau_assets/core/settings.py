@@ -80,7 +80,7 @@ class Settings:
         """The rank from which registers count for this metric, if one is set."""
         return self.dau_level if metric == "dau" else self.mau_level
 
-    def terms_of_store(self) -> dict[str, str]:
+    def fixed_settings(self) -> dict[str, str]:
         """What the keys and files of a living store were laid out by, and can never be changed under it."""
         return {
             "START_DATE": self.start_date.isoformat(),

@@ -32,7 +32,7 @@ class Tombstones:
     keys: Keys
     days: Days
     listed: npt.NDArray[np.bool_]
-    held_until: Days
+    excluded_until: Days
     effective_from: Days
 
     def removed_on(self, day: date) -> Keys:
@@ -41,17 +41,17 @@ class Tombstones:
         gone = np.where(self.listed, self.days == number, self.days >= number)
         return np.unique(self.keys[gone])
 
-    def held_out(self, day: date, window_end: date) -> Keys:
+    def excluded_from_windows(self, day: date, window_end: date) -> Keys:
         """Keys to subtract from this day before it enters the MAU window that ends on `window_end`.
 
         A removal that only reached its own days would let the user's bit come back inside the month: two intervals
         where the stream's noise is calibrated for one. So each day up to H is without her, for all windows from e on:
         condition 2 of docs/privacy.md, lemma 2.
         """
-        held = (self.held_until >= day_number(day)) & (self.effective_from <= day_number(window_end))
+        held = (self.excluded_until >= day_number(day)) & (self.effective_from <= day_number(window_end))
         return np.unique(self.keys[held])
 
 
-def held_until(through: date) -> date:
+def excluded_until(through: date) -> date:
     """H: the last day of the month of the removal's through-day, or of its last listed day."""
     return month_end(month_of(through))

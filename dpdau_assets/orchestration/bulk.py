@@ -29,7 +29,7 @@ from dpdau_assets.core.publication.completeness import is_declared
 from dpdau_assets.core.publication.due import due
 from dpdau_assets.core.publication.release import publish, restate
 from dpdau_assets.core.publication.runs import BUILD, RESTATEMENT
-from dpdau_assets.core.state.rebuilding import Built, build_days, days_behind, note_told
+from dpdau_assets.core.state.rebuilding import Built, build_days, days_behind, mark_reported
 from dpdau_assets.orchestration.metadata import CODE_VERSION, reveal
 from dpdau_assets.orchestration.retries import SAFE, refusals_fail_at_once
 
@@ -80,7 +80,7 @@ def _build(days: Iterable[date], context: dg.OpExecutionContext, outside: Store)
     yield from (_verdict(one) for one in built)
     read = _newest([ACTIVITY], context)
     yield from (_event(SKETCH, one.day, one.sketch_version, read) for one in built)
-    note_told(built, outside)
+    mark_reported(built, outside)
 
 
 @dg.op(
@@ -90,7 +90,7 @@ def _build(days: Iterable[date], context: dg.OpExecutionContext, outside: Store)
     description="Publish every number that is due and complete, in order, and restate the months whose day has come.",
 )
 def publish_due_numbers(context: dg.OpExecutionContext, outside: dg.ResourceParam[Store]) -> Iterator[Event]:
-    yield from _untold(context, outside)
+    yield from _unreported(context, outside)
     for step in due(outside).built:  # what was declared after the days were built waits for the next run
         read = _newest([SKETCH, DAU, MAU], context)
         day = cast(date, step.day)  # a number has one
@@ -118,7 +118,7 @@ def refresh_reports(
         yield dg.AssetMaterialization("report", metadata=refresh_report(outside, mart, reports))
 
 
-def _untold(context: dg.OpExecutionContext, outside: Store) -> Iterator[Event]:
+def _unreported(context: dg.OpExecutionContext, outside: Store) -> Iterator[Event]:
     """What is published and Dagster has not heard of: the run that made it died before it could say so."""
     for metric in METRICS:
         asset = DAU if metric == "dau" else MAU

@@ -117,7 +117,7 @@ def take_landed_days(context: dg.OpExecutionContext, config: Landed, outside: dg
 def settle_erasures(outside: dg.ResourceParam[Store]) -> None:
     """Apply what was received, read everything back, write receipts; fails while something is left of anybody."""
     with refusals_fail_at_once():
-        done = receipts.settle(outside)
+        done = receipts.apply_and_verify(outside)
         if done.unverified or done.broken:
             raise Refused(
                 "Something is left of an erased person.",

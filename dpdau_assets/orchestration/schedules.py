@@ -6,7 +6,7 @@ import dagster as dg
 
 from dpdau_assets.core.dates import month_of
 from dpdau_assets.core.ports.store import Store
-from dpdau_assets.core.privacy.schedule import slot_of
+from dpdau_assets.core.privacy.schedule import due_on
 from dpdau_assets.core.publication.due import SCHEDULE, Due, due
 from dpdau_assets.core.publication.release import restatement_due
 from dpdau_assets.core.settings import Settings
@@ -83,9 +83,9 @@ def build_restate_monthly(settings: Settings) -> dg.ScheduleDefinition:
         month = month_of(month_of(today) - timedelta(days=1))
         if month in outside.accountant.restated():
             return dg.SkipReason(f"{month:%Y-%m} is restated.")
-        public_day = restatement_due(month, outside.accountant.instances(), outside.settings)
+        public_day = restatement_due(month, outside.accountant.mechanism_runs(), outside.settings)
         published = [found.key.day for found in outside.accountant.releases("dau")]
-        if public_day is None or slot_of(outside.settings, max(published)) < public_day:
+        if public_day is None or due_on(outside.settings, max(published)) < public_day:
             return dg.SkipReason(f"Publication has not come to the day on which {month:%Y-%m} is restated.")
         return dg.RunRequest(run_key=f"{month}/{today}", partition_key=month.isoformat())
 

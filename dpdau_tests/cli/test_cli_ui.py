@@ -18,7 +18,7 @@ from dagster._core.telemetry_upload import upload_logs
 from dpdau_assets.cli.ui import NOTHING_IS_SENT
 from dpdau_tests.cli.conftest import SECRET, Dpdau
 from resources.dagster_files import CONFIGURATION, WORKSPACE, prepare_home, shipped
-from resources.dagster_instance import open_instance
+from resources.dagster_instance import open_run
 from resources.settings_env import Environment, dagster_home, environment_for, read_settings
 
 DOTENV = """\
@@ -68,7 +68,7 @@ def test_a_prepared_home_has_its_pools_limited_and_telemetry_off(
     name: str, tmp_path: Path, clean: pytest.MonkeyPatch
 ) -> None:
     clean.setenv("DAGSTER_HOME", str(tmp_path / name))
-    with open_instance(tmp_path / name) as instance:
+    with open_run(tmp_path / name) as instance:
         assert not instance.telemetry_enabled
         assert instance.get_concurrency_config().pool_config.default_pool_limit == 1
 
@@ -78,7 +78,7 @@ def test_a_dagster_yaml_of_ones_own_is_kept_to_the_byte_and_only_its_telemetry_d
     (tmp_path / CONFIGURATION).write_text(own)
     with dg.DagsterInstance.from_config(str(tmp_path)) as alone:
         assert alone.telemetry_enabled
-    with open_instance(tmp_path) as instance:
+    with open_run(tmp_path) as instance:
         assert not instance.telemetry_enabled
         assert instance.get_concurrency_config().pool_config.default_pool_limit == 3
     assert (tmp_path / CONFIGURATION).read_text() == own

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from dpdau_assets.core.facts import Keys
 from dpdau_assets.core.sketches import unite
-from dpdau_assets.core.sketches.theta import ThetaCounting, ThetaSketch
+from dpdau_assets.core.sketches.theta import ThetaEstimator, ThetaSketch
 
 LG_K = 26  # the largest there is: a sketch that never fills
 key_set = st.sets(st.integers(0, 2**64 - 1), max_size=200)
@@ -29,7 +29,7 @@ def array(found: set[int]) -> Keys:
 
 
 def ours(keys: Keys, theta0: Fraction) -> ThetaSketch:
-    return ThetaSketch.build(ThetaCounting(theta0).header(3, "source"), keys)
+    return ThetaSketch.build(ThetaEstimator(theta0).header(3, "source"), keys)
 
 
 def theirs(keys: Keys, theta0: Fraction) -> datasketches.compact_theta_sketch:

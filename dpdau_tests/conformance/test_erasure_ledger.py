@@ -12,7 +12,7 @@ from sqlalchemy import func, select
 
 from dpdau_assets.core.dates import day_number
 from dpdau_assets.core.errors import BadSetting, Refused
-from dpdau_assets.core.facts import Inspected, Instance, ReceiptRow, Release, ReleaseKey, Removal
+from dpdau_assets.core.facts import Inspected, MechanismRun, ReceiptRow, Release, ReleaseKey, Removal
 from dpdau_assets.core.identity import REFERENCE, commitment
 from dpdau_assets.core.privacy.mechanisms import Laplace
 from dpdau_tests.conftest import SECRET, everything_in
@@ -44,8 +44,8 @@ def removal(key: int, through: date = DAY, days: tuple[date, ...] = (), epochs: 
 
 def publish_mau(database: Database, day: date) -> None:
     with SqlLedger(database).transaction() as books:
-        if books.instance("stream") is None:
-            books.open_instance(Instance("stream", "mau", 30, FIRST_MAU, Laplace(1), {}))  # type: ignore[arg-type]
+        if books.mechanism_run("stream") is None:
+            books.open_run(MechanismRun("stream", "mau", 30, FIRST_MAU, Laplace(1), {}))  # type: ignore[arg-type]
         books.store(Release(ReleaseKey("mau", 30, day), "stream", "x", 1.0, 1.0, "set", "", True, ""))
 
 

@@ -8,7 +8,7 @@ from fractions import Fraction
 import pytest
 
 from dpdau_assets.core.errors import BadSetting, BudgetRefused
-from dpdau_assets.core.facts import Instance, Release, ReleaseKey
+from dpdau_assets.core.facts import MechanismRun, Release, ReleaseKey
 from dpdau_assets.core.privacy.accounting import Budget, Charge, admits
 from dpdau_assets.core.privacy.mechanisms import Laplace, shared_noise, stream
 from dpdau_tests.conftest import SECRET, everything_in
@@ -36,22 +36,22 @@ def release(number: int = 0, noisy_value: float = 1.5) -> Release:
     return Release(key, f"instance {number}", "laplace", noisy_value, 3.0, "set", "2025-01-03", True, "0.1.0")
 
 
-def instance(number: int = 0) -> Instance:
-    return Instance(f"instance {number}", "dau", 1, MONTH, PRICE, {"sketch_impl": "set"})
+def instance(number: int = 0) -> MechanismRun:
+    return MechanismRun(f"instance {number}", "dau", 1, MONTH, PRICE, {"sketch_impl": "set"})
 
 
 def test_what_is_stored_is_read_back_alike(ledger: SqlLedger) -> None:
     instances = [
         instance(),
-        Instance("shared", "dau", 1, MONTH, shared_noise(62, 3.0, 1e-6), {}),
-        Instance("stream", "mau", 30, MONTH, stream(30, 3.5, 1e-6), {"a": "b"}),
+        MechanismRun("shared", "dau", 1, MONTH, shared_noise(62, 3.0, 1e-6), {}),
+        MechanismRun("stream", "mau", 30, MONTH, stream(30, 3.5, 1e-6), {"a": "b"}),
     ]
     with ledger.transaction() as books:
         for opened in instances:
-            books.open_instance(opened)
+            books.open_run(opened)
         books.charge(Charge("dau", MONTH, "instance 0", PRICE))
         books.store(release())
-    assert ledger.instances() == instances
+    assert ledger.mechanism_runs() == instances
     assert ledger.charges("dau", MONTH) == [Charge("dau", MONTH, "instance 0", PRICE)]
     assert ledger.release(release().key) == release()
     assert ledger.releases() == ledger.releases("dau") == [release()]
@@ -60,19 +60,19 @@ def test_what_is_stored_is_read_back_alike(ledger: SqlLedger) -> None:
 
 def test_an_aborted_transaction_leaves_nothing(ledger: SqlLedger) -> None:
     with pytest.raises(RuntimeError), ledger.transaction() as books:
-        books.open_instance(instance())
+        books.open_run(instance())
         books.charge(Charge("dau", MONTH, "instance 0", PRICE))
         books.keep_shared_noise("instance 0", 7)
         books.store(release())
         raise RuntimeError
-    assert (ledger.instances(), ledger.charges("dau", MONTH), ledger.releases()) == ([], [], [])
+    assert (ledger.mechanism_runs(), ledger.charges("dau", MONTH), ledger.releases()) == ([], [], [])
 
 
 def test_a_key_is_stored_once(ledger: SqlLedger) -> None:
     from sqlalchemy.exc import IntegrityError
 
     with ledger.transaction() as books:
-        books.open_instance(instance())
+        books.open_run(instance())
         books.store(release())
     with pytest.raises(IntegrityError), ledger.transaction() as books:
         books.store(release(noisy_value=2.5))
@@ -83,17 +83,17 @@ def test_an_error_does_not_quote_what_was_bound(ledger: SqlLedger) -> None:
     from sqlalchemy.exc import IntegrityError
 
     with pytest.raises(IntegrityError) as caught, ledger.transaction() as books:
-        books.open_instance(instance())
+        books.open_run(instance())
         books.keep_shared_noise("instance 0", 987_654_321)
         books.keep_shared_noise("instance 0", 987_654_321)
     assert "987654321" not in str(caught.value)
 
 
 def test_terms_are_fixed_at_the_first_opening_and_a_change_is_named(ledger: SqlLedger) -> None:
-    ledger.fix_terms({"TIMEZONE": "UTC", "START_DATE": "2025-01-01"})
-    ledger.fix_terms({"TIMEZONE": "UTC", "START_DATE": "2025-01-01"})
+    ledger.fix_settings({"TIMEZONE": "UTC", "START_DATE": "2025-01-01"})
+    ledger.fix_settings({"TIMEZONE": "UTC", "START_DATE": "2025-01-01"})
     with pytest.raises(BadSetting, match=r"TIMEZONE=Asia/Kolkata: this store was begun with UTC"):
-        ledger.fix_terms({"TIMEZONE": "Asia/Kolkata", "START_DATE": "2025-01-01"})
+        ledger.fix_settings({"TIMEZONE": "Asia/Kolkata", "START_DATE": "2025-01-01"})
 
 
 def test_a_seal_is_for_ever(database_url: str) -> None:
@@ -117,7 +117,7 @@ def test_no_secret_stands_in_the_clear_in_the_database(database_url: str) -> Non
     database = Database(database_url, SECRET)
     salt = SqlSalts(database).epoch_keys([7])[7]
     with SqlLedger(database).transaction() as books:
-        books.open_instance(instance())
+        books.open_run(instance())
         books.keep_shared_noise("instance 0", 7_190_283_746_501)
         books.freeze("instance 0", MONTH, 8_190_283_746_502)
     seen = everything_in(database)
@@ -140,7 +140,7 @@ def spend(url: str, worker: int) -> int:
             with ledger.transaction() as books:
                 charge = Charge("dau", MONTH, f"instance {name}", PRICE)
                 admits(books.charges("dau", MONTH), charge, CAP)
-                books.open_instance(instance(name))
+                books.open_run(instance(name))
                 books.charge(charge)
                 books.store(release(name))
             made += 1

@@ -24,21 +24,21 @@ def rebuilds(database: Database) -> SqlRebuilds:
 
 
 def test_a_day_that_changed_stays_until_that_very_change_was_told(rebuilds: SqlRebuilds) -> None:
-    rebuilds.arrive([ONE, OTHER])
-    first = dict(rebuilds.arrived())
-    rebuilds.arrive([ONE])  # while the first was being told
-    rebuilds.told(first)
-    left = dict(rebuilds.arrived())
+    rebuilds.mark_changed([ONE, OTHER])
+    first = dict(rebuilds.changed())
+    rebuilds.mark_changed([ONE])  # while the first was being told
+    rebuilds.mark_reported(first)
+    left = dict(rebuilds.changed())
     assert left.keys() == {ONE} and left[ONE] != first[ONE]
-    rebuilds.told(left)
-    assert dict(rebuilds.arrived()) == {}
+    rebuilds.mark_reported(left)
+    assert dict(rebuilds.changed()) == {}
 
 
 def test_days_that_are_purged_have_changed_no_more_and_are_behind_no_mark(rebuilds: SqlRebuilds) -> None:
-    rebuilds.arrive([ONE, OTHER, THIRD])
+    rebuilds.mark_changed([ONE, OTHER, THIRD])
     rebuilds.mark([ONE, OTHER, THIRD], 5)
     rebuilds.drop_through(OTHER)
-    assert rebuilds.arrived().keys() == {THIRD}
+    assert rebuilds.changed().keys() == {THIRD}
     assert rebuilds.behind() == [(THIRD, 1)]
 
 
@@ -72,8 +72,8 @@ def test_the_next_mark_is_higher_than_any_before_though_no_day_has_one_any_more(
 
 def test_a_day_that_was_rebuilt_is_named_nowhere_any_more(database: Database, rebuilds: SqlRebuilds) -> None:
     rebuilds.mark([THIRD], 3)
-    rebuilds.arrive([THIRD])
+    rebuilds.mark_changed([THIRD])
     assert str(THIRD).encode() in everything_in(database)
     rebuilds.mark_built(THIRD, 1)
-    rebuilds.told(rebuilds.arrived())
+    rebuilds.mark_reported(rebuilds.changed())
     assert str(THIRD).encode() not in everything_in(database)

@@ -18,7 +18,7 @@ from sqlalchemy import Engine, Table, UniqueConstraint, and_, delete, event, ins
 from sqlalchemy.exc import SQLAlchemyError
 
 from dpdau_assets.core.dates import days_between
-from dpdau_assets.core.erasure.receipts import settle
+from dpdau_assets.core.erasure.receipts import apply_and_verify
 from dpdau_assets.core.erasure.requests import cancel, confirm, request
 from dpdau_assets.core.errors import BadSetting
 from dpdau_assets.core.events import Event
@@ -65,7 +65,7 @@ def write_a_ledger(outside: Store, database: Database) -> None:
     publish("dau", date(2025, 1, 30), outside)
     publish("mau", date(2025, 1, 30), outside)
     request([Event("user 1", "-", date(2025, 1, 30), reference="T-1")], outside)
-    settle(outside)
+    apply_and_verify(outside)
     parked = request([Event(name, "-", date(2025, 2, 2)) for name in ("user 2", "user 3")], outside)
     for receipt in parked.receipts:
         confirm([receipt], outside)
@@ -76,7 +76,7 @@ def write_a_ledger(outside: Store, database: Database) -> None:
     publish("dau", date(2025, 3, 1), outside)
     request([Event("user 5", "-", date(2025, 3, 1), (JANUARY, date(2025, 3, 1)), "T-2")], outside)
     request([Event("user 6", "-", date(2024, 12, 31))], outside)
-    settle(outside)  # and what it has inspected is there in the end
+    apply_and_verify(outside)  # and what it has inspected is there in the end
     request([Event("user 6", "-", date(2025, 3, 1))], outside)
     with restored_books(database) as books:
         books.close("dau", date(2025, 3, 1), date(2025, 3, 2))

@@ -18,7 +18,7 @@ from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatu
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
 from dpdau_assets.core.publication.due import SCHEDULE
-from resources.dagster_instance import open_instance
+from resources.dagster_instance import open_run
 
 _LOCATION = ManagedGrpcPythonEnvCodeLocationOrigin(LoadableTargetOrigin(module_name="dpdau_assets.definitions"))
 _ORIGIN = RemoteInstigatorOrigin(RemoteRepositoryOrigin(_LOCATION, "__repository__"), SCHEDULE)
@@ -36,6 +36,6 @@ def switch(instance: dg.DagsterInstance, status: InstigatorStatus) -> None:
 def switched(home: Path, status: InstigatorStatus) -> Iterator[None]:
     """Meanwhile it is so in the instance of this home, which is made if there is none."""
     with patch.dict("os.environ", {"DAGSTER_HOME": str(home)}):
-        with open_instance(home) as instance:
+        with open_run(home) as instance:
             switch(instance, status)
         yield

@@ -26,7 +26,7 @@ from dpdau_tests.conftest import SECRET, FixedClock, Silent, prepare, put
 from dpdau_tests.dagster.schedule_state import InstigatorStatus, switch
 from dpdau_tests.dagster.world import World, erase
 from dpdau_tests.support.lengths import LENGTH
-from resources.dagster_instance import open_instance
+from resources.dagster_instance import open_run
 from resources.published.mart_duckdb import MartFiles
 from resources.store import open_store
 from resources.wiring import OutsideResource
@@ -266,7 +266,7 @@ def test_dagsters_runs_and_sensors_know_whether_the_schedule_is_on(
         return said
 
     assert asked(instance) == "False", "one in memory has no schedules"
-    with open_instance(tmp_path / "home") as kept:
+    with open_run(tmp_path / "home") as kept:
         assert asked(kept) == "False"
         switch(kept, InstigatorStatus.RUNNING)
         assert asked(kept) == "True"

@@ -28,9 +28,9 @@ from dpdau_assets.orchestration.jobs import run_steps
 from dpdau_assets.orchestration.metadata import NO_USER_DATA
 from dpdau_tests.conftest import SECRET, prepare, put
 from dpdau_tests.dagster.world import stop_the_clock
-from resources.dagster_instance import open_instance
+from resources.dagster_instance import open_run
 from resources.settings_env import read_settings
-from resources.storage.file_inventory import FilePremises
+from resources.storage.file_inventory import DiskFileInventory
 from resources.store import open_store
 
 SHE = "planted-user-27182@example.org"
@@ -73,7 +73,7 @@ def test_her_key_is_found_in_exactly_the_folders_that_are_declared(
     prepare(outside, DAYS[1:2])
     built = building([DAYS[0], *DAYS[2:]])
     wanted = [*built, Step(MAU, DAYS[2]), Step(DAU, DAYS[3]), Step(DAU, DAYS[4])]
-    with open_instance(home) as instance:
+    with open_run(home) as instance:
         run_steps(wanted, definitions, instance, lambda _: None)
         put(outside, [(SHE, DAYS[3])])  # too late: its number is published
         finish = [*building(DAYS[:1]), Step(RESTATEMENT, month_of(DAYS[0])), Step(REPORTS, None)]
@@ -96,7 +96,7 @@ def hers(outside: Store, user: str) -> Keys:
 
 def top_folders_with(keys: Keys, roots: dict[str, Path]) -> set[str]:
     """Which folders have a file with one of these keys, in whatever form, packed or not."""
-    premises, needles = FilePremises(roots), Needles(keys)
+    premises, needles = DiskFileInventory(roots), Needles(keys)
     return {
         file.name.partition("/")[0]
         for file in premises.files()

@@ -90,7 +90,7 @@ def test_a_sketch_is_stale_while_only_the_state_was_rebuilt(world: World, monkey
 @pytest.mark.every_sketch
 def test_a_request_ends_verified_and_all_checks_pass(world: World) -> None:
     erase(world.outside, "she")
-    world.settle()
+    world.apply_and_verify()
     assert states(world.outside) == {"verified"}
     check = world.last_check("activity", "no_pending_erasures")
     assert check is not None and check.passed
@@ -105,7 +105,7 @@ def test_a_day_that_nobody_has_asked_for_yet_is_rewritten_but_not_built(world: W
     erase(world.outside, "she")
     world.tick()
     assert world.stale("activity", DAYS) == HERS
-    world.settle()
+    world.apply_and_verify()
     assert states(world.outside) == {"verified"}
     assert new not in world.outside.accountant.processed()
 
@@ -114,7 +114,7 @@ def test_a_day_that_is_not_over_has_no_partition_yet_and_holds_nothing_up(world:
     put(world.outside, [("she", TODAY)])
     world.build([DAYS[0]])
     erase(world.outside, "she", through=TODAY)
-    keys = world.settle()
+    keys = world.apply_and_verify()
     assert [key.split("/")[1] for key in keys] == ["rebuild", "verify"]
     assert states(world.outside) == {"verified"}
 
@@ -142,7 +142,7 @@ def test_many_requests_of_one_batch_are_one_rebuild_and_one_verification(
     world.build_at_once(DAYS)
     world.tick()
     erase(outside, *people)
-    keys = world.settle()
+    keys = world.apply_and_verify()
     assert [key.split("/")[1] for key in keys] == ["rebuild", "verify"]
     assert world.stale("activity", DAYS) == world.stale("day_sketch", DAYS) == set()
     assert states(outside) == {"verified"}
@@ -175,7 +175,7 @@ def test_a_tick_that_dies_before_its_cursor_is_kept_costs_an_event_and_no_run(wo
     died = world.evaluate()
     world.tell(died)
     assert [one.run_key for one in world.tick()] == [one.run_key for one in died.run_requests or []]
-    assert [key.split("/")[1] for key in world.settle()] == ["rebuild", "verify"]
+    assert [key.split("/")[1] for key in world.apply_and_verify()] == ["rebuild", "verify"]
     assert world.stale("activity", DAYS) == set()
     assert states(world.outside) == {"verified"}
 
@@ -221,7 +221,7 @@ def test_a_request_that_comes_while_a_day_is_rebuilt_has_it_rebuilt_again(world:
     for wanted in [*first, *second]:
         world.launch(wanted)
     assert world.stale("activity", DAYS) == set()
-    world.settle()
+    world.apply_and_verify()
     assert states(world.outside) == {"verified"}
 
 
@@ -274,7 +274,7 @@ def test_a_rebuild_that_failed_three_times_is_tried_once_a_day_and_the_check_say
     assert check is not None and not check.passed
     lost.write_bytes(whole)
     world.execute(BUILD)  # by hand, once a person has looked
-    world.settle()
+    world.apply_and_verify()
     assert states(world.outside) == {"verified"}
 
 
@@ -407,7 +407,7 @@ def test_somebody_who_is_left_fails_the_check_and_its_job_and_the_partition_is_n
     epoch = epoch_of(DAYS[1], 90)
     hers = world.outside.state.activity.read(DAYS[1], epoch)
     assert hers is not None
-    world.settle()
+    world.apply_and_verify()
     world.outside.state.activity.replace([DaySet(DAYS[1], epoch, hers)])
     assert not world.ask(LAST, "no_erased_user_in_live_state").success
     check = world.last_check(LAST, "no_erased_user_in_live_state")
@@ -420,7 +420,7 @@ def test_a_file_that_somebody_left_is_found_and_not_named_where_names_are_kept_f
     erase(world.outside, "she")
     (source,) = (world.outside.settings.data_dir / "activity" / f"day={DAYS[1]}").iterdir()
     (world.outside.settings.data_dir / "copy for she@example.org").write_bytes(source.read_bytes())
-    keys = world.settle()
+    keys = world.apply_and_verify()
     assert [key.rpartition("/")[2] for key in keys if "verify" in key] == ["0", "1", "2", str(TODAY)]
     assert states(world.outside) == {"applied"}
     world.ask(LAST, "no_erased_user_in_live_state")

@@ -21,13 +21,13 @@ from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.ingest import ingest
 from dpdau_assets.core.publication.release import read_statistic
 from dpdau_assets.core.publication.runs import STATE, steps
-from dpdau_assets.core.sketches.exact import ExactCounting
+from dpdau_assets.core.sketches.exact import ExactEstimator
 from dpdau_assets.definitions import build_definitions
 from dpdau_assets.orchestration.jobs import run_steps
 from dpdau_assets.orchestration.metadata import ALLOWED, reveal
 from dpdau_tests.conftest import SECRET, prepare, put
 from dpdau_tests.dagster.world import World, erase, stop_the_clock
-from resources.dagster_instance import open_instance
+from resources.dagster_instance import open_run
 from resources.settings_env import read_settings
 from resources.store import open_store
 
@@ -63,12 +63,12 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         assert not ingest([events], outside).rejected
         prepare(outside, days_between(date(2025, 1, 1), date(2025, 1, 27)))  # two runs of the job show what all do
         wanted = list(steps(FIRST, LAST, outside.settings, outside.accountant.processed()))
-        with open_instance(home) as instance:
+        with open_run(home) as instance:
             run_steps(wanted, build_definitions(outside.settings), instance, lambda _: None)
             receipts = erase(outside, ERASED)
             keys = list(outside.erasures.ledger.keys_of(receipts)[receipts[0]].values())
             world = World(outside, instance)
-            world.settle()
+            world.apply_and_verify()
             assert world.execute("check_store").success
             yield Run(outside, keys, home, printed)
 
@@ -120,7 +120,7 @@ def test_an_erasure_leaves_neither_id_nor_key_in_dagsters_storage_or_the_mart(pu
 
 def test_no_exact_count_reaches_dagsters_storage_or_the_mart(published: Run) -> None:
     """Counts of three days; a noise of exactly 0 may show one of them, as it does once in thirty days, and not all."""
-    exact = [read_statistic(ReleaseKey("dau", 1, day), ExactCounting(), published.outside) for day in COUNTED]
+    exact = [read_statistic(ReleaseKey("dau", 1, day), ExactEstimator(), published.outside) for day in COUNTED]
     before_erasure = exact[0] + 1
     numbers = {release.noisy_value for release in published.outside.accountant.releases()}
     hidden = [count for count in (before_erasure, *exact) if count not in numbers]
@@ -165,7 +165,7 @@ def test_a_failed_step_leaves_no_secret_in_the_event_log(published: Run, make_st
     own.parent.mkdir()
     own.write_bytes(foreign.read_bytes())
     definitions = build_definitions(published.outside.settings)
-    with open_instance(published.home) as instance, pytest.raises(dg.Failure):
+    with open_run(published.home) as instance, pytest.raises(dg.Failure):
         definitions.resolve_job_def(STATE).execute_in_process(partition_key="2025-02-02", instance=instance)
     shown = everything_shown(published)
     assert b"another key of salt epoch" in shown

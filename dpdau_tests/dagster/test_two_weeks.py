@@ -29,7 +29,7 @@ from dpdau_assets.core.publication.completeness import complete
 from dpdau_assets.core.publication.release import publish
 from dpdau_assets.core.reporting.checks import ask_all
 from dpdau_assets.core.settings import Metric, Settings
-from dpdau_assets.core.state.rebuilding import build_days, note_told
+from dpdau_assets.core.state.rebuilding import build_days, mark_reported
 from dpdau_tests.conftest import SECRET, FixedClock, put
 from dpdau_tests.support.browser import PICTURES as KEPT
 from dpdau_tests.support.fast_folder import fast_folder
@@ -192,12 +192,12 @@ class Operation:
     def has_settled(self) -> bool:
         return self.daemon.is_idle() and not self.outside().state.rebuilds.behind()
 
-    def settle(self, what: str) -> None:
+    def apply_and_verify(self, what: str) -> None:
         wait_until(what, self.has_settled)
 
     def settle_at(self, day: date, hour: int) -> None:
         self.daemon.set_clock(at(day, hour))
-        self.settle(f"hour {hour} of {day}")
+        self.apply_and_verify(f"hour {hour} of {day}")
 
     def published(self, metric: Metric) -> list[date]:
         return [one.key.day for one in self.outside().accountant.releases(metric) if not one.key.revision]
@@ -238,7 +238,7 @@ def operation(plan: Plan, receiver: list[dict]) -> Iterator[Operation]:
 
 def begin_publication(plan: Plan, outside: Store) -> None:
     """By hand: the days of the history are built, and the first number of each metric is out. The rest are due."""
-    note_told(build_days(dict.fromkeys(plan.history, 0), outside), outside)
+    mark_reported(build_days(dict.fromkeys(plan.history, 0), outside), outside)
     publish("dau", plan.begin, outside)
     publish("mau", plan.begin, outside)
 
@@ -274,7 +274,7 @@ def live_through(today: date, running: Operation) -> None:
         daemon.start()
     if today in plan.crashes:
         crash_while_publishing(today, running)
-    running.settle(f"{today}")
+    running.apply_and_verify(f"{today}")
     if today == plan.days[-1]:  # with the last checks of the store
         running.settle_at(today, 11)
     elif today == plan.declared or yesterday in plan.down:  # what landed is taken in, and published an hour later

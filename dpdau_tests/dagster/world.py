@@ -132,7 +132,7 @@ class World:
         self.cursor = found.cursor
         return list(found.run_requests or [])
 
-    def settle(self) -> list[str]:
+    def apply_and_verify(self) -> list[str]:
         """Tick and run until nothing is asked for any more; the keys of all runs."""
         keys: list[str] = []
         for _ in range(20):

@@ -20,7 +20,7 @@ from dpdau_tests.conftest import SECRET, FixedClock, prepare, put, silent
 from dpdau_tests.eval.asof_reference import Activity, dau_asof, mau_asof, read_activity
 from dpdau_tests.eval.logs import OULAD, erasures_of
 from dpdau_tests.support.lengths import at_length
-from resources.dagster_instance import open_instance
+from resources.dagster_instance import open_run
 from resources.settings_env import read_settings
 from resources.store import open_store
 
@@ -50,7 +50,7 @@ def test_days_through_dagster_equal_the_reference(store: Store, monkeypatch: pyt
     prepare(store, days_between(START, FIRST - timedelta(days=1)))
     erase([(user, day) for user, day in erasures if START <= day < FIRST], store)
     definitions = build_definitions(store.settings)
-    with open_instance(store.settings.data_dir.with_name("dagster")) as instance:
+    with open_run(store.settings.data_dir.with_name("dagster")) as instance:
         for day in days_between(FIRST, LAST):
             today = silent(replace(store, clock=FixedClock(day + timedelta(days=1))))
             monkeypatch.setattr("resources.wiring.open_store", lambda _, today=today: today)

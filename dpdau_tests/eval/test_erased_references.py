@@ -11,7 +11,7 @@ from random import Random
 import pytest
 
 from dpdau_assets.core.dates import days_between
-from dpdau_assets.core.erasure.receipts import settle
+from dpdau_assets.core.erasure.receipts import apply_and_verify
 from dpdau_assets.core.erasure.requests import request
 from dpdau_assets.core.erasure.retention import purge
 from dpdau_assets.core.events import Event
@@ -112,7 +112,7 @@ def test_after_all_erasures_the_state_equals_the_reference(make_store: Make, nam
     prepare(outside, days)
     people = [(user, day) for user, day in erasures_of(name, which) if day >= days[0]]
     erase(people, outside)
-    settled = settle(outside)
+    settled = apply_and_verify(outside)
     assert counted(days, outside) == ({day: dau[day] for day in days}, {day: mau[day] for day in days[29:]})
     assert settled.unverified == ()
     assert settled.verified == len(people) == len(outside.erasures.ledger.erasures(["verified"]))

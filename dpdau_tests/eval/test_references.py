@@ -21,7 +21,7 @@ from dpdau_assets.core.privacy.schedule import METRICS
 from dpdau_assets.core.privacy.stream_filters import STREAM_FILTER
 from dpdau_assets.core.publication.release import publish, read_statistic
 from dpdau_assets.core.settings import Settings
-from dpdau_assets.core.sketches.exact import ExactCounting
+from dpdau_assets.core.sketches.exact import ExactEstimator
 from dpdau_tests.conftest import SECRET, FixedClock, prepare
 from dpdau_tests.eval.logs import COLLEGE, OULAD, counted, reference_of, take_in_days, take_in_log
 from dpdau_tests.support.fast_folder import fast_folder
@@ -74,7 +74,7 @@ def residuals() -> dict[str, dict[date, float]]:
             for metric in METRICS:
                 noisy = publish(metric, day, outside).noisy_value
                 key = ReleaseKey(metric, settings.window_days(metric), day)
-                found[metric][day] = noisy - read_statistic(key, ExactCounting(), outside)
+                found[metric][day] = noisy - read_statistic(key, ExactEstimator(), outside)
         open_store.cache_clear()
     return found
 

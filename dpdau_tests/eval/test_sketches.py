@@ -18,7 +18,7 @@ PAGE = (PROJECT / "docs" / "sketches.md").read_text(encoding="utf-8")
 def test_errors_are_those_of_theory_without_bias_and_95_percent_intervals_hold_in_94_to_96(users: int) -> None:
     """1,000 real sketches of each kind or more, always of the same keys: their std is known to 2.2 % at least."""
     cells = measure(users)
-    assert {cell.counting.kind for cell in cells} == {"theta", "kmv", "hllpp"}
+    assert {cell.estimator.kind for cell in cells} == {"theta", "kmv", "hllpp"}
     for cell in cells:
         assert cell.error == pytest.approx(cell.theory, rel=0.1, abs=1e-12), cell
         assert abs(cell.bias_in_standard_errors) < 4, cell

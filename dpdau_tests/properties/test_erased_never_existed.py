@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dpdau_assets.core.dates import days_between, epoch_of
-from dpdau_assets.core.erasure.receipts import settle
+from dpdau_assets.core.erasure.receipts import apply_and_verify
 from dpdau_assets.core.erasure.requests import request
 from dpdau_assets.core.events import Event
 from dpdau_assets.core.ports.store import Store
@@ -170,7 +170,7 @@ def live(history: list[tuple], life: Life, skip: str | None) -> None:
                 process_days(rest[0], outside)
                 refresh(rest[0], outside)
             case "settle":
-                settle(outside)
+                apply_and_verify(outside)
             case "replay":
                 life.replay()
             case "restart":
@@ -179,14 +179,14 @@ def live(history: list[tuple], life: Life, skip: str | None) -> None:
                 request([Event(rest[0], "-", rest[1])], outside)
             case "killed":
                 with killed_at(rest[0]):
-                    settle(outside)
+                    apply_and_verify(outside)
                 life.restart()
 
 
 def ended(life: Life) -> dict[str, bytes]:
     """Everything folded, applied and rebuilt; the bytes of all that lives."""
     process_days(DAYS, life.outside)
-    settle(life.outside)
+    apply_and_verify(life.outside)
     refresh(DAYS, life.outside)
     return life.live_bytes()
 

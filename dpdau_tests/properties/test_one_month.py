@@ -12,14 +12,14 @@ import pytest
 
 from dpdau_assets.core.budget.settings_check import check
 from dpdau_assets.core.dates import days_between
-from dpdau_assets.core.facts import Instance, Release, ReleaseKey
+from dpdau_assets.core.facts import MechanismRun, Release, ReleaseKey
 from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.privacy.mechanisms import shared_noise
 from dpdau_assets.core.publication.ingest import ingest
 from dpdau_assets.core.publication.release import publish
 from dpdau_assets.core.reporting.answers import budget_answer, interval, mart_rows, release_answer
-from dpdau_assets.core.sketches import terms_of_counting
-from dpdau_assets.core.sketches.exact import ExactCounting
+from dpdau_assets.core.sketches import parameters_of
+from dpdau_assets.core.sketches.exact import ExactEstimator
 from dpdau_tests.conftest import prepare
 from eval.simulate import generate_synthetic
 from resources.store import open_mart
@@ -108,7 +108,7 @@ def test_what_is_shown_of_a_number_is_never_below_zero_and_the_number_as_drawn_s
     noisy: float, shown: tuple[float, float, float]
 ) -> None:
     release = Release(ReleaseKey("dau", 1, START), "one", "gaussian_shared", noisy, 13.5, "set", "today", True, "1")
-    instance = Instance("one", "dau", 1, START, shared_noise(62, 3.0, 1e-6), terms_of_counting(ExactCounting()))
+    instance = MechanismRun("one", "dau", 1, START, shared_noise(62, 3.0, 1e-6), parameters_of(ExactEstimator()))
     found = interval(release, instance)
     assert (found["estimate"], found["lower_95"], found["upper_95"]) == shown
     assert found["noisy_value"] == found["noisy_statistic"] == noisy

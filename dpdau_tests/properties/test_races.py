@@ -74,7 +74,7 @@ def run_races(months: int, url: str, folder: Path) -> None:
     assert set(outside.accountant.releases()) == set(everything)
     for month in firsts:
         assert len(outside.accountant.charges("dau", month)) == FIT
-    assert len(outside.accountant.instances()) == FIT * months
+    assert len(outside.accountant.mechanism_runs()) == FIT * months
     assert verification.problems(outside, everything) == []
 
 

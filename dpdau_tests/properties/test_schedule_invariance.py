@@ -15,7 +15,7 @@ from typing import TypeVar
 import pytest
 
 from dpdau_assets.core.dates import days_between, month_of
-from dpdau_assets.core.erasure.receipts import settle
+from dpdau_assets.core.erasure.receipts import apply_and_verify
 from dpdau_assets.core.erasure.requests import request
 from dpdau_assets.core.erasure.retention import purge
 from dpdau_assets.core.errors import DpdauError
@@ -141,14 +141,14 @@ class Publication:
         """All of these days, some days later; then, not every time, what is refused."""
         self.outside = replace(self.outside, clock=FixedClock(last + timedelta(days=4)))
         self.put((user, day) for user, day in OTHERS)
-        for step in self.told("plan", lambda: plan_run(first, last, self.outside)) or ():
+        for step in self.mark_reported("plan", lambda: plan_run(first, last, self.outside)) or ():
             self.hear_of_her()
-            self.told(step, lambda step=step: execute(step, self.outside))
+            self.mark_reported(step, lambda step=step: execute(step, self.outside))
             self.steps += 1
         if first < last or last.day % 7 == 0 or last == self.schedule.last:
             for asked, act in impossible(last, self.schedule.first, self.outside):
-                self.told(asked, act)
-        self.told("purge", lambda: purge(self.outside))
+                self.mark_reported(asked, act)
+        self.mark_reported("purge", lambda: purge(self.outside))
 
     def hear_of_her(self) -> None:
         """Whatever of her has come to be known, on a day that is accepted by now."""
@@ -163,7 +163,7 @@ class Publication:
         first, last = first_day(self.outside), last_day(self.outside.clock)
         put(self.outside, [(user, day) for user, day in rows if first <= day <= last])
 
-    def told(self, asked: object, act: Callable[[], Answer]) -> Answer | None:
+    def mark_reported(self, asked: object, act: Callable[[], Answer]) -> Answer | None:
         """Do it, and note all that whoever asked gets to know but noisy values."""
         answer = None
         try:
@@ -177,7 +177,7 @@ class Publication:
         """Add what the ledger says in the end."""
         ledger, months = self.outside.accountant, [date(2024, 12, 1), *(date(2025, month, 1) for month in range(1, 7))]
         self.numbers = {found.key: found.noisy_value for found in ledger.releases()}
-        self.trace += [without_numbers(ledger.releases()), ledger.instances(), ledger.restated()]
+        self.trace += [without_numbers(ledger.releases()), ledger.mechanism_runs(), ledger.restated()]
         self.trace += [(metric, month, ledger.charges(metric, month)) for metric in ("dau", "mau") for month in months]
         self.trace += [ledger.sealed(), ledger.processed(), ledger.purged_through()]
 
@@ -235,7 +235,7 @@ def publication(schedule: Schedule, person: Person) -> Publication:
             found.publish_up_to(last, first)
             first = last + timedelta(days=1)
             if schedule.settles:
-                settle(found.outside)
+                apply_and_verify(found.outside)
         found.close()
         open_store.cache_clear()
     return found

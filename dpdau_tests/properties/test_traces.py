@@ -15,7 +15,7 @@ from sqlalchemy import LargeBinary, select
 
 from dpdau_assets.core.dates import days_between, epoch_of
 from dpdau_assets.core.erasure import receipts
-from dpdau_assets.core.erasure.receipts import receipt, settle
+from dpdau_assets.core.erasure.receipts import apply_and_verify, receipt
 from dpdau_assets.core.erasure.requests import request
 from dpdau_assets.core.events import Event
 from dpdau_assets.core.facts import Partition
@@ -51,15 +51,15 @@ def lived(make_store: Make, name: str, hers: list[date]) -> Store:
     put(store, [("her", day) for day in hers] + [("late", DAYS[7])])
     process_days(DAYS, store)
     other = erase(store, "user 0")
-    settle(store)
+    apply_and_verify(store)
     receipt(other, store)  # which reads every partition back while she is there
     path = store.settings.data_dir / f"activity/day={hers[0]}/epoch=223.parquet"
     with_her = path.read_bytes()
     her = erase(store, "her")
-    assert settle(store).unverified == ()
+    assert apply_and_verify(store).unverified == ()
     path.write_bytes(with_her)
     assert receipt(her, store)["verified"] is False  # and names the day
-    assert settle(store).repaired == (f"activity/day={hers[0]}/epoch=223",)
+    assert apply_and_verify(store).repaired == (f"activity/day={hers[0]}/epoch=223",)
     return store
 
 
@@ -67,7 +67,7 @@ def erase(store: Store, user: str) -> str:
     return request([Event(user, "-", DAYS[-1])], store).receipts[0]
 
 
-def told(store: Store) -> dict[str, list[dict[str, Any]]]:
+def mark_reported(store: Store) -> dict[str, list[dict[str, Any]]]:
     """All that the ledger holds, but for what is random, encrypted or drawn."""
     drawn = {
         "noisy_value",
@@ -102,7 +102,7 @@ def plain(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_the_ledger_says_nothing_of_the_days_on_which_an_erased_person_was(make_store: Make) -> None:
-    one, other = (told(lived(make_store, name, hers)) for name, hers in (("one", FIRST), ("other", OTHER)))
+    one, other = (mark_reported(lived(make_store, name, hers)) for name, hers in (("one", FIRST), ("other", OTHER)))
     for table in one:
         assert one[table] == other[table], table
 
@@ -118,12 +118,12 @@ def test_the_comparison_notices_what_used_to_be_kept(
     else:
         monkeypatch.setattr(ledger_receipts, "_forget_bodies", nothing)
     one, other = (lived(make_store, name, hers) for name, hers in (("one", FIRST), ("other", OTHER)))
-    assert told(one) != told(other)
+    assert mark_reported(one) != mark_reported(other)
 
 
 def frozen(store: Store) -> list[int]:
     with store.accountant.transaction() as books:
-        instance = books.last_instance("mau", 30)
+        instance = books.last_run("mau", 30)
         assert instance is not None
         return books.frozen(instance.name, 99)
 
@@ -163,6 +163,6 @@ def test_the_version_that_a_day_had_with_her_cannot_be_tried_out_once_she_is_era
     version = day_version(FIRST[0], store)  # as Dagster's log has it for ever
     assert found_by_trying(version, FIRST[0], store, ["nobody", "her"]) == ["her"], "while she is there it can be"
     erase(store, "her")
-    settle(store)
+    apply_and_verify(store)
     assert found_by_trying(version, FIRST[0], store, ["nobody", "her"]) == []
     assert version.encode() not in (store.settings.data_dir / "ledger.sqlite").read_bytes()

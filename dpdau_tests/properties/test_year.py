@@ -10,7 +10,7 @@ from fractions import Fraction
 
 import pytest
 
-from dpdau_assets.core.budget.forecast import Foreseen, MonthOutlook, outlook
+from dpdau_assets.core.budget.forecast import MonthForecast, RefusedRelease, forecast
 from dpdau_assets.core.dates import days_between, month_of, months_read
 from dpdau_assets.core.errors import BudgetRefused
 from dpdau_assets.core.ports.store import Store
@@ -34,7 +34,7 @@ def test_every_month_of_a_year_ends_as_planned_and_within_half_a_percent_of_its_
     months = at_length(ci=3, soak=12)
     last = {3: date(2025, 5, 7), 12: date(2026, 2, 6)}[months]  # with its number, the stream's filter has left them
     with store(last) as outside:
-        planned = outlook(outside.accountant, outside.settings, months, BEGIN)
+        planned = forecast(outside.accountant, outside.settings, months, BEGIN)
         assert not planned.refused
         refused = run(BEGIN, last, outside)
         assert refused == []
@@ -85,7 +85,7 @@ def test_months_of_independent_noise_are_refused_on_the_planned_days_and_no_othe
         "mau_budget_total": Fraction(5),
     }
     with store(last, **settings) as outside:
-        planned = outlook(outside.accountant, outside.settings, months, BEGIN)
+        planned = forecast(outside.accountant, outside.settings, months, BEGIN)
         refused = run(BEGIN, last, outside)
         for row in planned.months:
             assert what_became_of(row, outside) == replace(row, refused=0)
@@ -123,13 +123,13 @@ def run(first: date, last: date, outside: Store) -> list[tuple]:
     return refused
 
 
-def refusal_of(one: Foreseen) -> tuple:
+def refusal_of(one: RefusedRelease) -> tuple:
     job = RESTATEMENT if one.release.revision else {"dau": DAU, "mau": MAU}[one.release.metric]
     day = month_of(one.release.day) if one.release.revision else one.release.day
     return job, day, one.error.fields
 
 
-def what_became_of(row: MonthOutlook, outside: Store) -> MonthOutlook:
+def what_became_of(row: MonthForecast, outside: Store) -> MonthForecast:
     """The same row, from what the ledger holds in the end."""
     metric, month, delta = row.metric, row.month, outside.settings.delta
     releases = [

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from dpdau_assets.core.dates import days_between
-from dpdau_assets.core.erasure.receipts import settle
+from dpdau_assets.core.erasure.receipts import apply_and_verify
 from dpdau_assets.core.erasure.requests import request
 from dpdau_assets.core.events import Event
 from dpdau_assets.core.ports.store import Store
@@ -25,7 +25,7 @@ from dpdau_assets.core.settings import Settings
 from dpdau_tests.conftest import FixedClock, opened, prepare
 from dpdau_tests.support.connections import closed_at_the_end
 from dpdau_tests.support.master_secret import SECRET
-from resources.dagster_instance import open_instance
+from resources.dagster_instance import open_run
 from resources.ledger_sql.database import Database, open_engine, schema_version
 from resources.reading.event_files import event_files
 from resources.storage.backup_files import back_up, restore
@@ -62,7 +62,7 @@ def work(outside: Store, events: Path, backup: Path) -> None:
     publish("dau", DAYS[0], outside)
     ingest(event_files(events.with_name("late.csv")), outside, partial=True)
     request([Event("user 1", "-", TODAY, None)], outside)
-    settle(outside)
+    apply_and_verify(outside)
     prepare(outside, DAYS)
     mart = open_mart(outside.settings)
     mart.replace(mart_rows(outside))
@@ -110,7 +110,7 @@ def test_dagsters_home_is_its_owners_alone_under_any_umask(
     umask: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "above" / "home"))
-    with under(umask), open_instance(tmp_path / "above" / "home"):
+    with under(umask), open_run(tmp_path / "above" / "home"):
         closed = (tmp_path / "above", tmp_path / "above" / "home")
         assert {stat.S_IMODE(folder.stat().st_mode) for folder in closed} == {0o700}
 

@@ -27,14 +27,14 @@ from typing import Any
 from sqlalchemy import Engine, event
 
 from dpdau_assets.core.dates import days_between
-from dpdau_assets.core.erasure.receipts import receipt, settle
+from dpdau_assets.core.erasure.receipts import apply_and_verify, receipt
 from dpdau_assets.core.erasure.requests import request
 from dpdau_assets.core.erasure.retention import purge
 from dpdau_assets.core.events import Event
 from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.release import publish, restate
 from dpdau_assets.core.settings import Settings
-from dpdau_assets.core.state.activity import take_in
+from dpdau_assets.core.state.activity import apply_pending
 from dpdau_tests.conftest import SECRET, FixedClock, prepare, put
 from dpdau_tests.support.fast_folder import fast_folder
 from resources.store import open_store
@@ -63,7 +63,7 @@ def prepare_apply(outside: Store) -> None:
 
 
 def apply(outside: Store) -> None:
-    settle(outside)
+    apply_and_verify(outside)
 
 
 def prepare_restatement(outside: Store) -> None:
@@ -106,7 +106,7 @@ def prepare_fold(outside: Store) -> None:
 
 def fold(outside: Store) -> None:
     with outside.state.activity.lock():
-        take_in(outside)
+        apply_pending(outside)
 
 
 Act = Callable[[Store], None]

@@ -209,18 +209,16 @@ def inconsistent(outside: Store, seen: list[Release]) -> list[str]:
     found = verification.problems(outside, seen)
     releases = outside.accountant.releases()
     owed: set[tuple[Metric, date, str]] = {
-        (one.key.metric, month, one.instance)
-        for one in releases
-        for month in months_read(one.key.day, one.key.window_days)
+        (one.key.metric, month, one.run) for one in releases for month in months_read(one.key.day, one.key.window_days)
     }
     months = {month for _, month, _ in owed} | {date(2024, 12, 1), date(2025, 4, 1)}
     for metric in ("dau", "mau"):
         for month in months:
-            charged = sorted(charge.instance for charge in outside.accountant.charges(metric, month))
+            charged = sorted(charge.run for charge in outside.accountant.charges(metric, month))
             if charged != sorted(name for asked, read, name in owed if (asked, read) == (metric, month)):
                 found.append(f"{metric} of {month} was charged for {charged}.")
-    given = Counter(one.instance for one in releases)
-    for instance in outside.accountant.instances():
+    given = Counter(one.run for one in releases)
+    for instance in outside.accountant.mechanism_runs():
         if not given[instance.name]:
             found.append(f"{instance.name} has no number.")
         if isinstance(instance.mechanism, Stream):

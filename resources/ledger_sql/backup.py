@@ -21,7 +21,7 @@ from dpdau_assets.core.publication.restoring import Restore
 from dpdau_assets.core.settings import Metric
 from resources.ledger_sql import schema
 from resources.ledger_sql.database import Database
-from resources.ledger_sql.ledger import SqlBooks, add_days
+from resources.ledger_sql.ledger import SqlLedgerTransaction, add_days
 from resources.ledger_sql.retention import fact
 from resources.ledger_sql.rows import insert_rows
 
@@ -75,7 +75,7 @@ def from_lines(lines: Iterable[bytes]) -> Iterator[tuple[str, Mapping[str, Any]]
         yield name, {column: _value(schema.metadata.tables[name], column, value) for column, value in columns.items()}
 
 
-class SqlRestoredBooks(SqlBooks):
+class SqlRestoredBooks(SqlLedgerTransaction):
     """The port RestoredBooks."""
 
     def close(self, metric: Metric, month: date, closed_on: date) -> None:

@@ -21,7 +21,7 @@ from dpdau_assets.core.errors import Refused
 from dpdau_assets.core.facts import EpochKey, Erasure, ErasureState, Keys, Reference, Removal
 from dpdau_assets.core.ports.state import Salts
 from dpdau_assets.core.sketches.keysets import EMPTY
-from dpdau_assets.core.tombstones import Tombstones, held_until
+from dpdau_assets.core.tombstones import Tombstones, excluded_until
 from resources.ledger_sql import schema
 from resources.ledger_sql.chain import append
 from resources.ledger_sql.database import Database
@@ -55,7 +55,7 @@ class _Asked:
     def tombstones(self) -> list[dict[str, Any]]:
         """One a listed day, or one for the through-day, under each epoch; in order of epoch and day."""
         removal = self.removal
-        held = day_number(held_until(removal.through))
+        held = day_number(excluded_until(removal.through))
         openings = {epoch: new_opening() for epoch, _ in self.encrypted}
         return [
             {
@@ -182,7 +182,7 @@ class SqlErasures:
             keys=self._decrypted(epoch, encrypted),
             days=_numbers(days),
             listed=np.array(listed, dtype=bool),
-            held_until=_numbers(held),
+            excluded_until=_numbers(held),
             effective_from=_numbers(effective),
         )
 

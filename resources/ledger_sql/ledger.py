@@ -1,4 +1,4 @@
-"""The ports Ledger and Books: what was charged, drawn and published."""
+"""The ports Ledger and LedgerTransaction: what was charged, drawn and published."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Connection, Executable, Row, Table, func, 
 
 from dpdau_assets.core.dates import UNIX_EPOCH, day_number, month_of
 from dpdau_assets.core.errors import BadSetting
-from dpdau_assets.core.facts import Instance, Override, Release, ReleaseKey
+from dpdau_assets.core.facts import MechanismRun, Override, Release, ReleaseKey
 from dpdau_assets.core.privacy.accounting import Budget, Charge
 from dpdau_assets.core.privacy.mechanisms import Mechanism, mechanism_from_json
 from dpdau_assets.core.settings import Metric
@@ -27,7 +27,7 @@ from resources.ledger_sql.secret_values import NOISE, STATISTIC, destroy, keep, 
 from resources.ledger_sql.verification import verify
 
 
-class SqlBooks:
+class SqlLedgerTransaction:
     """The ledger inside one transaction."""
 
     def __init__(self, connection: Connection, keyring: Keyring) -> None:
@@ -64,28 +64,28 @@ class SqlBooks:
     def removals_recorded(self) -> int:
         return recorded(self._connection)
 
-    def instance(self, name: str) -> Instance | None:
+    def mechanism_run(self, name: str) -> MechanismRun | None:
         row = self._connection.execute(select(schema.instances).where(schema.instances.c.name == name)).one_or_none()
         return None if row is None else _instance(row)
 
-    def last_instance(self, metric: Metric, window_days: int) -> Instance | None:
+    def last_run(self, metric: Metric, window_days: int) -> MechanismRun | None:
         table = schema.instances
         query = select(table).where(table.c.metric == metric, table.c.window_days == window_days)
         row = self._connection.execute(query.order_by(table.c.id.desc()).limit(1)).one_or_none()
         return None if row is None else _instance(row)
 
-    def instances(self) -> list[Instance]:
+    def mechanism_runs(self) -> list[MechanismRun]:
         return [_instance(row) for row in self._all(select(schema.instances).order_by(schema.instances.c.id))]
 
-    def open_instance(self, instance: Instance) -> None:
+    def open_run(self, run: MechanismRun) -> None:
         self._append(
             schema.instances,
-            name=instance.name,
-            metric=instance.metric,
-            window_days=instance.window_days,
-            first_day=instance.first_day.isoformat(),
-            mechanism=_json(instance.mechanism.to_json()),
-            terms=_json(dict(instance.terms)),
+            name=run.name,
+            metric=run.metric,
+            window_days=run.window_days,
+            first_day=run.first_day.isoformat(),
+            mechanism=_json(run.mechanism.to_json()),
+            terms=_json(dict(run.parameters)),
         )
 
     def charges(self, metric: Metric, month: date) -> list[Charge]:
@@ -97,7 +97,7 @@ class SqlBooks:
     def charge(self, charge: Charge) -> None:
         cap, delta = (None, None) if charge.budget is None else (str(charge.budget.epsilon), charge.budget.delta)
         month = charge.month.isoformat()
-        row = {"metric": charge.metric, "month": month, "instance": charge.instance}
+        row = {"metric": charge.metric, "month": month, "instance": charge.run}
         self._append(schema.charges, **row, epsilon_cap=cap, delta=delta)
 
     def cap(self, metric: Metric, month: date) -> Fraction | None:
@@ -131,38 +131,38 @@ class SqlBooks:
         restored = self._last_entry(schema.restores)
         return restored > self._last_entry(schema.overrides, schema.overrides.c.kind == "erasures_submitted")
 
-    def shared_noise(self, instance: str) -> int | None:
+    def shared_noise(self, run: str) -> int | None:
         table = schema.shared_noise
-        encrypted = self._connection.scalar(select(table.c.encrypted).where(table.c.subject == instance))
-        return None if encrypted is None else reveal(self._connection, self._keyring, NOISE, instance, encrypted)
+        encrypted = self._connection.scalar(select(table.c.encrypted).where(table.c.subject == run))
+        return None if encrypted is None else reveal(self._connection, self._keyring, NOISE, run, encrypted)
 
-    def keep_shared_noise(self, instance: str, value: int) -> None:
-        keep(self._connection, self._keyring, NOISE, instance, value)
+    def keep_shared_noise(self, run: str, value: int) -> None:
+        keep(self._connection, self._keyring, NOISE, run, value)
 
-    def destroy_shared_noise(self, instance: str) -> None:
-        destroy(self._connection, self._keyring, NOISE, instance)
+    def destroy_shared_noise(self, run: str) -> None:
+        destroy(self._connection, self._keyring, NOISE, run)
         self.destroyed = True
 
-    def frozen(self, instance: str, days: int) -> list[int]:
+    def frozen(self, run: str, days: int) -> list[int]:
         table = schema.stream_state
-        rows = self._all(select(table).where(table.c.instance == instance).order_by(table.c.day.desc()).limit(days))
+        rows = self._all(select(table).where(table.c.instance == run).order_by(table.c.day.desc()).limit(days))
         opened = [reveal(self._connection, self._keyring, STATISTIC, row.subject, row.encrypted) for row in rows]
         return opened[::-1]
 
-    def freeze(self, instance: str, day: date, statistic: int) -> None:
-        columns = {"instance": instance, "day": day.isoformat()}
-        keep(self._connection, self._keyring, STATISTIC, f"{instance} {day}", statistic, **columns)
+    def freeze(self, run: str, day: date, statistic: int) -> None:
+        columns = {"instance": run, "day": day.isoformat()}
+        keep(self._connection, self._keyring, STATISTIC, f"{run} {day}", statistic, **columns)
 
-    def destroy_frozen(self, instance: str, keep_last: int) -> None:
+    def destroy_frozen(self, run: str, keep_last: int) -> None:
         table = schema.stream_state
-        here = select(table.c.subject).where(table.c.instance == instance).order_by(table.c.day.desc())
+        here = select(table.c.subject).where(table.c.instance == run).order_by(table.c.day.desc())
         for subject in self._connection.scalars(here.offset(keep_last)).all():
             destroy(self._connection, self._keyring, STATISTIC, subject)
             self.destroyed = True
 
-    def numbers(self, instance: str) -> list[float]:
+    def numbers(self, run: str) -> list[float]:
         table = schema.releases
-        query = select(table.c.noisy_value).where(table.c.instance == instance).order_by(table.c.day, table.c.revision)
+        query = select(table.c.noisy_value).where(table.c.instance == run).order_by(table.c.day, table.c.revision)
         return [row.noisy_value for row in self._all(query)]
 
     def store(self, release: Release) -> None:
@@ -173,7 +173,7 @@ class SqlBooks:
             window_days=key.window_days,
             day=key.day.isoformat(),
             revision=key.revision,
-            instance=release.instance,
+            instance=release.run,
             mechanism=release.mechanism,
             noisy_value=release.noisy_value,
             half_width=release.half_width,
@@ -206,17 +206,17 @@ class SqlLedger:
         self._database = database
 
     @contextmanager
-    def transaction(self) -> Iterator[SqlBooks]:
+    def transaction(self) -> Iterator[SqlLedgerTransaction]:
         with self._database.write() as connection:
-            books = SqlBooks(connection, self._database.keyring)
+            books = SqlLedgerTransaction(connection, self._database.keyring)
             yield books
         if books.destroyed:
             self._database.overwrite_deleted(schema.shared_noise, schema.stream_state)
 
     @contextmanager
-    def _reading(self) -> Iterator[SqlBooks]:
+    def _reading(self) -> Iterator[SqlLedgerTransaction]:
         with self._database.read() as connection:
-            yield SqlBooks(connection, self._database.keyring)
+            yield SqlLedgerTransaction(connection, self._database.keyring)
 
     def release(self, key: ReleaseKey) -> Release | None:
         with self._reading() as books:
@@ -226,9 +226,9 @@ class SqlLedger:
         with self._reading() as books:
             return books.releases(metric)
 
-    def instances(self) -> list[Instance]:
+    def mechanism_runs(self) -> list[MechanismRun]:
         with self._reading() as books:
-            return books.instances()
+            return books.mechanism_runs()
 
     def restated(self) -> frozenset[date]:
         with self._reading() as books:
@@ -260,7 +260,7 @@ class SqlLedger:
 
     def override(self, override: Override) -> None:
         with self._database.write() as connection:
-            books = SqlBooks(connection, self._database.keyring)
+            books = SqlLedgerTransaction(connection, self._database.keyring)
             metric, month = override.metric, override.month
             opens = metric is not None and month is not None and books.is_closed(metric, month)
             append(connection, self._database.keyring, schema.overrides, [{**_override_row(override), "opens": opens}])
@@ -313,7 +313,7 @@ class SqlLedger:
         with self._database.read() as connection:
             return days_in(connection, table)
 
-    def fix_terms(self, terms: Mapping[str, str]) -> None:
+    def fix_settings(self, terms: Mapping[str, str]) -> None:
         with self._database.write() as connection:
             rows = connection.execute(select(schema.terms))
             fixed = {row.name: row.value for row in rows}
@@ -350,7 +350,7 @@ def _is(key: ReleaseKey) -> list[Any]:
 def _release(row: Row[Any]) -> Release:
     return Release(
         key=ReleaseKey(row.metric, row.window_days, date.fromisoformat(row.day), row.revision),
-        instance=row.instance,
+        run=row.instance,
         mechanism=row.mechanism,
         noisy_value=row.noisy_value,
         half_width=row.half_width,
@@ -361,14 +361,14 @@ def _release(row: Row[Any]) -> Release:
     )
 
 
-def _instance(row: Row[Any]) -> Instance:
-    return Instance(
+def _instance(row: Row[Any]) -> MechanismRun:
+    return MechanismRun(
         name=row.name,
         metric=row.metric,
         window_days=row.window_days,
         first_day=date.fromisoformat(row.first_day),
         mechanism=_mechanism(row),
-        terms=json.loads(row.terms),
+        parameters=json.loads(row.terms),
     )
 
 

@@ -58,7 +58,7 @@ class SqlRebuilds:
         with self._database.write() as connection:
             connection.execute(delete(table).where(table.c.day == day.isoformat(), table.c.mark <= mark))
 
-    def arrive(self, days: Iterable[date]) -> None:
+    def mark_changed(self, days: Iterable[date]) -> None:
         table = schema.arrivals
         rows = [{"day": day.isoformat(), "change": secrets.token_hex(8)} for day in sorted(days)]
         if not rows:
@@ -68,12 +68,12 @@ class SqlRebuilds:
                 connection.execute(delete(table).where(table.c.day.in_(some)))
             insert_rows(connection, table, rows)
 
-    def arrived(self) -> dict[date, str]:
+    def changed(self) -> dict[date, str]:
         with self._database.read() as connection:
             rows = connection.execute(select(schema.arrivals).order_by(schema.arrivals.c.day))
             return {date.fromisoformat(row.day): row.change for row in rows}
 
-    def told(self, changes: Mapping[date, str]) -> None:
+    def mark_reported(self, changes: Mapping[date, str]) -> None:
         if not changes:
             return
         table = schema.arrivals

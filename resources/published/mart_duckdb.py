@@ -14,9 +14,9 @@ import duckdb
 
 from dpdau_assets.core.errors import BadInput, Refused
 from dpdau_assets.core.facts import MartPaths, ReleaseKey
-from dpdau_assets.core.publication.restoring import Shown
-from dpdau_assets.core.sketches import counting_of_terms
-from dpdau_assets.core.sketches.base import Counting
+from dpdau_assets.core.publication.restoring import MartRow
+from dpdau_assets.core.sketches import estimator_from
+from dpdau_assets.core.sketches.base import Estimator
 from dpdau_assets.core.sketches.sampling import is_threshold
 from resources.published.chart import chart_in_markdown, draw_series, sparkline_in_markdown
 from resources.storage.durable import PRIVATE_FOLDER, make_folder, mode_in, sync_file
@@ -53,7 +53,7 @@ class MartFiles:
         self._folder = folder
         self._folder_mode = folder_mode
 
-    def read(self) -> list[Shown]:
+    def read(self) -> list[MartRow]:
         """Every number that it shows; none where there is no mart."""
         table = self._folder / "active_users.duckdb"
         if not table.exists():
@@ -86,28 +86,28 @@ class MartFiles:
         return paths
 
 
-def _shown(row: dict[str, Any]) -> Shown:
-    return Shown(
+def _shown(row: dict[str, Any]) -> MartRow:
+    return MartRow(
         key=ReleaseKey(row["metric"], row["window_days"], row["day"], row["revision"]),
         noisy_value=row["noisy_value"],
         noisy_statistic=row.get("noisy_statistic", row["noisy_value"]),  # the same in marts from before sketches
         lower_95=row["lower_95"],
         upper_95=row["upper_95"],
         mechanism=row["mechanism"],
-        counting=_counting(row),
+        estimator=_estimator(row),
         published_at=datetime.fromtimestamp(row["published"], UTC),
         version=row["version"],
     )
 
 
-def _counting(row: dict[str, Any]) -> Counting:
+def _estimator(row: dict[str, Any]) -> Estimator:
     """As the row says it. Raises BadInput for parameters that no number was ever counted by."""
     try:
         parameters = {name: Fraction(value) for name, value in json.loads(row.get("sketch_parameters", "{}")).items()}
         if not is_threshold(parameters.get("theta0", Fraction(1))):
             raise ValueError
         terms = {name: str(value) for name, value in parameters.items()}
-        return counting_of_terms({"sketch_impl": row["sketch_impl"], **terms})
+        return estimator_from({"sketch_impl": row["sketch_impl"], **terms})
     except (ValueError, TypeError, AttributeError, OverflowError, Refused):
         raise BadInput(
             f"The mart's {row['metric']} of {row['day']} was counted with parameters that are none.",

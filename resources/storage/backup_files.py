@@ -22,9 +22,9 @@ from dpdau_assets.core.ports.store import Clock, Store
 from dpdau_assets.core.privacy.schedule import METRICS
 from dpdau_assets.core.publication.restoring import (
     Declared,
+    MartRow,
     MaybePublished,
     Restore,
-    Shown,
     account_for,
     account_for_files,
     lost_keys,
@@ -34,7 +34,7 @@ from dpdau_assets.core.settings import Metric, Settings
 from resources.ledger_sql import chain, schema
 from resources.ledger_sql.backup import from_lines, put, read_out, require_empty, restored_books, to_lines
 from resources.ledger_sql.database import Database
-from resources.ledger_sql.ledger import SqlBooks, SqlLedger
+from resources.ledger_sql.ledger import SqlLedger, SqlLedgerTransaction
 from resources.storage.durable import Write, make_folder, sync_folder, write_all_durably, write_durably
 from resources.store import open_ledger, store_on
 
@@ -129,7 +129,7 @@ def _written(folder: Path, outside: Store) -> Manifest:
     database = open_ledger(outside.settings)
     with database.read() as connection:
         write_durably(folder / LEDGER, lambda file: file.writelines(to_lines(read_out(connection))))
-        head, books = chain.head(connection), SqlBooks(connection, database.keyring)
+        head, books = chain.head(connection), SqlLedgerTransaction(connection, database.keyring)
         last = {metric: books.last_day(metric, outside.settings.window_days(metric)) for metric in METRICS}
     today = outside.clock.today()
     manifest = Manifest(
@@ -148,7 +148,7 @@ def _written(folder: Path, outside: Store) -> Manifest:
 
 
 def restore(
-    source: Path, settings: Settings, clock: Clock, shown: Sequence[Shown] = (), declared: Declared | None = None
+    source: Path, settings: Settings, clock: Clock, shown: Sequence[MartRow] = (), declared: Declared | None = None
 ) -> Restored:
     """Restore into an empty ledger, and into a data directory without live files; where some are, they are kept.
 

@@ -1,4 +1,4 @@
-"""The port Premises: every file that could hold a key, its bytes, and what is packed inside it.
+"""The port FileInventory: every file that could hold a key, its bytes, and what is packed inside it.
 
 Nothing here knows which files the project writes: a copy that somebody left in the data directory counts as well.
 """
@@ -27,7 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dpdau_assets.core.errors import BadInput
-from dpdau_assets.core.facts import KeptFile
+from dpdau_assets.core.facts import StoredFile
 from resources.storage.durable import sweep
 
 _PIECE = 8 << 20
@@ -66,7 +66,7 @@ _MAGIC = {  # how each begins; as long as is needed so that hardly any other fil
 _KINDS = {kind: re.compile(magic, re.DOTALL) for kind, magic in _MAGIC.items()}
 
 
-class FilePremises:
+class DiskFileInventory:
     """Every file under the data directory and Dagster's home, whatever put it there.
 
     `roots` maps labels to folders or single files, which need not exist. One inside another is walked once, under the
@@ -74,21 +74,21 @@ class FilePremises:
     """
 
     def __init__(self, roots: Mapping[str, Path]) -> None:
-        self._roots = _outermost([KeptFile(label, path) for label, path in roots.items()])
+        self._roots = _outermost([StoredFile(label, path) for label, path in roots.items()])
 
-    def files(self) -> list[KeptFile]:
+    def files(self) -> list[StoredFile]:
         """Regular files, and links to such, sorted by name. A temporary file that a living writer holds is left out.
 
         A folder that cannot be read is listed too: whoever reads it as a file is told so, and nobody vouches for it.
         """
-        found: list[KeptFile] = []
+        found: list[StoredFile] = []
         seen: set[tuple[int, int]] = set()
-        folders, linked = deque(self._roots), deque[KeptFile]()
+        folders, linked = deque(self._roots), deque[StoredFile]()
         while folders or linked:
             place = (folders or linked).popleft()  # links last: a folder is known by its own name where it has one
             mode, this_folder = _kind(place)
             if stat.S_ISREG(mode) and not _is_being_written(place):
-                found.append(place if place.name else KeptFile(place.path.name, place.path))
+                found.append(place if place.name else StoredFile(place.path.name, place.path))
             elif stat.S_ISDIR(mode) and this_folder not in seen:
                 seen.add(this_folder)
                 try:
@@ -100,12 +100,12 @@ class FilePremises:
                     (linked if child.path.is_symlink() else folders).append(child)
         return sorted(found, key=lambda file: file.name)
 
-    def chunks(self, file: KeptFile) -> Iterator[bytes]:
+    def chunks(self, file: StoredFile) -> Iterator[bytes]:
         """Its bytes in pieces of 8 MB; none if it is gone by now. Raises BadInput if it cannot be read."""
         with _readable(file.name), file.path.open("rb") as stream:
             yield from _pieces(stream)
 
-    def unpacked(self, file: KeptFile) -> Iterator[bytes]:
+    def unpacked(self, file: StoredFile) -> Iterator[bytes]:
         """What it holds inside if it packs its bytes: gzip, bz2, xz, lzma, zip, tar and Parquet, up to three deep.
 
         Nothing for other files, nor for a Parquet file of which `chunks` shows every value. Of a column of integers
@@ -124,13 +124,13 @@ class FilePremises:
 # --- The walk ----------------------------------------------------------------------------------------------------
 
 
-def _outermost(roots: list[KeptFile]) -> list[KeptFile]:
+def _outermost(roots: list[StoredFile]) -> list[StoredFile]:
     """Those that lie inside no other one; of equal ones, the first."""
     firsts = {root.path.resolve(): root for root in reversed(roots)}
     return [root for path, root in reversed(firsts.items()) if firsts.keys().isdisjoint(path.parents)]
 
 
-def _kind(place: KeptFile) -> tuple[int, tuple[int, int]]:
+def _kind(place: StoredFile) -> tuple[int, tuple[int, int]]:
     """Mode and identity of what stands there, links followed; mode 0 if nothing does."""
     with _readable(place.name):
         status = place.path.stat()
@@ -138,14 +138,14 @@ def _kind(place: KeptFile) -> tuple[int, tuple[int, int]]:
     return 0, (0, 0)
 
 
-def _children(folder: KeptFile) -> list[KeptFile]:
+def _children(folder: StoredFile) -> list[StoredFile]:
     prefix = f"{folder.name}/" if folder.name else ""
     with _readable(folder.name):
-        return [KeptFile(prefix + path.name, path) for path in folder.path.iterdir()]
+        return [StoredFile(prefix + path.name, path) for path in folder.path.iterdir()]
     return []
 
 
-def _is_being_written(file: KeptFile) -> bool:
+def _is_being_written(file: StoredFile) -> bool:
     """Whether it is a temporary file whose writer lives, or was one until now."""
     if file.path.suffix != ".tmp":
         return False

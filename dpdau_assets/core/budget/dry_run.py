@@ -8,9 +8,9 @@ from datetime import date
 from fractions import Fraction
 from functools import cache
 
-from dpdau_assets.core.budget.planning import Plan, restated_keys, terms_of
+from dpdau_assets.core.budget.planning import Plan, restated_keys, restatement_parameters
 from dpdau_assets.core.dates import month_of, months_read
-from dpdau_assets.core.facts import Instance, Release, ReleaseKey
+from dpdau_assets.core.facts import MechanismRun, Release, ReleaseKey
 from dpdau_assets.core.ports.ledger import Ledger
 from dpdau_assets.core.privacy.accounting import Charge
 from dpdau_assets.core.privacy.cost_so_far import Published
@@ -18,8 +18,8 @@ from dpdau_assets.core.privacy.mechanisms import Stream
 from dpdau_assets.core.settings import Metric, Settings
 
 
-class DraftBooks:
-    """The port ChargedBooks, on a copy.
+class DryRunLedger:
+    """The port BudgetLedger, on a copy.
 
     A number is a key and the instance that gives it: a draft has no values and no noise.
     """
@@ -34,9 +34,9 @@ class DraftBooks:
         self._restated: Counter[date] = Counter()
         # Numbers first, charges last: what is published meanwhile is at least among the charges.
         for found in sorted(ledger.releases(), key=lambda one: (one.key.day, one.key.revision)):
-            self.publish(found.key, found.instance)
+            self.publish(found.key, found.run)
             self._last_releases[found.key.metric] = found
-        self._instances = {instance.name: instance for instance in ledger.instances()}
+        self._instances = {run.name: run for run in ledger.mechanism_runs()}
         self._living = frozenset(self._instances)
         self._added: dict[tuple[Metric, date], list[Charge]] = defaultdict(list)
         self._awaits_erasures = ledger.awaits_erasures()
@@ -58,17 +58,17 @@ class DraftBooks:
         """The last one there is by now: what the draft publishes has no value to go by."""
         return self._last_releases.get(metric)
 
-    def instance(self, name: str) -> Instance | None:
+    def mechanism_run(self, name: str) -> MechanismRun | None:
         return self._instances.get(name)
 
-    def last_instance(self, metric: Metric, window_days: int) -> Instance | None:
+    def last_run(self, metric: Metric, window_days: int) -> MechanismRun | None:
         of_series = (
             one for one in reversed(self._instances.values()) if (one.metric, one.window_days) == (metric, window_days)
         )
         return next(of_series, None)
 
-    def open_instance(self, instance: Instance) -> None:
-        self._instances[instance.name] = instance
+    def open_run(self, run: MechanismRun) -> None:
+        self._instances[run.name] = run
 
     def charges(self, metric: Metric, month: date) -> list[Charge]:
         return [*self.charged_by_now(metric, month), *self._added[metric, month]]
@@ -92,20 +92,20 @@ class DraftBooks:
 
     # What only a draft has
 
-    def publish(self, key: ReleaseKey, instance: str) -> None:
+    def publish(self, key: ReleaseKey, run: str) -> None:
         """From now on this key has its number, from this instance."""
-        self._numbers[key] = instance
+        self._numbers[key] = run
         series = key.metric, key.window_days
         self._last_days[series] = max(key.day, self._last_days.get(series, key.day))
-        self._last_days_of[instance] = max(key.day, self._last_days_of.get(instance, key.day))
+        self._last_days_of[run] = max(key.day, self._last_days_of.get(run, key.day))
         for month in months_read(key.day, key.window_days):
-            self._reading[key.metric, month][instance] += 1
+            self._reading[key.metric, month][run] += 1
         if key.revision:
             self._restated[month_of(key.day)] += 1
 
     def withdraw(self, key: ReleaseKey, planned: Plan) -> None:
         """Undo `enter` and `publish` for a number of a restatement: with one of them refused, it makes none."""
-        name = planned.instance.name
+        name = planned.run.name
         del self._numbers[key]
         self._reading[key.metric, month_of(key.day)][name] -= 1
         self._restated[month_of(key.day)] -= 1
@@ -122,10 +122,14 @@ class DraftBooks:
         """What it consists of by now."""
         return restated_keys(month, self._numbers)
 
-    def terms(self, month: date) -> Mapping[str, str]:
+    def parameters(self, month: date) -> Mapping[str, str]:
         """What DAU of the month was begun under, or will be."""
         begun = [one for one in self._instances.values() if one.metric == "dau" and month_of(one.first_day) == month]
-        return min(begun, key=lambda one: one.first_day).terms if begun else terms_of("dau", self._settings)
+        return (
+            min(begun, key=lambda one: one.first_day).parameters
+            if begun
+            else restatement_parameters("dau", self._settings)
+        )
 
     def published(self, metric: Metric, month: date) -> list[Published]:
         """How much is out of each instance of which some number reads the month."""
@@ -134,7 +138,7 @@ class DraftBooks:
             Published(one.mechanism, count, one.first_day, self._last_days_of[one.name]) for one, count in instances
         ]
 
-    def begun_anew(self) -> list[Instance]:
+    def begun_anew(self) -> list[MechanismRun]:
         """Streams that the draft has begun where the metric had one already."""
         streams = [one for one in self._instances.values() if isinstance(one.mechanism, Stream)]
         first = {one.metric: one for one in reversed(streams)}

@@ -12,8 +12,8 @@ from datetime import date, timedelta
 from itertools import islice
 from typing import Any
 
-from dpdau_assets.core.budget.dry_run import DraftBooks
-from dpdau_assets.core.budget.planning import Plan, budget_of, enter, plan, restatement_slot_under
+from dpdau_assets.core.budget.dry_run import DryRunLedger
+from dpdau_assets.core.budget.planning import Plan, budget_of, enter, plan, restatement_due_under
 from dpdau_assets.core.dates import (
     days_between,
     first_window_end,
@@ -23,35 +23,35 @@ from dpdau_assets.core.dates import (
     months_read,
 )
 from dpdau_assets.core.errors import Refused
-from dpdau_assets.core.facts import Instance, ReleaseKey
+from dpdau_assets.core.facts import MechanismRun, ReleaseKey
 from dpdau_assets.core.ports.ledger import Ledger
 from dpdau_assets.core.privacy.accounting import cost, epsilon_of, rho, total
 from dpdau_assets.core.privacy.cost_so_far import cost_so_far
 from dpdau_assets.core.privacy.mechanisms import LONGEST_MONTH, Stream, half_width_95, noise_std
-from dpdau_assets.core.privacy.schedule import METRICS, Planned, mechanism_for, slot_of
+from dpdau_assets.core.privacy.schedule import METRICS, ScheduledRelease, due_on, mechanism_for
 from dpdau_assets.core.settings import Metric, Settings
 
 
 @dataclass(frozen=True)
-class Foreseen:
+class RefusedRelease:
     """A number that will be refused, the months that it reads, and the error.
 
     A restatement is refused whole, for its first number that does not fit; `numbers` is how many are lost with it.
     """
 
-    release: Planned
+    release: ScheduledRelease
     months: tuple[date, ...]
     numbers: int
     error: Refused
 
 
 @dataclass(frozen=True)
-class Made:
+class PlannedRelease:
     """A number that will come out, and the months that it reads."""
 
-    release: Planned
+    release: ScheduledRelease
     months: tuple[date, ...]
-    instance: Instance
+    run: MechanismRun
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class NewStream:
 
 
 @dataclass(frozen=True)
-class MonthOutlook:
+class MonthForecast:
     """One month of one metric, seen from every number that reads it; costs are in epsilon at the configured delta.
 
     Attributes:
@@ -107,19 +107,19 @@ class Outlook:
     """The coming months in order, and every number that will be refused, in order of slots."""
 
     delta: float
-    months: tuple[MonthOutlook, ...]
-    refused: tuple[Foreseen, ...]
+    months: tuple[MonthForecast, ...]
+    refused: tuple[RefusedRelease, ...]
     new_streams: tuple[NewStream, ...]
 
 
-def outlook(ledger: Ledger, settings: Settings, months: int, first_day: date | None = None) -> Outlook:
+def forecast(ledger: Ledger, settings: Settings, months: int, first_day: date | None = None) -> Outlook:
     """What publication will bring under these settings, from where it stands, in so many months and earlier open ones.
 
     A metric goes on with the day after its last published one; else it begins at START_DATE, MAU with its first whole
     window. Neither does so before `first_day`. Months count from the later of the two. When a day is refused, those
     after it are tried all the same.
     """
-    books = DraftBooks(ledger, settings)
+    books = DryRunLedger(ledger, settings)
     firsts: dict[Metric, date] = {metric: _next_day(metric, books, settings, first_day) for metric in METRICS}
     *_, last_month = islice(months_from(month_of(max(firsts.values()))), months)
     made, refused = _walk(_due(firsts, _last_day(last_month, settings), books, settings), books, settings)
@@ -127,7 +127,7 @@ def outlook(ledger: Ledger, settings: Settings, months: int, first_day: date | N
     return Outlook(
         delta=settings.delta,
         months=tuple(
-            _month_outlook(metric, month, made, refused, books, settings)
+            _month_forecast(metric, month, made, refused, books, settings)
             for month, metric in sorted(seen)
             if month <= last_month
         ),
@@ -136,12 +136,12 @@ def outlook(ledger: Ledger, settings: Settings, months: int, first_day: date | N
     )
 
 
-def coming(ledger: Ledger, settings: Settings, last: date) -> list[Made | Foreseen]:
+def coming(ledger: Ledger, settings: Settings, last: date) -> list[PlannedRelease | RefusedRelease]:
     """Every number of the days up to `last` that is not out yet, in order of slots: made, or refused and why.
 
-    As `outlook` walks it; a restatement stands there number by number. Raises ParameterNotSet as a release would.
+    As `forecast` walks it; a restatement stands there number by number. Raises ParameterNotSet as a release would.
     """
-    books = DraftBooks(ledger, settings)
+    books = DryRunLedger(ledger, settings)
     firsts: dict[Metric, date] = {metric: _next_day(metric, books, settings, None) for metric in METRICS}
     made, refused = _walk(_due(firsts, last, books, settings), books, settings)
     return sorted([*made, *refused], key=lambda one: (one.release.slot, one.release.revision, one.release.metric))
@@ -150,8 +150,8 @@ def coming(ledger: Ledger, settings: Settings, last: date) -> list[Made | Forese
 # --- What is due -------------------------------------------------------------------------------------------------
 
 
-def _next_day(metric: Metric, books: DraftBooks, settings: Settings, first_day: date | None) -> date:
-    published = books.days(metric)
+def _next_day(metric: Metric, ledger: DryRunLedger, settings: Settings, first_day: date | None) -> date:
+    published = ledger.days(metric)
     first = first_window_end(settings.start_date, settings.window_days(metric))
     going_on = published[-1] + timedelta(days=1) if published else first
     return max(going_on, first_day or going_on)
@@ -164,60 +164,64 @@ def _last_day(last_month: date, settings: Settings) -> date:
     return month_end(last_month) + timedelta(days=max(settings.mau_window_days - 1 + filtered, LONGEST_MONTH))
 
 
-def _due(firsts: Mapping[Metric, date], last: date, books: DraftBooks, settings: Settings) -> list[Planned]:
+def _due(firsts: Mapping[Metric, date], last: date, ledger: DryRunLedger, settings: Settings) -> list[ScheduledRelease]:
     """In order of slots. A restatement stands there once, with its month for a day."""
     first_numbers = [
-        Planned(metric, day, 0, slot_of(settings, day))
+        ScheduledRelease(metric, day, 0, due_on(settings, day))
         for metric in METRICS
         for day in days_between(firsts[metric], last)
     ]
-    restatements = _restatements(days_between(firsts["dau"], last), books, settings)
-    due = [*first_numbers, *(one for one in restatements if one.slot <= slot_of(settings, last))]
+    restatements = _restatements(days_between(firsts["dau"], last), ledger, settings)
+    due = [*first_numbers, *(one for one in restatements if one.slot <= due_on(settings, last))]
     return sorted(due, key=lambda one: (one.slot, one.revision, one.metric, one.day))
 
 
-def _restatements(days: list[date], books: DraftBooks, settings: Settings) -> Iterator[Planned]:
-    for month in {month_of(day) for day in [*books.days("dau"), *days]} - books.restated():
-        slot = restatement_slot_under(books.terms(month), month, settings)  # fixed with the month's first number
+def _restatements(days: list[date], ledger: DryRunLedger, settings: Settings) -> Iterator[ScheduledRelease]:
+    for month in {month_of(day) for day in [*ledger.days("dau"), *days]} - ledger.restated():
+        slot = restatement_due_under(ledger.parameters(month), month, settings)  # fixed with the month's first number
         if slot is not None:
-            yield Planned("dau", month, 1, slot)
+            yield ScheduledRelease("dau", month, 1, slot)
 
 
 # --- The walk ----------------------------------------------------------------------------------------------------
 
 
-def _walk(due: Iterable[Planned], books: DraftBooks, settings: Settings) -> tuple[list[Made], list[Foreseen]]:
+def _walk(
+    due: Iterable[ScheduledRelease], ledger: DryRunLedger, settings: Settings
+) -> tuple[list[PlannedRelease], list[RefusedRelease]]:
     """Publish on the draft, each first number by itself and each restatement whole."""
-    made: list[Made] = []
-    refused: list[Foreseen] = []
+    made: list[PlannedRelease] = []
+    refused: list[RefusedRelease] = []
     for one in due:
         key = ReleaseKey(one.metric, settings.window_days(one.metric), one.day)
-        keys = books.restatement(one.day) if one.revision else [key]
-        found = _publish(keys, one.slot, books, settings)
-        if isinstance(found, Foreseen):
+        keys = ledger.restatement(one.day) if one.revision else [key]
+        found = _publish(keys, one.slot, ledger, settings)
+        if isinstance(found, RefusedRelease):
             refused.append(found)
         else:
             made += found
     return made, refused
 
 
-def _publish(keys: Sequence[ReleaseKey], slot: date, books: DraftBooks, settings: Settings) -> list[Made] | Foreseen:
+def _publish(
+    keys: Sequence[ReleaseKey], slot: date, ledger: DryRunLedger, settings: Settings
+) -> list[PlannedRelease] | RefusedRelease:
     made: list[tuple[ReleaseKey, Plan]] = []
     for key in keys:
         try:
-            planned = plan(key, books, settings)
+            planned = plan(key, ledger, settings)
         except Refused as error:
             for earlier in made:
-                books.withdraw(*earlier)
-            return Foreseen(_planned(key, slot), _months(key), len(keys), error)
-        enter(planned, books)
-        books.publish(key, planned.instance.name)
+                ledger.withdraw(*earlier)
+            return RefusedRelease(_planned(key, slot), _months(key), len(keys), error)
+        enter(planned, ledger)
+        ledger.publish(key, planned.run.name)
         made.append((key, planned))
-    return [Made(_planned(key, slot), _months(key), planned.instance) for key, planned in made]
+    return [PlannedRelease(_planned(key, slot), _months(key), planned.run) for key, planned in made]
 
 
-def _planned(key: ReleaseKey, slot: date) -> Planned:
-    return Planned(key.metric, key.day, key.revision, slot)
+def _planned(key: ReleaseKey, slot: date) -> ScheduledRelease:
+    return ScheduledRelease(key.metric, key.day, key.revision, slot)
 
 
 def _months(key: ReleaseKey) -> tuple[date, ...]:
@@ -227,17 +231,22 @@ def _months(key: ReleaseKey) -> tuple[date, ...]:
 # --- What it comes to --------------------------------------------------------------------------------------------
 
 
-def _month_outlook(
-    metric: Metric, month: date, made: list[Made], refused: list[Foreseen], books: DraftBooks, settings: Settings
-) -> MonthOutlook:
+def _month_forecast(
+    metric: Metric,
+    month: date,
+    made: list[PlannedRelease],
+    refused: list[RefusedRelease],
+    ledger: DryRunLedger,
+    settings: Settings,
+) -> MonthForecast:
     coming = [one for one in made if one.release.metric == metric and month in one.months]
     restated = sum(one.release.revision > 0 for one in coming)
-    published = books.published(metric, month)
-    charged = total(cost(charge.mechanism) for charge in books.charges(metric, month))
-    by_now = total(cost(charge.mechanism) for charge in books.charged_by_now(metric, month))
-    cap = float(budget_of(metric, month, books, settings).epsilon)
+    published = ledger.published(metric, month)
+    charged = total(cost(charge.mechanism) for charge in ledger.charges(metric, month))
+    by_now = total(cost(charge.mechanism) for charge in ledger.charged_by_now(metric, month))
+    cap = float(budget_of(metric, month, ledger, settings).epsilon)
     epsilon = epsilon_of(charged, settings.delta)
-    return MonthOutlook(
+    return MonthForecast(
         metric=metric,
         month=month,
         cap=cap,
@@ -256,21 +265,21 @@ def _month_outlook(
     )
 
 
-def _noise(coming: list[Made]) -> dict[str, Any]:
+def _noise(coming: list[PlannedRelease]) -> dict[str, Any]:
     if not coming:
         return {"mechanism": None, "std": None, "half_width_95": None}
-    last, instance = coming[-1].release, coming[-1].instance
-    stream_day = (last.day - instance.first_day).days + 1
-    std, half_width = noise_std(instance.mechanism, stream_day), half_width_95(instance.mechanism, stream_day)
-    return {"mechanism": instance.mechanism.name, "std": std, "half_width_95": half_width}
+    last, run = coming[-1].release, coming[-1].run
+    stream_day = (last.day - run.first_day).days + 1
+    std, half_width = noise_std(run.mechanism, stream_day), half_width_95(run.mechanism, stream_day)
+    return {"mechanism": run.mechanism.name, "std": std, "half_width_95": half_width}
 
 
-def _new_stream(stream: Instance, books: DraftBooks) -> NewStream:
+def _new_stream(stream: MechanismRun, ledger: DryRunLedger) -> NewStream:
     """Only months that its first window reads can have been read by the one before."""
     twice = [
         month
         for month in months_read(stream.first_day, stream.window_days)
-        if any(one.instance != stream.name for one in books.charges(stream.metric, month))
+        if any(one.run != stream.name for one in ledger.charges(stream.metric, month))
     ]
     return NewStream(stream.name, stream.metric, stream.first_day, tuple(twice))
 
@@ -290,7 +299,7 @@ def outlook_answer(found: Outlook) -> dict[str, Any]:
     }
 
 
-def _refusal_answer(one: Foreseen) -> dict[str, Any]:
+def _refusal_answer(one: RefusedRelease) -> dict[str, Any]:
     what = {**_plain(asdict(one.release)), "numbers": one.numbers}
     return {**what, "reason": one.error.reason, "remedy": one.error.remedy, **one.error.fields}
 

@@ -45,7 +45,7 @@ def _require_enough(made: Override, outside: Store) -> None:
     """A month that was charged more would never hold again; a stream that could not be charged would never go on."""
     assert made.metric and made.month and made.epsilon
     price = total(cost(charge.mechanism) for charge in outside.accountant.charges(made.metric, made.month))
-    streams = [one.mechanism for one in outside.accountant.instances() if one.metric == made.metric]
+    streams = [one.mechanism for one in outside.accountant.mechanism_runs() if one.metric == made.metric]
     if streams and isinstance(streams[-1], Stream) and price == Cost():
         price = cost(streams[-1])
     delta = outside.accountant.delta(made.metric, made.month) or outside.settings.delta

@@ -11,17 +11,17 @@ from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from itertools import takewhile
 
-from dpdau_assets.core.budget.sketch_choice import configured, counting_of, not_set, suited_to
+from dpdau_assets.core.budget.sketch_choice import configured, estimator_of, not_set, suited_to
 from dpdau_assets.core.dates import first_window_end, month_of, months_from, months_read, next_month
 from dpdau_assets.core.errors import BadSetting, BudgetRefused, ParameterNotSet, Refused
-from dpdau_assets.core.facts import Instance, ReleaseKey
-from dpdau_assets.core.ports.ledger import ChargedBooks, Record
+from dpdau_assets.core.facts import MechanismRun, ReleaseKey
+from dpdau_assets.core.ports.ledger import BudgetLedger, LedgerReader
 from dpdau_assets.core.privacy.accounting import Budget, Charge, admits, charges_for_release
 from dpdau_assets.core.privacy.mechanisms import Mechanism, SharedNoise, Stream, longest_interval
-from dpdau_assets.core.privacy.schedule import mechanism_for, restatement_slot
+from dpdau_assets.core.privacy.schedule import mechanism_for, restatement_due_on
 from dpdau_assets.core.settings import Metric, Settings
-from dpdau_assets.core.sketches import terms_of_counting
-from dpdau_assets.core.sketches.base import Counting
+from dpdau_assets.core.sketches import parameters_of
+from dpdau_assets.core.sketches.base import Estimator
 
 # What an operator can set back when a stream's facts differ.
 _SET_BY = {
@@ -38,31 +38,31 @@ _SET_BY = {
 class Plan:
     """What a release needs on the books: its instance, whether that is new, and the charges not made yet."""
 
-    instance: Instance
+    run: MechanismRun
     is_new: bool
     charges: tuple[Charge, ...]
 
 
-def plan(key: ReleaseKey, books: ChargedBooks, settings: Settings) -> Plan:
+def plan(key: ReleaseKey, ledger: BudgetLedger, settings: Settings) -> Plan:
     """What this release would open and charge. Raises Refused when its day, a restore or a cap forbids it."""
-    require_open(key, books)
-    require_in_order(key, books, settings)
-    living = living_instance(key, books, settings)
-    instance = living or new_instance(key, books, settings)
+    require_open(key, ledger)
+    require_in_order(key, ledger, settings)
+    living = living_run(key, ledger, settings)
+    run = living or new_run(key, ledger, settings)
     try:
-        charges = tuple(_admitted(key, instance, books, settings))
+        charges = tuple(_admitted(key, run, ledger, settings))
     except BudgetRefused as refused:
-        raise _explained(refused, key, instance, books) from None
-    return Plan(instance, living is None, charges)
+        raise _explained(refused, key, run, ledger) from None
+    return Plan(run, living is None, charges)
 
 
-def require_room(key: ReleaseKey, books: ChargedBooks, settings: Settings) -> None:
+def require_room(key: ReleaseKey, ledger: BudgetLedger, settings: Settings) -> None:
     """Raise BudgetRefused for a release that a cap forbids: its own, or of a stream one of a day that comes before it.
 
     A stream is charged once a month, so it is enough to ask for the first day that reads each.
     """
-    living, last = living_instance(key, books, settings), books.last_day(key.metric, key.window_days)
-    instance, days = living or new_instance(key, books, settings), [key.day]
+    living, last = living_run(key, ledger, settings), ledger.last_day(key.metric, key.window_days)
+    run, days = living or new_run(key, ledger, settings), [key.day]
     if living and last and isinstance(living.mechanism, Stream):
         following = last + timedelta(days=1)
         begun = takewhile(lambda month: month < key.day, months_from(next_month(month_of(following))))
@@ -70,26 +70,26 @@ def require_room(key: ReleaseKey, books: ChargedBooks, settings: Settings) -> No
     for day in days:
         asked = replace(key, day=day)
         try:
-            deque(_admitted(asked, instance, books, settings), maxlen=0)
+            deque(_admitted(asked, run, ledger, settings), maxlen=0)
         except BudgetRefused as refused:
-            raise _explained(refused, asked, instance, books) from None
+            raise _explained(refused, asked, run, ledger) from None
 
 
-def _admitted(key: ReleaseKey, instance: Instance, books: ChargedBooks, settings: Settings) -> Iterator[Charge]:
-    for charge in charges_for_release(key.metric, key.day, key.window_days, instance.mechanism, instance.name):
-        made = books.charges(key.metric, charge.month)
+def _admitted(key: ReleaseKey, run: MechanismRun, ledger: BudgetLedger, settings: Settings) -> Iterator[Charge]:
+    for charge in charges_for_release(key.metric, key.day, key.window_days, run.mechanism, run.name):
+        made = ledger.charges(key.metric, charge.month)
         if charge not in made:
-            budget = budget_of(key.metric, charge.month, books, settings)
+            budget = budget_of(key.metric, charge.month, ledger, settings)
             admits(made, charge, budget)
             yield replace(charge, budget=budget)
 
 
-def _explained(refused: BudgetRefused, key: ReleaseKey, instance: Instance, books: ChargedBooks) -> BudgetRefused:
+def _explained(refused: BudgetRefused, key: ReleaseKey, run: MechanismRun, ledger: BudgetLedger) -> BudgetRefused:
     """Say so if it is refused because another stream would begin while months of the last one are still read."""
-    last, last_day = books.last_instance(key.metric, key.window_days), books.last_day(key.metric, key.window_days)
-    if last is None or last_day is None or not isinstance(last.mechanism, Stream) or last.name == instance.name:
+    last, last_day = ledger.last_run(key.metric, key.window_days), ledger.last_day(key.metric, key.window_days)
+    if last is None or last_day is None or not isinstance(last.mechanism, Stream) or last.name == run.name:
         return refused
-    old, new = ({**one.mechanism.to_json(), **one.terms} for one in (last, instance))
+    old, new = ({**one.mechanism.to_json(), **one.parameters} for one in (last, run))
     differing = {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
     of_kind = differing & {"sketch_impl"} or differing & {"kind"}  # then the rest differs with it
     changed = sorted({_SET_BY.get(name, name) for name in of_kind or differing})
@@ -104,19 +104,19 @@ def _explained(refused: BudgetRefused, key: ReleaseKey, instance: Instance, book
     )
 
 
-def budget_of(metric: Metric, month: date, books: Record, settings: Settings) -> Budget:
+def budget_of(metric: Metric, month: date, ledger: LedgerReader, settings: Settings) -> Budget:
     """A month keeps the cap and the δ that it was first charged under; an override on record gives it another cap."""
-    cap, delta = books.cap(metric, month), books.delta(metric, month)
+    cap, delta = ledger.cap(metric, month), ledger.delta(metric, month)
     return Budget(settings.cap(metric) if cap is None else cap, settings.delta if delta is None else delta)
 
 
-def require_in_order(key: ReleaseKey, books: ChargedBooks, settings: Settings) -> None:
+def require_in_order(key: ReleaseKey, ledger: BudgetLedger, settings: Settings) -> None:
     """A stream's days follow one another: its first is wherever it begins, then none is skipped or gone back to."""
-    last = books.last_day(key.metric, key.window_days)
+    last = ledger.last_day(key.metric, key.window_days)
     if settings.mechanism(key.metric) != Stream.name or last is None:
         return
     following = last + timedelta(days=1)
-    if key.day == following or (key.day > last and living_instance(key, books, settings) is None):
+    if key.day == following or (key.day > last and living_run(key, ledger, settings) is None):
         return
     raise Refused(
         f"{key.metric} was last published for {last}; {key.day} does not follow it.",
@@ -126,23 +126,23 @@ def require_in_order(key: ReleaseKey, books: ChargedBooks, settings: Settings) -
     )
 
 
-def require_open(key: ReleaseKey, books: ChargedBooks) -> None:
+def require_open(key: ReleaseKey, ledger: BudgetLedger) -> None:
     """With its restatement a month is closed, since the noise that its numbers share is destroyed.
 
     So is one that a restored ledger may have lost numbers of, and every month until erasures are in force again.
     """
-    if key.metric == "dau" and month_of(key.day) in books.restated() and not key.revision:
+    if key.metric == "dau" and month_of(key.day) in ledger.restated() and not key.revision:
         raise Refused(
             f"{key.day:%Y-%m} was restated, so {key.day} gets no number any more.",
             "Days that were not published by then stay without one.",
             day=key.day.isoformat(),
         )
-    if books.awaits_erasures():
+    if ledger.awaits_erasures():
         raise Refused(
             "The ledger was restored, and erasure requests made since the backup may be missing.",
             "Submit them again, then `dpdau reopen --who NAME --why TEXT`.",
         )
-    closed = [month for month in months_read(key.day, key.window_days) if books.is_closed(key.metric, month)]
+    closed = [month for month in months_read(key.day, key.window_days) if ledger.is_closed(key.metric, month)]
     if closed:
         raise Refused(
             f"{key.metric} of {key.day} reads {closed[-1]:%Y-%m}, of which numbers may have been lost in a restore.",
@@ -153,57 +153,57 @@ def require_open(key: ReleaseKey, books: ChargedBooks) -> None:
         )
 
 
-def living_instance(
-    key: ReleaseKey, books: ChargedBooks, settings: Settings, counting: Counting | None = None
-) -> Instance | None:
+def living_run(
+    key: ReleaseKey, ledger: BudgetLedger, settings: Settings, estimator: Estimator | None = None
+) -> MechanismRun | None:
     """The instance that the release goes on with, None where one is to be opened.
 
     A month of shared noise keeps what it was opened with, whatever the settings say by now. A stream is one mechanism
     for ever: with other settings, or after a restore that may have lost numbers of it, another one begins. A
-    `counting` stands in for what the settings choose.
+    `estimator` stands in for what the settings choose.
     """
-    wanted = new_instance(key, books, settings, counting)
+    wanted = new_run(key, ledger, settings, estimator)
     if not isinstance(wanted.mechanism, Stream):
-        return books.instance(wanted.name)
-    last = books.last_instance(key.metric, key.window_days)
-    same = last is not None and (last.mechanism, last.terms) == (wanted.mechanism, wanted.terms)
+        return ledger.mechanism_run(wanted.name)
+    last = ledger.last_run(key.metric, key.window_days)
+    same = last is not None and (last.mechanism, last.parameters) == (wanted.mechanism, wanted.parameters)
     return last if same else None
 
 
-def new_instance(
-    key: ReleaseKey, books: ChargedBooks, settings: Settings, counting: Counting | None = None
-) -> Instance:
+def new_run(
+    key: ReleaseKey, ledger: BudgetLedger, settings: Settings, estimator: Estimator | None = None
+) -> MechanismRun:
     """The instance that this release would open under these settings, or with this counting."""
     mechanism, month = mechanism_for(settings, key.metric, month_of(key.day)), month_of(key.day)
-    counting = counting or _counting_to_open(key, books, settings)
-    _require_countable(mechanism, counting, settings)
-    terms = {**terms_of_counting(counting), **terms_of(key.metric, settings)}
+    estimator = estimator or _counting_to_open(key, ledger, settings)
+    _require_countable(mechanism, estimator, settings)
+    terms = {**parameters_of(estimator), **restatement_parameters(key.metric, settings)}
     match mechanism:
         case SharedNoise():
-            first_day, label, lost = month, f"{month:%Y-%m}", books.closures(key.metric, month)
+            first_day, label, lost = month, f"{month:%Y-%m}", ledger.closures(key.metric, month)
         case Stream():
-            first_day, label, lost = key.day, f"from-{key.day}", books.closures(key.metric)
+            first_day, label, lost = key.day, f"from-{key.day}", ledger.closures(key.metric)
         case _:
             first_day, label = key.day, f"{key.day}-r{key.revision}"
-            lost = sum(books.closures(key.metric, read) for read in months_read(key.day, key.window_days))
+            lost = sum(ledger.closures(key.metric, read) for read in months_read(key.day, key.window_days))
     if lost:  # numbers of an instance before it, which another one must not share noise or charges with
         label, terms = f"{label}-after-{lost}", {**terms, "closures_before": str(lost)}
     name = f"{key.metric}-{key.window_days}-{mechanism.name}-{label}"
-    return Instance(name, key.metric, key.window_days, first_day, mechanism, terms)
+    return MechanismRun(name, key.metric, key.window_days, first_day, mechanism, terms)
 
 
-def _require_countable(mechanism: Mechanism, counting: Counting, settings: Settings) -> None:
+def _require_countable(mechanism: Mechanism, estimator: Estimator, settings: Settings) -> None:
     """Conditions 3 and 4 of docs/privacy.md, lemma 2, asked again where a stream begins. Raises BadSetting."""
     if not isinstance(mechanism, Stream):
         return
-    if not counting.linear:
-        raise BadSetting(f"SKETCH_IMPL={counting.kind}: not for a stream.", "Set MAU_MECHANISM=gaussian.")
-    if counting.samples and settings.hash_salt_rotation_days < longest_interval(mechanism.window_days):
+    if not estimator.linear:
+        raise BadSetting(f"SKETCH_IMPL={estimator.kind}: not for a stream.", "Set MAU_MECHANISM=gaussian.")
+    if estimator.samples and settings.hash_salt_rotation_days < longest_interval(mechanism.window_days):
         days = settings.hash_salt_rotation_days
         raise BadSetting(f"HASH_SALT_ROTATION_DAYS={days}: too few for a sample in a stream.", "Set SKETCH_IMPL=set.")
 
 
-def terms_of(metric: Metric, settings: Settings) -> dict[str, str]:
+def restatement_parameters(metric: Metric, settings: Settings) -> dict[str, str]:
     """What an instance is opened under besides how it is counted: of DAU, when its month is restated."""
     if metric == "mau":
         return {}
@@ -213,12 +213,12 @@ def terms_of(metric: Metric, settings: Settings) -> dict[str, str]:
     }
 
 
-def planned_counting(key: ReleaseKey, books: ChargedBooks, settings: Settings) -> Counting:
+def planned_estimator(key: ReleaseKey, ledger: BudgetLedger, settings: Settings) -> Estimator:
     """How this release's users are counted: as those of the instance that it goes on with, or opens."""
-    return counting_of(living_instance(key, books, settings) or new_instance(key, books, settings))
+    return estimator_of(living_run(key, ledger, settings) or new_run(key, ledger, settings))
 
 
-def widest_counting(month: date, wanted: Counting | None, books: ChargedBooks, settings: Settings) -> Counting:
+def widest_estimator(month: date, wanted: Estimator | None, ledger: BudgetLedger, settings: Settings) -> Estimator:
     """What a month's sketches are built for: `wanted`, or DAU of the month; and the other metric too if it can be.
 
     One sketch serves both if the one with the larger θ0 is built. It follows from the settings and the ledger alone, so
@@ -228,7 +228,7 @@ def widest_counting(month: date, wanted: Counting | None, books: ChargedBooks, s
     found, unknown = [] if wanted is None else [wanted], []
     for key in keys:
         try:
-            found.append(planned_counting(key, books, settings))
+            found.append(planned_estimator(key, ledger, settings))
         except ParameterNotSet as error:
             unknown.append(error)
     if not found:
@@ -237,29 +237,29 @@ def widest_counting(month: date, wanted: Counting | None, books: ChargedBooks, s
     return next((one for one in alike if all(other.reads(one.header(0, "")) for other in alike)), found[0])
 
 
-def _counting_to_open(key: ReleaseKey, books: ChargedBooks, settings: Settings) -> Counting:
+def _counting_to_open(key: ReleaseKey, ledger: BudgetLedger, settings: Settings) -> Estimator:
     """As configured; else a stream keeps what it has, and other instances follow the metric's last published number."""
     chosen = configured(key.metric, settings)
     if chosen is not None:
         return chosen
-    stream = books.last_instance(key.metric, key.window_days)
+    stream = ledger.last_run(key.metric, key.window_days)
     if stream is not None and isinstance(stream.mechanism, Stream) and settings.mechanism(key.metric) == Stream.name:
-        kept = counting_of(stream)
+        kept = estimator_of(stream)
         if kept.kind == settings.sketch_impl:
             return kept
-    last = books.last_release(key.metric)
-    instance = None if last is None else books.instance(last.instance)
-    if last is None or instance is None:
+    last = ledger.last_release(key.metric)
+    run = None if last is None else ledger.mechanism_run(last.run)
+    if last is None or run is None:
         raise not_set([key.metric], settings)
-    return suited_to(counting_of(instance).users(last.noisy_value), settings)
+    return suited_to(estimator_of(run).users(last.noisy_value), settings)
 
 
-def enter(planned: Plan, books: ChargedBooks) -> None:
+def enter(planned: Plan, ledger: BudgetLedger) -> None:
     """Put the instance and the charges on the books."""
     if planned.is_new:
-        books.open_instance(planned.instance)
+        ledger.open_run(planned.run)
     for charge in planned.charges:
-        books.charge(charge)
+        ledger.charge(charge)
 
 
 def restated_keys(month: date, published: Iterable[ReleaseKey]) -> list[ReleaseKey]:
@@ -271,9 +271,9 @@ def restated_keys(month: date, published: Iterable[ReleaseKey]) -> list[ReleaseK
     )
 
 
-def restatement_slot_under(terms: Mapping[str, str], month: date, settings: Settings) -> date | None:
+def restatement_due_under(terms: Mapping[str, str], month: date, settings: Settings) -> date | None:
     """The public day on which a month is restated that was begun under these terms; None if it never is."""
     if terms.get("restatements_per_month") == "0":
         return None
     day = int(terms.get("restatement_day", settings.restatement_day))
-    return restatement_slot(replace(settings, restatement_day=day), month)
+    return restatement_due_on(replace(settings, restatement_day=day), month)

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 
-from dpdau_assets.core.budget.dry_run import DraftBooks
-from dpdau_assets.core.budget.planning import require_room, restatement_slot_under
+from dpdau_assets.core.budget.dry_run import DryRunLedger
+from dpdau_assets.core.budget.planning import require_room, restatement_due_under
 from dpdau_assets.core.dates import (
     days_of_epoch,
     epoch_of,
@@ -24,7 +24,7 @@ from dpdau_assets.core.errors import BadSetting, BudgetRefused
 from dpdau_assets.core.facts import ReleaseKey
 from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.privacy.mechanisms import Stream
-from dpdau_assets.core.privacy.schedule import slot_of
+from dpdau_assets.core.privacy.schedule import due_on
 
 _ONE_DAY = timedelta(days=1)
 _FORESEEN = timedelta(days=10 * 366)
@@ -51,21 +51,21 @@ class Prospect:
 
 def prospect(key: ReleaseKey, outside: Store) -> Prospect:
     """Of a number that is not published."""
-    books = DraftBooks(outside.accountant, outside.settings)
-    found = (rule(key, books, outside) for rule in (_RESTATED_RULES if key.revision else _RULES))
+    ledger = DryRunLedger(outside.accountant, outside.settings)
+    found = (rule(key, ledger, outside) for rule in (_RESTATED_RULES if key.revision else _RULES))
     return next(one for one in found if one)
 
 
 # --- What never comes --------------------------------------------------------------------------------------------
 
-_Rule = Callable[[ReleaseKey, DraftBooks, Store], Prospect | None]
+_Rule = Callable[[ReleaseKey, DryRunLedger, Store], Prospect | None]
 
 
 def _never(why: str, because: str, remedy: str) -> Prospect:
     return Prospect(True, why, because, remedy)
 
 
-def _not_made(key: ReleaseKey, _: DraftBooks, outside: Store) -> Prospect | None:
+def _not_made(key: ReleaseKey, _: DryRunLedger, outside: Store) -> Prospect | None:
     revisions = (0, 1) if key.metric == "dau" else (0,)
     if key.window_days == outside.settings.window_days(key.metric) and key.revision in revisions:
         return None
@@ -73,7 +73,7 @@ def _not_made(key: ReleaseKey, _: DraftBooks, outside: Store) -> Prospect | None
     return _never("not_made", "no job makes such a number", remedy)
 
 
-def _before_start(key: ReleaseKey, _: DraftBooks, outside: Store) -> Prospect | None:
+def _before_start(key: ReleaseKey, _: DryRunLedger, outside: Store) -> Prospect | None:
     start = outside.settings.start_date
     first = first_window_end(start, key.window_days)
     remedy = f"Ask from {first} on."
@@ -84,7 +84,7 @@ def _before_start(key: ReleaseKey, _: DraftBooks, outside: Store) -> Prospect | 
     return None
 
 
-def _past_retention(key: ReleaseKey, _: DraftBooks, outside: Store) -> Prospect | None:
+def _past_retention(key: ReleaseKey, _: DryRunLedger, outside: Store) -> Prospect | None:
     gone = outside.accountant.purged_through()
     if gone is None or window(key.day, key.window_days)[0] > gone:
         return None
@@ -92,22 +92,22 @@ def _past_retention(key: ReleaseKey, _: DraftBooks, outside: Store) -> Prospect 
     return _never("past_retention", f"it reads days up to {gone}, which are past retention", f"Ask from {first} on.")
 
 
-def _restated(key: ReleaseKey, books: DraftBooks, _: Store) -> Prospect | None:
-    if key.metric != "dau" or month_of(key.day) not in books.restated():
+def _restated(key: ReleaseKey, ledger: DryRunLedger, _: Store) -> Prospect | None:
+    if key.metric != "dau" or month_of(key.day) not in ledger.restated():
         return None
     because = f"{key.day:%Y-%m} was restated without it, and with that a month is closed"
     return _never("restated", because, "Days that were not published by then stay without a number.")
 
 
-def _closed(key: ReleaseKey, books: DraftBooks, _: Store) -> Prospect | None:
-    closed = [month for month in months_read(key.day, key.window_days) if books.is_closed(key.metric, month)]
+def _closed(key: ReleaseKey, ledger: DryRunLedger, _: Store) -> Prospect | None:
+    closed = [month for month in months_read(key.day, key.window_days) if ledger.is_closed(key.metric, month)]
     if not closed:
         return None
     because = f"it reads {closed[-1]:%Y-%m}, of which numbers may have been lost in a restore"
     return _never("closed", because, "It stays so unless the month is opened on the record: `dpdau reset-budget`.")
 
 
-def _lost(key: ReleaseKey, _: DraftBooks, outside: Store) -> Prospect | None:
+def _lost(key: ReleaseKey, _: DryRunLedger, outside: Store) -> Prospect | None:
     rotation = outside.settings.hash_salt_rotation_days
     epoch = epoch_of(key.day, rotation)
     if epoch not in outside.state.salts.lost():
@@ -116,19 +116,19 @@ def _lost(key: ReleaseKey, _: DraftBooks, outside: Store) -> Prospect | None:
     return _never("lost_epoch", because, f"Ask from {days_of_epoch(epoch, rotation, 1)[1] + _ONE_DAY} on.")
 
 
-def _far_off(key: ReleaseKey, _: DraftBooks, outside: Store) -> Prospect | None:
+def _far_off(key: ReleaseKey, _: DryRunLedger, outside: Store) -> Prospect | None:
     """The calendar of a number so far off is asked by nobody, and does not reach the year 10000."""
     if key.day - outside.clock.today() < _FORESEEN:
         return None
     return Prospect(False, "not_due", f"{key.day} is not over", "Ask for a day that is.")
 
 
-def _passed(key: ReleaseKey, books: DraftBooks, outside: Store) -> Prospect | None:
+def _passed(key: ReleaseKey, ledger: DryRunLedger, outside: Store) -> Prospect | None:
     """Of a stream, which goes on from its last day and never back."""
-    last, name = books.last_day(key.metric, key.window_days), key.metric.upper()
+    last, name = ledger.last_day(key.metric, key.window_days), key.metric.upper()
     if outside.settings.mechanism(key.metric) != Stream.name or last is None or key.day > last:
         return None
-    days = books.days(key.metric)
+    days = ledger.days(key.metric)
     if key.day < days[0]:
         because = f"the series of {name} begins with {days[0]}, which is fixed for ever"
         return _never("before_series", because, f"Ask from {days[0]} on.")
@@ -137,9 +137,9 @@ def _passed(key: ReleaseKey, books: DraftBooks, outside: Store) -> Prospect | No
     return _never("between_series", because, f"Ask from {following} on.")
 
 
-def _no_room(key: ReleaseKey, books: DraftBooks, outside: Store) -> Prospect | None:
+def _no_room(key: ReleaseKey, ledger: DryRunLedger, outside: Store) -> Prospect | None:
     try:
-        require_room(key, books, outside.settings)
+        require_room(key, ledger, outside.settings)
     except BudgetRefused as refused:
         return _never("no_budget", f"as things stand its budget does not admit it. {refused.reason}", refused.remedy)
     except BadSetting as error:  # nothing says how to count: a person has to decide that
@@ -150,16 +150,16 @@ def _no_room(key: ReleaseKey, books: DraftBooks, outside: Store) -> Prospect | N
 # --- What comes --------------------------------------------------------------------------------------------------
 
 
-def _waits(_key: ReleaseKey, books: DraftBooks, _: Store) -> Prospect | None:
-    if not books.awaits_erasures():
+def _waits(_key: ReleaseKey, ledger: DryRunLedger, _: Store) -> Prospect | None:
+    if not ledger.awaits_erasures():
         return None
     because = "the ledger was restored, and nothing is published before erasure requests are handed in again"
     return Prospect(False, "awaits_erasures", because, "Then `dpdau reopen --who NAME --why TEXT`.")
 
 
-def _comes(key: ReleaseKey, books: DraftBooks, outside: Store) -> Prospect:
-    slot, today = slot_of(outside.settings, key.day), outside.clock.today()
-    made_by = " ".join(_made_by(key, books, outside))
+def _comes(key: ReleaseKey, ledger: DryRunLedger, outside: Store) -> Prospect:
+    slot, today = due_on(outside.settings, key.day), outside.clock.today()
+    made_by = " ".join(_made_by(key, ledger, outside))
     if slot <= today:
         return Prospect(False, "to_come", "", made_by)
     if key.day >= today:
@@ -167,20 +167,20 @@ def _comes(key: ReleaseKey, books: DraftBooks, outside: Store) -> Prospect:
     return Prospect(False, "not_due", f"it is due on {slot}, and `dpdau run` makes it at once", made_by, slot)
 
 
-def _made_by(key: ReleaseKey, books: DraftBooks, outside: Store) -> Iterator[str]:
-    last = books.last_day(key.metric, key.window_days)
+def _made_by(key: ReleaseKey, ledger: DryRunLedger, outside: Store) -> Iterator[str]:
+    last = ledger.last_day(key.metric, key.window_days)
     if key.metric == "mau" and last:
-        following = _following(last, key, books, outside)
+        following = _following(last, key, ledger, outside)
         yield f"Days of MAU follow one another: the job publish_mau makes {following} next."
         yield f"So does `dpdau run --from {following} --to DAY`, up to the day that is named."
     else:
         yield f"The job publish_{key.metric} makes it, as does `dpdau run`."
 
 
-def _following(last: date, key: ReleaseKey, books: DraftBooks, outside: Store) -> date:
+def _following(last: date, key: ReleaseKey, ledger: DryRunLedger, outside: Store) -> date:
     """The first day after the last published one that gets a number, if that is not after the one that is asked for."""
     day = last + _ONE_DAY
-    while day < key.day and any(rule(replace(key, day=day), books, outside) for rule in (_closed, _lost, _no_room)):
+    while day < key.day and any(rule(replace(key, day=day), ledger, outside) for rule in (_closed, _lost, _no_room)):
         day += _ONE_DAY
     return day
 
@@ -188,14 +188,14 @@ def _following(last: date, key: ReleaseKey, books: DraftBooks, outside: Store) -
 # --- Restatements ------------------------------------------------------------------------------------------------
 
 
-def _never_restated(key: ReleaseKey, books: DraftBooks, outside: Store) -> Prospect | None:
+def _never_restated(key: ReleaseKey, ledger: DryRunLedger, outside: Store) -> Prospect | None:
     month = month_of(key.day)
-    if restatement_slot_under(books.terms(month), month, outside.settings) is not None:
+    if restatement_due_under(ledger.parameters(month), month, outside.settings) is not None:
         return None
     return _never("not_restated", f"{month:%Y-%m} is priced without a restatement", "Ask for revision 0.")
 
 
-def _without_a_first(key: ReleaseKey, _books: DraftBooks, outside: Store) -> Prospect | None:
+def _without_a_first(key: ReleaseKey, _books: DryRunLedger, outside: Store) -> Prospect | None:
     """What has no first number, and never gets one, is not restated."""
     if outside.accountant.release(replace(key, revision=0)):
         return None
@@ -203,9 +203,9 @@ def _without_a_first(key: ReleaseKey, _books: DraftBooks, outside: Store) -> Pro
     return first if first.never else None
 
 
-def _comes_again(key: ReleaseKey, books: DraftBooks, outside: Store) -> Prospect:
+def _comes_again(key: ReleaseKey, ledger: DryRunLedger, outside: Store) -> Prospect:
     month = month_of(key.day)
-    slot = restatement_slot_under(books.terms(month), month, outside.settings)
+    slot = restatement_due_under(ledger.parameters(month), month, outside.settings)
     made_by = "The job restate_dau makes it on the month's public day, as does `dpdau run` when it passes that day."
     if slot is None or slot <= outside.clock.today():
         return Prospect(False, "to_come", "", made_by)

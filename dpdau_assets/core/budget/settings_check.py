@@ -20,11 +20,11 @@ from dpdau_assets.core.privacy.mechanisms import (
 )
 from dpdau_assets.core.privacy.schedule import Refusal, first_refusal, shortest_retention
 from dpdau_assets.core.settings import Settings
-from dpdau_assets.core.sketches import COUNTINGS
+from dpdau_assets.core.sketches import ESTIMATORS
 from dpdau_assets.core.sketches.hllpp import LEAST_REGISTERS, MOST_REGISTERS, highest_level
 from dpdau_assets.core.sketches.sampling import is_threshold
 
-SKETCHES = tuple(COUNTINGS)
+SKETCHES = tuple(ESTIMATORS)
 DAU_MECHANISMS = (SharedNoise.name, Gaussian.name, Laplace.name)
 MAU_MECHANISMS = (Stream.name, Gaussian.name, Laplace.name)
 LARGEST_DELTA = 1e-3
@@ -93,7 +93,7 @@ def _sketch(settings: Settings) -> Iterator[str]:
 
 def _sketch_in_stream(settings: Settings) -> Iterator[str]:
     """Conditions 3 and 4 of docs/privacy.md, lemma 2."""
-    kind = COUNTINGS.get(settings.sketch_impl)
+    kind = ESTIMATORS.get(settings.sketch_impl)
     if kind is None or settings.mau_mechanism != Stream.name:
         return
     if not kind.linear:
@@ -213,7 +213,7 @@ def _verdict(settings: Settings) -> Iterator[str]:
 
 def _way_out(refusal: Refusal, settings: Settings) -> str:
     metric = refusal.metric.upper()
-    if refusal.metric == "mau" and not COUNTINGS[settings.sketch_impl].linear:
+    if refusal.metric == "mau" and not ESTIMATORS[settings.sketch_impl].linear:
         return f"set {_independent_mau(settings)}, or a larger MAU_BUDGET_TOTAL"
     default = SharedNoise.name if refusal.metric == "dau" else Stream.name
     return f"set {metric}_MECHANISM={default}, a smaller EPSILON_{metric} or a larger {metric}_BUDGET_TOTAL"

@@ -5,56 +5,56 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dpdau_assets.core.errors import BadSetting, ParameterNotSet
-from dpdau_assets.core.facts import Instance
+from dpdau_assets.core.facts import MechanismRun
 from dpdau_assets.core.ports.ledger import Ledger
 from dpdau_assets.core.settings import Metric, Settings
-from dpdau_assets.core.sketches import COUNTINGS, counting_of_terms, public_parameters
-from dpdau_assets.core.sketches.base import Counting
-from dpdau_assets.core.sketches.exact import ExactCounting
-from dpdau_assets.core.sketches.hllpp import HllCounting
-from dpdau_assets.core.sketches.kmv import KmvCounting
-from dpdau_assets.core.sketches.theta import ThetaCounting
+from dpdau_assets.core.sketches import ESTIMATORS, estimator_from, public_parameters
+from dpdau_assets.core.sketches.base import Estimator
+from dpdau_assets.core.sketches.exact import ExactEstimator
+from dpdau_assets.core.sketches.hllpp import HllEstimator
+from dpdau_assets.core.sketches.kmv import KmvEstimator
+from dpdau_assets.core.sketches.theta import ThetaEstimator
 
 _FOR_EXAMPLE = 1_000_000
 
 
-def configured(metric: Metric, settings: Settings) -> Counting | None:
+def configured(metric: Metric, settings: Settings) -> Estimator | None:
     """As the settings say; None if they leave θ0, or the level, to the last published number."""
     theta0, level = settings.theta0(metric), settings.level(metric)
     match settings.sketch_impl:
-        case ThetaCounting.kind:
-            return None if theta0 is None else ThetaCounting(theta0)
-        case KmvCounting.kind:
-            return None if theta0 is None else KmvCounting(settings.kmv_k, theta0)
-        case HllCounting.kind:
-            return None if level is None else HllCounting(settings.hll_registers, level)
-        case ExactCounting.kind:
-            return ExactCounting()
+        case ThetaEstimator.kind:
+            return None if theta0 is None else ThetaEstimator(theta0)
+        case KmvEstimator.kind:
+            return None if theta0 is None else KmvEstimator(settings.kmv_k, theta0)
+        case HllEstimator.kind:
+            return None if level is None else HllEstimator(settings.hll_registers, level)
+        case ExactEstimator.kind:
+            return ExactEstimator()
     raise _unknown(settings)
 
 
-def suited_to(users: float, settings: Settings) -> Counting:
+def suited_to(users: float, settings: Settings) -> Estimator:
     """The parameters with the least error for about so many users, of the configured kind and size."""
     match settings.sketch_impl:
-        case ThetaCounting.kind:
-            return ThetaCounting.for_users(users)
-        case KmvCounting.kind:
-            return KmvCounting.for_users(users, settings.kmv_k)
-        case HllCounting.kind:
-            return HllCounting.for_users(users, settings.hll_registers)
-        case ExactCounting.kind:
-            return ExactCounting()
+        case ThetaEstimator.kind:
+            return ThetaEstimator.for_users(users)
+        case KmvEstimator.kind:
+            return KmvEstimator.for_users(users, settings.kmv_k)
+        case HllEstimator.kind:
+            return HllEstimator.for_users(users, settings.hll_registers)
+        case ExactEstimator.kind:
+            return ExactEstimator()
     raise _unknown(settings)
 
 
 def _unknown(settings: Settings) -> BadSetting:
-    return BadSetting(f"SKETCH_IMPL={settings.sketch_impl}: no such sketch.", f"Set one of {', '.join(COUNTINGS)}.")
+    return BadSetting(f"SKETCH_IMPL={settings.sketch_impl}: no such sketch.", f"Set one of {', '.join(ESTIMATORS)}.")
 
 
 def not_set(metrics: Sequence[Metric], settings: Settings) -> ParameterNotSet:
     """The error for first numbers of these metrics, of which nothing says how they are counted."""
     example = suited_to(_FOR_EXAMPLE, settings)
-    if isinstance(example, HllCounting):
+    if isinstance(example, HllEstimator):
         parameter, value, twice = "LEVEL", str(example.level), "1 more"
     else:
         parameter, value, twice = "THETA0", str(public_parameters(example)["theta0"]), "half of it"
@@ -67,11 +67,11 @@ def not_set(metrics: Sequence[Metric], settings: Settings) -> ParameterNotSet:
     )
 
 
-def counting_of(instance: Instance) -> Counting:
+def estimator_of(run: MechanismRun) -> Estimator:
     """How all numbers of this instance are counted. It is fixed when the instance is opened."""
-    return counting_of_terms(instance.terms)
+    return estimator_from(run.parameters)
 
 
-def countings(ledger: Ledger) -> dict[str, Counting]:
+def estimators(ledger: Ledger) -> dict[str, Estimator]:
     """How the numbers of each instance are counted, by the instance's name."""
-    return {instance.name: counting_of(instance) for instance in ledger.instances()}
+    return {run.name: estimator_of(run) for run in ledger.mechanism_runs()}

@@ -9,7 +9,7 @@ from datetime import date
 from typing import Protocol
 
 from dpdau_assets.core.budget.planning import budget_of
-from dpdau_assets.core.budget.sketch_choice import countings
+from dpdau_assets.core.budget.sketch_choice import estimators
 from dpdau_assets.core.dates import day_number, months_read, window
 from dpdau_assets.core.errors import Refused
 from dpdau_assets.core.facts import Release, ReleaseKey
@@ -17,7 +17,7 @@ from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.privacy.accounting import cost, epsilon_of, fits, total
 from dpdau_assets.core.privacy.mechanisms import SharedNoise, Stream
 from dpdau_assets.core.settings import Metric
-from dpdau_assets.core.sketches.base import Counting
+from dpdau_assets.core.sketches.base import Estimator
 
 
 class Numbered(Protocol):
@@ -58,22 +58,22 @@ def require_nothing_lost(published: Iterable[Numbered], outside: Store) -> None:
         )
 
 
-def is_shown_as(release: Release, counting: Counting, shown: Numbered) -> bool:
+def is_shown_as(release: Release, estimator: Estimator, shown: Numbered) -> bool:
     """The very statistic, and the users that follow from it, but for what another machine's logarithm may differ by."""
-    users = counting.users(release.noisy_value)
+    users = estimator.users(release.noisy_value)
     return release.noisy_value == shown.noisy_statistic and math.isclose(users, shown.noisy_value, rel_tol=1e-9)
 
 
 def _unpaid(outside: Store) -> Iterator[str]:
     """No number without its charge, in every month that it reads; no instance with more numbers than it was priced."""
     for (metric, month), instances in _read(outside).items():
-        for instance in sorted(instances - {charge.instance for charge in outside.accountant.charges(metric, month)}):
-            yield f"{metric} of {month:%Y-%m} was never charged for {instance}, which has published numbers of it."
-    made = Counter(one.instance for one in outside.accountant.releases())
-    for instance in outside.accountant.instances():
-        priced = instance.mechanism.releases if isinstance(instance.mechanism, SharedNoise) else None
-        if priced is not None and made[instance.name] > priced:
-            yield f"{instance.name} has given {made[instance.name]} numbers, and was priced for {priced}."
+        for run in sorted(instances - {charge.run for charge in outside.accountant.charges(metric, month)}):
+            yield f"{metric} of {month:%Y-%m} was never charged for {run}, which has published numbers of it."
+    made = Counter(one.run for one in outside.accountant.releases())
+    for run in outside.accountant.mechanism_runs():
+        priced = run.mechanism.releases if isinstance(run.mechanism, SharedNoise) else None
+        if priced is not None and made[run.name] > priced:
+            yield f"{run.name} has given {made[run.name]} numbers, and was priced for {priced}."
 
 
 def _over_cap(outside: Store) -> Iterator[str]:
@@ -90,12 +90,12 @@ def _over_cap(outside: Store) -> Iterator[str]:
 
 def _out_of_order(outside: Store) -> Iterator[str]:
     """A stream's days follow one another."""
-    for instance in outside.accountant.instances():
-        if isinstance(instance.mechanism, Stream):
-            numbers = [one for one in outside.accountant.releases(instance.metric) if one.instance == instance.name]
+    for run in outside.accountant.mechanism_runs():
+        if isinstance(run.mechanism, Stream):
+            numbers = [one for one in outside.accountant.releases(run.metric) if one.run == run.name]
             days = [day_number(one.key.day) for one in numbers]
             if days != list(range(days[0], days[0] + len(days)) if days else []):
-                yield f"{instance.name} has published days that do not follow one another."
+                yield f"{run.name} has published days that do not follow one another."
 
 
 def _unsealed(outside: Store) -> Iterator[str]:
@@ -118,11 +118,11 @@ def _predictable(outside: Store) -> Iterator[str]:
 
 def _missing(published: Iterable[Numbered], outside: Store) -> Iterator[str]:
     """What readers have seen is in the ledger, with the same number."""
-    how = countings(outside.accountant)
+    how = estimators(outside.accountant)
     there = {one.key: one for one in outside.accountant.releases()}
     for one in published:
         kept = there.get(one.key)
-        if kept is None or not is_shown_as(kept, how[kept.instance], one):
+        if kept is None or not is_shown_as(kept, how[kept.run], one):
             what = "is published with another number" if one.key in there else "is published, and not in the ledger"
             yield f"{one.key.metric} of {one.key.day}, revision {one.key.revision}, {what}."
 
@@ -132,5 +132,5 @@ def _read(outside: Store) -> dict[tuple[Metric, date], set[str]]:
     read: dict[tuple[Metric, date], set[str]] = defaultdict(set)
     for one in outside.accountant.releases():
         for month in months_read(one.key.day, one.key.window_days):
-            read[one.key.metric, month].add(one.instance)
+            read[one.key.metric, month].add(one.run)
     return read

@@ -23,13 +23,13 @@ from dpdau_assets.core.dates import day_number
 from dpdau_assets.core.erasure.byte_scan import Needles
 from dpdau_assets.core.errors import DpdauError
 from dpdau_assets.core.events import calendar_day
-from dpdau_assets.core.facts import Erasure, KeptFile, Keys, Partition
+from dpdau_assets.core.facts import Erasure, Keys, Partition, StoredFile
 from dpdau_assets.core.identity import data_version
 from dpdau_assets.core.parallel import work_ahead
 from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.sketches.keysets import places
 from dpdau_assets.core.sketches.theta import theta_hashes
-from dpdau_assets.core.state.activity import day_version, epochs_of, take_in
+from dpdau_assets.core.state.activity import apply_pending, day_version, epochs_of
 from dpdau_assets.core.state.day_sketch import sketch_version, traces_in
 from dpdau_assets.core.tombstones import Tombstones
 
@@ -112,7 +112,7 @@ def inspect(erasures: Sequence[Erasure], outside: Store) -> Inspection:
 def left_of_anyone(outside: Store) -> list[Survivor]:
     """What is left of all whose erasure was applied, after whatever arrived is folded: a replay that waits is none."""
     with outside.state.activity.lock():
-        take_in(outside)
+        apply_pending(outside)
         found = inspect(outside.erasures.ledger.erasures(("applied", "verified")), outside)
     return sorted({survivor for left in found.survivors.values() for survivor in left})
 
@@ -181,7 +181,7 @@ def _tombstones(found: Sequence[tuple[int, Erasure]]) -> Tombstones:
     return Tombstones(np.array(keys, dtype=np.uint64), numbers, np.array(listed, dtype=bool), numbers, numbers)
 
 
-def _examined(needles: Needles, signing_key: bytes, outside: Store, file: KeptFile) -> _Found:
+def _examined(needles: Needles, signing_key: bytes, outside: Store, file: StoredFile) -> _Found:
     """Raw, and unpacked where it is packed. Waiting batches are asked row by row instead: they may hold later days."""
     place = partition_of(file.name, outside)
     if _is_waiting(file.name, outside):

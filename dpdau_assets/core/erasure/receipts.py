@@ -22,7 +22,7 @@ from dpdau_assets.core.errors import BadInput, ParameterNotSet
 from dpdau_assets.core.facts import Erasure, Inspected, ReceiptRow, Reference
 from dpdau_assets.core.identity import REFERENCE, commitment
 from dpdau_assets.core.ports.store import Store
-from dpdau_assets.core.state.activity import repair_all, take_in
+from dpdau_assets.core.state.activity import apply_pending, repair_all
 from dpdau_assets.core.state.day_sketch import of_another_state, refresh, refresh_all
 
 Document = dict[str, Any]
@@ -45,7 +45,7 @@ class Settled:
     broken: tuple[str, ...] = ()
 
 
-def settle(outside: Store) -> Settled:
+def apply_and_verify(outside: Store) -> Settled:
     """Apply all that was received, bring every sketch up to its state, read everything back, write receipts."""
     with outside.state.activity.lock():
         expire(outside)
@@ -63,7 +63,7 @@ def settle(outside: Store) -> Settled:
 def apply(outside: Store) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Apply all that was received, and bring every file up to date; which were old, and which cannot be repaired."""
     with outside.state.activity.lock():
-        take_in(outside)
+        apply_pending(outside)
         repaired, broken = repair_all(outside)
         repaired += of_another_state(outside)
         lost = {place.day for place in broken}

@@ -57,12 +57,12 @@ def remains(erasure: Erasure, outside: Store, *, has_tombstone: bool, has_refere
 
 def _stream_counts(outside: Store) -> Iterator[Rest]:
     """The numbers to come of a stream are made from its last counts too, as they were when they were published."""
-    last = {instance.metric: instance for instance in outside.accountant.instances()}
-    for instance in last.values():
-        if isinstance(instance.mechanism, Stream):
-            kept = len(instance.mechanism.filter) - 1
+    last = {run.metric: run for run in outside.accountant.mechanism_runs()}
+    for run in last.values():
+        if isinstance(run.mechanism, Stream):
+            kept = len(run.mechanism.filter) - 1
             yield _rest(
-                f"the last counts of {instance.metric}",
+                f"the last counts of {run.metric}",
                 f"The exact counts of the last {kept} published windows, encrypted in the ledger, enter the numbers to "
                 f"come. Each is destroyed when {kept} later ones are published, or another stream begins.",
             )

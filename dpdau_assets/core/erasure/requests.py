@@ -1,7 +1,7 @@
 """Erasure requests: how one is taken in, guarded, confirmed and cancelled, and which days it touches.
 
-A request is recorded durably here and applied by whoever comes first: a release, the rebuild of a day, `settle`.
-Raw ids end here, as they do in `ingest`.
+A request is recorded durably here and applied by whoever comes first: a release, the rebuild of a day,
+`apply_and_verify`. Raw ids end here, as they do in `ingest`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
-from dpdau_assets.core.budget.sketch_choice import countings
+from dpdau_assets.core.budget.sketch_choice import estimators
 from dpdau_assets.core.dates import epoch_of
 from dpdau_assets.core.erasure.quarantine import Named
 from dpdau_assets.core.errors import BadInput, Refused
@@ -24,7 +24,7 @@ from dpdau_assets.core.ports.state import StateStore
 from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.sketches.keysets import places
-from dpdau_assets.core.tombstones import held_until
+from dpdau_assets.core.tombstones import excluded_until
 
 DEADLINE_DAYS = 30
 """Within how many days of its receipt a request is applied and verified: one month (GDPR, article 12(3))."""
@@ -81,7 +81,7 @@ def guard_limit(outside: Store) -> float:
     if not published:
         return math.inf
     last = max(published, key=lambda found: found.key.day)
-    users = countings(outside.accountant)[last.instance].users(last.noisy_value)
+    users = estimators(outside.accountant)[last.run].users(last.noisy_value)
     return max(1.0, float(outside.settings.erasure_guard_share) * users)
 
 
@@ -151,7 +151,7 @@ def removal_epochs(through: date, outside: Store) -> list[int]:
 def epochs_reached(through: date, settings: Settings) -> range:
     """From START_DATE's epoch to that of the last window that holds the user out."""
     rotation = settings.hash_salt_rotation_days
-    last_window = held_until(through) + timedelta(days=settings.mau_window_days - 1)
+    last_window = excluded_until(through) + timedelta(days=settings.mau_window_days - 1)
     return range(epoch_of(settings.start_date, rotation), epoch_of(last_window, rotation) + 1)
 
 

@@ -10,7 +10,7 @@ from datetime import date, timedelta
 
 from dpdau_assets.core.dates import days_between, epoch_of, month_of
 from dpdau_assets.core.erasure.quarantine import expire
-from dpdau_assets.core.erasure.receipts import settle
+from dpdau_assets.core.erasure.receipts import apply_and_verify
 from dpdau_assets.core.erasure.requests import live_days
 from dpdau_assets.core.errors import BadSetting, Refused
 from dpdau_assets.core.facts import Release
@@ -32,7 +32,7 @@ def purge(outside: Store) -> date | None:
         expire(outside)
         if due is not None and due > (outside.accountant.purged_through() or date.min):
             require_nothing_missing(due, outside)
-            settle(outside)
+            apply_and_verify(outside)
             outside.accountant.purge_through(due)
         gone = outside.accountant.purged_through()
         if gone is not None:
@@ -64,7 +64,7 @@ def require_nothing_missing(due: date, outside: Store) -> None:
         last_window = due + timedelta(days=settings.mau_window_days - 1)
         wanted += [("mau", day, 0) for day in days_between(min(found.key.day for found in mau), last_window)]
     months = {month_of(found.key.day) for found in dau if found.key.day <= due} - restated
-    instances = outside.accountant.instances()
+    instances = outside.accountant.mechanism_runs()
     waiting = {month for month in months if restatement_due(month, instances, outside.settings)}
     wanted += [("dau", found.key.day, 1) for found in dau if month_of(found.key.day) in waiting]
     missing = [one for one in wanted if one not in have]

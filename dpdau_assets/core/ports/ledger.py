@@ -9,7 +9,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Protocol
 
 from dpdau_assets.core.facts import (
-    Instance,
+    MechanismRun,
     Override,
     Release,
     ReleaseKey,
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dpdau_assets.core.settings import Metric
 
 
-class Record(Protocol):
+class LedgerReader(Protocol):
     """What months were charged, and what is decided about them: read alike in a transaction and outside of one."""
 
     def restated(self) -> frozenset[date]:
@@ -53,7 +53,7 @@ class Record(Protocol):
         ...
 
 
-class ChargedBooks(Record, Protocol):
+class BudgetLedger(LedgerReader, Protocol):
     """What planning a release asks, and what entering it writes; a draft of the books has it too."""
 
     def last_day(self, metric: Metric, window_days: int) -> date | None:
@@ -64,18 +64,18 @@ class ChargedBooks(Record, Protocol):
         """The number of the last published day, in its last revision."""
         ...
 
-    def instance(self, name: str) -> Instance | None: ...
+    def mechanism_run(self, name: str) -> MechanismRun | None: ...
 
-    def last_instance(self, metric: Metric, window_days: int) -> Instance | None:
+    def last_run(self, metric: Metric, window_days: int) -> MechanismRun | None:
         """The one of this series that was opened last."""
         ...
 
-    def open_instance(self, instance: Instance) -> None: ...
+    def open_run(self, run: MechanismRun) -> None: ...
 
     def charge(self, charge: Charge) -> None: ...
 
 
-class Books(ChargedBooks, Protocol):
+class LedgerTransaction(BudgetLedger, Protocol):
     """The ledger inside one transaction: nothing of it is visible before the transaction ends well."""
 
     def release(self, key: ReleaseKey) -> Release | None: ...
@@ -86,36 +86,36 @@ class Books(ChargedBooks, Protocol):
         """The watermark of removals in force, to tell whether any came since a statistic was read."""
         ...
 
-    def instances(self) -> list[Instance]:
+    def mechanism_runs(self) -> list[MechanismRun]:
         """All of them, in the order in which they were opened."""
         ...
 
-    def shared_noise(self, instance: str) -> int | None:
+    def shared_noise(self, run: str) -> int | None:
         """The secret noise that the instance's numbers share."""
         ...
 
-    def keep_shared_noise(self, instance: str, value: int) -> None: ...
+    def keep_shared_noise(self, run: str, value: int) -> None: ...
 
-    def destroy_shared_noise(self, instance: str) -> None: ...
+    def destroy_shared_noise(self, run: str) -> None: ...
 
-    def frozen(self, instance: str, days: int) -> list[int]:
+    def frozen(self, run: str, days: int) -> list[int]:
         """The statistics of a stream's last so many published days, oldest first."""
         ...
 
-    def freeze(self, instance: str, day: date, statistic: int) -> None: ...
+    def freeze(self, run: str, day: date, statistic: int) -> None: ...
 
-    def destroy_frozen(self, instance: str, keep_last: int) -> None:
+    def destroy_frozen(self, run: str, keep_last: int) -> None:
         """Destroy the stream's frozen statistics but for so many of the last days."""
         ...
 
-    def numbers(self, instance: str) -> list[float]:
+    def numbers(self, run: str) -> list[float]:
         """`noisy_value` of every release of the instance, in order of days and revisions."""
         ...
 
     def store(self, release: Release) -> None: ...
 
 
-class RestoredBooks(Books, Protocol):
+class RestoreTransaction(LedgerTransaction, Protocol):
     """The books of a ledger that is being restored from a backup."""
 
     def close(self, metric: Metric, month: date, closed_on: date) -> None:
@@ -135,10 +135,10 @@ class RestoredBooks(Books, Protocol):
         ...
 
 
-class Ledger(Record, Protocol):
+class Ledger(LedgerReader, Protocol):
     """What was charged and published. Its transactions are serial: one at a time, whole or not at all."""
 
-    def transaction(self) -> AbstractContextManager[Books]: ...
+    def transaction(self) -> AbstractContextManager[LedgerTransaction]: ...
 
     def release(self, key: ReleaseKey) -> Release | None: ...
 
@@ -146,7 +146,7 @@ class Ledger(Record, Protocol):
         """Every release, in the order in which they were published."""
         ...
 
-    def instances(self) -> list[Instance]: ...
+    def mechanism_runs(self) -> list[MechanismRun]: ...
 
     def override(self, override: Override) -> None:
         """Put it on record, for ever."""
@@ -188,7 +188,7 @@ class Ledger(Record, Protocol):
         """Whether this was the head at some time, so that nothing which stood before it has gone."""
         ...
 
-    def fix_terms(self, terms: Mapping[str, str]) -> None:
+    def fix_settings(self, terms: Mapping[str, str]) -> None:
         """Remember these for ever at the first call; BadSetting, naming each that differs, at any later one.
 
         The first call begins a store: BadSetting for a master secret that can be guessed.

@@ -11,9 +11,9 @@ from dpdau_assets.core.facts import (
     Build,
     DaySet,
     EpochKey,
-    KeptFile,
     Keys,
     Partition,
+    StoredFile,
     Version,
 )
 
@@ -52,18 +52,18 @@ class Salts(Protocol):
         ...
 
 
-class Premises(Protocol):
+class FileInventory(Protocol):
     """Every file under the data directory and Dagster's home, whatever put it there."""
 
-    def files(self) -> Sequence[KeptFile]:
+    def files(self) -> Sequence[StoredFile]:
         """Sorted by name. The file of a partition is named `STORE/day=YYYY-MM-DD/epoch=N.SUFFIX`."""
         ...
 
-    def chunks(self, file: KeptFile) -> Iterator[bytes]:
+    def chunks(self, file: StoredFile) -> Iterator[bytes]:
         """Its bytes; none if it is gone by now."""
         ...
 
-    def unpacked(self, file: KeptFile) -> Iterator[bytes]:
+    def unpacked(self, file: StoredFile) -> Iterator[bytes]:
         """What it holds if it is packed. Raises BadInput for one that cannot be looked into."""
         ...
 
@@ -284,15 +284,15 @@ class Rebuilds(Protocol):
         """Leave nothing of days that wait no more in the database's own files."""
         ...
 
-    def arrive(self, days: Iterable[date]) -> None:
+    def mark_changed(self, days: Iterable[date]) -> None:
         """The state of these days has changed by events that came."""
         ...
 
-    def arrived(self) -> Mapping[date, str]:
+    def changed(self) -> Mapping[date, str]:
         """The days that changed so since Dagster was last told of them, each with the name of its last change."""
         ...
 
-    def told(self, changes: Mapping[date, str]) -> None:
+    def mark_reported(self, changes: Mapping[date, str]) -> None:
         """Dagster knows of these changes; a day that has changed again since stays."""
         ...
 

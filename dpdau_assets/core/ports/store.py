@@ -15,10 +15,10 @@ from dpdau_assets.core.facts import (
 from dpdau_assets.core.ports.erasure import ErasureLedger, ReceiptChain
 from dpdau_assets.core.ports.events import Completions, Engine, Inbox, Landing, Quarantine
 from dpdau_assets.core.ports.ledger import Ledger
-from dpdau_assets.core.ports.state import Builds, Premises, Rebuilds, Salts, SketchStore, StateStore
+from dpdau_assets.core.ports.state import Builds, FileInventory, Rebuilds, Salts, SketchStore, StateStore
 
 if TYPE_CHECKING:
-    from dpdau_assets.core.publication.restoring import Shown
+    from dpdau_assets.core.publication.restoring import MartRow
     from dpdau_assets.core.reporting.report import Report
     from dpdau_assets.core.settings import Settings
 
@@ -55,7 +55,7 @@ class Alerts(Protocol):
 class Mart(Protocol):
     """The published series for BI."""
 
-    def read(self) -> list[Shown]:
+    def read(self) -> list[MartRow]:
         """Every number that it shows. Raises BadInput for a mart that cannot be read."""
         ...
 
@@ -102,7 +102,7 @@ class State:
     builds: Builds
     rebuilds: Rebuilds
     salts: Salts
-    files: Premises
+    files: FileInventory
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ class Charge:
 
     metric: Metric
     month: date
-    instance: str
+    run: str
     mechanism: Mechanism
     budget: Budget | None = field(default=None, compare=False)
 
@@ -151,14 +151,12 @@ def zcdp_epsilon(rho: float, delta: float) -> float:
 # --- Admission ---------------------------------------------------------------------------------------------------
 
 
-def charges_for_release(
-    metric: Metric, day: date, window_days: int, mechanism: Mechanism, instance: str
-) -> list[Charge]:
+def charges_for_release(metric: Metric, day: date, window_days: int, mechanism: Mechanism, run: str) -> list[Charge]:
     """One charge for every month that the release's window reads. Why they add up: docs/privacy.md, lemma 5.
 
     An instance that a month was charged for already must not be charged to it again: that is for the caller to see.
     """
-    return [Charge(metric, month, instance, mechanism) for month in months_read(day, window_days)]
+    return [Charge(metric, month, run, mechanism) for month in months_read(day, window_days)]
 
 
 def fits(price: Cost, budget: Budget) -> bool:

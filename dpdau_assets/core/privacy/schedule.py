@@ -30,7 +30,7 @@ METRICS: tuple[Metric, ...] = ("dau", "mau")
 
 
 @dataclass(frozen=True)
-class Planned:
+class ScheduledRelease:
     """One release to come. `slot` is the day on which it is published; revision 0 is the first publication."""
 
     metric: Metric
@@ -45,7 +45,7 @@ class MonthPlan:
 
     metric: Metric
     month: date
-    releases: tuple[Planned, ...]
+    releases: tuple[ScheduledRelease, ...]
 
 
 @dataclass(frozen=True)
@@ -117,12 +117,12 @@ def numbers_of_month(settings: Settings, month: date) -> int:
     return month_days(month) * (1 + settings.restatements_per_month)
 
 
-def restatement_slot(settings: Settings, month: date) -> date:
+def restatement_due_on(settings: Settings, month: date) -> date:
     """The day on which every number of the month is released again."""
     return next_month(month).replace(day=settings.restatement_day)
 
 
-def slot_of(settings: Settings, day: date) -> date:
+def due_on(settings: Settings, day: date) -> date:
     """The day on which the number of `day` is first published."""
     return day + timedelta(days=1 + settings.grace_days)
 
@@ -137,17 +137,19 @@ def shortest_retention(settings: Settings) -> int:
     return max(settings.mau_window_days, until_restated)
 
 
-def _dau_releases(settings: Settings, first: date, month: date) -> tuple[Planned, ...]:
+def _dau_releases(settings: Settings, first: date, month: date) -> tuple[ScheduledRelease, ...]:
     days = days_between(first, month_end(month))
-    slot = restatement_slot(settings, month)
+    slot = restatement_due_on(settings, month)
     again = [
-        Planned("dau", day, revision + 1, slot) for revision in range(settings.restatements_per_month) for day in days
+        ScheduledRelease("dau", day, revision + 1, slot)
+        for revision in range(settings.restatements_per_month)
+        for day in days
     ]
     return (*(_first_time(settings, "dau", day) for day in days), *again)
 
 
-def _first_time(settings: Settings, metric: Metric, day: date) -> Planned:
-    return Planned(metric, day, 0, slot_of(settings, day))
+def _first_time(settings: Settings, metric: Metric, day: date) -> ScheduledRelease:
+    return ScheduledRelease(metric, day, 0, due_on(settings, day))
 
 
 # --- What it will cost -------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from itertools import takewhile
 
-from dpdau_assets.core.budget.forecast import Foreseen, Made, coming
+from dpdau_assets.core.budget.forecast import PlannedRelease, RefusedRelease, coming
 from dpdau_assets.core.dates import month_of, window
 from dpdau_assets.core.errors import DpdauError
 from dpdau_assets.core.ports.store import Store
@@ -48,7 +48,7 @@ def due(outside: Store) -> Due:
         numbers = coming(outside.accountant, outside.settings, last_due(outside))
     except DpdauError as error:  # nothing says how to count, say: a person has to decide that
         return Due((), (), (), (), str(error))
-    made = [one for one in numbers if isinstance(one, Made)]
+    made = [one for one in numbers if isinstance(one, PlannedRelease)]
     complete = list(_reading_only(declared, made, outside.settings))
     processed = outside.accountant.processed()
     return Due(
@@ -71,34 +71,34 @@ def late(found: Due, outside: Store) -> list[date]:
     return sorted(day for day in days if day < last_due(outside))
 
 
-def _reading_only(days: Set[date], numbers: Iterable[Made], settings: Settings) -> Iterator[Made]:
+def _reading_only(days: Set[date], numbers: Iterable[PlannedRelease], settings: Settings) -> Iterator[PlannedRelease]:
     """Up to the first number that reads another day: none is published out of turn."""
     return takewhile(lambda one: days >= set(_days_read(one, settings)), numbers)
 
 
-def _all_read(numbers: Iterable[Made], settings: Settings) -> set[date]:
+def _all_read(numbers: Iterable[PlannedRelease], settings: Settings) -> set[date]:
     return {day for one in numbers for day in _days_read(one, settings)}
 
 
-def _days_read(one: Made | Foreseen, settings: Settings) -> list[date]:
+def _days_read(one: PlannedRelease | RefusedRelease, settings: Settings) -> list[date]:
     """Restated numbers read days that are published, and so declared."""
     release = one.release
     return [] if release.revision else window(release.day, settings.window_days(release.metric))
 
 
-def _steps(numbers: Iterable[Made]) -> tuple[Step, ...]:
+def _steps(numbers: Iterable[PlannedRelease]) -> tuple[Step, ...]:
     return tuple(dict.fromkeys(_step(one) for one in numbers))  # of a restated month one, whatever numbers it has
 
 
-def _step(one: Made) -> Step:
+def _step(one: PlannedRelease) -> Step:
     release = one.release
     if release.revision:
         return Step(RESTATEMENT, month_of(release.day))
     return Step(DAU if release.metric == "dau" else MAU, release.day)
 
 
-def _why_refused(numbers: list[Made | Foreseen]) -> str:
-    refused = [one for one in numbers if isinstance(one, Foreseen)]
+def _why_refused(numbers: list[PlannedRelease | RefusedRelease]) -> str:
+    refused = [one for one in numbers if isinstance(one, RefusedRelease)]
     if not refused:
         return ""
     first = refused[0]

@@ -86,18 +86,18 @@ def ingest(
 ) -> IngestReport:
     """Validate, key and durably keep the events of these files; `tell` hears which share of them is read.
 
-    Raises BadInput, with nothing kept, for a broken file, and NotTaken as `take` does. Twice the same files are the
-    same batch, the same quarantine and the same removals.
+    Raises BadInput, with nothing kept, for a broken file, and NotTaken as `ingest_scan` does. Twice the same files are
+    the same batch, the same quarantine and the same removals.
     """
     say = progress or (lambda _: None)
     say(f"Reading {len(files)} file(s).")
     with outside.events.engine.scan(files, first_day(outside), last_day(outside.clock), tell) as scan:
-        report = take(scan, outside, say, partial=partial)
+        report = ingest_scan(scan, outside, say, partial=partial)
     outside.events.quarantine.made_good(frozenset(map(str, files)))
     return report
 
 
-def take(scan: Scan, outside: Store, progress: Progress, *, partial: bool = False) -> IngestReport:
+def ingest_scan(scan: Scan, outside: Store, progress: Progress, *, partial: bool = False) -> IngestReport:
     """Key what was scanned and keep it durably: removals first, so that a batch never arrives ahead of them.
 
     Raises NotTaken, with only the quarantine written, if rows were scanned and none of them is valid; and, unless it is

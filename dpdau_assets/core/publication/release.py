@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
-from dpdau_assets.core.budget.planning import enter, plan, planned_counting, restated_keys, restatement_slot_under
-from dpdau_assets.core.budget.sketch_choice import counting_of
+from dpdau_assets.core.budget.planning import enter, plan, planned_estimator, restated_keys, restatement_due_under
+from dpdau_assets.core.budget.sketch_choice import estimator_of
 from dpdau_assets.core.dates import (
     days_between,
     epoch_of,
@@ -25,16 +25,16 @@ from dpdau_assets.core.dates import (
     window,
 )
 from dpdau_assets.core.errors import Refused
-from dpdau_assets.core.facts import Instance, Release, ReleaseKey
-from dpdau_assets.core.ports.ledger import Books, Ledger
+from dpdau_assets.core.facts import MechanismRun, Release, ReleaseKey
+from dpdau_assets.core.ports.ledger import Ledger, LedgerTransaction
 from dpdau_assets.core.ports.store import Clock, Noise, Store
 from dpdau_assets.core.privacy import mechanisms
 from dpdau_assets.core.privacy.mechanisms import Gaussian, Laplace, SharedNoise, Stream
-from dpdau_assets.core.privacy.schedule import slot_of
+from dpdau_assets.core.privacy.schedule import due_on
 from dpdau_assets.core.settings import Metric, Settings
 from dpdau_assets.core.sketches import unite
-from dpdau_assets.core.sketches.base import Counting
-from dpdau_assets.core.state.activity import repair, require_kept, take_in
+from dpdau_assets.core.sketches.base import Estimator
+from dpdau_assets.core.state.activity import apply_pending, repair, require_kept
 from dpdau_assets.core.state.day_sketch import read_fresh, read_late, read_without, refresh
 from dpdau_assets.core.version import VERSION
 
@@ -83,9 +83,9 @@ def require_publishable(key: ReleaseKey, outside: Store) -> None:
     if unprocessed:
         missing = f"There is no state for {unprocessed[0]}" + (" and later days" if len(unprocessed) > 1 else "")
         raise Refused(f"{missing}, which {key.metric} of {key.day} reads.", "Materialise `activity` for it.")
-    with outside.accountant.transaction() as books:
-        if books.release(key) is None:  # another process may have made it since
-            plan(key, books, settings)  # asks all that the release itself will ask, and writes nothing
+    with outside.accountant.transaction() as ledger:
+        if ledger.release(key) is None:  # another process may have made it since
+            plan(key, ledger, settings)  # asks all that the release itself will ask, and writes nothing
 
 
 def require_ended(day: date, clock: Clock) -> None:
@@ -96,13 +96,13 @@ def require_ended(day: date, clock: Clock) -> None:
 
 def require_restatable(month: date, outside: Store) -> None:
     """Raise Refused for a month that has no numbers yet, that is never restated, or whose day has not come."""
-    due = restatement_due(month, outside.accountant.instances(), outside.settings)
+    due = restatement_due(month, outside.accountant.mechanism_runs(), outside.settings)
     last = max((found.key.day for found in outside.accountant.releases("dau")), default=date.min)
     if due is None:
         raise Refused(
             f"No number of DAU is published for {month:%Y-%m}, or none is to be restated.", "See `dpdau dau`."
         )
-    if slot_of(outside.settings, last) < due:
+    if due_on(outside.settings, last) < due:
         ready = due - timedelta(days=1 + outside.settings.grace_days)
         raise Refused(
             f"{month:%Y-%m} is restated on {due}, and publication has come to {last} only.",
@@ -112,14 +112,14 @@ def require_restatable(month: date, outside: Store) -> None:
         )
 
 
-def restatement_due(month: date, instances: Iterable[Instance], settings: Settings) -> date | None:
+def restatement_due(month: date, instances: Iterable[MechanismRun], settings: Settings) -> date | None:
     """The public day on which the month is restated, as fixed with its first number; None if it never is."""
     first = min(
         (one for one in instances if one.metric == "dau" and month_of(one.first_day) == month),
         key=lambda one: one.first_day,
         default=None,
     )
-    return None if first is None else restatement_slot_under(first.terms, month, settings)
+    return None if first is None else restatement_due_under(first.parameters, month, settings)
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class Counted:
     """The exact integer that noise goes on, and what it counts."""
 
     statistic: int
-    counting: Counting
+    estimator: Estimator
 
 
 def read_statistics(keys: Sequence[ReleaseKey], outside: Store) -> tuple[dict[ReleaseKey, Counted], int]:
@@ -137,30 +137,30 @@ def read_statistics(keys: Sequence[ReleaseKey], outside: Store) -> tuple[dict[Re
     condition 1 of docs/privacy.md, lemma 2.
     """
     _ = outside.noise.private  # a store that cannot draw fails here, before it seals anything
-    with outside.accountant.transaction() as books:
-        countings = {key: planned_counting(key, books, outside.settings) for key in keys}
+    with outside.accountant.transaction() as ledger:
+        estimators = {key: planned_estimator(key, ledger, outside.settings) for key in keys}
     with outside.state.activity.lock():
-        take_in(outside)  # all that was acknowledged by now, and whatever a killed fold left half done
+        apply_pending(outside)  # all that was acknowledged by now, and whatever a killed fold left half done
         days = {day for key in keys for day in window(key.day, key.window_days)}
         repair(sorted(days), outside)  # older files that were put back
         outside.accountant.seal(days)
         watermark = outside.erasures.ledger.applied()
-        return {key: Counted(read_statistic(key, how, outside), how) for key, how in countings.items()}, watermark
+        return {key: Counted(read_statistic(key, how, outside), how) for key, how in estimators.items()}, watermark
 
 
-def read_statistic(key: ReleaseKey, counting: Counting, outside: Store) -> int:
+def read_statistic(key: ReleaseKey, estimator: Estimator, outside: Store) -> int:
     """One statistic. The caller holds the lock and has sealed the days."""
     days = window(key.day, key.window_days)
     epoch = epoch_of(key.day, outside.settings.hash_salt_rotation_days)
-    refresh(days, outside, counting)
+    refresh(days, outside, estimator)
     if key.metric == "mau":
         removed = outside.erasures.ledger.tombstones(epoch)
-        held_out = {day: removed.held_out(day, key.day) for day in days}
-        sketches = [read_without(day, epoch, gone, counting, outside) for day, gone in held_out.items()]
+        excluded = {day: removed.excluded_from_windows(day, key.day) for day in days}
+        sketches = [read_without(day, epoch, gone, estimator, outside) for day, gone in excluded.items()]
     else:
-        sketches = [read_fresh(day, epoch, counting, outside) for day in days]
-    late = [read_late(key.day, epoch, counting, outside)] if key.revision else []
-    return counting.statistic(unite([*sketches, *late]))
+        sketches = [read_fresh(day, epoch, estimator, outside) for day in days]
+    late = [read_late(key.day, epoch, estimator, outside)] if key.revision else []
+    return estimator.statistic(unite([*sketches, *late]))
 
 
 def commit(statistics: Mapping[ReleaseKey, Counted], watermark: int, outside: Store) -> list[Release] | None:
@@ -169,99 +169,101 @@ def commit(statistics: Mapping[ReleaseKey, Counted], watermark: int, outside: St
     That is when a removal came since they were read, a first number of a month that is being restated, or one by which
     users are counted with other parameters.
     """
-    with outside.accountant.transaction() as books:
-        stored = [release for key in statistics if (release := books.release(key))]
+    with outside.accountant.transaction() as ledger:
+        stored = [release for key in statistics if (release := ledger.release(key))]
         if stored:  # by another process; and what is restated is restated whole
             return stored
-        if books.removals_recorded() != watermark or not _is_whole(statistics, books):
+        if ledger.removals_recorded() != watermark or not _is_whole(statistics, ledger):
             return None
-        if any(planned_counting(key, books, outside.settings) != one.counting for key, one in statistics.items()):
+        if any(planned_estimator(key, ledger, outside.settings) != one.estimator for key, one in statistics.items()):
             return None
-        releases = [_made(key, statistics[key].statistic, books, outside) for key in sorted(statistics)]
-        spent = {release.instance for release in releases}
+        releases = [_made(key, statistics[key].statistic, ledger, outside) for key in sorted(statistics)]
+        spent = {release.run for release in releases}
         if any(key.revision for key in statistics):  # with its restatement a month ends, under whatever it was begun
-            spent |= {one.name for one in books.instances() if isinstance(one.mechanism, SharedNoise)}
-        for instance in sorted(spent):
-            forget_spent_noise(instance, books, outside.settings)
+            spent |= {one.name for one in ledger.mechanism_runs() if isinstance(one.mechanism, SharedNoise)}
+        for run in sorted(spent):
+            forget_spent_noise(run, ledger, outside.settings)
     return releases
 
 
-def _made(key: ReleaseKey, statistic: int, books: Books, outside: Store) -> Release:
-    planned, last = plan(key, books, outside.settings), books.last_instance(key.metric, key.window_days)
+def _made(key: ReleaseKey, statistic: int, ledger: LedgerTransaction, outside: Store) -> Release:
+    planned, last = plan(key, ledger, outside.settings), ledger.last_run(key.metric, key.window_days)
     if planned.is_new and last and isinstance(last.mechanism, Stream):
-        books.destroy_frozen(last.name, keep_last=0)  # the last stream has ended, and nothing reads them any more
-    enter(planned, books)
-    noisy_value = draw(key, planned.instance, statistic, books, outside.noise)
-    release = fact(key, planned.instance, noisy_value, books, outside)
-    books.store(release)
+        ledger.destroy_frozen(last.name, keep_last=0)  # the last stream has ended, and nothing reads them any more
+    enter(planned, ledger)
+    noisy_value = draw(key, planned.run, statistic, ledger, outside.noise)
+    release = fact(key, planned.run, noisy_value, ledger, outside)
+    ledger.store(release)
     return release
 
 
-def _is_whole(statistics: Mapping[ReleaseKey, Counted], books: Books) -> bool:
+def _is_whole(statistics: Mapping[ReleaseKey, Counted], ledger: LedgerTransaction) -> bool:
     """Whether a restatement has every day that was published by now; a first number stands for itself."""
     months = {month_of(key.day) for key in statistics if key.revision}
-    return all(set(statistics) == set(_restated_keys(month, books)) for month in months)
+    return all(set(statistics) == set(_restated_keys(month, ledger)) for month in months)
 
 
-def _restated_keys(month: date, ledger: Books | Ledger) -> list[ReleaseKey]:
+def _restated_keys(month: date, ledger: LedgerTransaction | Ledger) -> list[ReleaseKey]:
     return restated_keys(month, (found.key for found in ledger.releases("dau")))
 
 
-def draw(key: ReleaseKey, instance: Instance, statistic: int, books: Books, noise: Noise) -> float:
+def draw(key: ReleaseKey, run: MechanismRun, statistic: int, ledger: LedgerTransaction, noise: Noise) -> float:
     """The noisy value, from noise that is drawn here and nowhere else."""
-    match instance.mechanism:
+    match run.mechanism:
         case SharedNoise() as shared:
-            return _draw_shared(instance.name, shared, statistic, books, noise)
+            return _draw_shared(run.name, shared, statistic, ledger, noise)
         case Stream() as stream:
-            books.freeze(instance.name, key.day, statistic)
+            ledger.freeze(run.name, key.day, statistic)
             (fresh,) = noise.gaussian(stream.sigma)
-            output = mechanisms.stream_output(stream, books.frozen(instance.name, len(stream.filter)), fresh)
-            books.destroy_frozen(instance.name, keep_last=len(stream.filter) - 1)  # all that tomorrow's number reads
-            return mechanisms.stream_number(stream, output, books.numbers(instance.name))
+            output = mechanisms.stream_output(stream, ledger.frozen(run.name, len(stream.filter)), fresh)
+            ledger.destroy_frozen(run.name, keep_last=len(stream.filter) - 1)  # all that tomorrow's number reads
+            return mechanisms.stream_number(stream, output, ledger.numbers(run.name))
         case Gaussian(sigma):
             return mechanisms.independent_number(statistic, noise.gaussian(sigma)[0])
         case Laplace() as laplace:
             return mechanisms.independent_number(statistic, noise.laplace(laplace.scale)[0])
 
 
-def fact(key: ReleaseKey, instance: Instance, noisy_value: float, books: Books, outside: Store) -> Release:
+def fact(
+    key: ReleaseKey, instance: MechanismRun, noisy_value: float, ledger: LedgerTransaction, outside: Store
+) -> Release:
     """The release as it is stored and shown, with its scheduled slot for a time: the real one could tell tales."""
     settings = outside.settings
-    day = slot_of(settings, key.day)
+    day = due_on(settings, key.day)
     if key.revision:
-        day = restatement_due(month_of(key.day), books.instances(), settings) or day
+        day = restatement_due(month_of(key.day), ledger.mechanism_runs(), settings) or day
     slot = datetime.combine(day, time(), ZoneInfo(settings.timezone))
     stream_day = (key.day - instance.first_day).days + 1
     return Release(
         key=key,
-        instance=instance.name,
+        run=instance.name,
         mechanism=instance.mechanism.name,
         noisy_value=noisy_value,
         half_width=mechanisms.half_width_95(instance.mechanism, stream_day),
-        sketch_impl=counting_of(instance).kind,
+        sketch_impl=estimator_of(instance).kind,
         published_at=slot.isoformat(),
         private=outside.noise.private,
         version=VERSION,
     )
 
 
-def forget_spent_noise(name: str, books: Books, settings: Settings) -> None:
+def forget_spent_noise(name: str, ledger: LedgerTransaction, settings: Settings) -> None:
     """Destroy the shared noise with the last number that it can serve; days before START_DATE never have one."""
-    instance = books.instance(name)
-    if instance is None or not isinstance(instance.mechanism, SharedNoise):
+    run = ledger.mechanism_run(name)
+    if run is None or not isinstance(run.mechanism, SharedNoise):
         return
-    month = instance.first_day
+    month = run.first_day
     days = len(days_between(max(month, settings.start_date), month_end(month)))
-    if month in books.restated() or len(books.numbers(name)) == days * instance.mechanism.releases // month_days(month):
-        books.destroy_shared_noise(name)
+    if month in ledger.restated() or len(ledger.numbers(name)) == days * run.mechanism.releases // month_days(month):
+        ledger.destroy_shared_noise(name)
 
 
-def _draw_shared(name: str, shared: SharedNoise, statistic: int, books: Books, noise: Noise) -> float:
-    if len(books.numbers(name)) >= shared.releases:
+def _draw_shared(name: str, shared: SharedNoise, statistic: int, ledger: LedgerTransaction, noise: Noise) -> float:
+    if len(ledger.numbers(name)) >= shared.releases:
         raise Refused(f"{name} has given all of its {shared.releases} numbers.", "Ask for one of those.")
-    in_common = books.shared_noise(name)
+    in_common = ledger.shared_noise(name)
     if in_common is None:
         (in_common,) = noise.gaussian(shared.sigma_month)
-        books.keep_shared_noise(name, in_common)
+        ledger.keep_shared_noise(name, in_common)
     (fresh,) = noise.gaussian(shared.sigma_day)
     return mechanisms.shared_number(statistic, fresh, in_common)

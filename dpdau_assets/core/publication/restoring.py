@@ -12,27 +12,27 @@ from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from dpdau_assets.core.budget.overrides import declare_erasures_submitted
-from dpdau_assets.core.budget.planning import Plan, budget_of, enter, living_instance, new_instance
+from dpdau_assets.core.budget.planning import Plan, budget_of, enter, living_run, new_run
 from dpdau_assets.core.budget.settings_check import LONGEST_GRACE
-from dpdau_assets.core.budget.sketch_choice import counting_of, countings
+from dpdau_assets.core.budget.sketch_choice import estimator_of, estimators
 from dpdau_assets.core.budget.verification import is_shown_as
 from dpdau_assets.core.dates import days_between, first_window_end, month_of, months_read, window
 from dpdau_assets.core.erasure.requests import live_days
 from dpdau_assets.core.errors import BadInput, Refused
-from dpdau_assets.core.facts import Instance, Release, ReleaseKey
-from dpdau_assets.core.ports.ledger import RestoredBooks
+from dpdau_assets.core.facts import MechanismRun, Release, ReleaseKey
+from dpdau_assets.core.ports.ledger import RestoreTransaction
 from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.privacy.accounting import charges_for_release
 from dpdau_assets.core.privacy.mechanisms import NoiseWidth, Stream, half_width_95
-from dpdau_assets.core.privacy.schedule import METRICS, restatement_slot, slot_of
+from dpdau_assets.core.privacy.schedule import METRICS, due_on, restatement_due_on
 from dpdau_assets.core.publication.runs import restatements_due
 from dpdau_assets.core.reporting.answers import interval, shown_in
 from dpdau_assets.core.settings import Metric, Settings
-from dpdau_assets.core.sketches.base import Counting
+from dpdau_assets.core.sketches.base import Estimator
 
 
 @dataclass(frozen=True)
-class Shown:
+class MartRow:
     """A published number as the mart shows it.
 
     `noisy_value` is in users, and `noisy_statistic` what the ledger keeps; bounds are rounded, and never below 0.
@@ -44,7 +44,7 @@ class Shown:
     lower_95: float
     upper_95: float | None
     mechanism: str
-    counting: Counting
+    estimator: Estimator
     published_at: datetime
     version: str
 
@@ -83,7 +83,7 @@ class MaybePublished:
         return f"{self.numbers} of {self.metric}, which close {self.months[0]:%Y-%m} to {self.months[-1]:%Y-%m}"
 
 
-def last_possible_day(shown: Sequence[Shown], declared: Declared | None, outside: Store) -> date:
+def last_possible_day(shown: Sequence[MartRow], declared: Declared | None, outside: Store) -> date:
     """The last day that may have been published by now. Raises BadInput for a declaration that numbers contradict."""
     yesterday = outside.clock.today() - timedelta(days=1)
     if declared is None:
@@ -94,17 +94,17 @@ def last_possible_day(shown: Sequence[Shown], declared: Declared | None, outside
     return min(yesterday, declared.through)
 
 
-def lost_keys(shown: Sequence[Shown], declared: Declared | None, outside: Store) -> list[ReleaseKey]:
+def lost_keys(shown: Sequence[MartRow], declared: Declared | None, outside: Store) -> list[ReleaseKey]:
     """Every release that may have been made since the backup, in the order of their slots.
 
     Unless it is declared how far publication had come, months may also have been restated under a longer GRACE_DAYS.
     """
     through = last_possible_day(shown, declared, outside)
     grace_days = LONGEST_GRACE if declared is None else outside.settings.grace_days
-    there, how = {one.key: one for one in outside.accountant.releases()}, countings(outside.accountant)
+    there, how = {one.key: one for one in outside.accountant.releases()}, estimators(outside.accountant)
     for one in shown:
         kept = there.get(one.key)
-        if kept and not is_shown_as(kept, how[kept.instance], one):
+        if kept and not is_shown_as(kept, how[kept.run], one):
             raise Refused(
                 f"The mart shows another {one.key.metric} of {one.key.day} than the backup.",
                 "Name the mart of the store that the backup is of.",
@@ -115,7 +115,7 @@ def lost_keys(shown: Sequence[Shown], declared: Declared | None, outside: Store)
     return sorted(lost, key=lambda key: (_slot(key, outside.settings), key.revision, key))
 
 
-def maybe_published(lost: Sequence[ReleaseKey], shown: Sequence[Shown]) -> list[MaybePublished]:
+def maybe_published(lost: Sequence[ReleaseKey], shown: Sequence[MartRow]) -> list[MaybePublished]:
     """By metric, what the books are charged for."""
     there = {one.key for one in shown}
     found: list[tuple[Metric, list[ReleaseKey]]] = [
@@ -129,7 +129,11 @@ def maybe_published(lost: Sequence[ReleaseKey], shown: Sequence[Shown]) -> list[
 
 
 def account_for(
-    lost: Sequence[ReleaseKey], shown: Sequence[Shown], restore: Restore, books: RestoredBooks, settings: Settings
+    lost: Sequence[ReleaseKey],
+    shown: Sequence[MartRow],
+    restore: Restore,
+    ledger: RestoreTransaction,
+    settings: Settings,
 ) -> None:
     """Charge what was lost, whether or not it fits; take back what the mart shows; then close what was read.
 
@@ -137,42 +141,46 @@ def account_for(
     mart shows numbers of another mechanism than is configured: their price is not known.
     """
     numbers = {one.key: one for one in shown}
-    countings = _countings_of(lost, numbers)
+    estimators = _countings_of(lost, numbers)
     for key in lost:
-        instance = _charged(key, countings[key], books, settings)
-        books.destroy_shared_noise(instance.name)
+        run = _charged(key, estimators[key], ledger, settings)
+        ledger.destroy_shared_noise(run.name)
         if key in numbers:
-            books.store(_taken_back(numbers[key], instance, settings))
+            ledger.store(_taken_back(numbers[key], run, settings))
     for key in lost:
-        if key not in numbers and countings[key] is not None:  # it may have been counted as is configured by now:
-            _charged(key, None, books, settings)  # for a stream that is another one, charged beside what the mart shows
+        if key not in numbers and estimators[key] is not None:  # it may have been counted as is configured by now:
+            _charged(
+                key, None, ledger, settings
+            )  # for a stream that is another one, charged beside what the mart shows
     for closed in maybe_published(lost, shown):
         for month in closed.months:
-            books.close(closed.metric, month, restore.restored_on)
-    books.note_restore(restore)
+            ledger.close(closed.metric, month, restore.restored_on)
+    ledger.note_restore(restore)
 
 
-def _countings_of(lost: Sequence[ReleaseKey], shown: Mapping[ReleaseKey, Shown]) -> dict[ReleaseKey, Counting | None]:
+def _countings_of(
+    lost: Sequence[ReleaseKey], shown: Mapping[ReleaseKey, MartRow]
+) -> dict[ReleaseKey, Estimator | None]:
     """How the mart says that each number was counted; of one it does not show, as the one before it, or the next.
 
     None where it shows none of the metric: nothing that the price depends on.
     """
-    found: dict[ReleaseKey, Counting | None] = {}
+    found: dict[ReleaseKey, Estimator | None] = {}
     for metric in {key.metric for key in lost}:
         keys = [key for key in lost if key.metric == metric]
-        last = next((shown[key].counting for key in keys if key in shown), None)
+        last = next((shown[key].estimator for key in keys if key in shown), None)
         for key in keys:
-            found[key] = last = shown[key].counting if key in shown else last
+            found[key] = last = shown[key].estimator if key in shown else last
     return found
 
 
-def account_for_files(lost: Iterable[ReleaseKey], books: RestoredBooks, outside: Store) -> list[int]:
+def account_for_files(lost: Iterable[ReleaseKey], ledger: RestoreTransaction, outside: Store) -> list[int]:
     """Seal the days that lost numbers may have read; give up, and return, the epochs whose keys are lost.
 
     A day without state is not sealed: its events can be brought in again, and nothing has read what they will build.
     """
-    books.seal({day for key in lost for day in window(key.day, key.window_days)} & live_days(outside))
-    return books.lose_epochs(_epochs_kept(outside))
+    ledger.seal({day for key in lost for day in window(key.day, key.window_days)} & live_days(outside))
+    return ledger.lose_epochs(_epochs_kept(outside))
 
 
 def reopen(who: str, why: str, outside: Store) -> None:
@@ -220,24 +228,26 @@ def _restated(first_numbers: Iterable[ReleaseKey], last_slot: date, outside: Sto
 
 
 def _slot(key: ReleaseKey, settings: Settings) -> date:
-    return restatement_slot(settings, month_of(key.day)) if key.revision else slot_of(settings, key.day)
+    return restatement_due_on(settings, month_of(key.day)) if key.revision else due_on(settings, key.day)
 
 
-def _charged(key: ReleaseKey, counting: Counting | None, books: RestoredBooks, settings: Settings) -> Instance:
+def _charged(
+    key: ReleaseKey, estimator: Estimator | None, ledger: RestoreTransaction, settings: Settings
+) -> MechanismRun:
     """The instance that the release would have gone on with when the backup was made; on the books from here on."""
-    living = living_instance(key, books, settings, counting)
-    instance = living or new_instance(key, books, settings, counting)
-    asked = charges_for_release(key.metric, key.day, key.window_days, instance.mechanism, instance.name)
+    living = living_run(key, ledger, settings, estimator)
+    run = living or new_run(key, ledger, settings, estimator)
+    asked = charges_for_release(key.metric, key.day, key.window_days, run.mechanism, run.name)
     charges = tuple(
-        replace(charge, budget=budget_of(charge.metric, charge.month, books, settings))
+        replace(charge, budget=budget_of(charge.metric, charge.month, ledger, settings))
         for charge in asked
-        if charge not in books.charges(charge.metric, charge.month)
+        if charge not in ledger.charges(charge.metric, charge.month)
     )
-    enter(Plan(instance, living is None, charges), books)
-    return instance
+    enter(Plan(run, living is None, charges), ledger)
+    return run
 
 
-def _taken_back(shown: Shown, instance: Instance, settings: Settings) -> Release:
+def _taken_back(shown: MartRow, instance: MechanismRun, settings: Settings) -> Release:
     """The release as it was: the same number, and noise of the very width that it is shown with."""
     key = shown.key
     if shown.mechanism != instance.mechanism.name:
@@ -247,11 +257,11 @@ def _taken_back(shown: Shown, instance: Instance, settings: Settings) -> Release
         )
     release = Release(
         key=key,
-        instance=instance.name,
+        run=instance.name,
         mechanism=shown.mechanism,
         noisy_value=shown.noisy_statistic,
         half_width=0.0,
-        sketch_impl=counting_of(instance).kind,
+        sketch_impl=estimator_of(instance).kind,
         private=True,
         version=shown.version,
         published_at=shown.published_at.astimezone(ZoneInfo(settings.timezone)).isoformat(),
@@ -266,22 +276,22 @@ def _taken_back(shown: Shown, instance: Instance, settings: Settings) -> Release
     )
 
 
-def _is_shown_by(release: Release, instance: Instance, shown: Shown) -> bool:
+def _is_shown_by(release: Release, run: MechanismRun, shown: MartRow) -> bool:
     """Whether the mart shows this number with this interval; one without bounds says nothing of the noise it had.
 
     A mart may be of a version whose intervals of sketches took the noise for one without steps.
     """
-    counting, width = counting_of(instance), release.half_width
-    without_steps = shown_in(counting, release.noisy_value, NoiseWidth(width, width, 0.0))
+    estimator, width = estimator_of(run), release.half_width
+    without_steps = shown_in(estimator, release.noisy_value, NoiseWidth(width, width, 0.0))
     bounds = shown.lower_95, shown.upper_95
     if bounds == (0, None):
         return False
-    again = ((one["lower_95"], one["upper_95"]) for one in (interval(release, instance), without_steps))
-    return bounds in again and is_shown_as(release, counting, shown)
+    again = ((one["lower_95"], one["upper_95"]) for one in (interval(release, run), without_steps))
+    return bounds in again and is_shown_as(release, estimator, shown)
 
 
-def _stream_days(key: ReleaseKey, instance: Instance, settings: Settings) -> Iterator[int]:
+def _stream_days(key: ReleaseKey, run: MechanismRun, settings: Settings) -> Iterator[int]:
     """Which day of its stream the number may be of: as the ledger has it, or of one that began on another day."""
-    yield (key.day - instance.first_day).days + 1
-    if isinstance(instance.mechanism, Stream):
+    yield (key.day - run.first_day).days + 1
+    if isinstance(run.mechanism, Stream):
         yield from range(1, (key.day - first_window_end(settings.start_date, key.window_days)).days + 2)

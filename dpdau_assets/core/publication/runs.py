@@ -6,13 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 
-from dpdau_assets.core.budget.planning import planned_counting, require_in_order
+from dpdau_assets.core.budget.planning import planned_estimator, require_in_order
 from dpdau_assets.core.budget.sketch_choice import not_set
 from dpdau_assets.core.dates import days_between, first_window_end, month_of
 from dpdau_assets.core.errors import ParameterNotSet
 from dpdau_assets.core.facts import ReleaseKey
 from dpdau_assets.core.ports.store import Store
-from dpdau_assets.core.privacy.schedule import restatement_slot, slot_of
+from dpdau_assets.core.privacy.schedule import due_on, restatement_due_on
 from dpdau_assets.core.publication.release import require_ended, restatement_due
 from dpdau_assets.core.settings import Metric, Settings
 
@@ -56,11 +56,11 @@ def plan_run(first: date, last: date, outside: Store) -> list[Step]:
     require_ended(last, outside.clock)
     _require_countable(first, last, outside)
     mau_days = [day for day in days_between(first, last) if day >= first_mau_day(settings)]
-    with outside.accountant.transaction() as books:
-        published = books.last_day("mau", settings.mau_window_days)
-        new = [day for day in mau_days if books.release(ReleaseKey("mau", settings.mau_window_days, day)) is None]
+    with outside.accountant.transaction() as ledger:
+        published = ledger.last_day("mau", settings.mau_window_days)
+        new = [day for day in mau_days if ledger.release(ReleaseKey("mau", settings.mau_window_days, day)) is None]
         if new and published is not None:
-            require_in_order(ReleaseKey("mau", settings.mau_window_days, new[0]), books, settings)
+            require_in_order(ReleaseKey("mau", settings.mau_window_days, new[0]), ledger, settings)
     due = restatements_due(days_between(first, last), outside)
     return list(steps(first, last, settings, outside.accountant.processed(), due))
 
@@ -69,12 +69,12 @@ def _require_countable(first: date, last: date, outside: Store) -> None:
     """Of the first number of each metric that is to be made."""
     settings, unknown = outside.settings, []
     begins: dict[Metric, date] = {"dau": first, "mau": max(first, first_mau_day(settings))}
-    with outside.accountant.transaction() as books:
+    with outside.accountant.transaction() as ledger:
         for metric, day in begins.items():
             key = ReleaseKey(metric, settings.window_days(metric), day)
             try:
-                if day <= last and books.release(key) is None:
-                    planned_counting(key, books, settings)
+                if day <= last and ledger.release(key) is None:
+                    planned_estimator(key, ledger, settings)
             except ParameterNotSet:
                 unknown.append(metric)
     if unknown:
@@ -84,14 +84,14 @@ def _require_countable(first: date, last: date, outside: Store) -> None:
 def restatements_due(days: list[date], outside: Store) -> dict[date, date]:
     """Month to public day, of every month that is not restated yet and has a number, or will have one of these days."""
     published = {month_of(found.key.day) for found in outside.accountant.releases("dau")}
-    instances = outside.accountant.instances()
+    instances = outside.accountant.mechanism_runs()
     due = {
         month: restatement_due(month, instances, outside.settings)
         for month in published - outside.accountant.restated()
     }
     if outside.settings.restatements_per_month:
         begun = {month_of(day) for day in days} - published
-        due |= {month: restatement_slot(outside.settings, month) for month in begun}
+        due |= {month: restatement_due_on(outside.settings, month) for month in begun}
     return {month: day for month, day in sorted(due.items()) if day is not None}
 
 
@@ -115,7 +115,7 @@ def steps(
         yield Step(DAU, day)
         if day >= first_mau_day(settings):
             yield Step(MAU, day)
-        for month in [month for month, due in waiting.items() if due <= slot_of(settings, day)]:
+        for month in [month for month, due in waiting.items() if due <= due_on(settings, day)]:
             yield Step(RESTATEMENT, month)
             del waiting[month]
     yield Step(REPORTS)

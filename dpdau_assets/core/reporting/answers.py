@@ -12,11 +12,11 @@ from typing import Any
 
 from dpdau_assets.core.budget.planning import budget_of
 from dpdau_assets.core.budget.prospects import prospect
-from dpdau_assets.core.budget.sketch_choice import counting_of
+from dpdau_assets.core.budget.sketch_choice import estimator_of
 from dpdau_assets.core.dates import month_of, months_read
 from dpdau_assets.core.erasure.requests import deadline, overdue
 from dpdau_assets.core.errors import NotPublished, Refused
-from dpdau_assets.core.facts import Erasure, Instance, Release, ReleaseKey
+from dpdau_assets.core.facts import Erasure, MechanismRun, Release, ReleaseKey
 from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.privacy.compositions import COMPOSITIONS, budget_report, budget_summary
 from dpdau_assets.core.privacy.cost_so_far import Published
@@ -24,7 +24,7 @@ from dpdau_assets.core.privacy.mechanisms import NoiseWidth, noise_width
 from dpdau_assets.core.privacy.schedule import METRICS, releases_planned
 from dpdau_assets.core.settings import Metric, Settings
 from dpdau_assets.core.sketches import public_parameters
-from dpdau_assets.core.sketches.base import Counting
+from dpdau_assets.core.sketches.base import Estimator
 
 Answer = dict[str, Any]
 
@@ -87,18 +87,18 @@ def release_answer(release: Release, outside: Store) -> Answer:
     """
     key = release.key
     budget = _summary(key.metric, month_of(key.day), outside, until=release)
-    instance = _instances(outside)[release.instance]
+    run = _mechanism_runs(outside)[release.run]
     return {
         "metric": key.metric,
         "day": key.day.isoformat(),
         "window_days": key.window_days,
         "revision": key.revision,
-        **interval(release, instance),
+        **interval(release, run),
         "epsilon_used": budget["epsilon_spent"],
         "delta": budget_of(key.metric, month_of(key.day), outside.accountant, outside.settings).delta,
         "mechanism": release.mechanism,
         "sketch_impl": release.sketch_impl,
-        "sketch_parameters": _plain_parameters(counting_of(instance)),
+        "sketch_parameters": _plain_parameters(estimator_of(run)),
         "privacy_unit": "user-month",
         "budget_remaining": budget["epsilon_remaining"],
         "budget": budget,
@@ -109,19 +109,19 @@ def release_answer(release: Release, outside: Store) -> Answer:
     }
 
 
-def interval(release: Release, instance: Instance) -> dict[str, float | None]:
+def interval(release: Release, run: MechanismRun) -> dict[str, float | None]:
     """The number as drawn, in users, and for display the same and its 95 % bounds, none below 0.
 
     The bounds hold the noise's error and the sketch's. `noisy_statistic` is what the noise was added to; it is the
     number itself with the exact set.
     """
-    return shown_in(counting_of(instance), release.noisy_value, noise_width(instance.mechanism, release.half_width))
+    return shown_in(estimator_of(run), release.noisy_value, noise_width(run.mechanism, release.half_width))
 
 
-def shown_in(counting: Counting, noisy: float, noise: NoiseWidth) -> dict[str, float | None]:
+def shown_in(estimator: Estimator, noisy: float, noise: NoiseWidth) -> dict[str, float | None]:
     """What is shown of a noisy statistic that was counted so and whose noise is so wide, as of `interval`."""
-    users = counting.users(noisy)
-    lower, upper = counting.interval(noisy, noise)
+    users = estimator.users(noisy)
+    lower, upper = estimator.interval(noisy, noise)
     shown = {"estimate": users, "lower_95": lower, "upper_95": upper}
     rounded = {name: None if value is None else round(max(0.0, value), 3) for name, value in shown.items()}
     return {"noisy_value": users, **rounded, "noisy_statistic": noisy}
@@ -178,9 +178,9 @@ def budget_table(rows: list[Answer]) -> str:
 
 def mart_rows(outside: Store) -> list[Answer]:
     """One row a release, in order of metric, window, day and revision."""
-    how = _instances(outside)
+    how = _mechanism_runs(outside)
     releases = sorted(outside.accountant.releases(), key=lambda found: found.key)
-    return [_mart_row(release, how[release.instance]) for release in releases]
+    return [_mart_row(release, how[release.run]) for release in releases]
 
 
 def series(metric: Metric, first: date, last: date, outside: Store, *, as_published: bool = False) -> list[Answer]:
@@ -191,9 +191,9 @@ def series(metric: Metric, first: date, last: date, outside: Store, *, as_publis
         for release in sorted(outside.accountant.releases(metric), key=lambda one: one.key)
         if release.key.window_days == window_days and not (as_published and release.key.revision)
     }
-    how = _instances(outside)
+    how = _mechanism_runs(outside)
     return [
-        {**_mart_row(release, how[release.instance]), "day": day.isoformat()}
+        {**_mart_row(release, how[release.run]), "day": day.isoformat()}
         for day, release in found.items()
         if first <= day <= last
     ]
@@ -242,14 +242,14 @@ def _published(metric: Metric, month: date, releases: list[Release], outside: St
     """What is public of every instance of which some number reads the month."""
     by_instance: dict[str, list[Release]] = {}
     for found in releases:
-        by_instance.setdefault(found.instance, []).append(found)
+        by_instance.setdefault(found.run, []).append(found)
     shown = []
-    for instance in outside.accountant.instances():
-        numbers = by_instance.get(instance.name, [])
+    for run in outside.accountant.mechanism_runs():
+        numbers = by_instance.get(run.name, [])
         reading = [found for found in numbers if month in months_read(found.key.day, found.key.window_days)]
-        if instance.metric == metric and reading:
+        if run.metric == metric and reading:
             last_day = max(found.key.day for found in numbers)
-            shown.append(Published(instance.mechanism, len(reading), instance.first_day, last_day))
+            shown.append(Published(run.mechanism, len(reading), run.first_day, last_day))
     return shown
 
 
@@ -258,17 +258,17 @@ def _up_to(last: Release | None, releases: list[Release]) -> list[Release]:
     return releases if last is None else releases[: releases.index(last) + 1]
 
 
-def _plain_parameters(counting: Counting) -> dict[str, float]:
+def _plain_parameters(estimator: Estimator) -> dict[str, float]:
     return {
-        name: value if isinstance(value, int) else float(value) for name, value in public_parameters(counting).items()
+        name: value if isinstance(value, int) else float(value) for name, value in public_parameters(estimator).items()
     }
 
 
-def _instances(outside: Store) -> dict[str, Instance]:
-    return {instance.name: instance for instance in outside.accountant.instances()}
+def _mechanism_runs(outside: Store) -> dict[str, MechanismRun]:
+    return {run.name: run for run in outside.accountant.mechanism_runs()}
 
 
-def _mart_row(release: Release, instance: Instance) -> Answer:
+def _mart_row(release: Release, run: MechanismRun) -> Answer:
     if not release.private:
         raise Refused(
             f"{release.key.metric} of {release.key.day} was drawn from predictable noise.",
@@ -280,10 +280,10 @@ def _mart_row(release: Release, instance: Instance) -> Answer:
         "day": key.day,
         "window_days": key.window_days,
         "revision": key.revision,
-        **interval(release, instance),
+        **interval(release, run),
         "mechanism": release.mechanism,
         "sketch_impl": release.sketch_impl,
-        "sketch_parameters": _plain_parameters(counting_of(instance)),
+        "sketch_parameters": _plain_parameters(estimator_of(run)),
         "privacy_unit": "user-month",
         "published_at": release.published_at,
         "version": release.version,

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
 
-from dpdau_assets.core.budget.forecast import MonthOutlook, outlook
+from dpdau_assets.core.budget.forecast import MonthForecast, forecast
 from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.reporting.answers import Answer, budget_rows
 from dpdau_assets.core.settings import Metric
@@ -39,7 +39,7 @@ class Bar:
 
 def budget_bars(outside: Store) -> list[Bar]:
     """The last months that were charged and the next that will be, in order of months."""
-    ahead = outlook(outside.accountant, outside.settings, MONTHS_AHEAD).months
+    ahead = forecast(outside.accountant, outside.settings, MONTHS_AHEAD).months
     coming = {(one.metric, one.month): one for one in ahead}
     begun = {(row["metric"], date.fromisoformat(f"{row['month']}-01")): row for row in budget_rows(outside)}
     newest = sorted({month for _, month in begun})[-MONTHS_BACK:]
@@ -54,7 +54,7 @@ def bars_in_markdown(bars: Iterable[Bar]) -> str:
     return "\n".join(["```", *(bar.text() for bar in bars), LEGEND, "```"])
 
 
-def _bar(month: date, metric: Metric, begun: Answer | None, coming: MonthOutlook | None) -> Bar:
+def _bar(month: date, metric: Metric, begun: Answer | None, coming: MonthForecast | None) -> Bar:
     spent = begun["epsilon_spent"] if begun else 0.0
     made = begun["releases_made"] if begun else 0
     charged = begun["charged"]["epsilon"] if begun else 0.0

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 
 from dpdau_assets.core.budget import verification
-from dpdau_assets.core.budget.forecast import outlook
+from dpdau_assets.core.budget.forecast import forecast
 from dpdau_assets.core.budget.settings_check import check as require_feasible
 from dpdau_assets.core.dates import month_of
 from dpdau_assets.core.erasure import requests, retention
@@ -18,7 +18,7 @@ from dpdau_assets.core.erasure.inspection import left_of_anyone, partition_of
 from dpdau_assets.core.errors import DpdauError, Refused
 from dpdau_assets.core.ports.state import StateStore
 from dpdau_assets.core.ports.store import Mart, Store
-from dpdau_assets.core.privacy.schedule import slot_of
+from dpdau_assets.core.privacy.schedule import due_on
 from dpdau_assets.core.publication.due import due, late
 from dpdau_assets.core.publication.ingest import in_whole_per_cent
 from dpdau_assets.core.publication.release import restatement_due
@@ -224,7 +224,7 @@ def _noise_is_private(outside: Store, _: Mart) -> Verdict:
 def _configuration_is_feasible(outside: Store, _: Mart) -> Verdict:
     """As a whole, and on what this ledger was charged by now."""
     require_feasible(outside.settings)
-    refused = outlook(outside.accountant, outside.settings, MONTHS_AHEAD).refused
+    refused = forecast(outside.accountant, outside.settings, MONTHS_AHEAD).refused
     if refused:
         one = refused[0]
         return Verdict(False, f"{one.release.metric} of {one.release.day} will be refused: `dpdau plan` says why.")
@@ -260,9 +260,9 @@ def _restatement_on_time(outside: Store, _: Mart) -> Verdict:
     numbers = outside.accountant.releases("dau")
     last = max((one.key.day for one in numbers), default=None)
     months = {month_of(one.key.day) for one in numbers} - outside.accountant.restated()
-    instances = outside.accountant.instances()
+    instances = outside.accountant.mechanism_runs()
     dates = {month: restatement_due(month, instances, outside.settings) for month in sorted(months)}
-    missed = [month for month, day in dates.items() if last and day and day < slot_of(outside.settings, last)]
+    missed = [month for month, day in dates.items() if last and day and day < due_on(outside.settings, last)]
     if missed:
         return Verdict(False, f"{missed[0]:%Y-%m} should be restated by now: the job restate_dau does it.")
     return Verdict(True, "Every month that is due is restated.")

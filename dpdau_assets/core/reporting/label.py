@@ -31,10 +31,10 @@ from dpdau_assets.core.privacy.mechanisms import (
     mu_of,
     noise_std,
 )
-from dpdau_assets.core.privacy.schedule import METRICS, mechanism_for, numbers_of_month, slot_of
+from dpdau_assets.core.privacy.schedule import METRICS, due_on, mechanism_for, numbers_of_month
 from dpdau_assets.core.settings import Metric, Settings
 from dpdau_assets.core.sketches import public_parameters
-from dpdau_assets.core.sketches.exact import ExactCounting
+from dpdau_assets.core.sketches.exact import ExactEstimator
 from dpdau_assets.core.version import VERSION
 
 Record = dict[str, Any]
@@ -51,7 +51,7 @@ STEADY_DAY = 1000  # a stream's noise has its steady width long before
 _LONG_MONTH = date(2025, 1, 1)  # any month of 31 days: the most numbers, and the most noise
 
 
-def terms_on_record(ledger: Ledger, settings: Settings) -> Settings:
+def settings_on_record(ledger: Ledger, settings: Settings) -> Settings:
     """The settings with the largest cap and δ that any published month has on record: what the label has to state.
 
     Raises Refused where numbers were published by another mechanism than is configured: one label cannot state both.
@@ -79,7 +79,7 @@ def label(settings: Settings, first_published: Mapping[Metric, date] = MappingPr
     `first_published` is the first day that each metric has a number of; for one that is not published yet, the first
     that it can have. Epsilon, delta and rho bound one user-month over all numbers ever published.
     """
-    first = {metric: _first_slot(metric, settings, first_published) for metric in METRICS}
+    first = {metric: _first_due_on(metric, settings, first_published) for metric in METRICS}
     return {
         "registry": dict(REGISTRY),
         "records": {
@@ -132,17 +132,17 @@ def _facts(metric: Metric, settings: Settings) -> Record:
 
 def _parameters_of_sketch(metric: Metric, settings: Settings) -> dict[str, float]:
     """Those that are configured; none where they follow the last published number."""
-    counting = configured(metric, settings)
-    return {} if counting is None else {name: float(value) for name, value in public_parameters(counting).items()}
+    estimator = configured(metric, settings)
+    return {} if estimator is None else {name: float(value) for name, value in public_parameters(estimator).items()}
 
 
 def _numbers(metric: Metric, settings: Settings) -> int:
     return numbers_of_month(settings, _LONG_MONTH) if metric == "dau" else longest_interval(settings.mau_window_days)
 
 
-def _first_slot(metric: Metric, settings: Settings, first_published: Mapping[Metric, date]) -> date:
+def _first_due_on(metric: Metric, settings: Settings, first_published: Mapping[Metric, date]) -> date:
     earliest = first_window_end(settings.start_date, settings.window_days(metric))
-    return slot_of(settings, first_published.get(metric, earliest))
+    return due_on(settings, first_published.get(metric, earliest))
 
 
 # --- The record --------------------------------------------------------------------------------------------------
@@ -269,7 +269,7 @@ def _mechanism(metric: Metric, settings: Settings) -> str:
     mechanism = mechanism_for(settings, metric, _LONG_MONTH)
     std = f"standard deviation {noise_std(mechanism, STEADY_DAY):.2f}"
     noise = f"- {NAMES[metric]}: {_noise_in_words(mechanism)}"
-    if settings.sketch_impl == ExactCounting.kind:
+    if settings.sketch_impl == ExactEstimator.kind:
         return f"{noise} Noise of a published number: {std} users."
     return (
         f"{noise} Users are counted by a sketch ({settings.sketch_impl}), one integer of which changes by at most 1 "

@@ -13,10 +13,10 @@ from datetime import date, datetime
 from fractions import Fraction
 from itertools import groupby
 
-from dpdau_assets.core.budget.sketch_choice import configured, counting_of
+from dpdau_assets.core.budget.sketch_choice import configured, estimator_of
 from dpdau_assets.core.dates import month_of
 from dpdau_assets.core.erasure.requests import deadline, overdue
-from dpdau_assets.core.facts import Instance
+from dpdau_assets.core.facts import MechanismRun
 from dpdau_assets.core.ports.store import Mart, Store
 from dpdau_assets.core.privacy.compositions import UserMonths, joint_epsilon, user_months
 from dpdau_assets.core.privacy.mechanisms import Laplace, Mechanism, half_width_95, noise_std
@@ -25,9 +25,9 @@ from dpdau_assets.core.reporting.answers import Answer, budget_answer, charged_m
 from dpdau_assets.core.reporting.checks import CHECKS, ask_all
 from dpdau_assets.core.secret_strength import warning
 from dpdau_assets.core.settings import Metric, Settings
-from dpdau_assets.core.sketches import terms_of_counting
-from dpdau_assets.core.sketches.base import Counting
-from dpdau_assets.core.sketches.exact import ExactCounting
+from dpdau_assets.core.sketches import parameters_of
+from dpdau_assets.core.sketches.base import Estimator
+from dpdau_assets.core.sketches.exact import ExactEstimator
 from dpdau_assets.core.version import VERSION
 
 _LONG_MONTH = date(2025, 1, 1)  # any month of 31 days: the most numbers, and the most noise
@@ -47,7 +47,7 @@ class Number:
     estimate: float
     lower_95: float
     upper_95: float | None
-    slot: date
+    due_on: date
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class Promise:
     user_months: tuple[UserMonths, ...]
     timezone: str
     restatement_day: int | None
-    slot_days: int
+    due_after_days: int
 
 
 @dataclass(frozen=True)
@@ -217,7 +217,7 @@ class Report:
 def readers_report(outside: Store) -> Report:
     """For the published zone. Raises Refused for a number that was drawn from predictable noise."""
     series = tuple(_series(metric, mart_rows(outside), outside.settings) for metric in METRICS)
-    slots = [number.slot for one in series for day in one.days for number in day.numbers]
+    slots = [number.due_on for one in series for day in one.days for number in day.numbers]
     budget = tuple(_budget(outside))
     return Report(max(slots, default=None), series, _promise(budget, outside), budget, VERSION)
 
@@ -251,7 +251,7 @@ def _series(metric: Metric, rows: Iterable[Answer], settings: Settings) -> Serie
 
 def _number(row: Answer) -> Number:
     shown = {name: row[name] for name in ("revision", "noisy_value", "estimate", "lower_95", "upper_95")}
-    return Number(**shown, slot=datetime.fromisoformat(row["published_at"]).date())
+    return Number(**shown, due_on=datetime.fromisoformat(row["published_at"]).date())
 
 
 # --- Budget ------------------------------------------------------------------------------------------------------
@@ -285,7 +285,7 @@ def _budget_month(metric: Metric, month: date, outside: Store) -> BudgetMonth:
 
 
 def _promise(budget: Sequence[BudgetMonth], outside: Store) -> Promise:
-    terms = _largest_terms(budget, outside.settings)
+    terms = _settings_charged_most(budget, outside.settings)
     used = {metric: _used(metric, outside) for metric in METRICS}
     metrics = tuple(_metric_promise(metric, used[metric], terms, outside) for metric in METRICS)
     # Of numbers by another mechanism than is configured, the formulas for both together do not speak.
@@ -299,11 +299,11 @@ def _promise(budget: Sequence[BudgetMonth], outside: Store) -> Promise:
         user_months=tuple(user_months("dau", terms)) if composed else (),
         timezone=terms.timezone,
         restatement_day=terms.restatement_day if terms.restatements_per_month else None,
-        slot_days=1 + terms.grace_days,
+        due_after_days=1 + terms.grace_days,
     )
 
 
-def _largest_terms(budget: Sequence[BudgetMonth], settings: Settings) -> Settings:
+def _settings_charged_most(budget: Sequence[BudgetMonth], settings: Settings) -> Settings:
     """The settings with the largest caps and δ on record: no month promises less than these."""
     caps = {
         metric: [settings.cap(metric), *(_bound(one) for one in budget if one.metric == metric)] for metric in METRICS
@@ -316,24 +316,24 @@ def _bound(one: BudgetMonth) -> Fraction:
     return Fraction(str(one.charged if one.is_beyond_cap else one.cap))
 
 
-def _used(metric: Metric, outside: Store) -> list[Instance]:
+def _used(metric: Metric, outside: Store) -> list[MechanismRun]:
     """The instances of which a number is published, in the order in which they were opened."""
-    names = {release.instance for release in outside.accountant.releases(metric)}
-    return [one for one in outside.accountant.instances() if one.name in names]
+    names = {release.run for release in outside.accountant.releases(metric)}
+    return [one for one in outside.accountant.mechanism_runs() if one.name in names]
 
 
-def _metric_promise(metric: Metric, used: Sequence[Instance], terms: Settings, outside: Store) -> MetricPromise:
+def _metric_promise(metric: Metric, used: Sequence[MechanismRun], terms: Settings, outside: Store) -> MetricPromise:
     noises = dict.fromkeys(one.mechanism for one in used) or {_configured_noise(metric, outside.settings): None}
-    countings = dict.fromkeys(counting_of(one) for one in used) or {configured(metric, outside.settings): None}
+    estimators = dict.fromkeys(estimator_of(one) for one in used) or {configured(metric, outside.settings): None}
     return MetricPromise(
         metric=metric,
         epsilon=float(terms.cap(metric)),
         delta=0.0 if all(isinstance(one, Laplace) for one in noises) else terms.delta,
         mechanisms=tuple(dict.fromkeys(one.name for one in noises)),
-        counted_by=tuple(dict.fromkeys(_in_words(one, outside.settings) for one in countings)),
+        counted_by=tuple(dict.fromkeys(_in_words(one, outside.settings) for one in estimators)),
         noise_std=max(noise_std(one, _STEADY_DAY) for one in noises),
         half_width_95=max(half_width_95(one, _STEADY_DAY) for one in noises),
-        in_users=all(isinstance(one, ExactCounting) for one in countings),
+        in_users=all(isinstance(one, ExactEstimator) for one in estimators),
     )
 
 
@@ -341,11 +341,11 @@ def _configured_noise(metric: Metric, settings: Settings) -> Mechanism:
     return mechanism_for(settings, metric, _LONG_MONTH)
 
 
-def _in_words(counting: Counting | None, settings: Settings) -> str:
+def _in_words(estimator: Estimator | None, settings: Settings) -> str:
     """The kind and its parameters; None is a kind whose parameters follow the last published number."""
-    if counting is None:
+    if estimator is None:
         return settings.sketch_impl
-    terms = terms_of_counting(counting)
+    terms = parameters_of(estimator)
     return ", ".join([terms.pop("sketch_impl"), *(f"{name} {value}" for name, value in sorted(terms.items()))])
 
 

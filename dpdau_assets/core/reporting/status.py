@@ -12,7 +12,7 @@ from datetime import date
 from dpdau_assets.core.dates import month_of
 from dpdau_assets.core.erasure import requests, retention
 from dpdau_assets.core.ports.store import Mart, Store
-from dpdau_assets.core.privacy.schedule import METRICS, slot_of
+from dpdau_assets.core.privacy.schedule import METRICS, due_on
 from dpdau_assets.core.publication.due import due
 from dpdau_assets.core.publication.runs import RESTATEMENT, Step
 from dpdau_assets.core.reporting.answers import budget_answer, charged_months
@@ -35,9 +35,9 @@ class PublishedSeries:
 
     metric: Metric
     last_day: date | None
-    slot: date | None
+    due_on: date | None
     next_day: date | None
-    next_slot: date | None
+    next_due_on: date | None
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def _published(metric: Metric, outside: Store) -> PublishedSeries:
         return PublishedSeries(metric, None, None, None, None)
     last, settings = max(days), outside.settings
     following = date.fromordinal(last.toordinal() + 1)
-    return PublishedSeries(metric, last, slot_of(settings, last), following, slot_of(settings, following))
+    return PublishedSeries(metric, last, due_on(settings, last), following, due_on(settings, following))
 
 
 def _overdue(outside: Store, mart: Mart) -> Iterable[str]:

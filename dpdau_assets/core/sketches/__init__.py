@@ -11,15 +11,15 @@ from fractions import Fraction
 
 from dpdau_assets.core.errors import BadInput, Refused
 from dpdau_assets.core.facts import Keys
-from dpdau_assets.core.sketches.base import Counting, Header, Sketch, split_bytes
-from dpdau_assets.core.sketches.exact import ExactCounting, ExactSketch
-from dpdau_assets.core.sketches.hllpp import HllCounting, HllSketch
-from dpdau_assets.core.sketches.kmv import KmvCounting, KmvSketch
-from dpdau_assets.core.sketches.theta import ThetaCounting, ThetaSketch
+from dpdau_assets.core.sketches.base import Estimator, Header, Sketch, split_bytes
+from dpdau_assets.core.sketches.exact import ExactEstimator, ExactSketch
+from dpdau_assets.core.sketches.hllpp import HllEstimator, HllSketch
+from dpdau_assets.core.sketches.kmv import KmvEstimator, KmvSketch
+from dpdau_assets.core.sketches.theta import ThetaEstimator, ThetaSketch
 
 KINDS: Mapping[str, type[Sketch]] = {"set": ExactSketch, "theta": ThetaSketch, "kmv": KmvSketch, "hllpp": HllSketch}
-COUNTINGS: Mapping[str, type[Counting]] = {
-    counting.kind: counting for counting in (ExactCounting, ThetaCounting, KmvCounting, HllCounting)
+ESTIMATORS: Mapping[str, type[Estimator]] = {
+    counting.kind: counting for counting in (ExactEstimator, ThetaEstimator, KmvEstimator, HllEstimator)
 }
 
 
@@ -45,15 +45,15 @@ def unite(sketches: Sequence[Sketch]) -> Sketch:
     return kinds.pop().unite(sketches)
 
 
-def terms_of_counting(counting: Counting) -> dict[str, str]:
+def parameters_of(estimator: Estimator) -> dict[str, str]:
     """Kind and public parameters as text, as an instance keeps them."""
-    parameters = {name: str(value) for name, value in public_parameters(counting).items()}
-    return {"sketch_impl": counting.kind, **parameters}
+    parameters = {name: str(value) for name, value in public_parameters(estimator).items()}
+    return {"sketch_impl": estimator.kind, **parameters}
 
 
-def counting_of_terms(terms: Mapping[str, str]) -> Counting:
-    """The reverse of `terms_of_counting`; other terms may stand beside. Raises Refused for what is not known here."""
-    kind = COUNTINGS.get(terms["sketch_impl"])
+def estimator_from(terms: Mapping[str, str]) -> Estimator:
+    """The reverse of `parameters_of`; other terms may stand beside. Raises Refused for what is not known here."""
+    kind = ESTIMATORS.get(terms["sketch_impl"])
     names = {field.name for field in fields(kind)} if kind else set()  # type: ignore[arg-type]
     if kind is None or not names <= terms.keys():
         raise Refused(
@@ -63,9 +63,9 @@ def counting_of_terms(terms: Mapping[str, str]) -> Counting:
     return kind(**{name: _number(name, terms[name]) for name in names})
 
 
-def public_parameters(counting: Counting) -> dict[str, int | Fraction]:
+def public_parameters(estimator: Estimator) -> dict[str, int | Fraction]:
     """θ0, k, registers or level, by name; none of the exact set."""
-    return {field.name: getattr(counting, field.name) for field in fields(counting)}  # type: ignore[arg-type]
+    return {field.name: getattr(estimator, field.name) for field in fields(estimator)}  # type: ignore[arg-type]
 
 
 def _number(name: str, text: str) -> int | Fraction:

@@ -1,6 +1,6 @@
 """The one protocol of distinct-count sketches, and the header that every serialised sketch begins with.
 
-A kind of sketch is a pair: a `Sketch` holds one day's users, or those of several days; a `Counting` says what is read
+A kind of sketch is a pair: a `Sketch` holds one day's users, or those of several days; a `Estimator` says what is read
 off it, by which public parameter. Noise goes on the counting's `statistic`, an integer that changes by 0 or +1 when a
 user is added; never on an estimate. Estimate and interval are computed from the noisy statistic.
 """
@@ -80,7 +80,7 @@ class Sketch(Protocol):
         ...
 
 
-class Counting(Protocol):
+class Estimator(Protocol):
     """How users are counted from the sketches of one kind. Its fields are the public parameters.
 
     Attributes:

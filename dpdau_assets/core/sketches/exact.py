@@ -47,7 +47,7 @@ class ExactSketch:
 
 
 @dataclass(frozen=True)
-class ExactCounting:
+class ExactEstimator:
     """Every user counts one."""
 
     kind: ClassVar[str] = KIND

@@ -76,7 +76,7 @@ class HllSketch:
 
 
 @dataclass(frozen=True)
-class HllCounting:
+class HllEstimator:
     """Registers whose rank is `level` (ℓ) or more. A user has such a rank with probability 2^−(ℓ − 1)."""
 
     kind: ClassVar[str] = KIND

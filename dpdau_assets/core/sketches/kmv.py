@@ -61,7 +61,7 @@ class KmvSketch:
 
 
 @dataclass(frozen=True)
-class KmvCounting:
+class KmvEstimator:
     """Users whose key is below θ0·2⁶⁴, counted up to k; each stands for 1/θ0 users."""
 
     kind: ClassVar[str] = KIND

@@ -84,7 +84,7 @@ class ThetaSketch:
 
 
 @dataclass(frozen=True)
-class ThetaCounting:
+class ThetaEstimator:
     """Users whose hash is below θ0, of which each stands for 1/θ0 users."""
 
     kind: ClassVar[str] = KIND

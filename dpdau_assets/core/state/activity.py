@@ -32,7 +32,7 @@ def process_days(days: list[date], outside: Store) -> None:
     """
     with outside.state.activity.lock():
         require_kept(days, outside)
-        take_in(outside)
+        apply_pending(outside)
         _create_missing(days, outside)
         repair(days, outside)
         outside.accountant.mark_processed(days)
@@ -77,7 +77,7 @@ def _repaired(
     return [Partition(name, *place) for place in repaired]
 
 
-def take_in(outside: Store) -> None:
+def apply_pending(outside: Store) -> None:
     """Bring the state up to all that was acknowledged: removals, then the inbox. The caller holds the lock."""
     outside.state.activity.resume()
     outside.state.late.resume()
@@ -119,9 +119,9 @@ def _mark_changed(watermark: int, outside: Store) -> None:
 
     So it is gone before their receipts say that nothing is left. With ERASURE_MARK=all every day gets a mark.
     """
-    changed = outside.state.rebuilds.arrived()
+    changed = outside.state.rebuilds.changed()
     mark(live_days(outside) if outside.settings.erasure_mark == "all" else changed, watermark, outside)
-    outside.state.rebuilds.told(changed)
+    outside.state.rebuilds.mark_reported(changed)
 
 
 def is_clean(day: date, outside: Store) -> bool:
@@ -255,16 +255,18 @@ def _fold_inbox(outside: Store) -> None:
     dropped: list[RejectedRow] = []
     changed: set[date] = set()
     broken: set[date] = set()
-    known = outside.state.rebuilds.arrived()
-    outside.state.rebuilds.arrive(
+    known = outside.state.rebuilds.changed()
+    outside.state.rebuilds.mark_changed(
         outside.events.inbox.days()
     )  # before anything is written: what is cut short stays noted
     arrivals = _folded(outside.events.inbox.read(batches), late, dropped, broken, outside)
     outside.state.activity.replace(_dropping_sketches(_noting(arrivals, changed), outside))
     outside.state.late.replace(late)
     outside.events.quarantine.keep(dropped)
-    noted = outside.state.rebuilds.arrived()
-    outside.state.rebuilds.told({day: noted[day] for day in noted.keys() - known.keys() - changed})  # nothing new came
+    noted = outside.state.rebuilds.changed()
+    outside.state.rebuilds.mark_reported(
+        {day: noted[day] for day in noted.keys() - known.keys() - changed}
+    )  # nothing new came
     waiting = outside.events.inbox.holding(broken) if broken else []
     outside.events.inbox.discard([batch for batch in batches if batch not in waiting])
 

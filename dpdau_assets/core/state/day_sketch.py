@@ -6,22 +6,22 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import date
 
-from dpdau_assets.core.budget.planning import widest_counting
+from dpdau_assets.core.budget.planning import widest_estimator
 from dpdau_assets.core.dates import month_of
 from dpdau_assets.core.errors import BadInput, ParameterNotSet, Refused
 from dpdau_assets.core.facts import Keys, Partition
 from dpdau_assets.core.parallel import work_ahead
 from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.sketches import build
-from dpdau_assets.core.sketches.base import Counting, Header, Sketch, to_bytes
+from dpdau_assets.core.sketches.base import Estimator, Header, Sketch, to_bytes
 from dpdau_assets.core.sketches.keysets import EMPTY, subtract
 from dpdau_assets.core.state.activity import epochs_of, require_digest, require_kept, version_of_state
 
 
-def refresh(days: Iterable[date], outside: Store, counting: Counting | None = None) -> None:
+def refresh(days: Iterable[date], outside: Store, estimator: Estimator | None = None) -> None:
     """Build what is missing or not as it should be: of the state as it is, in the shape that numbers are counted by.
 
-    That is `counting`, if one is given, and as far as one sketch can what the next numbers count by. Raises Refused
+    That is `estimator`, if one is given, and as far as one sketch can what the next numbers count by. Raises Refused
     for a day that was not processed, whoever was active on it, and ParameterNotSet when nothing says how to count.
     """
     days = list(days)
@@ -30,7 +30,7 @@ def refresh(days: Iterable[date], outside: Store, counting: Counting | None = No
     if unprocessed:
         raise Refused(f"There is no state for {unprocessed[0]}.", f"Materialise `activity` for {unprocessed[0]}.")
     wanted = [(day, epoch) for day in days for epoch in epochs_of(day, outside.settings)]
-    shapes = _shapes(days, counting, outside)
+    shapes = _shapes(days, estimator, outside)
     with outside.state.activity.lock():  # or a sketch of the state before a removal could be put where it was dropped
         outside.state.sketches.replace(_rebuilt(wanted, shapes, outside))
 
@@ -87,7 +87,7 @@ def build_sketch(day: date, outside: Store) -> None:
             outside.state.rebuilds.mark_built(day, mark)
 
 
-def read_fresh(day: date, epoch: int, counting: Counting, outside: Store) -> Sketch:
+def read_fresh(day: date, epoch: int, estimator: Estimator, outside: Store) -> Sketch:
     """What is counted of the day's sketch, built from the state as it is now; a damaged one is built again.
 
     The caller holds the state's lock. Raises Refused for a day without state.
@@ -97,28 +97,28 @@ def read_fresh(day: date, epoch: int, counting: Counting, outside: Store) -> Ske
     except BadInput:
         sketch = None
     digest = require_digest(day, epoch, outside)
-    if sketch is None or sketch.header.source != digest or not counting.reads(sketch.header):
-        sketch = _build(day, epoch, _shapes([day], counting, outside)[day], outside)
+    if sketch is None or sketch.header.source != digest or not estimator.reads(sketch.header):
+        sketch = _build(day, epoch, _shapes([day], estimator, outside)[day], outside)
         outside.state.sketches.replace([(day, sketch)])
-    return counting.narrowed(sketch)
+    return estimator.narrowed(sketch)
 
 
-def read_without(day: date, epoch: int, gone: Keys, counting: Counting, outside: Store) -> Sketch:
+def read_without(day: date, epoch: int, gone: Keys, estimator: Estimator, outside: Store) -> Sketch:
     """The same as if these users had never been active. The caller holds the state's lock."""
-    left = read_fresh(day, epoch, counting, outside).without(gone)
+    left = read_fresh(day, epoch, estimator, outside).without(gone)
     if left is not None:
         return left
     kept = subtract(_state(day, epoch, outside), gone)
-    return build(counting.header(epoch, "held out"), kept)
+    return build(estimator.header(epoch, "held out"), kept)
 
 
-def read_late(day: date, epoch: int, counting: Counting, outside: Store) -> Sketch:
+def read_late(day: date, epoch: int, estimator: Estimator, outside: Store) -> Sketch:
     """A sketch of the users who came after the day was sealed, to be united with the day's own.
 
     The caller holds the state's lock.
     """
     keys = outside.state.late.read(day, epoch)
-    return build(counting.header(epoch, "late"), EMPTY if keys is None else keys)
+    return build(estimator.header(epoch, "late"), EMPTY if keys is None else keys)
 
 
 def traces_in(sketch: Sketch, day: date, wanted: Keys, outside: Store) -> Keys:
@@ -144,20 +144,20 @@ def sketch_version(day: date, outside: Store) -> str:
     return version_of_state(f"day_sketch {'/'.join(shapes)}", day, outside)
 
 
-def _shapes(days: list[date], counting: Counting | None, outside: Store) -> dict[date, Counting]:
+def _shapes(days: list[date], estimator: Estimator | None, outside: Store) -> dict[date, Estimator]:
     """What each day's sketches are to be built for: to serve both metrics, as far as one sketch can."""
-    if counting is not None and not counting.samples:
-        return dict.fromkeys(days, counting)
-    with outside.accountant.transaction() as books:
+    if estimator is not None and not estimator.samples:
+        return dict.fromkeys(days, estimator)
+    with outside.accountant.transaction() as ledger:
         months = {
-            month: widest_counting(month, counting, books, outside.settings)
+            month: widest_estimator(month, estimator, ledger, outside.settings)
             for month in {month_of(day) for day in days}
         }
     return {day: months[month_of(day)] for day in days}
 
 
 def _rebuilt(
-    wanted: list[tuple[date, int]], shapes: Mapping[date, Counting], outside: Store
+    wanted: list[tuple[date, int]], shapes: Mapping[date, Estimator], outside: Store
 ) -> Iterator[tuple[date, Sketch]]:
     other = (
         (day, epoch)
@@ -167,9 +167,9 @@ def _rebuilt(
     yield from work_ahead(lambda place: (place[0], _build(*place, shapes[place[0]], outside)), other)
 
 
-def _build(day: date, epoch: int, counting: Counting, outside: Store) -> Sketch:
+def _build(day: date, epoch: int, estimator: Estimator, outside: Store) -> Sketch:
     source = require_digest(day, epoch, outside)
-    return build(counting.header(epoch, source), _state(day, epoch, outside))
+    return build(estimator.header(epoch, source), _state(day, epoch, outside))
 
 
 def _state(day: date, epoch: int, outside: Store) -> Keys:

@@ -44,7 +44,7 @@ def days_behind(outside: Store) -> dict[date, list[str]]:
     gone, today = outside.accountant.purged_through() or date.min, outside.clock.today()
     reasons = [
         *((day, f"{MARK} {mark}") for day, mark in days_to_rebuild(outside)),
-        *((day, f"change {change}") for day, change in outside.state.rebuilds.arrived().items()),
+        *((day, f"change {change}") for day, change in outside.state.rebuilds.changed().items()),
         *((day, "declared") for day in complete - processed),
         *((day, "waiting") for day in outside.events.inbox.days()),
     ]
@@ -63,7 +63,7 @@ def build_days(marks: Mapping[date, int], outside: Store) -> list[Built]:
     wanted = sorted(marks)
     process_days(wanted, outside)
     refresh(wanted, outside)
-    changes = outside.state.rebuilds.arrived()  # before the versions: what changes in between is told again
+    changes = outside.state.rebuilds.changed()  # before the versions: what changes in between is told again
     return [
         Built(
             day,
@@ -77,10 +77,10 @@ def build_days(marks: Mapping[date, int], outside: Store) -> list[Built]:
     ]
 
 
-def note_told(built: Iterable[Built], outside: Store) -> None:
+def mark_reported(built: Iterable[Built], outside: Store) -> None:
     """Dagster was told of these days."""
     built = list(built)
-    outside.state.rebuilds.told({one.day: one.change for one in built if one.change})
+    outside.state.rebuilds.mark_reported({one.day: one.change for one in built if one.change})
     for one in built:
         if one.mark:
             outside.state.rebuilds.mark_built(one.day, one.mark)

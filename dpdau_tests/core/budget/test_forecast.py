@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from dpdau_assets.core.budget.forecast import MonthOutlook, Outlook, outlook, outlook_answer
+from dpdau_assets.core.budget.forecast import MonthForecast, Outlook, forecast, outlook_answer
 from dpdau_assets.core.budget.planning import enter, plan
 from dpdau_assets.core.dates import days_between
 from dpdau_assets.core.errors import BudgetRefused
@@ -45,10 +45,10 @@ def release(ledger: SqlLedger, settings: Settings, metric: Metric, days: list[da
             key = ReleaseKey(metric, settings.window_days(metric), day, revision)
             planned = plan(key, books, settings)
             enter(planned, books)
-            books.store(Release(key, planned.instance.name, planned.instance.mechanism.name, 0, 1, "set", "", True, ""))
+            books.store(Release(key, planned.run.name, planned.run.mechanism.name, 0, 1, "set", "", True, ""))
 
 
-def row(found: Outlook, metric: Metric, month: date) -> MonthOutlook:
+def row(found: Outlook, metric: Metric, month: date) -> MonthForecast:
     (one,) = [one for one in found.months if (one.metric, one.month) == (metric, month)]
     return one
 
@@ -57,7 +57,7 @@ def row(found: Outlook, metric: Metric, month: date) -> MonthOutlook:
 
 
 def test_each_month_has_its_numbers_their_slots_and_their_cost(ledger: SqlLedger) -> None:
-    found = outlook(ledger, Settings(), 3)
+    found = forecast(ledger, Settings(), 3)
     assert not found.refused
     assert [(one.month, one.metric) for one in found.months] == [
         (month, metric) for month in (JANUARY, FEBRUARY, MARCH) for metric in ("dau", "mau")
@@ -72,14 +72,14 @@ def test_each_month_has_its_numbers_their_slots_and_their_cost(ledger: SqlLedger
 
 
 def test_what_is_charged_is_within_half_a_percent_of_the_cap_and_the_rest_is_headroom(ledger: SqlLedger) -> None:
-    for one in outlook(ledger, Settings(), 12).months:
+    for one in forecast(ledger, Settings(), 12).months:
         assert 0.995 * one.cap <= one.charged <= one.cap
         assert one.charged + one.headroom == pytest.approx(one.cap)
         assert one.spent <= one.charged
 
 
 def test_the_error_shown_is_that_of_the_last_number_to_come(ledger: SqlLedger) -> None:
-    found = outlook(ledger, Settings(), 2)
+    found = forecast(ledger, Settings(), 2)
     shared, stream = (mechanism_for(Settings(), metric, JANUARY) for metric in ("dau", "mau"))
     january, mau = row(found, "dau", JANUARY), row(found, "mau", JANUARY)
     assert (january.std, january.half_width_95) == (noise_std(shared), half_width_95(shared))
@@ -90,20 +90,20 @@ def test_publication_goes_on_after_the_last_published_day_of_each_metric(ledger:
     settings = Settings()
     release(ledger, settings, "dau", days_between(START, date(2025, 2, 2)))
     release(ledger, settings, "mau", days_between(FIRST_MAU, date(2025, 2, 10)))
-    found = outlook(ledger, settings, 1)
+    found = forecast(ledger, settings, 1)
     assert [(one.month, one.metric) for one in found.months] == [
         (month, metric) for month in (JANUARY, FEBRUARY) for metric in ("dau", "mau")
     ]
     january, february = row(found, "dau", JANUARY), row(found, "dau", FEBRUARY)
     assert (january.published, january.first_numbers, january.restatements) == (31, 0, 31)
-    assert january.charged_now == january.charged == row(outlook(empty_ledger(), settings, 1), "dau", JANUARY).charged
+    assert january.charged_now == january.charged == row(forecast(empty_ledger(), settings, 1), "dau", JANUARY).charged
     assert (february.published, february.first_numbers, february.first_slot) == (2, 26, date(2025, 2, 5))
     mau = row(found, "mau", JANUARY)
     assert (mau.published, mau.first_numbers, mau.first_slot) == (12, 19, date(2025, 2, 13))
 
 
 def test_a_first_day_is_where_an_empty_ledger_begins(ledger: SqlLedger) -> None:
-    found = outlook(ledger, Settings(), 1, date(2025, 3, 20))
+    found = forecast(ledger, Settings(), 1, date(2025, 3, 20))
     assert [(one.month, one.metric) for one in found.months] == [(FEBRUARY, "mau"), (MARCH, "dau"), (MARCH, "mau")]
     march = row(found, "dau", MARCH)
     assert (march.first_numbers, march.restatements, march.first_slot) == (12, 12, date(2025, 3, 22))
@@ -112,21 +112,21 @@ def test_a_first_day_is_where_an_empty_ledger_begins(ledger: SqlLedger) -> None:
 
 def test_a_living_stream_that_is_not_to_go_on_before_a_later_day_is_refused_the_gap(ledger: SqlLedger) -> None:
     release(ledger, Settings(), "mau", [FIRST_MAU])
-    found = outlook(ledger, Settings(), 1, date(2025, 3, 1))
+    found = forecast(ledger, Settings(), 1, date(2025, 3, 1))
     assert found.refused[0].release.day == date(2025, 3, 1)
     assert "does not follow" in found.refused[0].error.reason
 
 
 def test_a_month_is_restated_on_the_day_that_was_fixed_with_its_first_number(ledger: SqlLedger) -> None:
     release(ledger, Settings(), "dau", [START])
-    found = outlook(ledger, Settings(restatement_day=20), 2)
+    found = forecast(ledger, Settings(restatement_day=20), 2)
     assert row(found, "dau", JANUARY).last_slot == date(2025, 2, 5)
     assert row(found, "dau", FEBRUARY).last_slot == date(2025, 3, 20)
 
 
 def test_a_month_that_was_priced_without_a_restatement_gets_none(ledger: SqlLedger) -> None:
     release(ledger, Settings(restatements_per_month=0), "dau", [START])
-    found = outlook(ledger, Settings(), 2)
+    found = forecast(ledger, Settings(), 2)
     assert [row(found, "dau", month).restatements for month in (JANUARY, FEBRUARY)] == [0, 28]
     assert not found.refused
 
@@ -134,7 +134,7 @@ def test_a_month_that_was_priced_without_a_restatement_gets_none(ledger: SqlLedg
 def test_a_restated_month_is_not_restated_again(ledger: SqlLedger) -> None:
     release(ledger, Settings(), "dau", days_between(START, date(2025, 2, 3)))
     release(ledger, Settings(), "dau", days_between(START, date(2025, 1, 31)), revision=1)
-    found = outlook(ledger, Settings(), 1)
+    found = forecast(ledger, Settings(), 1)
     assert {one.month for one in found.months if one.metric == "dau"} == {FEBRUARY}
 
 
@@ -165,7 +165,7 @@ def test_the_first_refusal_from_an_empty_ledger_is_the_calendars(
         mau_window_days=window_days,
         restatements_per_month=restatements,
     )
-    found, expected = outlook(empty_ledger(), settings, 5), first_refusal(settings)
+    found, expected = forecast(empty_ledger(), settings, 5), first_refusal(settings)
     if expected is None:
         assert not found.refused
         return
@@ -181,14 +181,14 @@ def test_the_first_refusal_from_an_empty_ledger_is_the_calendars(
 
 
 def test_the_days_after_a_refused_one_are_tried_all_the_same(ledger: SqlLedger) -> None:
-    found = outlook(ledger, Settings(dau_mechanism="laplace", restatements_per_month=0), 2)
+    found = forecast(ledger, Settings(dau_mechanism="laplace", restatements_per_month=0), 2)
     assert [row(found, "dau", month).first_numbers for month in (JANUARY, FEBRUARY)] == [10, 10]
     assert [row(found, "dau", month).refused for month in (JANUARY, FEBRUARY)] == [21, 18]
 
 
 def test_a_restatement_of_which_one_number_is_refused_makes_none_and_is_charged_nothing(ledger: SqlLedger) -> None:
     settings = Settings(dau_mechanism="laplace", epsilon_dau=Fraction(1, 10), dau_budget_total=Fraction(4))
-    found = outlook(ledger, settings, 1)
+    found = forecast(ledger, settings, 1)
     january = row(found, "dau", JANUARY)
     assert (january.first_numbers, january.restatements, january.refused) == (31, 0, 31)
     assert january.charged == pytest.approx(3.1)
@@ -199,7 +199,7 @@ def test_a_restatement_of_which_one_number_is_refused_makes_none_and_is_charged_
 
 def test_a_refused_day_has_no_number_to_be_restated(ledger: SqlLedger) -> None:
     settings = Settings(dau_mechanism="gaussian", dau_budget_total=Fraction(1))
-    found = outlook(ledger, settings, 1)
+    found = forecast(ledger, settings, 1)
     made = row(found, "dau", JANUARY).first_numbers
     assert 0 < made < 31
     (restatement,) = [one for one in found.refused if one.release.revision and one.months == (JANUARY,)]
@@ -211,7 +211,7 @@ def test_while_a_restored_ledger_waits_for_erasures_everything_is_refused() -> N
         def awaits_erasures(self) -> bool:
             return True
 
-    found = outlook(Restored(Database("sqlite://", SECRET)), Settings(), 1)
+    found = forecast(Restored(Database("sqlite://", SECRET)), Settings(), 1)
     assert not any(one.first_numbers for one in found.months)
     assert row(found, "dau", JANUARY).refused == 31
 
@@ -221,7 +221,7 @@ def test_a_month_that_a_restore_has_closed_is_refused_in_every_window_that_reads
         def is_closed(self, metric: Metric, month: date) -> bool:
             return (metric, month) == ("mau", FEBRUARY)
 
-    found = outlook(Closed(Database("sqlite://", SECRET)), Settings(), 2, FEBRUARY)
+    found = forecast(Closed(Database("sqlite://", SECRET)), Settings(), 2, FEBRUARY)
     assert row(found, "mau", FEBRUARY).first_numbers == 0
     assert row(found, "mau", MARCH).first_slot == date(2025, 4, 1)  # the window of 30 March is the first that does not
     assert row(found, "dau", FEBRUARY).first_numbers == 28
@@ -232,16 +232,16 @@ def test_a_month_that_a_restore_has_closed_is_refused_in_every_window_that_reads
 
 def test_a_lower_cap_takes_hold_in_months_without_charges_only(ledger: SqlLedger) -> None:
     release(ledger, Settings(), "dau", [START])
-    found = outlook(ledger, Settings(dau_budget_total=Fraction(2)), 2)
+    found = forecast(ledger, Settings(dau_budget_total=Fraction(2)), 2)
     assert [row(found, "dau", month).cap for month in (JANUARY, FEBRUARY)] == [3.0, 2.0]
-    assert row(found, "dau", JANUARY).mu2 == row(outlook(ledger, Settings(), 2), "dau", JANUARY).mu2
+    assert row(found, "dau", JANUARY).mu2 == row(forecast(ledger, Settings(), 2), "dau", JANUARY).mu2
     assert not found.refused
 
 
 def test_a_changed_cap_of_a_stream_begins_another_on_the_first_day_that_shares_no_month(ledger: SqlLedger) -> None:
     release(ledger, Settings(), "mau", days_between(FIRST_MAU, date(2025, 2, 10)))
     changed = Settings(mau_budget_total=Fraction(3))
-    found = outlook(ledger, changed, 3)
+    found = forecast(ledger, changed, 3)
     first, last = found.refused[0], found.refused[-1]
     assert isinstance(first.error, BudgetRefused)
     assert first.release.day == date(2025, 2, 11)
@@ -254,7 +254,7 @@ def test_where_overrides_make_room_both_streams_are_charged_and_the_months_named
     release(ledger, Settings(), "mau", days_between(FIRST_MAU, date(2025, 2, 10)))
     for month in (JANUARY, FEBRUARY):
         ledger.override(Override("cap", "an officer", "a test", START, "mau", month, Fraction(8)))
-    found = outlook(ledger, Settings(mau_budget_total=Fraction(3)), 1)
+    found = forecast(ledger, Settings(mau_budget_total=Fraction(3)), 1)
     assert not found.refused
     (stream,) = found.new_streams
     assert (stream.first_day, stream.months_charged_twice) == (date(2025, 2, 11), (JANUARY, FEBRUARY))
@@ -265,7 +265,7 @@ def test_where_overrides_make_room_both_streams_are_charged_and_the_months_named
 
 def test_another_mechanism_is_charged_on_top_of_what_the_stream_was(ledger: SqlLedger) -> None:
     release(ledger, Settings(), "mau", [FIRST_MAU])
-    found = outlook(ledger, Settings(mau_mechanism="gaussian", epsilon_mau=Fraction(3, 10)), 3)
+    found = forecast(ledger, Settings(mau_mechanism="gaussian", epsilon_mau=Fraction(3, 10)), 3)
     assert {one.release.day for one in found.refused} == set(days_between(date(2025, 1, 31), date(2025, 3, 1)))
     assert [row(found, "mau", month).first_numbers for month in (JANUARY, FEBRUARY, MARCH)] == [0, 28, 59]
     assert found.new_streams == ()
@@ -273,13 +273,13 @@ def test_another_mechanism_is_charged_on_top_of_what_the_stream_was(ledger: SqlL
 
 def test_what_was_foreseen_is_what_entering_the_releases_gives(ledger: SqlLedger) -> None:
     settings = Settings(mau_mechanism="gaussian")
-    found = outlook(ledger, settings, 3)
+    found = forecast(ledger, settings, 3)
     first = found.refused[0]
     release(ledger, settings, "mau", days_between(FIRST_MAU, first.release.day - timedelta(days=1)))
     with pytest.raises(BudgetRefused) as raised:
         release(ledger, settings, "mau", [first.release.day])
     assert raised.value.fields == first.error.fields
-    assert outlook(ledger, settings, 1).refused[0].release == first.release
+    assert forecast(ledger, settings, 1).refused[0].release == first.release
 
 
 # --- What it leaves behind ---------------------------------------------------------------------------------------
@@ -288,15 +288,15 @@ def test_what_was_foreseen_is_what_entering_the_releases_gives(ledger: SqlLedger
 def test_looking_ahead_leaves_the_ledger_as_it_was(ledger: SqlLedger) -> None:
     settings = Settings()
     release(ledger, settings, "dau", [START])
-    before = ledger.releases(), ledger.instances(), ledger.charges("dau", JANUARY)
-    assert outlook(ledger, settings, 3) == outlook(ledger, settings, 3)
-    assert (ledger.releases(), ledger.instances(), ledger.charges("dau", JANUARY)) == before
+    before = ledger.releases(), ledger.mechanism_runs(), ledger.charges("dau", JANUARY)
+    assert forecast(ledger, settings, 3) == forecast(ledger, settings, 3)
+    assert (ledger.releases(), ledger.mechanism_runs(), ledger.charges("dau", JANUARY)) == before
     assert ledger.charges("dau", FEBRUARY) == ledger.charges("mau", JANUARY) == []
 
 
 def test_as_json_it_has_plain_values_and_names_months_as_months(ledger: SqlLedger) -> None:
     release(ledger, Settings(), "mau", [FIRST_MAU])
-    answer = outlook_answer(outlook(ledger, Settings(mau_budget_total=Fraction(3)), 3))
+    answer = outlook_answer(forecast(ledger, Settings(mau_budget_total=Fraction(3)), 3))
     assert json.loads(json.dumps(answer)) == answer
     assert answer["fits"] is False
     refusal = answer["first_refusal"]
@@ -312,4 +312,4 @@ def test_as_json_it_has_plain_values_and_names_months_as_months(ledger: SqlLedge
             "months_charged_twice": [],
         }
     ]
-    assert outlook_answer(outlook(empty_ledger(), Settings(), 1))["first_refusal"] is None
+    assert outlook_answer(forecast(empty_ledger(), Settings(), 1))["first_refusal"] is None

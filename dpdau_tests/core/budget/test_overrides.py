@@ -19,10 +19,10 @@ from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.privacy.accounting import cost, epsilon_of, total
 from dpdau_assets.core.publication.release import publish, restate
 from dpdau_assets.core.reporting.answers import budget_answer
-from dpdau_assets.core.reporting.label import terms_on_record
+from dpdau_assets.core.reporting.label import settings_on_record
 from dpdau_tests.conftest import prepare, put
 from dpdau_tests.support.stores import a_month_published
-from resources.ledger_sql.ledger import SqlBooks, SqlLedger
+from resources.ledger_sql.ledger import SqlLedger, SqlLedgerTransaction
 
 JANUARY, FEBRUARY = date(2025, 1, 1), date(2025, 2, 1)
 DAYS = days_between(JANUARY, JANUARY + timedelta(days=40))
@@ -158,9 +158,9 @@ def test_an_override_under_which_the_living_stream_could_not_go_on_is_refused(ma
 def test_a_label_states_the_largest_cap_on_record_and_no_mechanism_that_was_not_used(two_fit: Store) -> None:
     reset_budget("dau", JANUARY, Fraction(9, 2), "A", "B", two_fit)
     smaller = replace(two_fit.settings, dau_budget_total=Fraction(1))
-    assert terms_on_record(two_fit.accountant, smaller).dau_budget_total == Fraction(9, 2)
+    assert settings_on_record(two_fit.accountant, smaller).dau_budget_total == Fraction(9, 2)
     with pytest.raises(Refused, match="was published by laplace; gaussian_shared is configured"):
-        terms_on_record(two_fit.accountant, replace(two_fit.settings, dau_mechanism="gaussian_shared"))
+        settings_on_record(two_fit.accountant, replace(two_fit.settings, dau_mechanism="gaussian_shared"))
 
 
 def test_what_readers_have_seen_and_the_ledger_has_lost_is_never_overwritten(two_fit: Store) -> None:
@@ -179,14 +179,14 @@ def test_a_month_that_a_number_reads_and_was_never_charged_for_it_is_found(
     """Of a window that reads two months; nothing of the ledger was changed, so its chain holds."""
     outside = make_store(today=TODAY, mau_mechanism="gaussian", mau_window_days=7)
     days = days_between(date(2025, 1, 28), date(2025, 2, 3))
-    real = SqlBooks.charge
+    real = SqlLedgerTransaction.charge
     monkeypatch.setattr(
-        SqlBooks, "charge", lambda books, charge: None if charge.month == JANUARY else real(books, charge)
+        SqlLedgerTransaction, "charge", lambda books, charge: None if charge.month == JANUARY else real(books, charge)
     )
     prepare(outside, days)
     publish("mau", days[-1], outside)
     name = "mau-7-gaussian-2025-02-03-r0"
-    assert [charge.instance for charge in outside.accountant.charges("mau", FEBRUARY)] == [name]
+    assert [charge.run for charge in outside.accountant.charges("mau", FEBRUARY)] == [name]
     assert verification.problems(outside) == [
         f"mau of 2025-01 was never charged for {name}, which has published numbers of it."
     ]

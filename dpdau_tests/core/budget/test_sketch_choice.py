@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dpdau_assets.core.budget.forecast import outlook
-from dpdau_assets.core.budget.planning import planned_counting
+from dpdau_assets.core.budget.forecast import forecast
+from dpdau_assets.core.budget.planning import planned_estimator
 from dpdau_assets.core.dates import days_between, epoch_of
-from dpdau_assets.core.erasure.receipts import receipt, settle
+from dpdau_assets.core.erasure.receipts import apply_and_verify, receipt
 from dpdau_assets.core.erasure.requests import guard_limit, request
 from dpdau_assets.core.errors import BadSetting, BudgetRefused, ParameterNotSet
 from dpdau_assets.core.events import Event
@@ -27,7 +27,7 @@ from dpdau_assets.core.reporting.answers import interval, mart_rows, release_ans
 from dpdau_assets.core.sketches import build
 from dpdau_assets.core.sketches.base import to_bytes
 from dpdau_assets.core.sketches.theta import ThetaSketch, theta_hashes
-from dpdau_assets.core.state.activity import epochs_of, process_days, take_in
+from dpdau_assets.core.state.activity import apply_pending, epochs_of, process_days
 from dpdau_assets.core.state.day_sketch import build_sketch, read_without, sketch_version
 from dpdau_tests.conftest import SKETCHES, prepare, put, silent
 from resources.published.chart import _interval_in_words
@@ -43,8 +43,8 @@ SAMPLERS = ("theta", "kmv", "hllpp")
 
 def counted(outside: Store, release: Release) -> dict[str, str]:
     """Kind and public parameters, as the ledger has them."""
-    (instance,) = (one for one in outside.accountant.instances() if one.name == release.instance)
-    return {name: value for name, value in instance.terms.items() if not name.startswith("restatement")}
+    (instance,) = (one for one in outside.accountant.mechanism_runs() if one.name == release.run)
+    return {name: value for name, value in instance.parameters.items() if not name.startswith("restatement")}
 
 
 def with_people(outside: Store, days: list[date], people: int = 30) -> Store:
@@ -146,7 +146,7 @@ def test_a_stream_keeps_its_sample_when_later_numbers_would_suggest_another(make
     unset = silent(make_store(sketch_impl="theta", dau_theta0=Fraction(1, 4)))
     second = publish("mau", JANUARY[-1], unset)
     assert counted(unset, second) == counted(unset, first) == {"sketch_impl": "theta", "theta0": "1/4"}
-    assert first.instance == second.instance and len(unset.accountant.charges("mau", START)) == 1
+    assert first.run == second.run and len(unset.accountant.charges("mau", START)) == 1
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_a_number_read_with_other_parameters_than_are_on_the_books_by_then_is_re
 
     def overtaken(keys: list, store: Store) -> tuple:
         found = real(keys, store)
-        reads.append({one.counting for one in found[0].values()})
+        reads.append({one.estimator for one in found[0].values()})
         if len(reads) == 1:
             monkeypatch.setattr(main_path, "read_statistics", real)
             publish("dau", days[0], silent(make_store(**fine)))
@@ -194,9 +194,9 @@ def test_a_number_read_with_other_parameters_than_are_on_the_books_by_then_is_re
 def test_the_plan_of_the_coming_months_says_what_to_set_before_anything_is_published(make_store: Make) -> None:
     outside = make_store(sketch_impl="theta")
     with pytest.raises(BadSetting, match="_THETA0 is not set"):
-        outlook(outside.accountant, outside.settings, 2)
+        forecast(outside.accountant, outside.settings, 2)
     configured = replace(outside.settings, dau_theta0=Fraction(1, 4), mau_theta0=Fraction(1, 64))
-    assert outlook(outside.accountant, configured, 2).refused == ()
+    assert forecast(outside.accountant, configured, 2).refused == ()
 
 
 # --- What is kept ------------------------------------------------------------------------------------------------
@@ -239,9 +239,9 @@ def test_a_sketch_of_what_state_was_is_gone_before_the_state_is_another(make_sto
     assert {day for day, _ in outside.state.sketches.stored()} == {START}
     put(outside, [("someone new", START)])
     with outside.state.activity.lock():
-        take_in(outside)
+        apply_pending(outside)
     assert outside.state.sketches.stored() == []
-    settle(outside)
+    apply_and_verify(outside)
     assert {day for day, _ in outside.state.sketches.stored()} == {START}
 
 
@@ -254,12 +254,12 @@ def test_who_is_held_out_of_a_window_is_in_no_sketch_of_it_also_in_a_kind_that_c
     prepare(store, [day])
     epoch = epoch_of(day, store.settings.hash_salt_rotation_days)
     with store.accountant.transaction() as books:
-        counting = planned_counting(ReleaseKey("mau", 30, date(2025, 1, 30)), books, store.settings)
+        estimator = planned_estimator(ReleaseKey("mau", 30, date(2025, 1, 30)), books, store.settings)
     with store.state.activity.lock():
         keys = store.state.activity.read(day, epoch)
         assert keys is not None and len(keys) == 10
-        left = read_without(day, epoch, keys[:1], counting, store)
-    never = build(counting.header(epoch, left.header.source), keys[1:])
+        left = read_without(day, epoch, keys[:1], estimator, store)
+    never = build(estimator.header(epoch, left.header.source), keys[1:])
     assert b"".join(to_bytes(left)) == b"".join(to_bytes(never))
 
 
@@ -283,7 +283,7 @@ def test_an_erasure_is_verified_where_nothing_says_yet_how_users_are_counted(mak
     with pytest.raises(BadSetting):
         prepare(outside, [START])
     (name,) = request([Event("user 1", "-", START)], outside).receipts
-    assert settle(outside).verified == 1 and receipt(name, outside)["verified"] is True
+    assert apply_and_verify(outside).verified == 1 and receipt(name, outside)["verified"] is True
 
 
 def test_the_hash_of_an_erased_user_in_a_stray_theta_sketch_is_found(make_store: Make) -> None:
@@ -295,7 +295,7 @@ def test_the_hash_of_an_erased_user_in_a_stray_theta_sketch_is_found(make_store:
     assert sketch is not None
     (outside.settings.data_dir / "handed-on.bin").write_bytes(sketch.body())
     (name,) = request([Event("user 1", "-", START)], outside).receipts
-    settle(outside)
+    apply_and_verify(outside)
     found = receipt(name, outside)
     assert found["verified"] is False and {one["file"] for one in found["survivors"]} == {"handed-on.bin"}
 
@@ -321,10 +321,10 @@ def test_a_sketch_of_what_state_was_is_a_survivor_of_everyone_who_was_erased_fro
     path = outside.settings.data_dir / "sketches" / f"day={START}" / f"epoch={epoch}.sketch"
     copy = path.read_bytes()
     receipts = request([Event(f"user {n}", "-", START) for n in range(5)], outside).receipts
-    assert settle(outside).verified == 5
+    assert apply_and_verify(outside).verified == 5
     path.write_bytes(copy)
     assert [receipt(name, outside)["verified"] for name in receipts] == [False] * 5
-    settle(outside)  # brings it up to its state
+    apply_and_verify(outside)  # brings it up to its state
     assert [receipt(name, outside)["verified"] for name in receipts] == [True] * 5
 
 
@@ -348,7 +348,7 @@ def test_after_a_change_of_settings_no_file_tells_from_which_days_somebody_was_e
     prepare(outside, days)
     request([Event("her", "-", days[1])], outside)
     later = make_store(**after)
-    settle(later)
+    apply_and_verify(later)
     shapes = {
         (header.kind, str(header.parameters))
         for place in later.state.sketches.stored()
@@ -363,7 +363,7 @@ def test_where_nothing_says_any_more_how_to_count_no_day_keeps_a_sketch(make_sto
     prepare(outside, JANUARY[:3])
     request([Event("user 1", "-", JANUARY[1], (JANUARY[1],))], outside)
     unset = make_store(sketch_impl="theta")
-    assert settle(unset).verified == 1 and unset.state.sketches.stored() == []
+    assert apply_and_verify(unset).verified == 1 and unset.state.sketches.stored() == []
 
 
 def test_the_damaged_state_of_another_day_is_named_and_holds_up_no_erasure(make_store: Make) -> None:
@@ -373,7 +373,7 @@ def test_the_damaged_state_of_another_day_is_named_and_holds_up_no_erasure(make_
     (path,) = (outside.settings.data_dir / "activity" / f"day={days[1]}").iterdir()
     path.write_bytes(path.read_bytes()[:-9])
     (name,) = request([Event("user 1", "-", days[0], (days[0],))], outside).receipts
-    assert settle(outside).unverified == (name,)
+    assert apply_and_verify(outside).unverified == (name,)
     named = {one["file"] for one in receipt(name, outside)["survivors"]}
     assert named == {f"activity/day={days[1]}/{path.name}"}
     keys = outside.state.activity.read(days[0], 223)
@@ -410,7 +410,7 @@ def test_no_stream_begins_with_a_sketch_that_it_may_not_have_even_if_settings_we
     process_days(JANUARY, outside)
     with pytest.raises(BadSetting, match=r"not for a stream|too few for a sample"):
         publish("mau", FIRST_MAU, outside)
-    assert not outside.accountant.instances()
+    assert not outside.accountant.mechanism_runs()
 
 
 def test_a_full_sketch_is_published_without_an_upper_bound_and_the_mart_shows_it(
@@ -422,7 +422,7 @@ def test_a_full_sketch_is_published_without_an_upper_bound_and_the_mart_shows_it
     wide = with_people(make_store("wide", **{**SKETCHES["hllpp"], "hll_registers": 16}), [START], people=900)
     prepare(wide, [START])
     release = replace(publish("dau", START, wide), noisy_value=16.0)  # all registers, whatever was drawn
-    (instance,) = wide.accountant.instances()
+    (instance,) = wide.accountant.mechanism_runs()
     assert interval(release, instance)["upper_95"] is None
     row = {**mart_rows(outside)[0], "upper_95": None}
     files = MartFiles(tmp_path / "mart").replace([row])

@@ -22,11 +22,11 @@ from dpdau_assets.core.erasure.inspection import HOLDS_USER_DATA, IN_BYTES, IN_S
 from dpdau_assets.core.erasure.receipts import (
     Document,
     apply,
+    apply_and_verify,
     document_of,
     is_genuine,
     receipt,
     receipts_of,
-    settle,
 )
 from dpdau_assets.core.erasure.requests import days_to_rebuild, request
 from dpdau_assets.core.errors import BadInput
@@ -64,7 +64,7 @@ def two_erased(outside: Store) -> None:
     before = [(path, path.read_bytes()) for path in files_of_a_day(outside.settings.data_dir)]
     for user in ("user 3", "her"):
         erase(outside, user)
-        assert settle(outside).unverified == ()
+        assert apply_and_verify(outside).unverified == ()
     kept = outside.settings.data_dir / "before"
     kept.mkdir()
     for path, content in before:
@@ -238,10 +238,10 @@ def test_what_is_planted_before_the_erasure_is_named_too_and_she_stays_unverifie
     path = store.settings.data_dir / "activity" / "copy of a day"
     path.write_bytes((store.settings.data_dir / "activity/day=2025-02-21/epoch=223.parquet").read_bytes())
     name = erase(store)
-    assert settle(store).unverified == (name,)
+    assert apply_and_verify(store).unverified == (name,)
     assert [one.state for one in store.erasures.ledger.find([name])] == ["applied"]
     path.unlink()
-    assert settle(store).unverified == ()
+    assert apply_and_verify(store).unverified == ()
     assert [one.state for one in store.erasures.ledger.find([name])] == ["verified"]
 
 
@@ -267,7 +267,7 @@ def test_a_receipt_names_every_live_partition_of_everything_that_holds_people(st
     publish("dau", DAYS[0], store)
     put(store, [("late", DAYS[0])])
     name = erase(store)
-    assert settle(store).unverified == ()
+    assert apply_and_verify(store).unverified == ()
     found = receipt(name, store)
     named = {(row["store"], row["day"], row["epoch"]) for row in found["partitions"]}
     stores = {"activity": store.state.activity, "late": store.state.late, "sketches": store.state.sketches}
@@ -283,7 +283,7 @@ def test_a_receipt_names_every_live_partition_of_everything_that_holds_people(st
 def test_a_receipt_has_the_same_shape_whether_or_not_the_person_was_there(store: Store) -> None:
     known, unknown = erase(store), erase(store, "nobody")
     before = [receipt(name, store) for name in (known, unknown)]
-    settle(store)
+    apply_and_verify(store)
     after = [receipt(name, store) for name in (known, unknown)]
     private = ("receipt", "previous", "hash", "signature")
     for one, other in (before, after):
@@ -305,7 +305,7 @@ def test_her_later_days_are_not_asked_about_and_do_not_spoil_the_receipt(erased:
 def test_listed_days_leave_the_others_alone(store: Store) -> None:
     listed = (date(2025, 2, 22), date(2025, 3, 2))
     name = erase(store, through=listed[-1], days=listed)
-    settle(store)
+    apply_and_verify(store)
     found = receipt(name, store)
     assert found["verified"] is True and found["scope"]["days"] == ["2025-02-22", "2025-03-02"]
     asked = {row["day"] for row in found["partitions"] if row["membership"] == "absent"}
@@ -314,7 +314,7 @@ def test_listed_days_leave_the_others_alone(store: Store) -> None:
 
 def test_receipts_are_a_chain_and_none_can_be_changed(store: Store) -> None:
     first, second = erase(store), erase(store, "user 3")
-    settle(store)
+    apply_and_verify(store)
     one, two = receipt(first, store), receipt(second, store)
     assert (one["previous"], two["previous"]) == ("", one["hash"])
     assert receipt(first, store) == one, "asked again and nothing changed: the same receipt"
@@ -361,7 +361,7 @@ def test_flush_deletes_reads_back_again_what_a_receipt_said_was_left(erased: Era
     path, _ = files_of_a_day(store.settings.data_dir)
     path.write_bytes(erased.before["activity"])
     assert receipt(name, store)["verified"] is False
-    assert settle(store).unverified == ()
+    assert apply_and_verify(store).unverified == ()
     row = store.erasures.receipts.last(name)
     assert row is not None and json.loads(row.body)["verified"] is True
 
@@ -373,7 +373,7 @@ def test_a_receipt_holds_no_user_id_key_or_secret(store: Store) -> None:
     (name,) = request([Event(planted, "-", THROUGH)], store).receipts
     keys = store.erasures.ledger.keys_of([name])[name]
     assert len(keys) == 2
-    settle(store)
+    apply_and_verify(store)
     text = json.dumps(receipt(name, store)).encode()
     assert planted.encode() not in text and SECRET.encode() not in text
     assert not len(Needles(np.array(sorted(keys.values()), dtype=np.uint64)).found_in([text]))
@@ -390,7 +390,7 @@ def test_a_later_replay_waits_in_the_inbox_and_is_gone_after_the_next_fold(erase
     store, name = erased.store, erased.name
     put(store, [("her", THROUGH - timedelta(days=1))])
     assert receipt(name, store)["verified"] is False
-    settle(store)
+    apply_and_verify(store)
     assert receipt(name, store)["verified"] is True
 
 
@@ -400,7 +400,7 @@ def test_the_inspection_reads_what_stands_there_now(erased: Erased) -> None:
     day_after = replace(store, clock=FixedClock(date(2025, 3, 27)))
     first = receipt(name, store)
     put(day_after, [("someone new", date(2025, 3, 24))])
-    settle(day_after)
+    apply_and_verify(day_after)
     second = receipt(name, day_after)
     before, after = (
         {(row["store"], row["day"], row["epoch"]): row["content_hash"] for row in found["partitions"]}
@@ -420,7 +420,7 @@ def called(outside: Store, user: str, reference: str, through: date = THROUGH) -
 def test_a_receipt_is_bound_to_its_reference_and_whoever_exchanges_it_is_found_out(empty: Store) -> None:
     name, other = called(empty, "her", "T-1"), called(empty, "user 3", "T-2")
     assert receipt(name, empty)["reference"] == "T-1", "before it is applied too"
-    settle(empty)
+    apply_and_verify(empty)
     found, key = receipt(name, empty), empty.state.salts.signing_key()
     assert found["reference"] == "T-1" and is_genuine(found, key)
     opening = empty.erasures.ledger.references([other])[other].opening
@@ -443,7 +443,7 @@ def test_one_document_covers_every_request_of_a_reference_in_order(empty: Store)
     names = [called(empty, "her", "T-1"), called(empty, "user 3", "T-1"), called(empty, "nobody", "T-1")]
     called(empty, "user 4", "T-2")
     assert [one["receipt"] for one in receipts_of("T-1", empty)["receipts"]] == names
-    settle(empty)
+    apply_and_verify(empty)
     found = receipts_of("T-1", empty)
     assert (found["verified"], [one["verified"] for one in found["receipts"]]) == (True, [True] * 3)
     later = called(empty, "user 5", "T-1", THROUGH - timedelta(days=1))
@@ -459,7 +459,7 @@ def test_one_document_covers_every_request_of_a_reference_in_order(empty: Store)
 
 def test_a_receipt_shows_no_reference_once_its_tombstone_is_gone_and_stays_genuine(empty: Store) -> None:
     name = called(empty, "her", "T-1", DAYS[0])
-    settle(empty)
+    apply_and_verify(empty)
     before, key = receipt(name, empty), empty.state.salts.signing_key()
     empty.state.salts.shred_through(EPOCH + 1)
     row = empty.erasures.receipts.last(name)
@@ -481,9 +481,9 @@ def test_a_day_that_nobody_asked_for_is_purged_of_her_and_waits_for_no_rebuild(m
     outside = make_store(start_date=START, today=date(2025, 3, 26))
     put(outside, [("her", day) for day in DAYS])
     prepare(outside, DAYS[:3])
-    assert settle(outside).unverified == ()
+    assert apply_and_verify(outside).unverified == ()
     name = erase(outside)
-    assert settle(outside).unverified == () and receipt(name, outside)["verified"] is True
+    assert apply_and_verify(outside).unverified == () and receipt(name, outside)["verified"] is True
     assert [day for day, _ in days_to_rebuild(outside)] == DAYS[:3]
     assert outside.accountant.processed() == frozenset(DAYS[:3])
 
@@ -522,5 +522,5 @@ def test_other_programs_temporary_files_are_left_alone(store: Store) -> None:
     other = store.settings.data_dir / "thesis.tmp"
     other.write_text("not ours")
     erase(store)
-    settle(store)
+    apply_and_verify(store)
     assert other.exists()

@@ -17,7 +17,7 @@ from dpdau_assets.core.dates import days_between, epoch_of
 from dpdau_assets.core.erasure import requests
 from dpdau_assets.core.erasure.byte_scan import Needles
 from dpdau_assets.core.erasure.quarantine import Named, expire
-from dpdau_assets.core.erasure.receipts import Document, receipt, settle
+from dpdau_assets.core.erasure.receipts import Document, apply_and_verify, receipt
 from dpdau_assets.core.erasure.requests import mark_touched
 from dpdau_assets.core.events import Event
 from dpdau_assets.core.facts import RejectedRow
@@ -27,7 +27,7 @@ from dpdau_assets.core.state.activity import process_days
 from dpdau_tests.conftest import SECRET, FixedClock, everything_in, prepare, put
 from resources.ledger_sql import schema
 from resources.ledger_sql.database import Database
-from resources.ledger_sql.ledger import SqlBooks
+from resources.ledger_sql.ledger import SqlLedgerTransaction
 from resources.storage.backup_files import back_up
 from resources.store import ledger_url
 from sensors.erasure import told_mark
@@ -107,7 +107,7 @@ def only_the_last_counts_are_kept(case: Case) -> bool:
 
 def keep_an_older_count(case: Case) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SqlBooks, "destroy_frozen", lambda *_, **__: None)
+        patch.setattr(SqlLedgerTransaction, "destroy_frozen", lambda *_, **__: None)
         prepare(case.store, [date(2025, 2, 9)])
         publish("mau", date(2025, 2, 9), case.store)
 
@@ -136,7 +136,7 @@ def keep_the_reference_in_the_clear(case: Case) -> None:
 def the_ledger_names_no_id_and_no_day_of_hers(case: Case) -> bool:
     """Her days are not among those that wait or are marked, and the state has them alike with all others."""
     stored = everything_in(case.database)
-    marked = {day for day, _ in case.store.state.rebuilds.behind()} | set(case.store.state.rebuilds.arrived())
+    marked = {day for day, _ in case.store.state.rebuilds.behind()} | set(case.store.state.rebuilds.changed())
     return HER.encode() not in stored and (not marked or marked > set(HERS))
 
 
@@ -238,10 +238,10 @@ CASES = [pytest.param(what, *one, id=f"{what}-{one[1].__name__}") for what, some
 def erased(case: Case) -> Document:
     """Her receipt, once she is erased and verified; Dagster was told of the days that wait."""
     with case.store.state.activity.lock():
-        case.store.state.rebuilds.told(case.store.state.rebuilds.arrived())
+        case.store.state.rebuilds.mark_reported(case.store.state.rebuilds.changed())
         mark_touched(case.store)
     case.before["marked"] = [day for day, _ in case.store.state.rebuilds.behind()]
-    assert settle(case.store).unverified == ()
+    assert apply_and_verify(case.store).unverified == ()
     return receipt(case.name, case.store)
 
 
@@ -278,7 +278,7 @@ def test_what_is_not_there_is_not_said_to_remain(case: Case, make_store: Make) -
     """No stream, no reference, and where every day is marked another sentence of Dagster's log."""
     store = make_store("another", today=date(2025, 2, 10), erasure_mark="all", retention_days=40)
     (name,) = requests.request([Event(HER, "-", THROUGH)], store).receipts
-    settle(store)
+    apply_and_verify(store)
     rows = {row["what"]: row for row in receipt(name, store)["remains"]}
     assert rows.keys() == SENTENCES.keys() - {"the last counts of mau", "reference"}
     assert "every day" in rows["Dagster's log"]["why"]

@@ -39,8 +39,9 @@ class AnySalts:
 
 
 def outside_with(purged: date | None) -> SimpleNamespace:
-    ledger = SimpleNamespace(purged_through=lambda: purged)
-    return SimpleNamespace(settings=Settings(start_date=START), ledger=ledger, salts=AnySalts())
+    accountant = SimpleNamespace(purged_through=lambda: purged)
+    state = SimpleNamespace(salts=AnySalts())
+    return SimpleNamespace(settings=Settings(start_date=START), accountant=accountant, state=state)
 
 
 def limits_of(outside: SimpleNamespace) -> Limits:

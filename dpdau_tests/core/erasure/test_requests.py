@@ -16,7 +16,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from dpdau_assets.core.dates import day_number, days_between, epoch_of, month_of, window
-from dpdau_assets.core.erasure.receipts import apply, receipt, settle
+from dpdau_assets.core.erasure.receipts import apply, apply_and_verify, receipt
 from dpdau_assets.core.erasure.requests import (
     cancel,
     confirm,
@@ -36,7 +36,7 @@ from dpdau_assets.core.publication.release import publish
 from dpdau_assets.core.state import activity
 from dpdau_assets.core.state.activity import day_version, discard_batch, process_days
 from dpdau_assets.core.state.day_sketch import build_sketch, sketch_version
-from dpdau_assets.core.tombstones import Tombstones, held_until
+from dpdau_assets.core.tombstones import Tombstones, excluded_until
 from dpdau_tests.conftest import FixedClock, prepare, put, silent
 from dpdau_tests.support.lengths import at_length
 
@@ -73,7 +73,7 @@ def count(outside: Store, day: date) -> int:
 def test_someone_unknown_is_accepted_and_answered_as_anyone_is(store: Store) -> None:
     known, unknown = (request([minus(user, START)], store) for user in ("user 1", "nobody"))
     assert not known.parked and not unknown.parked and len(known.receipts) == len(unknown.receipts) == 1
-    assert settle(store).verified == 2
+    assert apply_and_verify(store).verified == 2
     assert {one.state for one in store.erasures.ledger.erasures()} == {"verified"}
 
 
@@ -82,7 +82,7 @@ def test_asking_twice_is_answered_with_the_same_receipts_one_a_row(store: Store)
     asked += [replace(asked[0], reference="T-1"), replace(asked[0], reference="T-1")]
     first = request(asked, store)
     assert len(set(first.receipts)) == 5 and first.references == (None, None, None, "T-1", "T-1")
-    settle(store)
+    apply_and_verify(store)
     assert request(asked, store) == first and len(store.erasures.ledger.erasures()) == 5
     assert request([asked[0], asked[3]], store).receipts == (first.receipts[0], first.receipts[3])
 
@@ -92,7 +92,7 @@ def test_days_that_can_hold_nothing_are_passed_over_and_named_and_the_others_era
     done = request([minus("user 1", START, before, START), minus("user 2", START), minus("user 3", before)], store)
     assert done.passed_over == ((before,), (), (before,))
     assert [one.days for one in store.erasures.ledger.find(done.receipts)] == [(before, START), (), ()]
-    assert settle(store).verified == 3 and count(store, START) == 8
+    assert apply_and_verify(store).verified == 3 and count(store, START) == 8
     assert request([minus("user 1", START, before, START)], store).receipts == done.receipts[:1]
 
 
@@ -103,7 +103,7 @@ def test_a_request_without_a_day_that_can_hold_something_is_applied_at_once_and_
     assert [one.state for one in store.erasures.ledger.find([name])] == ["applied"] and store.erasures.ledger.keys_of(
         [name]
     ) == {}
-    assert settle(store).verified == 1 and count(store, START) == 10
+    assert apply_and_verify(store).verified == 1 and count(store, START) == 10
     found = receipt(name, store)
     assert found["verified"] and not found["survivors"] and found["scope"] == {"through": "2024-12-31", "days": []}
     assert "tombstone" not in {row["what"] for row in found["remains"]}
@@ -118,7 +118,7 @@ def test_an_erasure_without_a_day_reaches_the_events_that_tomorrow_may_have(make
     put(store, [("user 1", tomorrow), ("user 2", tomorrow)])
     request([asked], store)
     put(store, [("user 1", tomorrow)])
-    assert settle(store).verified == 1
+    assert apply_and_verify(store).verified == 1
     later = replace(store, clock=FixedClock(date(2025, 2, 14)))
     process_days([tomorrow], later)
     assert count(later, tomorrow) == 1
@@ -130,7 +130,7 @@ def test_on_a_months_last_day_an_erasure_without_a_day_holds_out_until_the_next_
     assert isinstance(asked, Event)
     request([asked], last)
     stones = last.erasures.ledger.tombstones(epoch_of(START, 90))
-    assert stones.held_until.tolist() == [day_number(date(2025, 3, 31))]
+    assert stones.excluded_until.tolist() == [day_number(date(2025, 3, 31))]
 
 
 def test_whom_a_request_names_is_gone_from_the_quarantine_also_while_it_is_parked(store: Store) -> None:
@@ -154,7 +154,7 @@ def test_the_quarantine_expires_when_events_come_when_erasures_are_verified_and_
         with suppress(Refused):
             return purge(outside)
 
-    for act in (lambda outside: put(outside, [("a", START)]), settle, purge_it):
+    for act in (lambda outside: put(outside, [("a", START)]), apply_and_verify, purge_it):
         for age in (7, 8):
             kept = outside.events.quarantine.keep([RejectedRow("e.csv", age, "No.")])
             written = datetime.combine(outside.clock.today() - timedelta(days=age), time(12), UTC).timestamp()
@@ -168,7 +168,7 @@ def test_a_minus_event_is_a_request_like_any_other(store: Store) -> None:
     put(store, [("user 1", date(2025, 1, 9), "-"), ("user 2", date(2025, 1, 9), "-", (START, date(2025, 1, 5)))])
     found = {(one.through, one.days) for one in store.erasures.ledger.erasures(["received"])}
     assert found == {(date(2025, 1, 9), ()), (date(2025, 1, 5), (START, date(2025, 1, 5)))}
-    settle(store)
+    apply_and_verify(store)
     assert [count(store, day) for day in DAYS[:10]] == [8, 9, 9, 9, 8, 9, 9, 9, 9, 10]
 
 
@@ -179,11 +179,11 @@ def test_the_guard_parks_a_batch_of_more_people_than_its_share_of_the_last_publi
     assert request([*three[:2], *three[:2]], store).parked is False, "two people, asked for twice"
     parked = request(three[2:] + [minus(f"other {n}", START) for n in range(2)], store)
     assert parked.parked is True
-    settle(store)
+    apply_and_verify(store)
     assert [one.state for one in store.erasures.ledger.find(parked.receipts)] == ["parked"] * 3
     again = request([minus(f"other {n}", START) for n in range(2)] + three[2:], store, confirmed=True)
     assert again.parked is False and set(again.receipts) == set(parked.receipts)
-    assert settle(store).verified == 3
+    assert apply_and_verify(store).verified == 3
 
 
 def test_without_a_published_mau_there_is_nothing_to_guard_by(store: Store) -> None:
@@ -201,17 +201,17 @@ def test_a_parked_batch_takes_nobody_out_until_it_is_confirmed(store: Store) -> 
     publish("mau", FIRST_MAU, store)
     parked = request([minus(f"user {n}", DAYS[-1]) for n in range(5)], store)
     assert parked.parked
-    settle(store)
+    apply_and_verify(store)
     assert count(store, START) == 10
     assert {one.state for one in confirm(parked.batches, store)} == {"received"}
-    settle(store)
+    apply_and_verify(store)
     assert count(store, START) == 5
 
 
 def test_a_request_can_be_cancelled_until_it_is_applied(store: Store) -> None:
     first, second = request([minus("user 1", START), minus("user 2", START)], store).receipts
     assert [one.state for one in cancel([first], store)] == ["cancelled"]
-    settle(store)
+    apply_and_verify(store)
     assert count(store, START) == 9
     with pytest.raises(Refused, match="is being applied or has been"):
         cancel([second], store)
@@ -229,11 +229,11 @@ def test_a_request_whose_application_was_cut_short_can_no_longer_be_cancelled(
 
     monkeypatch.setattr(activity, "_rewritten", dies)
     with pytest.raises(KeyboardInterrupt):
-        settle(store)
+        apply_and_verify(store)
     monkeypatch.undo()
     with pytest.raises(Refused, match="is being applied"):
         cancel([name], store)
-    assert settle(store).verified == 1
+    assert apply_and_verify(store).verified == 1
 
 
 def test_a_request_that_came_while_others_were_applied_destroys_nothing_before_it_can_no_longer_be_cancelled(
@@ -282,7 +282,7 @@ def test_a_request_that_is_not_verified_within_a_month_is_overdue(store: Store) 
     assert overdue(replace(store, clock=FixedClock(date(2025, 3, 14)))) == []
     late = replace(store, clock=FixedClock(date(2025, 3, 15)))
     assert overdue(late) == [one]
-    settle(late)
+    apply_and_verify(late)
     assert overdue(late) == []
 
 
@@ -304,7 +304,7 @@ def test_just_the_days_that_held_the_person_are_marked_once_a_batch(store: Store
     process_days(DAYS, store)
     request([minus("her", DAYS[4]), minus("him", DAYS[9]), minus("nobody", DAYS[20])], store)
     assert touched_days(0, store.erasures.ledger.recorded(), store) == {DAYS[3], DAYS[4], DAYS[8]}
-    store.state.rebuilds.told(store.state.rebuilds.arrived())
+    store.state.rebuilds.mark_reported(store.state.rebuilds.changed())
     apply(store)
     assert store.state.rebuilds.behind() == [(DAYS[3], 1), (DAYS[4], 1), (DAYS[8], 1)]
     request([minus("her", DAYS[4]), minus("her", DAYS[5])], store)
@@ -317,24 +317,24 @@ def test_days_that_wait_for_dagster_when_a_receipt_says_verified_tell_nothing(st
     put(store, [("her", day) for day in DAYS[3:6]])
     process_days(DAYS, store)
     request([minus("her", DAYS[4])], store)
-    settle(store)
-    assert [day for day, _ in store.state.rebuilds.behind()] == DAYS and store.state.rebuilds.arrived() == {}
+    apply_and_verify(store)
+    assert [day for day, _ in store.state.rebuilds.behind()] == DAYS and store.state.rebuilds.changed() == {}
 
 
 def test_a_change_by_arrivals_that_dagster_was_not_told_of_is_a_mark_once_removals_are_applied(store: Store) -> None:
     """It may be of those alone who are erased: it must not outlive the receipt that says nothing is left."""
-    store.state.rebuilds.told(store.state.rebuilds.arrived())
+    store.state.rebuilds.mark_reported(store.state.rebuilds.changed())
     put(store, [("her", DAYS[3])])
     process_days(DAYS, store)
-    assert store.state.rebuilds.arrived().keys() == {DAYS[3]}
+    assert store.state.rebuilds.changed().keys() == {DAYS[3]}
     request([minus("her", DAYS[4])], store)
     apply(store)
-    assert store.state.rebuilds.arrived() == {} and [day for day, _ in store.state.rebuilds.behind()] == [DAYS[3]]
+    assert store.state.rebuilds.changed() == {} and [day for day, _ in store.state.rebuilds.behind()] == [DAYS[3]]
 
 
 def test_a_day_that_is_built_claims_no_mark_of_a_request_that_is_not_applied_yet(store: Store) -> None:
     """It came between the day's state and its sketch."""
-    store.state.rebuilds.told(store.state.rebuilds.arrived())
+    store.state.rebuilds.mark_reported(store.state.rebuilds.changed())
     request([minus("user 1", START)], store)
     process_days([START], store)
     request([minus("user 2", START)], store)
@@ -354,7 +354,7 @@ def test_with_every_day_marked_every_day_gets_another_version(store: Store) -> N
     put(store, [("her", DAYS[3])])
     process_days(DAYS, everything)
     request([minus("her", DAYS[3])], everything)
-    settle(everything)
+    apply_and_verify(everything)
     after = [version(day, everything) for version in (day_version, sketch_version) for day in DAYS]
     assert all(old != new for old, new in zip(before, after, strict=True))
 
@@ -362,7 +362,7 @@ def test_with_every_day_marked_every_day_gets_another_version(store: Store) -> N
 def test_with_every_day_marked_the_marks_tell_nothing(store: Store) -> None:
     everything = replace(store, settings=replace(store.settings, erasure_mark="all"))
     request([minus("nobody", START)], everything)
-    settle(everything)
+    apply_and_verify(everything)
     assert [day for day, _ in store.state.rebuilds.behind()] == DAYS
 
 
@@ -376,7 +376,7 @@ def test_activity_after_the_erasure_day_counts_in_dau_again(store: Store) -> Non
 
 def test_a_replayed_archive_does_not_bring_an_erased_user_back(store: Store) -> None:
     request([minus("user 1", DAYS[5])], store)
-    settle(store)
+    apply_and_verify(store)
     put(store, [(f"user {n}", day) for day in DAYS for n in range(10)])
     process_days(DAYS, store)
     assert [count(store, day) for day in DAYS[4:8]] == [9, 9, 10, 10]
@@ -387,7 +387,7 @@ def test_an_erasure_takes_late_events_out_too(store: Store) -> None:
     put(store, [("late", START), ("her", START)])
     process_days([START], store)
     request([minus("her", START)], store)
-    settle(store)
+    apply_and_verify(store)
     late = store.state.late.read(START, day_number(START) // 90)
     assert late is not None and len(late) == 1
 
@@ -474,7 +474,7 @@ def tombstones(asked: Asked) -> Tombstones:
     rows = []
     for through, listed, when in asked:
         last = SPAN[max(listed)] if listed else SPAN[through]
-        held, effective = day_number(held_until(last)), day_number(WINDOWS[when])
+        held, effective = day_number(excluded_until(last)), day_number(WINDOWS[when])
         rows += [(day_number(SPAN[day]), bool(listed), held, effective) for day in (listed or {through})]
     days, listed_days, held_days, effective_days = zip(*rows, strict=True) if rows else ((), (), (), ())
     return Tombstones(
@@ -501,13 +501,13 @@ def in_force(end: date, stones: Tombstones) -> Tombstones:
         stones.keys[by_then],
         stones.days[by_then],
         stones.listed[by_then],
-        stones.held_until[by_then],
+        stones.excluded_until[by_then],
         stones.effective_from[by_then],
     )
 
 
 def counts(day: date, end: date, known: Tombstones, stones: Tombstones) -> bool:
-    return not len(known.removed_on(day)) and not len(stones.held_out(day, end))
+    return not len(known.removed_on(day)) and not len(stones.excluded_from_windows(day, end))
 
 
 def test_held_out_to_the_day_alone_mau_would_change_on_two_intervals() -> None:
@@ -536,4 +536,4 @@ def test_the_mau_of_an_erased_user_comes_back_with_the_next_month(store: Store) 
     assert by_day[date(2025, 2, 11)] == by_day[date(2025, 2, 28)] == 9
     assert by_day[date(2025, 3, 1)] == 10
     assert publish("dau", date(2025, 2, 11), later).noisy_value == 1
-    assert settle(later).verified == 1
+    assert apply_and_verify(later).verified == 1

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dpdau_assets.core.dates import days_between, epoch_of
-from dpdau_assets.core.erasure.receipts import receipt, settle
+from dpdau_assets.core.erasure.receipts import apply_and_verify, receipt
 from dpdau_assets.core.erasure.requests import confirm, request
 from dpdau_assets.core.erasure.retention import overdue, purge
 from dpdau_assets.core.errors import BadSetting, Refused
@@ -160,7 +160,7 @@ def test_a_removal_of_days_past_retention_takes_the_living_ones_and_names_the_ot
         PURGED: (PURGED,),
     }
     assert {one.state for one in confirm(done.receipts, store)} == {"received", "applied"}, "two are more than a fifth"
-    assert settle(store).verified == 3
+    assert apply_and_verify(store).verified == 3
     left = {
         day: len(keys)
         for day in days_between(PURGED + timedelta(days=1), LAST)
@@ -203,14 +203,14 @@ def test_no_number_that_reads_a_purged_day_is_made(opened: Make) -> None:
 def test_an_erasure_of_living_days_works_on_after_a_purge_and_shreds_with_its_epoch(opened: Make) -> None:
     outside = completed(opened(**NO_RESTATEMENT))
     (early,) = request([Event("a", "-", START)], outside).receipts
-    settle(outside)
+    apply_and_verify(outside)
     purge(outside)
     gone = outside.state.salts.shredded_through()
     assert gone is not None and gone >= epoch_of(START, 30)
     assert min(outside.erasures.ledger.keys_of([early])[early], default=gone + 1) > gone
     (name,) = request([Event("her", "-", LAST)], outside).receipts
     assert min(outside.erasures.ledger.keys_of([name])[name]) > gone
-    settle(outside)
+    apply_and_verify(outside)
     assert receipt(name, outside)["verified"] is True
     assert receipt(early, outside)["state"] == "verified"
     with pytest.raises(Refused, match="was shredded"):
@@ -271,7 +271,7 @@ def test_requests_for_days_that_are_all_purged_are_each_their_own_and_verified_w
     purge(outside)
     first, second = request([Event("a", "-", first_day), Event("b", "-", first_day)], outside).receipts
     assert first != second and outside.erasures.ledger.keys_of([first, second]) == {}
-    assert settle(outside).verified == 2
+    assert apply_and_verify(outside).verified == 2
     assert receipt(first, outside)["epochs"] == []
 
 
@@ -295,12 +295,12 @@ def store_with_a_copy(opened: Make) -> tuple[Store, str, Path]:
 
 def test_no_key_is_shredded_while_something_is_left_of_an_erased_person(opened: Make) -> None:
     outside, name, copied = store_with_a_copy(opened)
-    assert settle(outside).unverified == (name,)
+    assert apply_and_verify(outside).unverified == (name,)
     purge(outside)
     assert outside.state.salts.shredded_through() is None
     assert receipt(name, outside)["verified"] is False
     copied.unlink()
-    settle(outside)
+    apply_and_verify(outside)
     purge(outside)
     assert (outside.state.salts.shredded_through() or 0) >= epoch_of(START, 30)
     assert receipt(name, outside)["verified"] is True
@@ -310,7 +310,7 @@ def test_what_a_receipt_has_named_stays_named_when_its_key_is_shredded(opened: M
     outside, name, copied = store_with_a_copy(opened)
     kept = copied.read_bytes()
     copied.unlink()
-    assert settle(outside).verified == 1
+    assert apply_and_verify(outside).verified == 1
     copied.write_bytes(kept)
     assert receipt(name, outside)["verified"] is False
     purge(outside)
@@ -326,7 +326,7 @@ def test_state_of_a_day_whose_keys_are_shredded_cannot_be_vouched_for(make_store
     put(outside, [("a", START)])
     prepare(outside, DAYS[:2])
     (name,) = request([Event("a", "-", START)], outside).receipts
-    settle(outside)
+    apply_and_verify(outside)
     outside.state.salts.shred_through(epoch_of(date(2025, 3, 30), 30))  # no purge does this while there is state
     found = receipt(name, outside)
     assert found["verified"] is False

@@ -18,13 +18,13 @@ from dpdau_assets.core.privacy.accounting import Budget, Charge, admits, charges
 from dpdau_assets.core.privacy.mechanisms import Laplace, SharedNoise, Stream, independent_gaussian
 from dpdau_assets.core.privacy.schedule import (
     MonthPlan,
+    due_on,
     first_refusal,
     mechanism_for,
     numbers_of_month,
     releases_planned,
-    restatement_slot,
+    restatement_due_on,
     schedule,
-    slot_of,
 )
 from dpdau_assets.core.settings import Metric, Settings
 from dpdau_tests.support.lengths import LENGTH, at_length
@@ -50,10 +50,10 @@ def test_a_month_of_dau_is_each_day_and_then_each_day_again() -> None:
 
 def test_each_number_is_planned_for_a_slot_after_its_grace_and_in_order() -> None:
     (january,) = plans(Settings(grace_days=3, restatement_day=10), "dau", 1)
-    assert january.releases[0].slot == date(2025, 1, 5) == slot_of(Settings(grace_days=3), START)
+    assert january.releases[0].slot == date(2025, 1, 5) == due_on(Settings(grace_days=3), START)
     slots = [one.slot for one in january.releases]
     assert slots == sorted(slots)
-    assert slots[-1] == restatement_slot(Settings(restatement_day=10), START) == date(2025, 2, 10)
+    assert slots[-1] == restatement_due_on(Settings(restatement_day=10), START) == date(2025, 2, 10)
 
 
 def test_without_restatements_a_month_is_published_once() -> None:
@@ -181,10 +181,10 @@ def one_by_one(settings: Settings, metric: Metric, months: int) -> tuple[date, i
     for _ in range(months):
         last = next_month(month_of(last))
     first = first_window_end(settings.start_date, settings.window_days(metric))
-    due = [(slot_of(settings, day), 0, day) for day in days_between(first, last)]
+    due = [(due_on(settings, day), 0, day) for day in days_between(first, last)]
     if metric == "dau" and settings.restatements_per_month:
         due += [
-            (restatement_slot(settings, month_of(day)), 1, day)
+            (restatement_due_on(settings, month_of(day)), 1, day)
             for day in days_between(first, last)
             if month_end(month_of(day)) < last
         ]

@@ -40,7 +40,7 @@ from dpdau_assets.core.publication.ingest import (
     RowScan,
     TooManyRejected,
     ingest,
-    take,
+    ingest_scan,
 )
 from dpdau_assets.core.settings import Settings
 from dpdau_tests.support.lengths import at_length
@@ -321,7 +321,7 @@ def test_either_all_good_rows_are_taken_or_none_by_the_share_of_the_bad_ones(
     store = Folder(tmp_path_factory.mktemp("share"))
     outside = store.outside(replace(SETTINGS, max_rejected_share=share))
     try:
-        report = take(scan, outside, progress=lambda _: None)
+        report = ingest_scan(scan, outside, progress=lambda _: None)
     except NotTaken as error:
         assert (good == 0 and bad + early) or bad > share * (good + bad)
         assert error.report.rejected == bad + early and nothing_taken(store)
@@ -454,7 +454,7 @@ def test_rows_in_memory_take_the_same_path_to_the_same_batch(tmp_path: Path) -> 
     report = by_file.ingest(path, partial=True)
     found = [Row(user, day=day) for user, day in rows] + [Row("u9", "-", "2025-02-01")]
     scan = RowScan((("e.jsonl", line, row) for line, row in enumerate(found, 1)), LIMITS)
-    other = take(scan, by_rows.outside(SETTINGS), progress=lambda _: None, partial=True)
+    other = ingest_scan(scan, by_rows.outside(SETTINGS), progress=lambda _: None, partial=True)
     assert (other.batch, other.ingested, other.days) == (report.batch, report.ingested, report.days)
     assert by_rows.erasures.noted == by_file.erasures.noted
     assert by_rows.contents() == by_file.contents()

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dpdau_assets.core.budget import verification
-from dpdau_assets.core.budget.planning import Plan, enter, new_instance
+from dpdau_assets.core.budget.planning import Plan, enter, new_run
 from dpdau_assets.core.dates import days_between, epoch_of, month_end, month_of, window
 from dpdau_assets.core.errors import BudgetRefused, Refused
 from dpdau_assets.core.facts import ReleaseKey
@@ -311,13 +311,13 @@ def test_processes_that_publish_the_same_day_at_once_get_one_number(store: Store
     numbers = race(publish_in_a_process, [(store.settings.data_dir,)] * 4)
     assert len(set(numbers)) == 1
     assert [release.noisy_value for release in store.accountant.releases()] == numbers[:1]
-    assert len(store.accountant.instances()) == 1
+    assert len(store.accountant.mechanism_runs()) == 1
 
 
 def test_a_later_restatement_day_leaves_the_stream_alone(store: Store) -> None:
     publish("mau", FIRST_MAU, store)
     changed = replace(store, settings=replace(store.settings, restatement_day=9, restatements_per_month=0))
-    assert publish("mau", after(FIRST_MAU, 1), changed).instance == publish("mau", FIRST_MAU, store).instance
+    assert publish("mau", after(FIRST_MAU, 1), changed).run == publish("mau", FIRST_MAU, store).run
 
 
 def test_a_stream_is_charged_once_to_every_month_that_it_reads(store: Store) -> None:
@@ -343,7 +343,7 @@ def test_another_cap_begins_another_stream_once_its_windows_read_no_month_of_the
     assert refused.value.fields["next_day"] == str(free)
     with pytest.raises(BudgetRefused):
         publish("mau", after(free, -1), changed)
-    assert publish("mau", free, changed).instance == "mau-30-gaussian_stream-from-2025-03-02"
+    assert publish("mau", free, changed).run == "mau-30-gaussian_stream-from-2025-03-02"
     assert [len(store.accountant.charges("mau", date(2025, month, 1))) for month in (1, 2, 3)] == [1, 1, 1]
     with store.accountant.transaction() as books:
         assert books.frozen("mau-30-gaussian_stream-from-2025-01-30", 99) == [], "no number to come is made of them"
@@ -356,7 +356,7 @@ def test_a_begun_month_of_shared_noise_keeps_its_terms(store: Store) -> None:
     publish("dau", START, store)
     changed = replace(store, settings=replace(store.settings, restatements_per_month=0))
     publish("dau", after(START, 1), changed)
-    (instance,) = store.accountant.instances()
+    (instance,) = store.accountant.mechanism_runs()
     assert instance.mechanism.to_json()["releases"] == 62
 
 
@@ -367,17 +367,17 @@ def test_a_begun_month_that_was_charged_by_the_margin_goes_on_and_is_believed(ma
     sigmas = 1.001 * math.sqrt(math.sqrt(62) * kappa), 1.001 * math.sqrt(kappa)
     assert shared_mu2(SharedNoise(62, *sigmas)) > mu_of(10.0, 1e-6) ** 2
     with outside.accountant.transaction() as books:
-        begun = replace(new_instance(key, books, outside.settings), mechanism=SharedNoiseByMargin(62, *sigmas))
+        begun = replace(new_run(key, books, outside.settings), mechanism=SharedNoiseByMargin(62, *sigmas))
         (charge,) = charges_for_release("dau", START, 1, begun.mechanism, begun.name)
         admits([], charge, Budget(Fraction(10), 1e-6))
         enter(Plan(begun, True, (charge,)), books)
     for day in (START, after(START, 1)):
         publish("dau", day, outside)
-    assert [one.mechanism.to_json()["version"] for one in outside.accountant.instances()] == [1]
+    assert [one.mechanism.to_json()["version"] for one in outside.accountant.mechanism_runs()] == [1]
     assert len(outside.accountant.charges("dau", START)) == 1
     assert verification.problems(outside) == []
-    assert publish("dau", date(2025, 2, 1), outside).instance != begun.name
-    assert [one.mechanism.to_json()["version"] for one in outside.accountant.instances()] == [1, 2]
+    assert publish("dau", date(2025, 2, 1), outside).run != begun.name
+    assert [one.mechanism.to_json()["version"] for one in outside.accountant.mechanism_runs()] == [1, 2]
     assert verification.problems(outside) == []
 
 
@@ -389,7 +389,7 @@ def test_the_shared_noise_is_destroyed_with_the_months_last_number(make_store: M
     for day in days:
         publish("dau", day, outside)
         with outside.accountant.transaction() as books:
-            kept.append(books.shared_noise(outside.accountant.instances()[0].name) is not None)
+            kept.append(books.shared_noise(outside.accountant.mechanism_runs()[0].name) is not None)
     assert kept == [True] * 30 + [False]
 
 

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from sqlalchemy import select
 
 from dpdau_assets.core.budget import verification
-from dpdau_assets.core.budget.sketch_choice import countings
+from dpdau_assets.core.budget.sketch_choice import estimators
 from dpdau_assets.core.dates import days_between
-from dpdau_assets.core.erasure.receipts import settle
+from dpdau_assets.core.erasure.receipts import apply_and_verify
 from dpdau_assets.core.erasure.requests import request
 from dpdau_assets.core.errors import BadInput, BadSetting, DpdauError, Refused
 from dpdau_assets.core.events import Event
@@ -32,7 +32,7 @@ from dpdau_assets.core.publication.release import publish, restate
 from dpdau_assets.core.publication.restoring import Declared, reopen
 from dpdau_assets.core.reporting.answers import mart_rows, release_answer, shown_in
 from dpdau_assets.core.settings import Metric, Settings
-from dpdau_assets.core.state.activity import take_in
+from dpdau_assets.core.state.activity import apply_pending
 from dpdau_tests.conftest import SECRET, SKETCHES, FixedClock, prepare, put
 from dpdau_tests.support.killing import DIED, counted_steps, in_a_fork, waited
 from dpdau_tests.support.lengths import at_length, chance
@@ -217,10 +217,10 @@ def test_from_sqlite_to_postgresql_and_back_it_is_the_same_ledger(world: Path, t
             assert ledger.problems() == [] and ledger.head() == outside.accountant.head()
             store = replace(outside, accountant=ledger)
             assert verification.problems(store, outside.accountant.releases()) == []
-            february = next(one.name for one in ledger.instances() if one.name.endswith("2025-02"))
+            february = next(one.name for one in ledger.mechanism_runs() if one.name.endswith("2025-02"))
             with ledger.transaction() as books, outside.accountant.transaction() as original:
                 assert books.shared_noise(february) == original.shared_noise(february) is not None
-                stream = books.last_instance("mau", 30)
+                stream = books.last_run("mau", 30)
                 assert stream and books.frozen(stream.name, 4) == original.frozen(stream.name, 4)
             ledger.override(Override("cap", "Ada", "a test", TODAY, "dau", MARCH, Fraction(4)))  # ids go on
             assert ledger.problems() == []
@@ -399,7 +399,7 @@ def test_what_a_closed_month_was_charged_is_never_free_again(world: Path, tmp_pa
         publish("dau", PUBLISHED + timedelta(days=3), outside)
     outside.accountant.override(Override("cap", "Ada", "a test", TODAY, "dau", FEBRUARY, Fraction(6)))
     other = publish("dau", PUBLISHED + timedelta(days=3), outside)
-    assert other.instance == "dau-1-gaussian_shared-2025-02-after-1"
+    assert other.run == "dau-1-gaussian_shared-2025-02-after-1"
     assert len(outside.accountant.charges("dau", FEBRUARY)) == 2
     assert verification.problems(outside) == []
 
@@ -431,7 +431,7 @@ def test_events_of_a_day_that_had_no_state_in_the_backup_can_be_brought_in_again
     assert outside.accountant.sealed() == {START}
     people(reopened(outside), [lost])
     outside.accountant.override(Override("cap", "Ada", "a test", TODAY, "dau", JANUARY, Fraction(6)))
-    assert publish("dau", lost, outside).instance == "dau-1-gaussian_shared-2025-01-after-1"
+    assert publish("dau", lost, outside).run == "dau-1-gaussian_shared-2025-01-after-1"
 
 
 def test_nothing_is_published_before_somebody_declares_that_erasures_are_submitted(world: Path, tmp_path: Path) -> None:
@@ -439,7 +439,7 @@ def test_nothing_is_published_before_somebody_declares_that_erasures_are_submitt
     outside = replace(outside, clock=FixedClock(date(2025, 3, 2)))
     people(outside, [MARCH])
     (receipt,) = request([Event("user 2", "-", MARCH)], outside).receipts
-    settle(outside)
+    apply_and_verify(outside)
     assert outside.erasures.ledger.find([receipt])[0].state == "verified"
     with pytest.raises(Refused, match="erasure requests made since the backup"):
         publish("dau", MARCH, outside)
@@ -482,10 +482,8 @@ def test_the_stream_goes_on_as_another_one_with_the_first_day_that_reads_no_clos
     for day in days_between(PUBLISHED + timedelta(days=1), first - timedelta(days=1)):
         with pytest.raises(Refused, match="2025-02, of which numbers may have been lost"):
             publish("mau", day, outside)
-    assert publish("mau", first, outside).instance == "mau-30-gaussian_stream-from-2025-03-30-after-2"
-    assert (
-        publish("mau", first + timedelta(days=1), outside).instance == "mau-30-gaussian_stream-from-2025-03-30-after-2"
-    )
+    assert publish("mau", first, outside).run == "mau-30-gaussian_stream-from-2025-03-30-after-2"
+    assert publish("mau", first + timedelta(days=1), outside).run == "mau-30-gaussian_stream-from-2025-03-30-after-2"
     assert [len(outside.accountant.charges("mau", month)) for month in (JANUARY, FEBRUARY, MARCH)] == [1, 1, 1]
     assert verification.problems(outside) == []
 
@@ -499,7 +497,7 @@ def test_the_stream_goes_on_earlier_where_the_months_it_reads_were_opened_with_a
     for month in (JANUARY, FEBRUARY):
         outside.accountant.override(Override("cap", "Ada", "a test", TODAY, "mau", month, Fraction(7)))
     release = publish("mau", PUBLISHED + timedelta(days=1), outside)
-    assert release.instance == "mau-30-gaussian_stream-from-2025-02-03-after-2"
+    assert release.run == "mau-30-gaussian_stream-from-2025-02-03-after-2"
     assert [len(outside.accountant.charges("mau", month)) for month in (JANUARY, FEBRUARY)] == [2, 2]
     assert verification.problems(outside) == []
 
@@ -633,7 +631,7 @@ def test_where_only_the_ledger_was_lost_the_live_files_stay_as_they_are(world: P
     found, outside = restored(world, tmp_path / "store")
     assert found.files_kept and files_of(tmp_path / "store") == before
     with outside.state.activity.lock():
-        take_in(outside)
+        apply_pending(outside)
     assert len(outside.state.activity.read(TODAY, 223)) == 6
 
 
@@ -657,7 +655,7 @@ def test_a_file_whose_epoch_key_was_lost_is_refused_and_that_epoch_never_gets_an
     assert len(outside.state.activity.read(day, 223)) == 5
     assert outside.state.salts.epoch_keys([225]).keys() == {225}
     (receipt,) = request([Event("user 1", "-", later)], outside).receipts  # by the epochs that there are
-    settle(outside)
+    apply_and_verify(outside)
     assert outside.erasures.ledger.find([receipt])[0].state == "verified"
     assert len(outside.state.activity.read(day, 223)) == 4
 
@@ -679,7 +677,7 @@ def test_who_was_erased_after_the_backup_is_back_until_the_request_is_submitted_
     before = opened(tmp_path / "erased", TODAY)
     asked = [Event("user 3", "-", TODAY - timedelta(days=1))]
     request(asked, before)
-    settle(before)
+    apply_and_verify(before)
     _, outside = restored(world, tmp_path / "store", mart=True)
 
     def present(store: Store) -> list[int]:
@@ -689,7 +687,7 @@ def test_who_was_erased_after_the_backup_is_back_until_the_request_is_submitted_
     with pytest.raises(Refused, match="erasure requests made since the backup"):
         publish("dau", TODAY - timedelta(days=1), outside)
     request(asked, outside)
-    settle(outside)
+    apply_and_verify(outside)
     assert present(outside) == [3, 3]
     assert not reopened(outside).accountant.awaits_erasures()
 
@@ -793,7 +791,7 @@ def as_without_steps(row: dict[str, object], outside: Store) -> dict[str, object
     there = {(one.key.metric, one.key.day, one.key.revision): one for one in outside.accountant.releases()}
     found = there[row["metric"], row["day"], row["revision"]]  # type: ignore[index]
     width = NoiseWidth(found.half_width, found.half_width, 0.0)
-    earlier = shown_in(countings(outside.accountant)[found.instance], found.noisy_value, width)
+    earlier = shown_in(estimators(outside.accountant)[found.run], found.noisy_value, width)
     return {**row, **earlier} if found.key.day.day % 2 else row
 
 
@@ -838,7 +836,7 @@ def test_a_stream_that_may_have_been_begun_anew_since_the_mart_is_charged_beside
     streams = {}
     for name, chosen in (("same", before), ("other", after)):
         _, again = restored(tmp_path, tmp_path / name, mart=True, **chosen)
-        streams[name] = {one.terms["theta0"] for one in again.accountant.instances() if one.metric == "mau"}
+        streams[name] = {one.parameters["theta0"] for one in again.accountant.mechanism_runs() if one.metric == "mau"}
         assert len(again.accountant.charges("mau", JANUARY)) == len(streams[name])
     assert streams == {"same": {"1/2"}, "other": {"1/2", "1/4"}}
 

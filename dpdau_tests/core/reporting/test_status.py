@@ -57,7 +57,7 @@ def fill(outside: Store, *people: str) -> None:
 
 def test_it_says_how_far_each_metric_has_come_and_when_the_next_number_is_due(outside: Store) -> None:
     dau, mau = standing(outside).published
-    assert (dau.last_day, dau.slot, dau.next_day, dau.next_slot) == (
+    assert (dau.last_day, dau.due_on, dau.next_day, dau.next_due_on) == (
         date(2025, 1, 30),
         date(2025, 2, 1),
         date(2025, 1, 31),
@@ -75,7 +75,7 @@ def test_it_says_what_can_be_published_and_which_days_upstream_owes(outside: Sto
 
 
 def test_it_says_which_days_are_to_be_built(outside: Store) -> None:
-    outside.state.rebuilds.told(outside.state.rebuilds.arrived())  # Dagster knows of what was built
+    outside.state.rebuilds.mark_reported(outside.state.rebuilds.changed())  # Dagster knows of what was built
     assert standing(outside).behind == (date(2025, 1, 31),)
     prepare(outside, DAYS)
     put(outside, [("somebody new", DAYS[2])])

@@ -17,7 +17,7 @@ from sqlalchemy import Table, delete, insert, text
 from sqlalchemy.exc import OperationalError
 
 from dpdau_assets.core.dates import days_between, epoch_of
-from dpdau_assets.core.erasure.receipts import apply, receipt, settle
+from dpdau_assets.core.erasure.receipts import apply, apply_and_verify, receipt
 from dpdau_assets.core.erasure.requests import mark_touched, request
 from dpdau_assets.core.errors import Refused
 from dpdau_assets.core.events import Event
@@ -93,7 +93,7 @@ def test_an_older_copy_of_all_that_lives_brings_nobody_who_was_erased_back_into_
 ) -> None:
     copy = copy_of(store, tmp_path / "copy")
     erase(store, "user 1", "her")
-    assert settle(store).unverified == ()
+    assert apply_and_verify(store).unverified == ()
     put_back(copy, store)
     assert publish("dau", DAYS[1], store).noisy_value == 9
     assert publish("mau", DAYS[29], store).noisy_value == 9
@@ -107,17 +107,17 @@ def test_an_older_copy_of_all_that_lives_brings_nobody_who_was_erased_back_into_
 def test_the_live_bytes_are_those_of_before_once_the_older_files_are_repaired(store: Store, tmp_path: Path) -> None:
     copy = copy_of(store, tmp_path / "copy")
     (name, _) = erase(store, "user 1", "her")
-    settle(store)
+    apply_and_verify(store)
     before = live_bytes(store)
     put_back(copy, store)
     assert receipt(name, store)["verified"] is False
-    done = settle(store)
+    done = apply_and_verify(store)
     files = {name for name, content in before.items() if (copy / name).read_bytes() != content}
     assert {f"{name}.{kind}" for name in done.repaired for kind in ("parquet", "sketch")} >= files
     assert (len(done.repaired), done.broken) == (len(files), ())
     assert live_bytes(store) == before
     assert receipt(name, store)["verified"] is True
-    assert settle(store).repaired == ()
+    assert apply_and_verify(store).repaired == ()
 
 
 def test_a_copy_that_differs_by_removals_keeps_every_version_so_that_nothing_turns_stale(
@@ -125,17 +125,17 @@ def test_a_copy_that_differs_by_removals_keeps_every_version_so_that_nothing_tur
 ) -> None:
     copy = copy_of(store, tmp_path / "copy")
     erase(store, "user 1", "her")
-    settle(store)
+    apply_and_verify(store)
     before = [version(day, store) for day in DAYS for version in (day_version, sketch_version)]
     put_back(copy, store)
-    settle(store)
+    apply_and_verify(store)
     assert [version(day, store) for day in DAYS for version in (day_version, sketch_version)] == before
 
 
 def test_a_removal_that_is_received_and_not_applied_reaches_an_older_copy_too(store: Store, tmp_path: Path) -> None:
     copy = copy_of(store, tmp_path / "copy")
     erase(store, "user 1")
-    settle(store)
+    apply_and_verify(store)
     put_back(copy, store)
     erase(store, "user 2")
     assert publish("dau", DAYS[1], store).noisy_value == 8
@@ -146,7 +146,7 @@ def test_an_old_batch_that_is_put_back_is_folded_without_who_was_erased(store: S
     copy = copy_of(store, tmp_path / "copy")
     process_days([DAYS[1]], store)
     erase(store, "her")
-    settle(store)
+    apply_and_verify(store)
     before = live_bytes(store)
     put_back(copy, store, ["inbox"])
     assert publish("dau", DAYS[1], store).noisy_value == 11
@@ -161,10 +161,10 @@ def test_a_file_of_a_day_that_nobody_asked_for_is_unlinked_with_the_last_of_its_
     copy = copy_of(store, tmp_path / "copy")
     assert (folder_of(store, "activity") / "day=2025-02-05").is_dir()
     erase(store, "her", through=date(2025, 2, 5))
-    settle(store)
+    apply_and_verify(store)
     assert (date(2025, 2, 5) in {day for day, _ in store.state.activity.stored()}) is False
     put_back(copy, store, ["activity"])
-    settle(store)
+    apply_and_verify(store)
     assert (date(2025, 2, 5) in {day for day, _ in store.state.activity.stored()}) is False
 
 
@@ -184,7 +184,7 @@ def test_a_copy_that_lacks_events_folded_since_is_refused_whoever_is_in_it_and_s
         publish("dau", DAYS[1], store)
     assert "newest copy" in refused.value.remedy and "backup" in refused.value.remedy
     assert publish("dau", DAYS[2], store).noisy_value == 9, "other days go on"
-    assert settle(store).broken == (f"activity/day={DAYS[1]}/epoch={epoch_of(DAYS[1], 90)}",)
+    assert apply_and_verify(store).broken == (f"activity/day={DAYS[1]}/epoch={epoch_of(DAYS[1], 90)}",)
     put_back(newest, store, ["activity"])
     assert publish("dau", DAYS[1], store).noisy_value == 10, "what was applied meanwhile is applied to it"
 
@@ -215,10 +215,10 @@ def test_a_damaged_file_holds_up_no_other_erasure_and_is_without_the_erased_once
     path.write_bytes(whole[:-20])
     (name,) = erase(store, "user 1")
     assert publish("dau", DAYS[2], store).noisy_value == 9
-    assert settle(store).unverified == (name,)
+    assert apply_and_verify(store).unverified == (name,)
     path.write_bytes(whole)
     assert publish("dau", DAYS[1], store).noisy_value == 9
-    assert settle(store).unverified == ()
+    assert apply_and_verify(store).unverified == ()
     assert store.state.activity.read(DAYS[1], epoch_of(DAYS[1], 90)) is not None
     assert [day for day, _ in store.state.rebuilds.behind()] == DAYS, "Dagster is told of it, and not of that day alone"
 
@@ -234,12 +234,12 @@ def test_a_file_that_is_away_while_an_erasure_is_applied_brings_nobody_back_when
     for number, folder in enumerate(folders):
         folder.rename(tmp_path / str(number))
     (name,) = erase(store, "user 1")
-    assert settle(store).unverified == (name,), "what is away cannot be ruled out to hold her"
+    assert apply_and_verify(store).unverified == (name,), "what is away cannot be ruled out to hold her"
     for number, folder in enumerate(folders):
         shutil.rmtree(folder, ignore_errors=True)
         (tmp_path / str(number)).rename(folder)
     assert publish("dau", DAYS[1], store).noisy_value == 9
-    assert settle(store).unverified == ()
+    assert apply_and_verify(store).unverified == ()
 
 
 # --- Cut short ---------------------------------------------------------------------------------------------------
@@ -269,7 +269,7 @@ def test_after_an_erasure_that_was_cut_short_an_older_copy_is_no_more_the_newest
     erase(store, "user 1")
     with killed_before_settling():
         apply(store)
-    assert settle(store).unverified == ()
+    assert apply_and_verify(store).unverified == ()
     assert all(build.coming is None for build in store.state.builds.all().values()), "nothing is kept of what was there"
     put_back(copy, store)
     assert publish("dau", DAYS[1], store).noisy_value == 9
@@ -302,7 +302,7 @@ def test_an_older_copy_is_healed_also_if_an_erasure_was_cut_short_and_another_ca
     erase(store, "user 2")
     put_back(copy, store)
     assert publish("dau", DAYS[1], store).noisy_value == 8
-    assert settle(store).broken == ()
+    assert apply_and_verify(store).broken == ()
 
 
 def test_of_what_an_erasure_empties_no_folder_is_left(store: Store) -> None:
@@ -313,7 +313,7 @@ def test_of_what_an_erasure_empties_no_folder_is_left(store: Store) -> None:
     process_days([DAYS[3]], store)
     assert (folder_of(store, "late") / f"day={DAYS[3]}").is_dir()
     erase(store, "her", "she alone")
-    settle(store)
+    apply_and_verify(store)
     assert not (folder_of(store, "late") / f"day={DAYS[3]}").exists()
 
 
@@ -322,7 +322,7 @@ def test_rows_of_what_was_written_last_stand_in_no_order_of_time(store: Store) -
     put(store, [("her", DAYS[5])])
     process_days([DAYS[5]], store)
     erase(store, "her")
-    settle(store)
+    apply_and_verify(store)
     with Database(ledger_url(store.settings), SECRET).read() as connection:
         found = connection.execute(text("SELECT store, day, epoch FROM builds")).all()
         assert [tuple(row) for row in found] == sorted(tuple(row) for row in found)
@@ -359,14 +359,14 @@ def test_no_row_that_is_written_down_as_harmless_decides_whether_an_erasure_is_a
         mark_touched(store)
     behind(store, delete(table))
     assert publish("dau", DAYS[1], store).noisy_value == 9
-    assert settle(store).unverified == ()
+    assert apply_and_verify(store).unverified == ()
     row = {column.name: "2031-01-01" if column.type.python_type is str else 10_000 for column in table.columns}
     if table is schema.rebuild_progress:
         row["name"] = "marked"
     behind(store, delete(table), insert(table).values(**row))
     erase(store, "user 2")
     assert publish("dau", DAYS[2], store).noisy_value == 8
-    assert settle(store).unverified == ()
+    assert apply_and_verify(store).unverified == ()
 
 
 # --- Versions ----------------------------------------------------------------------------------------------------
@@ -379,7 +379,7 @@ def test_the_version_of_an_earlier_state_cannot_be_made_again_from_any_key_that_
     assert before is not None and keys is not None
     assert before.hash == content_hash(before.nonce, f"activity/day={DAYS[1]}/epoch={epoch}", digest(keys))
     erase(store, "user 1")
-    settle(store)
+    apply_and_verify(store)
     after = store.state.activity.version(DAYS[1], epoch)
     assert after is not None and after.nonce != before.nonce and after.hash != before.hash
     assert not any(build.current == before for build in store.state.builds.all().values())
@@ -407,7 +407,7 @@ def test_a_process_sees_what_another_has_written(store: Store) -> None:
     epoch = epoch_of(DAYS[1], 90)
     assert other.state.activity.version(DAYS[1], epoch) == store.state.activity.version(DAYS[1], epoch)
     erase(store, "user 1")
-    settle(store)
+    apply_and_verify(store)
     assert other.state.activity.version(DAYS[1], epoch) == store.state.activity.version(DAYS[1], epoch)
     keys = other.state.activity.read(DAYS[1], epoch)
     assert keys is not None and len(keys) == 9

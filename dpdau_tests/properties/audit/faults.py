@@ -11,8 +11,8 @@ from datetime import date
 from typing import Any
 from unittest.mock import patch
 
-from dpdau_assets.core.facts import Instance, ReleaseKey
-from dpdau_assets.core.ports.ledger import Books, Ledger
+from dpdau_assets.core.facts import MechanismRun, ReleaseKey
+from dpdau_assets.core.ports.ledger import Ledger, LedgerTransaction
 from dpdau_assets.core.ports.store import Noise, Store
 from dpdau_assets.core.privacy import mechanisms
 from dpdau_assets.core.privacy.accounting import Charge
@@ -48,7 +48,7 @@ def half_noise(outside: Store) -> Iterator[Store]:
 class ForgetfulBooks:
     """Books that leave out some charges."""
 
-    def __init__(self, books: Books, forgets: Callable[[Charge, Books], bool]) -> None:
+    def __init__(self, books: LedgerTransaction, forgets: Callable[[Charge, LedgerTransaction], bool]) -> None:
         self._books = books
         self._forgets = forgets
 
@@ -63,7 +63,7 @@ class ForgetfulBooks:
 class ForgetfulLedger:
     """A ledger with such books."""
 
-    def __init__(self, ledger: Ledger, forgets: Callable[[Charge, Books], bool]) -> None:
+    def __init__(self, ledger: Ledger, forgets: Callable[[Charge, LedgerTransaction], bool]) -> None:
         self._ledger = ledger
         self._forgets = forgets
 
@@ -146,7 +146,7 @@ def noise_of_the_day(outside: Store) -> Iterator[Store]:
     """Noise is a function of metric and day, as with a seed made from them: two revisions have it in common."""
     of_day: dict[tuple[str, date], OneDayNoise] = {}
 
-    def draw(key: ReleaseKey, instance: Instance, statistic: int, books: Books, noise: Noise) -> float:
+    def draw(key: ReleaseKey, instance: MechanismRun, statistic: int, books: LedgerTransaction, noise: Noise) -> float:
         remembered = of_day.setdefault((key.metric, key.day), OneDayNoise(noise))
         return honest_draw(key, instance, statistic, books, remembered)
 

@@ -29,7 +29,7 @@ from dpdau_assets.core.privacy.mechanisms import SharedNoise, Stream, longest_in
 from dpdau_assets.core.privacy.schedule import mechanism_for
 from dpdau_assets.core.publication.release import Counted, commit
 from dpdau_assets.core.settings import Metric, Settings
-from dpdau_assets.core.sketches.exact import ExactCounting
+from dpdau_assets.core.sketches.exact import ExactEstimator
 from dpdau_tests.conftest import SECRET
 from resources.store import open_store
 
@@ -82,7 +82,7 @@ def opened(settings: Settings, fault: Fault = honest) -> Iterator[Store]:
 
 def published(statistics: dict[ReleaseKey, int], outside: Store) -> Numbers:
     """The numbers of these keys, made in one transaction, in order of keys."""
-    counted = {key: Counted(statistic, ExactCounting()) for key, statistic in statistics.items()}
+    counted = {key: Counted(statistic, ExactEstimator()) for key, statistic in statistics.items()}
     releases = commit(counted, outside.erasures.ledger.recorded(), outside)
     assert releases is not None and [found.key for found in releases] == sorted(statistics)
     return np.array([found.noisy_value for found in releases])

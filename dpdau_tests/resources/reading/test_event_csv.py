@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from dpdau_assets.core.errors import BadInput
 from dpdau_assets.core.events import DOUBTFUL, NO_USER, UNPARSABLE
 from dpdau_assets.core.ports.events import Scan
-from dpdau_assets.core.publication.ingest import DoubtfulRemovals, IngestReport, NotTaken, take
-from dpdau_tests.core.publication.test_ingest import SETTINGS, Store
+from dpdau_assets.core.publication.ingest import DoubtfulRemovals, IngestReport, NotTaken, ingest_scan
+from dpdau_tests.core.publication.test_ingest import SETTINGS, Folder
 from dpdau_tests.support.lengths import at_length, seed
 from eval import demo
 from resources.reading.engine_duckdb import DuckDBEngine
@@ -212,7 +212,7 @@ def test_doubtful_removals_refuse_the_file_and_are_left_out_of_what_is_taken_in_
     good = "".join(f"u{n},+,2025-02-01,x\n" for n in range(400))
     path = tmp_path / "e.csv"
     path.write_text(f"user_id,op,day,note\nd,-,2025-02-01,x\n{good}u1,+,hi\nghost,-,2025-02-01,x\n")
-    store = Store(tmp_path / "store")
+    store = Folder(tmp_path / "store")
     with pytest.raises(DoubtfulRemovals, match="near rows that cannot be parsed") as raised:
         store.ingest(path)
     assert raised.value.exit_code == 4 and not store.erasures.noted and store.inbox.batches() == []
@@ -237,7 +237,7 @@ def test_of_json_lines_a_removal_between_two_pieces_erases_nobody_and_one_beside
         f'{{"rel": [\n{ghost}\n\n]}}',
         f'["\n\n{ghost}\n"]',
     ):
-        store, path = Store(tmp_path / "store"), tmp_path / "e.jsonl"
+        store, path = Folder(tmp_path / "store"), tmp_path / "e.jsonl"
         path.write_text('{"user_id": "a", "day": "2025-02-01"}\n' * 300 + pieces)
         with pytest.raises(DoubtfulRemovals):
             store.ingest(path)
@@ -378,9 +378,9 @@ def ends_line(text: str, at: int) -> bool:
     return text[at:].lstrip("\r")[:1] in ("\n", "") and text[at] == "\r"
 
 
-def taken_or_not(scan: Scan, store: Store) -> tuple[str, IngestReport]:
+def taken_or_not(scan: Scan, store: Folder) -> tuple[str, IngestReport]:
     try:
-        return "taken", take(scan, store.outside(SETTINGS), progress=lambda _: None)
+        return "taken", ingest_scan(scan, store.outside(SETTINGS), progress=lambda _: None)
     except NotTaken as error:
         return "refused", error.report
 
@@ -401,7 +401,7 @@ def test_of_mutated_files_nobody_is_erased_that_no_row_names_and_every_line_is_a
             rows = list(plainly_read(content.removeprefix(b"\xef\xbb\xbf")))
         except ValueError:
             rows = None
-        store, path = Store(tmp_path / "store"), tmp_path / "e.csv"
+        store, path = Folder(tmp_path / "store"), tmp_path / "e.csv"
         path.write_bytes(content)
         try:
             with DuckDBEngine("UTC", threads=1).scan([path], FIRST, LAST) as scan:

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dpdau_assets.core.errors import BadInput
-from resources.storage.file_inventory import FilePremises, KeptFile
+from resources.storage.file_inventory import DiskFileInventory, StoredFile
 
 CONTENT = bytes(range(256)) * 50
 KEY = 0x9ABCDEF012345678
@@ -27,13 +27,13 @@ KEY_BYTES = KEY.to_bytes(8, "little")
 
 
 def names(**roots: Path) -> list[str]:
-    return [file.name for file in FilePremises(roots).files()]
+    return [file.name for file in DiskFileInventory(roots).files()]
 
 
 def unpacked(folder: Path, content: bytes) -> bytes:
     path = folder / "packed"
     path.write_bytes(content)
-    return b"".join(FilePremises({"": folder}).unpacked(KeptFile("packed", path)))
+    return b"".join(DiskFileInventory({"": folder}).unpacked(StoredFile("packed", path)))
 
 
 def zipped(content: bytes, method: int = zipfile.ZIP_DEFLATED) -> bytes:
@@ -61,7 +61,7 @@ def test_every_file_is_there_by_its_path_below_its_root(tmp_path: Path) -> None:
     for name in ("data/b.parquet", "data/day=1/epoch=0.parquet", "data/.hidden", "home/history/runs.db"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    premises = FilePremises({"": tmp_path / "data", "home": tmp_path / "home"})
+    premises = DiskFileInventory({"": tmp_path / "data", "home": tmp_path / "home"})
     expected = [".hidden", "b.parquet", "day=1/epoch=0.parquet", "home/history/runs.db"]
     assert [file.name for file in premises.files()] == expected
 
@@ -69,7 +69,7 @@ def test_every_file_is_there_by_its_path_below_its_root(tmp_path: Path) -> None:
 def test_a_root_may_be_a_single_file_or_missing(tmp_path: Path) -> None:
     (tmp_path / "books.sqlite").touch()
     assert names(ledger=tmp_path / "books.sqlite", wal=tmp_path / "books.sqlite-wal") == ["ledger"]
-    assert [file.name for file in FilePremises({"": tmp_path / "books.sqlite"}).files()] == ["books.sqlite"]
+    assert [file.name for file in DiskFileInventory({"": tmp_path / "books.sqlite"}).files()] == ["books.sqlite"]
 
 
 def test_a_root_inside_another_is_walked_once_under_the_outer_one(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_a_linked_file_counts_under_its_own_name_and_a_linked_folder_once(tmp_pa
     (data / "a_loop").symlink_to(data)
     (data / "dangling").symlink_to(tmp_path / "nowhere")
     (data / "itself").symlink_to(data / "itself")
-    premises = FilePremises({"": data})
+    premises = DiskFileInventory({"": data})
     files = {file.name: file for file in premises.files()}
     assert list(files) == ["a_file", "a_folder/far.parquet", "state/near.parquet"]
     assert b"".join(premises.chunks(files["a_file"])) == CONTENT
@@ -123,7 +123,7 @@ def test_a_sweep_takes_dead_temporary_files_under_every_root_and_leaves_living_o
         fcntl.flock(writer, fcntl.LOCK_EX)
         file = tmp_path / "data" / "kept"
         roots = {"": tmp_path / "data", "home": tmp_path / "home", "file": file, "gone": tmp_path / "gone"}
-        FilePremises(roots).sweep()
+        DiskFileInventory(roots).sweep()
     assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == [".ff00112233445566.tmp", "kept"]
 
 
@@ -133,13 +133,13 @@ def test_a_sweep_takes_dead_temporary_files_under_every_root_and_leaves_living_o
 def test_a_file_comes_in_pieces_and_whole(tmp_path: Path) -> None:
     content = b"0123456789abcdef" * (9 << 16)
     (tmp_path / "large").write_bytes(content)
-    pieces = list(FilePremises({}).chunks(KeptFile("large", tmp_path / "large")))
+    pieces = list(DiskFileInventory({}).chunks(StoredFile("large", tmp_path / "large")))
     assert len(pieces) == 2
     assert b"".join(pieces) == content
 
 
 def test_a_file_that_vanished_holds_nothing(tmp_path: Path) -> None:
-    premises = FilePremises({"": tmp_path})
+    premises = DiskFileInventory({"": tmp_path})
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "file").write_bytes(gzip.compress(CONTENT))
     (file,) = premises.files()
@@ -150,8 +150,8 @@ def test_a_file_that_vanished_holds_nothing(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_read_is_refused_by_name(tmp_path: Path) -> None:
-    folder = KeptFile("a folder", tmp_path)
-    for read in (FilePremises({}).chunks, FilePremises({}).unpacked):
+    folder = StoredFile("a folder", tmp_path)
+    for read in (DiskFileInventory({}).chunks, DiskFileInventory({}).unpacked):
         with pytest.raises(BadInput, match="a folder cannot be read"):
             list(read(folder))
 
@@ -169,7 +169,7 @@ def test_a_folder_that_cannot_be_read_is_listed_and_refused_when_it_is_read(
         return real(folder)
 
     monkeypatch.setattr(Path, "iterdir", iterdir)
-    premises = FilePremises({"": tmp_path})
+    premises = DiskFileInventory({"": tmp_path})
     assert [file.name for file in premises.files()] == ["closed", "open.txt"]
     with pytest.raises(BadInput, match="closed cannot be read"):
         list(premises.chunks(premises.files()[0]))
