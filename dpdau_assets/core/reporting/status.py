@@ -36,9 +36,9 @@ class PublishedSeries:
 
     metric: Metric
     last_day: date | None
-    due_on: date | None
+    slot: date | None
     next_day: date | None
-    next_due_on: date | None
+    next_slot: date | None
 
 
 @dataclass(frozen=True)
