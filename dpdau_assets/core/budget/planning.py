@@ -1,6 +1,8 @@
 """What a release will open, count and charge, asked before anything is drawn: by it itself, and by who looks ahead.
 
 Everything here follows from what was published, the settings and overrides; nothing here reads data.
+
+Owns the rule: A stream skips no day and keeps what it was begun with.
 """
 
 from __future__ import annotations

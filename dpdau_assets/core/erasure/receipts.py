@@ -2,6 +2,8 @@
 
 The signed body names the partitions by digest, so that thousands of receipts written together share one list. What a
 receipt says has the same shape whether or not the person was ever there.
+
+Owns the rule: A receipt says verified only after everything was read back.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 A request is recorded durably here and applied by whoever comes first: a release, the rebuild of a day,
 `apply_and_verify`. Raw ids end here, as they do in `ingest`.
+
+Owns the rule: A removal has its tombstone in every epoch that it reaches.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@
 read, and one ledger transaction checks, charges, draws and stores. Every later call reads what was stored. `restate`
 does the same for every DAU of a month at once, on the month's public day. Nothing but the noisy values depends on data:
 docs/privacy.md, lemma 6.
+
+Owns the rule: A day is sealed before it is read, and a number charged before it is drawn.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 Nobody can tell which numbers came out after the backup, so all that may have are taken for published: they are charged,
 and the months they read are closed. Numbers that the mart shows are taken back as they are.
+
+Owns the rule: After a restore, what may have been published counts as published.
 """
 
 from __future__ import annotations

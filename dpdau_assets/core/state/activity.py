@@ -1,6 +1,8 @@
 """The state of a day: a two-phase set of keys, present if there was a '+' and no removal, in any order.
 
 What writes here takes the state's lock, under which a release also seals the days it reads.
+
+Owns the rule: A removal wins for ever.
 """
 
 from __future__ import annotations
