@@ -300,7 +300,7 @@ OLDER_FILES = (
     Fault(
         "a-file-that-is-away-while-removals-are-applied-is-forgotten",
         "dpdau_assets/core/state/activity.py",
-        "outside.accountant.processed(), store.places()\n",
+        "accountant.processed(), store.places()\n",
         "outside.accountant.processed(), store.stored()\n",
         (
             "core/state/test_older_files.py::"
@@ -487,7 +487,7 @@ ACTIVITY = (
     Fault(
         "who-was-counted-already-counts-as-late",
         "dpdau_assets/core/state/activity.py",
-        "    before = _or_empty(outside.state.late.read(arrived.day, arrived.epoch))\n"
+        "    before = _or_empty(state.late.read(arrived.day, arrived.epoch))\n"
         "    new = subtract(arrived.keys, _or_empty(sealed_state))\n",
         "    before = _or_empty(outside.late.read(arrived.day, arrived.epoch))\n    new = arrived.keys\n",
         ("core/publication/test_release.py::test_a_replay_of_the_whole_archive_makes_nobody_late",),
@@ -647,7 +647,7 @@ ERASURE_REQUESTS = (
     Fault(
         "the-guard-is-ignored",
         "dpdau_assets/core/erasure/requests.py",
-        "len({event.user_id for event in asked}) > guard_limit(outside)",
+        "len({event.user_id for event in asked}) > guard_limit(\n        outside.settings, outside.accountant\n    )",
         "len({event.user_id for event in asked}) > math.inf",
         (
             "core/erasure/test_requests.py::test_the_guard_parks_a_batch_of_more_people_than_its_share_of_the_last_published_mau",
@@ -696,14 +696,14 @@ RECEIPTS = (
     Fault(
         "the-inspection-does-not-ask-the-late-store",
         "dpdau_assets/core/erasure/inspection.py",
-        '(outside.state.activity if place.store == "activity" else outside.state.late).read(',
+        '(state.activity if place.store == "activity" else state.late).read(',
         "outside.activity.read(",
         ("core/erasure/test_receipts.py::test_a_late_event_of_hers_is_found_by_its_store_and_by_its_bytes",),
     ),
     Fault(
         "the-inspection-does-not-ask-sketches",
         "dpdau_assets/core/erasure/inspection.py",
-        "return _present_in_sketch(place, wanted, outside)",
+        "return _present_in_sketch(place, wanted, state)",
         "return []",
         (
             "core/erasure/test_receipts.py::test_a_planted_survivor_is_named_and_the_receipt_is_not_verified",
@@ -820,8 +820,8 @@ RELEASE = (
     Fault(
         "the-exact-count-is-stored",
         "dpdau_assets/core/publication/release.py",
-        "release = fact(key, planned.run, noisy_value, ledger, outside)",
-        "release = fact(key, planned.run, noisy_value and float(statistic), ledger, outside)",
+        "release = fact(key, planned.run, noisy_value, ledger, settings, noise)",
+        "release = fact(key, planned.run, noisy_value and float(statistic), ledger, settings,noise)",
         (
             "properties/test_one_month.py",
             "core/publication/test_release.py::test_two_stores_with_the_same_events_publish_different_numbers",
@@ -865,14 +865,14 @@ RESTATEMENT = (
     Fault(
         "a-restatement-leaves-late-events-out",
         "dpdau_assets/core/publication/release.py",
-        "late = [read_late(key.day, epoch, estimator, outside)] if key.revision else []",
+        "late = [read_late(key.day, epoch, estimator, outside.state)] if key.revision else []",
         "late = [read_late(key.day, epoch, estimator, outside)] if key.revision > 1 else []",
         ("core/publication/test_restatement.py::test_the_restated_numbers_are_without_the_erased_and_with_the_late",),
     ),
     Fault(
         "a-month-is-restated-before-its-day",
         "dpdau_assets/core/publication/release.py",
-        "if due_on(outside.settings, last) < due:",
+        "if due_on(settings, last) < due:",
         "if due_on(outside.settings, last) + timedelta(days=1) < due:",
         ("core/publication/test_restatement.py::test_a_month_is_not_restated_before_publication_has_come_to_its_day",),
     ),
@@ -973,8 +973,8 @@ LEDGER = (
     Fault(
         "a-number-without-its-charge-is-not-noticed",
         "dpdau_assets/core/budget/verification.py",
-        "return [\n        *_unpaid(outside),\n        *_over_cap(outside),",
-        "return [*_over_cap(outside),",
+        "return [\n        *_unpaid(accountant),\n        *_over_cap(settings, accountant),",
+        "return [*_over_cap(settings,accountant),",
         ("core/budget/test_overrides.py::test_a_month_that_a_number_reads_and_was_never_charged_for_it_is_found",),
     ),
 )
@@ -1267,7 +1267,7 @@ DAY_SKETCH = (
     Fault(
         "who-is-held-out-stays-in-a-sketch-that-cannot-lose-her",
         "dpdau_assets/core/state/day_sketch.py",
-        "kept = subtract(_state(day, epoch, outside), gone)",
+        "kept = subtract(_state(day, epoch, outside.state), gone)",
         "kept = _state(day, epoch, outside)",
         (
             "core/budget/test_sketch_choice.py::"
@@ -1347,7 +1347,7 @@ SCHEDULES = (
     Fault(
         "a-day-is-due-a-day-before-its-grace-is-over",
         "dpdau_assets/core/publication/due.py",
-        "timedelta(days=1 + outside.settings.grace_days)",
+        "timedelta(days=1 + settings.grace_days)",
         "timedelta(days=max(1, outside.settings.grace_days))",
         ("core/publication/test_due.py",),
     ),
@@ -1364,7 +1364,7 @@ RETENTION = (
     Fault(
         "a-day-that-a-missing-number-reads-is-purged",
         "dpdau_assets/core/erasure/retention.py",
-        "            require_nothing_missing(due, outside)\n",
+        "            require_nothing_missing(due, outside.settings, outside.accountant)\n",
         "",
         (
             "core/erasure/test_retention.py::test_nothing_is_purged_while_a_restatement_that_reads_it_is_missing",
@@ -1415,7 +1415,7 @@ BACKUP = (
     Fault(
         "a-restore-seals-no-day",
         "dpdau_assets/core/publication/restoring.py",
-        "for day in window(key.day, key.window_days)} & live_days(outside))",
+        "for day in window(key.day, key.window_days)} & live_days(state))",
         "for day in window(key.day, key.window_days)} & set())",
         ("core/publication/test_restoring.py::test_without_the_mart_all_that_may_be_out_is_charged_closed_and_sealed",),
     ),

@@ -39,8 +39,14 @@ def budget(
 ) -> None:
     """Show what a month has spent of its cap."""
     outside = open_outside()
-    asked = month.date() if month else last_published_month(metric, outside)
-    answer({"metric": metric, "month": f"{asked:%Y-%m}", **budget_answer(metric, asked, outside)})
+    asked = month.date() if month else last_published_month(metric, outside.accountant)
+    answer(
+        {
+            "metric": metric,
+            "month": f"{asked:%Y-%m}",
+            **budget_answer(metric, asked, outside.settings, outside.accountant),
+        }
+    )
 
 
 @app.command()
@@ -87,7 +93,13 @@ def reset_budget(
         raise typer.BadParameter(f"--cap {cap} is not a number.") from None
     outside = open_outside()
     overrides.reset_budget(metric, month.date(), epsilon, who, why, outside)
-    answer({"metric": metric, "month": f"{month:%Y-%m}", "overrides": override_rows(metric, month.date(), outside)})
+    answer(
+        {
+            "metric": metric,
+            "month": f"{month:%Y-%m}",
+            "overrides": override_rows(metric, month.date(), outside.accountant),
+        }
+    )
 
 
 @app.command()

@@ -88,9 +88,9 @@ def erase(
 def confirm(names: _Names) -> None:
     """Bring parked requests into force."""
     outside = open_outside()
-    found = requests.confirm(names, outside)
+    found = requests.confirm(names, outside.erasures)
     in_force = [one for one in found if one.state != "cancelled"]
-    answer({"confirmed": len(in_force), "erasures": erasure_rows(found, outside)})
+    answer({"confirmed": len(in_force), "erasures": erasure_rows(found, outside.clock, outside.erasures)})
     if len(in_force) < len(found):
         tell("Some were cancelled, and stay so: ask for these people again with `dpdau erase`.")
 
@@ -99,15 +99,15 @@ def confirm(names: _Names) -> None:
 def cancel(names: _Names) -> None:
     """Forget requests. Exit code 4, and none forgotten: one of them is being applied, or has been."""
     outside = open_outside()
-    found = requests.cancel(names, outside)
-    answer({"cancelled": len(found), "erasures": erasure_rows(found, outside)})
+    found = requests.cancel(names, outside.state, outside.erasures)
+    answer({"cancelled": len(found), "erasures": erasure_rows(found, outside.clock, outside.erasures)})
 
 
 @app.command()
 def erasures(state: Annotated[ErasureState | None, typer.Option(help="Only these; default: all.")] = None) -> None:
     """List erasure requests, in order of arrival: where each stands, and until when it has to be done."""
     outside = open_outside()
-    rows = erasure_rows(outside.erasures.ledger.erasures([state] if state else []), outside)
+    rows = erasure_rows(outside.erasures.ledger.erasures([state] if state else []), outside.clock, outside.erasures)
     answer(rows)
     if overdue := sum(row["overdue"] for row in rows):
         tell(f"{overdue} past the deadline: `dpdau flush-deletes`, and `dpdau confirm` for parked ones.")
@@ -275,7 +275,9 @@ def _of_one(
 
 
 def _limits(outside: Store) -> Limits:
-    return Limits(first_day(outside), last_day(outside.clock), ZoneInfo(outside.settings.timezone))
+    return Limits(
+        first_day(outside.settings, outside.accountant), last_day(outside.clock), ZoneInfo(outside.settings.timezone)
+    )
 
 
 def _id_from_stdin() -> str:

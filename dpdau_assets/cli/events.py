@@ -81,7 +81,8 @@ def _tell_and_answer(report: IngestReport) -> None:
 @app.command()
 def discard(batch: Annotated[str, typer.Argument(metavar="BATCH", help="As `ingest` answered it.")]) -> None:
     """Take back an ingested batch of events that was not folded into the state yet. Its removals stay requested."""
-    discard_batch(batch, open_outside())
+    outside = open_outside()
+    discard_batch(batch, outside.events, outside.state)
     answer({"discarded": batch})
 
 

@@ -38,7 +38,7 @@ def verify_ledger(
     Exit code 4: something was found.
     """
     outside = _living()
-    problems = verification.problems(outside, open_mart(outside.settings).read())
+    problems = verification.problems(outside.settings, outside.accountant, open_mart(outside.settings).read())
     if head is not None and not outside.accountant.holds(head):
         problems.append(f"{head} is no head of this ledger: its newest rows were cut off, or it is another one.")
     answer({"holds": not problems, "problems": problems, "head": outside.accountant.head()})
@@ -120,7 +120,8 @@ def restore(
 @app.command()
 def reopen(who: _Who, why: _Why) -> None:
     """Declare that every erasure request since the restored backup was submitted again, and let publishing go on."""
-    core.reopen(who, why, open_outside())
+    outside = open_outside()
+    core.reopen(who, why, outside.clock, outside.accountant)
     answer({"reopened": True})
 
 

@@ -48,12 +48,18 @@ def series(
     """Show the published numbers of a range of days, in order; days without a number are left out."""
     outside = open_outside()
     require_order(first, last)
-    answer(answers.series(metric, first.date(), last.date(), outside, as_published=as_published))
+    answer(
+        answers.series(
+            metric, first.date(), last.date(), outside.settings, outside.accountant, as_published=as_published
+        )
+    )
 
 
 def _show(metric: Metric, day: date, window_days: int, revision: int | None) -> None:
     outside = open_outside()
-    found = release_answer(latest_release(metric, day, window_days, revision, outside), outside)
+    found = release_answer(
+        latest_release(metric, day, window_days, revision, outside), outside.settings, outside.accountant
+    )
     upper = "no upper bound" if found["upper_95"] is None else found["upper_95"]
     tell_plainly(f"{metric} {day}: {found['estimate']} [{found['lower_95']}, {upper}] at 95 %")
     answer(found)

@@ -24,7 +24,7 @@ def run(first: From, last: To) -> None:
     require_order(first, last)
     wanted = plan_run(first.date(), last.date(), outside)
     run_through_dagster("Publishing", wanted, outside)
-    answer(run_answer(first.date(), last.date(), outside))
+    answer(run_answer(first.date(), last.date(), outside.accountant))
 
 
 @app.command()

@@ -28,10 +28,15 @@ def report(
     """Write what is published, promised and spent as HTML, readable offline; for operators erasures and checks too."""
     outside = open_outside()
     if out is None:
-        paths = open_reports(outside.settings).replace(readers_report(outside), _for_operators(outside))
+        paths = open_reports(outside.settings).replace(
+            readers_report(outside.settings, outside.accountant), _for_operators(outside)
+        )
         answer({"files": [str(paths.readers), str(paths.operators)]})
     else:
-        write_report(readers_report(outside) if audience == "readers" else _for_operators(outside), out)
+        write_report(
+            readers_report(outside.settings, outside.accountant) if audience == "readers" else _for_operators(outside),
+            out,
+        )
         answer({"files": [str(out)]})
 
 

@@ -167,7 +167,7 @@ def restore(
             account_for(lost, shown, Restore(made_on, clock.today(), declared), books, settings)
         files_kept = not _place(source, manifest, settings.data_dir)
         with restored_books(memory) as books:
-            lost_epochs = account_for_files(lost, books, outside)
+            lost_epochs = account_for_files(lost, books, outside.events, outside.state)
         if files_kept:  # written since the backup, so the ledger takes them as they are
             outside.state.activity.adopt(outside.accountant.processed() | outside.accountant.sealed())
             outside.state.late.adopt(frozenset())

@@ -23,7 +23,7 @@ from dpdau_assets.core.erasure.requests import deadline, epochs_reached, named
 from dpdau_assets.core.errors import BadInput, ParameterNotSet
 from dpdau_assets.core.facts import Erasure, Inspected, ReceiptRow, Reference
 from dpdau_assets.core.identity import REFERENCE, commitment
-from dpdau_assets.core.ports.store import Store
+from dpdau_assets.core.ports.store import Erasures, State, Store
 from dpdau_assets.core.state.activity import apply_pending, repair_all
 from dpdau_assets.core.state.day_sketch import of_another_state, refresh, refresh_all
 from dpdau_assets.core.state.touched import days_to_rebuild, mark_all
@@ -68,7 +68,7 @@ def apply(outside: Store) -> tuple[tuple[str, ...], tuple[str, ...]]:
     with outside.state.activity.lock():
         apply_pending(outside)
         repaired, broken = repair_all(outside)
-        repaired += of_another_state(outside)
+        repaired += of_another_state(outside.state)
         lost = {place.day for place in broken}
         with suppress(ParameterNotSet):
             refresh([day for day, _ in days_to_rebuild(outside) if day not in lost], outside)
@@ -88,7 +88,7 @@ def receipt(name: str, outside: Store) -> Document:
 
     Of one that is not applied yet, the same shape, unsigned. Raises BadInput for an unknown name.
     """
-    (erasure, *others) = named([name], outside)
+    (erasure, *others) = named([name], outside.erasures)
     if others or erasure.receipt != name:
         raise BadInput(f"{name} is a batch of requests.", "Ask for one of them: `dpdau erasures` lists them.")
     (document,) = _documents([erasure], outside)
@@ -136,14 +136,14 @@ def write_receipts(erasures: Sequence[Erasure], outside: Store) -> list[ReceiptR
     if not erasures:
         return []
     found = _with_unsearchable(inspect(erasures, outside), erasures, outside)
-    inspected = _inspected(found, outside)
+    inspected = _inspected(found, outside.state, outside.erasures)
     follows = previous = outside.erasures.receipts.last_hash()
     signing_key = outside.state.salts.signing_key()
     references = outside.erasures.ledger.references(one.receipt for one in erasures)
     rows, new = [], []
     for erasure in erasures:
         left, reference = found.survivors[erasure.receipt], references.get(erasure.receipt)
-        row = _unchanged(erasure, left, inspected, outside)
+        row = _unchanged(erasure, left, inspected, outside.erasures)
         if row is None:
             epochs = found.epochs[erasure.receipt]
             body = _body(erasure, left, epochs, reference, inspected.digest, previous, outside)
@@ -156,12 +156,12 @@ def write_receipts(erasures: Sequence[Erasure], outside: Store) -> list[ReceiptR
     return rows
 
 
-def _inspected(found: Inspection, outside: Store) -> Inspected:
+def _inspected(found: Inspection, state: State, erasures: Erasures) -> Inspected:
     """What was read back: the last inspection again if nothing has changed since."""
-    last = outside.erasures.receipts.inspection()
+    last = erasures.receipts.inspection()
     if last is not None and last.partitions == found.partitions:
         return last
-    return Inspected(outside.state.builds.new_nonce().hex(), found.partitions)
+    return Inspected(state.builds.new_nonce().hex(), found.partitions)
 
 
 def _with_unsearchable(found: Inspection, erasures: Sequence[Erasure], outside: Store) -> Inspection:
@@ -175,13 +175,15 @@ def _with_unsearchable(found: Inspection, erasures: Sequence[Erasure], outside: 
     if not partly:
         return found
     names = {file.name for file in outside.state.files.files()}
-    before = {one.receipt: [left for left in _named_before(one, outside) if left.file in names] for one in partly}
+    before = {
+        one.receipt: [left for left in _named_before(one, outside.erasures) if left.file in names] for one in partly
+    }
     left = {receipt: sorted({*found.survivors[receipt], *carried}) for receipt, carried in before.items()}
     return replace(found, survivors={**found.survivors, **left})
 
 
-def _named_before(erasure: Erasure, outside: Store) -> list[Survivor]:
-    row = outside.erasures.receipts.last(erasure.receipt)
+def _named_before(erasure: Erasure, erasures: Erasures) -> list[Survivor]:
+    row = erasures.receipts.last(erasure.receipt)
     return [Survivor(**left) for left in json.loads(row.body)["survivors"]] if row else []
 
 
@@ -256,7 +258,11 @@ def _body(
         "scope": {"through": erasure.through.isoformat(), "days": [day.isoformat() for day in erasure.days]},
         "survivors": [asdict(survivor) for survivor in left],
         "remains": remains(
-            erasure, outside, has_tombstone=bool(epochs) or not inspected, has_reference=reference is not None
+            erasure,
+            outside.settings,
+            outside.accountant,
+            has_tombstone=bool(epochs) or not inspected,
+            has_reference=reference is not None,
         ),
         "reference_commitment": reference.commitment if reference else None,
         "partitions_digest": digest,
@@ -317,11 +323,13 @@ def _signed(body: Document, inspected: Inspected, signing_key: bytes) -> Receipt
     return ReceiptRow(body["receipt"], text, digest, signature, inspected.digest, inspected)
 
 
-def _unchanged(erasure: Erasure, left: Sequence[Survivor], inspected: Inspected, outside: Store) -> ReceiptRow | None:
+def _unchanged(
+    erasure: Erasure, left: Sequence[Survivor], inspected: Inspected, erasures: Erasures
+) -> ReceiptRow | None:
     """The request's last receipt, if it was inspected before and nothing has changed."""
     if erasure.state == "applied" and not left:
         return None  # about to be verified for the first time
-    row = outside.erasures.receipts.last(erasure.receipt)
+    row = erasures.receipts.last(erasure.receipt)
     if row is None:
         return None
     same = row.inspection == inspected.digest

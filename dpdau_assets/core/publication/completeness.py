@@ -11,7 +11,8 @@ from datetime import date
 from pathlib import Path
 
 from dpdau_assets.core.errors import BadInput, DpdauError, Refused
-from dpdau_assets.core.ports.store import Store
+from dpdau_assets.core.ports.ledger import Ledger
+from dpdau_assets.core.ports.store import Events, Store
 from dpdau_assets.core.publication.ingest import ingest
 from dpdau_assets.core.state.activity import require_ended, require_kept
 
@@ -92,7 +93,7 @@ def _take_landed(day: date, outside: Store) -> Mapping[date, float]:
         _require_finished(day, fingerprint)
         files = outside.events.landing.files(day)
         elsewhere = ingest(files, outside).elsewhere if files else {}
-        _require_same(day, fingerprint, outside)
+        _require_same(day, fingerprint, outside.events)
         complete(day, outside, fingerprint)
     except DpdauError as error:
         raise NotLanded(f"{_by_place(error.reason, files, outside.events.landing.folder(day))}{version}", "") from None
@@ -109,9 +110,9 @@ def _require_finished(day: date, fingerprint: str | None) -> None:
         raise BadInput(f"No finished folder day={day} is in the landing folder.", "Its last file is _SUCCESS.")
 
 
-def _require_same(day: date, fingerprint: str | None, outside: Store) -> None:
+def _require_same(day: date, fingerprint: str | None, events: Events) -> None:
     """Raise BadInput for a folder that was written to, or is gone, since it had this fingerprint."""
-    if outside.events.landing.fingerprint(day) != fingerprint:
+    if events.landing.fingerprint(day) != fingerprint:
         raise BadInput("It was changed while it was taken in.", "It is taken in anew once nothing writes to it.")
 
 
@@ -136,9 +137,9 @@ def landed(outside: Store) -> dict[date, str]:
     }
 
 
-def is_declared(outside: Store) -> frozenset[date]:
+def is_declared(events: Events, accountant: Ledger) -> frozenset[date]:
     """Days of which nothing more is waited for: declared complete, or read by a published number."""
-    return outside.accountant.sealed() | frozenset(outside.events.completions.completed())
+    return accountant.sealed() | frozenset(events.completions.completed())
 
 
 def require_completable(day: date, outside: Store) -> None:
@@ -146,4 +147,4 @@ def require_completable(day: date, outside: Store) -> None:
     if day < outside.settings.start_date:
         raise BadInput(f"{day} is before START_DATE, {outside.settings.start_date}.", "Name a day that counts.")
     require_ended(day, outside.clock)
-    require_kept([day], outside)
+    require_kept([day], outside.accountant)

@@ -15,7 +15,7 @@ from itertools import takewhile
 from dpdau_assets.core.budget.forecast import PlannedRelease, RefusedRelease, coming
 from dpdau_assets.core.dates import month_of, window
 from dpdau_assets.core.errors import DpdauError
-from dpdau_assets.core.ports.store import Store
+from dpdau_assets.core.ports.store import Clock, Store
 from dpdau_assets.core.publication.completeness import is_declared
 from dpdau_assets.core.publication.runs import DAU, MAU, RESTATEMENT, Step
 from dpdau_assets.core.settings import Settings
@@ -45,9 +45,9 @@ class Due:
 
 def due(outside: Store) -> Due:
     """Everything that is due today and was not published, whatever has kept it from being: downtime, or upstream."""
-    declared = is_declared(outside)
+    declared = is_declared(outside.events, outside.accountant)
     try:
-        numbers = coming(outside.accountant, outside.settings, last_due(outside))
+        numbers = coming(outside.accountant, outside.settings, last_due(outside.settings, outside.clock))
     except DpdauError as error:  # nothing says how to count, say: a person has to decide that
         return Due((), (), (), (), str(error))
     made = [one for one in numbers if isinstance(one, PlannedRelease)]
@@ -62,15 +62,15 @@ def due(outside: Store) -> Due:
     )
 
 
-def last_due(outside: Store) -> date:
+def last_due(settings: Settings, clock: Clock) -> date:
     """The last day whose number is due today: GRACE_DAYS whole days lie between the two."""
-    return outside.clock.today() - timedelta(days=1 + outside.settings.grace_days)
+    return clock.today() - timedelta(days=1 + settings.grace_days)
 
 
-def late(found: Due, outside: Store) -> list[date]:
+def late(found: Due, settings: Settings, clock: Clock) -> list[date]:
     """Days of which a number was due before today and could have come: complete, and not published."""
     days = {step.day for step in found.numbers if step.job in (DAU, MAU) and step.day}
-    return sorted(day for day in days if day < last_due(outside))
+    return sorted(day for day in days if day < last_due(settings, clock))
 
 
 def _reading_only(days: Set[date], numbers: Iterable[PlannedRelease], settings: Settings) -> Iterator[PlannedRelease]:

@@ -91,7 +91,9 @@ def ingest(
     """
     say = progress or (lambda _: None)
     say(f"Reading {len(files)} file(s).")
-    with outside.events.engine.scan(files, first_day(outside), last_day(outside.clock), tell) as scan:
+    with outside.events.engine.scan(
+        files, first_day(outside.settings, outside.accountant), last_day(outside.clock), tell
+    ) as scan:
         report = ingest_scan(scan, outside, say, partial=partial)
     outside.events.quarantine.made_good(frozenset(map(str, files)))
     return report

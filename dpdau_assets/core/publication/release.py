@@ -70,7 +70,7 @@ def restate(month: date, outside: Store) -> list[Release]:
     Raises Refused before the month's restatement is due, and for a month without numbers or priced without one.
     """
     if month not in outside.accountant.restated():
-        require_restatable(month, outside)
+        require_restatable(month, outside.settings, outside.accountant)
         made = None
         while made is None:
             made = commit(*read_statistics(_restated_keys(month, outside.accountant), outside), outside)
@@ -87,7 +87,7 @@ def require_publishable(key: ReleaseKey, outside: Store) -> None:
     if key.day < earliest:
         raise Refused(f"{key.metric} of {key.day} would read days before START_DATE.", f"Ask from {earliest} on.")
     require_ended(key.day, outside.clock)
-    require_kept(window(key.day, key.window_days), outside)
+    require_kept(window(key.day, key.window_days), outside.accountant)
     unprocessed = sorted(set(window(key.day, key.window_days)) - outside.accountant.processed())
     if unprocessed:
         missing = f"There is no state for {unprocessed[0]}" + (" and later days" if len(unprocessed) > 1 else "")
@@ -97,16 +97,16 @@ def require_publishable(key: ReleaseKey, outside: Store) -> None:
             plan(key, ledger, settings)  # asks all that the release itself will ask, and writes nothing
 
 
-def require_restatable(month: date, outside: Store) -> None:
+def require_restatable(month: date, settings: Settings, accountant: Ledger) -> None:
     """Raise Refused for a month that has no numbers yet, that is never restated, or whose day has not come."""
-    due = restatement_due(month, outside.accountant.mechanism_runs(), outside.settings)
-    last = max((found.key.day for found in outside.accountant.releases("dau")), default=date.min)
+    due = restatement_due(month, accountant.mechanism_runs(), settings)
+    last = max((found.key.day for found in accountant.releases("dau")), default=date.min)
     if due is None:
         raise Refused(
             f"No number of DAU is published for {month:%Y-%m}, or none is to be restated.", "See `dpdau dau`."
         )
-    if due_on(outside.settings, last) < due:
-        ready = due - timedelta(days=1 + outside.settings.grace_days)
+    if due_on(settings, last) < due:
+        ready = due - timedelta(days=1 + settings.grace_days)
         raise Refused(
             f"{month:%Y-%m} is restated on {due}, and publication has come to {last} only.",
             f"Publish DAU up to {ready} first.",
@@ -152,7 +152,7 @@ def read_statistic(key: ReleaseKey, estimator: Estimator, outside: Store) -> int
         sketches = [read_without(day, epoch, gone, estimator, outside) for day, gone in excluded.items()]
     else:
         sketches = [read_fresh(day, epoch, estimator, outside) for day in days]
-    late = [read_late(key.day, epoch, estimator, outside)] if key.revision else []
+    late = [read_late(key.day, epoch, estimator, outside.state)] if key.revision else []
     return estimator.statistic(unite([*sketches, *late]))
 
 
@@ -170,7 +170,9 @@ def commit(statistics: Mapping[ReleaseKey, Counted], watermark: int, outside: St
             return None
         if any(planned_estimator(key, ledger, outside.settings) != one.estimator for key, one in statistics.items()):
             return None
-        releases = [_made(key, statistics[key].statistic, ledger, outside) for key in sorted(statistics)]
+        releases = [
+            _made(key, statistics[key].statistic, ledger, outside.settings, outside.noise) for key in sorted(statistics)
+        ]
         spent = {release.run for release in releases}
         if any(key.revision for key in statistics):  # with its restatement a month ends, under whatever it was begun
             spent |= {one.name for one in ledger.mechanism_runs() if isinstance(one.mechanism, SharedNoise)}
@@ -179,13 +181,13 @@ def commit(statistics: Mapping[ReleaseKey, Counted], watermark: int, outside: St
     return releases
 
 
-def _made(key: ReleaseKey, statistic: int, ledger: LedgerTransaction, outside: Store) -> Release:
-    planned, last = plan(key, ledger, outside.settings), ledger.last_run(key.metric, key.window_days)
+def _made(key: ReleaseKey, statistic: int, ledger: LedgerTransaction, settings: Settings, noise: Noise) -> Release:
+    planned, last = plan(key, ledger, settings), ledger.last_run(key.metric, key.window_days)
     if planned.is_new and last and isinstance(last.mechanism, Stream):
         ledger.destroy_frozen(last.name, keep_last=0)  # the last stream has ended, and nothing reads them any more
     enter(planned, ledger)
-    noisy_value = draw(key, planned.run, statistic, ledger, outside.noise)
-    release = fact(key, planned.run, noisy_value, ledger, outside)
+    noisy_value = draw(key, planned.run, statistic, ledger, noise)
+    release = fact(key, planned.run, noisy_value, ledger, settings, noise)
     ledger.store(release)
     return release
 
@@ -218,10 +220,14 @@ def draw(key: ReleaseKey, run: MechanismRun, statistic: int, ledger: LedgerTrans
 
 
 def fact(
-    key: ReleaseKey, instance: MechanismRun, noisy_value: float, ledger: LedgerTransaction, outside: Store
+    key: ReleaseKey,
+    instance: MechanismRun,
+    noisy_value: float,
+    ledger: LedgerTransaction,
+    settings: Settings,
+    noise: Noise,
 ) -> Release:
     """The release as it is stored and shown, with its scheduled slot for a time: the real one could tell tales."""
-    settings = outside.settings
     day = due_on(settings, key.day)
     if key.revision:
         day = restatement_due(month_of(key.day), ledger.mechanism_runs(), settings) or day
@@ -235,7 +241,7 @@ def fact(
         half_width=mechanisms.half_width_95(instance.mechanism, stream_day),
         sketch_impl=estimator_of(instance).kind,
         published_at=slot.isoformat(),
-        private=outside.noise.private,
+        private=noise.private,
         version=VERSION,
     )
 

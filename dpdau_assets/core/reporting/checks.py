@@ -18,10 +18,11 @@ from dpdau_assets.core.erasure import requests, retention
 from dpdau_assets.core.erasure.inspection import left_of_anyone, partition_of
 from dpdau_assets.core.errors import DpdauError, Refused
 from dpdau_assets.core.ports.state import StateStore
-from dpdau_assets.core.ports.store import Mart, Store
+from dpdau_assets.core.ports.store import Mart, State, Store
 from dpdau_assets.core.privacy.schedule import due_on
 from dpdau_assets.core.publication.due import due, late
 from dpdau_assets.core.publication.ingest import in_whole_per_cent
+from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.sketches import build
 from dpdau_assets.core.sketches.base import to_bytes
 from dpdau_assets.core.state import touched
@@ -80,22 +81,22 @@ def _no_pending_erasures(outside: Store, _: Mart) -> Verdict:
 
 
 def _erasures_within_deadline(outside: Store, _: Mart) -> Verdict:
-    overdue = requests.overdue(outside)
+    overdue = requests.overdue(outside.clock, outside.erasures)
     if overdue:
         return Verdict(False, "An erasure is past its deadline: `dpdau erasures` lists it.")
     return Verdict(True, "None is overdue.")
 
 
 def _no_erased_user_in_live_state(outside: Store, _: Mart) -> Verdict:
-    files = sorted({_shown(survivor.file, outside) for survivor in left_of_anyone(outside)})
+    files = sorted({_shown(survivor.file, outside.settings) for survivor in left_of_anyone(outside)})
     if files:
         return Verdict(False, "Something is left of an erased person: `dpdau receipt` says where.", tuple(files))
     return Verdict(True, "None is left.")
 
 
-def _shown(file: str, outside: Store) -> str:
+def _shown(file: str, settings: Settings) -> str:
     """A partition by its name; any other file not, since whoever put it there may have named it after a person."""
-    places = (partition_of(name, outside) for name in (file, f"{file}.parquet", f"{file}.sketch"))
+    places = (partition_of(name, settings) for name in (file, f"{file}.parquet", f"{file}.sketch"))
     return next((str(place) for place in places if place), "a file that is no partition")
 
 
@@ -105,8 +106,8 @@ def _shown(file: str, outside: Store) -> str:
 def _state_is_keyed(outside: Store, _: Mart) -> Verdict:
     with outside.state.activity.lock():
         wrong = [
-            *_not_keyed("activity", outside.state.activity, outside),
-            *_not_keyed("late", outside.state.late, outside),
+            *_not_keyed("activity", outside.state.activity, outside.settings),
+            *_not_keyed("late", outside.state.late, outside.settings),
             *_lost(outside),
         ]
     return _places(
@@ -116,9 +117,9 @@ def _state_is_keyed(outside: Store, _: Mart) -> Verdict:
     )
 
 
-def _not_keyed(name: str, store: StateStore, outside: Store) -> Iterator[tuple[date, str]]:
+def _not_keyed(name: str, store: StateStore, settings: Settings) -> Iterator[tuple[date, str]]:
     for day, epoch in store.stored():
-        if epoch not in epochs_of(day, outside.settings) or not store.is_keyed(day, epoch):
+        if epoch not in epochs_of(day, settings) or not store.is_keyed(day, epoch):
             yield day, f"{name}/day={day}/epoch={epoch}"
 
 
@@ -153,7 +154,7 @@ def _lost(outside: Store) -> Iterator[tuple[date, str]]:
 
 def _sketches_are_fresh(outside: Store, _: Mart) -> Verdict:
     with outside.state.activity.lock():
-        wrong = [place for place in outside.state.sketches.stored() if not _is_of_its_state(*place, outside)]
+        wrong = [place for place in outside.state.sketches.stored() if not _is_of_its_state(*place, outside.state)]
     names = [(day, f"sketches/day={day}/epoch={epoch}") for day, epoch in wrong]
     return _places(
         names,
@@ -162,12 +163,12 @@ def _sketches_are_fresh(outside: Store, _: Mart) -> Verdict:
     )
 
 
-def _is_of_its_state(day: date, epoch: int, outside: Store) -> bool:
+def _is_of_its_state(day: date, epoch: int, state: State) -> bool:
     """To the byte, not by what the header says of itself alone."""
     try:
-        sketch = outside.state.sketches.read(day, epoch)
-        keys = outside.state.activity.read(day, epoch)
-        if sketch is None or keys is None or sketch.header.source != require_digest(day, epoch, outside):
+        sketch = state.sketches.read(day, epoch)
+        keys = state.activity.read(day, epoch)
+        if sketch is None or keys is None or sketch.header.source != require_digest(day, epoch, state):
             return False
         return b"".join(to_bytes(build(sketch.header, keys))) == b"".join(to_bytes(sketch))
     except DpdauError:
@@ -211,7 +212,7 @@ _WHAT_NOW = {
 
 
 def _ledger_holds(outside: Store, mart: Mart) -> Verdict:
-    found = len(verification.problems(outside, mart.read()))
+    found = len(verification.problems(outside.settings, outside.accountant, mart.read()))
     return Verdict(not found, f"{found} problem(s): `dpdau verify-ledger` lists them." if found else "It is whole.")
 
 
@@ -238,7 +239,7 @@ def _published_on_time(outside: Store, _: Mart) -> Verdict:
     waiting = [day for day in found.unmarked if first and day >= first]
     if waiting:
         return _days(waiting, "day(s) are due and not declared complete: upstream, or `dpdau complete`", "")
-    missing = late(found, outside)
+    missing = late(found, outside.settings, outside.clock)
     if missing:
         return _days(missing, "day(s) are overdue: the schedule publish_daily, or `dpdau run`, publishes", "")
     if found.refused and first:

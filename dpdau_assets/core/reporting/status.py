@@ -12,13 +12,14 @@ from datetime import date
 from dpdau_assets.core.dates import month_of
 from dpdau_assets.core.erasure import retention
 from dpdau_assets.core.erasure.requests import WaitingDay, waiting_days
+from dpdau_assets.core.ports.ledger import Ledger
 from dpdau_assets.core.ports.store import Mart, Store
 from dpdau_assets.core.privacy.schedule import METRICS, due_on
 from dpdau_assets.core.publication.due import due
 from dpdau_assets.core.publication.runs import RESTATEMENT, Step
 from dpdau_assets.core.reporting.answers import budget_answer, charged_months
 from dpdau_assets.core.reporting.checks import CHECKS, answer
-from dpdau_assets.core.settings import Metric
+from dpdau_assets.core.settings import Metric, Settings
 from dpdau_assets.core.state import touched
 from dpdau_assets.core.state.rebuilding import days_behind
 
@@ -93,24 +94,26 @@ def status(outside: Store, mart: Mart) -> Status:
     found = due(outside)
     return Status(
         today=outside.clock.today(),
-        published=tuple(_published(metric, outside) for metric in METRICS),
+        published=tuple(_published(metric, outside.settings, outside.accountant) for metric in METRICS),
         ready=found.numbers,
         unmarked=found.unmarked,
         refused=found.refused,
         behind=tuple(sorted({*days_behind(outside), *(day for day, _ in touched.days_to_rebuild(outside))})),
-        erasures=tuple(waiting_days(outside)),
+        erasures=tuple(waiting_days(outside.clock, outside.erasures)),
         overdue=tuple(_overdue(outside, mart)),
-        spent=tuple(_spent(outside)),
+        spent=tuple(_spent(outside.settings, outside.accountant)),
         purged_through=outside.accountant.purged_through(),
-        purge_due=retention.due_through(outside) if outside.settings.retention_days is not None else None,
+        purge_due=retention.due_through(outside.settings, outside.accountant)
+        if outside.settings.retention_days is not None
+        else None,
     )
 
 
-def _published(metric: Metric, outside: Store) -> PublishedSeries:
-    days = [one.key.day for one in outside.accountant.releases(metric)]
+def _published(metric: Metric, settings: Settings, accountant: Ledger) -> PublishedSeries:
+    days = [one.key.day for one in accountant.releases(metric)]
     if not days:
         return PublishedSeries(metric, None, None, None, None)
-    last, settings = max(days), outside.settings
+    last = max(days)
     following = date.fromordinal(last.toordinal() + 1)
     return PublishedSeries(metric, last, due_on(settings, last), following, due_on(settings, following))
 
@@ -121,11 +124,11 @@ def _overdue(outside: Store, mart: Mart) -> Iterable[str]:
             yield verdict.sentence
 
 
-def _spent(outside: Store) -> Iterable[SpentMonth]:
+def _spent(settings: Settings, accountant: Ledger) -> Iterable[SpentMonth]:
     """The months of the last published days, and one before where it was charged."""
     for metric in METRICS:
-        releases = outside.accountant.releases(metric)
+        releases = accountant.releases(metric)
         last = max((month_of(one.key.day) for one in releases), default=date.min)
         for month in [one for one in charged_months(releases) if one <= last][-_CHARGED_MONTHS:]:
-            found = budget_answer(metric, month, outside)
+            found = budget_answer(metric, month, settings, accountant)
             yield SpentMonth(metric, month, found["epsilon_spent"], found["charged"]["epsilon"], found["epsilon_cap"])

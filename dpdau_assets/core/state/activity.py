@@ -20,8 +20,9 @@ from dpdau_assets.core.errors import Refused
 from dpdau_assets.core.facts import Build, DaySet, Keys, Partition, RejectedRow, Version
 from dpdau_assets.core.identity import data_version
 from dpdau_assets.core.parallel import work_ahead
+from dpdau_assets.core.ports.ledger import Ledger
 from dpdau_assets.core.ports.state import StateStore
-from dpdau_assets.core.ports.store import Clock, Store
+from dpdau_assets.core.ports.store import Clock, Erasures, Events, State, Store
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.sketches.keysets import EMPTY, places, subtract, unite
 from dpdau_assets.core.state.touched import live_days, mark, mark_all
@@ -37,7 +38,7 @@ def process_days(days: list[date], outside: Store) -> None:
     not decide that. Raises Refused for a processed day whose files are gone: empty ones would be a wrong number.
     """
     with outside.state.activity.lock():
-        require_kept(days, outside)
+        require_kept(days, outside.accountant)
         apply_pending(outside)
         _create_missing(days, outside)
         repair(days, outside)
@@ -107,7 +108,7 @@ def apply_removals(outside: Store) -> None:
     for store, dropping in ((outside.state.activity, _dropping_sketches), (outside.state.late, _as_they_come)):
         unreadable: list[tuple[date, int]] = []
         emptied: list[tuple[date, int]] = []
-        changed = _rewritten(store, watermark, unreadable, emptied, outside)
+        changed = _rewritten(store, watermark, unreadable, emptied, outside.erasures, outside.accountant)
         store.replace(dropping(changed, outside), before=lambda days: mark(days, watermark, outside))
         store.note_unreadable(unreadable, applied)
         store.discard(emptied)
@@ -126,7 +127,7 @@ def _mark_changed(watermark: int, outside: Store) -> None:
     So it is gone before their receipts say that nothing is left. With ERASURE_MARK=all every day gets a mark.
     """
     changed = outside.state.rebuilds.changed()
-    mark(live_days(outside) if outside.settings.erasure_mark == "all" else changed, watermark, outside)
+    mark(live_days(outside.state) if outside.settings.erasure_mark == "all" else changed, watermark, outside)
     outside.state.rebuilds.mark_reported(changed)
 
 
@@ -143,21 +144,21 @@ def is_clean(day: date, outside: Store) -> bool:
     return True
 
 
-def discard_batch(batch: str, outside: Store) -> None:
+def discard_batch(batch: str, events: Events, state: State) -> None:
     """Take back an import that was not folded yet. Raises Refused once it was, or if there never was such a batch."""
-    with outside.state.activity.lock():
-        if batch not in outside.events.inbox.batches():
+    with state.activity.lock():
+        if batch not in events.inbox.batches():
             raise Refused(
                 f"No batch {batch} waits in the inbox.",
                 "A folded batch cannot be taken back: its users stay, or are erased one by one.",
                 batch=batch,
             )
-        outside.events.inbox.discard([batch])
+        events.inbox.discard([batch])
 
 
-def require_kept(days: Iterable[date], outside: Store) -> None:
+def require_kept(days: Iterable[date], accountant: Ledger) -> None:
     """Raise Refused for a day past retention: it cannot be built any more, and nothing empty takes its place."""
-    gone = outside.accountant.purged_through()
+    gone = accountant.purged_through()
     purged = sorted(day for day in days if gone is not None and day <= gone)
     if purged:
         raise Refused(f"{purged[0]} is past retention: days up to {gone} are purged.", "Ask for a later day.")
@@ -165,32 +166,32 @@ def require_kept(days: Iterable[date], outside: Store) -> None:
 
 def day_version(day: date, outside: Store) -> str:
     """The day's data version: the same until its users are others, and nothing by which they could be tried out."""
-    return version_of_state("activity", day, outside)
+    return version_of_state("activity", day, outside.settings, outside.state)
 
 
-def version_of_state(label: str, day: date, outside: Store) -> str:
+def version_of_state(label: str, day: date, settings: Settings, state: State) -> str:
     """The data version of what is built from the day's state and nothing else.
 
     It goes by the nonces of the day's last builds. With ERASURE_MARK=all each application of removals gives every day
     another one, or those that stay would tell which days nobody left.
     """
-    with outside.state.activity.lock():  # or a file could be replaced between two looks at it
-        versions = [require_version(day, epoch, outside) for epoch in epochs_of(day, outside.settings)]
+    with state.activity.lock():  # or a file could be replaced between two looks at it
+        versions = [require_version(day, epoch, state) for epoch in epochs_of(day, settings)]
     return data_version(f"{label} {day}", [version.hash for version in versions])
 
 
-def require_digest(day: date, epoch: int, outside: Store) -> str:
+def require_digest(day: date, epoch: int, state: State) -> str:
     """Digest of the day's keys under this epoch. Raises Refused when the day was never processed."""
-    found = outside.state.activity.digest(day, epoch)
+    found = state.activity.digest(day, epoch)
     if found is None:
         raise Refused(f"There is no state for {day}.", f"Materialise `activity` for {day}.", day=day.isoformat())
     return found
 
 
-def require_version(day: date, epoch: int, outside: Store) -> Version:
+def require_version(day: date, epoch: int, state: State) -> Version:
     """What the day's content under this epoch is known by. Raises Refused when the day was never processed."""
-    require_digest(day, epoch, outside)
-    found = outside.state.activity.version(day, epoch)
+    require_digest(day, epoch, state)
+    found = state.activity.version(day, epoch)
     assert found is not None, "what has a digest has a version"
     return found
 
@@ -210,18 +211,17 @@ def _rewritten(
     watermark: int,
     unreadable: list[tuple[date, int]],
     emptied: list[tuple[date, int]],
-    outside: Store,
+    erasures: Erasures,
+    accountant: Ledger,
 ) -> Iterator[DaySet]:
     """The files of this store that change when the removals up to the watermark, not applied yet, are.
 
     Those that are damaged, older or gone are put into `unreadable`; and into `emptied` those that are left empty of a
     day that nobody has asked for: they are there for those who are gone.
     """
-    applied, processed, stored = outside.erasures.ledger.applied(), outside.accountant.processed(), store.places()
+    applied, processed, stored = erasures.ledger.applied(), accountant.processed(), store.places()
     epochs = {epoch for _, epoch in stored}
-    tombstones = {
-        epoch: outside.erasures.ledger.tombstones(epoch, after=applied, through=watermark) for epoch in epochs
-    }
+    tombstones = {epoch: erasures.ledger.tombstones(epoch, after=applied, through=watermark) for epoch in epochs}
 
     def kept(place: tuple[date, int]) -> DaySet | None:
         day, epoch = place
@@ -308,25 +308,27 @@ def _folded(
             broken.add(day)
             continue
         if day in sealed and month_of(day) in restated:
-            dropped += _too_late(arrived, before, removed, outside)
+            dropped += _too_late(arrived, before, removed, outside.settings, outside.state)
         elif day in sealed:
-            late.extend(_late(arrived, before, removed, outside))
+            late.extend(_late(arrived, before, removed, outside.state))
         elif len(after := fold(_or_empty(before), arrived.keys, removed)) > len(_or_empty(before)) or before is None:
             yield DaySet(day, epoch, after)
 
 
-def _late(arrived: DaySet, sealed_state: Keys | None, removed: Keys, outside: Store) -> list[DaySet]:
+def _late(arrived: DaySet, sealed_state: Keys | None, removed: Keys, state: State) -> list[DaySet]:
     """The day's late set with these arrivals, if they change it: users that the sealed state does not have."""
-    before = _or_empty(outside.state.late.read(arrived.day, arrived.epoch))
+    before = _or_empty(state.late.read(arrived.day, arrived.epoch))
     new = subtract(arrived.keys, _or_empty(sealed_state))
     after = fold(before, new, removed)
     return [DaySet(arrived.day, arrived.epoch, after)] if len(after) > len(before) else []
 
 
-def _too_late(arrived: DaySet, sealed_state: Keys | None, removed: Keys, outside: Store) -> list[RejectedRow]:
+def _too_late(
+    arrived: DaySet, sealed_state: Keys | None, removed: Keys, settings: Settings, state: State
+) -> list[RejectedRow]:
     """That some users of these arrivals were never counted, under the epoch that the day's own number reads."""
-    own_epoch = epoch_of(arrived.day, outside.settings.hash_salt_rotation_days)
-    known = unite([_or_empty(sealed_state), _or_empty(outside.state.late.read(arrived.day, arrived.epoch)), removed])
+    own_epoch = epoch_of(arrived.day, settings.hash_salt_rotation_days)
+    known = unite([_or_empty(sealed_state), _or_empty(state.late.read(arrived.day, arrived.epoch)), removed])
     new = subtract(arrived.keys, known)
     return [_dropped(arrived, AFTER_RESTATEMENT)] if len(new) and arrived.epoch == own_epoch else []
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 
-from dpdau_assets.core.ports.store import Store
+from dpdau_assets.core.ports.store import State, Store
 from dpdau_assets.core.state.activity import day_version, is_clean, process_days
 from dpdau_assets.core.state.day_sketch import refresh, sketch_version
 from dpdau_assets.core.state.touched import days_to_rebuild
@@ -77,10 +77,10 @@ def build_days(marks: Mapping[date, int], outside: Store) -> list[Built]:
     ]
 
 
-def mark_reported(built: Iterable[Built], outside: Store) -> None:
+def mark_reported(built: Iterable[Built], state: State) -> None:
     """Dagster was told of these days."""
     built = list(built)
-    outside.state.rebuilds.mark_reported({one.day: one.change for one in built if one.change})
+    state.rebuilds.mark_reported({one.day: one.change for one in built if one.change})
     for one in built:
         if one.mark:
-            outside.state.rebuilds.mark_built(one.day, one.mark)
+            state.rebuilds.mark_built(one.day, one.mark)

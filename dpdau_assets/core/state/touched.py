@@ -8,8 +8,9 @@ from datetime import date
 
 from dpdau_assets.core.errors import Refused
 from dpdau_assets.core.parallel import work_ahead
+from dpdau_assets.core.ports.ledger import Ledger
 from dpdau_assets.core.ports.state import StateStore
-from dpdau_assets.core.ports.store import Store
+from dpdau_assets.core.ports.store import Erasures, State, Store
 from dpdau_assets.core.sketches.keysets import places
 
 
@@ -23,22 +24,28 @@ def mark_touched(outside: Store) -> None:
     if watermark == marked:
         return
     everything = outside.settings.erasure_mark == "all"
-    mark(live_days(outside) if everything else touched_days(marked, watermark, outside), watermark, outside)
+    mark(
+        live_days(outside.state) if everything else touched_days(marked, watermark, outside.state, outside.erasures),
+        watermark,
+        outside,
+    )
     outside.state.rebuilds.note_marked(watermark)
 
 
 def mark(days: Iterable[date], watermark: int, outside: Store) -> None:
     """Mark those of these days that were built before and are kept: the others nobody was told of."""
-    outside.state.rebuilds.mark(_built_before(days, outside), watermark)
+    outside.state.rebuilds.mark(_built_before(days, outside.accountant), watermark)
 
 
 def mark_all(outside: Store) -> None:
     """Mark every day that was built before and is kept, alike: which days waited, and since when, says nothing then."""
-    outside.state.rebuilds.mark_alike(_built_before(live_days(outside), outside), outside.erasures.ledger.applied())
+    outside.state.rebuilds.mark_alike(
+        _built_before(live_days(outside.state), outside.accountant), outside.erasures.ledger.applied()
+    )
 
 
-def _built_before(days: Iterable[date], outside: Store) -> Iterator[date]:
-    gone, processed = outside.accountant.purged_through() or date.min, outside.accountant.processed()
+def _built_before(days: Iterable[date], accountant: Ledger) -> Iterator[date]:
+    gone, processed = accountant.purged_through() or date.min, accountant.processed()
     return (day for day in days if day in processed and day > gone)
 
 
@@ -79,25 +86,21 @@ def days_to_rebuild(outside: Store) -> list[tuple[date, int]]:
     return [(day, mark) for day, mark in outside.state.rebuilds.behind() if day in can_be_built]
 
 
-def live_days(outside: Store) -> set[date]:
+def live_days(state: State) -> set[date]:
     """Every day that has state."""
-    return {day for store in (outside.state.activity, outside.state.late) for day, _ in store.stored()}
+    return {day for store in (state.activity, state.late) for day, _ in store.stored()}
 
 
-def touched_days(after: int, through: int, outside: Store) -> set[date]:
+def touched_days(after: int, through: int, state: State, erasures: Erasures) -> set[date]:
     """The days on which someone has state whose removal came into force between these watermarks."""
-    return {
-        day
-        for store in (outside.state.activity, outside.state.late)
-        for day in _touched(store, after, through, outside)
-    }
+    return {day for store in (state.activity, state.late) for day in _touched(store, after, through, erasures)}
 
 
-def _touched(store: StateStore, after: int, through: int, outside: Store) -> Iterator[date]:
+def _touched(store: StateStore, after: int, through: int, erasures: Erasures) -> Iterator[date]:
     """Days of this store, some of them twice."""
     stored = store.stored()
     epochs = {epoch for _, epoch in stored}
-    tombstones = {epoch: outside.erasures.ledger.tombstones(epoch, after=after, through=through) for epoch in epochs}
+    tombstones = {epoch: erasures.ledger.tombstones(epoch, after=after, through=through) for epoch in epochs}
 
     def holds_one(place: tuple[date, int]) -> bool:
         removed = tombstones[place[1]].removed_on(place[0])
