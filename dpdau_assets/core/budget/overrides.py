@@ -23,7 +23,7 @@ from dpdau_assets.core.privacy.mechanisms import Stream
 from dpdau_assets.core.settings import Metric, Settings
 
 
-def reset_budget(metric: Metric, month: date, epsilon: Fraction, who: str, why: str, outside: Store) -> Override:
+def reset_budget(metric: Metric, month: date, epsilon: Fraction, who: str, why: str, store: Store) -> Override:
     """Give one month of one metric another cap; what it was charged stays charged.
 
     It opens a month that a restore has closed, where new numbers are then charged on top of those that may be lost.
@@ -34,11 +34,11 @@ def reset_budget(metric: Metric, month: date, epsilon: Fraction, who: str, why: 
         raise BadInput(
             f"{str(epsilon)[:20]} is no cap.", f"Give an epsilon of {float(LEAST_EPSILON):g} to {LARGEST_EPSILON}."
         )
-    if month < month_of(outside.settings.start_date):
+    if month < month_of(store.settings.start_date):
         raise BadInput(f"{month:%Y-%m} lies before START_DATE and has no budget.", "Name a later month.")
-    made = Override("cap", *_signed(who, why), outside.clock.today(), metric, month_of(month), epsilon)
-    _require_enough(made, outside.settings, outside.accountant)
-    outside.accountant.override(made)
+    made = Override("cap", *_signed(who, why), store.clock.today(), metric, month_of(month), epsilon)
+    _require_enough(made, store.settings, store.accountant)
+    store.accountant.override(made)
     return made
 
 

@@ -84,37 +84,37 @@ class _Found:
     content_hash: str
 
 
-def inspect(erasures: Sequence[Erasure], outside: Store) -> Inspection:
+def inspect(erasures: Sequence[Erasure], store: Store) -> Inspection:
     """Look for these people in all that is kept. The caller holds the state's lock.
 
     Cost goes with the size of what is kept, once for all requests together. Raises nothing for a damaged file: it is
     named as one that cannot be vouched for.
     """
-    keys = outside.erasures.ledger.keys_of(one.receipt for one in erasures)
+    keys = store.erasures.ledger.keys_of(one.receipt for one in erasures)
     sought = _Sought(erasures, keys)
-    signing_key = outside.state.salts.signing_key()
-    files = list(work_ahead(partial(_examined, sought.needles, signing_key, outside), outside.state.files.files()))
+    signing_key = store.state.salts.signing_key()
+    files = list(work_ahead(partial(_examined, sought.needles, signing_key, store), store.state.files.files()))
     live = {found.place: found for found in files if found.place}
-    in_sets = list(work_ahead(partial(_members, sought, outside), live))
+    in_sets = list(work_ahead(partial(_members, sought, store), live))
     survivors: dict[str, set[Survivor]] = {one.receipt: set() for one in erasures}
     for receipt, survivor in (
         *(left for found in files for left in sought.in_bytes(found)),
         *(left for found in in_sets for left in found),
-        *(left for batch in outside.events.inbox.batches() for left in _in_batch(sought, batch, outside.events)),
+        *(left for batch in store.events.inbox.batches() for left in _in_batch(sought, batch, store.events)),
         *(left for place in live for left in sought.unknowable(place)),
-        *(left for place in _missing(live, outside.state) for left in sought.everyone(place, FILE_IS_GONE)),
+        *(left for place in _missing(live, store.state) for left in sought.everyone(place, FILE_IS_GONE)),
     ):
         survivors[receipt].add(survivor)
-    partitions = [_partition(place, _version(place, outside), live[place]) for place in sorted(live)]
+    partitions = [_partition(place, _version(place, store), live[place]) for place in sorted(live)]
     epochs = {one.receipt: sorted(keys.get(one.receipt, ())) for one in erasures}
     return Inspection(json.dumps(partitions), {name: sorted(left) for name, left in survivors.items()}, epochs)
 
 
-def left_of_anyone(outside: Store) -> list[Survivor]:
+def left_of_anyone(store: Store) -> list[Survivor]:
     """What is left of all whose erasure was applied, after whatever arrived is folded: a replay that waits is none."""
-    with outside.state.activity.lock():
-        apply_pending(outside)
-        found = inspect(outside.erasures.ledger.erasures(("applied", "verified")), outside)
+    with store.state.activity.lock():
+        apply_pending(store)
+        found = inspect(store.erasures.ledger.erasures(("applied", "verified")), store)
     return sorted({survivor for left in found.survivors.values() for survivor in left})
 
 
@@ -182,16 +182,16 @@ def _tombstones(found: Sequence[tuple[int, Erasure]]) -> Tombstones:
     return Tombstones(np.array(keys, dtype=np.uint64), numbers, np.array(listed, dtype=bool), numbers, numbers)
 
 
-def _examined(needles: Needles, signing_key: bytes, outside: Store, file: StoredFile) -> _Found:
+def _examined(needles: Needles, signing_key: bytes, store: Store, file: StoredFile) -> _Found:
     """Raw, and unpacked where it is packed. Waiting batches are asked row by row instead: they may hold later days."""
-    place = partition_of(file.name, outside.settings)
-    if _is_waiting(file.name, outside.events):
+    place = partition_of(file.name, store.settings)
+    if _is_waiting(file.name, store.events):
         return _Found(file.name, place, (), None, "")
-    content = hmac.new(_hash_key(place, signing_key, outside.state), file.name.encode(), "sha256")
+    content = hmac.new(_hash_key(place, signing_key, store.state), file.name.encode(), "sha256")
     try:
         named = needles.found_in([file.name.encode()])
-        raw = needles.found_in(_hashed(outside.state.files.chunks(file), content))
-        packed = needles.found_in(outside.state.files.unpacked(file))
+        raw = needles.found_in(_hashed(store.state.files.chunks(file), content))
+        packed = needles.found_in(store.state.files.unpacked(file))
     except (DpdauError, OSError) as error:
         return _Found(file.name, place, (), _cannot_be_read(error), "")
     found = {*named.tolist(), *raw.tolist(), *packed.tolist()}
@@ -210,12 +210,12 @@ def _hashed(chunks: Iterable[bytes], content: hmac.HMAC) -> Iterator[bytes]:
         yield chunk
 
 
-def _members(sought: _Sought, outside: Store, place: Partition) -> list[tuple[str, Survivor]]:
+def _members(sought: _Sought, store: Store, place: Partition) -> list[tuple[str, Survivor]]:
     """Who is left in a partition, as its own store reads it."""
     name = str(place)
     wanted = sought.on(place.day, place.epoch)
     try:
-        present = _present(place, wanted, outside.state)
+        present = _present(place, wanted, store.state)
     except DpdauError as error:
         everyone = sought.removed(wanted.tolist(), place.day)
         return [(receipt, Survivor(name, _cannot_be_read(error))) for receipt in everyone]
@@ -266,14 +266,14 @@ def partition_of(file: str, settings: Settings) -> Partition | None:
     return Partition(store, found, int(epoch)) if found and is_ours else None
 
 
-def _version(place: Partition, outside: Store) -> str | None:
+def _version(place: Partition, store: Store) -> str | None:
     """The data version that Dagster shows; of late events, which it does not show, one made alike."""
     try:
         if place.store == "activity":
-            return day_version(place.day, outside)
+            return day_version(place.day, store)
         if place.store == "sketches":
-            return sketch_version(place.day, outside)
-        version = outside.state.late.version(place.day, place.epoch)
+            return sketch_version(place.day, store)
+        version = store.state.late.version(place.day, place.epoch)
         return data_version(f"late {place.day}", [version.hash]) if version else None
     except DpdauError:
         return None

@@ -46,7 +46,7 @@ class Requested:
 NOTHING_REQUESTED = Requested((), (), False)
 
 
-def request(asked: Sequence[Event], outside: Store, *, confirmed: bool = False) -> Requested:
+def request(asked: Sequence[Event], store: Store, *, confirmed: bool = False) -> Requested:
     """Record these removals durably, all or none, whether anyone knows the people or not.
 
     More distinct people than the guard lets through at once are parked until they are confirmed. Asking again for the
@@ -55,15 +55,11 @@ def request(asked: Sequence[Event], outside: Store, *, confirmed: bool = False) 
     """
     if not asked:
         return NOTHING_REQUESTED
-    parked = not confirmed and len({event.user_id for event in asked}) > guard_limit(
-        outside.settings, outside.accountant
-    )
-    removals = keyed(asked, outside)
-    outside.events.quarantine.forget(
-        Named(event.user_id for event in asked)
-    )  # first: who is cut short hands it in again
-    receipts = outside.erasures.ledger.record(removals, outside.clock.today(), parked=parked)
-    found = outside.erasures.ledger.find(receipts)
+    parked = not confirmed and len({event.user_id for event in asked}) > guard_limit(store.settings, store.accountant)
+    removals = keyed(asked, store)
+    store.events.quarantine.forget(Named(event.user_id for event in asked))  # first: who is cut short hands it in again
+    receipts = store.erasures.ledger.record(removals, store.clock.today(), parked=parked)
+    found = store.erasures.ledger.find(receipts)
     return Requested(
         tuple(receipts),
         batches=tuple(dict.fromkeys(one.batch for one in found)),
@@ -127,17 +123,17 @@ def overdue(clock: Clock, erasures: Erasures) -> list[Erasure]:
 # --- Keys --------------------------------------------------------------------------------------------------------
 
 
-def keyed(asked: Iterable[Event], outside: Store) -> list[Removal]:
+def keyed(asked: Iterable[Event], store: Store) -> list[Removal]:
     """Each removal under every living epoch that it reaches; the salts of all these epochs are made at once.
 
     One whose last day can hold nothing reaches none.
     """
-    asked, first = list(asked), first_day(outside.settings, outside.accountant)
+    asked, first = list(asked), first_day(store.settings, store.accountant)
     reach = {
-        day: removal_epochs(day, outside.settings, outside.state) if day >= first else []
+        day: removal_epochs(day, store.settings, store.state) if day >= first else []
         for day in {event.day for event in asked}
     }
-    keys = outside.state.salts.epoch_keys({epoch for epochs in reach.values() for epoch in epochs})
+    keys = store.state.salts.epoch_keys({epoch for epochs in reach.values() for epoch in epochs})
     return [_keyed(event, [keys[epoch] for epoch in reach[event.day]], first) for event in asked]
 
 

@@ -23,24 +23,24 @@ WATCHDOG_SLACK_DAYS = 7
 """How long a day may be overdue before the watchdog says so: a purge runs once a day, and may fail once or twice."""
 
 
-def purge(outside: Store) -> date | None:
+def purge(store: Store) -> date | None:
     """Unlink what is past retention; returns the last day that is gone, None while nothing is.
 
     Raises BadSetting while retention is off, and Refused, with nothing purged, while a planned release that reads
     one of these days is missing. What was cut short is completed by running it again.
     """
-    with outside.state.activity.lock():
-        due = due_through(outside.settings, outside.accountant)
-        expire(outside)
-        if due is not None and due > (outside.accountant.purged_through() or date.min):
-            require_nothing_missing(due, outside.settings, outside.accountant)
-            apply_and_verify(outside)
-            outside.accountant.purge_through(due)
-        gone = outside.accountant.purged_through()
+    with store.state.activity.lock():
+        due = due_through(store.settings, store.accountant)
+        expire(store)
+        if due is not None and due > (store.accountant.purged_through() or date.min):
+            require_nothing_missing(due, store.settings, store.accountant)
+            apply_and_verify(store)
+            store.accountant.purge_through(due)
+        gone = store.accountant.purged_through()
         if gone is not None:
-            outside.state.rebuilds.drop_through(gone)
-            _unlink_through(gone, outside.state)
-            _shred_through(gone, outside)
+            store.state.rebuilds.drop_through(gone)
+            _unlink_through(gone, store.state)
+            _shred_through(gone, store)
     return gone
 
 
@@ -79,14 +79,14 @@ def require_nothing_missing(due: date, settings: Settings, accountant: Ledger) -
         )
 
 
-def overdue(outside: Store) -> list[date]:
+def overdue(store: Store) -> list[date]:
     """The watchdog: days that still have state though they ended longer ago than retention allows, by the clock."""
-    kept_days = outside.settings.retention_days
+    kept_days = store.settings.retention_days
     if kept_days is None:
         return []
-    slack = 1 + outside.settings.grace_days + WATCHDOG_SLACK_DAYS
-    oldest = outside.clock.today() - timedelta(days=kept_days + slack)
-    return sorted(day for day in live_days(outside.state) if day < oldest)
+    slack = 1 + store.settings.grace_days + WATCHDOG_SLACK_DAYS
+    oldest = store.clock.today() - timedelta(days=kept_days + slack)
+    return sorted(day for day in live_days(store.state) if day < oldest)
 
 
 def _published(accountant: Ledger) -> tuple[list[Release], list[Release]]:
@@ -102,14 +102,14 @@ def _unlink_through(gone: date, state: State) -> None:
             state.sketches.discard(day, epoch)
 
 
-def _shred_through(gone: date, outside: Store) -> None:
+def _shred_through(gone: date, store: Store) -> None:
     """The epochs of which every day is gone. The one that serves `gone` may still serve windows to come.
 
     Not while something is left of an erased person: without her key nobody could look for it again.
     """
-    if outside.erasures.ledger.erasures(("received", "applied")):
+    if store.erasures.ledger.erasures(("received", "applied")):
         return
-    rotation = outside.settings.hash_salt_rotation_days
+    rotation = store.settings.hash_salt_rotation_days
     last_epoch = epoch_of(gone + timedelta(days=1), rotation) - 1
-    if (outside.state.salts.shredded_through() or -1) < last_epoch:
-        outside.state.salts.shred_through(last_epoch)
+    if (store.state.salts.shredded_through() or -1) < last_epoch:
+        store.state.salts.shred_through(last_epoch)

@@ -43,21 +43,21 @@ class Due:
     refused: str
 
 
-def due(outside: Store) -> Due:
+def due(store: Store) -> Due:
     """Everything that is due today and was not published, whatever has kept it from being: downtime, or upstream."""
-    declared = is_declared(outside.events, outside.accountant)
+    declared = is_declared(store.events, store.accountant)
     try:
-        numbers = coming(outside.accountant, outside.settings, last_due(outside.settings, outside.clock))
+        numbers = coming(store.accountant, store.settings, last_due(store.settings, store.clock))
     except DpdauError as error:  # nothing says how to count, say: a person has to decide that
         return Due((), (), (), (), str(error))
     made = [one for one in numbers if isinstance(one, PlannedRelease)]
-    complete = list(_reading_only(declared, made, outside.settings))
-    processed = outside.accountant.processed()
+    complete = list(_reading_only(declared, made, store.settings))
+    processed = store.accountant.processed()
     return Due(
-        missing=tuple(sorted(_all_read(complete, outside.settings) - processed)),
+        missing=tuple(sorted(_all_read(complete, store.settings) - processed)),
         numbers=_steps(complete),
-        built=_steps(_reading_only(processed, complete, outside.settings)),
-        unmarked=tuple(sorted(_all_read(made, outside.settings) - declared)),
+        built=_steps(_reading_only(processed, complete, store.settings)),
+        unmarked=tuple(sorted(_all_read(made, store.settings) - declared)),
         refused=_why_refused(numbers),
     )
 

@@ -63,14 +63,14 @@ def last_possible_day(shown: Sequence[MartRow], declared: Declared | None, clock
     return min(yesterday, declared.through)
 
 
-def lost_keys(shown: Sequence[MartRow], declared: Declared | None, outside: Store) -> list[ReleaseKey]:
+def lost_keys(shown: Sequence[MartRow], declared: Declared | None, store: Store) -> list[ReleaseKey]:
     """Every release that may have been made since the backup, in the order of their slots.
 
     Unless it is declared how far publication had come, months may also have been restated under a longer GRACE_DAYS.
     """
-    through = last_possible_day(shown, declared, outside.clock, outside.accountant)
-    grace_days = LONGEST_GRACE if declared is None else outside.settings.grace_days
-    there, how = {one.key: one for one in outside.accountant.releases()}, estimators(outside.accountant)
+    through = last_possible_day(shown, declared, store.clock, store.accountant)
+    grace_days = LONGEST_GRACE if declared is None else store.settings.grace_days
+    there, how = {one.key: one for one in store.accountant.releases()}, estimators(store.accountant)
     for one in shown:
         kept = there.get(one.key)
         if kept and not is_shown_as(kept, how[kept.run], one):
@@ -79,14 +79,14 @@ def lost_keys(shown: Sequence[MartRow], declared: Declared | None, outside: Stor
                 "Name the mart of the store that the backup is of.",
             )
     first_numbers = {
-        *_first_numbers("dau", through, outside.settings, outside.accountant),
-        *_first_numbers("mau", through, outside.settings, outside.accountant),
+        *_first_numbers("dau", through, store.settings, store.accountant),
+        *_first_numbers("mau", through, store.settings, store.accountant),
     }
     restated = _restated(
-        first_numbers | there.keys(), through + timedelta(days=1 + grace_days), outside.settings, outside.accountant
+        first_numbers | there.keys(), through + timedelta(days=1 + grace_days), store.settings, store.accountant
     )
     lost = (first_numbers | set(restated) | {one.key for one in shown}) - there.keys()
-    return sorted(lost, key=lambda key: (_slot(key, outside.settings), key.revision, key))
+    return sorted(lost, key=lambda key: (_slot(key, store.settings), key.revision, key))
 
 
 def maybe_published(lost: Sequence[ReleaseKey], shown: Sequence[MartRow]) -> list[MaybePublished]:

@@ -47,23 +47,23 @@ def building(days: Iterable[date]) -> list[Step]:
     return [Step(BUILD, days=found)] if found else []
 
 
-def plan_run(first: date, last: date, outside: Store) -> list[Step]:
+def plan_run(first: date, last: date, store: Store) -> list[Step]:
     """The steps that publish these days.
 
     Raises Refused when they are not over, or would leave a gap in MAU, and ParameterNotSet, naming all that is to be
     set, when nothing says how to count them.
     """
-    settings = outside.settings
-    require_ended(last, outside.clock)
-    _require_countable(first, last, outside.settings, outside.accountant)
+    settings = store.settings
+    require_ended(last, store.clock)
+    _require_countable(first, last, store.settings, store.accountant)
     mau_days = [day for day in days_between(first, last) if day >= first_mau_day(settings)]
-    with outside.accountant.transaction() as ledger:
+    with store.accountant.transaction() as ledger:
         published = ledger.last_day("mau", settings.mau_window_days)
         new = [day for day in mau_days if ledger.release(ReleaseKey("mau", settings.mau_window_days, day)) is None]
         if new and published is not None:
             require_in_order(ReleaseKey("mau", settings.mau_window_days, new[0]), ledger, settings)
-    due = restatements_due(days_between(first, last), outside.settings, outside.accountant)
-    return list(steps(first, last, settings, outside.accountant.processed(), due))
+    due = restatements_due(days_between(first, last), store.settings, store.accountant)
+    return list(steps(first, last, settings, store.accountant.processed(), due))
 
 
 def _require_countable(first: date, last: date, settings: Settings, accountant: Ledger) -> None:

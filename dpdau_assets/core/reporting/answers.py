@@ -31,7 +31,7 @@ from dpdau_assets.core.sketches.base import Estimator
 Answer = dict[str, Any]
 
 
-def latest_release(metric: Metric, day: date, window_days: int, revision: int | None, outside: Store) -> Release:
+def latest_release(metric: Metric, day: date, window_days: int, revision: int | None, store: Store) -> Release:
     """The release of this revision, or the latest one.
 
     Raises NotPublished, saying what makes it and when it is due, or that nothing ever does, and why. For machines it
@@ -39,17 +39,17 @@ def latest_release(metric: Metric, day: date, window_days: int, revision: int | 
     """
     same_day = [
         found
-        for found in outside.accountant.releases(metric)
+        for found in store.accountant.releases(metric)
         if found.key.day == day and found.key.window_days == window_days
     ]
     wanted = [found for found in same_day if revision in (None, found.key.revision)]
     if wanted:
         return wanted[-1]
-    raise _not_published(ReleaseKey(metric, window_days, day, revision or 0), revision, outside)
+    raise _not_published(ReleaseKey(metric, window_days, day, revision or 0), revision, store)
 
 
-def _not_published(key: ReleaseKey, revision: int | None, outside: Store) -> NotPublished:
-    found = prospect(key, outside)
+def _not_published(key: ReleaseKey, revision: int | None, store: Store) -> NotPublished:
+    found = prospect(key, store)
     which = "" if revision is None else f" as revision {revision}"
     never, because = ", and never will be" if found.never else "", f": {found.because}" if found.because else ""
     due = {} if found.due is None else {"due": found.due.isoformat()}

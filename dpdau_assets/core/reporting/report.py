@@ -54,21 +54,19 @@ def readers_report(settings: Settings, accountant: Ledger) -> Report:
     return Report(max(slots, default=None), series, _promise(budget, settings, accountant), budget, VERSION)
 
 
-def operators_report(outside: Store, checks: Sequence[CheckLine]) -> Report:
+def operators_report(store: Store, checks: Sequence[CheckLine]) -> Report:
     """The same, with the erasures that wait and the checks: for operators and the privacy officer, never for readers.
 
     Raises Refused as `readers_report` does.
     """
-    weak = warning(outside.settings.hash_salt_secret)
-    added = ForOperators(
-        outside.clock.today(), tuple(waiting_days(outside.clock, outside.erasures)), tuple(checks), weak
-    )
-    return replace(readers_report(outside.settings, outside.accountant), for_operators=added)
+    weak = warning(store.settings.hash_salt_secret)
+    added = ForOperators(store.clock.today(), tuple(waiting_days(store.clock, store.erasures)), tuple(checks), weak)
+    return replace(readers_report(store.settings, store.accountant), for_operators=added)
 
 
-def check_lines(outside: Store, mart: Mart) -> list[CheckLine]:
+def check_lines(store: Store, mart: Mart) -> list[CheckLine]:
     """Every check of the store, asked now: it reads all that is kept."""
-    found = ask_all(outside, mart)
+    found = ask_all(store, mart)
     return [CheckLine(one.name, one.guards, found[one.name].passed, found[one.name].sentence) for one in CHECKS]
 
 

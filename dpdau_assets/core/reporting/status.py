@@ -89,22 +89,22 @@ class Status:
         return [step.day for step in self.ready if step.day and step.job == RESTATEMENT]
 
 
-def status(outside: Store, mart: Mart) -> Status:
+def status(store: Store, mart: Mart) -> Status:
     """Everything that an operator looks for first."""
-    found = due(outside)
+    found = due(store)
     return Status(
-        today=outside.clock.today(),
-        published=tuple(_published(metric, outside.settings, outside.accountant) for metric in METRICS),
+        today=store.clock.today(),
+        published=tuple(_published(metric, store.settings, store.accountant) for metric in METRICS),
         ready=found.numbers,
         unmarked=found.unmarked,
         refused=found.refused,
-        behind=tuple(sorted({*days_behind(outside), *(day for day, _ in touched.days_to_rebuild(outside))})),
-        erasures=tuple(waiting_days(outside.clock, outside.erasures)),
-        overdue=tuple(_overdue(outside, mart)),
-        spent=tuple(_spent(outside.settings, outside.accountant)),
-        purged_through=outside.accountant.purged_through(),
-        purge_due=retention.due_through(outside.settings, outside.accountant)
-        if outside.settings.retention_days is not None
+        behind=tuple(sorted({*days_behind(store), *(day for day, _ in touched.days_to_rebuild(store))})),
+        erasures=tuple(waiting_days(store.clock, store.erasures)),
+        overdue=tuple(_overdue(store, mart)),
+        spent=tuple(_spent(store.settings, store.accountant)),
+        purged_through=store.accountant.purged_through(),
+        purge_due=retention.due_through(store.settings, store.accountant)
+        if store.settings.retention_days is not None
         else None,
     )
 
@@ -118,9 +118,9 @@ def _published(metric: Metric, settings: Settings, accountant: Ledger) -> Publis
     return PublishedSeries(metric, last, due_on(settings, last), following, due_on(settings, following))
 
 
-def _overdue(outside: Store, mart: Mart) -> Iterable[str]:
+def _overdue(store: Store, mart: Mart) -> Iterable[str]:
     for check in CHECKS:
-        if check.watched and not (verdict := answer(check, outside, mart)).passed:
+        if check.watched and not (verdict := answer(check, store, mart)).passed:
             yield verdict.sentence
 
 

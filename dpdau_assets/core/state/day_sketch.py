@@ -23,44 +23,44 @@ from dpdau_assets.core.sketches.keysets import EMPTY, subtract
 from dpdau_assets.core.state.activity import epochs_of, require_digest, require_kept, version_of_state
 
 
-def refresh(days: Iterable[date], outside: Store, estimator: Estimator | None = None) -> None:
+def refresh(days: Iterable[date], store: Store, estimator: Estimator | None = None) -> None:
     """Build what is missing or not as it should be: of the state as it is, in the shape that numbers are counted by.
 
     That is `estimator`, if one is given, and as far as one sketch can what the next numbers count by. Raises Refused
     for a day that was not processed, whoever was active on it, and ParameterNotSet when nothing says how to count.
     """
     days = list(days)
-    require_kept(days, outside.accountant)
-    unprocessed = sorted(set(days) - outside.accountant.processed())
+    require_kept(days, store.accountant)
+    unprocessed = sorted(set(days) - store.accountant.processed())
     if unprocessed:
         raise Refused(f"There is no state for {unprocessed[0]}.", f"Materialise `activity` for {unprocessed[0]}.")
-    wanted = [(day, epoch) for day in days for epoch in epochs_of(day, outside.settings)]
-    shapes = _shapes(days, estimator, outside.settings, outside.accountant)
-    with outside.state.activity.lock():  # or a sketch of the state before a removal could be put where it was dropped
-        outside.state.sketches.replace(_rebuilt(wanted, shapes, outside.state))
+    wanted = [(day, epoch) for day in days for epoch in epochs_of(day, store.settings)]
+    shapes = _shapes(days, estimator, store.settings, store.accountant)
+    with store.state.activity.lock():  # or a sketch of the state before a removal could be put where it was dropped
+        store.state.sketches.replace(_rebuilt(wanted, shapes, store.state))
 
 
-def refresh_all(outside: Store, *, missing_only: bool = False) -> None:
+def refresh_all(store: Store, *, missing_only: bool = False) -> None:
     """Build the sketches of all state of days that were asked for, or just those that are not there, as far as it goes.
 
     So neither the shape of a sketch nor its being there tells from which days somebody was erased; and where nothing
     says how to count, or nobody has asked for the day, none is kept. What cannot be read is left as it is, for the
     inspection to name. The caller holds the state's lock.
     """
-    gone, processed = outside.accountant.purged_through() or date.min, outside.accountant.processed()
-    built, shapes = set(outside.state.sketches.stored()), {}
-    due = [place for place in outside.state.activity.stored() if gone < place[0] and place[0] in processed]
+    gone, processed = store.accountant.purged_through() or date.min, store.accountant.processed()
+    built, shapes = set(store.state.sketches.stored()), {}
+    due = [place for place in store.state.activity.stored() if gone < place[0] and place[0] in processed]
     try:
-        shapes = _shapes(sorted({day for day, _ in due}), None, outside.settings, outside.accountant)
+        shapes = _shapes(sorted({day for day, _ in due}), None, store.settings, store.accountant)
     except ParameterNotSet:
         processed = frozenset()
     for place in sorted(built):
         if place[0] not in processed:
-            outside.state.sketches.discard(*place)
+            store.state.sketches.discard(*place)
     for place in due if processed else ():
         if not (missing_only and place in built):
             with suppress(Refused):
-                outside.state.sketches.replace(_rebuilt([place], shapes, outside.state))
+                store.state.sketches.replace(_rebuilt([place], shapes, store.state))
 
 
 def of_another_state(state: State) -> list[Partition]:
@@ -76,40 +76,40 @@ def _is_of_its_state(day: date, epoch: int, state: State) -> bool:
         return True
 
 
-def build_sketch(day: date, outside: Store) -> None:
+def build_sketch(day: date, store: Store) -> None:
     """Bring the day's sketches up to its state, and note that the day was rebuilt for the erasures that touched it.
 
     Not if some that are marked by now are not applied yet: never to claim more than was done.
     """
-    with outside.state.activity.lock():
-        refresh([day], outside)
-        mark = outside.state.rebuilds.wanted(day)
-        if mark and outside.erasures.ledger.applied() >= outside.state.rebuilds.marked():
-            outside.state.rebuilds.mark_built(day, mark)
+    with store.state.activity.lock():
+        refresh([day], store)
+        mark = store.state.rebuilds.wanted(day)
+        if mark and store.erasures.ledger.applied() >= store.state.rebuilds.marked():
+            store.state.rebuilds.mark_built(day, mark)
 
 
-def read_fresh(day: date, epoch: int, estimator: Estimator, outside: Store) -> Sketch:
+def read_fresh(day: date, epoch: int, estimator: Estimator, store: Store) -> Sketch:
     """What is counted of the day's sketch, built from the state as it is now; a damaged one is built again.
 
     The caller holds the state's lock. Raises Refused for a day without state.
     """
     try:
-        sketch = outside.state.sketches.read(day, epoch)
+        sketch = store.state.sketches.read(day, epoch)
     except BadInput:
         sketch = None
-    digest = require_digest(day, epoch, outside.state)
+    digest = require_digest(day, epoch, store.state)
     if sketch is None or sketch.header.source != digest or not estimator.reads(sketch.header):
-        sketch = _build(day, epoch, _shapes([day], estimator, outside.settings, outside.accountant)[day], outside.state)
-        outside.state.sketches.replace([(day, sketch)])
+        sketch = _build(day, epoch, _shapes([day], estimator, store.settings, store.accountant)[day], store.state)
+        store.state.sketches.replace([(day, sketch)])
     return estimator.narrowed(sketch)
 
 
-def read_without(day: date, epoch: int, gone: Keys, estimator: Estimator, outside: Store) -> Sketch:
+def read_without(day: date, epoch: int, gone: Keys, estimator: Estimator, store: Store) -> Sketch:
     """The same as if these users had never been active. The caller holds the state's lock."""
-    left = read_fresh(day, epoch, estimator, outside).without(gone)
+    left = read_fresh(day, epoch, estimator, store).without(gone)
     if left is not None:
         return left
-    kept = subtract(_state(day, epoch, outside.state), gone)
+    kept = subtract(_state(day, epoch, store.state), gone)
     return build(estimator.header(epoch, "held out"), kept)
 
 
@@ -138,11 +138,11 @@ def traces_in(sketch: Sketch, day: date, wanted: Keys, state: State) -> Keys:
     return left if b"".join(to_bytes(again)) != b"".join(to_bytes(sketch)) else EMPTY
 
 
-def sketch_version(day: date, outside: Store) -> str:
+def sketch_version(day: date, store: Store) -> str:
     """The data version of the day's sketches: keyed, and the same for the same users, kind and parameters."""
-    found = [outside.state.sketches.header(day, epoch) for epoch in epochs_of(day, outside.settings)]
+    found = [store.state.sketches.header(day, epoch) for epoch in epochs_of(day, store.settings)]
     shapes = sorted({f"{header.kind} {header.parameters or ''}".strip() for header in found if header})
-    return version_of_state(f"day_sketch {'/'.join(shapes)}", day, outside.settings, outside.state)
+    return version_of_state(f"day_sketch {'/'.join(shapes)}", day, store.settings, store.state)
 
 
 def _shapes(

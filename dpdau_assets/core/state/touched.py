@@ -14,33 +14,33 @@ from dpdau_assets.core.ports.store import Erasures, State, Store
 from dpdau_assets.core.sketches.keysets import places
 
 
-def mark_touched(outside: Store) -> None:
+def mark_touched(store: Store) -> None:
     """Mark the days that hold anyone whose removal came into force since the last time, and was not applied yet.
 
     The caller holds the state's lock. Marks are what tells Dagster which days to rebuild, and nothing more; with
     ERASURE_MARK=all every day that has state is marked each time, so that the marks tell nothing.
     """
-    watermark, marked = outside.erasures.ledger.recorded(), outside.state.rebuilds.marked()
+    watermark, marked = store.erasures.ledger.recorded(), store.state.rebuilds.marked()
     if watermark == marked:
         return
-    everything = outside.settings.erasure_mark == "all"
+    everything = store.settings.erasure_mark == "all"
     mark(
-        live_days(outside.state) if everything else touched_days(marked, watermark, outside.state, outside.erasures),
+        live_days(store.state) if everything else touched_days(marked, watermark, store.state, store.erasures),
         watermark,
-        outside,
+        store,
     )
-    outside.state.rebuilds.note_marked(watermark)
+    store.state.rebuilds.note_marked(watermark)
 
 
-def mark(days: Iterable[date], watermark: int, outside: Store) -> None:
+def mark(days: Iterable[date], watermark: int, store: Store) -> None:
     """Mark those of these days that were built before and are kept: the others nobody was told of."""
-    outside.state.rebuilds.mark(_built_before(days, outside.accountant), watermark)
+    store.state.rebuilds.mark(_built_before(days, store.accountant), watermark)
 
 
-def mark_all(outside: Store) -> None:
+def mark_all(store: Store) -> None:
     """Mark every day that was built before and is kept, alike: which days waited, and since when, says nothing then."""
-    outside.state.rebuilds.mark_alike(
-        _built_before(live_days(outside.state), outside.accountant), outside.erasures.ledger.applied()
+    store.state.rebuilds.mark_alike(
+        _built_before(live_days(store.state), store.accountant), store.erasures.ledger.applied()
     )
 
 
@@ -69,21 +69,21 @@ class Pending:
         return "An erasure waits to be verified." if self.receipts else "Every erasure is applied and verified."
 
 
-def pending(outside: Store) -> Pending:
+def pending(store: Store) -> Pending:
     """What the next rebuilds and the next verification have to do. Parked requests wait for a person instead."""
-    waiting = outside.erasures.ledger.erasures(("received", "applied"))
-    return Pending(tuple(days_to_rebuild(outside)), tuple(one.receipt for one in waiting))
+    waiting = store.erasures.ledger.erasures(("received", "applied"))
+    return Pending(tuple(days_to_rebuild(store)), tuple(one.receipt for one in waiting))
 
 
-def days_to_rebuild(outside: Store) -> list[tuple[date, int]]:
+def days_to_rebuild(store: Store) -> list[tuple[date, int]]:
     """Days behind their mark that were built before and can be built again, with their marks.
 
     Not those that nobody has asked for yet: building them would make them ready to be published, and whether they are
     must not depend on who was active. Whatever state they have is rewritten all the same when removals are applied.
     """
-    gone, processed = outside.accountant.purged_through() or date.min, outside.accountant.processed()
-    can_be_built = {day for day in processed if gone < day < outside.clock.today()}
-    return [(day, mark) for day, mark in outside.state.rebuilds.behind() if day in can_be_built]
+    gone, processed = store.accountant.purged_through() or date.min, store.accountant.processed()
+    can_be_built = {day for day in processed if gone < day < store.clock.today()}
+    return [(day, mark) for day, mark in store.state.rebuilds.behind() if day in can_be_built]
 
 
 def live_days(state: State) -> set[date]:
