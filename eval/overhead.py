@@ -234,7 +234,7 @@ def sensor_to_fresh(days: list[date], store: Store) -> None:
     marked = wait_until("marks", lambda: bool(store.state.rebuilds.behind()))
     fresh = wait_until("fresh days", lambda: not store.state.rebuilds.behind())
     verified = wait_until(
-        "the receipt", lambda: {one.state for one in store.erasures.ledger.erasures()} == {"verified"}
+        "the receipt", lambda: {erasure.state for erasure in store.erasures.ledger.erasures()} == {"verified"}
     )
     told = ", ".join(
         f"{what} after {at - began:.1f} s"

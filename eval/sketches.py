@@ -94,8 +94,8 @@ def measure(users: int) -> list[Cell]:
     statistics = np.empty((runs, len(estimators)))
     for run in range(runs):
         keys = random_keys(users, random)
-        statistics[run] = [one.statistic(build(one.header(0, "eval"), keys)) for one in estimators]
-    return [cell(one, users, statistics[:, number], random) for number, one in enumerate(estimators)]
+        statistics[run] = [estimator.statistic(build(estimator.header(0, "eval"), keys)) for estimator in estimators]
+    return [cell(estimator, users, statistics[:, number], random) for number, estimator in enumerate(estimators)]
 
 
 def cell(estimator: Estimator, users: int, statistics: npt.NDArray[np.float64], random: np.random.Generator) -> Cell:

@@ -179,8 +179,8 @@ ACCOUNTING = (
     Fault(
         "only-an-instances-first-number-is-charged-to-a-month",
         "dpdau_assets/core/budget/planning.py",
-        "if charge not in made:",
-        "if not made:",
+        "if charge not in charges:",
+        "if not charges:",
         ("core/publication/test_release.py::test_independent_noise_is_charged_for_every_number",),
     ),
     Fault(
@@ -798,8 +798,8 @@ RELEASE = (
     Fault(
         "noise-is-added-anew-whenever-a-stored-number-is-asked-for",
         "dpdau_assets/core/publication/release.py",
-        "        release = made[0] if made else None\n    return release\n",
-        "        release = made[0] if made else None\n"
+        "        release = releases[0] if releases else None\n    return release\n",
+        "        release = releases[0] if releases else None\n"
         "    again = release.noisy_value + outside.noise.gaussian(9)[0]\n"
         '    return type(release)(**{**vars(release), "noisy_value": again})\n',
         ("core/publication/test_release.py::test_asking_two_hundred_times_gives_one_number_and_one_ledger_row",),
@@ -1238,7 +1238,7 @@ SKETCHES = (
     Fault(
         "a-sketch-stays-when-its-state-changes",
         "dpdau_assets/core/state/activity.py",
-        "        store.state.sketches.discard(found.day, found.epoch)\n",
+        "        store.state.sketches.discard(day_set.day, day_set.epoch)\n",
         "",
         ("core/budget/test_sketch_choice.py::test_a_sketch_of_what_state_was_is_gone_before_the_state_is_another",),
     ),

@@ -53,7 +53,7 @@ def prospect(key: ReleaseKey, store: Store) -> Prospect:
     """Of a number that is not published."""
     ledger = DryRunLedger(store.accountant, store.settings)
     found = (rule(key, ledger, store) for rule in (_RESTATED_RULES if key.revision else _RULES))
-    return next(one for one in found if one)
+    return next(prospect for prospect in found if prospect)
 
 
 # --- What never comes --------------------------------------------------------------------------------------------

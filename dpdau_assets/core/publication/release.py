@@ -58,8 +58,8 @@ def publish(metric: Metric, day: date, store: Store) -> Release:
     if release is None:
         require_publishable(key, store)
     while release is None:
-        made = commit(*read_statistics([key], store), store)
-        release = made[0] if made else None
+        releases = commit(*read_statistics([key], store), store)
+        release = releases[0] if releases else None
     return release
 
 
@@ -71,13 +71,15 @@ def restate(month: date, store: Store) -> list[Release]:
     """
     if month not in store.accountant.restated():
         require_restatable(month, store.settings, store.accountant)
-        made = None
-        while made is None:
-            made = commit(*read_statistics(_restated_keys(month, store.accountant), store), store)
+        releases = None
+        while releases is None:
+            releases = commit(*read_statistics(_restated_keys(month, store.accountant), store), store)
     again = [
-        found for found in store.accountant.releases("dau") if found.key.revision and month_of(found.key.day) == month
+        release
+        for release in store.accountant.releases("dau")
+        if release.key.revision and month_of(release.key.day) == month
     ]
-    return sorted(again, key=lambda found: found.key)
+    return sorted(again, key=lambda release: release.key)
 
 
 def require_publishable(key: ReleaseKey, store: Store) -> None:
@@ -100,7 +102,7 @@ def require_publishable(key: ReleaseKey, store: Store) -> None:
 def require_restatable(month: date, settings: Settings, accountant: Ledger) -> None:
     """Raise Refused for a month that has no numbers yet, that is never restated, or whose day has not come."""
     due = restatement_due(month, accountant.mechanism_runs(), settings)
-    last = max((found.key.day for found in accountant.releases("dau")), default=date.min)
+    last = max((release.key.day for release in accountant.releases("dau")), default=date.min)
     if due is None:
         raise Refused(
             f"No number of DAU is published for {month:%Y-%m}, or none is to be restated.", "See `dpdau dau`."
@@ -199,7 +201,7 @@ def _is_whole(statistics: Mapping[ReleaseKey, Counted], ledger: LedgerTransactio
 
 
 def _restated_keys(month: date, ledger: LedgerTransaction | Ledger) -> list[ReleaseKey]:
-    return restated_keys(month, (found.key for found in ledger.releases("dau")))
+    return restated_keys(month, (release.key for release in ledger.releases("dau")))
 
 
 def draw(key: ReleaseKey, run: MechanismRun, statistic: int, ledger: LedgerTransaction, noise: Noise) -> float:

@@ -110,7 +110,7 @@ def status(store: Store, mart: Mart) -> Status:
 
 
 def _published(metric: Metric, settings: Settings, accountant: Ledger) -> PublishedSeries:
-    days = [one.key.day for one in accountant.releases(metric)]
+    days = [release.key.day for release in accountant.releases(metric)]
     if not days:
         return PublishedSeries(metric, None, None, None, None)
     last = max(days)
@@ -128,7 +128,7 @@ def _spent(settings: Settings, accountant: Ledger) -> Iterable[SpentMonth]:
     """The months of the last published days, and one before where it was charged."""
     for metric in METRICS:
         releases = accountant.releases(metric)
-        last = max((month_of(one.key.day) for one in releases), default=date.min)
-        for month in [one for one in charged_months(releases) if one <= last][-_CHARGED_MONTHS:]:
+        last = max((month_of(release.key.day) for release in releases), default=date.min)
+        for month in [day for day in charged_months(releases) if day <= last][-_CHARGED_MONTHS:]:
             found = budget_answer(metric, month, settings, accountant)
             yield SpentMonth(metric, month, found["epsilon_spent"], found["charged"]["epsilon"], found["epsilon_cap"])
