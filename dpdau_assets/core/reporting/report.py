@@ -123,7 +123,7 @@ class Promise:
         composed: whether that is by composition of the noise; else the metrics' own are added up.
         user_months: what several months of one user cost together; empty where it is not `composed`.
         restatement_day: the day of the next month on which a month of DAU is released again, None for never.
-        slot_days: a number is due so many days after the day that it is of.
+        due_after_days: a number is due so many days after the day that it is of.
     """
 
     metrics: tuple[MetricPromise, ...]
