@@ -34,6 +34,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "resources": ADAPTER,
     "resources.published.chart": ADAPTER | {"matplotlib"},
     "resources.dagster_instance": ADAPTER | {"dagster", "dagster_shared", "yaml"},
+    "resources.storage.file_lock": ADAPTER | {"filelock"},
     "resources.reading.engine_duckdb": ADAPTER | {"duckdb"},
     "resources.reading.event_reading": ADAPTER | {"duckdb"},
     "resources.reading.event_sql": ADAPTER | {"duckdb"},

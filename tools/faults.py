@@ -913,10 +913,10 @@ LEDGER = (
         ),
     ),
     Fault(
-        "the-lock-of-a-data-directory-is-shared",
+        "the-lock-of-a-data-directory-is-not-taken",
         "resources/storage/file_lock.py",
-        "fcntl.flock(file, fcntl.LOCK_EX)",
-        "fcntl.flock(file, fcntl.LOCK_SH)",
+        "        with lock:\n            yield\n",
+        "        yield\n",
         (
             "resources/storage/test_file_lock.py::test_another_process_gets_the_lock_once_its_holder_has_let_go_and_not_before",
         ),
@@ -1031,8 +1031,8 @@ INGEST = (
     Fault(
         "who-rewrites-the-quarantine-does-not-wait-for-the-other",
         "resources/storage/quarantine_files.py",
-        "            fcntl.flock(folder, fcntl.LOCK_EX)\n",
-        "",
+        "        with self._lock.held():\n            yield\n",
+        "        yield\n",
         (
             "resources/storage/test_inbox_files.py::test_two_requests_that_rewrite_the_quarantine_at_once_leave_neither_of_them",
         ),
