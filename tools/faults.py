@@ -711,11 +711,18 @@ RECEIPTS = (
         ),
     ),
     Fault(
-        "the-byte-scan-skips-packed-files",
-        "dpdau_assets/core/erasure/inspection.py",
-        "packed = needles.found_in(outside.state.files.unpacked(file))",
-        "packed = needles.found_in(())",
-        ("core/erasure/test_receipts.py::test_what_an_archive_packs_inside_is_looked_into",),
+        "an-archive-is-vouched-for-unopened",
+        "resources/storage/file_inventory.py",
+        "                raise _closed(file.name, str(kind))\n",
+        "                pass\n",
+        ("core/erasure/test_receipts.py::test_a_file_that_may_pack_its_bytes_is_named_and_nobody_is_vouched_for",),
+    ),
+    Fault(
+        "compressed-parquet-is-vouched-for",
+        "resources/storage/file_inventory.py",
+        'each.compression == "UNCOMPRESSED" and {*each.encodings} <= _AS_IT_IS',
+        "{*each.encodings} <= _AS_IT_IS",
+        ("resources/storage/test_file_inventory.py::test_parquet_that_compresses_or_encodes_its_values_is_refused",),
     ),
     Fault(
         "the-byte-scan-misses-keys-that-lie-across-chunks",

@@ -182,7 +182,7 @@ def _tombstones(found: Sequence[tuple[int, Erasure]]) -> Tombstones:
 
 
 def _examined(needles: Needles, signing_key: bytes, outside: Store, file: StoredFile) -> _Found:
-    """Raw, and unpacked where it is packed. Waiting batches are asked row by row instead: they may hold later days."""
+    """Byte by byte. Waiting batches are asked row by row instead: they may hold later days."""
     place = partition_of(file.name, outside)
     if _is_waiting(file.name, outside):
         return _Found(file.name, place, (), None, "")
@@ -190,10 +190,9 @@ def _examined(needles: Needles, signing_key: bytes, outside: Store, file: Stored
     try:
         named = needles.found_in([file.name.encode()])
         raw = needles.found_in(_hashed(outside.state.files.chunks(file), content))
-        packed = needles.found_in(outside.state.files.unpacked(file))
     except (DpdauError, OSError) as error:
         return _Found(file.name, place, (), _cannot_be_read(error), "")
-    found = {*named.tolist(), *raw.tolist(), *packed.tolist()}
+    found = {*named.tolist(), *raw.tolist()}
     return _Found(file.name, place, tuple(sorted(found)), None, content.hexdigest())
 
 
