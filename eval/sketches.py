@@ -159,7 +159,7 @@ def speed(estimator: Estimator, days: Sequence[Keys]) -> Speed:
 
 
 def library_speeds(keys: Keys) -> list[Speed]:
-    """Apache DataSketches for Python, which updates key by key; a package that only tests and this need."""
+    """What Apache DataSketches' own updates from Python take, key by key."""
     datasketches = import_module("datasketches")
     signed = keys.astype(np.int64).tolist()
     theta = datasketches.update_theta_sketch(26, p=float(ThetaEstimator.for_users(len(keys)).theta0))

@@ -711,11 +711,18 @@ RECEIPTS = (
         ),
     ),
     Fault(
-        "the-byte-scan-skips-packed-files",
-        "dpdau_assets/core/erasure/inspection.py",
-        "packed = needles.found_in(store.state.files.unpacked(file))",
-        "packed = needles.found_in(())",
-        ("core/erasure/test_receipts.py::test_what_an_archive_packs_inside_is_looked_into",),
+        "an-archive-is-vouched-for-unopened",
+        "resources/storage/file_inventory.py",
+        "                raise _closed(file.name, str(kind))\n",
+        "                pass\n",
+        ("core/erasure/test_receipts.py::test_a_file_that_may_pack_its_bytes_is_named_and_nobody_is_vouched_for",),
+    ),
+    Fault(
+        "compressed-parquet-is-vouched-for",
+        "resources/storage/file_inventory.py",
+        'each.compression == "UNCOMPRESSED" and {*each.encodings} <= _AS_IT_IS',
+        "{*each.encodings} <= _AS_IT_IS",
+        ("resources/storage/test_file_inventory.py::test_parquet_that_compresses_or_encodes_its_values_is_refused",),
     ),
     Fault(
         "the-byte-scan-misses-keys-that-lie-across-chunks",
@@ -913,10 +920,10 @@ LEDGER = (
         ),
     ),
     Fault(
-        "the-lock-of-a-data-directory-is-shared",
+        "the-lock-of-a-data-directory-is-not-taken",
         "resources/storage/file_lock.py",
-        "fcntl.flock(file, fcntl.LOCK_EX)",
-        "fcntl.flock(file, fcntl.LOCK_SH)",
+        "        with lock:\n            yield\n",
+        "        yield\n",
         (
             "resources/storage/test_file_lock.py::test_another_process_gets_the_lock_once_its_holder_has_let_go_and_not_before",
         ),
@@ -1031,8 +1038,8 @@ INGEST = (
     Fault(
         "who-rewrites-the-quarantine-does-not-wait-for-the-other",
         "resources/storage/quarantine_files.py",
-        "            fcntl.flock(folder, fcntl.LOCK_EX)\n",
-        "",
+        "        with self._lock.held():\n            yield\n",
+        "        yield\n",
         (
             "resources/storage/test_inbox_files.py::test_two_requests_that_rewrite_the_quarantine_at_once_leave_neither_of_them",
         ),

@@ -183,7 +183,7 @@ def _tombstones(found: Sequence[tuple[int, Erasure]]) -> Tombstones:
 
 
 def _examined(needles: Needles, signing_key: bytes, store: Store, file: StoredFile) -> _Found:
-    """Raw, and unpacked where it is packed. Waiting batches are asked row by row instead: they may hold later days."""
+    """Byte by byte. Waiting batches are asked row by row instead: they may hold later days."""
     place = partition_of(file.name, store.settings)
     if _is_waiting(file.name, store.events):
         return _Found(file.name, place, (), None, "")
@@ -191,10 +191,9 @@ def _examined(needles: Needles, signing_key: bytes, store: Store, file: StoredFi
     try:
         named = needles.found_in([file.name.encode()])
         raw = needles.found_in(_hashed(store.state.files.chunks(file), content))
-        packed = needles.found_in(store.state.files.unpacked(file))
     except (DpdauError, OSError) as error:
         return _Found(file.name, place, (), _cannot_be_read(error), "")
-    found = {*named.tolist(), *raw.tolist(), *packed.tolist()}
+    found = {*named.tolist(), *raw.tolist()}
     return _Found(file.name, place, tuple(sorted(found)), None, content.hexdigest())
 
 
