@@ -47,14 +47,15 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "dpdau_assets.orchestration.metadata": frozenset({"dagster", "dpdau_assets.core"}),
     "dpdau_assets.orchestration.retries": frozenset({"dagster", "dpdau_assets.core"}),
     "dpdau_assets.assets": DAGSTER | {"dpdau_assets.assets"},
+    "dpdau_assets.assets.mart": DAGSTER | {"dpdau_assets.assets", "dagster_duckdb"},
     "dpdau_assets.orchestration.checks": DAGSTER,
-    "dpdau_assets.orchestration.bulk": DAGSTER | {"dpdau_assets.assets", "pydantic"},
+    "dpdau_assets.orchestration.bulk": DAGSTER | {"dpdau_assets.assets", "dagster_duckdb", "pydantic"},
     "dpdau_assets.orchestration.jobs": DAGSTER | {"dpdau_assets.orchestration.bulk"},
     "dpdau_assets.orchestration.schedules": DAGSTER | {"dpdau_assets.orchestration.jobs"},
     "sensors": DAGSTER | {"sensors", "dpdau_assets.orchestration.jobs", "dagster_shared"},
     "dpdau_assets.definitions": DAGSTER
     | {"dpdau_assets.assets", *(f"dpdau_assets.orchestration.{part}" for part in ("checks", "jobs", "schedules"))}
-    | {"sensors", "resources.wiring", "resources.settings_env"},
+    | {"dagster_duckdb", "sensors", "resources.wiring", "resources.settings_env"},
     "dpdau_assets.api": EDGE | {"fastapi", "pydantic", "starlette", "prometheus_client", "uvicorn"},
     "dpdau_assets.cli": TERMINAL | {"dpdau_assets.cli"},
     "dpdau_assets.cli.events": TERMINAL | {"dpdau_assets.cli", "eval.simulate"},

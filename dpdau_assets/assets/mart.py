@@ -1,8 +1,12 @@
 """`active_users`, the mart for BI, and `budget_report`: published numbers and what they cost, no user data."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import dagster as dg
+from dagster_duckdb import DuckDBResource
 
 from dpdau_assets.core.budget.verification import require_nothing_lost
 from dpdau_assets.core.ports.store import Mart, Store
@@ -29,9 +33,11 @@ def build_active_users() -> dg.AssetsDefinition:
         tags=NO_USER_DATA,
         description="Every published DAU and MAU with its 95 % interval.",
     )
-    def active_users(outside: dg.ResourceParam[Store], mart: dg.ResourceParam[Mart]) -> dg.MaterializeResult:
+    def active_users(
+        outside: dg.ResourceParam[Store], mart: dg.ResourceParam[Mart], duckdb: DuckDBResource
+    ) -> dg.MaterializeResult:
         with refusals_fail_at_once():
-            return dg.MaterializeResult(metadata=refresh_mart(outside, mart))
+            return dg.MaterializeResult(metadata=refresh_mart(outside, mart, duckdb))
 
     return active_users
 
@@ -59,11 +65,11 @@ def build_budget_report() -> dg.AssetsDefinition:
     return budget_report
 
 
-def refresh_mart(outside: Store, mart: Mart) -> dict[str, Any]:
+def refresh_mart(outside: Store, mart: Mart, duckdb: DuckDBResource) -> dict[str, Any]:
     """Replace the mart's files; the metadata of doing so."""
     require_nothing_lost(mart.read(), outside)
     rows = mart_rows(outside)
-    files = mart.replace(rows)
+    files = mart.replace(rows, partial(connected, duckdb))
     return reveal(
         {
             "days_published": len({row["day"] for row in rows}),
@@ -79,6 +85,16 @@ def refresh_mart(outside: Store, mart: Mart) -> dict[str, Any]:
             "csv": dg.MetadataValue.path(files.csv),
         }
     )
+
+
+@contextmanager
+def connected(duckdb: DuckDBResource) -> Iterator[Any]:
+    """The resource's connection, closed whatever happens: its own context manager leaves it open after an exception."""
+    with duckdb.get_connection() as connection:
+        try:
+            yield connection
+        finally:
+            connection.close()
 
 
 def refresh_budget_report(outside: Store) -> dict[str, Any]:

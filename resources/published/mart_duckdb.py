@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from fractions import Fraction
 from functools import partial
@@ -20,6 +21,11 @@ from dpdau_assets.core.sketches.base import Estimator
 from dpdau_assets.core.sketches.sampling import is_threshold
 from resources.published.chart import chart_in_markdown, draw_series, sparkline_in_markdown
 from resources.storage.durable import PRIVATE_FOLDER, make_folder, mode_in, sync_file
+
+Connect = Callable[[], AbstractContextManager[duckdb.DuckDBPyConnection]]
+"""Opens a DuckDB in memory, and closes it."""
+
+Write = Callable[[Path], None]
 
 FILES = ("active_users.duckdb", "active_users.csv", "active_users.svg", "as_published.csv", "latest.csv")
 """All that is written into the folder of a mart."""
@@ -47,6 +53,9 @@ class MartFiles:
 
     The database has the table and the views `as_published` and `latest`; each of these is a CSV file too. A folder that
     is missing is made with `folder_mode`; who may read the folder may read the files.
+
+    A new mart is made in memory, and written from there to files beside those that readers have open. Only when all of
+    them are closed and on disk are they renamed: what DuckDB locks is never a file that somebody reads.
     """
 
     def __init__(self, folder: Path, folder_mode: int = PRIVATE_FOLDER) -> None:
@@ -67,7 +76,7 @@ class MartFiles:
             raise BadInput(f"{table} cannot be read.", "Name the folder of a mart, or move that file away.") from None
         return [_shown(row) for row in rows]
 
-    def replace(self, rows: list[dict[str, object]]) -> MartPaths:
+    def replace(self, rows: list[dict[str, object]], connect: Connect = duckdb.connect) -> MartPaths:
         make_folder(self._folder, self._folder_mode)
         paths = MartPaths(
             table=self._folder / "active_users.duckdb",
@@ -76,14 +85,19 @@ class MartFiles:
             chart_in_markdown=chart_in_markdown(rows),
             sparkline_in_markdown=sparkline_in_markdown(rows),
         )
-        with duckdb.connect() as work:
+        with connect() as work:
             _fill(work, rows)
-            _replace(paths.table, lambda path: _copy_database(work, path))
-            _replace(paths.csv, lambda path: _copy_csv(work, "SELECT * FROM active_users ORDER BY ALL", path))
-            for name, query in _SERIES.items():
-                _replace(self._folder / f"{name}.csv", partial(_copy_csv, work, query))
-        _replace(paths.chart, lambda path: draw_series(rows, path))
+            staged = [_staged(path, write) for path, write in self._files(work)]
+        staged.append(_staged(paths.chart, lambda path: draw_series(rows, path)))
+        for temporary, path in staged:
+            temporary.replace(path)
         return paths
+
+    def _files(self, work: duckdb.DuckDBPyConnection) -> Iterator[tuple[Path, Write]]:
+        yield self._folder / "active_users.duckdb", partial(_copy_database, work)
+        yield self._folder / "active_users.csv", partial(_copy_csv, work, "SELECT * FROM active_users ORDER BY ALL")
+        for name, query in _SERIES.items():
+            yield self._folder / f"{name}.csv", partial(_copy_csv, work, query)
 
 
 def _shown(row: dict[str, Any]) -> MartRow:
@@ -146,11 +160,11 @@ def _quoted(path: Path) -> str:
     return str(path).replace("'", "''")
 
 
-def _replace(path: Path, write: Callable[[Path], None]) -> None:
-    """Write beside it, for whom the folder is, make it durable, then rename: a reader sees the old file or the new."""
+def _staged(path: Path, write: Write) -> tuple[Path, Path]:
+    """Written beside its place, for whom the folder is, and durable; where it lies, and where it is renamed to."""
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.unlink(missing_ok=True)
     write(temporary)
     temporary.chmod(mode_in(path.parent))
     sync_file(temporary)
-    temporary.replace(path)
+    return temporary, path
