@@ -72,11 +72,11 @@ def refresh_mart(outside: Store, mart: Mart, duckdb: DuckDBResource) -> dict[str
     files = mart.replace(rows, partial(connected, duckdb))
     return reveal(
         {
-            "days_published": len({row["day"] for row in rows}),
+            "days_published": len({row.key.day for row in rows}),
             **{
                 f"last_{metric}": str(max(days))
                 for metric in METRICS
-                if (days := [row["day"] for row in rows if row["metric"] == metric])
+                if (days := [row.key.day for row in rows if row.key.metric == metric])
             },
             "sparkline": dg.MetadataValue.md(files.sparkline_in_markdown),
             "chart": dg.MetadataValue.md(files.chart_in_markdown),

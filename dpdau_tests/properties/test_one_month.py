@@ -10,6 +10,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from dpdau_assets.core.budget.numbers import interval
 from dpdau_assets.core.budget.settings_check import check
 from dpdau_assets.core.dates import days_between
 from dpdau_assets.core.facts import MechanismRun, Release, ReleaseKey
@@ -17,7 +18,7 @@ from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.privacy.mechanisms import shared_noise
 from dpdau_assets.core.publication.ingest import ingest
 from dpdau_assets.core.publication.release import publish
-from dpdau_assets.core.reporting.answers import budget_answer, interval, mart_rows, release_answer
+from dpdau_assets.core.reporting.answers import budget_answer, mart_rows, release_answer
 from dpdau_assets.core.sketches import parameters_of
 from dpdau_assets.core.sketches.exact import ExactEstimator
 from dpdau_tests.conftest import prepare
@@ -87,7 +88,9 @@ def test_the_mart_holds_every_release_and_nothing_exact(make_store: Callable[...
             "lower_95",
             "upper_95",
             "noisy_statistic",
+            "half_width",
             "mechanism",
+            "mechanism_run",
             "sketch_impl",
             "sketch_parameters",
             "privacy_unit",
@@ -96,8 +99,10 @@ def test_the_mart_holds_every_release_and_nothing_exact(make_store: Callable[...
         ]
         (row,) = relation.fetchall()
     assert row[:4] == ("dau", START, 1, 0)
-    assert row[8] == release.noisy_value and row[4] == release_answer(release, outside)["noisy_value"]
+    assert row[8:12] == (release.noisy_value, release.half_width, release.mechanism, release.run)
+    assert row[4] == release_answer(release, outside)["noisy_value"]
     assert files.csv.read_text().count("\n") == 2
+    assert open_mart(outside.settings).read() == mart_rows(outside)
     assert files.chart.read_text().startswith("<?xml")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from fractions import Fraction
@@ -15,9 +15,9 @@ import duckdb
 
 from dpdau_assets.core.errors import BadInput, Refused
 from dpdau_assets.core.facts import MartPaths, ReleaseKey
-from dpdau_assets.core.publication.restoring import MartRow
-from dpdau_assets.core.sketches import estimator_from
-from dpdau_assets.core.sketches.base import Estimator
+from dpdau_assets.core.reporting.answers import columns_of
+from dpdau_assets.core.restored import MartRow
+from dpdau_assets.core.sketches import estimator_from, parameters_of
 from dpdau_assets.core.sketches.sampling import is_threshold
 from resources.published.chart import chart_in_markdown, draw_series, sparkline_in_markdown
 from resources.storage.durable import PRIVATE_FOLDER, make_folder, mode_in, sync_file
@@ -30,15 +30,32 @@ Write = Callable[[Path], None]
 FILES = ("active_users.duckdb", "active_users.csv", "active_users.svg", "as_published.csv", "latest.csv")
 """All that is written into the folder of a mart."""
 
-_TABLE = """
-CREATE TABLE active_users (
-    metric VARCHAR, day DATE, window_days INTEGER, revision INTEGER,
-    noisy_value DOUBLE, estimate DOUBLE, lower_95 DOUBLE, upper_95 DOUBLE, noisy_statistic DOUBLE,
-    mechanism VARCHAR, sketch_impl VARCHAR, sketch_parameters VARCHAR,
-    privacy_unit VARCHAR, published_at TIMESTAMPTZ, version VARCHAR,
-    PRIMARY KEY (metric, window_days, day, revision)
+COLUMNS = {
+    "metric": "VARCHAR",
+    "day": "DATE",
+    "window_days": "INTEGER",
+    "revision": "INTEGER",
+    "noisy_value": "DOUBLE",
+    "estimate": "DOUBLE",
+    "lower_95": "DOUBLE",
+    "upper_95": "DOUBLE",
+    "noisy_statistic": "DOUBLE",
+    "half_width": "DOUBLE",
+    "mechanism": "VARCHAR",
+    "mechanism_run": "VARCHAR",
+    "sketch_impl": "VARCHAR",
+    "sketch_parameters": "VARCHAR",
+    "privacy_unit": "VARCHAR",
+    "published_at": "TIMESTAMPTZ",
+    "version": "VARCHAR",
+}
+"""What the table and every CSV file have, in this order; docs/mart.md says what each one is."""
+
+_NEVER_NULL = COLUMNS.keys() - {"upper_95"}  # None where the sketch is full
+_TABLE = (
+    f"CREATE TABLE active_users ({', '.join(f'{name} {kind}' for name, kind in COLUMNS.items())}, "
+    "PRIMARY KEY (metric, window_days, day, revision))"
 )
-"""
 
 # A restated day has two numbers: the one that came out first, and the one that holds by now.
 _SERIES = {
@@ -74,9 +91,16 @@ class MartFiles:
                 rows = [dict(zip(names, row, strict=True)) for row in numbers.fetchall()]
         except duckdb.Error:
             raise BadInput(f"{table} cannot be read.", "Name the folder of a mart, or move that file away.") from None
-        return [_shown(row) for row in rows]
+        missing = [name for name in COLUMNS if name not in names]
+        if missing:
+            raise BadInput(
+                f"{table} has no {' and no '.join(missing)}: another version of dpdau wrote it.",
+                "Move it away, and have the mart written anew (the job `refresh_mart`). No number can be taken back "
+                "from it.",
+            )
+        return [_row(columns) for columns in rows]
 
-    def replace(self, rows: list[dict[str, object]], connect: Connect = duckdb.connect) -> MartPaths:
+    def replace(self, rows: Sequence[MartRow], connect: Connect = duckdb.connect) -> MartPaths:
         make_folder(self._folder, self._folder_mode)
         paths = MartPaths(
             table=self._folder / "active_users.duckdb",
@@ -100,44 +124,53 @@ class MartFiles:
             yield self._folder / f"{name}.csv", partial(_copy_csv, work, query)
 
 
-def _shown(row: dict[str, Any]) -> MartRow:
+def _row(columns: dict[str, Any]) -> MartRow:
+    empty = [name for name in _NEVER_NULL if columns[name] is None]
+    if empty:
+        raise BadInput(
+            f"A row of the mart, of {columns['metric']} of {columns['day']}, has no {min(empty)}.",
+            "Name the folder of a mart as it was written, or move it away.",
+        )
     return MartRow(
-        key=ReleaseKey(row["metric"], row["window_days"], row["day"], row["revision"]),
-        noisy_value=row["noisy_value"],
-        noisy_statistic=row.get("noisy_statistic", row["noisy_value"]),  # the same in marts from before sketches
-        lower_95=row["lower_95"],
-        upper_95=row["upper_95"],
-        mechanism=row["mechanism"],
-        estimator=_estimator(row),
-        published_at=datetime.fromtimestamp(row["published"], UTC),
-        version=row["version"],
+        key=ReleaseKey(columns["metric"], columns["window_days"], columns["day"], columns["revision"]),
+        noisy_value=columns["noisy_value"],
+        estimate=columns["estimate"],
+        lower_95=columns["lower_95"],
+        upper_95=columns["upper_95"],
+        noisy_statistic=columns["noisy_statistic"],
+        half_width=columns["half_width"],
+        mechanism=columns["mechanism"],
+        mechanism_run=columns["mechanism_run"],
+        parameters=_parameters(columns),
+        published_at=datetime.fromtimestamp(columns["published"], UTC),
+        version=columns["version"],
     )
 
 
-def _estimator(row: dict[str, Any]) -> Estimator:
-    """As the row says it. Raises BadInput for parameters that no number was ever counted by."""
+def _parameters(columns: dict[str, Any]) -> dict[str, str]:
+    """How the row says that users were counted. Raises BadInput for parameters that no number was ever counted by."""
     try:
-        parameters = {name: Fraction(value) for name, value in json.loads(row.get("sketch_parameters", "{}")).items()}
+        parameters = {name: Fraction(value) for name, value in json.loads(columns["sketch_parameters"]).items()}
         if not is_threshold(parameters.get("theta0", Fraction(1))):
             raise ValueError
-        terms = {name: str(value) for name, value in parameters.items()}
-        return estimator_from({"sketch_impl": row["sketch_impl"], **terms})
+        counted = {name: str(value) for name, value in parameters.items()}
+        return parameters_of(estimator_from({"sketch_impl": columns["sketch_impl"], **counted}))
     except (ValueError, TypeError, AttributeError, OverflowError, Refused):
         raise BadInput(
-            f"The mart's {row['metric']} of {row['day']} was counted with parameters that are none.",
+            f"The mart's {columns['metric']} of {columns['day']} was counted with parameters that are none.",
             "Name the folder of a mart, or move it away.",
         ) from None
 
 
-def _fill(work: duckdb.DuckDBPyConnection, rows: list[dict[str, object]]) -> None:
+def _fill(work: duckdb.DuckDBPyConnection, rows: Sequence[MartRow]) -> None:
     work.execute(_TABLE)
     if rows:
-        names = list(rows[0])
-        statement = f"INSERT INTO active_users ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
-        work.executemany(statement, [[_column(row[name]) for name in names] for row in rows])
+        statement = f"INSERT INTO active_users ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
+        columns = map(columns_of, rows)
+        work.executemany(statement, [[_value(row[name]) for name in COLUMNS] for row in columns])
 
 
-def _column(value: object) -> object:
+def _value(value: object) -> object:
     return json.dumps(value, sort_keys=True) if isinstance(value, dict) else value
 
 

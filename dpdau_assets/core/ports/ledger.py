@@ -17,7 +17,7 @@ from dpdau_assets.core.facts import (
 
 if TYPE_CHECKING:
     from dpdau_assets.core.privacy.accounting import Charge
-    from dpdau_assets.core.publication.restoring import Restore
+    from dpdau_assets.core.restored import Restore
     from dpdau_assets.core.settings import Metric
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import date
@@ -19,8 +19,8 @@ from dpdau_assets.core.ports.ledger import Ledger
 from dpdau_assets.core.ports.state import Builds, FileInventory, Rebuilds, Salts, SketchStore, StateStore
 
 if TYPE_CHECKING:
-    from dpdau_assets.core.publication.restoring import MartRow
     from dpdau_assets.core.reporting.report import Report
+    from dpdau_assets.core.restored import MartRow
     from dpdau_assets.core.settings import Settings
 
 
@@ -57,10 +57,10 @@ class Mart(Protocol):
     """The published series for BI."""
 
     def read(self) -> list[MartRow]:
-        """Every number that it shows. Raises BadInput for a mart that cannot be read."""
+        """Every number that it shows, as `replace` was given it. Raises BadInput for a mart that cannot be read."""
         ...
 
-    def replace(self, rows: list[dict[str, object]], connect: Callable[[], AbstractContextManager[Any]]) -> MartPaths:
+    def replace(self, rows: Sequence[MartRow], connect: Callable[[], AbstractContextManager[Any]]) -> MartPaths:
         """Write all of it anew; each file is replaced by rename, so that no reader ever sees half of one.
 
         `connect` opens a database in memory that the files are made in, and closes it before they are renamed.

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, replace
-from datetime import date
+from datetime import date, datetime
 from typing import Any
 
+from dpdau_assets.core.budget.numbers import interval
 from dpdau_assets.core.budget.planning import budget_of
 from dpdau_assets.core.budget.prospects import prospect
 from dpdau_assets.core.budget.sketch_choice import estimator_of
@@ -20,10 +21,10 @@ from dpdau_assets.core.facts import Erasure, MechanismRun, Release, ReleaseKey
 from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.privacy.compositions import COMPOSITIONS, budget_report, budget_summary
 from dpdau_assets.core.privacy.cost_so_far import Published
-from dpdau_assets.core.privacy.mechanisms import NoiseWidth, noise_width
 from dpdau_assets.core.privacy.schedule import METRICS, releases_planned
+from dpdau_assets.core.restored import MartRow
 from dpdau_assets.core.settings import Metric, Settings
-from dpdau_assets.core.sketches import public_parameters
+from dpdau_assets.core.sketches import estimator_from, parameters_of, public_parameters
 from dpdau_assets.core.sketches.base import Estimator
 
 Answer = dict[str, Any]
@@ -94,9 +95,11 @@ def release_answer(release: Release, outside: Store) -> Answer:
         "window_days": key.window_days,
         "revision": key.revision,
         **interval(release, run),
+        "half_width": release.half_width,
         "epsilon_used": budget["epsilon_spent"],
         "delta": budget_of(key.metric, month_of(key.day), outside.accountant, outside.settings).delta,
         "mechanism": release.mechanism,
+        "mechanism_run": run.name,
         "sketch_impl": release.sketch_impl,
         "sketch_parameters": _plain_parameters(estimator_of(run)),
         "privacy_unit": "user-month",
@@ -107,24 +110,6 @@ def release_answer(release: Release, outside: Store) -> Answer:
         "private": release.private,
         "version": release.version,
     }
-
-
-def interval(release: Release, run: MechanismRun) -> dict[str, float | None]:
-    """The number as drawn, in users, and for display the same and its 95 % bounds, none below 0.
-
-    The bounds hold the noise's error and the sketch's. `noisy_statistic` is what the noise was added to; it is the
-    number itself with the exact set.
-    """
-    return shown_in(estimator_of(run), release.noisy_value, noise_width(run.mechanism, release.half_width))
-
-
-def shown_in(estimator: Estimator, noisy: float, noise: NoiseWidth) -> dict[str, float | None]:
-    """What is shown of a noisy statistic that was counted so and whose noise is so wide, as of `interval`."""
-    users = estimator.users(noisy)
-    lower, upper = estimator.interval(noisy, noise)
-    shown = {"estimate": users, "lower_95": lower, "upper_95": upper}
-    rounded = {name: None if value is None else round(max(0.0, value), 3) for name, value in shown.items()}
-    return {"noisy_value": users, **rounded, "noisy_statistic": noisy}
 
 
 def budget_answer(metric: Metric, month: date, outside: Store) -> Answer:
@@ -176,26 +161,51 @@ def budget_table(rows: list[Answer]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def mart_rows(outside: Store) -> list[Answer]:
-    """One row a release, in order of metric, window, day and revision."""
-    how = _mechanism_runs(outside)
-    releases = sorted(outside.accountant.releases(), key=lambda found: found.key)
-    return [_mart_row(release, how[release.run]) for release in releases]
+def mart_rows(outside: Store) -> list[MartRow]:
+    """One row a release, in order of metric, window, day and revision.
+
+    Raises Refused for a number that was drawn from predictable noise.
+    """
+    return _rows(sorted(outside.accountant.releases(), key=lambda release: release.key), outside)
+
+
+def columns_of(row: MartRow) -> Answer:
+    """The row as the mart's columns, in their order."""
+    key = row.key
+    return {
+        "metric": key.metric,
+        "day": key.day,
+        "window_days": key.window_days,
+        "revision": key.revision,
+        "noisy_value": row.noisy_value,
+        "estimate": row.estimate,
+        "lower_95": row.lower_95,
+        "upper_95": row.upper_95,
+        "noisy_statistic": row.noisy_statistic,
+        "half_width": row.half_width,
+        "mechanism": row.mechanism,
+        "mechanism_run": row.mechanism_run,
+        "sketch_impl": row.parameters["sketch_impl"],
+        "sketch_parameters": _plain_parameters(estimator_from(row.parameters)),
+        "privacy_unit": "user-month",
+        "published_at": row.published_at,
+        "version": row.version,
+    }
 
 
 def series(metric: Metric, first: date, last: date, outside: Store, *, as_published: bool = False) -> list[Answer]:
     """One row a published day of a range, in order: its latest number, or the one that came out first."""
     window_days = outside.settings.window_days(metric)
-    found = {
+    by_day = {
         release.key.day: release
-        for release in sorted(outside.accountant.releases(metric), key=lambda one: one.key)
-        if release.key.window_days == window_days and not (as_published and release.key.revision)
+        for release in sorted(outside.accountant.releases(metric), key=lambda release: release.key)
+        if release.key.window_days == window_days
+        and first <= release.key.day <= last
+        and not (as_published and release.key.revision)
     }
-    how = _mechanism_runs(outside)
     return [
-        {**_mart_row(release, how[release.run]), "day": day.isoformat()}
-        for day, release in found.items()
-        if first <= day <= last
+        {**columns_of(row), "day": row.key.day.isoformat(), "published_at": row.published_at.isoformat()}
+        for row in _rows(by_day.values(), outside)
     ]
 
 
@@ -268,26 +278,27 @@ def _mechanism_runs(outside: Store) -> dict[str, MechanismRun]:
     return {run.name: run for run in outside.accountant.mechanism_runs()}
 
 
-def _mart_row(release: Release, run: MechanismRun) -> Answer:
+def _rows(releases: Iterable[Release], outside: Store) -> list[MartRow]:
+    runs = _mechanism_runs(outside)
+    return [_mart_row(release, runs[release.run]) for release in releases]
+
+
+def _mart_row(release: Release, run: MechanismRun) -> MartRow:
     if not release.private:
         raise Refused(
             f"{release.key.metric} of {release.key.day} was drawn from predictable noise.",
             "Such a store is for tests; publish from one whose noise is private.",
         )
-    key = release.key
-    return {
-        "metric": key.metric,
-        "day": key.day,
-        "window_days": key.window_days,
-        "revision": key.revision,
-        **interval(release, run),
-        "mechanism": release.mechanism,
-        "sketch_impl": release.sketch_impl,
-        "sketch_parameters": _plain_parameters(estimator_of(run)),
-        "privacy_unit": "user-month",
-        "published_at": release.published_at,
-        "version": release.version,
-    }
+    return MartRow(
+        key=release.key,
+        **interval(release, run),  # type: ignore[arg-type]
+        half_width=release.half_width,
+        mechanism=release.mechanism,
+        mechanism_run=run.name,
+        parameters=parameters_of(estimator_of(run)),
+        published_at=datetime.fromisoformat(release.published_at),
+        version=release.version,
+    )
 
 
 def _cell(value: object) -> str:
