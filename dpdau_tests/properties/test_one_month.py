@@ -13,8 +13,9 @@ import pytest
 from dpdau_assets.core.budget.numbers import interval
 from dpdau_assets.core.budget.settings_check import check
 from dpdau_assets.core.dates import days_between
-from dpdau_assets.core.facts import MechanismRun, Release, ReleaseKey
+from dpdau_assets.core.facts import Release, ReleaseKey
 from dpdau_assets.core.ports.store import Store
+from dpdau_assets.core.privacy.mechanism_run import MechanismRun
 from dpdau_assets.core.privacy.mechanisms import shared_noise
 from dpdau_assets.core.publication.ingest import ingest
 from dpdau_assets.core.publication.release import publish

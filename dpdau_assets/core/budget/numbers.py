@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dpdau_assets.core.budget.sketch_choice import estimator_of
-from dpdau_assets.core.facts import MechanismRun, Release
+from dpdau_assets.core.facts import Release
+from dpdau_assets.core.privacy.mechanism_run import MechanismRun
 from dpdau_assets.core.privacy.mechanisms import NoiseWidth, noise_width
 from dpdau_assets.core.sketches.base import Estimator
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from dpdau_assets.core.facts import (
     Alert,
     MartPaths,
-    ReportPaths,
 )
 from dpdau_assets.core.ports.erasure import ErasureLedger, ReceiptChain
 from dpdau_assets.core.ports.events import Completions, Engine, Inbox, Landing, Quarantine
@@ -19,7 +18,6 @@ from dpdau_assets.core.ports.ledger import Ledger
 from dpdau_assets.core.ports.state import Builds, FileInventory, Rebuilds, Salts, SketchStore, StateStore
 
 if TYPE_CHECKING:
-    from dpdau_assets.core.reporting.report import Report
     from dpdau_assets.core.restored import MartRow
     from dpdau_assets.core.settings import Settings
 
@@ -65,14 +63,6 @@ class Mart(Protocol):
 
         `connect` opens a database in memory that the files are made in, and closes it before they are renamed.
         """
-        ...
-
-
-class Reports(Protocol):
-    """The files in which people read what was published, and how operation stands."""
-
-    def replace(self, readers: Report, operators: Report) -> ReportPaths:
-        """Write both anew; each is replaced by rename. Raises BadInput where no file can be written."""
         ...
 
 

@@ -2,6 +2,8 @@
 
 Nobody can tell which numbers came out after the backup, so all that may have are taken for published: they are charged,
 and the months they read are closed. Numbers that the mart shows are taken back as they are.
+
+Owns the rule: After a restore, what may have been published counts as published.
 """
 
 from __future__ import annotations
@@ -19,12 +21,12 @@ from dpdau_assets.core.budget.settings_check import LONGEST_GRACE
 from dpdau_assets.core.budget.sketch_choice import estimator_of, estimators
 from dpdau_assets.core.budget.verification import is_shown_as
 from dpdau_assets.core.dates import days_between, first_window_end, month_of, months_read, window
-from dpdau_assets.core.erasure.requests import live_days
 from dpdau_assets.core.errors import BadInput, Refused
-from dpdau_assets.core.facts import MechanismRun, Release, ReleaseKey
+from dpdau_assets.core.facts import Release, ReleaseKey
 from dpdau_assets.core.ports.ledger import RestoreTransaction
 from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.privacy.accounting import charges_for_release
+from dpdau_assets.core.privacy.mechanism_run import MechanismRun
 from dpdau_assets.core.privacy.mechanisms import Stream, half_width_95
 from dpdau_assets.core.privacy.schedule import METRICS, due_on, restatement_due_on
 from dpdau_assets.core.publication.runs import restatements_due
@@ -32,6 +34,7 @@ from dpdau_assets.core.restored import Declared, MartRow, Restore
 from dpdau_assets.core.settings import Metric, Settings
 from dpdau_assets.core.sketches import estimator_from
 from dpdau_assets.core.sketches.base import Estimator
+from dpdau_assets.core.state.touched import live_days
 
 
 @dataclass(frozen=True)

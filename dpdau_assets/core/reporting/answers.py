@@ -17,10 +17,11 @@ from dpdau_assets.core.budget.sketch_choice import estimator_of
 from dpdau_assets.core.dates import month_of, months_read
 from dpdau_assets.core.erasure.requests import deadline, overdue
 from dpdau_assets.core.errors import NotPublished, Refused
-from dpdau_assets.core.facts import Erasure, MechanismRun, Release, ReleaseKey
+from dpdau_assets.core.facts import Erasure, Release, ReleaseKey
 from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.privacy.compositions import COMPOSITIONS, budget_report, budget_summary
 from dpdau_assets.core.privacy.cost_so_far import Published
+from dpdau_assets.core.privacy.mechanism_run import MechanismRun
 from dpdau_assets.core.privacy.schedule import METRICS, releases_planned
 from dpdau_assets.core.restored import MartRow
 from dpdau_assets.core.settings import Metric, Settings
