@@ -11,10 +11,11 @@ from dagster_duckdb import DuckDBResource
 from dpdau_assets.core.budget.verification import require_nothing_lost
 from dpdau_assets.core.ports.store import Mart, Store
 from dpdau_assets.core.privacy.schedule import METRICS
-from dpdau_assets.core.reporting.answers import budget_rows, budget_table, mart_rows
+from dpdau_assets.core.reporting.answers import budget_rows, mart_rows
 from dpdau_assets.core.reporting.budget_bars import bars_in_markdown, budget_bars
 from dpdau_assets.orchestration.metadata import CODE_VERSION, DAILY, NO_USER_DATA, described, reveal
 from dpdau_assets.orchestration.retries import SAFE, refusals_fail_at_once
+from dpdau_assets.orchestration.tables import budget_table, last_days
 
 
 def build_active_users() -> dg.AssetsDefinition:
@@ -80,6 +81,7 @@ def refresh_mart(outside: Store, mart: Mart, duckdb: DuckDBResource) -> dict[str
             },
             "sparkline": dg.MetadataValue.md(files.sparkline_in_markdown),
             "chart": dg.MetadataValue.md(files.chart_in_markdown),
+            "last_days": last_days(rows),
             "chart_file": dg.MetadataValue.path(files.chart),
             "table": dg.MetadataValue.path(files.table),
             "csv": dg.MetadataValue.path(files.csv),
@@ -102,6 +104,6 @@ def refresh_budget_report(outside: Store) -> dict[str, Any]:
     return reveal(
         {
             "budget_bars": dg.MetadataValue.md(bars_in_markdown(budget_bars(outside))),
-            "budget": dg.MetadataValue.md(budget_table(budget_rows(outside))),
+            "budget": budget_table(budget_rows(outside)),
         }
     )

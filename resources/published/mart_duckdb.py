@@ -49,7 +49,7 @@ COLUMNS = {
     "published_at": "TIMESTAMPTZ",
     "version": "VARCHAR",
 }
-"""What the table and every CSV file have, in this order; docs/mart.md says what each one is."""
+"""What the table and every CSV file have, in this order; docs/data.md says what each one is."""
 
 _NEVER_NULL = COLUMNS.keys() - {"upper_95"}  # None where the sketch is full
 _TABLE = (

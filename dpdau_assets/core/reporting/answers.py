@@ -145,23 +145,6 @@ def budget_rows(outside: Store) -> list[Answer]:
     ]
 
 
-def budget_table(rows: list[Answer]) -> str:
-    """The same as a Markdown table."""
-    columns = [
-        "metric",
-        "month",
-        "epsilon_spent",
-        "charged",
-        "epsilon_cap",
-        "overrides",
-        "releases_made",
-        "releases_planned",
-    ]
-    cells = ({**row, "charged": row["charged"]["epsilon"], "overrides": len(row["overrides"])} for row in rows)
-    lines = [columns, ["---"] * len(columns), *([_cell(row[name]) for name in columns] for row in cells)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
 def mart_rows(outside: Store) -> list[MartRow]:
     """One row a release, in order of metric, window, day and revision.
 
@@ -300,7 +283,3 @@ def _mart_row(release: Release, run: MechanismRun) -> MartRow:
         published_at=datetime.fromisoformat(release.published_at),
         version=release.version,
     )
-
-
-def _cell(value: object) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
