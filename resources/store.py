@@ -57,11 +57,11 @@ def open_store(settings: Settings) -> Store:
 
     Warns of a living store's master secret that a new one would be refused for.
     """
-    outside = store_on(open_ledger(settings), settings)
+    store = store_on(open_ledger(settings), settings)
     weak = warning(settings.hash_salt_secret)
     if weak:
         warnings.warn(weak, WeakSecret, stacklevel=1)
-    return outside
+    return store
 
 
 def open_ledger(settings: Settings) -> Database:

@@ -68,8 +68,8 @@ def build_budget_report() -> dg.AssetsDefinition:
 
 def refresh_mart(outside: Store, mart: Mart, duckdb: DuckDBResource) -> dict[str, Any]:
     """Replace the mart's files; the metadata of doing so."""
-    require_nothing_lost(mart.read(), outside)
-    rows = mart_rows(outside)
+    require_nothing_lost(mart.read(), outside.accountant)
+    rows = mart_rows(outside.accountant)
     files = mart.replace(rows, partial(connected, duckdb))
     return reveal(
         {
@@ -103,7 +103,7 @@ def refresh_budget_report(outside: Store) -> dict[str, Any]:
     """The metadata in which the budget is shown."""
     return reveal(
         {
-            "budget_bars": dg.MetadataValue.md(bars_in_markdown(budget_bars(outside))),
-            "budget": budget_table(budget_rows(outside)),
+            "budget_bars": dg.MetadataValue.md(bars_in_markdown(budget_bars(outside.settings, outside.accountant))),
+            "budget": budget_table(budget_rows(outside.settings, outside.accountant)),
         }
     )

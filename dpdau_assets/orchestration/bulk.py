@@ -82,7 +82,7 @@ def _build(days: Iterable[date], context: dg.OpExecutionContext, outside: Store)
     yield from (_verdict(one) for one in built)
     read = _newest([ACTIVITY], context)
     yield from (_event(SKETCH, one.day, one.sketch_version, read) for one in built)
-    mark_reported(built, outside)
+    mark_reported(built, outside.state)
 
 
 @dg.op(
@@ -98,7 +98,9 @@ def publish_due_numbers(context: dg.OpExecutionContext, outside: dg.ResourcePara
         day = cast(date, step.day)  # a number has one
         if step.job == RESTATEMENT:
             yield _restated(day, len(restate(day, outside)), read)
-        elif day not in is_declared(outside):  # withdrawn meanwhile: what follows waits for it
+        elif day not in is_declared(
+            outside.events, outside.accountant
+        ):  # withdrawn meanwhile: what follows waits for it
             return
         else:
             yield _release(publish(step.metric, day, outside), outside, read)

@@ -70,7 +70,7 @@ def published(make_store: Callable[..., Store]) -> Store:
 
 
 def test_the_last_days_of_each_metric_are_a_table_of_their_latest_published_numbers(published: Store) -> None:
-    rows = mart_rows(published)
+    rows = mart_rows(published.accountant)
     restated = replace(rows[1], key=replace(rows[1].key, revision=1), estimate=7.25, upper_95=None)
     table = last_days([*rows[:2], restated, *rows[2:]], days=3)
     assert table.schema is not None
@@ -95,7 +95,7 @@ def test_the_last_days_of_each_metric_are_a_table_of_their_latest_published_numb
 
 
 def test_the_budget_is_a_table_with_a_row_a_charged_month_and_metric(published: Store) -> None:
-    first = budget_table(budget_rows(published)).records[0].data
+    first = budget_table(budget_rows(published.settings, published.accountant)).records[0].data
     assert first == {
         "metric": "dau",
         "month": "2025-01",

@@ -65,8 +65,10 @@ def work(outside: Store, events: Path, backup: Path) -> None:
     apply_and_verify(outside)
     prepare(outside, DAYS)
     mart = open_mart(outside.settings)
-    mart.replace(mart_rows(outside))
-    open_reports(outside.settings).replace(readers_report(outside), operators_report(outside, []))
+    mart.replace(mart_rows(outside.accountant))
+    open_reports(outside.settings).replace(
+        readers_report(outside.settings, outside.accountant), operators_report(outside, [])
+    )
     back_up(backup, outside)
     ingest(event_files(events.with_name("more.csv")), outside, partial=True)
 

@@ -23,8 +23,8 @@ from dpdau_assets.core.budget.verification import is_shown_as
 from dpdau_assets.core.dates import days_between, first_window_end, month_of, months_read, window
 from dpdau_assets.core.errors import BadInput, Refused
 from dpdau_assets.core.facts import Release, ReleaseKey
-from dpdau_assets.core.ports.ledger import RestoreTransaction
-from dpdau_assets.core.ports.store import Store
+from dpdau_assets.core.ports.ledger import Ledger, RestoreTransaction
+from dpdau_assets.core.ports.store import Clock, Events, State, Store
 from dpdau_assets.core.privacy.accounting import charges_for_release
 from dpdau_assets.core.privacy.mechanism_run import MechanismRun
 from dpdau_assets.core.privacy.mechanisms import Stream, half_width_95
@@ -53,25 +53,25 @@ class MaybePublished:
         return f"{self.numbers} of {self.metric}, which close {self.months[0]:%Y-%m} to {self.months[-1]:%Y-%m}"
 
 
-def last_possible_day(shown: Sequence[MartRow], declared: Declared | None, outside: Store) -> date:
+def last_possible_day(shown: Sequence[MartRow], declared: Declared | None, clock: Clock, accountant: Ledger) -> date:
     """The last day that may have been published by now. Raises BadInput for a declaration that numbers contradict."""
-    yesterday = outside.clock.today() - timedelta(days=1)
+    yesterday = clock.today() - timedelta(days=1)
     if declared is None:
         return yesterday
-    last = max((one.key.day for one in (*shown, *outside.accountant.releases())), default=date.min)
+    last = max((one.key.day for one in (*shown, *accountant.releases())), default=date.min)
     if declared.through < last:
         raise BadInput(f"{last} is published, which is after {declared.through}.", "Declare the last published day.")
     return min(yesterday, declared.through)
 
 
-def lost_keys(shown: Sequence[MartRow], declared: Declared | None, outside: Store) -> list[ReleaseKey]:
+def lost_keys(shown: Sequence[MartRow], declared: Declared | None, store: Store) -> list[ReleaseKey]:
     """Every release that may have been made since the backup, in the order of their slots.
 
     Unless it is declared how far publication had come, months may also have been restated under a longer GRACE_DAYS.
     """
-    through = last_possible_day(shown, declared, outside)
-    grace_days = LONGEST_GRACE if declared is None else outside.settings.grace_days
-    there, how = {one.key: one for one in outside.accountant.releases()}, estimators(outside.accountant)
+    through = last_possible_day(shown, declared, store.clock, store.accountant)
+    grace_days = LONGEST_GRACE if declared is None else store.settings.grace_days
+    there, how = {one.key: one for one in store.accountant.releases()}, estimators(store.accountant)
     for one in shown:
         kept = there.get(one.key)
         if kept and not is_shown_as(kept, how[kept.run], one):
@@ -79,10 +79,15 @@ def lost_keys(shown: Sequence[MartRow], declared: Declared | None, outside: Stor
                 f"The mart shows another {one.key.metric} of {one.key.day} than the backup.",
                 "Name the mart of the store that the backup is of.",
             )
-    first_numbers = {*_first_numbers("dau", through, outside), *_first_numbers("mau", through, outside)}
-    restated = _restated(first_numbers | there.keys(), through + timedelta(days=1 + grace_days), outside)
+    first_numbers = {
+        *_first_numbers("dau", through, store.settings, store.accountant),
+        *_first_numbers("mau", through, store.settings, store.accountant),
+    }
+    restated = _restated(
+        first_numbers | there.keys(), through + timedelta(days=1 + grace_days), store.settings, store.accountant
+    )
     lost = (first_numbers | set(restated) | {one.key for one in shown}) - there.keys()
-    return sorted(lost, key=lambda key: (_slot(key, outside.settings), key.revision, key))
+    return sorted(lost, key=lambda key: (_slot(key, store.settings), key.revision, key))
 
 
 def maybe_published(lost: Sequence[ReleaseKey], shown: Sequence[MartRow]) -> list[MaybePublished]:
@@ -147,20 +152,22 @@ def _countings_of(
     return found
 
 
-def account_for_files(lost: Iterable[ReleaseKey], ledger: RestoreTransaction, outside: Store) -> list[int]:
+def account_for_files(
+    lost: Iterable[ReleaseKey], ledger: RestoreTransaction, events: Events, state: State
+) -> list[int]:
     """Seal the days that lost numbers may have read; give up, and return, the epochs whose keys are lost.
 
     A day without state is not sealed: its events can be brought in again, and nothing has read what they will build.
     """
-    ledger.seal({day for key in lost for day in window(key.day, key.window_days)} & live_days(outside))
-    return ledger.lose_epochs(_epochs_kept(outside))
+    ledger.seal({day for key in lost for day in window(key.day, key.window_days)} & live_days(state))
+    return ledger.lose_epochs(_epochs_kept(events, state))
 
 
-def reopen(who: str, why: str, outside: Store) -> None:
+def reopen(who: str, why: str, clock: Clock, accountant: Ledger) -> None:
     """Let publishing go on: every erasure request since the backup is submitted again. Raises Refused if none waits."""
-    if not outside.accountant.awaits_erasures():
+    if not accountant.awaits_erasures():
         raise Refused("The ledger waits for no erasure requests.", "Nothing is to be done: it is open.")
-    declare_erasures_submitted(who, why, outside)
+    declare_erasures_submitted(who, why, clock, accountant)
 
 
 def _months_closed(lost: Iterable[ReleaseKey]) -> list[date]:
@@ -168,34 +175,36 @@ def _months_closed(lost: Iterable[ReleaseKey]) -> list[date]:
     return sorted({month for key in lost for month in months_read(key.day, key.window_days)})
 
 
-def _epochs_kept(outside: Store) -> set[int]:
+def _epochs_kept(events: Events, state: State) -> set[int]:
     """Every salt epoch under which something is kept."""
-    stored = (*outside.state.activity.stored(), *outside.state.late.stored(), *outside.state.sketches.stored())
-    waiting = outside.events.inbox.read(outside.events.inbox.batches())
+    stored = (*state.activity.stored(), *state.late.stored(), *state.sketches.stored())
+    waiting = events.inbox.read(events.inbox.batches())
     return {epoch for _, epoch in stored} | {found.epoch for found in waiting}
 
 
-def _first_numbers(metric: Metric, through: date, outside: Store) -> Iterator[ReleaseKey]:
+def _first_numbers(metric: Metric, through: date, settings: Settings, accountant: Ledger) -> Iterator[ReleaseKey]:
     """Keys of days up to `through` that could be published: of no purged day, and no DAU of a month that is restated.
 
     A stream only ever went on after its last day.
     """
-    settings, restated = outside.settings, outside.accountant.restated()
-    purged = outside.accountant.purged_through() or date.min
+    restated = accountant.restated()
+    purged = accountant.purged_through() or date.min
     window_days = settings.window_days(metric)
     first = first_window_end(settings.start_date, window_days)
     if settings.mechanism(metric) == Stream.name:
-        published = (one.key.day for one in outside.accountant.releases(metric))
+        published = (one.key.day for one in accountant.releases(metric))
         first = max((day + timedelta(days=1) for day in published), default=first)
     for day in days_between(first, through):
         if window(day, window_days)[0] > purged and not (metric == "dau" and month_of(day) in restated):
             yield ReleaseKey(metric, window_days, day)
 
 
-def _restated(first_numbers: Iterable[ReleaseKey], last_slot: date, outside: Store) -> Iterator[ReleaseKey]:
+def _restated(
+    first_numbers: Iterable[ReleaseKey], last_slot: date, settings: Settings, accountant: Ledger
+) -> Iterator[ReleaseKey]:
     """The restatement of each month whose day may have come, of all days that may have a number."""
     days = [key for key in first_numbers if key.metric == "dau" and not key.revision]
-    due = restatements_due([key.day for key in days], outside)
+    due = restatements_due([key.day for key in days], settings, accountant)
     reached = {month for month, day in due.items() if day <= last_slot}
     return (replace(key, revision=1) for key in days if month_of(key.day) in reached)
 

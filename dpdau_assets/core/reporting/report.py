@@ -15,6 +15,7 @@ from itertools import groupby
 
 from dpdau_assets.core.budget.sketch_choice import configured, estimator_of
 from dpdau_assets.core.erasure.requests import waiting_days
+from dpdau_assets.core.ports.ledger import Ledger
 from dpdau_assets.core.ports.store import Mart, Store
 from dpdau_assets.core.privacy.compositions import joint_epsilon, user_months
 from dpdau_assets.core.privacy.mechanism_run import MechanismRun
@@ -46,28 +47,28 @@ _LONG_MONTH = date(2025, 1, 1)  # any month of 31 days: the most numbers, and th
 _STEADY_DAY = 1000  # a stream's noise has its steady width long before
 
 
-def readers_report(outside: Store) -> Report:
+def readers_report(settings: Settings, accountant: Ledger) -> Report:
     """For the published zone. Raises Refused for a number that was drawn from predictable noise."""
-    rows = mart_rows(outside)
-    series = tuple(_series(metric, rows, outside.settings) for metric in METRICS)
+    rows = mart_rows(accountant)
+    series = tuple(_series(metric, rows, settings) for metric in METRICS)
     slots = [number.due_on for one in series for day in one.days for number in day.numbers]
-    budget = tuple(_budget(outside))
-    return Report(max(slots, default=None), series, _promise(budget, outside), budget, VERSION)
+    budget = tuple(_budget(settings, accountant))
+    return Report(max(slots, default=None), series, _promise(budget, settings, accountant), budget, VERSION)
 
 
-def operators_report(outside: Store, checks: Sequence[CheckLine]) -> Report:
+def operators_report(store: Store, checks: Sequence[CheckLine]) -> Report:
     """The same, with the erasures that wait and the checks: for operators and the privacy officer, never for readers.
 
     Raises Refused as `readers_report` does.
     """
-    weak = warning(outside.settings.hash_salt_secret)
-    added = ForOperators(outside.clock.today(), tuple(waiting_days(outside)), tuple(checks), weak)
-    return replace(readers_report(outside), for_operators=added)
+    weak = warning(store.settings.hash_salt_secret)
+    added = ForOperators(store.clock.today(), tuple(waiting_days(store.clock, store.erasures)), tuple(checks), weak)
+    return replace(readers_report(store.settings, store.accountant), for_operators=added)
 
 
-def check_lines(outside: Store, mart: Mart) -> list[CheckLine]:
+def check_lines(store: Store, mart: Mart) -> list[CheckLine]:
     """Every check of the store, asked now: it reads all that is kept."""
-    found = ask_all(outside, mart)
+    found = ask_all(store, mart)
     return [CheckLine(one.name, one.guards, found[one.name].passed, found[one.name].sentence) for one in CHECKS]
 
 
@@ -91,24 +92,24 @@ def _number(row: MartRow) -> Number:
 # --- Budget ------------------------------------------------------------------------------------------------------
 
 
-def _budget(outside: Store) -> Iterable[BudgetMonth]:
+def _budget(settings: Settings, accountant: Ledger) -> Iterable[BudgetMonth]:
     """Every month that a number was charged to, and every month that an override speaks of."""
-    overrides = outside.accountant.overrides()
+    overrides = accountant.overrides()
     for metric in METRICS:
         decided = {one.month for one in overrides if one.metric == metric and one.month and one.epsilon is not None}
-        for month in sorted({*charged_months(outside.accountant.releases(metric)), *decided}):
-            yield _budget_month(metric, month, outside)
+        for month in sorted({*charged_months(accountant.releases(metric)), *decided}):
+            yield _budget_month(metric, month, settings, accountant)
 
 
-def _budget_month(metric: Metric, month: date, outside: Store) -> BudgetMonth:
-    answer = budget_answer(metric, month, outside)
+def _budget_month(metric: Metric, month: date, settings: Settings, accountant: Ledger) -> BudgetMonth:
+    answer = budget_answer(metric, month, settings, accountant)
     return BudgetMonth(
         metric=metric,
         month=month,
         spent=answer["epsilon_spent"],
         charged=answer["charged"]["epsilon"],
         cap=answer["epsilon_cap"],
-        delta=outside.accountant.delta(metric, month) or outside.settings.delta,
+        delta=accountant.delta(metric, month) or settings.delta,
         releases_made=answer["releases_made"],
         releases_planned=answer["releases_planned"],
         overrides=tuple(CapOverride(**one) for one in answer["overrides"]),
@@ -118,10 +119,10 @@ def _budget_month(metric: Metric, month: date, outside: Store) -> BudgetMonth:
 # --- Promise -----------------------------------------------------------------------------------------------------
 
 
-def _promise(budget: Sequence[BudgetMonth], outside: Store) -> Promise:
-    terms = _settings_charged_most(budget, outside.settings)
-    used = {metric: _used(metric, outside) for metric in METRICS}
-    metrics = tuple(_metric_promise(metric, used[metric], terms, outside) for metric in METRICS)
+def _promise(budget: Sequence[BudgetMonth], settings: Settings, accountant: Ledger) -> Promise:
+    terms = _settings_charged_most(budget, settings)
+    used = {metric: _used(metric, accountant) for metric in METRICS}
+    metrics = tuple(_metric_promise(metric, used[metric], terms, settings) for metric in METRICS)
     # Of numbers by another mechanism than is configured, the formulas for both together do not speak.
     composed = all(one.mechanisms == (terms.mechanism(one.metric),) for one in metrics)
     deltas = [one.delta for one in metrics]
@@ -150,21 +151,21 @@ def _bound(one: BudgetMonth) -> Fraction:
     return Fraction(str(one.charged if one.is_beyond_cap else one.cap))
 
 
-def _used(metric: Metric, outside: Store) -> list[MechanismRun]:
+def _used(metric: Metric, accountant: Ledger) -> list[MechanismRun]:
     """The instances of which a number is published, in the order in which they were opened."""
-    names = {release.run for release in outside.accountant.releases(metric)}
-    return [one for one in outside.accountant.mechanism_runs() if one.name in names]
+    names = {release.run for release in accountant.releases(metric)}
+    return [one for one in accountant.mechanism_runs() if one.name in names]
 
 
-def _metric_promise(metric: Metric, used: Sequence[MechanismRun], terms: Settings, outside: Store) -> MetricPromise:
-    noises = dict.fromkeys(one.mechanism for one in used) or {_configured_noise(metric, outside.settings): None}
-    estimators = dict.fromkeys(estimator_of(one) for one in used) or {configured(metric, outside.settings): None}
+def _metric_promise(metric: Metric, used: Sequence[MechanismRun], terms: Settings, settings: Settings) -> MetricPromise:
+    noises = dict.fromkeys(one.mechanism for one in used) or {_configured_noise(metric, settings): None}
+    estimators = dict.fromkeys(estimator_of(one) for one in used) or {configured(metric, settings): None}
     return MetricPromise(
         metric=metric,
         epsilon=float(terms.cap(metric)),
         delta=0.0 if all(isinstance(one, Laplace) for one in noises) else terms.delta,
         mechanisms=tuple(dict.fromkeys(one.name for one in noises)),
-        counted_by=tuple(dict.fromkeys(_in_words(one, outside.settings) for one in estimators)),
+        counted_by=tuple(dict.fromkeys(_in_words(one, settings) for one in estimators)),
         noise_std=max(noise_std(one, _STEADY_DAY) for one in noises),
         half_width_95=max(half_width_95(one, _STEADY_DAY) for one in noises),
         in_users=all(isinstance(one, ExactEstimator) for one in estimators),

@@ -33,7 +33,7 @@ def rows(make_store: Callable[..., Store]) -> list[MartRow]:
         publish("dau", day, store)
     publish("mau", DAYS[1], store)
     restate(date(2025, 1, 1), store)
-    return mart_rows(store)
+    return mart_rows(store.accountant)
 
 
 def test_the_frame_has_a_row_a_number_under_the_marts_own_columns_with_their_types(
@@ -78,7 +78,7 @@ def test_a_sketchs_parameters_are_json_that_the_frame_and_the_table_have_alike(
     store = make_store(**SKETCHES["theta"])
     prepare(store, [date(2025, 1, 1)])
     publish("dau", date(2025, 1, 1), store)
-    paths = MartFiles(tmp_path / "mart").replace(mart_rows(store))
+    paths = MartFiles(tmp_path / "mart").replace(mart_rows(store.accountant))
     (text,) = read_mart(tmp_path / "mart")["sketch_parameters"]
     assert text == '{"theta0": 1.0}'
     assert duckdb.sql(f"SELECT sketch_parameters FROM '{paths.csv}'").fetchall() == [(text,)]
