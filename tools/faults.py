@@ -1436,6 +1436,23 @@ BACKUP = (
             "core/publication/test_restoring.py::test_without_the_mart_all_that_may_be_out_is_charged_closed_and_sealed",
         ),
     ),
+    Fault(
+        "a-number-is-taken-back-with-less-noise-than-is-charged",
+        "dpdau_assets/core/publication/restoring.py",
+        "    if not math.isclose(shown.half_width, half_width_95(run.mechanism, stream_day), rel_tol=1e-9):\n",
+        "    if stream_day < 1:\n",
+        (
+            "core/publication/test_restoring.py::test_a_mart_that_shows_another_noise_than_is_configured_is_refused",
+            "core/publication/test_restoring.py::test_a_number_of_a_stream_with_the_width_of_another_of_its_days_is_refused",
+        ),
+    ),
+    Fault(
+        "a-number-is-taken-back-into-a-run-that-the-backup-contradicts",
+        "dpdau_assets/core/publication/restoring.py",
+        "    if shown.mechanism_run != run.name and ledger.mechanism_run(shown.mechanism_run) is not None:\n",
+        "    if not shown.mechanism_run:\n",
+        ("core/publication/test_restoring.py::test_a_mart_of_another_store_or_of_other_settings_is_refused",),
+    ),
 )
 
 MART = (

@@ -13,6 +13,7 @@ from dpdau_assets.core.budget import verification
 from dpdau_assets.core.errors import BadInput, NotPublished
 from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication import restoring as core
+from dpdau_assets.core.restored import Declared
 from resources.ledger_sql.database import open_engine, schema_version
 from resources.published.mart_duckdb import MartFiles
 from resources.settings_env import read_settings
@@ -87,7 +88,7 @@ def restore(
     settings = read_settings()
     marts = [*([] if mart is None else [_saved_mart(mart)]), *all_marts(settings)]
     shown = list({row.key: row for place in reversed(marts) for row in place.read()}.values())
-    declared = core.Declared(published_through.date(), who, why) if published_through else None
+    declared = Declared(published_through.date(), who, why) if published_through else None
     done = backup_files.restore(source, settings, SystemClock(settings.timezone), shown, declared)
     closed = [{"metric": metric, "month": f"{month:%Y-%m}"} for metric, month in done.closed]
     answer(

@@ -16,6 +16,7 @@ from dagster._core.definitions.data_version import (  # not public, and nothing 
     get_input_data_version_tag,
     get_input_event_pointer_tag,
 )
+from dagster_duckdb import DuckDBResource
 
 from dpdau_assets.assets.erasures import told_mark
 from dpdau_assets.assets.mart import refresh_budget_report, refresh_mart
@@ -113,10 +114,13 @@ def publish_due_numbers(context: dg.OpExecutionContext, outside: dg.ResourcePara
     description="Replace the mart and the reports.",
 )
 def refresh_reports(
-    outside: dg.ResourceParam[Store], mart: dg.ResourceParam[Mart], reports: dg.ResourceParam[Reports]
+    outside: dg.ResourceParam[Store],
+    mart: dg.ResourceParam[Mart],
+    duckdb: DuckDBResource,
+    reports: dg.ResourceParam[Reports],
 ) -> Iterator[Event]:
     with refusals_fail_at_once():
-        yield dg.AssetMaterialization("active_users", metadata=refresh_mart(outside, mart))
+        yield dg.AssetMaterialization("active_users", metadata=refresh_mart(outside, mart, duckdb))
         yield dg.AssetMaterialization("budget_report", metadata=refresh_budget_report(outside))
         yield dg.AssetMaterialization("report", metadata=refresh_report(outside, mart, reports))
 

@@ -89,7 +89,9 @@ def test_the_mart_holds_every_release_and_nothing_exact(make_store: Callable[...
             "lower_95",
             "upper_95",
             "noisy_statistic",
+            "half_width",
             "mechanism",
+            "mechanism_run",
             "sketch_impl",
             "sketch_parameters",
             "privacy_unit",
@@ -98,11 +100,10 @@ def test_the_mart_holds_every_release_and_nothing_exact(make_store: Callable[...
         ]
         (row,) = relation.fetchall()
     assert row[:4] == ("dau", START, 1, 0)
-    assert (
-        row[8] == release.noisy_value
-        and row[4] == release_answer(release, outside.settings, outside.accountant)["noisy_value"]
-    )
+    assert row[8:12] == (release.noisy_value, release.half_width, release.mechanism, release.run)
+    assert row[4] == release_answer(release, outside.settings, outside.accountant)["noisy_value"]
     assert files.csv.read_text().count("\n") == 2
+    assert open_mart(outside.settings).read() == mart_rows(outside.accountant)
     assert files.chart.read_text().startswith("<?xml")
 
 

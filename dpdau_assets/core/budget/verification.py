@@ -32,6 +32,9 @@ class Numbered(Protocol):
     @property
     def noisy_statistic(self) -> float: ...
 
+    @property
+    def half_width(self) -> float: ...
+
 
 def problems(settings: Settings, accountant: Ledger, published: Iterable[Numbered] = ()) -> list[str]:
     """A sentence for everything that does not hold, also of numbers that were `published` and should be there."""
@@ -59,9 +62,10 @@ def require_nothing_lost(published: Iterable[Numbered], accountant: Ledger) -> N
 
 
 def is_shown_as(release: Release, estimator: Estimator, shown: Numbered) -> bool:
-    """The very statistic, and the users that follow from it, but for what another machine's logarithm may differ by."""
+    """The very statistic and noise, and the users that follow, but for what another machine's logarithm differs by."""
     users = estimator.users(release.noisy_value)
-    return release.noisy_value == shown.noisy_statistic and math.isclose(users, shown.noisy_value, rel_tol=1e-9)
+    kept, seen = (release.noisy_value, release.half_width), (shown.noisy_statistic, shown.half_width)
+    return kept == seen and math.isclose(users, shown.noisy_value, rel_tol=1e-9)
 
 
 def _unpaid(accountant: Ledger) -> Iterator[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, replace
-from datetime import date
+from datetime import date, datetime
 from typing import Any
 
 from dpdau_assets.core.budget.numbers import interval
@@ -24,8 +24,9 @@ from dpdau_assets.core.privacy.compositions import COMPOSITIONS, budget_report, 
 from dpdau_assets.core.privacy.cost_so_far import Published
 from dpdau_assets.core.privacy.mechanism_run import MechanismRun
 from dpdau_assets.core.privacy.schedule import METRICS, releases_planned
+from dpdau_assets.core.restored import MartRow
 from dpdau_assets.core.settings import Metric, Settings
-from dpdau_assets.core.sketches import public_parameters
+from dpdau_assets.core.sketches import estimator_from, parameters_of, public_parameters
 from dpdau_assets.core.sketches.base import Estimator
 
 Answer = dict[str, Any]
@@ -96,9 +97,11 @@ def release_answer(release: Release, settings: Settings, accountant: Ledger) -> 
         "window_days": key.window_days,
         "revision": key.revision,
         **interval(release, run),
+        "half_width": release.half_width,
         "epsilon_used": budget["epsilon_spent"],
         "delta": budget_of(key.metric, month_of(key.day), accountant, settings).delta,
         "mechanism": release.mechanism,
+        "mechanism_run": run.name,
         "sketch_impl": release.sketch_impl,
         "sketch_parameters": _plain_parameters(estimator_of(run)),
         "privacy_unit": "user-month",
@@ -143,28 +146,36 @@ def budget_rows(settings: Settings, accountant: Ledger) -> list[Answer]:
     ]
 
 
-def budget_table(rows: list[Answer]) -> str:
-    """The same as a Markdown table."""
-    columns = [
-        "metric",
-        "month",
-        "epsilon_spent",
-        "charged",
-        "epsilon_cap",
-        "overrides",
-        "releases_made",
-        "releases_planned",
-    ]
-    cells = ({**row, "charged": row["charged"]["epsilon"], "overrides": len(row["overrides"])} for row in rows)
-    lines = [columns, ["---"] * len(columns), *([_cell(row[name]) for name in columns] for row in cells)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def mart_rows(accountant: Ledger) -> list[MartRow]:
+    """One row a release, in order of metric, window, day and revision.
+
+    Raises Refused for a number that was drawn from predictable noise.
+    """
+    return _rows(sorted(accountant.releases(), key=lambda release: release.key), accountant)
 
 
-def mart_rows(accountant: Ledger) -> list[Answer]:
-    """One row a release, in order of metric, window, day and revision."""
-    how = _mechanism_runs(accountant)
-    releases = sorted(accountant.releases(), key=lambda found: found.key)
-    return [_mart_row(release, how[release.run]) for release in releases]
+def columns_of(row: MartRow) -> Answer:
+    """The row as the mart's columns, in their order."""
+    key = row.key
+    return {
+        "metric": key.metric,
+        "day": key.day,
+        "window_days": key.window_days,
+        "revision": key.revision,
+        "noisy_value": row.noisy_value,
+        "estimate": row.estimate,
+        "lower_95": row.lower_95,
+        "upper_95": row.upper_95,
+        "noisy_statistic": row.noisy_statistic,
+        "half_width": row.half_width,
+        "mechanism": row.mechanism,
+        "mechanism_run": row.mechanism_run,
+        "sketch_impl": row.parameters["sketch_impl"],
+        "sketch_parameters": _plain_parameters(estimator_from(row.parameters)),
+        "privacy_unit": "user-month",
+        "published_at": row.published_at,
+        "version": row.version,
+    }
 
 
 def series(
@@ -172,16 +183,16 @@ def series(
 ) -> list[Answer]:
     """One row a published day of a range, in order: its latest number, or the one that came out first."""
     window_days = settings.window_days(metric)
-    found = {
+    by_day = {
         release.key.day: release
-        for release in sorted(accountant.releases(metric), key=lambda one: one.key)
-        if release.key.window_days == window_days and not (as_published and release.key.revision)
+        for release in sorted(accountant.releases(metric), key=lambda release: release.key)
+        if release.key.window_days == window_days
+        and first <= release.key.day <= last
+        and not (as_published and release.key.revision)
     }
-    how = _mechanism_runs(accountant)
     return [
-        {**_mart_row(release, how[release.run]), "day": day.isoformat()}
-        for day, release in found.items()
-        if first <= day <= last
+        {**columns_of(row), "day": row.key.day.isoformat(), "published_at": row.published_at.isoformat()}
+        for row in _rows(by_day.values(), accountant)
     ]
 
 
@@ -255,27 +266,24 @@ def _mechanism_runs(accountant: Ledger) -> dict[str, MechanismRun]:
     return {run.name: run for run in accountant.mechanism_runs()}
 
 
-def _mart_row(release: Release, run: MechanismRun) -> Answer:
+def _rows(releases: Iterable[Release], accountant: Ledger) -> list[MartRow]:
+    runs = _mechanism_runs(accountant)
+    return [_mart_row(release, runs[release.run]) for release in releases]
+
+
+def _mart_row(release: Release, run: MechanismRun) -> MartRow:
     if not release.private:
         raise Refused(
             f"{release.key.metric} of {release.key.day} was drawn from predictable noise.",
             "Such a store is for tests; publish from one whose noise is private.",
         )
-    key = release.key
-    return {
-        "metric": key.metric,
-        "day": key.day,
-        "window_days": key.window_days,
-        "revision": key.revision,
-        **interval(release, run),
-        "mechanism": release.mechanism,
-        "sketch_impl": release.sketch_impl,
-        "sketch_parameters": _plain_parameters(estimator_of(run)),
-        "privacy_unit": "user-month",
-        "published_at": release.published_at,
-        "version": release.version,
-    }
-
-
-def _cell(value: object) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    return MartRow(
+        key=release.key,
+        **interval(release, run),  # type: ignore[arg-type]
+        half_width=release.half_width,
+        mechanism=release.mechanism,
+        mechanism_run=run.name,
+        parameters=parameters_of(estimator_of(run)),
+        published_at=datetime.fromisoformat(release.published_at),
+        version=release.version,
+    )

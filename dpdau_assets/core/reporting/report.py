@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from datetime import date, datetime
+from datetime import date
 from fractions import Fraction
 from itertools import groupby
 
@@ -21,7 +21,7 @@ from dpdau_assets.core.privacy.compositions import joint_epsilon, user_months
 from dpdau_assets.core.privacy.mechanism_run import MechanismRun
 from dpdau_assets.core.privacy.mechanisms import Laplace, Mechanism, half_width_95, noise_std
 from dpdau_assets.core.privacy.schedule import METRICS, mechanism_for
-from dpdau_assets.core.reporting.answers import Answer, budget_answer, charged_months, mart_rows
+from dpdau_assets.core.reporting.answers import budget_answer, charged_months, mart_rows
 from dpdau_assets.core.reporting.checks import CHECKS, ask_all
 from dpdau_assets.core.reporting.report_model import (
     BudgetMonth,
@@ -35,6 +35,7 @@ from dpdau_assets.core.reporting.report_model import (
     Report,
     Series,
 )
+from dpdau_assets.core.restored import MartRow
 from dpdau_assets.core.secret_strength import warning
 from dpdau_assets.core.settings import Metric, Settings
 from dpdau_assets.core.sketches import parameters_of
@@ -48,7 +49,8 @@ _STEADY_DAY = 1000  # a stream's noise has its steady width long before
 
 def readers_report(settings: Settings, accountant: Ledger) -> Report:
     """For the published zone. Raises Refused for a number that was drawn from predictable noise."""
-    series = tuple(_series(metric, mart_rows(accountant), settings) for metric in METRICS)
+    rows = mart_rows(accountant)
+    series = tuple(_series(metric, rows, settings) for metric in METRICS)
     slots = [number.due_on for one in series for day in one.days for number in day.numbers]
     budget = tuple(_budget(settings, accountant))
     return Report(max(slots, default=None), series, _promise(budget, settings, accountant), budget, VERSION)
@@ -75,17 +77,18 @@ def check_lines(store: Store, mart: Mart) -> list[CheckLine]:
 # --- Numbers -----------------------------------------------------------------------------------------------------
 
 
-def _series(metric: Metric, rows: Iterable[Answer], settings: Settings) -> Series:
+def _series(metric: Metric, rows: Iterable[MartRow], settings: Settings) -> Series:
     """The rows come in order of window, day and revision; a living store has one window a metric."""
     window_days = settings.window_days(metric)
-    mine = (row for row in rows if (row["metric"], row["window_days"]) == (metric, window_days))
-    days = (Day(day, tuple(_number(row) for row in found)) for day, found in groupby(mine, key=lambda row: row["day"]))
+    mine = (row for row in rows if (row.key.metric, row.key.window_days) == (metric, window_days))
+    days = (Day(day, tuple(map(_number, same_day))) for day, same_day in groupby(mine, key=lambda row: row.key.day))
     return Series(metric, window_days, tuple(days))
 
 
-def _number(row: Answer) -> Number:
-    shown = {name: row[name] for name in ("revision", "noisy_value", "estimate", "lower_95", "upper_95")}
-    return Number(**shown, due_on=datetime.fromisoformat(row["published_at"]).date())
+def _number(row: MartRow) -> Number:
+    return Number(
+        row.key.revision, row.noisy_value, row.estimate, row.lower_95, row.upper_95, due_on=row.published_at.date()
+    )
 
 
 # --- Budget ------------------------------------------------------------------------------------------------------

@@ -166,9 +166,12 @@ def test_a_label_states_the_largest_cap_on_record_and_no_mechanism_that_was_not_
 def test_what_readers_have_seen_and_the_ledger_has_lost_is_never_overwritten(two_fit: Store) -> None:
     seen = two_fit.accountant.releases()
     verification.require_nothing_lost(seen, two_fit.accountant)
-    other = replace(seen[1], noisy_value=seen[1].noisy_value + 1)
-    with pytest.raises(Refused, match="is published with another number"):
-        verification.require_nothing_lost([*seen, other], two_fit.accountant)
+    for other in (
+        replace(seen[1], noisy_value=seen[1].noisy_value + 1),
+        replace(seen[1], half_width=seen[1].half_width + 1),
+    ):
+        with pytest.raises(Refused, match="is published with another number"):
+            verification.require_nothing_lost([*seen, other], two_fit.accountant)
     with pytest.raises(Refused, match="is published, and not in the ledger"):
         verification.require_nothing_lost(
             [replace(seen[1], key=replace(seen[1].key, day=DAYS[30]))], two_fit.accountant

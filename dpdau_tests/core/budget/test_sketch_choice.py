@@ -24,7 +24,7 @@ from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication import release as main_path
 from dpdau_assets.core.publication.release import publish, restate
 from dpdau_assets.core.publication.runs import plan_run
-from dpdau_assets.core.reporting.answers import mart_rows, release_answer, series
+from dpdau_assets.core.reporting.answers import columns_of, mart_rows, release_answer, series
 from dpdau_assets.core.sketches import build
 from dpdau_assets.core.sketches.base import to_bytes
 from dpdau_assets.core.sketches.theta import ThetaSketch, theta_hashes
@@ -98,7 +98,8 @@ def test_the_configured_parameter_is_recorded_with_the_release(make_store: Make,
     assert (answer["sketch_impl"], release.sketch_impl) == (kind, kind)
     assert answer["sketch_parameters"] == {name: float(value) for name, value in expected.items()}
     (row,) = mart_rows(outside.accountant)
-    assert row["sketch_parameters"] == answer["sketch_parameters"]
+    assert row.parameters == recorded
+    assert columns_of(row)["sketch_parameters"] == answer["sketch_parameters"]
     assert series("dau", START, START, outside.settings, outside.accountant)[0]["noisy_value"] == answer["noisy_value"]
 
 
@@ -428,12 +429,12 @@ def test_a_full_sketch_is_published_without_an_upper_bound_and_the_mart_shows_it
     release = replace(publish("dau", START, wide), noisy_value=16.0)  # all registers, whatever was drawn
     (instance,) = wide.accountant.mechanism_runs()
     assert interval(release, instance)["upper_95"] is None
-    row = {**mart_rows(outside.accountant)[0], "upper_95": None}
+    row = replace(mart_rows(outside.accountant)[0], upper_95=None)
     files = MartFiles(tmp_path / "mart").replace([row])
     assert files.chart.read_text().startswith("<?xml")
     assert _interval_in_words([row]) == ", no upper bound: the sketch is full"
-    (shown,) = MartFiles(tmp_path / "mart").read()
-    assert shown.upper_95 is None and shown.noisy_value == answer["noisy_value"]
+    assert MartFiles(tmp_path / "mart").read() == [row]
+    assert row.noisy_value == answer["noisy_value"]
 
 
 def test_a_living_store_with_another_size_builds_its_sketches_anew(make_store: Make) -> None:

@@ -18,8 +18,7 @@ from hypothesis import strategies as st
 from sqlalchemy import select
 
 from dpdau_assets.core.budget import verification
-from dpdau_assets.core.budget.numbers import shown_in
-from dpdau_assets.core.budget.sketch_choice import estimators
+from dpdau_assets.core.budget.numbers import interval
 from dpdau_assets.core.dates import days_between
 from dpdau_assets.core.erasure.receipts import apply_and_verify
 from dpdau_assets.core.erasure.requests import request
@@ -27,12 +26,11 @@ from dpdau_assets.core.errors import BadInput, BadSetting, DpdauError, Refused
 from dpdau_assets.core.events import Event
 from dpdau_assets.core.facts import Override, ReleaseKey
 from dpdau_assets.core.ports.store import Store
-from dpdau_assets.core.privacy.mechanisms import NoiseWidth
 from dpdau_assets.core.privacy.schedule import METRICS
 from dpdau_assets.core.publication.release import publish, restate
 from dpdau_assets.core.publication.restoring import reopen
 from dpdau_assets.core.reporting.answers import mart_rows, release_answer
-from dpdau_assets.core.restored import Declared
+from dpdau_assets.core.restored import Declared, MartRow
 from dpdau_assets.core.settings import Metric, Settings
 from dpdau_assets.core.state.activity import apply_pending
 from dpdau_tests.conftest import SECRET, SKETCHES, FixedClock, prepare, put
@@ -101,7 +99,7 @@ def publish_days(days: Iterable[date], outside: Store) -> None:
             publish("mau", day, outside)
 
 
-def show(rows: list[dict[str, object]], folder: Path) -> None:
+def show(rows: list[MartRow], folder: Path) -> None:
     """The database of a mart, which is all that a restore reads of it."""
     folder.mkdir(exist_ok=True)
     path = folder / "active_users.duckdb"
@@ -259,7 +257,7 @@ def test_what_the_mart_shows_is_taken_back_to_the_last_digit(world: Path, tmp_pa
     before = opened(world / "store", TODAY)
     assert found.taken_back == 2 + 2 + 31
     assert numbers(outside) == numbers(before)
-    assert [one for one in mart_rows(outside.accountant)] == [one for one in mart_rows(before.accountant)]
+    assert mart_rows(outside.accountant) == mart_rows(before.accountant) == MartFiles(world / "mart").read()
     assert outside.accountant.releases() == before.accountant.releases()
     last = before.accountant.releases("mau")[-1]
     assert release_answer(last, outside.settings, outside.accountant) == release_answer(
@@ -602,9 +600,15 @@ def test_a_backup_of_another_schema_version_is_refused(world: Path, tmp_path: Pa
 
 def test_a_mart_of_another_store_or_of_other_settings_is_refused(world: Path, tmp_path: Path) -> None:
     shown = MartFiles(world / "mart").read()
+    january = shown[0].mechanism_run
     for wrong, says in (
         ([replace(shown[0], noisy_value=shown[0].noisy_value + 1)], "shows another dau of 2025-01-01"),
+        ([replace(shown[0], half_width=shown[0].half_width / 2)], "shows another dau of 2025-01-01"),
         ([replace(one, mechanism="laplace") for one in shown], "by laplace; gaussian_shared is configured"),
+        (
+            [replace(row, mechanism_run=january) for row in shown],
+            r"2025-02-03 as a number of dau-1-gaussian_shared-2025-01, .* one of dau-1-gaussian_shared-2025-02",
+        ),
     ):
         with pytest.raises(Refused, match=says):
             backup_files.restore(world / "backup", settings_of(tmp_path), FixedClock(TODAY), wrong)
@@ -791,21 +795,9 @@ def test_a_backup_from_the_future_is_refused(world: Path, tmp_path: Path) -> Non
         restored(world, tmp_path, today=date(2025, 1, 9))
 
 
-def as_without_steps(row: dict[str, object], outside: Store) -> dict[str, object]:
-    """Numbers of even days as shown, those of odd ones with the interval of an earlier version."""
-    there = {(one.key.metric, one.key.day, one.key.revision): one for one in outside.accountant.releases()}
-    found = there[row["metric"], row["day"], row["revision"]]  # type: ignore[index]
-    width = NoiseWidth(found.half_width, found.half_width, 0.0)
-    earlier = shown_in(estimators(outside.accountant)[found.run], found.noisy_value, width)
-    return {**row, **earlier} if found.key.day.day % 2 else row
-
-
 @pytest.mark.parametrize("kind", ["theta", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("kmv", "hllpp"))])
 def test_numbers_of_a_sketch_come_back_from_the_mart_to_the_last_digit(tmp_path: Path, kind: str) -> None:
-    """Of a stream that began when the restore does not suppose it, and of a month whose parameter followed a number.
-
-    Also where a version has shown them whose intervals took the noise for one without steps.
-    """
+    """Also of a month whose parameter followed a number."""
     chosen = {**SKETCHES[kind], "mau_theta0": Fraction(1, 2), "mau_level": 2}
     outside = opened(tmp_path / "store", TODAY, **chosen)
     days = days_between(START, PUBLISHED)
@@ -814,15 +806,17 @@ def test_numbers_of_a_sketch_come_back_from_the_mart_to_the_last_digit(tmp_path:
     followed = {**chosen, "dau_theta0": None, "dau_level": None}
     publish_days(days[:5], outside)
     publish_days(days[29:], opened(tmp_path / "store", TODAY, **followed))
-    show([as_without_steps(row, outside) for row in mart_rows(outside.accountant)], tmp_path / "mart")
+    show(mart_rows(outside.accountant), tmp_path / "mart")
     seen = {one.key: release_answer(one, outside.settings, outside.accountant) for one in outside.accountant.releases()}
     assert {key.metric for key in seen} == {"dau", "mau"}
     shutil.rmtree(tmp_path / "store")
     _, again = restored(tmp_path, tmp_path / "store", mart=True, **chosen)
-    shown = ("noisy_value", "noisy_statistic", "estimate", "lower_95", "upper_95", "sketch_impl", "sketch_parameters")
+    shown = ("noisy_value", "noisy_statistic", "half_width", "estimate", "lower_95", "upper_95")
+    counted = ("mechanism_run", "sketch_impl", "sketch_parameters")
     for release in again.accountant.releases():
-        found = release_answer(release, again.settings, again.accountant)
-        assert {name: found[name] for name in shown} == {name: seen[release.key][name] for name in shown}
+        answer = release_answer(release, again.settings, again.accountant)
+        for name in (*shown, *counted):
+            assert answer[name] == seen[release.key][name]
     assert {one.key for one in again.accountant.releases()} == seen.keys()
     assert verification.problems(again.settings, again.accountant, MartFiles(tmp_path / "mart").read()) == []
 
@@ -850,39 +844,108 @@ SPARSE = {**SKETCHES["theta"], "dau_theta0": Fraction(1, 2**25)}
 
 
 @pytest.fixture(scope="module")
-def one_number(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, object]]:
-    """A backup, and the row of the number that was published since, which a restore takes back."""
+def one_number(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A backup, and the mart of the one number that was published since, which a restore takes back."""
     root = tmp_path_factory.mktemp("one number")
     outside = opened(root / "store", TODAY, **SPARSE)
     people(outside, [START])
     back_up(root / "backup", outside)
     publish("dau", START, outside)
-    (row,) = mart_rows(outside.accountant)
-    show([row], root / "mart")
-    assert restored(root, root / "good", mart=True, **SPARSE)[1].accountant.releases()
-    return root, row
+    show(mart_rows(outside.accountant), root / "mart")
+    assert len(restored(root, root / "good", mart=True, **SPARSE)[1].accountant.releases()) == 1
+    return root
+
+
+def changed(mart: Path, folder: Path, statement: str) -> Path:
+    """A copy of the mart after this statement."""
+    shutil.copytree(mart, folder)
+    with duckdb.connect(folder / "active_users.duckdb") as database:
+        database.execute(statement)
+    return folder
 
 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"lower_95": 0.0, "upper_95": None}, "with another noise or sketch than is configured"),
-        ({"lower_95": 1.5}, "with another noise or sketch than is configured"),
-        ({"noisy_value": 1234.0}, "with another noise or sketch than is configured"),
-        ({"sketch_parameters": {"theta0": 0}}, "counted with parameters that are none"),
-        ({"sketch_parameters": {"theta0": None}}, "counted with parameters that are none"),
-        ({"sketch_parameters": {}}, "counted with parameters that are none"),
-        ({"sketch_impl": "bloom"}, "counted with parameters that are none"),
+        ("lower_95 = 0.0, upper_95 = NULL", "with another noise or sketch than is configured"),
+        ("lower_95 = 1.5", "with another noise or sketch than is configured"),
+        ("estimate = estimate + 1", "with another noise or sketch than is configured"),
+        ("noisy_value = 1234.0", "with another noise or sketch than is configured"),
+        ("half_width = half_width / 2", "with another noise or sketch than is configured"),
+        ("half_width = NULL", "has no half_width"),
+        ("mechanism = 'laplace'", "by laplace; gaussian_shared is configured"),
+        ("""sketch_parameters = '{"theta0": 0}'""", "counted with parameters that are none"),
+        ("""sketch_parameters = '{"theta0": null}'""", "counted with parameters that are none"),
+        ("sketch_parameters = '{}'", "counted with parameters that are none"),
+        ("sketch_impl = 'bloom'", "counted with parameters that are none"),
     ],
 )
 def test_a_mart_whose_row_cannot_be_what_was_published_is_refused(
-    one_number: tuple[Path, dict[str, object]], tmp_path: Path, change: dict[str, object], says: str
+    one_number: Path, tmp_path: Path, change: str, says: str
 ) -> None:
-    root, row = one_number
-    (tmp_path / "backup").symlink_to(root / "backup")
-    show([{**row, **change}], tmp_path / "mart")
+    (tmp_path / "backup").symlink_to(one_number / "backup")
+    changed(one_number / "mart", tmp_path / "mart", f"UPDATE active_users SET {change}")
     with pytest.raises(DpdauError, match=says):
         restored(tmp_path, tmp_path / "bad", mart=True, **SPARSE)
+
+
+def test_a_mart_from_before_there_were_runs_and_widths_in_it_is_named_as_one_and_nothing_is_taken_from_it(
+    one_number: Path, tmp_path: Path
+) -> None:
+    older = changed(
+        one_number / "mart",
+        tmp_path / "mart",
+        "DROP VIEW latest; DROP VIEW as_published; CREATE TABLE old AS SELECT * EXCLUDE (mechanism_run, half_width) "
+        "FROM active_users; DROP TABLE active_users; ALTER TABLE old RENAME TO active_users",
+    )
+    with pytest.raises(BadInput, match="has no half_width and no mechanism_run: another version") as refused:
+        MartFiles(older).read()
+    assert "refresh_mart" in refused.value.remedy
+
+
+def test_a_stream_that_began_later_than_is_supposed_comes_back_with_the_width_of_each_of_its_days(
+    tmp_path: Path,
+) -> None:
+    """Its first days have less noise than the later ones. Also in a second restore, by the mart of the first."""
+    outside = opened(tmp_path / "store", TODAY)
+    days = days_between(START, PUBLISHED)
+    people(outside, days)
+    back_up(tmp_path / "backup", outside)
+    for day in days[31:]:
+        publish("mau", day, outside)
+    before = mart_rows(outside.accountant)
+    widths = [row.half_width for row in before]
+    assert widths == sorted(set(widths)) and len(widths) == 2
+    assert {row.mechanism_run for row in before} == {"mau-30-gaussian_stream-from-2025-02-01"}
+    show(before, tmp_path / "mart")
+    _, once = restored(tmp_path, tmp_path / "once", mart=True)
+    back = mart_rows(once.accountant)
+    assert {row.mechanism_run for row in back} == {"mau-30-gaussian_stream-from-2025-01-30"}
+    assert [replace(row, mechanism_run=before[0].mechanism_run) for row in back] == before
+    verification.require_nothing_lost(before, once.accountant)
+    show(back, tmp_path / "mart")
+    assert mart_rows(restored(tmp_path, tmp_path / "twice", mart=True)[1]) == back
+
+
+def test_a_number_of_a_stream_with_the_width_of_another_of_its_days_is_refused(tmp_path: Path) -> None:
+    outside = opened(tmp_path / "store", TODAY)
+    days = days_between(START, PUBLISHED)
+    people(outside, days)
+    back_up(tmp_path / "backup", outside)
+    for day in days[29:]:
+        publish("mau", day, outside)
+    rows = mart_rows(outside.accountant)
+    (run,) = outside.accountant.mechanism_runs()
+    releases = outside.accountant.releases()
+    narrow = replace(releases[-1], half_width=releases[0].half_width)
+    forged = replace(rows[-1], half_width=narrow.half_width, **interval(narrow, run))
+    for shown, says in ((rows, None), ([*rows[:-1], forged], "another noise")):
+        show(shown, tmp_path / "mart")
+        if says is None:
+            assert restored(tmp_path, tmp_path / "good", mart=True)[0].taken_back == len(rows)
+        else:
+            with pytest.raises(Refused, match=says):
+                restored(tmp_path, tmp_path / "bad", mart=True)
 
 
 def test_months_of_different_samples_come_back_from_the_mart_whatever_is_configured_by_then(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 from dpdau_assets.core.budget.overrides import reset_budget
 from dpdau_assets.core.erasure.requests import waiting_days
 from dpdau_assets.core.errors import BadInput, Refused
+from dpdau_assets.core.facts import ReleaseKey
 from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.release import publish
 from dpdau_assets.core.reporting.answers import budget_answer, mart_rows
@@ -84,11 +85,11 @@ class Page(HTMLParser):
 
 def test_both_series_are_there_as_published_and_latest(unchanged: Store, for_readers: Report) -> None:
     dau, mau = for_readers.series
-    rows = {(row["metric"], row["day"], row["revision"]): row for row in mart_rows(unchanged.accountant)}
+    rows = {row.key: row for row in mart_rows(unchanged.accountant)}
     assert [one.day for one in dau.days] == DAYS
     for one in dau.days:
-        assert one.as_published.noisy_value == rows["dau", one.day, 0]["noisy_value"]
-        assert one.latest.noisy_value == rows["dau", one.day, int(one.is_restated)]["noisy_value"]
+        assert one.as_published.noisy_value == rows[ReleaseKey("dau", 1, one.day)].noisy_value
+        assert one.latest.noisy_value == rows[ReleaseKey("dau", 1, one.day, int(one.is_restated))].noisy_value
         assert one.is_restated == (one.day.month == 1)
     assert mau.last is not None and not mau.last.is_restated and mau.window_days == 30
 
