@@ -696,8 +696,8 @@ RECEIPTS = (
     Fault(
         "the-inspection-does-not-ask-the-late-store",
         "dpdau_assets/core/erasure/inspection.py",
-        '(outside.state.activity if place.store == "activity" else outside.state.late).read(',
-        "outside.activity.read(",
+        'return outside.state.activity if place.store == "activity" else outside.state.late',
+        "return outside.state.activity",
         ("core/erasure/test_receipts.py::test_a_late_event_of_hers_is_found_by_its_store_and_by_its_bytes",),
     ),
     Fault(
