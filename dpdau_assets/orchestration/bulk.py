@@ -28,9 +28,10 @@ from dpdau_assets.core.privacy.schedule import METRICS
 from dpdau_assets.core.publication.completeness import is_declared
 from dpdau_assets.core.publication.due import due
 from dpdau_assets.core.publication.release import publish, restate
-from dpdau_assets.core.publication.runs import BUILD, RESTATEMENT
+from dpdau_assets.core.publication.runs import RESTATEMENT
 from dpdau_assets.core.state.rebuilding import Built, build_days, days_behind, mark_reported
 from dpdau_assets.orchestration.metadata import CODE_VERSION, reveal
+from dpdau_assets.orchestration.names import REBUILD_DAYS
 from dpdau_assets.orchestration.retries import SAFE, refusals_fail_at_once
 
 ERASURES, ACTIVITY, SKETCH = (dg.AssetKey(name) for name in ("erasures", "activity", "day_sketch"))
@@ -94,7 +95,7 @@ def publish_due_numbers(context: dg.OpExecutionContext, outside: dg.ResourcePara
     for step in due(outside).built:  # what was declared after the days were built waits for the next run
         read = _newest([SKETCH, DAU, MAU], context)
         day = cast(date, step.day)  # a number has one
-        if step.job == RESTATEMENT:
+        if step.kind == RESTATEMENT:
             yield _restated(day, len(restate(day, outside)), read)
         elif day not in is_declared(outside):  # withdrawn meanwhile: what follows waits for it
             return
@@ -173,7 +174,7 @@ def _newest(assets: Iterable[dg.AssetKey], context: dg.OpExecutionContext) -> di
 
 
 @dg.job(
-    name=BUILD,
+    name=REBUILD_DAYS,
     description="Fold the inbox and build every day that arrivals, erasures or a declaration ask for, in one run.",
 )
 def REBUILD() -> None:

@@ -10,9 +10,10 @@ import dagster as dg
 from dpdau_assets.core.erasure import receipts, retention
 from dpdau_assets.core.errors import Refused
 from dpdau_assets.core.ports.store import Store
-from dpdau_assets.core.publication import completeness, runs
+from dpdau_assets.core.publication import completeness
 from dpdau_assets.core.publication.ingest import in_whole_per_cent
 from dpdau_assets.core.publication.runs import Step
+from dpdau_assets.orchestration import names
 from dpdau_assets.orchestration.bulk import (
     REBUILD,
     build_many_days,
@@ -43,42 +44,42 @@ UNDER_WAY = [
 """A run in one of these was launched and is not over."""
 
 STATE = dg.define_asset_job(
-    runs.STATE,
+    names.BUILD_STATE,
     selection=_building("erasures", "activity", "day_sketch"),
     description="Fold the inbox into a day's state and sketch, with every erasure applied.",
 )
 DAU = dg.define_asset_job(
-    runs.DAU,
+    names.PUBLISH_DAU,
     selection=["dau_release"],
     tags=IN_ORDER,
     description="A day's published DAU; its state must be there.",
 )
 MAU = dg.define_asset_job(
-    runs.MAU,
+    names.PUBLISH_MAU,
     selection=["mau_release"],
     tags=IN_ORDER,
     description="A day's published MAU; its 30 days of state must be there, and the day before be published.",
 )
 RESTATEMENT = dg.define_asset_job(
-    runs.RESTATEMENT,
+    names.RESTATE_DAU,
     selection=["dau_restatement"],
     tags=IN_ORDER,
     description="Every DAU of a month once more, on the month's public day: erased users gone, late events in.",
 )
 REPORTS = dg.define_asset_job(
-    runs.REPORTS,
+    names.REFRESH_MART,
     selection=_building("active_users", "budget_report", "report"),
     description="The mart, the budget report, and the files for readers and operators.",
 )
 CHECKS = dg.define_asset_job(
-    "check_store",
+    names.CHECK_STORE,
     selection=dg.AssetSelection.all_asset_checks() - _APPLIED,
     description="For CI: exits with 1 if an erasure is overdue, somebody is left, or the ledger cannot be believed.",
 )
 
 
 @dg.job(
-    name="publish_due",
+    name=names.PUBLISH_DUE,
     tags=IN_ORDER,
     description="Build what is missing, publish every number that is due and complete, refresh mart and reports.",
 )
@@ -160,7 +161,7 @@ def run_steps(
     for step in wanted:
         config = _building_config(step.days) if step.days else {}
         try:
-            jobs[step.job].execute_in_process(
+            jobs[names.JOB_OF[step.kind]].execute_in_process(
                 partition_key=step.day.isoformat() if step.day else None,
                 instance=instance,
                 run_config={**config, "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},

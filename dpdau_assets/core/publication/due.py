@@ -18,9 +18,6 @@ from dpdau_assets.core.publication.completeness import is_declared
 from dpdau_assets.core.publication.runs import DAU, MAU, RESTATEMENT, Step
 from dpdau_assets.core.settings import Settings
 
-SCHEDULE = "publish_daily"
-"""What whoever runs the schedule calls it."""
-
 
 @dataclass(frozen=True)
 class Due:
@@ -67,7 +64,7 @@ def last_due(outside: Store) -> date:
 
 def late(found: Due, outside: Store) -> list[date]:
     """Days of which a number was due before today and could have come: complete, and not published."""
-    days = {step.day for step in found.numbers if step.job in (DAU, MAU) and step.day}
+    days = {step.day for step in found.numbers if step.kind in (DAU, MAU) and step.day}
     return sorted(day for day in days if day < last_due(outside))
 
 
