@@ -5,7 +5,8 @@ from functools import partial
 
 import dagster as dg
 
-from dpdau_assets.core.ports.store import Alerts, Mart, Reports, Store
+from dpdau_assets.core.ports.store import Alerts, Mart, Store
+from dpdau_assets.core.reporting.report_model import Reports
 from resources.alerts_webhook import WebhookAlerts
 from resources.dagster_instance import is_scheduled
 from resources.settings_env import read_settings

@@ -15,9 +15,9 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (  # n
     AssetCheckEvaluationTargetMaterializationData as Target,
 )
 
-from dpdau_assets.core.erasure.requests import Pending, mark_touched, pending
+from dpdau_assets.core.erasure.requests import WaitingDay, waiting_days
 from dpdau_assets.core.ports.store import Store
-from dpdau_assets.core.reporting.report import WaitingDay, waiting_days
+from dpdau_assets.core.state.touched import Pending, mark_touched, pending
 from dpdau_assets.orchestration.jobs import REBUILD, VERIFICATION
 from dpdau_assets.orchestration.metadata import erasure_queue, reveal
 from sensors.attempts import TASK, Tries, is_given_up, next_key, task_name, tries_of

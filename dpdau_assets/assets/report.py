@@ -4,8 +4,9 @@ from typing import Any
 
 import dagster as dg
 
-from dpdau_assets.core.ports.store import Mart, Reports, Store
+from dpdau_assets.core.ports.store import Mart, Store
 from dpdau_assets.core.reporting.report import check_lines, operators_report, readers_report
+from dpdau_assets.core.reporting.report_model import Reports
 from dpdau_assets.orchestration.metadata import CODE_VERSION, DAILY, NO_USER_DATA, described, reveal
 from dpdau_assets.orchestration.retries import SAFE, refusals_fail_at_once
 

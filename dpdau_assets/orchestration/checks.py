@@ -7,9 +7,9 @@ the others too, but for one that only says that work is under way.
 
 import dagster as dg
 
+from dpdau_assets.core.erasure.requests import waiting_days
 from dpdau_assets.core.ports.store import Mart, Store
 from dpdau_assets.core.reporting.checks import CHECKS, Check, answer
-from dpdau_assets.core.reporting.report import waiting_days
 from dpdau_assets.orchestration.metadata import erasure_queue, reveal
 
 # A backfill from the UI runs every check of its assets once a partition, whatever a job leaves out; and a blocking

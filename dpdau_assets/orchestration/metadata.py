@@ -12,7 +12,7 @@ from typing import Any
 
 import dagster as dg
 
-from dpdau_assets.core.reporting.report import WaitingDay
+from dpdau_assets.core.erasure.requests import WaitingDay
 
 CODE_VERSION = "1"
 """Of every asset: Dagster compares each partition's event with it."""

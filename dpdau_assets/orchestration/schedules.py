@@ -4,11 +4,11 @@ from datetime import timedelta
 
 import dagster as dg
 
+from dpdau_assets.core.budget.planning import restatement_due
 from dpdau_assets.core.dates import month_of
 from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.privacy.schedule import due_on
 from dpdau_assets.core.publication.due import Due, due
-from dpdau_assets.core.publication.release import restatement_due
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.orchestration.jobs import (
     CHECKS,
