@@ -21,7 +21,7 @@ DAGSTER = frozenset(
     {
         "dagster",
         "dpdau_assets.core",
-        *(f"dpdau_assets.orchestration.{part}" for part in ("metadata", "names", "partitions", "retries")),
+        *(f"dpdau_assets.orchestration.{part}" for part in ("metadata", "names", "partitions", "recorder", "retries")),
     }
 )
 EDGE = frozenset({"dpdau_assets.core", "resources"})
@@ -47,6 +47,9 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "dpdau_assets.orchestration.names": frozenset({"dpdau_assets.core"}),
     "dpdau_assets.orchestration.partitions": frozenset({"dagster", "dpdau_assets.core"}),
     "dpdau_assets.orchestration.metadata": frozenset({"dagster", "dpdau_assets.core"}),
+    "dpdau_assets.orchestration.recorder": frozenset(
+        {"dagster", "dpdau_assets.core", "dpdau_assets.orchestration.metadata"}
+    ),
     "dpdau_assets.orchestration.retries": frozenset({"dagster", "dpdau_assets.core"}),
     "dpdau_assets.assets": DAGSTER | {"dpdau_assets.assets"},
     "dpdau_assets.orchestration.checks": DAGSTER,

@@ -139,7 +139,7 @@ def test_a_declaration_that_is_taken_back_while_publication_runs_holds_up_its_da
             withdraw_all([DAYS[6]], outside)
         return publish(metric, day, outside)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("dpdau_assets.orchestration.bulk.publish", withdrawing)
+    monkeypatch.setattr("dpdau_assets.assets.releases.publish", withdrawing)
     assert publish_due(world)
     assert published(world.outside) == DAYS[:6]
     assert DAYS[6] not in world.outside.accountant.sealed()
@@ -186,7 +186,7 @@ def test_a_number_that_fails_leaves_what_is_out_and_the_next_run_goes_on_from_th
         return publish(metric, day, outside)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr("dpdau_assets.orchestration.bulk.publish", die_at_mau)
+        patch.setattr("dpdau_assets.assets.releases.publish", die_at_mau)
         assert not publish_due(world)
     out = world.outside.accountant.releases()
     assert published(world.outside)[-1] == date(2025, 2, 1) and published(world.outside, "mau")[-1].month == 1

@@ -5,7 +5,7 @@ Nothing here reads data: it follows from the clock, the ledger and what upstream
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from datetime import date, timedelta
 from itertools import takewhile
@@ -29,6 +29,7 @@ class Due:
         built: those of them, from the first on, that read no missing day.
         unmarked: days whose number is due and that upstream has not declared complete, in order.
         refused: why numbers that are due will not come, in words; "" if all will.
+        refusals: these numbers, in order of slots.
     """
 
     missing: tuple[date, ...]
@@ -36,6 +37,7 @@ class Due:
     built: tuple[Step, ...]
     unmarked: tuple[date, ...]
     refused: str
+    refusals: tuple[RefusedRelease, ...] = ()
 
 
 def due(outside: Store) -> Due:
@@ -46,6 +48,7 @@ def due(outside: Store) -> Due:
     except DpdauError as error:  # nothing says how to count, say: a person has to decide that
         return Due((), (), (), (), str(error))
     made = [one for one in numbers if isinstance(one, PlannedRelease)]
+    refusals = tuple(one for one in numbers if isinstance(one, RefusedRelease))
     complete = list(_reading_only(declared, made, outside.settings))
     processed = outside.accountant.processed()
     return Due(
@@ -53,7 +56,8 @@ def due(outside: Store) -> Due:
         numbers=_steps(complete),
         built=_steps(_reading_only(processed, complete, outside.settings)),
         unmarked=tuple(sorted(_all_read(made, outside.settings) - declared)),
-        refused=_why_refused(numbers),
+        refused=_why_refused(refusals),
+        refusals=refusals,
     )
 
 
@@ -94,10 +98,9 @@ def _step(one: PlannedRelease) -> Step:
     return Step(DAU if release.metric == "dau" else MAU, release.day)
 
 
-def _why_refused(numbers: list[PlannedRelease | RefusedRelease]) -> str:
-    refused = [one for one in numbers if isinstance(one, RefusedRelease)]
-    if not refused:
+def _why_refused(refusals: Sequence[RefusedRelease]) -> str:
+    if not refusals:
         return ""
-    first = refused[0]
-    others = f" So are {len(refused) - 1} more." if len(refused) > 1 else ""
+    first = refusals[0]
+    others = f" So are {len(refusals) - 1} more." if len(refusals) > 1 else ""
     return f"{first.release.metric} of {first.release.day} is refused: {first.error.reason}{others}"

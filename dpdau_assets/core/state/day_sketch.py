@@ -137,6 +137,12 @@ def traces_in(sketch: Sketch, day: date, wanted: Keys, outside: Store) -> Keys:
     return left if b"".join(to_bytes(again)) != b"".join(to_bytes(sketch)) else EMPTY
 
 
+def is_fresh(day: date, outside: Store) -> bool:
+    """Whether each of the day's sketches is there, and is of the state beside it by what its header says of itself."""
+    with outside.state.activity.lock():
+        return all(_is_of_its_state(day, epoch, outside) for epoch in epochs_of(day, outside.settings))
+
+
 def sketch_version(day: date, outside: Store) -> str:
     """The data version of the day's sketches: keyed, and the same for the same users, kind and parameters."""
     found = [outside.state.sketches.header(day, epoch) for epoch in epochs_of(day, outside.settings)]
