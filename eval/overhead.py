@@ -23,6 +23,7 @@ from typing import Any
 import dagster as dg
 from sqlalchemy.engine.default import DefaultDialect
 
+from dpdau_assets.assets import releases, restatement
 from dpdau_assets.core.dates import days_between
 from dpdau_assets.core.erasure.requests import request
 from dpdau_assets.core.events import Event
@@ -30,7 +31,7 @@ from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.completeness import complete
 from dpdau_assets.core.publication.ingest import ingest
 from dpdau_assets.core.publication.runs import BUILD, Step
-from dpdau_assets.orchestration import bulk
+from dpdau_assets.orchestration import bulk, recorder
 from dpdau_assets.orchestration.names import BUILD_STATE, PUBLISH_DAU, REBUILD_DAYS
 from eval.simulate import DEFAULT_SEED, generate_synthetic
 
@@ -140,19 +141,20 @@ def taken_apart() -> Iterator[Stopwatch]:
         setattr(owner, name, watch.timed(getattr(owner, name), what))
 
     ours = {
-        "build_days": "state and sketches",
-        "days_behind": "state and sketches",
-        "note_told": "state and sketches",
-        "due": "what is due",
-        "publish": "numbers",
-        "restate": "restatements",
-        "what_to_show": "metadata of numbers",
-        "refresh_mart": "mart, reports",
-        "refresh_budget_report": "mart, reports",
-        "refresh_report": "mart, reports",
+        (bulk, "build_days"): "state and sketches",
+        (bulk, "days_behind"): "state and sketches",
+        (bulk, "mark_reported"): "state and sketches",
+        (bulk, "due"): "what is due",
+        (releases, "publish"): "numbers",
+        (restatement, "restate"): "restatements",
+        (recorder, "release_answer"): "metadata of numbers",
+        (recorder, "within_budget"): "checks of numbers",
+        (bulk, "refresh_mart"): "mart, reports",
+        (bulk, "refresh_budget_report"): "mart, reports",
+        (bulk, "refresh_report"): "mart, reports",
     }
-    for name, what in ours.items():
-        replace(bulk, name, lambda *_, what=what: f"dpdau: {what}")
+    for (owner, name), what in ours.items():
+        replace(owner, name, lambda *_, what=what: f"dpdau: {what}")
     for name in ("do_execute", "do_executemany"):
         replace(DefaultDialect, name, lambda _, cursor, *__: _database(cursor.connection))
     replace(DefaultDialect, "do_commit", lambda _, connection: _database(connection.driver_connection))
