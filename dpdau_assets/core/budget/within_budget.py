@@ -91,7 +91,7 @@ def within_budget(
     key: ReleaseKey, accountant: Ledger, settings: Settings, refusal: Refused | None = None
 ) -> WithinBudget:
     """How the number of this key stands, which is out, or was refused for this reason."""
-    ledger = DryRunLedger(accountant, settings)
+    ledger = DryRunLedger(accountant, settings, key.metric)
     months = (_month_budget(key.metric, month, ledger, settings) for month in months_read(key.day, key.window_days))
     return WithinBudget(key, tuple(months), _next_day(key, refusal, ledger, settings), refusal)
 
