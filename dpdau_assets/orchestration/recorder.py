@@ -272,7 +272,7 @@ def _budget_answer(key: ReleaseKey, outside: Store, error: Refused | None = None
 
 
 def _budget_metadata(found: WithinBudget) -> dict[str, Any]:
-    """The tightest month in numbers, which Dagster plots, and all of them as a table."""
+    """The tightest month in numbers, which Dagster plots, and all of them in words."""
     tightest, error = found.tightest, found.refusal
     return {
         "month": f"{tightest.month:%Y-%m}",
@@ -280,20 +280,14 @@ def _budget_metadata(found: WithinBudget) -> dict[str, Any]:
         "epsilon_charged": round(tightest.charged, 4),
         "epsilon_cap": round(tightest.cap, 4),
         "epsilon_left": round(tightest.left, 4),
-        "months_read": dg.MetadataValue.md(_months_table(found.months)),
+        "months_read": _months_in_words(found.months),
         **({"epsilon_asked": round(float(str(error.fields["asked"])), 4)} if isinstance(error, BudgetRefused) else {}),
         **({"reason": error.reason, "remedy": error.remedy} if error else {}),
         **({"next_day": found.next_day.isoformat()} if found.next_day else {}),
     }
 
 
-def _months_table(months: Sequence[MonthBudget]) -> str:
-    rows = [
-        ("month", "spent", "charged", "cap", "left"),
-        ("---",) * 5,
-        *(
-            (f"{one.month:%Y-%m}", *(f"{value:.3f}" for value in (one.spent, one.charged, one.cap, one.left)))
-            for one in months
-        ),
-    ]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+def _months_in_words(months: Sequence[MonthBudget]) -> str:
+    return "; ".join(
+        f"{one.month:%Y-%m}: {one.spent:.3f} spent, {one.charged:.3f} of {one.cap:.3f} charged" for one in months
+    )
