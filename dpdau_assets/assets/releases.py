@@ -9,56 +9,99 @@ from typing import Any
 import dagster as dg
 
 from dpdau_assets.core.facts import Release
-from dpdau_assets.core.ports.store import Store
+from dpdau_assets.core.ports.ledger import Ledger
+from dpdau_assets.core.ports.state import SketchStore
+from dpdau_assets.core.ports.store import Clock, Erasures, Events, Noise, State, Store
 from dpdau_assets.core.publication.release import publish
 from dpdau_assets.core.reporting.answers import release_answer
 from dpdau_assets.core.settings import Metric
 from dpdau_assets.orchestration.metadata import CODE_VERSION, NO_USER_DATA, described, reveal
 from dpdau_assets.orchestration.partitions import Calendar, day_of
+from dpdau_assets.orchestration.project import Project
 
 SHOWN = ("estimate", "noisy_value", "lower_95", "upper_95", "epsilon_used", "budget_remaining", "mechanism")
 
 
-def build_dau_release(calendar: Calendar) -> dg.AssetsDefinition:
+def build_dau_release(project: Project, calendar: Calendar) -> dg.AssetsDefinition:
     """One partition a day, from that day's sketch."""
 
     @dg.asset(
+        key=project.asset("dau_release"),
         metadata=described("privacy.md"),
-        group_name="releases",
+        group_name=project.name("releases"),
         kinds={"dp"},
         code_version=CODE_VERSION,
-        pool="ledger",
+        pool=project.name("ledger"),
         owners=["team:privacy"],
         tags=NO_USER_DATA,
         partitions_def=calendar.days,
-        deps=["day_sketch"],
+        deps=[project.asset("day_sketch")],
         description="Daily active users with differential privacy.",
     )
-    def dau_release(context: dg.AssetExecutionContext, outside: dg.ResourceParam[Store]) -> dg.MaterializeResult:
+    @project.asking
+    def dau_release(
+        context: dg.AssetExecutionContext,
+        clock: dg.ResourceParam[Clock],
+        accountant: dg.ResourceParam[Ledger],
+        erasure_ledger: dg.ResourceParam[Erasures],
+        events: dg.ResourceParam[Events],
+        state: dg.ResourceParam[State],
+        sketches: dg.ResourceParam[SketchStore],
+        noise: dg.ResourceParam[Noise],
+    ) -> dg.MaterializeResult:
+        outside = project.store(
+            clock=clock,
+            accountant=accountant,
+            erasure_ledger=erasure_ledger,
+            events=events,
+            state=state,
+            sketches=sketches,
+            noise=noise,
+        )
         return _published("dau", day_of(context), outside)
 
     return dau_release
 
 
-def build_mau_release(calendar: Calendar) -> dg.AssetsDefinition:
+def build_mau_release(project: Project, calendar: Calendar) -> dg.AssetsDefinition:
     """One partition a day, from the sketches of its window, and after the day before: the stream skips none."""
 
     @dg.asset(
+        key=project.asset("mau_release"),
         metadata=described("privacy.md"),
-        group_name="releases",
+        group_name=project.name("releases"),
         kinds={"dp"},
         code_version=CODE_VERSION,
-        pool="ledger",
+        pool=project.name("ledger"),
         owners=["team:privacy"],
         tags=NO_USER_DATA,
         partitions_def=calendar.mau_days,
         deps=[
-            dg.AssetDep("day_sketch", partition_mapping=calendar.window),
-            dg.AssetDep("mau_release", partition_mapping=calendar.day_before),
+            dg.AssetDep(project.asset("day_sketch"), partition_mapping=calendar.window),
+            dg.AssetDep(project.asset("mau_release"), partition_mapping=calendar.day_before),
         ],
         description="Monthly active users (rolling window) with differential privacy.",
     )
-    def mau_release(context: dg.AssetExecutionContext, outside: dg.ResourceParam[Store]) -> dg.MaterializeResult:
+    @project.asking
+    def mau_release(
+        context: dg.AssetExecutionContext,
+        clock: dg.ResourceParam[Clock],
+        accountant: dg.ResourceParam[Ledger],
+        erasure_ledger: dg.ResourceParam[Erasures],
+        events: dg.ResourceParam[Events],
+        state: dg.ResourceParam[State],
+        sketches: dg.ResourceParam[SketchStore],
+        noise: dg.ResourceParam[Noise],
+    ) -> dg.MaterializeResult:
+        outside = project.store(
+            clock=clock,
+            accountant=accountant,
+            erasure_ledger=erasure_ledger,
+            events=events,
+            state=state,
+            sketches=sketches,
+            noise=noise,
+        )
         return _published("mau", day_of(context), outside)
 
     return mau_release

@@ -2,31 +2,52 @@
 
 import dagster as dg
 
-from dpdau_assets.core.ports.store import Store
+from dpdau_assets.core.ports.ledger import Ledger
+from dpdau_assets.core.ports.state import SketchStore
+from dpdau_assets.core.ports.store import Erasures, Events, Noise, State
 from dpdau_assets.core.publication.release import restate
 from dpdau_assets.orchestration.metadata import CODE_VERSION, NO_USER_DATA, described, reveal
 from dpdau_assets.orchestration.partitions import Calendar, day_of
+from dpdau_assets.orchestration.project import Project
 
 
-def build_dau_restatement(calendar: Calendar) -> dg.AssetsDefinition:
+def build_dau_restatement(project: Project, calendar: Calendar) -> dg.AssetsDefinition:
     """One partition a month. Materialising a month again changes nothing."""
 
     @dg.asset(
+        key=project.asset("dau_restatement"),
         metadata=described("privacy.md"),
-        group_name="releases",
+        group_name=project.name("releases"),
         kinds={"dp"},
         code_version=CODE_VERSION,
-        pool="ledger",
+        pool=project.name("ledger"),
         owners=["team:privacy"],
         tags=NO_USER_DATA,
         partitions_def=calendar.months,
         deps=[
-            dg.AssetDep("dau_release", partition_mapping=calendar.days_of_month),
-            dg.AssetDep("day_sketch", partition_mapping=calendar.days_of_month),
+            dg.AssetDep(project.asset("dau_release"), partition_mapping=calendar.days_of_month),
+            dg.AssetDep(project.asset("day_sketch"), partition_mapping=calendar.days_of_month),
         ],
         description="The month's DAU released again, as revision 1, on the day that was fixed with its first number.",
     )
-    def dau_restatement(context: dg.AssetExecutionContext, outside: dg.ResourceParam[Store]) -> dg.MaterializeResult:
+    @project.asking
+    def dau_restatement(
+        context: dg.AssetExecutionContext,
+        accountant: dg.ResourceParam[Ledger],
+        erasure_ledger: dg.ResourceParam[Erasures],
+        events: dg.ResourceParam[Events],
+        state: dg.ResourceParam[State],
+        sketches: dg.ResourceParam[SketchStore],
+        noise: dg.ResourceParam[Noise],
+    ) -> dg.MaterializeResult:
+        outside = project.store(
+            accountant=accountant,
+            erasure_ledger=erasure_ledger,
+            events=events,
+            state=state,
+            sketches=sketches,
+            noise=noise,
+        )
         again = restate(day_of(context), outside)
         return dg.MaterializeResult(
             data_version=dg.DataVersion("revision-1"), metadata=reveal({"days_published": len(again)})

@@ -5,6 +5,7 @@ are ops, which write the events that the assets' own steps would have written, e
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import date
 from typing import Any, cast
 
@@ -23,20 +24,22 @@ from dpdau_assets.assets.releases import what_to_show
 from dpdau_assets.assets.report import refresh_report
 from dpdau_assets.core.dates import month_of
 from dpdau_assets.core.facts import Release
-from dpdau_assets.core.ports.store import Mart, Reports, Store
+from dpdau_assets.core.ports.ledger import Ledger
+from dpdau_assets.core.ports.state import SketchStore
+from dpdau_assets.core.ports.store import Clock, Erasures, Events, Mart, Noise, Reports, State, Store
 from dpdau_assets.core.privacy.schedule import METRICS
 from dpdau_assets.core.publication.completeness import is_declared
 from dpdau_assets.core.publication.due import due
 from dpdau_assets.core.publication.release import publish, restate
-from dpdau_assets.core.publication.runs import BUILD, RESTATEMENT
+from dpdau_assets.core.publication.runs import RESTATEMENT
 from dpdau_assets.core.state.rebuilding import Built, build_days, days_behind, mark_reported
 from dpdau_assets.orchestration.metadata import CODE_VERSION, reveal
+from dpdau_assets.orchestration.project import Project
 from dpdau_assets.orchestration.retries import SAFE, refusals_fail_at_once
 
-ERASURES, ACTIVITY, SKETCH = (dg.AssetKey(name) for name in ("erasures", "activity", "day_sketch"))
-DAU, MAU, RESTATED = (dg.AssetKey(name) for name in ("dau_release", "mau_release", "dau_restatement"))
-
 Event = dg.AssetMaterialization | dg.AssetCheckEvaluation
+
+LOAD, MISSING, NUMBERS, FILES = "build_many_days", "build_missing_days", "publish_due_numbers", "refresh_reports"
 
 
 class Days(dg.Config):
@@ -45,107 +48,235 @@ class Days(dg.Config):
     days: list[str] | None = None
 
 
-@dg.op(
-    pool="state",
-    out=dg.Out(dg.Nothing),
-    retry_policy=SAFE,
-    description="Fold everything that waits, and build the days that are behind, or these.",
-)
-def build_many_days(context: dg.OpExecutionContext, config: Days, outside: dg.ResourceParam[Store]) -> Iterator[Event]:
-    with refusals_fail_at_once():
-        wanted = days_behind(outside) if config.days is None else map(date.fromisoformat, config.days)
-        yield from _build(wanted, context, outside)
+def build_many_days(project: Project) -> dg.OpDefinition:
+    """The op of a rebuild in bulk."""
+
+    @dg.op(
+        name=project.name(LOAD),
+        pool=project.name("state"),
+        out=dg.Out(dg.Nothing),
+        retry_policy=SAFE,
+        description="Fold everything that waits, and build the days that are behind, or these.",
+    )
+    @project.asking
+    def many_days(
+        context: dg.OpExecutionContext,
+        config: Days,
+        clock: dg.ResourceParam[Clock],
+        accountant: dg.ResourceParam[Ledger],
+        erasure_ledger: dg.ResourceParam[Erasures],
+        events: dg.ResourceParam[Events],
+        state: dg.ResourceParam[State],
+        sketches: dg.ResourceParam[SketchStore],
+    ) -> Iterator[Event]:
+        outside = project.store(
+            clock=clock,
+            accountant=accountant,
+            erasure_ledger=erasure_ledger,
+            events=events,
+            state=state,
+            sketches=sketches,
+        )
+        with refusals_fail_at_once():
+            wanted = days_behind(outside) if config.days is None else map(date.fromisoformat, config.days)
+            yield from _build(wanted, project, context.instance, outside)
+
+    return many_days
 
 
-@dg.op(
-    pool="state",
-    out=dg.Out(dg.Nothing),
-    retry_policy=SAFE,
-    description="Fold everything that waits, and build the days that numbers which are due read and that are missing.",
-)
-def build_missing_days(context: dg.OpExecutionContext, outside: dg.ResourceParam[Store]) -> Iterator[Event]:
-    with refusals_fail_at_once():
-        yield from _build(due(outside).missing, context, outside)
+def build_missing_days(project: Project) -> dg.OpDefinition:
+    """The first op of a publication."""
+
+    @dg.op(
+        name=project.name(MISSING),
+        pool=project.name("state"),
+        out=dg.Out(dg.Nothing),
+        retry_policy=SAFE,
+        description="Fold everything that waits, and build the days that numbers which are due read and are missing.",
+    )
+    @project.asking
+    def missing_days(
+        context: dg.OpExecutionContext,
+        clock: dg.ResourceParam[Clock],
+        accountant: dg.ResourceParam[Ledger],
+        erasure_ledger: dg.ResourceParam[Erasures],
+        events: dg.ResourceParam[Events],
+        state: dg.ResourceParam[State],
+        sketches: dg.ResourceParam[SketchStore],
+    ) -> Iterator[Event]:
+        outside = project.store(
+            clock=clock,
+            accountant=accountant,
+            erasure_ledger=erasure_ledger,
+            events=events,
+            state=state,
+            sketches=sketches,
+        )
+        with refusals_fail_at_once():
+            yield from _build(due(outside).missing, project, context.instance, outside)
+
+    return missing_days
 
 
-def _build(days: Iterable[date], context: dg.OpExecutionContext, outside: Store) -> Iterator[Event]:
+def build_due_numbers(project: Project) -> dg.OpDefinition:
+    """The op that publishes, once the days are built."""
+
+    @dg.op(
+        name=project.name(NUMBERS),
+        pool=project.name("ledger"),
+        ins={"built": dg.In(dg.Nothing)},
+        out=dg.Out(dg.Nothing),
+        description="Publish every number that is due and complete, in order, and restate the months whose day has "
+        "come.",
+    )
+    @project.asking
+    def due_numbers(
+        context: dg.OpExecutionContext,
+        clock: dg.ResourceParam[Clock],
+        accountant: dg.ResourceParam[Ledger],
+        erasure_ledger: dg.ResourceParam[Erasures],
+        events: dg.ResourceParam[Events],
+        state: dg.ResourceParam[State],
+        sketches: dg.ResourceParam[SketchStore],
+        noise: dg.ResourceParam[Noise],
+    ) -> Iterator[Event]:
+        outside = project.store(
+            clock=clock,
+            accountant=accountant,
+            erasure_ledger=erasure_ledger,
+            events=events,
+            state=state,
+            sketches=sketches,
+            noise=noise,
+        )
+        yield from _publish(project, context.instance, outside)
+
+    return due_numbers
+
+
+def build_refresh(project: Project) -> dg.OpDefinition:
+    """The last op of a publication."""
+
+    @dg.op(
+        name=project.name(FILES),
+        pool=project.name("mart"),
+        ins={"published": dg.In(dg.Nothing)},
+        out=dg.Out(dg.Nothing),
+        retry_policy=SAFE,
+        description="Replace the mart and the reports.",
+    )
+    @project.asking
+    def files(
+        context: dg.OpExecutionContext,
+        clock: dg.ResourceParam[Clock],
+        accountant: dg.ResourceParam[Ledger],
+        erasure_ledger: dg.ResourceParam[Erasures],
+        events: dg.ResourceParam[Events],
+        state: dg.ResourceParam[State],
+        sketches: dg.ResourceParam[SketchStore],
+        noise: dg.ResourceParam[Noise],
+        mart: dg.ResourceParam[Mart],
+        reports: dg.ResourceParam[Reports],
+    ) -> Iterator[Event]:
+        outside = project.store(
+            context.instance,
+            clock=clock,
+            accountant=accountant,
+            erasure_ledger=erasure_ledger,
+            events=events,
+            state=state,
+            sketches=sketches,
+            noise=noise,
+        )
+        with refusals_fail_at_once():
+            yield dg.AssetMaterialization(project.asset("active_users"), metadata=refresh_mart(outside, mart))
+            yield dg.AssetMaterialization(project.asset("budget_report"), metadata=refresh_budget_report(outside))
+            yield dg.AssetMaterialization(project.asset("report"), metadata=refresh_report(outside, mart, reports))
+
+    return files
+
+
+# --- What they do ------------------------------------------------------------------------------------------------
+
+
+def _build(days: Iterable[date], project: Project, instance: dg.DagsterInstance, outside: Store) -> Iterator[Event]:
+    erasures, activity = project.asset("erasures"), project.asset("activity")
     marks = {day: outside.state.rebuilds.wanted(day) for day in days}
-    told = context.instance.get_materialized_partitions(ERASURES)
+    told = instance.get_materialized_partitions(erasures)
     for day, mark in marks.items():
-        known = told_mark(day, context.instance) if not mark and day.isoformat() in told else "0"
-        yield _event(ERASURES, day, str(mark or known))
-    read = _newest([ERASURES], context)  # before anything is applied: a later mark makes its day stale
+        known = told_mark(day, erasures, instance) if not mark and day.isoformat() in told else "0"
+        yield _event(erasures, day, str(mark or known))
+    read = _newest([erasures], instance)  # before anything is applied: a later mark makes its day stale
     built = build_days(marks, outside)
-    yield from (_event(ACTIVITY, one.day, one.state_version, read) for one in built)
-    yield from (_verdict(one) for one in built)
-    read = _newest([ACTIVITY], context)
-    yield from (_event(SKETCH, one.day, one.sketch_version, read) for one in built)
+    yield from (_event(activity, one.day, one.state_version, read) for one in built)
+    yield from (_verdict(activity, one) for one in built)
+    read = _newest([activity], instance)
+    yield from (_event(project.asset("day_sketch"), one.day, one.sketch_version, read) for one in built)
     mark_reported(built, outside)
 
 
-@dg.op(
-    pool="ledger",
-    ins={"built": dg.In(dg.Nothing)},
-    out=dg.Out(dg.Nothing),
-    description="Publish every number that is due and complete, in order, and restate the months whose day has come.",
-)
-def publish_due_numbers(context: dg.OpExecutionContext, outside: dg.ResourceParam[Store]) -> Iterator[Event]:
-    yield from _unreported(context, outside)
+def _publish(project: Project, instance: dg.DagsterInstance, outside: Store) -> Iterator[Event]:
+    numbers = _Numbers.of(project)
+    yield from _unreported(numbers, instance, outside)
     for step in due(outside).built:  # what was declared after the days were built waits for the next run
-        read = _newest([SKETCH, DAU, MAU], context)
+        read = _newest(numbers.read, instance)
         day = cast(date, step.day)  # a number has one
         if step.job == RESTATEMENT:
-            yield _restated(day, len(restate(day, outside)), read)
+            yield _restated(numbers, day, len(restate(day, outside)), read)
         elif day not in is_declared(outside):  # withdrawn meanwhile: what follows waits for it
             return
         else:
-            yield _release(publish(step.metric, day, outside), outside, read)
+            yield _release(numbers, publish(step.metric, day, outside), outside, read)
 
 
-@dg.op(
-    pool="mart",
-    ins={"published": dg.In(dg.Nothing)},
-    out=dg.Out(dg.Nothing),
-    retry_policy=SAFE,
-    description="Replace the mart and the reports.",
-)
-def refresh_reports(
-    outside: dg.ResourceParam[Store], mart: dg.ResourceParam[Mart], reports: dg.ResourceParam[Reports]
-) -> Iterator[Event]:
-    with refusals_fail_at_once():
-        yield dg.AssetMaterialization("active_users", metadata=refresh_mart(outside, mart))
-        yield dg.AssetMaterialization("budget_report", metadata=refresh_budget_report(outside))
-        yield dg.AssetMaterialization("report", metadata=refresh_report(outside, mart, reports))
+@dataclass(frozen=True)
+class _Numbers:
+    """The assets that numbers are told as, and the one that they are read from."""
+
+    sketch: dg.AssetKey
+    dau: dg.AssetKey
+    mau: dg.AssetKey
+    restated: dg.AssetKey
+
+    @classmethod
+    def of(cls, project: Project) -> "_Numbers":
+        return cls(*map(project.asset, ("day_sketch", "dau_release", "mau_release", "dau_restatement")))
+
+    @property
+    def read(self) -> list[dg.AssetKey]:
+        """What a number can follow."""
+        return [self.sketch, self.dau, self.mau]
 
 
-def _unreported(context: dg.OpExecutionContext, outside: Store) -> Iterator[Event]:
+def _unreported(numbers: _Numbers, instance: dg.DagsterInstance, outside: Store) -> Iterator[Event]:
     """What is published and Dagster has not heard of: the run that made it died before it could say so."""
     for metric in METRICS:
-        asset = DAU if metric == "dau" else MAU
-        known = context.instance.get_materialized_partitions(asset)
+        known = instance.get_materialized_partitions(numbers.dau if metric == "dau" else numbers.mau)
         for release in outside.accountant.releases(metric):
             if release.key.revision == 0 and release.key.day.isoformat() not in known:
-                yield _release(release, outside, _newest([SKETCH, DAU, MAU], context))
-    known = context.instance.get_materialized_partitions(RESTATED)
+                yield _release(numbers, release, outside, _newest(numbers.read, instance))
+    known = instance.get_materialized_partitions(numbers.restated)
     again = [one.key.day for one in outside.accountant.releases("dau") if one.key.revision]
     for month in sorted({month_of(day) for day in again}):
         if month.isoformat() not in known:
-            yield _restated(month, sum(month_of(day) == month for day in again), _newest([SKETCH, DAU], context))
+            days = sum(month_of(day) == month for day in again)
+            yield _restated(numbers, month, days, _newest(numbers.read, instance))
 
 
-def _release(release: Release, outside: Store, read: Mapping[dg.AssetKey, str]) -> Event:
-    asset, sources = (DAU, [SKETCH]) if release.key.metric == "dau" else (MAU, [SKETCH, MAU])
+def _release(numbers: _Numbers, release: Release, outside: Store, read: Mapping[dg.AssetKey, str]) -> Event:
+    sketch, mau = numbers.sketch, numbers.mau
+    asset, sources = (numbers.dau, [sketch]) if release.key.metric == "dau" else (mau, [sketch, mau])
     version, shown = what_to_show(release, outside)
     return _event(asset, release.key.day, version, {source: read[source] for source in sources}, shown)
 
 
-def _restated(month: date, days: int, read: Mapping[dg.AssetKey, str]) -> Event:
-    sources = {source: read[source] for source in (DAU, SKETCH)}
-    return _event(RESTATED, month, "revision-1", sources, reveal({"days_published": days}))
+def _restated(numbers: _Numbers, month: date, days: int, read: Mapping[dg.AssetKey, str]) -> Event:
+    sources = {source: read[source] for source in (numbers.dau, numbers.sketch)}
+    return _event(numbers.restated, month, "revision-1", sources, reveal({"days_published": days}))
 
 
-def _verdict(built: Built) -> Event:
-    return dg.AssetCheckEvaluation(ACTIVITY, "erasures_applied", passed=built.is_clean, partition=built.day.isoformat())
+def _verdict(activity: dg.AssetKey, built: Built) -> Event:
+    return dg.AssetCheckEvaluation(activity, "erasures_applied", passed=built.is_clean, partition=built.day.isoformat())
 
 
 def _event(
@@ -167,14 +298,6 @@ def _event(
     return dg.AssetMaterialization(asset, partition=day.isoformat(), tags=tags, metadata=shown)
 
 
-def _newest(assets: Iterable[dg.AssetKey], context: dg.OpExecutionContext) -> dict[dg.AssetKey, str]:
-    found = {asset: context.instance.fetch_materializations(asset, limit=1).records for asset in assets}
+def _newest(assets: Iterable[dg.AssetKey], instance: dg.DagsterInstance) -> dict[dg.AssetKey, str]:
+    found = {asset: instance.fetch_materializations(asset, limit=1).records for asset in assets}
     return {asset: str(records[0].storage_id) if records else "NULL" for asset, records in found.items()}
-
-
-@dg.job(
-    name=BUILD,
-    description="Fold the inbox and build every day that arrivals, erasures or a declaration ask for, in one run.",
-)
-def REBUILD() -> None:
-    build_many_days()
