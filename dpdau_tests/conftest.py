@@ -21,12 +21,12 @@ import pytest
 from sqlalchemy import select
 
 from dpdau_assets.core.events import Limits, Row
-from dpdau_assets.core.limits import last_day
 from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.ingest import RowScan, ingest_scan
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.state.activity import process_days
 from dpdau_assets.core.state.day_sketch import refresh
+from dpdau_assets.core.state.limits import last_day
 from dpdau_tests.support.connections import closed_at_the_end, statements_compiled_once
 from dpdau_tests.support.fast_folder import IN_MEMORY, has_room
 from dpdau_tests.support.lengths import LENGTH, seed

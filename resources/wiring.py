@@ -19,7 +19,8 @@ from pydantic import Field
 from dpdau_assets.core.budget.settings_check import check
 from dpdau_assets.core.ports.ledger import Ledger
 from dpdau_assets.core.ports.state import SketchStore
-from dpdau_assets.core.ports.store import Alerts, Clock, Erasures, Events, Mart, Noise, Reports, State
+from dpdau_assets.core.ports.store import Alerts, Clock, Erasures, Events, Mart, Noise, State
+from dpdau_assets.core.reporting.report_model import Reports
 from dpdau_assets.core.settings import Settings
 from resources.alerts_webhook import WebhookAlerts
 from resources.settings_env import variable_that_holds

@@ -15,10 +15,10 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (  # n
     AssetCheckEvaluationTargetMaterializationData as Target,
 )
 
-from dpdau_assets.core.erasure.requests import Pending, mark_touched, pending
+from dpdau_assets.core.erasure.requests import WaitingDay, waiting_days
 from dpdau_assets.core.ports.ledger import Ledger
 from dpdau_assets.core.ports.store import Clock, Erasures, State, Store
-from dpdau_assets.core.reporting.report import WaitingDay, waiting_days
+from dpdau_assets.core.state.touched import Pending, mark_touched, pending
 from dpdau_assets.orchestration.jobs import Jobs
 from dpdau_assets.orchestration.metadata import erasure_queue, reveal
 from dpdau_assets.orchestration.project import Project

@@ -1434,7 +1434,7 @@ BACKUP = (
 MART = (
     Fault(
         "what-is-shown-may-be-below-zero",
-        "dpdau_assets/core/reporting/answers.py",
+        "dpdau_assets/core/budget/numbers.py",
         "round(max(0.0, value), 3)",
         "round(value, 3)",
         (
@@ -1443,7 +1443,7 @@ MART = (
     ),
     Fault(
         "the-noisy-value-itself-is-clamped",
-        "dpdau_assets/core/reporting/answers.py",
+        "dpdau_assets/core/budget/numbers.py",
         'return {"noisy_value": users, **rounded,',
         'return {"noisy_value": max(0.0, users), **rounded,',
         (

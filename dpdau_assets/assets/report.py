@@ -6,8 +6,9 @@ import dagster as dg
 
 from dpdau_assets.core.ports.ledger import Ledger
 from dpdau_assets.core.ports.state import SketchStore
-from dpdau_assets.core.ports.store import Clock, Erasures, Events, Mart, Noise, Reports, State, Store
+from dpdau_assets.core.ports.store import Clock, Erasures, Events, Mart, Noise, State, Store
 from dpdau_assets.core.reporting.report import check_lines, operators_report, readers_report
+from dpdau_assets.core.reporting.report_model import Reports
 from dpdau_assets.orchestration.metadata import CODE_VERSION, DAILY, NO_USER_DATA, described, reveal
 from dpdau_assets.orchestration.project import Project
 from dpdau_assets.orchestration.retries import SAFE, refusals_fail_at_once

@@ -142,7 +142,7 @@ def _screen(found: Status) -> Table:
 def _lines(found: Status) -> Iterator[tuple[str, str]]:
     yield "today", str(found.today)
     for one in found.published:
-        last = f"through {one.last_day}, next {one.next_day}, due {one.next_due_on}" if one.last_day else "nothing yet"
+        last = f"through {one.last_day}, next {one.next_day}, due {one.next_slot}" if one.last_day else "nothing yet"
         yield f"published {one.metric}", last
     yield "ready now", _named(found.ready_days) or "nothing"
     if found.ready_months:

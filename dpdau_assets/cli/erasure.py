@@ -19,11 +19,12 @@ from dpdau_assets.core.erasure.requests import Requested
 from dpdau_assets.core.errors import BadInput, BadSetting
 from dpdau_assets.core.events import Event, Limits
 from dpdau_assets.core.facts import ErasureState
-from dpdau_assets.core.limits import first_day, last_day
 from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.runs import building
 from dpdau_assets.core.reporting.answers import erasure_rows
 from dpdau_assets.core.secret_strength import require_strong
+from dpdau_assets.core.state import touched
+from dpdau_assets.core.state.limits import first_day, last_day
 from dpdau_assets.core.state.vouched_state import RESTORE
 
 NOT_YET, NOT_DONE, NOT_GENUINE = 3, 4, 5
@@ -147,7 +148,7 @@ def flush_deletes() -> None:
     """
     outside = open_outside()
     repaired, _ = receipts.apply(outside)
-    days = [day for day, _ in requests.days_to_rebuild(outside)]
+    days = [day for day, _ in touched.days_to_rebuild(outside)]
     try:
         if days:
             tell("All requests are applied. What follows tells Dagster; if it fails, they are read back all the same.")

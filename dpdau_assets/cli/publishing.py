@@ -6,9 +6,9 @@ import typer
 
 from dpdau_assets.cli.terminal import From, To, answer, open_outside, require_order, run_through_dagster
 from dpdau_assets.core.dates import days_between
-from dpdau_assets.core.publication.release import require_ended
 from dpdau_assets.core.publication.runs import building, plan_run
 from dpdau_assets.core.reporting.answers import run_answer
+from dpdau_assets.core.state.activity import require_ended
 
 app = typer.Typer()
 

@@ -10,7 +10,8 @@ import typer
 from dpdau_assets.cli.scheduled import knowing_the_schedule
 from dpdau_assets.cli.terminal import answer, open_outside
 from dpdau_assets.core.ports.store import Store
-from dpdau_assets.core.reporting.report import Report, check_lines, operators_report, readers_report
+from dpdau_assets.core.reporting.report import check_lines, operators_report, readers_report
+from dpdau_assets.core.reporting.report_model import Report
 from resources.published.report_html import write_report
 from resources.store import open_mart, open_reports
 

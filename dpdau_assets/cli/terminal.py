@@ -104,7 +104,7 @@ def run_through_dagster(title: str, wanted: Sequence[Step], outside: Store) -> N
 # --- Progress ----------------------------------------------------------------------------------------------------
 
 
-class MartRow(Protocol):
+class Shown(Protocol):
     """What people see of long work. Each method may be called often, and by any thread."""
 
     def stage(self, text: str) -> None:
@@ -121,7 +121,7 @@ class MartRow(Protocol):
 
 
 @contextmanager
-def progress() -> Iterator[MartRow]:
+def progress() -> Iterator[Shown]:
     """A bar on a terminal; elsewhere whole lines."""
     if not on_terminal() or console().is_dumb_terminal:
         yield Lines(tell_plainly, monotonic)

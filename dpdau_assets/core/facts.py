@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from dpdau_assets.core.privacy.mechanisms import Mechanism
     from dpdau_assets.core.settings import Metric
 
 Keys = npt.NDArray[np.uint64]
@@ -236,21 +235,6 @@ class ReleaseKey:
     window_days: int
     day: date
     revision: int = 0
-
-
-@dataclass(frozen=True)
-class MechanismRun:
-    """One run of a mechanism: a month of shared noise, a stream, or a single independent release.
-
-    `parameters` are the settings it was opened under, which must not change while it lives.
-    """
-
-    name: str
-    metric: Metric
-    window_days: int
-    first_day: date
-    mechanism: Mechanism
-    parameters: Mapping[str, str]
 
 
 @dataclass(frozen=True)

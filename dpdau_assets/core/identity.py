@@ -46,3 +46,31 @@ def content_hash(nonce: bytes, label: str, content: str) -> str:
 def data_version(label: str, hashes: Iterable[str]) -> str:
     """The data version that operators see (32 hex digits), of the `content_hash` of each part."""
     return hashlib.sha256("\0".join([label, *hashes]).encode()).hexdigest()[:32]
+
+
+class Named:
+    """Whether one of these ids stands in a text as a whole: no letter, digit or underscore right before or after it.
+
+    An id itself may hold anything. Part of a longer word is not the id: `anna` is not in `susanna.csv`.
+    """
+
+    def __init__(self, ids: Iterable[str]) -> None:
+        self._ids = [one for one in dict.fromkeys(ids) if one]
+
+    def is_in(self, text: str) -> bool:
+        """For one text; cost goes with the number of ids."""
+        return any(one in text and _stands_alone(one, text) for one in self._ids)
+
+
+def _stands_alone(one: str, text: str) -> bool:
+    at = text.find(one)
+    while at >= 0:
+        end = at + len(one)
+        if not (_in_word(text[at - 1 : at]) or _in_word(text[end : end + 1])):
+            return True
+        at = text.find(one, at + 1)
+    return False
+
+
+def _in_word(character: str) -> bool:
+    return character.isalnum() or character == "_"

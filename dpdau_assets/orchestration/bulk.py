@@ -26,12 +26,13 @@ from dpdau_assets.core.dates import month_of
 from dpdau_assets.core.facts import Release
 from dpdau_assets.core.ports.ledger import Ledger
 from dpdau_assets.core.ports.state import SketchStore
-from dpdau_assets.core.ports.store import Clock, Erasures, Events, Mart, Noise, Reports, State, Store
+from dpdau_assets.core.ports.store import Clock, Erasures, Events, Mart, Noise, State, Store
 from dpdau_assets.core.privacy.schedule import METRICS
 from dpdau_assets.core.publication.completeness import is_declared
 from dpdau_assets.core.publication.due import due
 from dpdau_assets.core.publication.release import publish, restate
 from dpdau_assets.core.publication.runs import RESTATEMENT
+from dpdau_assets.core.reporting.report_model import Reports
 from dpdau_assets.core.state.rebuilding import Built, build_days, days_behind, mark_reported
 from dpdau_assets.orchestration.metadata import CODE_VERSION, reveal
 from dpdau_assets.orchestration.project import Project

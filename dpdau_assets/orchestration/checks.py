@@ -9,9 +9,9 @@ from typing import Any, cast
 
 import dagster as dg
 
+from dpdau_assets.core.erasure.requests import waiting_days
 from dpdau_assets.core.ports.store import Mart, Store
 from dpdau_assets.core.reporting.checks import CHECKS, Check, answer
-from dpdau_assets.core.reporting.report import waiting_days
 from dpdau_assets.orchestration.metadata import erasure_queue, reveal
 from dpdau_assets.orchestration.project import NotAsked, Project
 

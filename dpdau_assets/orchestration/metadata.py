@@ -1,6 +1,8 @@
 """What may stand in Dagster's metadata, which is kept for ever and shown to operators.
 
 Published numbers, budgets and public constants; never a user id, key, salt, exact count, row count or noise value.
+
+Owns the rule: Dagster is told no user, key, count or noise.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from typing import Any
 
 import dagster as dg
 
-from dpdau_assets.core.reporting.report import WaitingDay
+from dpdau_assets.core.erasure.requests import WaitingDay
 
 CODE_VERSION = "1"
 """Of every asset: Dagster compares each partition's event with it."""

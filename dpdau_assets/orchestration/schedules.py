@@ -4,12 +4,12 @@ from datetime import timedelta
 
 import dagster as dg
 
+from dpdau_assets.core.budget.planning import restatement_due
 from dpdau_assets.core.dates import month_of
 from dpdau_assets.core.ports.ledger import Ledger
 from dpdau_assets.core.ports.store import Clock, Events
 from dpdau_assets.core.privacy.schedule import due_on
 from dpdau_assets.core.publication.due import SCHEDULE, Due, due
-from dpdau_assets.core.publication.release import restatement_due
 from dpdau_assets.orchestration.jobs import IN_ORDER, UNDER_WAY, Jobs
 from dpdau_assets.orchestration.project import Project
 

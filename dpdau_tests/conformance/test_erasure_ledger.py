@@ -12,8 +12,9 @@ from sqlalchemy import func, select
 
 from dpdau_assets.core.dates import day_number
 from dpdau_assets.core.errors import BadSetting, Refused
-from dpdau_assets.core.facts import Inspected, MechanismRun, ReceiptRow, Release, ReleaseKey, Removal
+from dpdau_assets.core.facts import Inspected, ReceiptRow, Release, ReleaseKey, Removal
 from dpdau_assets.core.identity import REFERENCE, commitment
+from dpdau_assets.core.privacy.mechanism_run import MechanismRun
 from dpdau_assets.core.privacy.mechanisms import Laplace
 from dpdau_tests.conftest import SECRET, everything_in
 from resources.ledger_sql import schema

@@ -8,8 +8,9 @@ from fractions import Fraction
 import pytest
 
 from dpdau_assets.core.errors import BadSetting, BudgetRefused
-from dpdau_assets.core.facts import MechanismRun, Release, ReleaseKey
+from dpdau_assets.core.facts import Release, ReleaseKey
 from dpdau_assets.core.privacy.accounting import Budget, Charge, admits
+from dpdau_assets.core.privacy.mechanism_run import MechanismRun
 from dpdau_assets.core.privacy.mechanisms import Laplace, shared_noise, stream
 from dpdau_tests.conftest import SECRET, everything_in
 from dpdau_tests.support.racing import race

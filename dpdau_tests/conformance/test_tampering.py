@@ -25,7 +25,7 @@ from dpdau_assets.core.events import Event
 from dpdau_assets.core.facts import Override, ReleaseKey
 from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.release import publish, restate
-from dpdau_assets.core.publication.restoring import Restore
+from dpdau_assets.core.restored import Restore
 from dpdau_assets.core.settings import Settings
 from dpdau_tests.conftest import SECRET, FixedClock, prepare, put
 from dpdau_tests.support.connections import closed_at_the_end

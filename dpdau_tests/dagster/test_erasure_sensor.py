@@ -9,13 +9,13 @@ import dagster as dg
 import pytest
 
 from dpdau_assets.core.dates import days_between, epoch_of
-from dpdau_assets.core.erasure.requests import Pending, mark_touched, pending
 from dpdau_assets.core.errors import Refused
 from dpdau_assets.core.facts import DaySet
 from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.runs import BUILD, STATE
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.state.activity import process_days
+from dpdau_assets.core.state.touched import Pending, mark_touched, pending
 from dpdau_assets.definitions import build_definitions
 from dpdau_assets.orchestration.checks import LAST
 from dpdau_assets.orchestration.schedules import build_schedules

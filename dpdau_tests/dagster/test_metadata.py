@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date
 from pathlib import Path
 
-from dpdau_assets.core.reporting.report import WaitingDay
+from dpdau_assets.core.erasure.requests import WaitingDay
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.definitions import build_definitions
 from dpdau_assets.orchestration.metadata import described, erasure_queue

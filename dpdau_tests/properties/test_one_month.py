@@ -10,14 +10,16 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from dpdau_assets.core.budget.numbers import interval
 from dpdau_assets.core.budget.settings_check import check
 from dpdau_assets.core.dates import days_between
-from dpdau_assets.core.facts import MechanismRun, Release, ReleaseKey
+from dpdau_assets.core.facts import Release, ReleaseKey
 from dpdau_assets.core.ports.store import Store
+from dpdau_assets.core.privacy.mechanism_run import MechanismRun
 from dpdau_assets.core.privacy.mechanisms import shared_noise
 from dpdau_assets.core.publication.ingest import ingest
 from dpdau_assets.core.publication.release import publish
-from dpdau_assets.core.reporting.answers import budget_answer, interval, mart_rows, release_answer
+from dpdau_assets.core.reporting.answers import budget_answer, mart_rows, release_answer
 from dpdau_assets.core.sketches import parameters_of
 from dpdau_assets.core.sketches.exact import ExactEstimator
 from dpdau_tests.conftest import prepare

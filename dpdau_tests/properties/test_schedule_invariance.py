@@ -21,7 +21,6 @@ from dpdau_assets.core.erasure.retention import purge
 from dpdau_assets.core.errors import DpdauError
 from dpdau_assets.core.events import Event
 from dpdau_assets.core.facts import Release, ReleaseKey
-from dpdau_assets.core.limits import first_day, last_day
 from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.release import publish, restate
 from dpdau_assets.core.publication.runs import (
@@ -35,6 +34,7 @@ from dpdau_assets.core.publication.runs import (
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.state.activity import process_days
 from dpdau_assets.core.state.day_sketch import refresh
+from dpdau_assets.core.state.limits import first_day, last_day
 from dpdau_tests.conftest import SECRET, FixedClock, put, silent
 from dpdau_tests.support.fast_folder import fast_folder
 from dpdau_tests.support.lengths import LENGTH, at_length, chance

@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy import Connection, LargeBinary, Table, delete, func, select
 
 from dpdau_assets.core.errors import Refused
-from dpdau_assets.core.publication.restoring import Restore
+from dpdau_assets.core.restored import Restore
 from dpdau_assets.core.settings import Metric
 from resources.ledger_sql import schema
 from resources.ledger_sql.database import Database

@@ -1,4 +1,7 @@
-"""The ports Ledger and LedgerTransaction: what was charged, drawn and published."""
+"""The ports Ledger and LedgerTransaction: what was charged, drawn and published.
+
+Owns the rule: A number is drawn once and kept.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,9 @@ from sqlalchemy import ColumnElement, Connection, Executable, Row, Table, func, 
 
 from dpdau_assets.core.dates import UNIX_EPOCH, day_number, month_of
 from dpdau_assets.core.errors import BadSetting
-from dpdau_assets.core.facts import MechanismRun, Override, Release, ReleaseKey
+from dpdau_assets.core.facts import Override, Release, ReleaseKey
 from dpdau_assets.core.privacy.accounting import Budget, Charge
+from dpdau_assets.core.privacy.mechanism_run import MechanismRun
 from dpdau_assets.core.privacy.mechanisms import Mechanism, mechanism_from_json
 from dpdau_assets.core.settings import Metric
 from resources.ledger_sql import chain, schema

@@ -14,9 +14,8 @@ import duckdb
 
 from dpdau_assets.core.errors import BadInput, Refused
 from dpdau_assets.core.facts import MartPaths, ReleaseKey
-from dpdau_assets.core.publication.restoring import MartRow
+from dpdau_assets.core.restored import MartRow
 from dpdau_assets.core.sketches import estimator_from
-from dpdau_assets.core.sketches.base import Estimator
 from dpdau_assets.core.sketches.sampling import is_threshold
 from resources.published.chart import chart_in_markdown, draw_series, sparkline_in_markdown
 from resources.storage.durable import PRIVATE_FOLDER, make_folder, mode_in, sync_file
@@ -94,20 +93,21 @@ def _shown(row: dict[str, Any]) -> MartRow:
         lower_95=row["lower_95"],
         upper_95=row["upper_95"],
         mechanism=row["mechanism"],
-        estimator=_estimator(row),
+        parameters=_parameters(row),
         published_at=datetime.fromtimestamp(row["published"], UTC),
         version=row["version"],
     )
 
 
-def _estimator(row: dict[str, Any]) -> Estimator:
-    """As the row says it. Raises BadInput for parameters that no number was ever counted by."""
+def _parameters(row: dict[str, Any]) -> dict[str, str]:
+    """How the row says that users were counted. Raises BadInput for parameters that no number was ever counted by."""
     try:
         parameters = {name: Fraction(value) for name, value in json.loads(row.get("sketch_parameters", "{}")).items()}
         if not is_threshold(parameters.get("theta0", Fraction(1))):
             raise ValueError
-        terms = {name: str(value) for name, value in parameters.items()}
-        return estimator_from({"sketch_impl": row["sketch_impl"], **terms})
+        counted = {"sketch_impl": row["sketch_impl"], **{name: str(value) for name, value in parameters.items()}}
+        estimator_from(counted)
+        return counted
     except (ValueError, TypeError, AttributeError, OverflowError, Refused):
         raise BadInput(
             f"The mart's {row['metric']} of {row['day']} was counted with parameters that are none.",

@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from dpdau_assets.core.errors import BadInput
 from dpdau_assets.core.facts import ReportPaths
-from dpdau_assets.core.reporting.report import Report
+from dpdau_assets.core.reporting.report_model import Report
 from resources.published import report_svg
 from resources.storage.durable import PRIVATE, PRIVATE_FOLDER, make_folder, mode_in, write_durably
 

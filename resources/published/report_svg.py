@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from math import floor, log10
 
-from dpdau_assets.core.reporting.report import Day, Series
+from dpdau_assets.core.reporting.report_model import Day, Series
 
 WIDTH, HEIGHT = 720, 240
 LEFT, RIGHT, TOP, BOTTOM = 64, 8, 8, 28

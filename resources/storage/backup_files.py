@@ -21,15 +21,13 @@ from dpdau_assets.core.errors import BadInput, Refused
 from dpdau_assets.core.ports.store import Clock, Store
 from dpdau_assets.core.privacy.schedule import METRICS
 from dpdau_assets.core.publication.restoring import (
-    Declared,
-    MartRow,
     MaybePublished,
-    Restore,
     account_for,
     account_for_files,
     lost_keys,
     maybe_published,
 )
+from dpdau_assets.core.restored import Declared, MartRow, Restore
 from dpdau_assets.core.settings import Metric, Settings
 from resources.ledger_sql import chain, schema
 from resources.ledger_sql.backup import from_lines, put, read_out, require_empty, restored_books, to_lines

@@ -19,8 +19,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from dpdau_assets.core.erasure.quarantine import Named
 from dpdau_assets.core.facts import BadShare, RejectedRow
+from dpdau_assets.core.identity import Named
 from resources.storage.durable import sweep, unlink_durably, write_durably, write_named_durably
 
 _ROWS_AT_ONCE = 10_000

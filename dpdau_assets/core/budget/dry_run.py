@@ -10,10 +10,11 @@ from functools import cache
 
 from dpdau_assets.core.budget.planning import Plan, restated_keys, restatement_parameters
 from dpdau_assets.core.dates import month_of, months_read
-from dpdau_assets.core.facts import MechanismRun, Release, ReleaseKey
+from dpdau_assets.core.facts import Release, ReleaseKey
 from dpdau_assets.core.ports.ledger import Ledger
 from dpdau_assets.core.privacy.accounting import Charge
 from dpdau_assets.core.privacy.cost_so_far import Published
+from dpdau_assets.core.privacy.mechanism_run import MechanismRun
 from dpdau_assets.core.privacy.mechanisms import Stream
 from dpdau_assets.core.settings import Metric, Settings
 

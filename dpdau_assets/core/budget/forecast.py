@@ -23,10 +23,11 @@ from dpdau_assets.core.dates import (
     months_read,
 )
 from dpdau_assets.core.errors import Refused
-from dpdau_assets.core.facts import MechanismRun, ReleaseKey
+from dpdau_assets.core.facts import ReleaseKey
 from dpdau_assets.core.ports.ledger import Ledger
 from dpdau_assets.core.privacy.accounting import cost, epsilon_of, rho, total
 from dpdau_assets.core.privacy.cost_so_far import cost_so_far
+from dpdau_assets.core.privacy.mechanism_run import MechanismRun
 from dpdau_assets.core.privacy.mechanisms import LONGEST_MONTH, Stream, half_width_95, noise_std
 from dpdau_assets.core.privacy.schedule import METRICS, ScheduledRelease, due_on, mechanism_for
 from dpdau_assets.core.settings import Metric, Settings

@@ -1,6 +1,8 @@
 """What a release will open, count and charge, asked before anything is drawn: by it itself, and by who looks ahead.
 
 Everything here follows from what was published, the settings and overrides; nothing here reads data.
+
+Owns the rule: A stream skips no day and keeps what it was begun with.
 """
 
 from __future__ import annotations
@@ -12,11 +14,18 @@ from datetime import date, timedelta
 from itertools import takewhile
 
 from dpdau_assets.core.budget.sketch_choice import configured, estimator_of, not_set, suited_to
-from dpdau_assets.core.dates import first_window_end, month_of, months_from, months_read, next_month
+from dpdau_assets.core.dates import (
+    first_window_end,
+    month_of,
+    months_from,
+    months_read,
+    next_month,
+)
 from dpdau_assets.core.errors import BadSetting, BudgetRefused, ParameterNotSet, Refused
-from dpdau_assets.core.facts import MechanismRun, ReleaseKey
+from dpdau_assets.core.facts import ReleaseKey
 from dpdau_assets.core.ports.ledger import BudgetLedger, LedgerReader
 from dpdau_assets.core.privacy.accounting import Budget, Charge, admits, charges_for_release
+from dpdau_assets.core.privacy.mechanism_run import MechanismRun
 from dpdau_assets.core.privacy.mechanisms import Mechanism, SharedNoise, Stream, longest_interval
 from dpdau_assets.core.privacy.schedule import mechanism_for, restatement_due_on
 from dpdau_assets.core.settings import Metric, Settings
@@ -277,3 +286,13 @@ def restatement_due_under(terms: Mapping[str, str], month: date, settings: Setti
         return None
     day = int(terms.get("restatement_day", settings.restatement_day))
     return restatement_due_on(replace(settings, restatement_day=day), month)
+
+
+def restatement_due(month: date, instances: Iterable[MechanismRun], settings: Settings) -> date | None:
+    """The public day on which the month is restated, as fixed with its first number; None if it never is."""
+    first = min(
+        (one for one in instances if one.metric == "dau" and month_of(one.first_day) == month),
+        key=lambda one: one.first_day,
+        default=None,
+    )
+    return None if first is None else restatement_due_under(first.parameters, month, settings)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dpdau_assets.core.errors import BadSetting, ParameterNotSet
-from dpdau_assets.core.facts import MechanismRun
 from dpdau_assets.core.ports.ledger import Ledger
+from dpdau_assets.core.privacy.mechanism_run import MechanismRun
 from dpdau_assets.core.settings import Metric, Settings
 from dpdau_assets.core.sketches import ESTIMATORS, estimator_from, public_parameters
 from dpdau_assets.core.sketches.base import Estimator

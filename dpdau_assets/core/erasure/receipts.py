@@ -2,6 +2,8 @@
 
 The signed body names the partitions by digest, so that thousands of receipts written together share one list. What a
 receipt says has the same shape whether or not the person was ever there.
+
+Owns the rule: A receipt says verified only after everything was read back.
 """
 
 from __future__ import annotations
@@ -17,13 +19,14 @@ from typing import Any
 from dpdau_assets.core.erasure.inspection import Inspection, Survivor, inspect
 from dpdau_assets.core.erasure.quarantine import expire
 from dpdau_assets.core.erasure.remains import remains
-from dpdau_assets.core.erasure.requests import days_to_rebuild, deadline, epochs_reached, mark_all, named
+from dpdau_assets.core.erasure.requests import deadline, epochs_reached, named
 from dpdau_assets.core.errors import BadInput, ParameterNotSet
 from dpdau_assets.core.facts import Erasure, Inspected, ReceiptRow, Reference
 from dpdau_assets.core.identity import REFERENCE, commitment
 from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.state.activity import apply_pending, repair_all
 from dpdau_assets.core.state.day_sketch import of_another_state, refresh, refresh_all
+from dpdau_assets.core.state.touched import days_to_rebuild, mark_all
 
 Document = dict[str, Any]
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from datetime import date, timedelta
 
+from dpdau_assets.core.budget.planning import restatement_due
 from dpdau_assets.core.dates import days_between, epoch_of, month_of
 from dpdau_assets.core.erasure.quarantine import expire
 from dpdau_assets.core.erasure.receipts import apply_and_verify
-from dpdau_assets.core.erasure.requests import live_days
 from dpdau_assets.core.errors import BadSetting, Refused
 from dpdau_assets.core.facts import Release
 from dpdau_assets.core.ports.store import Store
-from dpdau_assets.core.publication.release import restatement_due
+from dpdau_assets.core.state.touched import live_days
 
 WATCHDOG_SLACK_DAYS = 7
 """How long a day may be overdue before the watchdog says so: a purge runs once a day, and may fail once or twice."""

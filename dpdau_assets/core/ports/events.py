@@ -17,8 +17,8 @@ from dpdau_assets.core.facts import (
 )
 
 if TYPE_CHECKING:
-    from dpdau_assets.core.erasure.quarantine import Named
     from dpdau_assets.core.events import Event
+    from dpdau_assets.core.identity import Named
 
 Tell = Callable[[float], None]
 """Hears which share of the work is done, from 0 to 1, while it is done; perhaps in another thread."""

@@ -8,16 +8,12 @@ from datetime import date
 from fractions import Fraction
 from typing import TYPE_CHECKING, Protocol
 
-from dpdau_assets.core.facts import (
-    MechanismRun,
-    Override,
-    Release,
-    ReleaseKey,
-)
+from dpdau_assets.core.facts import Override, Release, ReleaseKey
+from dpdau_assets.core.privacy.mechanism_run import MechanismRun
 
 if TYPE_CHECKING:
     from dpdau_assets.core.privacy.accounting import Charge
-    from dpdau_assets.core.publication.restoring import Restore
+    from dpdau_assets.core.restored import Restore
     from dpdau_assets.core.settings import Metric
 
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Protocol
 from dpdau_assets.core.facts import (
     Alert,
     MartPaths,
-    ReportPaths,
 )
 from dpdau_assets.core.ports.erasure import ErasureLedger, ReceiptChain
 from dpdau_assets.core.ports.events import Completions, Engine, Inbox, Landing, Quarantine
@@ -18,8 +17,7 @@ from dpdau_assets.core.ports.ledger import Ledger
 from dpdau_assets.core.ports.state import Builds, FileInventory, Rebuilds, Salts, SketchStore, StateStore
 
 if TYPE_CHECKING:
-    from dpdau_assets.core.publication.restoring import MartRow
-    from dpdau_assets.core.reporting.report import Report
+    from dpdau_assets.core.restored import MartRow
     from dpdau_assets.core.settings import Settings
 
 
@@ -61,14 +59,6 @@ class Mart(Protocol):
 
     def replace(self, rows: list[dict[str, object]]) -> MartPaths:
         """Write all of it anew; each file is replaced by rename, so that no reader ever sees half of one."""
-        ...
-
-
-class Reports(Protocol):
-    """The files in which people read what was published, and how operation stands."""
-
-    def replace(self, readers: Report, operators: Report) -> ReportPaths:
-        """Write both anew; each is replaced by rename. Raises BadInput where no file can be written."""
         ...
 
 

@@ -13,8 +13,7 @@ from pathlib import Path
 from dpdau_assets.core.errors import BadInput, DpdauError, Refused
 from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.ingest import ingest
-from dpdau_assets.core.publication.release import require_ended
-from dpdau_assets.core.state.activity import require_kept
+from dpdau_assets.core.state.activity import require_ended, require_kept
 
 _SHOWN = 8  # characters of what tells one version of a folder from another
 

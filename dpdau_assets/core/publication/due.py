@@ -1,6 +1,8 @@
 """What is to be published by now: the calendar's numbers, in order, up to the first day that is not complete.
 
 Nothing here reads data: it follows from the clock, the ledger and what upstream has declared.
+
+Owns the rule: What is due follows from public things alone.
 """
 
 from __future__ import annotations

@@ -17,17 +17,17 @@ from pathlib import Path
 import numpy as np
 
 from dpdau_assets.core.dates import days_of_epoch, epochs_of_day
-from dpdau_assets.core.erasure.quarantine import Named, expire
+from dpdau_assets.core.erasure.quarantine import expire
 from dpdau_assets.core.erasure.requests import NOTHING_REQUESTED, Requested, request
 from dpdau_assets.core.errors import BadInput, DpdauError, Refused
 from dpdau_assets.core.events import DOUBTFUL, TOO_EARLY, Event, Limits, Row, day_of_folder, validate
 from dpdau_assets.core.facts import NOTHING_REJECTED, DaySet, EpochKey, RejectedRow, Rejections
-from dpdau_assets.core.identity import user_key
-from dpdau_assets.core.limits import first_day, last_day
+from dpdau_assets.core.identity import Named, user_key
 from dpdau_assets.core.ports.events import Scan, Tell, nothing_told
 from dpdau_assets.core.ports.state import Salts
 from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.settings import Settings
+from dpdau_assets.core.state.limits import first_day, last_day
 
 Progress = Callable[[str], None]
 

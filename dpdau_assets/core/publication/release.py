@@ -4,16 +4,24 @@
 read, and one ledger transaction checks, charges, draws and stores. Every later call reads what was stored. `restate`
 does the same for every DAU of a month at once, on the month's public day. Nothing but the noisy values depends on data:
 docs/privacy.md, lemma 6.
+
+Owns the rule: A day is sealed before it is read, and a number charged before it is drawn.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
-from dpdau_assets.core.budget.planning import enter, plan, planned_estimator, restated_keys, restatement_due_under
+from dpdau_assets.core.budget.planning import (
+    enter,
+    plan,
+    planned_estimator,
+    restated_keys,
+    restatement_due,
+)
 from dpdau_assets.core.budget.sketch_choice import estimator_of
 from dpdau_assets.core.dates import (
     days_between,
@@ -25,16 +33,17 @@ from dpdau_assets.core.dates import (
     window,
 )
 from dpdau_assets.core.errors import Refused
-from dpdau_assets.core.facts import MechanismRun, Release, ReleaseKey
+from dpdau_assets.core.facts import Release, ReleaseKey
 from dpdau_assets.core.ports.ledger import Ledger, LedgerTransaction
-from dpdau_assets.core.ports.store import Clock, Noise, Store
+from dpdau_assets.core.ports.store import Noise, Store
 from dpdau_assets.core.privacy import mechanisms
+from dpdau_assets.core.privacy.mechanism_run import MechanismRun
 from dpdau_assets.core.privacy.mechanisms import Gaussian, Laplace, SharedNoise, Stream
 from dpdau_assets.core.privacy.schedule import due_on
 from dpdau_assets.core.settings import Metric, Settings
 from dpdau_assets.core.sketches import unite
 from dpdau_assets.core.sketches.base import Estimator
-from dpdau_assets.core.state.activity import apply_pending, repair, require_kept
+from dpdau_assets.core.state.activity import apply_pending, repair, require_ended, require_kept
 from dpdau_assets.core.state.day_sketch import read_fresh, read_late, read_without, refresh
 from dpdau_assets.core.version import VERSION
 
@@ -88,12 +97,6 @@ def require_publishable(key: ReleaseKey, outside: Store) -> None:
             plan(key, ledger, settings)  # asks all that the release itself will ask, and writes nothing
 
 
-def require_ended(day: date, clock: Clock) -> None:
-    """Raises Refused for today and later."""
-    if day >= clock.today():
-        raise Refused(f"{day} has not ended yet.", "A day is published once it is complete.", day=day.isoformat())
-
-
 def require_restatable(month: date, outside: Store) -> None:
     """Raise Refused for a month that has no numbers yet, that is never restated, or whose day has not come."""
     due = restatement_due(month, outside.accountant.mechanism_runs(), outside.settings)
@@ -110,16 +113,6 @@ def require_restatable(month: date, outside: Store) -> None:
             month=f"{month:%Y-%m}",
             due=due.isoformat(),
         )
-
-
-def restatement_due(month: date, instances: Iterable[MechanismRun], settings: Settings) -> date | None:
-    """The public day on which the month is restated, as fixed with its first number; None if it never is."""
-    first = min(
-        (one for one in instances if one.metric == "dau" and month_of(one.first_day) == month),
-        key=lambda one: one.first_day,
-        default=None,
-    )
-    return None if first is None else restatement_due_under(first.parameters, month, settings)
 
 
 @dataclass(frozen=True)

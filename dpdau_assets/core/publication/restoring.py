@@ -2,69 +2,38 @@
 
 Nobody can tell which numbers came out after the backup, so all that may have are taken for published: they are charged,
 and the months they read are closed. Numbers that the mart shows are taken back as they are.
+
+Owns the rule: After a restore, what may have been published counts as published.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from zoneinfo import ZoneInfo
 
+from dpdau_assets.core.budget.numbers import interval, shown_in
 from dpdau_assets.core.budget.overrides import declare_erasures_submitted
 from dpdau_assets.core.budget.planning import Plan, budget_of, enter, living_run, new_run
 from dpdau_assets.core.budget.settings_check import LONGEST_GRACE
 from dpdau_assets.core.budget.sketch_choice import estimator_of, estimators
 from dpdau_assets.core.budget.verification import is_shown_as
 from dpdau_assets.core.dates import days_between, first_window_end, month_of, months_read, window
-from dpdau_assets.core.erasure.requests import live_days
 from dpdau_assets.core.errors import BadInput, Refused
-from dpdau_assets.core.facts import MechanismRun, Release, ReleaseKey
+from dpdau_assets.core.facts import Release, ReleaseKey
 from dpdau_assets.core.ports.ledger import RestoreTransaction
 from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.privacy.accounting import charges_for_release
+from dpdau_assets.core.privacy.mechanism_run import MechanismRun
 from dpdau_assets.core.privacy.mechanisms import NoiseWidth, Stream, half_width_95
 from dpdau_assets.core.privacy.schedule import METRICS, due_on, restatement_due_on
 from dpdau_assets.core.publication.runs import restatements_due
-from dpdau_assets.core.reporting.answers import interval, shown_in
+from dpdau_assets.core.restored import Declared, MartRow, Restore
 from dpdau_assets.core.settings import Metric, Settings
+from dpdau_assets.core.sketches import estimator_from
 from dpdau_assets.core.sketches.base import Estimator
-
-
-@dataclass(frozen=True)
-class MartRow:
-    """A published number as the mart shows it.
-
-    `noisy_value` is in users, and `noisy_statistic` what the ledger keeps; bounds are rounded, and never below 0.
-    """
-
-    key: ReleaseKey
-    noisy_value: float
-    noisy_statistic: float
-    lower_95: float
-    upper_95: float | None
-    mechanism: str
-    estimator: Estimator
-    published_at: datetime
-    version: str
-
-
-@dataclass(frozen=True)
-class Declared:
-    """Somebody's word that no day after `through` was published before the ledger was lost."""
-
-    through: date
-    who: str
-    why: str
-
-
-@dataclass(frozen=True)
-class Restore:
-    """One restore, as it is kept on record: from a backup of which day, on which day, and what was declared."""
-
-    made_on: date
-    restored_on: date
-    declared: Declared | None
+from dpdau_assets.core.state.touched import live_days
 
 
 @dataclass(frozen=True)
@@ -168,9 +137,9 @@ def _countings_of(
     found: dict[ReleaseKey, Estimator | None] = {}
     for metric in {key.metric for key in lost}:
         keys = [key for key in lost if key.metric == metric]
-        last = next((shown[key].estimator for key in keys if key in shown), None)
+        last = next((estimator_from(shown[key].parameters) for key in keys if key in shown), None)
         for key in keys:
-            found[key] = last = shown[key].estimator if key in shown else last
+            found[key] = last = estimator_from(shown[key].parameters) if key in shown else last
     return found
 
 

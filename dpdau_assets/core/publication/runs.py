@@ -6,15 +6,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 
-from dpdau_assets.core.budget.planning import planned_estimator, require_in_order
+from dpdau_assets.core.budget.planning import planned_estimator, require_in_order, restatement_due
 from dpdau_assets.core.budget.sketch_choice import not_set
 from dpdau_assets.core.dates import days_between, first_window_end, month_of
 from dpdau_assets.core.errors import ParameterNotSet
 from dpdau_assets.core.facts import ReleaseKey
 from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.privacy.schedule import due_on, restatement_due_on
-from dpdau_assets.core.publication.release import require_ended, restatement_due
 from dpdau_assets.core.settings import Metric, Settings
+from dpdau_assets.core.state.activity import require_ended
 
 STATE, BUILD = "build_state", "rebuild_days"  # one day, and many at once
 DAU, MAU = "publish_dau", "publish_mau"

@@ -10,17 +10,18 @@ from dataclasses import asdict, replace
 from datetime import date
 from typing import Any
 
+from dpdau_assets.core.budget.numbers import interval
 from dpdau_assets.core.budget.planning import budget_of
 from dpdau_assets.core.budget.prospects import prospect
 from dpdau_assets.core.budget.sketch_choice import estimator_of
 from dpdau_assets.core.dates import month_of, months_read
 from dpdau_assets.core.erasure.requests import deadline, overdue
 from dpdau_assets.core.errors import NotPublished, Refused
-from dpdau_assets.core.facts import Erasure, MechanismRun, Release, ReleaseKey
+from dpdau_assets.core.facts import Erasure, Release, ReleaseKey
 from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.privacy.compositions import COMPOSITIONS, budget_report, budget_summary
 from dpdau_assets.core.privacy.cost_so_far import Published
-from dpdau_assets.core.privacy.mechanisms import NoiseWidth, noise_width
+from dpdau_assets.core.privacy.mechanism_run import MechanismRun
 from dpdau_assets.core.privacy.schedule import METRICS, releases_planned
 from dpdau_assets.core.settings import Metric, Settings
 from dpdau_assets.core.sketches import public_parameters
@@ -107,24 +108,6 @@ def release_answer(release: Release, outside: Store) -> Answer:
         "private": release.private,
         "version": release.version,
     }
-
-
-def interval(release: Release, run: MechanismRun) -> dict[str, float | None]:
-    """The number as drawn, in users, and for display the same and its 95 % bounds, none below 0.
-
-    The bounds hold the noise's error and the sketch's. `noisy_statistic` is what the noise was added to; it is the
-    number itself with the exact set.
-    """
-    return shown_in(estimator_of(run), release.noisy_value, noise_width(run.mechanism, release.half_width))
-
-
-def shown_in(estimator: Estimator, noisy: float, noise: NoiseWidth) -> dict[str, float | None]:
-    """What is shown of a noisy statistic that was counted so and whose noise is so wide, as of `interval`."""
-    users = estimator.users(noisy)
-    lower, upper = estimator.interval(noisy, noise)
-    shown = {"estimate": users, "lower_95": lower, "upper_95": upper}
-    rounded = {name: None if value is None else round(max(0.0, value), 3) for name, value in shown.items()}
-    return {"noisy_value": users, **rounded, "noisy_statistic": noisy}
 
 
 def budget_answer(metric: Metric, month: date, outside: Store) -> Answer:

@@ -11,6 +11,7 @@ from datetime import date, timedelta
 
 from dpdau_assets.core.budget import verification
 from dpdau_assets.core.budget.forecast import forecast
+from dpdau_assets.core.budget.planning import restatement_due
 from dpdau_assets.core.budget.settings_check import check as require_feasible
 from dpdau_assets.core.dates import month_of
 from dpdau_assets.core.erasure import requests, retention
@@ -21,9 +22,9 @@ from dpdau_assets.core.ports.store import Mart, Store
 from dpdau_assets.core.privacy.schedule import due_on
 from dpdau_assets.core.publication.due import due, late
 from dpdau_assets.core.publication.ingest import in_whole_per_cent
-from dpdau_assets.core.publication.release import restatement_due
 from dpdau_assets.core.sketches import build
 from dpdau_assets.core.sketches.base import to_bytes
+from dpdau_assets.core.state import touched
 from dpdau_assets.core.state.activity import epochs_of, require_digest
 
 MONTHS_AHEAD = 12
@@ -74,7 +75,7 @@ def answer(check: Check, outside: Store, mart: Mart) -> Verdict:
 
 
 def _no_pending_erasures(outside: Store, _: Mart) -> Verdict:
-    pending = requests.pending(outside)
+    pending = touched.pending(outside)
     return Verdict(pending.is_none, pending.sentence, tuple(str(day) for day, _ in pending.days))
 
 

@@ -8,21 +8,32 @@ checks found, and is not for readers.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import date, datetime
 from fractions import Fraction
 from itertools import groupby
 
 from dpdau_assets.core.budget.sketch_choice import configured, estimator_of
-from dpdau_assets.core.dates import month_of
-from dpdau_assets.core.erasure.requests import deadline, overdue
-from dpdau_assets.core.facts import MechanismRun
+from dpdau_assets.core.erasure.requests import waiting_days
 from dpdau_assets.core.ports.store import Mart, Store
-from dpdau_assets.core.privacy.compositions import UserMonths, joint_epsilon, user_months
+from dpdau_assets.core.privacy.compositions import joint_epsilon, user_months
+from dpdau_assets.core.privacy.mechanism_run import MechanismRun
 from dpdau_assets.core.privacy.mechanisms import Laplace, Mechanism, half_width_95, noise_std
 from dpdau_assets.core.privacy.schedule import METRICS, mechanism_for
 from dpdau_assets.core.reporting.answers import Answer, budget_answer, charged_months, mart_rows
 from dpdau_assets.core.reporting.checks import CHECKS, ask_all
+from dpdau_assets.core.reporting.report_model import (
+    BudgetMonth,
+    CapOverride,
+    CheckLine,
+    Day,
+    ForOperators,
+    MetricPromise,
+    Number,
+    Promise,
+    Report,
+    Series,
+)
 from dpdau_assets.core.secret_strength import warning
 from dpdau_assets.core.settings import Metric, Settings
 from dpdau_assets.core.sketches import parameters_of
@@ -32,186 +43,6 @@ from dpdau_assets.core.version import VERSION
 
 _LONG_MONTH = date(2025, 1, 1)  # any month of 31 days: the most numbers, and the most noise
 _STEADY_DAY = 1000  # a stream's noise has its steady width long before
-
-
-@dataclass(frozen=True)
-class Number:
-    """One published number, in users: as drawn, and for display the same and its 95 % bounds, none below 0.
-
-    `upper_95` is None where the sketch is full and nothing bounds the number from above. `slot` is the public day on
-    which it is due, whenever it came out.
-    """
-
-    revision: int
-    noisy_value: float
-    estimate: float
-    lower_95: float
-    upper_95: float | None
-    due_on: date
-
-
-@dataclass(frozen=True)
-class Day:
-    """A published day and its numbers, in order of revision; one at least."""
-
-    day: date
-    numbers: tuple[Number, ...]
-
-    @property
-    def as_published(self) -> Number:
-        """What came out first."""
-        return self.numbers[0]
-
-    @property
-    def latest(self) -> Number:
-        """What holds by now: the restated number, if there is one."""
-        return self.numbers[-1]
-
-    @property
-    def is_restated(self) -> bool:
-        """Whether a restatement followed the first number."""
-        return len(self.numbers) > 1
-
-
-@dataclass(frozen=True)
-class Series:
-    """All published days of one metric, in order; days without a number are not there."""
-
-    metric: Metric
-    window_days: int
-    days: tuple[Day, ...]
-
-    @property
-    def last(self) -> Day | None:
-        """The last published day."""
-        return self.days[-1] if self.days else None
-
-    @property
-    def months(self) -> tuple[tuple[date, tuple[Day, ...]], ...]:
-        """The same days by calendar month."""
-        return tuple((month, tuple(days)) for month, days in groupby(self.days, key=lambda one: month_of(one.day)))
-
-
-@dataclass(frozen=True)
-class MetricPromise:
-    """What one metric promises a user-month, over all numbers ever published.
-
-    Attributes:
-        epsilon, delta: the largest that any month has, of those with a published number and those to come.
-        mechanisms: names, of every number that is out; as configured before the first.
-        counted_by: how users are counted: the exact set, or a sketch with its public parameters.
-        noise_std, half_width_95: the largest of a published number's noise, from public constants alone. In users if
-            `in_users`, else in the units of the sketch's statistic.
-    """
-
-    metric: Metric
-    epsilon: float
-    delta: float
-    mechanisms: tuple[str, ...]
-    counted_by: tuple[str, ...]
-    noise_std: float
-    half_width_95: float
-    in_users: bool
-
-
-@dataclass(frozen=True)
-class Promise:
-    """What all numbers promise together, and by which calendar they come out.
-
-    Attributes:
-        epsilon, delta: of both metrics together.
-        composed: whether that is by composition of the noise; else the metrics' own are added up.
-        user_months: what several months of one user cost together; empty where it is not `composed`.
-        restatement_day: the day of the next month on which a month of DAU is released again, None for never.
-        slot_days: a number is due so many days after the day that it is of.
-    """
-
-    metrics: tuple[MetricPromise, ...]
-    epsilon: float
-    delta: float
-    composed: bool
-    user_months: tuple[UserMonths, ...]
-    timezone: str
-    restatement_day: int | None
-    due_after_days: int
-
-
-@dataclass(frozen=True)
-class CapOverride:
-    """A decision that gave a month another cap: by whom, why and when."""
-
-    epsilon_cap: float
-    who: str
-    why: str
-    made_on: str
-
-
-@dataclass(frozen=True)
-class BudgetMonth:
-    """One month of one metric, in epsilon at `delta`.
-
-    Attributes:
-        spent: what the published numbers have cost so far.
-        charged: all that is charged to the month, instances whole; this is held to the cap.
-        overrides: every decision that changed the cap, in order.
-    """
-
-    metric: Metric
-    month: date
-    spent: float
-    charged: float
-    cap: float
-    delta: float
-    releases_made: int
-    releases_planned: int
-    overrides: tuple[CapOverride, ...]
-
-    @property
-    def is_beyond_cap(self) -> bool:
-        """Whether more was charged than the cap, as only a restore may that charges what was lost."""
-        return self.charged > self.cap * (1 + 1e-9)
-
-
-@dataclass(frozen=True)
-class WaitingDay:
-    """A day on which requests came in that are not verified yet; how many there are is not said."""
-
-    received_on: date
-    age_days: int
-    deadline: date
-    is_overdue: bool
-
-
-@dataclass(frozen=True)
-class CheckLine:
-    """What a check guards, and what it found, in a sentence."""
-
-    name: str
-    description: str
-    passed: bool
-    sentence: str
-
-
-@dataclass(frozen=True)
-class ForOperators:
-    """What readers are not shown."""
-
-    made_on: date
-    waiting: tuple[WaitingDay, ...]
-    checks: tuple[CheckLine, ...]
-    weak_secret: str | None = None
-
-
-@dataclass(frozen=True)
-class Report:
-    """Everything that the file shows. `as_of` is the last slot of a published number, None before the first."""
-
-    as_of: date | None
-    series: tuple[Series, ...]
-    promise: Promise
-    budget: tuple[BudgetMonth, ...]
-    version: str
-    for_operators: ForOperators | None = None
 
 
 def readers_report(outside: Store) -> Report:
@@ -350,12 +181,3 @@ def _in_words(estimator: Estimator | None, settings: Settings) -> str:
 
 
 # --- For operators -----------------------------------------------------------------------------------------------
-
-
-def waiting_days(outside: Store) -> list[WaitingDay]:
-    """The days on which requests came in that are not verified yet, in order. Whose, and how many, is not said."""
-    today = outside.clock.today()
-    late = {one.received_on for one in overdue(outside)}
-    unfinished = outside.erasures.ledger.erasures(("parked", "received", "applied"))
-    until = {one.received_on: deadline(one) for one in unfinished}
-    return [WaitingDay(day, (today - day).days, until[day], day in late) for day in sorted(until)]

@@ -10,15 +10,16 @@ from dataclasses import dataclass
 from datetime import date
 
 from dpdau_assets.core.dates import month_of
-from dpdau_assets.core.erasure import requests, retention
+from dpdau_assets.core.erasure import retention
+from dpdau_assets.core.erasure.requests import WaitingDay, waiting_days
 from dpdau_assets.core.ports.store import Mart, Store
 from dpdau_assets.core.privacy.schedule import METRICS, due_on
 from dpdau_assets.core.publication.due import due
 from dpdau_assets.core.publication.runs import RESTATEMENT, Step
 from dpdau_assets.core.reporting.answers import budget_answer, charged_months
 from dpdau_assets.core.reporting.checks import CHECKS, answer
-from dpdau_assets.core.reporting.report import WaitingDay, waiting_days
 from dpdau_assets.core.settings import Metric
+from dpdau_assets.core.state import touched
 from dpdau_assets.core.state.rebuilding import days_behind
 
 _CHARGED_MONTHS = 2  # of each metric, the newest
@@ -35,9 +36,9 @@ class PublishedSeries:
 
     metric: Metric
     last_day: date | None
-    due_on: date | None
+    slot: date | None
     next_day: date | None
-    next_due_on: date | None
+    next_slot: date | None
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def status(outside: Store, mart: Mart) -> Status:
         ready=found.numbers,
         unmarked=found.unmarked,
         refused=found.refused,
-        behind=tuple(sorted({*days_behind(outside), *(day for day, _ in requests.days_to_rebuild(outside))})),
+        behind=tuple(sorted({*days_behind(outside), *(day for day, _ in touched.days_to_rebuild(outside))})),
         erasures=tuple(waiting_days(outside)),
         overdue=tuple(_overdue(outside, mart)),
         spent=tuple(_spent(outside)),

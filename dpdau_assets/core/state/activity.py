@@ -1,6 +1,8 @@
 """The state of a day: a two-phase set of keys, present if there was a '+' and no removal, in any order.
 
 What writes here takes the state's lock, under which a release also seals the days it reads.
+
+Owns the rule: A removal wins for ever.
 """
 
 from __future__ import annotations
@@ -9,16 +11,20 @@ from collections.abc import Iterable, Iterator
 from datetime import date
 from functools import cache, partial
 
-from dpdau_assets.core.dates import epoch_of, epochs_of_day, month_of
-from dpdau_assets.core.erasure.requests import live_days, mark, mark_all
+from dpdau_assets.core.dates import (
+    epoch_of,
+    epochs_of_day,
+    month_of,
+)
 from dpdau_assets.core.errors import Refused
 from dpdau_assets.core.facts import Build, DaySet, Keys, Partition, RejectedRow, Version
 from dpdau_assets.core.identity import data_version
 from dpdau_assets.core.parallel import work_ahead
 from dpdau_assets.core.ports.state import StateStore
-from dpdau_assets.core.ports.store import Store
+from dpdau_assets.core.ports.store import Clock, Store
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.sketches.keysets import EMPTY, places, subtract, unite
+from dpdau_assets.core.state.touched import live_days, mark, mark_all
 
 PAST_RETENTION = "came for a day that is past retention"
 AFTER_RESTATEMENT = "came after the month of their day was restated"
@@ -352,3 +358,9 @@ def _create_missing(days: list[date], outside: Store) -> None:
 
 def _or_empty(keys: Keys | None) -> Keys:
     return EMPTY if keys is None else keys
+
+
+def require_ended(day: date, clock: Clock) -> None:
+    """Raises Refused for today and later."""
+    if day >= clock.today():
+        raise Refused(f"{day} has not ended yet.", "A day is published once it is complete.", day=day.isoformat())

@@ -1,4 +1,7 @@
-"""The sketch of each day under each of its epochs, built from state and rebuilt when the state has changed."""
+"""The sketch of each day under each of its epochs, built from state and rebuilt when the state has changed.
+
+Owns the rule: A sketch is of the state beside it, or not there.
+"""
 
 from __future__ import annotations
 

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 
-from dpdau_assets.core.erasure.requests import days_to_rebuild
 from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.state.activity import day_version, is_clean, process_days
 from dpdau_assets.core.state.day_sketch import refresh, sketch_version
+from dpdau_assets.core.state.touched import days_to_rebuild
 
 MARK = "mark"
 

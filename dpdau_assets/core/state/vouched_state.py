@@ -4,6 +4,8 @@ Somebody may put an older copy back, of one file or of the whole folder. So each
 by its content, under the nonce of its last build; never by a time or a counter, and never by looking for anybody. A
 copy that differs by removals alone is read without those who were removed since. One that lacks events which came
 since is refused like a file that is missing: to go on would change days that numbers have read.
+
+Owns the rule: State is read only as it was written last.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from dpdau_assets.core.budget.forecast import forecast
+from dpdau_assets.core.budget.numbers import interval
 from dpdau_assets.core.budget.planning import planned_estimator
 from dpdau_assets.core.dates import days_between, epoch_of
 from dpdau_assets.core.erasure.receipts import apply_and_verify, receipt
@@ -23,7 +24,7 @@ from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication import release as main_path
 from dpdau_assets.core.publication.release import publish, restate
 from dpdau_assets.core.publication.runs import plan_run
-from dpdau_assets.core.reporting.answers import interval, mart_rows, release_answer, series
+from dpdau_assets.core.reporting.answers import mart_rows, release_answer, series
 from dpdau_assets.core.sketches import build
 from dpdau_assets.core.sketches.base import to_bytes
 from dpdau_assets.core.sketches.theta import ThetaSketch, theta_hashes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dpdau_assets.core.erasure.quarantine import Named
+from dpdau_assets.core.identity import Named
 
 
 @pytest.mark.parametrize(

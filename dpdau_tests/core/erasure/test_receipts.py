@@ -28,13 +28,14 @@ from dpdau_assets.core.erasure.receipts import (
     receipt,
     receipts_of,
 )
-from dpdau_assets.core.erasure.requests import days_to_rebuild, request
+from dpdau_assets.core.erasure.requests import request
 from dpdau_assets.core.errors import BadInput
 from dpdau_assets.core.events import Event
 from dpdau_assets.core.facts import DaySet
 from dpdau_assets.core.identity import user_key
 from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.release import publish
+from dpdau_assets.core.state.touched import days_to_rebuild
 from dpdau_tests.conftest import SECRET, FixedClock, prepare, put
 
 pytestmark = pytest.mark.every_sketch(since="soak")

@@ -16,14 +16,15 @@ from sqlalchemy import delete, insert, select, update
 from dpdau_assets.core.dates import days_between, epoch_of
 from dpdau_assets.core.erasure import requests
 from dpdau_assets.core.erasure.byte_scan import Needles
-from dpdau_assets.core.erasure.quarantine import Named, expire
+from dpdau_assets.core.erasure.quarantine import expire
 from dpdau_assets.core.erasure.receipts import Document, apply_and_verify, receipt
-from dpdau_assets.core.erasure.requests import mark_touched
 from dpdau_assets.core.events import Event
 from dpdau_assets.core.facts import RejectedRow
+from dpdau_assets.core.identity import Named
 from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.release import publish
 from dpdau_assets.core.state.activity import process_days
+from dpdau_assets.core.state.touched import mark_touched
 from dpdau_tests.conftest import SECRET, FixedClock, everything_in, prepare, put
 from resources.ledger_sql import schema
 from resources.ledger_sql.database import Database

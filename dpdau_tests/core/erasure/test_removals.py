@@ -15,8 +15,8 @@ from dpdau_assets.core import events
 from dpdau_assets.core.erasure.requests import keyed
 from dpdau_assets.core.events import Event, Limits, Row, validate
 from dpdau_assets.core.facts import EpochKey
-from dpdau_assets.core.limits import first_day
 from dpdau_assets.core.settings import Settings
+from dpdau_assets.core.state.limits import first_day
 from dpdau_tests.support.lengths import at_length
 from resources.reading.erasure_files import request_of
 

@@ -17,25 +17,18 @@ from hypothesis import strategies as st
 
 from dpdau_assets.core.dates import day_number, days_between, epoch_of, month_of, window
 from dpdau_assets.core.erasure.receipts import apply, apply_and_verify, receipt
-from dpdau_assets.core.erasure.requests import (
-    cancel,
-    confirm,
-    deadline,
-    mark_touched,
-    overdue,
-    request,
-    touched_days,
-)
+from dpdau_assets.core.erasure.requests import cancel, confirm, deadline, overdue, request
 from dpdau_assets.core.erasure.retention import purge
 from dpdau_assets.core.errors import BadInput, Refused
 from dpdau_assets.core.events import Event, Limits, Row, validate
 from dpdau_assets.core.facts import RejectedRow
-from dpdau_assets.core.limits import last_day
 from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.release import publish
 from dpdau_assets.core.state import activity
 from dpdau_assets.core.state.activity import day_version, discard_batch, process_days
 from dpdau_assets.core.state.day_sketch import build_sketch, sketch_version
+from dpdau_assets.core.state.limits import last_day
+from dpdau_assets.core.state.touched import mark_touched, touched_days
 from dpdau_assets.core.tombstones import Tombstones, excluded_until
 from dpdau_tests.conftest import FixedClock, prepare, put, silent
 from dpdau_tests.support.lengths import at_length

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from sqlalchemy import select
 
 from dpdau_assets.core.budget import verification
+from dpdau_assets.core.budget.numbers import shown_in
 from dpdau_assets.core.budget.sketch_choice import estimators
 from dpdau_assets.core.dates import days_between
 from dpdau_assets.core.erasure.receipts import apply_and_verify
@@ -29,8 +30,9 @@ from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.privacy.mechanisms import NoiseWidth
 from dpdau_assets.core.privacy.schedule import METRICS
 from dpdau_assets.core.publication.release import publish, restate
-from dpdau_assets.core.publication.restoring import Declared, reopen
-from dpdau_assets.core.reporting.answers import mart_rows, release_answer, shown_in
+from dpdau_assets.core.publication.restoring import reopen
+from dpdau_assets.core.reporting.answers import mart_rows, release_answer
+from dpdau_assets.core.restored import Declared
 from dpdau_assets.core.settings import Metric, Settings
 from dpdau_assets.core.state.activity import apply_pending
 from dpdau_tests.conftest import SECRET, SKETCHES, FixedClock, prepare, put

@@ -13,18 +13,13 @@ from pathlib import Path
 import pytest
 
 from dpdau_assets.core.budget.overrides import reset_budget
+from dpdau_assets.core.erasure.requests import waiting_days
 from dpdau_assets.core.errors import BadInput, Refused
 from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.release import publish
 from dpdau_assets.core.reporting.answers import budget_answer, mart_rows
-from dpdau_assets.core.reporting.report import (
-    BudgetMonth,
-    Report,
-    check_lines,
-    operators_report,
-    readers_report,
-    waiting_days,
-)
+from dpdau_assets.core.reporting.report import check_lines, operators_report, readers_report
+from dpdau_assets.core.reporting.report_model import BudgetMonth, Report
 from dpdau_tests.conftest import FixedClock, copied, prepare, put, silent
 from dpdau_tests.dagster.world import erase
 from dpdau_tests.support.prepared import Prepared

@@ -18,7 +18,7 @@ from sqlalchemy.exc import OperationalError
 
 from dpdau_assets.core.dates import days_between, epoch_of
 from dpdau_assets.core.erasure.receipts import apply, apply_and_verify, receipt
-from dpdau_assets.core.erasure.requests import mark_touched, request
+from dpdau_assets.core.erasure.requests import request
 from dpdau_assets.core.errors import Refused
 from dpdau_assets.core.events import Event
 from dpdau_assets.core.facts import Build, DaySet, Partition, ReleaseKey
@@ -28,6 +28,7 @@ from dpdau_assets.core.publication.release import publish, read_statistics, rest
 from dpdau_assets.core.sketches.keysets import digest
 from dpdau_assets.core.state.activity import day_version, process_days
 from dpdau_assets.core.state.day_sketch import sketch_version
+from dpdau_assets.core.state.touched import mark_touched
 from dpdau_assets.core.state.vouched_state import VouchedState
 from dpdau_tests.conftest import SECRET, prepare, put, silent
 from dpdau_tests.properties.test_erased_never_existed import Life, empty_store

@@ -11,11 +11,12 @@ from datetime import date
 from typing import Any
 from unittest.mock import patch
 
-from dpdau_assets.core.facts import MechanismRun, ReleaseKey
+from dpdau_assets.core.facts import ReleaseKey
 from dpdau_assets.core.ports.ledger import Ledger, LedgerTransaction
 from dpdau_assets.core.ports.store import Noise, Store
 from dpdau_assets.core.privacy import mechanisms
 from dpdau_assets.core.privacy.accounting import Charge
+from dpdau_assets.core.privacy.mechanism_run import MechanismRun
 from dpdau_assets.core.privacy.mechanisms import Stream
 from dpdau_assets.core.publication import release
 

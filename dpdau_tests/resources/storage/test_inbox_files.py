@@ -20,9 +20,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpdau_assets.core.erasure.quarantine import Named
 from dpdau_assets.core.errors import Refused
 from dpdau_assets.core.facts import DaySet, RejectedRow
+from dpdau_assets.core.identity import Named
 from resources.storage import durable
 from resources.storage.durable import sweep, unlink_durably, write_all_durably, write_durably, write_named_durably
 from resources.storage.inbox_files import FileInbox
