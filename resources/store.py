@@ -12,6 +12,7 @@ from datetime import date, datetime
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 from zoneinfo import ZoneInfo
 
 from dpdau_assets.core.dates import first_window_end
@@ -53,8 +54,8 @@ class SystemClock:
         return datetime.now(self._zone).date()
 
 
-_opened: dict[int, Store] = {}
-"""By its ledger, of which each store has its own."""
+_opened: WeakValueDictionary[int, Store] = WeakValueDictionary()
+"""By the identity of its ledger, of which each store has its own."""
 
 
 @cache
@@ -75,9 +76,10 @@ def store_of(accountant: Ledger) -> Store:
     """The store that `open_store` opened with this ledger. Raises LookupError for any other ledger: its parts have to
     be handed in as well.
     """
-    if id(accountant) not in _opened:
+    store = _opened.get(id(accountant))
+    if store is None:
         raise LookupError("No store was opened with this ledger: hand in the other parts of the store too.")
-    return _opened[id(accountant)]
+    return store
 
 
 def events_of(store: Store, landing_dir: Path | None) -> Events:

@@ -7,7 +7,10 @@ each to be set by itself, one run could charge one ledger for what it reads from
 A secret is in no field: there stands the name of the environment's variable, or nothing where it comes from `.env`.
 """
 
+import inspect
+from collections.abc import Mapping
 from dataclasses import replace
+from fractions import Fraction
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -26,18 +29,23 @@ from resources.alerts_webhook import WebhookAlerts
 from resources.settings_env import variable_that_holds
 from resources.store import SystemClock, events_of, open_mart, open_noise, open_reports, open_store, store_of
 
-_Resource = TypeVar("_Resource", bound=dg.ConfigurableResource)
-
 _OF_THE_STORE = "The budget ledger, which says which store this is."
 _READERS = "MART_DIR, the folder into which readers are let; without one, files lie in the data directory."
 
 
-class AccountantResource(dg.ConfigurableResource):
+class _OfProject(dg.ConfigurableResource):
+    """A resource that works under settings of the whole project, and takes from them what no field says."""
+
+    settings: ClassVar[Settings]
+
+
+_Resource = TypeVar("_Resource", bound=_OfProject)
+
+
+class AccountantResource(_OfProject):
     """The budget ledger: what every month was charged, and every number that was published. With the data directory
     and the master secret it says which store this is.
     """
-
-    settings: ClassVar[Settings]
 
     data_dir: str = Field(
         description="DATA_DIR, the store: keyed state, sketches, inbox and quarantine, and the ledger unless "
@@ -65,7 +73,7 @@ class AccountantResource(dg.ConfigurableResource):
         return open_store(wanted).accountant
 
 
-class ErasureLedgerResource(dg.ConfigurableResource):
+class ErasureLedgerResource(_OfProject):
     """Who asked to be erased, as tombstones and no ids, and the chain of receipts of what was proven about it."""
 
     accountant: dg.ResourceDependency[Ledger] = Field(description=_OF_THE_STORE)
@@ -74,7 +82,7 @@ class ErasureLedgerResource(dg.ConfigurableResource):
         return store_of(self.accountant).erasures
 
 
-class StateResource(dg.ConfigurableResource):
+class StateResource(_OfProject):
     """The keyed users of each day, the keys that they are kept under, and which days wait to be rebuilt."""
 
     accountant: dg.ResourceDependency[Ledger] = Field(description=_OF_THE_STORE)
@@ -83,7 +91,7 @@ class StateResource(dg.ConfigurableResource):
         return store_of(self.accountant).state
 
 
-class SketchesResource(dg.ConfigurableResource):
+class SketchesResource(_OfProject):
     """The distinct-count sketch of each day, from which numbers are read."""
 
     accountant: dg.ResourceDependency[Ledger] = Field(description=_OF_THE_STORE)
@@ -92,7 +100,7 @@ class SketchesResource(dg.ConfigurableResource):
         return store_of(self.accountant).state.sketches
 
 
-class EventsResource(dg.ConfigurableResource):
+class EventsResource(_OfProject):
     """The ways in: the engine that reads event files, the inbox, the quarantine of bad rows, the landing folder, and
     which days upstream has declared complete.
     """
@@ -116,7 +124,7 @@ class NoiseResource(dg.ConfigurableResource):
         return open_noise()
 
 
-class ClockResource(dg.ConfigurableResource):
+class ClockResource(_OfProject):
     """Today, in the project's time zone: a day is published only once it is over there."""
 
     timezone: str = Field(description="TIMEZONE, in which days begin and end. A living store keeps the one it has.")
@@ -145,10 +153,8 @@ class ReportsResource(dg.ConfigurableResource):
         return open_reports(replace(store_of(self.accountant).settings, mart_dir=_path(self.mart_dir)))
 
 
-class AlertsResource(dg.ConfigurableResource):
+class AlertsResource(_OfProject):
     """Where people are told of failed runs and of what is overdue: a line in the log, and a webhook."""
-
-    settings: ClassVar[Settings]
 
     alert_webhook: str | None = Field(
         default=None,
@@ -162,31 +168,100 @@ class AlertsResource(dg.ConfigurableResource):
 
 def resources_under(settings: Settings) -> dict[str, Any]:
     """Every resource of the project, by its name, filled with these settings; nothing is opened before it is used."""
+
+    def of_settings(resource: type[_Resource]) -> type[_Resource]:
+        return _bound(resource, settings)
+
     # Not made here, so that the others have what a launch makes of it.
-    accountant: Any = _bound(AccountantResource, settings).configure_at_launch(
+    accountant: Any = of_settings(AccountantResource).configure_at_launch(
         data_dir=str(settings.data_dir),
         **_secret("ledger_url", settings),
         **_secret("hash_salt_secret", settings),
     )
+    landing_dir, mart_dir = _text(settings.landing_dir), _text(settings.mart_dir)
     return {
         "accountant": accountant,
-        "erasure_ledger": ErasureLedgerResource(accountant=accountant),
-        "events": EventsResource(accountant=accountant, landing_dir=_text(settings.landing_dir)),
-        "state": StateResource(accountant=accountant),
-        "sketches": SketchesResource(accountant=accountant),
+        "erasure_ledger": of_settings(ErasureLedgerResource)(accountant=accountant),
+        "events": of_settings(EventsResource)(accountant=accountant, landing_dir=landing_dir),
+        "state": of_settings(StateResource)(accountant=accountant),
+        "sketches": of_settings(SketchesResource)(accountant=accountant),
         "noise": NoiseResource(),
-        "clock": ClockResource(timezone=settings.timezone),
+        "clock": of_settings(ClockResource)(timezone=settings.timezone),
         "duckdb": DuckDBResource(database=":memory:"),
-        "mart": MartResource(accountant=accountant, mart_dir=_text(settings.mart_dir)),
-        "reports": ReportsResource(accountant=accountant, mart_dir=_text(settings.mart_dir)),
-        "alerts": _bound(AlertsResource, settings)(**_secret("alert_webhook", settings)),
+        "mart": MartResource(accountant=accountant, mart_dir=mart_dir),
+        "reports": ReportsResource(accountant=accountant, mart_dir=mart_dir),
+        "alerts": of_settings(AlertsResource)(**_secret("alert_webhook", settings)),
     }
 
 
 def _bound(resource: type[_Resource], settings: Settings) -> type[_Resource]:
-    """The resource of a project with these settings, from which it takes what no field says, as secrets in `.env`."""
-    named = {"__doc__": resource.__doc__, "__module__": resource.__module__, "settings": settings}
-    return type(resource)(resource.__name__, (resource,), named)
+    """The resource of a project with these settings: its page says those that it works under, and it takes from them
+    what no field says, as secrets in `.env`.
+    """
+    said = {
+        "__doc__": _description(resource, settings),
+        "__module__": resource.__module__,
+        "settings": settings,
+    }
+    return type(resource)(resource.__name__, (resource,), said)
+
+
+def _description(resource: type[dg.ConfigurableResource], settings: Settings) -> str:
+    """In Markdown: the docstring, and the settings that are no field, since a launch cannot change them."""
+    doc = inspect.cleandoc(resource.__doc__ or "")
+    values = {name: getattr(settings, name) for name in UNDER.get(resource.__name__, {})}
+    lines = [
+        f"- `{name.upper()}` = {_plain(value)}: {UNDER[resource.__name__][name]}"
+        for name, value in values.items()
+        if value is not None
+    ]
+    if not lines:
+        return doc
+    return "\n".join([doc, "", "Set for the whole project, in the environment alone:", "", *lines])
+
+
+def _plain(value: object) -> str:
+    return str(float(value)) if isinstance(value, Fraction) else str(value)
+
+
+UNDER: Mapping[str, Mapping[str, str]] = {
+    "AccountantResource": {
+        "dau_budget_total": "the ε that DAU of one month may cost a user, in all",
+        "mau_budget_total": "the ε that MAU may cost a user for the days of one month",
+        "delta": "the δ at which both hold",
+        "dau_mechanism": "how DAU's noise is drawn",
+        "mau_mechanism": "how MAU's noise is drawn",
+        "restatements_per_month": "how often a month's DAU is published again",
+        "restatement_day": "the day of the next month on which that is due",
+    },
+    "ErasureLedgerResource": {
+        "erasure_mark": "which days a new request has rebuilt, those that it touched or all",
+        "erasure_guard_share": "how large a share of the last MAU one submission may name, before a person confirms it",
+    },
+    "EventsResource": {
+        "max_rejected_share": "how large a share of bad rows an ingest may have",
+        "quarantine_days": "for how many days bad rows are remembered",
+    },
+    "StateResource": {
+        "hash_salt_rotation_days": "after how many days users have other keys",
+        "retention_days": "after how many days a day is purged",
+        "dagster_home": "searched for what is left of an erased person, as the data directory is",
+    },
+    "SketchesResource": {
+        "sketch_impl": "how users are counted",
+        "dau_theta0": "the sampling threshold of DAU",
+        "mau_theta0": "the sampling threshold of MAU",
+        "kmv_k": "how many hashes a kmv sketch keeps",
+        "hll_registers": "how many registers an hllpp sketch has",
+        "dau_level": "the rank from which registers count for DAU",
+        "mau_level": "the rank from which registers count for MAU",
+    },
+    "ClockResource": {
+        "start_date": "the first day that counts",
+        "grace_days": "whole days that pass between a day and its publication",
+    },
+}
+"""What a page says besides the fields, by class and setting. Nothing secret is among it."""
 
 
 def _secret(field: str, settings: Settings) -> dict[str, dg.EnvVar]:
