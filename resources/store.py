@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 _SQLITE_FILE = "sqlite:///"
 _READERS_FOLDER = 0o755
+_MARTS = ("mart/active_users.duckdb", "mart/.active_users.duckdb.tmp")  # published numbers, and no person
 
 
 class SystemClock:
@@ -64,12 +65,12 @@ def open_store(settings: Settings) -> Store:
 
     Warns of a living store's master secret that a new one would be refused for.
     """
-    outside = store_on(open_ledger(settings), settings)
+    store = store_on(open_ledger(settings), settings)
     weak = warning(settings.hash_salt_secret)
     if weak:
         warnings.warn(weak, WeakSecret, stacklevel=1)
-    _opened[id(outside.accountant)] = outside
-    return outside
+    _opened[id(store.accountant)] = store
+    return store
 
 
 def store_of(accountant: Ledger) -> Store:
@@ -188,7 +189,7 @@ def _landing(folder: Path | None) -> Landing:
 def _premises(settings: Settings) -> FileInventory:
     from resources.storage.file_inventory import DiskFileInventory
 
-    return DiskFileInventory(_roots(settings))
+    return DiskFileInventory(_roots(settings), _MARTS)
 
 
 def _noise() -> Noise:

@@ -49,7 +49,7 @@ class AccountantResource(_OfProject):
 
     data_dir: str = Field(
         description="DATA_DIR, the store: keyed state, sketches, inbox and quarantine, and the ledger unless "
-        "`ledger_url` names another place.",
+        "ledger_url names another place.",
     )
     ledger_url: str | None = Field(
         default=None,
@@ -187,7 +187,7 @@ def resources_under(settings: Settings) -> dict[str, Any]:
         "sketches": of_settings(SketchesResource)(accountant=accountant),
         "noise": NoiseResource(),
         "clock": of_settings(ClockResource)(timezone=settings.timezone),
-        "duckdb": DuckDBResource(database=":memory:"),
+        "duckdb": DuckDBResource(database=":memory:"),  # the mart's work: no file that somebody reads is opened
         "mart": MartResource(accountant=accountant, mart_dir=mart_dir),
         "reports": ReportsResource(accountant=accountant, mart_dir=mart_dir),
         "alerts": of_settings(AlertsResource)(**_secret("alert_webhook", settings)),

@@ -69,7 +69,8 @@ def build_erasure_sensor(project: Project, jobs: Jobs) -> dg.SensorDefinition:
         tries = tries_of(tasks_of(pending(outside), project), context.instance)
         found = pending(outside)  # after the runs: one that ends in between must not look as if it had done nothing
         cursor = Cursor.read(context.cursor)
-        events, told = what_to_tell(found, waiting_days(outside), cursor, project, context.instance)
+        waiting = waiting_days(clock, erasure_ledger)
+        events, told = what_to_tell(found, waiting, cursor, project, context.instance)
         wanted = wanted_runs(found, tries, clock.today(), project, jobs)
         return dg.SensorResult(wanted, cursor=told.text(), asset_events=events)
 

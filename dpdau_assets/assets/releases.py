@@ -114,5 +114,5 @@ def _published(metric: Metric, day: date, outside: Store) -> dg.MaterializeResul
 
 def what_to_show(release: Release, outside: Store) -> tuple[str, dict[str, Any]]:
     """A number's data version and metadata."""
-    answer = release_answer(release, outside)
+    answer = release_answer(release, outside.settings, outside.accountant)
     return f"revision-{release.key.revision}", reveal({name: answer[name] for name in SHOWN})

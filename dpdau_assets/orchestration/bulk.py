@@ -17,6 +17,7 @@ from dagster._core.definitions.data_version import (  # not public, and nothing 
     get_input_data_version_tag,
     get_input_event_pointer_tag,
 )
+from dagster_duckdb import DuckDBResource
 
 from dpdau_assets.assets.erasures import told_mark
 from dpdau_assets.assets.mart import refresh_budget_report, refresh_mart
@@ -177,6 +178,7 @@ def build_refresh(project: Project) -> dg.OpDefinition:
         sketches: dg.ResourceParam[SketchStore],
         noise: dg.ResourceParam[Noise],
         mart: dg.ResourceParam[Mart],
+        duckdb: DuckDBResource,
         reports: dg.ResourceParam[Reports],
     ) -> Iterator[Event]:
         outside = project.store(
@@ -190,7 +192,7 @@ def build_refresh(project: Project) -> dg.OpDefinition:
             noise=noise,
         )
         with refusals_fail_at_once():
-            yield dg.AssetMaterialization(project.asset("active_users"), metadata=refresh_mart(outside, mart))
+            yield dg.AssetMaterialization(project.asset("active_users"), metadata=refresh_mart(outside, mart, duckdb))
             yield dg.AssetMaterialization(project.asset("budget_report"), metadata=refresh_budget_report(outside))
             yield dg.AssetMaterialization(project.asset("report"), metadata=refresh_report(outside, mart, reports))
 
@@ -213,7 +215,7 @@ def _build(days: Iterable[date], project: Project, instance: dg.DagsterInstance,
     yield from (_verdict(activity, one) for one in built)
     read = _newest([activity], instance)
     yield from (_event(project.asset("day_sketch"), one.day, one.sketch_version, read) for one in built)
-    mark_reported(built, outside)
+    mark_reported(built, outside.state)
 
 
 def _publish(project: Project, instance: dg.DagsterInstance, outside: Store) -> Iterator[Event]:
@@ -224,7 +226,9 @@ def _publish(project: Project, instance: dg.DagsterInstance, outside: Store) -> 
         day = cast(date, step.day)  # a number has one
         if step.job == RESTATEMENT:
             yield _restated(numbers, day, len(restate(day, outside)), read)
-        elif day not in is_declared(outside):  # withdrawn meanwhile: what follows waits for it
+        elif day not in is_declared(
+            outside.events, outside.accountant
+        ):  # withdrawn meanwhile: what follows waits for it
             return
         else:
             yield _release(numbers, publish(step.metric, day, outside), outside, read)

@@ -79,7 +79,7 @@ def _metadata(check: Check, places: tuple[str, ...], outside: Store) -> dict[str
     the places are named, if there are any.
     """
     if check.name == _PENDING:
-        return {"days_pending": len(places), **erasure_queue(waiting_days(outside))}
+        return {"days_pending": len(places), **erasure_queue(waiting_days(outside.clock, outside.erasures))}
     if check.name == _DEADLINE:
-        return erasure_queue(waiting_days(outside))
+        return erasure_queue(waiting_days(outside.clock, outside.erasures))
     return {"places": list(places)} if places else {}

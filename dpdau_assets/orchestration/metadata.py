@@ -52,6 +52,7 @@ ALLOWED = frozenset(
         "erasures_waiting",
         "oldest_erasure_days",
         "last_dau",
+        "last_days",
         "last_mau",
         "readers_file",
         "operators_file",
