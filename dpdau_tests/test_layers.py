@@ -21,7 +21,10 @@ DAGSTER = frozenset(
     {
         "dagster",
         "dpdau_assets.core",
-        *(f"dpdau_assets.orchestration.{part}" for part in ("metadata", "names", "partitions", "recorder", "retries")),
+        *(
+            f"dpdau_assets.orchestration.{part}"
+            for part in ("metadata", "names", "partitions", "project", "recorder", "retries")
+        ),
     }
 )
 EDGE = frozenset({"dpdau_assets.core", "resources"})
@@ -45,14 +48,17 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "resources.noise_opendp": ADAPTER | {"opendp"},
     "resources.published.report_html": ADAPTER | {"jinja2"},
     "resources.settings_env": ADAPTER | {"pydantic", "pydantic_settings"},
-    "resources.wiring": ADAPTER | {"dagster"},
+    "resources.wiring": ADAPTER | {"dagster", "dagster_duckdb", "pydantic"},
     "dpdau_assets.orchestration": frozenset(),
     "dpdau_assets.orchestration.names": frozenset({"dpdau_assets.core"}),
     "dpdau_assets.orchestration.partitions": frozenset({"dagster", "dpdau_assets.core"}),
     "dpdau_assets.orchestration.metadata": frozenset({"dagster", "dpdau_assets.core"}),
+    "dpdau_assets.orchestration.project": frozenset(
+        {"dagster", "dpdau_assets.core", "dpdau_assets.orchestration.names"}
+    ),
     "dpdau_assets.orchestration.tables": frozenset({"dagster", "dpdau_assets.core", "pandas"}),
     "dpdau_assets.orchestration.recorder": frozenset(
-        {"dagster", "dpdau_assets.core", "dpdau_assets.orchestration.metadata"}
+        {"dagster", "dpdau_assets.core", *(f"dpdau_assets.orchestration.{part}" for part in ("metadata", "project"))}
     ),
     "dpdau_assets.orchestration.retries": frozenset({"dagster", "dpdau_assets.core"}),
     "dpdau_assets.assets": DAGSTER | {"dpdau_assets.assets"},
@@ -65,7 +71,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "sensors": DAGSTER | {"sensors", "dpdau_assets.orchestration.jobs", "dagster_shared"},
     "dpdau_assets.definitions": DAGSTER
     | {"dpdau_assets.assets", *(f"dpdau_assets.orchestration.{part}" for part in ("checks", "jobs", "schedules"))}
-    | {"dagster_duckdb", "sensors", "resources.wiring", "resources.settings_env"},
+    | {"sensors", "resources.dagster_instance", "resources.settings_env", "resources.wiring"},
     "dpdau_assets.api": EDGE | {"fastapi", "pydantic", "starlette", "prometheus_client", "uvicorn"},
     "dpdau_assets.cli": TERMINAL | {"dpdau_assets.cli"},
     "dpdau_assets.cli.events": TERMINAL | {"dpdau_assets.cli", "eval.simulate"},

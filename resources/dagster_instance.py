@@ -26,12 +26,17 @@ def open_run(home: Path) -> dg.DagsterInstance:
 
 def is_scheduled(instance: dg.DagsterInstance) -> bool:
     """Whether the schedule that publishes was switched on in this instance, and not off again."""
+    return is_switched_on(instance, PUBLISH_DUE_HOURLY)
+
+
+def is_switched_on(instance: dg.DagsterInstance, schedule: str) -> bool:
+    """Whether a schedule of this name, which is off at first, is on in this instance."""
     if instance.schedule_storage is None:  # of one in memory, which nothing can be switched on in
         return False
     schedules = instance.all_instigator_state(
         instigator_type=InstigatorType.SCHEDULE, instigator_statuses={InstigatorStatus.RUNNING}
     )
-    return any(one.name == PUBLISH_DUE_HOURLY for one in schedules)
+    return any(one.name == schedule for one in schedules)
 
 
 def is_scheduled_in(home: Path) -> bool:

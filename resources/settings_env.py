@@ -116,6 +116,11 @@ def _describe(error: ValidationError) -> str:
     return "; ".join(problems) + "."
 
 
+def variable_that_holds(field: str, value: str | None) -> str | None:
+    """The name of the environment's variable for this setting, if it holds this value: `.env` may, or nothing."""
+    return next((name for name, held in os.environ.items() if name.lower() == field and held == value), None)
+
+
 def environment_for(settings: Settings) -> dict[str, str]:
     """The environment of a child process which has these settings, whatever folder it runs in, and Dagster's home.
 

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import os
 import warnings
+from dataclasses import replace
 from datetime import date, datetime
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 from zoneinfo import ZoneInfo
 
 from dpdau_assets.core.dates import first_window_end
 from dpdau_assets.core.errors import BadSetting
 from dpdau_assets.core.ports.erasure import ErasureLedger
 from dpdau_assets.core.ports.events import Engine, Inbox, Landing, Quarantine
+from dpdau_assets.core.ports.ledger import Ledger
 from dpdau_assets.core.ports.state import Builds, FileInventory, Salts, SketchStore, StateStore
 from dpdau_assets.core.ports.store import Erasures, Events, Noise, State, Store
 from dpdau_assets.core.secret_strength import WeakSecret, warning
@@ -52,6 +55,10 @@ class SystemClock:
         return datetime.now(self._zone).date()
 
 
+_opened: WeakValueDictionary[int, Store] = WeakValueDictionary()
+"""By the identity of its ledger, of which each store has its own."""
+
+
 @cache
 def open_store(settings: Settings) -> Store:
     """Every adapter on this data directory, made if it is not there. Raises BadSetting for another store's terms.
@@ -62,7 +69,29 @@ def open_store(settings: Settings) -> Store:
     weak = warning(settings.hash_salt_secret)
     if weak:
         warnings.warn(weak, WeakSecret, stacklevel=1)
+    _opened[id(store.accountant)] = store
     return store
+
+
+def store_of(accountant: Ledger) -> Store:
+    """The store that `open_store` opened with this ledger. Raises LookupError for any other ledger: its parts have to
+    be handed in as well.
+    """
+    store = _opened.get(id(accountant))
+    if store is None:
+        raise LookupError("No store was opened with this ledger: hand in the other parts of the store too.")
+    return store
+
+
+def events_of(store: Store, landing_dir: Path | None) -> Events:
+    """The store's ways in, with this landing folder. Raises BadSetting for one inside the data directory."""
+    landing = _apart(landing_dir, store.settings)
+    return replace(store.events, landing=lazy(lambda: _landing(landing)))
+
+
+def open_noise() -> Noise:
+    """The source of noise, which no store has its own of."""
+    return lazy(_noise)
 
 
 def open_ledger(settings: Settings) -> Database:
@@ -103,7 +132,7 @@ def store_on(database: Database, settings: Settings) -> Store:
         ),
         erasures=Erasures(ledger=erasures, receipts=SqlReceipts(database)),
         accountant=ledger,
-        noise=lazy(_noise),
+        noise=open_noise(),
     )
 
 

@@ -9,15 +9,18 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from typing import cast
 
 import dagster as dg
 from dagster_shared.error import SerializableErrorInfo
 
 from dpdau_assets.core.errors import DpdauError
 from dpdau_assets.core.facts import Alert
-from dpdau_assets.core.ports.store import Alerts, Mart, Store
+from dpdau_assets.core.ports.ledger import Ledger
+from dpdau_assets.core.ports.store import Alerts, Clock, Erasures, Events, Mart, State, Store
 from dpdau_assets.core.reporting.checks import CHECKS, answer
-from dpdau_assets.orchestration.jobs import LANDED, NEW_LINE
+from dpdau_assets.orchestration.jobs import NEW_LINE, Jobs
+from dpdau_assets.orchestration.project import ASSETS, NotAsked, Project
 
 RUNS_PER_TICK = 50
 _LANDINGS = 500  # as many lines are remembered
@@ -42,23 +45,37 @@ class Cursor:
         return json.dumps(asdict(self))
 
 
-def build_alert_sensor() -> dg.SensorDefinition:
+def build_alert_sensor(project: Project, jobs: Jobs) -> dg.SensorDefinition:
     """On from the start."""
 
     @dg.sensor(
+        name=project.name("alert_sensor"),
         minimum_interval_seconds=60,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Tells of failed runs, and of what is overdue: a line in the log, and ALERT_WEBHOOK.",
     )
+    @project.asking
     def alert_sensor(
         context: dg.SensorEvaluationContext,
-        outside: dg.ResourceParam[Store],
-        mart: dg.ResourceParam[Mart],
+        clock: dg.ResourceParam[Clock],
+        accountant: dg.ResourceParam[Ledger],
+        erasure_ledger: dg.ResourceParam[Erasures],
+        events: dg.ResourceParam[Events],
+        state: dg.ResourceParam[State],
         alerts: dg.ResourceParam[Alerts],
     ) -> dg.SensorResult:
+        outside = project.store(
+            context.instance,
+            clock=clock,
+            accountant=accountant,
+            erasure_ledger=erasure_ledger,
+            events=events,
+            state=state,
+        )
+        failures = Failures(context.instance, project, jobs)
         cursor = Cursor.read(context.cursor)
         try:
-            for alert, told in what_to_tell(cursor, context.instance, outside, mart):
+            for alert, told in what_to_tell(cursor, failures, outside):
                 if alert:
                     alerts.send(alert)
                 cursor = told
@@ -69,11 +86,10 @@ def build_alert_sensor() -> dg.SensorDefinition:
     return alert_sensor
 
 
-def what_to_tell(
-    cursor: Cursor, instance: dg.DagsterInstance, outside: Store, mart: Mart
-) -> Iterator[tuple[Alert | None, Cursor]]:
+def what_to_tell(cursor: Cursor, failures: "Failures", outside: Store) -> Iterator[tuple[Alert | None, Cursor]]:
     """Each alert, with what the cursor is once it has arrived."""
-    for alert, told in _failures(cursor, instance):
+    mart = cast(Mart, NotAsked("mart"))  # no check that is watched reads it
+    for alert, told in failures.since(cursor):
         yield alert, told
         cursor = told
     for check in (one for one in CHECKS if one.watched):
@@ -85,22 +101,36 @@ def what_to_tell(
             yield (None if found.passed else Alert(check.name, found.sentence)), cursor
 
 
-def _failures(cursor: Cursor, instance: dg.DagsterInstance) -> Iterator[tuple[Alert | None, Cursor]]:
-    """Of runs that failed since; what failed before the first tick is history."""
-    if cursor.failure is None:
-        newest = instance.fetch_run_status_changes(dg.DagsterEventType.RUN_FAILURE, limit=1)
-        yield None, replace(cursor, failure=newest.cursor)
-        return
-    failed = instance.fetch_run_status_changes(
-        dg.DagsterEventType.RUN_FAILURE, limit=RUNS_PER_TICK, cursor=cursor.failure or None, ascending=True
-    )
-    for record in failed.records:
-        run = instance.get_run_by_id(record.run_id)
-        cursor = replace(cursor, failure=_cursor_of(record, instance))
-        alert = _alert_of(run, instance) if run else None
-        if run and alert and run.job_name == LANDED.name:
-            alert, cursor = _of_new_landings(alert, cursor)
-        yield alert, cursor
+@dataclass(frozen=True)
+class Failures:
+    """The failed runs of one instance of Dagster: all of them, or, beside another project, those of our jobs."""
+
+    instance: dg.DagsterInstance
+    project: Project
+    jobs: Jobs
+
+    def since(self, cursor: Cursor) -> Iterator[tuple[Alert | None, Cursor]]:
+        """Of runs that failed since; what failed before the first tick is history."""
+        if cursor.failure is None:
+            newest = self.instance.fetch_run_status_changes(dg.DagsterEventType.RUN_FAILURE, limit=1)
+            yield None, replace(cursor, failure=newest.cursor)
+            return
+        failed = self.instance.fetch_run_status_changes(
+            dg.DagsterEventType.RUN_FAILURE, limit=RUNS_PER_TICK, cursor=cursor.failure or None, ascending=True
+        )
+        for record in failed.records:
+            run = self.instance.get_run_by_id(record.run_id)
+            cursor = replace(cursor, failure=_cursor_of(record))
+            alert = _alert_of(run, self.instance) if run and self._is_ours(run) else None
+            if run and alert and run.job_name == self.jobs.landed.name:
+                alert, cursor = _of_new_landings(alert, cursor)
+            yield alert, cursor
+
+    def _is_ours(self, run: dg.DagsterRun) -> bool:
+        """By its job, or by its assets where it was started without one. Without a prefix we are alone."""
+        ours = {*map(self.project.asset, ASSETS)}
+        is_of_our_job = run.job_name in {job.name for job in self.jobs.all()}
+        return not self.project.prefix or is_of_our_job or bool(ours & (run.asset_selection or set()))
 
 
 def _of_new_landings(alert: Alert, cursor: Cursor) -> tuple[Alert | None, Cursor]:
@@ -114,7 +144,7 @@ def _of_new_landings(alert: Alert, cursor: Cursor) -> tuple[Alert | None, Cursor
     return (replace(alert, text=NEW_LINE.join([first, *news]) + f"\n{remedy}") if news else None), cursor
 
 
-def _cursor_of(record: dg.EventLogRecord, instance: dg.DagsterInstance) -> str:
+def _cursor_of(record: dg.EventLogRecord) -> str:
     from dagster._core.event_api import EventLogCursor  # not public, and the port's own form of a cursor
 
     return str(EventLogCursor.from_storage_id(record.storage_id))

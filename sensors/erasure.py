@@ -16,10 +16,12 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (  # n
 )
 
 from dpdau_assets.core.erasure.requests import WaitingDay, waiting_days
-from dpdau_assets.core.ports.store import Store
+from dpdau_assets.core.ports.ledger import Ledger
+from dpdau_assets.core.ports.store import Clock, Erasures, State, Store
 from dpdau_assets.core.state.touched import Pending, mark_touched, pending
-from dpdau_assets.orchestration.jobs import REBUILD, VERIFICATION
+from dpdau_assets.orchestration.jobs import Jobs
 from dpdau_assets.orchestration.metadata import erasure_queue, reveal
+from dpdau_assets.orchestration.project import Project
 from sensors.attempts import TASK, Tries, is_given_up, next_key, task_name, tries_of
 
 EVENTS_PER_TICK = 500
@@ -44,23 +46,32 @@ class Cursor:
         return json.dumps(asdict(self))
 
 
-def build_erasure_sensor() -> dg.SensorDefinition:
+def build_erasure_sensor(project: Project, jobs: Jobs) -> dg.SensorDefinition:
     """On from the start: an erasure must not wait until somebody switches it on."""
 
     @dg.sensor(
-        jobs=[REBUILD, VERIFICATION],
+        name=project.name("erasure_sensor"),
+        jobs=[jobs.rebuild, jobs.verification],
         minimum_interval_seconds=30,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Marks the days that erasures touch, has them rebuilt, and then has the erasures verified.",
     )
-    def erasure_sensor(context: dg.SensorEvaluationContext, outside: dg.ResourceParam[Store]) -> dg.SensorResult:
+    @project.asking
+    def erasure_sensor(
+        context: dg.SensorEvaluationContext,
+        clock: dg.ResourceParam[Clock],
+        accountant: dg.ResourceParam[Ledger],
+        erasure_ledger: dg.ResourceParam[Erasures],
+        state: dg.ResourceParam[State],
+    ) -> dg.SensorResult:
+        outside = project.store(clock=clock, accountant=accountant, erasure_ledger=erasure_ledger, state=state)
         mark_new(outside)
-        tries = tries_of(tasks_of(pending(outside)), context.instance)
+        tries = tries_of(tasks_of(pending(outside), project), context.instance)
         found = pending(outside)  # after the runs: one that ends in between must not look as if it had done nothing
-        events, told = what_to_tell(
-            found, waiting_days(outside.clock, outside.erasures), Cursor.read(context.cursor), context.instance
-        )
-        wanted = wanted_runs(found, tries, outside.clock.today())
+        cursor = Cursor.read(context.cursor)
+        waiting = waiting_days(clock, erasure_ledger)
+        events, told = what_to_tell(found, waiting, cursor, project, context.instance)
+        wanted = wanted_runs(found, tries, clock.today(), project, jobs)
         return dg.SensorResult(wanted, cursor=told.text(), asset_events=events)
 
     return erasure_sensor
@@ -79,34 +90,37 @@ Told = dg.AssetMaterialization | dg.AssetObservation | dg.AssetCheckEvaluation
 
 
 def what_to_tell(
-    found: Pending, waiting: Sequence[WaitingDay], cursor: Cursor, instance: dg.DagsterInstance
+    found: Pending, waiting: Sequence[WaitingDay], cursor: Cursor, project: Project, instance: dg.DagsterInstance
 ) -> tuple[list[Told], Cursor]:
     """New marks, and the check's result where it changed, once a day at least while something waits; and the cursor
     once that is told.
     """
     new = sorted((mark, day.isoformat()) for day, mark in found.days)
     new = [one for one in new if one > (cursor.mark, cursor.day)][:EVENTS_PER_TICK]
-    events: list[Told] = [told_mark(day, mark) for mark, day in new]
-    target = _last_activity(instance)
+    events: list[Told] = [told_mark(project.asset("erasures"), day, mark) for mark, day in new]
+    activity = project.asset("activity")
+    target = _last(activity, instance)
     oldest = max((one.age_days for one in waiting), default=None)
     shown = (len(found.days), oldest, target.storage_id if target else 0)
     if shown != cursor.shown:
-        events.append(told_pending(found, waiting, target))
+        events.append(told_pending(activity, found, waiting, target))
     mark, day = new[-1] if new else (cursor.mark, cursor.day)
     return events, Cursor(mark, day, shown)
 
 
-def told_mark(day: str, mark: int) -> dg.AssetMaterialization:
+def told_mark(erasures: dg.AssetKey, day: str, mark: int) -> dg.AssetMaterialization:
     """The day has another mark, so what was built from it is stale."""
-    return dg.AssetMaterialization("erasures", partition=day, tags={"dagster/data_version": str(mark)})
+    return dg.AssetMaterialization(erasures, partition=day, tags={"dagster/data_version": str(mark)})
 
 
-def told_pending(found: Pending, waiting: Sequence[WaitingDay], target: Target | None) -> dg.AssetCheckEvaluation:
+def told_pending(
+    activity: dg.AssetKey, found: Pending, waiting: Sequence[WaitingDay], target: Target | None
+) -> dg.AssetCheckEvaluation:
     """The check's result, on the newest materialisation: the graph shows no other one. Never one of a partition:
     the second such event outside of a run breaks an index, and every later tick.
     """
     return dg.AssetCheckEvaluation(
-        dg.AssetKey("activity"),
+        activity,
         "no_pending_erasures",
         passed=found.is_none,
         metadata=reveal({"days_pending": len(found.days), **erasure_queue(waiting)}),
@@ -115,8 +129,8 @@ def told_pending(found: Pending, waiting: Sequence[WaitingDay], target: Target |
     )
 
 
-def _last_activity(instance: dg.DagsterInstance) -> Target | None:
-    records = instance.fetch_materializations(dg.AssetKey("activity"), limit=1).records
+def _last(asset: dg.AssetKey, instance: dg.DagsterInstance) -> Target | None:
+    records = instance.fetch_materializations(asset, limit=1).records
     targets = (Target(storage_id=one.storage_id, run_id=one.run_id, timestamp=one.timestamp) for one in records)
     return next(targets, None)
 
@@ -124,25 +138,27 @@ def _last_activity(instance: dg.DagsterInstance) -> Target | None:
 # --- What to run -------------------------------------------------------------------------------------------------
 
 
-def wanted_runs(found: Pending, tries: Mapping[str, Tries], today: date) -> list[dg.RunRequest]:
+def wanted_runs(
+    found: Pending, tries: Mapping[str, Tries], today: date, project: Project, jobs: Jobs
+) -> list[dg.RunRequest]:
     """A rebuild of all days that are behind; once it could help no more, the verification.
 
     Days whose rebuild has failed a few times are left to people, and do not hold up the verification of others; the
     rebuild is tried once a day all the same.
     """
-    rebuild, verification = tasks_of(found)
+    rebuild, verification = tasks_of(found, project)
     wanted = []
     if found.days:
-        wanted.append((rebuild, REBUILD.name))
+        wanted.append((rebuild, jobs.rebuild.name))
     if found.receipts and (not found.days or is_given_up(rebuild, tries)):
-        wanted.append((verification, VERIFICATION.name))
+        wanted.append((verification, jobs.verification.name))
     keyed = ((task, job, next_key(task, tries, today)) for task, job in wanted)
     return [dg.RunRequest(key, job_name=job, tags={TASK: task}) for task, job, key in keyed if key]
 
 
-def tasks_of(found: Pending) -> tuple[str, str]:
+def tasks_of(found: Pending, project: Project) -> tuple[str, str]:
     """The rebuild of these days and the verification of these receipts, which are random."""
     return (
-        task_name("erase/rebuild", (f"{day}/{mark}" for day, mark in found.days)),
-        task_name("erase/verify", found.receipts),
+        task_name(project.name("erase/rebuild"), (f"{day}/{mark}" for day, mark in found.days)),
+        task_name(project.name("erase/verify"), found.receipts),
     )

@@ -3,55 +3,85 @@
 Level-triggered: it asks our own ledger and folders what is behind, and Dagster only which runs were tried.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import date
 
 import dagster as dg
 
-from dpdau_assets.core.ports.store import Store
+from dpdau_assets.core.ports.ledger import Ledger
+from dpdau_assets.core.ports.store import Clock, Events, State, Store
 from dpdau_assets.core.publication.completeness import landed
 from dpdau_assets.core.state.rebuilding import MARK, days_behind
-from dpdau_assets.orchestration.jobs import LANDED, REBUILD, take_landed_days
+from dpdau_assets.orchestration.jobs import TAKE_LANDED, Jobs
+from dpdau_assets.orchestration.project import Project
 from sensors.attempts import TASK, is_under_way, next_key, task_name, tries_of
 
 
-def build_inbox_sensor() -> dg.SensorDefinition:
+def build_inbox_sensor(project: Project, jobs: Jobs) -> dg.SensorDefinition:
     """On from the start: it publishes nothing, and builds only days that were declared complete or built before."""
 
     @dg.sensor(
-        jobs=[LANDED, REBUILD],
+        name=project.name("inbox_sensor"),
+        jobs=[jobs.landed, jobs.rebuild],
         minimum_interval_seconds=30,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Takes in what has landed, and has the days built that new batches touch.",
     )
-    def inbox_sensor(context: dg.SensorEvaluationContext, outside: dg.ResourceParam[Store]) -> dg.SensorResult:
-        taking = list(_taking(outside, context.instance))
-        return dg.SensorResult(taking or list(_rebuild(outside, context.instance)))
+    @project.asking
+    def inbox_sensor(
+        context: dg.SensorEvaluationContext,
+        clock: dg.ResourceParam[Clock],
+        accountant: dg.ResourceParam[Ledger],
+        events: dg.ResourceParam[Events],
+        state: dg.ResourceParam[State],
+    ) -> dg.SensorResult:
+        outside = project.store(clock=clock, accountant=accountant, events=events, state=state)
+        ask = Asking(project, jobs, outside, context.instance)
+        return dg.SensorResult(list(ask.taking()) or list(ask.rebuild()))
 
     return inbox_sensor
 
 
-def _taking(outside: Store, instance: dg.DagsterInstance) -> Iterator[dg.RunRequest]:
-    """One run takes in all that has landed by now; what it cannot read is tried again, and holds nothing else up."""
-    waiting = landed(outside)
-    if waiting:
-        config = {"ops": {take_landed_days.name: {"config": {"days": [day.isoformat() for day in waiting]}}}}
-        task = task_name("land", (f"{day} {fingerprint}" for day, fingerprint in waiting.items()))
-        yield from _requested(task, LANDED, outside, instance, config)
+@dataclass(frozen=True)
+class Asking:
+    """What one tick asks for."""
 
+    project: Project
+    jobs: Jobs
+    outside: Store
+    instance: dg.DagsterInstance
 
-def _rebuild(outside: Store, instance: dg.DagsterInstance) -> Iterator[dg.RunRequest]:
-    """Marks of erasures are built by the other sensor's run; this one's builds them too if it comes first.
+    def taking(self) -> Iterator[dg.RunRequest]:
+        """One run takes in all that has landed; what it cannot read is tried again, and holds nothing else up."""
+        waiting = landed(self.outside)
+        if waiting:
+            days = {"days": [day.isoformat() for day in waiting]}
+            config = {"ops": {self.project.name(TAKE_LANDED): {"config": days}}}
+            parts = (f"{day} {fingerprint}" for day, fingerprint in waiting.items())
+            yield from self._requested("land", parts, self.jobs.landed, config)
 
-    A run builds all that is behind when it begins, so while one is under way none is asked for: a later tick sees what
-    it has left.
-    """
-    if is_under_way(REBUILD, instance):
-        return
-    behind = {day: reasons for day, reasons in days_behind(outside).items() if not _is_marked_only(reasons)}
-    if behind:
-        task = task_name("inbox", [*map(str, behind), *(outside.events.inbox.batches() or _reasons(behind))])
-        yield from _requested(task, REBUILD, outside, instance)
+    def rebuild(self) -> Iterator[dg.RunRequest]:
+        """Marks of erasures are built by the other sensor's run; this one's builds them too if it comes first.
+
+        A run builds all that is behind when it begins, so while one is under way none is asked for: a later tick sees
+        what it has left.
+        """
+        if is_under_way(self.jobs.rebuild, self.instance):
+            return
+        all_behind = days_behind(self.outside).items()
+        behind = {day: reasons for day, reasons in all_behind if not _is_marked_only(reasons)}
+        if behind:
+            parts = [*map(str, behind), *(self.outside.events.inbox.batches() or _reasons(behind))]
+            yield from self._requested("inbox", parts, self.jobs.rebuild)
+
+    def _requested(
+        self, kind: str, parts: Iterable[str], job: dg.JobDefinition, config: dict | None = None
+    ) -> Iterator[dg.RunRequest]:
+        task = task_name(self.project.name(kind), parts)
+        key = next_key(task, tries_of([task], self.instance), self.outside.clock.today())
+        if key:
+            yield dg.RunRequest(key, job_name=job.name, run_config=config, tags={TASK: task})
 
 
 def _reasons(behind: Mapping[date, list[str]]) -> list[str]:
@@ -61,11 +91,3 @@ def _reasons(behind: Mapping[date, list[str]]) -> list[str]:
 
 def _is_marked_only(reasons: list[str]) -> bool:
     return all(reason.startswith(MARK) for reason in reasons)
-
-
-def _requested(
-    task: str, job: dg.JobDefinition, outside: Store, instance: dg.DagsterInstance, config: dict | None = None
-) -> Iterator[dg.RunRequest]:
-    key = next_key(task, tries_of([task], instance), outside.clock.today())
-    if key:
-        yield dg.RunRequest(key, job_name=job.name, run_config=config, tags={TASK: task})

@@ -10,25 +10,27 @@ from datetime import date
 import dagster as dg
 from dagster._core.definitions.data_version import extract_data_version_from_entry  # not public, and nothing else does
 
-from dpdau_assets.core.ports.store import Store
+from dpdau_assets.core.ports.store import State
 from dpdau_assets.orchestration.metadata import CODE_VERSION, NO_USER_DATA, described
 from dpdau_assets.orchestration.partitions import Calendar, day_of
+from dpdau_assets.orchestration.project import Project
 from dpdau_assets.orchestration.recorder import Result, mark_of
 
 
-def told_mark(day: date, instance: dg.DagsterInstance) -> str:
+def told_mark(day: date, erasures: dg.AssetKey, instance: dg.DagsterInstance) -> str:
     """The last mark that Dagster was told, "0" for none: the ledger forgets the mark of a day that waits no more."""
-    event = instance.get_latest_data_version_record(dg.AssetKey("erasures"), partition_key=day.isoformat())
+    event = instance.get_latest_data_version_record(erasures, partition_key=day.isoformat())
     told = extract_data_version_from_entry(event.event_log_entry) if event else None
     return told.value if told else "0"
 
 
-def build_erasures(calendar: Calendar) -> dg.AssetsDefinition:
+def build_erasures(project: Project, calendar: Calendar) -> dg.AssetsDefinition:
     """One partition a day; its data version is the day's last mark, 0 for a day that was never touched."""
 
     @dg.asset(
+        key=project.asset("erasures"),
         metadata=described("privacy.md"),
-        group_name="state",
+        group_name=project.name("state"),
         kinds={"ledger"},
         code_version=CODE_VERSION,
         owners=["team:privacy"],
@@ -36,9 +38,10 @@ def build_erasures(calendar: Calendar) -> dg.AssetsDefinition:
         partitions_def=calendar.days,
         description="Which days erasures have touched: a new mark makes a day stale.",
     )
-    def erasures(context: dg.AssetExecutionContext, outside: dg.ResourceParam[Store]) -> Iterator[Result]:
+    @project.asking
+    def erasures(context: dg.AssetExecutionContext, state: dg.ResourceParam[State]) -> Iterator[Result]:
         day = day_of(context)
-        mark = outside.state.rebuilds.wanted(day)
-        yield from mark_of(day, str(mark or told_mark(day, context.instance))).results()
+        mark = state.rebuilds.wanted(day) or told_mark(day, context.asset_key, context.instance)
+        yield from mark_of(day, str(mark)).results()
 
     return erasures

@@ -9,59 +9,65 @@ import dagster as dg
 from dagster_duckdb import DuckDBResource
 
 from dpdau_assets.core.budget.verification import require_nothing_lost
+from dpdau_assets.core.ports.ledger import Ledger
 from dpdau_assets.core.ports.store import Mart, Store
 from dpdau_assets.core.privacy.schedule import METRICS
 from dpdau_assets.core.reporting.answers import budget_rows, mart_rows
 from dpdau_assets.core.reporting.budget_bars import bars_in_markdown, budget_bars
 from dpdau_assets.orchestration.metadata import CODE_VERSION, DAILY, NO_USER_DATA, described, reveal
+from dpdau_assets.orchestration.project import Project
 from dpdau_assets.orchestration.retries import SAFE, refusals_fail_at_once
 from dpdau_assets.orchestration.tables import budget_table, last_days
 
 
-def build_active_users() -> dg.AssetsDefinition:
+def build_active_users(project: Project) -> dg.AssetsDefinition:
     """The whole series as a DuckDB table, a CSV and a chart, replaced at once."""
 
     @dg.asset(
+        key=project.asset("active_users"),
         metadata=described("privacy.md"),
         freshness_policy=DAILY,
-        group_name="published",
+        group_name=project.name("published"),
         kinds={"duckdb", "csv"},
         code_version=CODE_VERSION,
         owners=["team:data-platform"],
-        deps=["dau_release", "mau_release", "dau_restatement"],
-        pool="mart",
+        deps=[project.asset(name) for name in ("dau_release", "mau_release", "dau_restatement")],
+        pool=project.name("mart"),
         retry_policy=SAFE,
         tags=NO_USER_DATA,
         description="Every published DAU and MAU with its 95 % interval.",
     )
+    @project.asking
     def active_users(
-        outside: dg.ResourceParam[Store], mart: dg.ResourceParam[Mart], duckdb: DuckDBResource
+        accountant: dg.ResourceParam[Ledger], mart: dg.ResourceParam[Mart], duckdb: DuckDBResource
     ) -> dg.MaterializeResult:
         with refusals_fail_at_once():
-            return dg.MaterializeResult(metadata=refresh_mart(outside, mart, duckdb))
+            return dg.MaterializeResult(metadata=refresh_mart(project.store(accountant=accountant), mart, duckdb))
 
     return active_users
 
 
-def build_budget_report() -> dg.AssetsDefinition:
+def build_budget_report(project: Project) -> dg.AssetsDefinition:
     """What every month has spent of its caps, and what is planned."""
 
     @dg.asset(
+        key=project.asset("budget_report"),
         metadata=described("budget-calendar.md"),
         freshness_policy=DAILY,
-        group_name="published",
+        group_name=project.name("published"),
         kinds={"report"},
         code_version=CODE_VERSION,
         owners=["team:privacy"],
-        pool="ledger",
+        pool=project.name("ledger"),
         retry_policy=SAFE,
-        deps=["dau_release", "mau_release", "dau_restatement"],
+        deps=[project.asset(name) for name in ("dau_release", "mau_release", "dau_restatement")],
         tags=NO_USER_DATA,
         description="Privacy budget by metric and month.",
     )
-    def budget_report(outside: dg.ResourceParam[Store]) -> dg.MaterializeResult:
+    @project.asking
+    def budget_report(accountant: dg.ResourceParam[Ledger]) -> dg.MaterializeResult:
         with refusals_fail_at_once():
-            return dg.MaterializeResult(metadata=refresh_budget_report(outside))
+            return dg.MaterializeResult(metadata=refresh_budget_report(project.store(accountant=accountant)))
 
     return budget_report
 

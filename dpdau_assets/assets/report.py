@@ -4,32 +4,56 @@ from typing import Any
 
 import dagster as dg
 
-from dpdau_assets.core.ports.store import Mart, Store
+from dpdau_assets.core.ports.ledger import Ledger
+from dpdau_assets.core.ports.state import SketchStore
+from dpdau_assets.core.ports.store import Clock, Erasures, Events, Mart, Noise, State, Store
 from dpdau_assets.core.reporting.report import check_lines, operators_report, readers_report
 from dpdau_assets.core.reporting.report_model import Reports
 from dpdau_assets.orchestration.metadata import CODE_VERSION, DAILY, NO_USER_DATA, described, reveal
+from dpdau_assets.orchestration.project import Project
 from dpdau_assets.orchestration.retries import SAFE, refusals_fail_at_once
 
 
-def build_report() -> dg.AssetsDefinition:
+def build_report(project: Project) -> dg.AssetsDefinition:
     """Both files, replaced whole."""
 
     @dg.asset(
+        key=project.asset("report"),
         metadata=described("privacy.md"),
         freshness_policy=DAILY,
-        group_name="published",
+        group_name=project.name("published"),
         kinds={"html"},
         code_version=CODE_VERSION,
         owners=["team:privacy"],
-        pool="mart",
+        pool=project.name("mart"),
         retry_policy=SAFE,
-        deps=["active_users", "budget_report"],
+        deps=[project.asset("active_users"), project.asset("budget_report")],
         tags=NO_USER_DATA,
         description="Series, promise and budget, a file for readers; and one for operators, with erasures and checks.",
     )
+    @project.asking
     def report(
-        outside: dg.ResourceParam[Store], mart: dg.ResourceParam[Mart], reports: dg.ResourceParam[Reports]
+        context: dg.AssetExecutionContext,
+        clock: dg.ResourceParam[Clock],
+        accountant: dg.ResourceParam[Ledger],
+        erasure_ledger: dg.ResourceParam[Erasures],
+        events: dg.ResourceParam[Events],
+        state: dg.ResourceParam[State],
+        sketches: dg.ResourceParam[SketchStore],
+        noise: dg.ResourceParam[Noise],
+        mart: dg.ResourceParam[Mart],
+        reports: dg.ResourceParam[Reports],
     ) -> dg.MaterializeResult:
+        outside = project.store(
+            context.instance,
+            clock=clock,
+            accountant=accountant,
+            erasure_ledger=erasure_ledger,
+            events=events,
+            state=state,
+            sketches=sketches,
+            noise=noise,
+        )
         with refusals_fail_at_once():
             return dg.MaterializeResult(metadata=refresh_report(outside, mart, reports))
 

@@ -20,14 +20,16 @@ from dpdau_assets.core.budget.forecast import RefusedRelease
 from dpdau_assets.core.dates import month_of
 from dpdau_assets.core.errors import Refused
 from dpdau_assets.core.facts import ReleaseKey
-from dpdau_assets.core.ports.store import Mart, Store
+from dpdau_assets.core.ports.ledger import Ledger
+from dpdau_assets.core.ports.state import SketchStore
+from dpdau_assets.core.ports.store import Clock, Erasures, Events, Mart, Noise, State, Store
 from dpdau_assets.core.privacy.schedule import METRICS
 from dpdau_assets.core.publication.completeness import is_declared
 from dpdau_assets.core.publication.due import due
 from dpdau_assets.core.publication.runs import RESTATEMENT
 from dpdau_assets.core.reporting.report_model import Reports
 from dpdau_assets.core.state.rebuilding import build_days, days_behind, mark_reported
-from dpdau_assets.orchestration.names import REBUILD_DAYS
+from dpdau_assets.orchestration.project import Project
 from dpdau_assets.orchestration.recorder import (
     ACTIVITY,
     DAU,
@@ -37,18 +39,21 @@ from dpdau_assets.orchestration.recorder import (
     SKETCH,
     Event,
     Record,
+    Recorder,
     asset_of,
     built,
     mark_of,
-    newest_events,
     number,
     partition_of,
     refusal,
-    refused_before,
     restatement,
-    told,
 )
 from dpdau_assets.orchestration.retries import SAFE, refusals_fail_at_once
+
+READ = (SKETCH, DAU, MAU)
+"""What a number can follow."""
+
+LOAD, MISSING, NUMBERS, FILES = "build_many_days", "build_missing_days", "publish_due_numbers", "refresh_reports"
 
 
 class Days(dg.Config):
@@ -57,103 +62,210 @@ class Days(dg.Config):
     days: list[str] | None = None
 
 
-@dg.op(
-    pool="state",
-    out=dg.Out(dg.Nothing),
-    retry_policy=SAFE,
-    description="Fold everything that waits, and build the days that are behind, or these.",
-)
-def build_many_days(context: dg.OpExecutionContext, config: Days, outside: dg.ResourceParam[Store]) -> Iterator[Event]:
-    with refusals_fail_at_once():
-        wanted = days_behind(outside) if config.days is None else map(date.fromisoformat, config.days)
-        yield from _build(wanted, context, outside)
+def build_many_days(project: Project) -> dg.OpDefinition:
+    """The op of a rebuild in bulk."""
+
+    @dg.op(
+        name=project.name(LOAD),
+        pool=project.name("state"),
+        out=dg.Out(dg.Nothing),
+        retry_policy=SAFE,
+        description="Fold everything that waits, and build the days that are behind, or these.",
+    )
+    @project.asking
+    def many_days(
+        context: dg.OpExecutionContext,
+        config: Days,
+        clock: dg.ResourceParam[Clock],
+        accountant: dg.ResourceParam[Ledger],
+        erasure_ledger: dg.ResourceParam[Erasures],
+        events: dg.ResourceParam[Events],
+        state: dg.ResourceParam[State],
+        sketches: dg.ResourceParam[SketchStore],
+    ) -> Iterator[Event]:
+        outside = project.store(
+            clock=clock,
+            accountant=accountant,
+            erasure_ledger=erasure_ledger,
+            events=events,
+            state=state,
+            sketches=sketches,
+        )
+        with refusals_fail_at_once():
+            wanted = days_behind(outside) if config.days is None else map(date.fromisoformat, config.days)
+            yield from _build(wanted, Recorder(project, context.instance), outside)
+
+    return many_days
 
 
-@dg.op(
-    pool="state",
-    out=dg.Out(dg.Nothing),
-    retry_policy=SAFE,
-    description="Fold everything that waits, and build the days that numbers which are due read and that are missing.",
-)
-def build_missing_days(context: dg.OpExecutionContext, outside: dg.ResourceParam[Store]) -> Iterator[Event]:
-    with refusals_fail_at_once():
-        yield from _build(due(outside).missing, context, outside)
+def build_missing_days(project: Project) -> dg.OpDefinition:
+    """The first op of a publication."""
+
+    @dg.op(
+        name=project.name(MISSING),
+        pool=project.name("state"),
+        out=dg.Out(dg.Nothing),
+        retry_policy=SAFE,
+        description="Fold everything that waits, and build the days that numbers which are due read and are missing.",
+    )
+    @project.asking
+    def missing_days(
+        context: dg.OpExecutionContext,
+        clock: dg.ResourceParam[Clock],
+        accountant: dg.ResourceParam[Ledger],
+        erasure_ledger: dg.ResourceParam[Erasures],
+        events: dg.ResourceParam[Events],
+        state: dg.ResourceParam[State],
+        sketches: dg.ResourceParam[SketchStore],
+    ) -> Iterator[Event]:
+        outside = project.store(
+            clock=clock,
+            accountant=accountant,
+            erasure_ledger=erasure_ledger,
+            events=events,
+            state=state,
+            sketches=sketches,
+        )
+        with refusals_fail_at_once():
+            yield from _build(due(outside).missing, Recorder(project, context.instance), outside)
+
+    return missing_days
 
 
-def _build(days: Iterable[date], context: dg.OpExecutionContext, outside: Store) -> Iterator[Event]:
+def build_due_numbers(project: Project) -> dg.OpDefinition:
+    """The op that publishes, once the days are built."""
+
+    @dg.op(
+        name=project.name(NUMBERS),
+        pool=project.name("ledger"),
+        ins={"built": dg.In(dg.Nothing)},
+        out=dg.Out(dg.Nothing),
+        description="Publish every number that is due and complete, in order, and restate the months whose day has "
+        "come.",
+    )
+    @project.asking
+    def due_numbers(
+        context: dg.OpExecutionContext,
+        clock: dg.ResourceParam[Clock],
+        accountant: dg.ResourceParam[Ledger],
+        erasure_ledger: dg.ResourceParam[Erasures],
+        events: dg.ResourceParam[Events],
+        state: dg.ResourceParam[State],
+        sketches: dg.ResourceParam[SketchStore],
+        noise: dg.ResourceParam[Noise],
+    ) -> Iterator[Event]:
+        outside = project.store(
+            clock=clock,
+            accountant=accountant,
+            erasure_ledger=erasure_ledger,
+            events=events,
+            state=state,
+            sketches=sketches,
+            noise=noise,
+        )
+        yield from _publish(Recorder(project, context.instance), outside)
+
+    return due_numbers
+
+
+def build_refresh(project: Project) -> dg.OpDefinition:
+    """The last op of a publication."""
+
+    @dg.op(
+        name=project.name(FILES),
+        pool=project.name("mart"),
+        ins={"published": dg.In(dg.Nothing)},
+        out=dg.Out(dg.Nothing),
+        retry_policy=SAFE,
+        description="Replace the mart and the reports.",
+    )
+    @project.asking
+    def files(
+        context: dg.OpExecutionContext,
+        clock: dg.ResourceParam[Clock],
+        accountant: dg.ResourceParam[Ledger],
+        erasure_ledger: dg.ResourceParam[Erasures],
+        events: dg.ResourceParam[Events],
+        state: dg.ResourceParam[State],
+        sketches: dg.ResourceParam[SketchStore],
+        noise: dg.ResourceParam[Noise],
+        mart: dg.ResourceParam[Mart],
+        duckdb: DuckDBResource,
+        reports: dg.ResourceParam[Reports],
+    ) -> Iterator[Event]:
+        outside = project.store(
+            context.instance,
+            clock=clock,
+            accountant=accountant,
+            erasure_ledger=erasure_ledger,
+            events=events,
+            state=state,
+            sketches=sketches,
+            noise=noise,
+        )
+        recorder = Recorder(project, context.instance)
+        with refusals_fail_at_once():
+            yield from recorder.told([Record("active_users", metadata=refresh_mart(outside, mart, duckdb))])
+            yield from recorder.told([Record("budget_report", metadata=refresh_budget_report(outside))])
+            yield from recorder.told([Record("report", metadata=refresh_report(outside, mart, reports))])
+
+    return files
+
+
+# --- What they do ------------------------------------------------------------------------------------------------
+
+
+def _build(days: Iterable[date], recorder: Recorder, outside: Store) -> Iterator[Event]:
     marks = {day: outside.state.rebuilds.wanted(day) for day in days}
-    known = context.instance.get_materialized_partitions(dg.AssetKey(ERASURES))
+    known, erasures = recorder.materialized(ERASURES), recorder.project.asset(ERASURES)
     for day, mark in marks.items():
-        before = told_mark(day, context.instance) if not mark and day.isoformat() in known else "0"
-        yield from told([mark_of(day, str(mark or before))], context.instance)
-    read = newest_events([ERASURES], context.instance)  # before anything is applied: a later mark makes its day stale
+        before = told_mark(day, erasures, recorder.instance) if not mark and day.isoformat() in known else "0"
+        yield from recorder.told([mark_of(day, str(mark or before))])
+    read = recorder.newest([ERASURES])  # before anything is applied: a later mark makes its day stale
     days_built = build_days(marks, outside)
     states, sketches = built(days_built)
-    yield from told(states, context.instance, read)
-    yield from told(sketches, context.instance, newest_events([ACTIVITY], context.instance))
+    yield from recorder.told(states, read)
+    yield from recorder.told(sketches, recorder.newest([ACTIVITY]))
     mark_reported(days_built, outside.state)
 
 
-@dg.op(
-    pool="ledger",
-    ins={"built": dg.In(dg.Nothing)},
-    out=dg.Out(dg.Nothing),
-    description="Publish every number that is due and complete, in order, and restate the months whose day has come.",
-)
-def publish_due_numbers(context: dg.OpExecutionContext, outside: dg.ResourceParam[Store]) -> Iterator[Event]:
-    yield from _unreported(context, outside)
-    found = due(outside)
-    for step in found.built:  # what was declared after the days were built waits for the next run
-        read = newest_events([SKETCH, DAU, MAU], context.instance)
-        day = cast(date, step.day)  # a number has one
-        if step.kind != RESTATEMENT and day not in is_declared(
-            outside.events, outside.accountant
-        ):  # withdrawn: what follows waits for it
+def _publish(recorder: Recorder, outside: Store) -> Iterator[Event]:
+    yield from _unreported(recorder, outside)
+    waiting = due(outside)
+    for step in waiting.built:  # what was declared after the days were built waits for the next run
+        read, day = recorder.newest(READ), cast(date, step.day)  # a number has one
+        if step.kind == RESTATEMENT:
+            records = restating(day, outside)
+        elif day in is_declared(outside.events, outside.accountant):
+            records = publishing(step.metric, day, outside)
+        else:  # withdrawn: what follows waits for it
             return
-        records = restating(day, outside) if step.kind == RESTATEMENT else publishing(step.metric, day, outside)
         for record in records:
-            yield from told([record], context.instance, read)
-    yield from _refused(found.refusals, context, outside)
+            yield from recorder.told([record], read)
+    yield from _refused(waiting.refusals, recorder, outside)
 
 
-@dg.op(
-    pool="mart",
-    ins={"published": dg.In(dg.Nothing)},
-    out=dg.Out(dg.Nothing),
-    retry_policy=SAFE,
-    description="Replace the mart and the reports.",
-)
-def refresh_reports(
-    context: dg.OpExecutionContext,
-    outside: dg.ResourceParam[Store],
-    mart: dg.ResourceParam[Mart],
-    duckdb: DuckDBResource,
-    reports: dg.ResourceParam[Reports],
-) -> Iterator[Event]:
-    with refusals_fail_at_once():
-        yield from told([Record("active_users", metadata=refresh_mart(outside, mart, duckdb))], context.instance)
-        yield from told([Record("budget_report", metadata=refresh_budget_report(outside))], context.instance)
-        yield from told([Record("report", metadata=refresh_report(outside, mart, reports))], context.instance)
-
-
-def _unreported(context: dg.OpExecutionContext, outside: Store) -> Iterator[Event]:
+def _unreported(recorder: Recorder, outside: Store) -> Iterator[Event]:
     """What is published and Dagster has not heard of: the run that made it died before it could say so."""
-    read = newest_events([SKETCH, DAU, MAU], context.instance)
+    yield from _unreported_numbers(recorder, outside)
+    known, again = recorder.materialized(RESTATED), {}
+    for release in outside.accountant.releases("dau"):
+        if release.key.revision:
+            again.setdefault(month_of(release.key.day), []).append(release)
+    for month, releases in sorted(again.items()):
+        if month.isoformat() not in known:
+            yield from recorder.told([restatement(month, releases, outside)], recorder.newest(READ))
+
+
+def _unreported_numbers(recorder: Recorder, outside: Store) -> Iterator[Event]:
     for metric in METRICS:
-        known = context.instance.get_materialized_partitions(dg.AssetKey(DAU if metric == "dau" else MAU))
+        known = recorder.materialized(DAU if metric == "dau" else MAU)
         for release in outside.accountant.releases(metric):
             if release.key.revision == 0 and release.key.day.isoformat() not in known:
-                yield from told([number(release, outside)], context.instance, read)
-                read = newest_events([SKETCH, DAU, MAU], context.instance)
-    known = context.instance.get_materialized_partitions(dg.AssetKey(RESTATED))
-    again = [release for release in outside.accountant.releases("dau") if release.key.revision]
-    for month in sorted({month_of(release.key.day) for release in again}):
-        if month.isoformat() not in known:
-            of_month = [release for release in again if month_of(release.key.day) == month]
-            yield from told([restatement(month, of_month, outside)], context.instance, read)
+                yield from recorder.told([number(release, outside)], recorder.newest(READ))
 
 
-def _refused(refusals: Iterable[RefusedRelease], context: dg.OpExecutionContext, outside: Store) -> Iterator[Event]:
+def _refused(refusals: Iterable[RefusedRelease], recorder: Recorder, outside: Store) -> Iterator[Event]:
     """Of numbers that are due and that nothing makes, once each: the run goes on, and readers get what is out.
 
     `published_on_time` tells people of them.
@@ -164,13 +276,5 @@ def _refused(refusals: Iterable[RefusedRelease], context: dg.OpExecutionContext,
         key = ReleaseKey(release.metric, outside.settings.window_days(release.metric), release.day, release.revision)
         by_asset.setdefault(asset_of(key), {})[partition_of(key)] = key, refused.error
     for asset, found in by_asset.items():
-        for day in sorted(found.keys() - refused_before(asset, list(found), context.instance)):
-            yield from told([refusal(*found[day], outside)], context.instance)
-
-
-@dg.job(
-    name=REBUILD_DAYS,
-    description="Fold the inbox and build every day that arrivals, erasures or a declaration ask for, in one run.",
-)
-def REBUILD() -> None:
-    build_many_days()
+        for day in sorted(found.keys() - recorder.refused_before(asset, list(found))):
+            yield from recorder.told([refusal(*found[day], outside)])

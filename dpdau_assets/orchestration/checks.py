@@ -5,12 +5,15 @@ written by the sensor too. A blocking check that fails makes `check_store` exit 
 the others too, but for one that only says that work is under way.
 """
 
+from typing import Any, cast
+
 import dagster as dg
 
 from dpdau_assets.core.erasure.requests import waiting_days
 from dpdau_assets.core.ports.store import Mart, Store
 from dpdau_assets.core.reporting.checks import CHECKS, Check, answer
 from dpdau_assets.orchestration.metadata import erasure_queue, reveal
+from dpdau_assets.orchestration.project import NotAsked, Project
 
 # A backfill from the UI runs every check of its assets once a partition, whatever a job leaves out; and a blocking
 # check holds up what follows in the same run, which must be neither the rebuild that is overdue nor a release, whose
@@ -20,14 +23,41 @@ LAST = "report"
 _PENDING, _DEADLINE = "no_pending_erasures", "erasures_within_deadline"
 
 
-def _asset_check(check: Check) -> dg.AssetChecksDefinition:
+ASKED_OF = {
+    _PENDING: ("clock", "accountant", "erasure_ledger", "state"),
+    _DEADLINE: ("clock", "erasure_ledger"),
+    "no_erased_user_in_live_state": ("accountant", "erasure_ledger", "events", "state", "sketches"),
+    "state_is_keyed": ("accountant", "state"),
+    "no_older_files": ("state",),
+    "sketches_are_fresh": ("state", "sketches"),
+    "few_rows_rejected": ("clock", "events"),
+    "ledger_holds": ("accountant", "mart"),
+    "noise_is_private": ("accountant", "noise"),
+    "configuration_is_feasible": ("accountant",),
+    "published_on_time": ("clock", "accountant", "events"),
+    "restatement_on_time": ("accountant",),
+    "retention_on_time": ("clock", "state"),
+}
+"""The resources that each check of the whole store asks."""
+
+
+def build_checks(project: Project) -> list[dg.AssetChecksDefinition]:
+    """All checks of the whole store."""
+    return [_asset_check(project, check) for check in CHECKS]
+
+
+def _asset_check(project: Project, check: Check) -> dg.AssetChecksDefinition:
     @dg.asset_check(
-        asset="activity" if check.name == _PENDING else LAST,
+        asset=project.asset("activity" if check.name == _PENDING else LAST),
         name=check.name,
         description=check.guards,
         blocking=check.blocking,
+        required_resource_keys={project.name(name) for name in ASKED_OF[check.name]},
     )
-    def asked(outside: dg.ResourceParam[Store], mart: dg.ResourceParam[Mart]) -> dg.AssetCheckResult:
+    def asked(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        parts = {name: getattr(context.resources, project.name(name)) for name in ASKED_OF[check.name]}
+        mart = cast(Mart, parts.pop("mart", NotAsked("mart")))
+        outside = project.store(context.instance, **cast(dict[str, Any], parts))
         found = answer(check, outside, mart)
         return dg.AssetCheckResult(
             passed=found.passed,
@@ -53,6 +83,3 @@ def _metadata(check: Check, places: tuple[str, ...], outside: Store) -> dict[str
     if check.name == _DEADLINE:
         return erasure_queue(waiting_days(outside.clock, outside.erasures))
     return {"places": list(places)} if places else {}
-
-
-ALL = tuple(_asset_check(check) for check in CHECKS)

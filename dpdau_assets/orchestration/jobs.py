@@ -2,35 +2,32 @@
 
 import warnings
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
 from datetime import date
 from typing import Any
 
 import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition  # has no public name
 
 from dpdau_assets.core.erasure import receipts, retention
 from dpdau_assets.core.errors import Refused
-from dpdau_assets.core.ports.store import Store
+from dpdau_assets.core.ports.ledger import Ledger
+from dpdau_assets.core.ports.state import SketchStore
+from dpdau_assets.core.ports.store import Clock, Erasures, Events, State
 from dpdau_assets.core.publication import completeness
 from dpdau_assets.core.publication.ingest import in_whole_per_cent
 from dpdau_assets.core.publication.runs import Step
 from dpdau_assets.orchestration import names
 from dpdau_assets.orchestration.bulk import (
-    REBUILD,
+    LOAD,
+    build_due_numbers,
     build_many_days,
     build_missing_days,
-    publish_due_numbers,
-    refresh_reports,
+    build_refresh,
 )
+from dpdau_assets.orchestration.project import ASSETS, Project
 from dpdau_assets.orchestration.recorder import ANSWERED_IN_RUNS, check_keys
 from dpdau_assets.orchestration.retries import SAFE, cause_of, refusals_fail_at_once
-
-
-def _building(*assets: str) -> dg.AssetSelection:
-    """These assets, and of their checks those that their own steps answer: others would be asked again on every day."""
-    built = dg.AssetSelection.assets(*assets).without_checks()
-    answered = check_keys(assets)
-    return built | dg.AssetSelection.checks(*answered) if answered else built
-
 
 IN_ORDER = {"dpdau/publication": "in order"}
 """dagster.yaml admits one run with this tag at a time, first in first out: so a stream's days follow one another."""
@@ -43,55 +40,145 @@ UNDER_WAY = [
 ]
 """A run in one of these was launched and is not over."""
 
-STATE = dg.define_asset_job(
-    names.BUILD_STATE,
-    selection=_building("erasures", "activity", "day_sketch"),
-    description="Fold the inbox into a day's state and sketch, with every erasure applied.",
-)
-DAU = dg.define_asset_job(
-    names.PUBLISH_DAU,
-    selection=_building("dau_release"),
-    tags=IN_ORDER,
-    description="A day's published DAU; its state must be there.",
-)
-MAU = dg.define_asset_job(
-    names.PUBLISH_MAU,
-    selection=_building("mau_release"),
-    tags=IN_ORDER,
-    description="A day's published MAU; its 30 days of state must be there, and the day before be published.",
-)
-RESTATEMENT = dg.define_asset_job(
-    names.RESTATE_DAU,
-    selection=_building("dau_restatement"),
-    tags=IN_ORDER,
-    description="Every DAU of a month once more, on the month's public day: erased users gone, late events in.",
-)
-REPORTS = dg.define_asset_job(
-    names.REFRESH_MART,
-    selection=_building("active_users", "budget_report", "report"),
-    description="The mart, the budget report, and the files for readers and operators.",
-)
-CHECKS = dg.define_asset_job(
-    names.CHECK_STORE,
-    selection=dg.AssetSelection.all_asset_checks() - dg.AssetSelection.checks(*check_keys(ANSWERED_IN_RUNS)),
-    description="For CI: exits with 1 if an erasure is overdue, somebody is left, or the ledger cannot be believed.",
-)
+_Unresolved = dg.JobDefinition | UnresolvedAssetJobDefinition
 
 
-@dg.job(
-    name=names.PUBLISH_DUE,
-    tags=IN_ORDER,
-    description="Build what is missing, publish every number that is due and complete, refresh mart and reports.",
-)
-def PUBLISHING() -> None:
-    refresh_reports(published=publish_due_numbers(built=build_missing_days()))
+@dataclass(frozen=True)
+class Jobs:
+    """The project's jobs, as schedules and sensors ask for them."""
+
+    state: _Unresolved
+    rebuild: dg.JobDefinition
+    dau: _Unresolved
+    mau: _Unresolved
+    restatement: _Unresolved
+    reports: _Unresolved
+    publishing: dg.JobDefinition
+    checks: _Unresolved
+    landed: dg.JobDefinition
+    verification: dg.JobDefinition
+    purge: dg.JobDefinition
+
+    def all(self) -> list[Any]:
+        return [getattr(self, one.name) for one in fields(self)]
 
 
-ALL = (STATE, REBUILD, DAU, MAU, RESTATEMENT, REPORTS)
+def build_jobs(project: Project) -> Jobs:
+    """Every job; each step of a run follows the one before it in one process, where the store is open already."""
+    return Jobs(
+        state=_asset_job(
+            project,
+            names.BUILD_STATE,
+            _building(project, "erasures", "activity", "day_sketch"),
+            "Fold the inbox into a day's state and sketch, with every erasure applied.",
+        ),
+        rebuild=_rebuild(project),
+        dau=_asset_job(
+            project,
+            names.PUBLISH_DAU,
+            _building(project, "dau_release"),
+            "A day's published DAU; its state must be there.",
+            IN_ORDER,
+        ),
+        mau=_asset_job(
+            project,
+            names.PUBLISH_MAU,
+            _building(project, "mau_release"),
+            "A day's published MAU; its 30 days of state must be there, and the day before be published.",
+            IN_ORDER,
+        ),
+        restatement=_asset_job(
+            project,
+            names.RESTATE_DAU,
+            _building(project, "dau_restatement"),
+            "Every DAU of a month once more, on the month's public day: erased users gone, late events in.",
+            IN_ORDER,
+        ),
+        reports=_asset_job(
+            project,
+            names.REFRESH_MART,
+            _building(project, "active_users", "budget_report", "report"),
+            "The mart, the budget report, and the files for readers and operators.",
+        ),
+        publishing=_publishing(project),
+        checks=_asset_job(
+            project,
+            names.CHECK_STORE,
+            _whole_store(project),
+            "For CI: exits with 1 if an erasure is overdue, somebody is left, or the ledger cannot be believed.",
+        ),
+        landed=_landed(project),
+        verification=_verification(project),
+        purge=_purge(project),
+    )
+
+
+# --- Jobs over assets --------------------------------------------------------------------------------------------
+
+
+def _asset_job(
+    project: Project, name: str, selection: dg.AssetSelection, description: str, tags: dict[str, str] | None = None
+) -> UnresolvedAssetJobDefinition:
+    return dg.define_asset_job(
+        project.name(name),
+        selection=selection,
+        tags=tags,
+        description=description,
+        executor_def=dg.in_process_executor,
+    )
+
+
+def _building(project: Project, *assets: str) -> dg.AssetSelection:
+    """These assets, and of their checks those that their own steps answer: others would be asked again on every day."""
+    selection = dg.AssetSelection.assets(*map(project.asset, assets)).without_checks()
+    answered = check_keys(project, assets)
+    return selection | dg.AssetSelection.checks(*answered) if answered else selection
+
+
+def _whole_store(project: Project) -> dg.AssetSelection:
+    """Every check of ours but those of a single partition, which the run that makes it answers."""
+    return dg.AssetSelection.checks_for_assets(*map(project.asset, ASSETS)) - dg.AssetSelection.checks(
+        *check_keys(project, ANSWERED_IN_RUNS)
+    )
+
+
+# --- Jobs of ops -------------------------------------------------------------------------------------------------
+
+
+def _rebuild(project: Project) -> dg.JobDefinition:
+    build_all = build_many_days(project)
+
+    @dg.job(
+        name=project.name(names.REBUILD_DAYS),
+        executor_def=dg.in_process_executor,
+        description="Fold the inbox and build every day that arrivals, erasures or a declaration ask for, in one run.",
+    )
+    def rebuild() -> None:
+        build_all()
+
+    return rebuild
+
+
+def _publishing(project: Project) -> dg.JobDefinition:
+    build, publish, refresh = build_missing_days(project), build_due_numbers(project), build_refresh(project)
+
+    @dg.job(
+        name=project.name(names.PUBLISH_DUE),
+        tags=IN_ORDER,
+        executor_def=dg.in_process_executor,
+        description="Build what is missing, publish every number that is due and complete, refresh mart and reports.",
+    )
+    def publishing() -> None:
+        refresh(published=publish(built=build()))
+
+    return publishing
 
 
 NOT_TAKEN, NEW_LINE = "What landed could not be taken in.", "\n  "
 """How a refused landing is told: a line a folder, so that an alert tells each once."""
+
+TAKE_LANDED = "take_landed_days"
+"""The op of the job that takes in what landed."""
 
 
 class Landed(dg.Config):
@@ -100,55 +187,117 @@ class Landed(dg.Config):
     days: list[str]
 
 
-@dg.op(pool="state", retry_policy=SAFE)
-def take_landed_days(context: dg.OpExecutionContext, config: Landed, outside: dg.ResourceParam[Store]) -> None:
-    """Take in what landed for each day, and declare it complete; a day that fails does not hold up the others."""
-    with refusals_fail_at_once():
-        taken = completeness.take_all_landed([date.fromisoformat(day) for day in config.days], outside)
-        for day, share in taken.elsewhere.items():
-            context.log.warning(f"In day={day}, {in_whole_per_cent(share)} of the events are of other days.")
-        if taken.refused:
-            raise Refused(
-                f"{NOT_TAKEN}{''.join(f'{NEW_LINE}{day}: {why}' for day, why in taken.refused.items())}\n",
-                "`dpdau ingest --from` its folder names the file.",
-            )
+def _landed(project: Project) -> dg.JobDefinition:
+    @dg.op(name=project.name(TAKE_LANDED), pool=project.name("state"), retry_policy=SAFE)
+    @project.asking
+    def take_landed_days(
+        context: dg.OpExecutionContext,
+        config: Landed,
+        clock: dg.ResourceParam[Clock],
+        accountant: dg.ResourceParam[Ledger],
+        erasure_ledger: dg.ResourceParam[Erasures],
+        events: dg.ResourceParam[Events],
+        state: dg.ResourceParam[State],
+    ) -> None:
+        """Take in what landed for each day, and declare it complete; a day that fails does not hold up the others."""
+        outside = project.store(
+            clock=clock, accountant=accountant, erasure_ledger=erasure_ledger, events=events, state=state
+        )
+        with refusals_fail_at_once():
+            taken = completeness.take_all_landed([date.fromisoformat(day) for day in config.days], outside)
+            for day, share in taken.elsewhere.items():
+                context.log.warning(f"In day={day}, {in_whole_per_cent(share)} of the events are of other days.")
+            if taken.refused:
+                raise Refused(
+                    f"{NOT_TAKEN}{''.join(f'{NEW_LINE}{day}: {why}' for day, why in taken.refused.items())}\n",
+                    "`dpdau ingest --from` its folder names the file.",
+                )
+
+    @dg.job(
+        name=project.name("take_landed"),
+        executor_def=dg.in_process_executor,
+        description="Take in the files that landed for these days, and declare the days complete.",
+    )
+    def landed() -> None:
+        take_landed_days()
+
+    return landed
 
 
-@dg.op(pool="state", retry_policy=SAFE)
-def settle_erasures(outside: dg.ResourceParam[Store]) -> None:
-    """Apply what was received, read everything back, write receipts; fails while something is left of anybody."""
-    with refusals_fail_at_once():
-        done = receipts.apply_and_verify(outside)
-        if done.unverified or done.broken:
-            raise Refused(
-                "Something is left of an erased person.",
-                "`dpdau receipt` says where; what this project did not write, remove by hand.",
-            )
+def _verification(project: Project) -> dg.JobDefinition:
+    @dg.op(name=project.name("settle_erasures"), pool=project.name("state"), retry_policy=SAFE)
+    @project.asking
+    def settle_erasures(
+        clock: dg.ResourceParam[Clock],
+        accountant: dg.ResourceParam[Ledger],
+        erasure_ledger: dg.ResourceParam[Erasures],
+        events: dg.ResourceParam[Events],
+        state: dg.ResourceParam[State],
+        sketches: dg.ResourceParam[SketchStore],
+    ) -> None:
+        """Apply what was received, read everything back, write receipts; fails while something is left of anybody."""
+        outside = project.store(
+            clock=clock,
+            accountant=accountant,
+            erasure_ledger=erasure_ledger,
+            events=events,
+            state=state,
+            sketches=sketches,
+        )
+        with refusals_fail_at_once():
+            done = receipts.apply_and_verify(outside)
+            if done.unverified or done.broken:
+                raise Refused(
+                    "Something is left of an erased person.",
+                    "`dpdau receipt` says where; what this project did not write, remove by hand.",
+                )
+
+    @dg.job(
+        name=project.name("verify_erasures"),
+        executor_def=dg.in_process_executor,
+        description="Apply all erasures, read everything back, and write the receipts.",
+    )
+    def verification() -> None:
+        settle_erasures()
+
+    return verification
 
 
-@dg.op(pool="state", retry_policy=SAFE)
-def purge_state(outside: dg.ResourceParam[Store]) -> None:
-    """Unlink what is past retention."""
-    with refusals_fail_at_once():
-        retention.purge(outside)
+def _purge(project: Project) -> dg.JobDefinition:
+    @dg.op(name=project.name("purge_state"), pool=project.name("state"), retry_policy=SAFE)
+    @project.asking
+    def purge_state(
+        clock: dg.ResourceParam[Clock],
+        accountant: dg.ResourceParam[Ledger],
+        erasure_ledger: dg.ResourceParam[Erasures],
+        events: dg.ResourceParam[Events],
+        state: dg.ResourceParam[State],
+        sketches: dg.ResourceParam[SketchStore],
+    ) -> None:
+        """Unlink what is past retention."""
+        outside = project.store(
+            clock=clock,
+            accountant=accountant,
+            erasure_ledger=erasure_ledger,
+            events=events,
+            state=state,
+            sketches=sketches,
+        )
+        with refusals_fail_at_once():
+            retention.purge(outside)
+
+    @dg.job(
+        name=project.name("purge_expired"),
+        executor_def=dg.in_process_executor,
+        description="Purge days past RETENTION_DAYS that no planned release needs.",
+    )
+    def purge() -> None:
+        purge_state()
+
+    return purge
 
 
-@dg.job(name="take_landed", description="Take in the files that landed for these days, and declare the days complete.")
-def LANDED() -> None:
-    take_landed_days()
-
-
-@dg.job(name="verify_erasures", description="Apply all erasures, read everything back, and write the receipts.")
-def VERIFICATION() -> None:
-    settle_erasures()
-
-
-@dg.job(name="purge_expired", description="Purge days past RETENTION_DAYS that no planned release needs.")
-def PURGE() -> None:
-    purge_state()
-
-
-UPKEEP = (PUBLISHING, CHECKS, LANDED, VERIFICATION, PURGE)
+# --- Many of them ------------------------------------------------------------------------------------------------
 
 
 def run_steps(
@@ -157,11 +306,11 @@ def run_steps(
     """Execute each step as a Dagster run in this process; the first failure is raised as it is."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.BetaWarning)  # resolving a sensor copies a young part of it
-        jobs = {job.name: definitions.resolve_job_def(job.name) for job in ALL}
+        jobs = {kind: definitions.resolve_job_def(name) for kind, name in names.JOB_OF.items()}
     for step in wanted:
         config = _building_config(step.days) if step.days else {}
         try:
-            jobs[names.JOB_OF[step.kind]].execute_in_process(
+            jobs[step.kind].execute_in_process(
                 partition_key=step.day.isoformat() if step.day else None,
                 instance=instance,
                 run_config={**config, "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
@@ -173,4 +322,4 @@ def run_steps(
 
 def _building_config(days: Iterable[date]) -> dict[str, Any]:
     """Which days a run in bulk builds."""
-    return {"ops": {build_many_days.name: {"config": {"days": [day.isoformat() for day in days]}}}}
+    return {"ops": {LOAD: {"config": {"days": [day.isoformat() for day in days]}}}}

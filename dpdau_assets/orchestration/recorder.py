@@ -35,6 +35,7 @@ from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.reporting.answers import release_answer
 from dpdau_assets.core.state.rebuilding import Built
 from dpdau_assets.orchestration.metadata import CODE_VERSION, reveal
+from dpdau_assets.orchestration.project import Project
 
 ERASURES, ACTIVITY, SKETCH = "erasures", "activity", "day_sketch"
 DAU, MAU, RESTATED = "dau_release", "mau_release", "dau_restatement"
@@ -63,17 +64,19 @@ Event = dg.AssetMaterialization | dg.AssetCheckEvaluation
 Result = dg.MaterializeResult | dg.AssetCheckResult
 
 
-def check_specs(asset: str, partitions: dg.PartitionsDefinition) -> list[dg.AssetCheckSpec]:
+def check_specs(project: Project, asset: str, partitions: dg.PartitionsDefinition) -> list[dg.AssetCheckSpec]:
     """The checks that the asset's own step answers, each for the partition that it made."""
     return [
-        dg.AssetCheckSpec(name, asset=asset, partitions_def=partitions, description=_GUARDS[name])
+        dg.AssetCheckSpec(name, asset=project.asset(asset), partitions_def=partitions, description=_GUARDS[name])
         for name in ANSWERED_IN_RUNS[asset]
     ]
 
 
-def check_keys(assets: Iterable[str]) -> list[dg.AssetCheckKey]:
+def check_keys(project: Project, assets: Iterable[str]) -> list[dg.AssetCheckKey]:
     """The checks of these assets that their own runs answer."""
-    return [dg.AssetCheckKey(dg.AssetKey(asset), name) for asset in assets for name in ANSWERED_IN_RUNS.get(asset, ())]
+    return [
+        dg.AssetCheckKey(project.asset(asset), name) for asset in assets for name in ANSWERED_IN_RUNS.get(asset, ())
+    ]
 
 
 @dataclass(frozen=True)
@@ -119,22 +122,24 @@ class Record:
         else:
             yield from answers
 
-    def materialization(self, newest: Mapping[str, str]) -> dg.AssetMaterialization:
+    def materialization(self, project: Project, newest: Mapping[str, str]) -> dg.AssetMaterialization:
         """For an op to yield. `newest` is, of each source, Dagster's last event by the time it was read: a partition of
         the source that gets another version later makes this one stale.
         """
         tags = {DATA_VERSION_TAG: self.version, CODE_VERSION_TAG: CODE_VERSION} if self.version else {}
         for source in self.sources:
-            key = dg.AssetKey(source)
+            key = project.asset(source)
             tags[get_input_data_version_tag(key)] = UNKNOWN_DATA_VERSION.value  # of a partitioned one never looked at
             tags[get_input_event_pointer_tag(key)] = newest[source]
-        return dg.AssetMaterialization(self.asset, partition=self._partition, tags=tags, metadata=self.metadata)
+        return dg.AssetMaterialization(
+            project.asset(self.asset), partition=self._partition, tags=tags, metadata=self.metadata
+        )
 
-    def evaluations(self, target: Target | None) -> Iterator[dg.AssetCheckEvaluation]:
+    def evaluations(self, project: Project, target: Target | None) -> Iterator[dg.AssetCheckEvaluation]:
         """For an op to yield. `target` is the materialisation that the answers are about: without it they look old."""
         for answer in self.answers:
             yield dg.AssetCheckEvaluation(
-                dg.AssetKey(self.asset),
+                project.asset(self.asset),
                 answer.check,
                 passed=answer.passed,
                 description=answer.sentence,
@@ -152,46 +157,54 @@ class Record:
 # --- What an op tells --------------------------------------------------------------------------------------------
 
 
-def told(
-    records: Iterable[Record], instance: dg.DagsterInstance, newest: Mapping[str, str] | None = None
-) -> Iterator[Event]:
-    """The events of these records of one asset: first what is there, then what the checks say of it."""
-    records = list(records)
-    yield from (record.materialization(newest or {}) for record in records if record.is_made)
-    targets = _targets([record for record in records if record.answers], instance)
-    for record in records:
-        yield from record.evaluations(targets.get(str(record.partition)))
+@dataclass(frozen=True)
+class Recorder:
+    """Tells one instance of Dagster what an op has made."""
 
+    project: Project
+    instance: dg.DagsterInstance
 
-def newest_events(assets: Iterable[str], instance: dg.DagsterInstance) -> dict[str, str]:
-    """Of each asset the pointer to its last event, as Dagster writes it."""
-    found = {asset: instance.fetch_materializations(dg.AssetKey(asset), limit=1).records for asset in assets}
-    return {asset: str(records[0].storage_id) if records else "NULL" for asset, records in found.items()}
+    def told(self, records: Iterable[Record], newest: Mapping[str, str] | None = None) -> Iterator[Event]:
+        """The events of these records of one asset: first what is there, then what the checks say of it."""
+        records = list(records)
+        yield from (record.materialization(self.project, newest or {}) for record in records if record.is_made)
+        targets = self._targets([record for record in records if record.answers])
+        for record in records:
+            yield from record.evaluations(self.project, targets.get(str(record.partition)))
 
+    def newest(self, assets: Iterable[str]) -> dict[str, str]:
+        """For each asset the pointer to its last event, as Dagster writes it."""
+        records = {
+            asset: self.instance.fetch_materializations(self.project.asset(asset), limit=1).records for asset in assets
+        }
+        return {asset: str(events[0].storage_id) if events else "NULL" for asset, events in records.items()}
 
-def refused_before(asset: str, partitions: Sequence[date], instance: dg.DagsterInstance) -> set[date]:
-    """Those of these partitions whose number Dagster was told is refused, and nothing else since."""
-    key, names = dg.AssetCheckKey(dg.AssetKey(asset), WITHIN_BUDGET), [day.isoformat() for day in partitions]
-    known = instance.event_log_storage.get_asset_check_partition_info([key], partition_keys=names)
-    failed = {info.partition_key for info in known if info.latest_execution_status.value == "FAILED"}
-    return {day for day in partitions if day.isoformat() in failed}
+    def materialized(self, asset: str) -> set[str]:
+        """The partitions of the asset that Dagster knows to be there."""
+        return self.instance.get_materialized_partitions(self.project.asset(asset))
 
+    def refused_before(self, asset: str, partitions: Sequence[date]) -> set[date]:
+        """Those of these partitions whose number Dagster was told is refused, and nothing else since."""
+        key = dg.AssetCheckKey(self.project.asset(asset), WITHIN_BUDGET)
+        names = [day.isoformat() for day in partitions]
+        known = self.instance.event_log_storage.get_asset_check_partition_info([key], partition_keys=names)
+        failed = {info.partition_key for info in known if info.latest_execution_status.value == "FAILED"}
+        return {day for day in partitions if day.isoformat() in failed}
 
-def _targets(records: Sequence[Record], instance: dg.DagsterInstance) -> dict[str | None, Target]:
-    """The last materialisation of each partition, which may have been told just now."""
-    targets: dict[str | None, Target] = {}
-    for start in range(0, len(records), _AT_ONCE):
-        some = records[start : start + _AT_ONCE]
-        wanted = dg.AssetRecordsFilter(
-            asset_key=dg.AssetKey(some[0].asset), asset_partitions=[str(record.partition) for record in some]
-        )
-        for event in reversed(
-            instance.fetch_materializations(wanted, limit=len(some)).records
-        ):  # the newest comes last
-            targets[event.partition_key] = Target(
-                storage_id=event.storage_id, run_id=event.run_id, timestamp=event.timestamp
+    def _targets(self, records: Sequence[Record]) -> dict[str | None, Target]:
+        """The last materialisation of each partition, which may have been told just now."""
+        targets: dict[str | None, Target] = {}
+        for start in range(0, len(records), _AT_ONCE):
+            some = records[start : start + _AT_ONCE]
+            wanted = dg.AssetRecordsFilter(
+                asset_key=self.project.asset(some[0].asset), asset_partitions=[str(record.partition) for record in some]
             )
-    return targets
+            events = self.instance.fetch_materializations(wanted, limit=len(some)).records
+            for event in reversed(events):  # the newest comes last
+                targets[event.partition_key] = Target(
+                    storage_id=event.storage_id, run_id=event.run_id, timestamp=event.timestamp
+                )
+        return targets
 
 
 # --- What there is to tell ---------------------------------------------------------------------------------------

@@ -27,16 +27,15 @@ from dpdau_assets.core.publication.release import publish
 from dpdau_assets.core.reporting.checks import CHECKS, Check, answer
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.state.vouched_state import ABSENT
-from dpdau_assets.orchestration.checks import ALL, LAST, severity
+from dpdau_assets.orchestration.checks import LAST, build_checks, severity
 from dpdau_tests.conftest import SECRET, FixedClock, Silent, everything_in, prepare, put
 from dpdau_tests.dagster.schedule_state import InstigatorStatus, switch
-from dpdau_tests.dagster.world import World, erase
+from dpdau_tests.dagster.world import World, erase, project_under
 from dpdau_tests.support.lengths import LENGTH
 from resources.dagster_instance import open_run
 from resources.ledger_sql.database import Database
 from resources.published.mart_duckdb import MartFiles
 from resources.store import ledger_url, open_store
-from resources.wiring import OutsideResource
 
 DAYS = days_between(date(2025, 1, 1), date(2025, 1, 31))
 TODAY = date(2025, 2, 2)
@@ -247,38 +246,27 @@ def test_of_a_store_without_a_number_days_are_waited_for_from_the_first_declared
 
 
 def test_dagsters_runs_and_sensors_know_whether_the_schedule_is_on(
-    instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_store: Callable[..., Store], instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Through the resource that they are handed, which asks the instance that they run in."""
-    monkeypatch.setenv("DATA_DIR", str(tmp_path / "data"))
+    """From the instance that they run in: once it is on, a day that is due is waited for."""
+    outside = make_store(today=TODAY)
+
+    def waited_for(instance: dg.DagsterInstance) -> bool:
+        world = World(outside, instance, sensor="alert_sensor")
+        assert world.ask("report", "published_on_time").success
+        said = world.last_check("report", "published_on_time")
+        world.tick()
+        assert said and said.passed == (not world.alerts.sent)
+        return not said.passed
+
+    assert not waited_for(instance), "one in memory has no schedules"
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("HASH_SALT_SECRET", SECRET)
-
-    @dg.sensor(job_name="check_store")
-    def asking(context: dg.SensorEvaluationContext, outside: dg.ResourceParam[Store]) -> dg.SkipReason:
-        return dg.SkipReason(str(outside.is_scheduled()))
-
-    @dg.op
-    def asking_in_a_run(outside: dg.ResourceParam[Store]) -> str:
-        return str(outside.is_scheduled())
-
-    @dg.job(resource_defs={"outside": OutsideResource()})
-    def run() -> None:
-        asking_in_a_run()
-
-    def asked(instance: dg.DagsterInstance) -> str | None:
-        context = dg.build_sensor_context(instance, resources={"outside": OutsideResource()})
-        said = asking(context).skip_message  # type: ignore[union-attr]
-        assert run.execute_in_process(instance=instance).output_for_node("asking_in_a_run") == said
-        return said
-
-    assert asked(instance) == "False", "one in memory has no schedules"
     with open_run(tmp_path / "home") as kept:
-        assert asked(kept) == "False"
+        assert not waited_for(kept)
         switch(kept, InstigatorStatus.RUNNING)
-        assert asked(kept) == "True"
+        assert waited_for(kept)
         switch(kept, InstigatorStatus.STOPPED)
-        assert asked(kept) == "False"
+        assert not waited_for(kept)
 
 
 def test_a_check_that_cannot_be_asked_fails_and_says_why(outside: Store) -> None:
@@ -353,7 +341,8 @@ def test_what_could_let_a_wrong_number_leave_or_data_stay_blocks() -> None:
         "ledger_holds",
         "noise_is_private",
     }
-    specs = {spec.name: spec for definition in ALL for spec in definition.check_specs}
+    checks = build_checks(project_under(Settings())[0])
+    specs = {spec.name: spec for definition in checks for spec in definition.check_specs}
     assert {name: spec.blocking for name, spec in specs.items()} == {one.name: one.blocking for one in CHECKS}
     assert {one.name for one in CHECKS if severity(one) == dg.AssetCheckSeverity.WARN} == {"no_pending_erasures"}
 

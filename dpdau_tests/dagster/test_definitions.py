@@ -20,7 +20,7 @@ from dpdau_assets.core.publication.runs import BUILD, DAU, MAU, REPORTS, steps
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.definitions import build_definitions
 from dpdau_tests.conftest import prepare, put
-from dpdau_tests.dagster.world import definitions_under
+from dpdau_tests.dagster.world import definitions_under, resources_of
 
 START = date(2025, 1, 1)
 
@@ -31,7 +31,7 @@ def materialise(outside: Store, key: str, day: date | None, instance: dg.Dagster
         [definitions.get_assets_def(key), *_specs(definitions, key)],
         selection=[key],
         partition_key=day.isoformat() if day else None,
-        resources={"outside": outside, "mart": None},
+        resources=resources_of(outside),
         instance=instance,
     )
     (event,) = result.asset_materializations_for_node(key)
@@ -147,7 +147,7 @@ def test_a_run_over_a_range_of_days_fails_instead_of_reporting_one_day_as_many(
             [definitions.get_assets_def("dau_release"), *_specs(definitions, "dau_release")],
             selection=["dau_release"],
             tags=tags,
-            resources={"outside": outside},
+            resources=resources_of(outside),
             instance=instance,
             raise_on_error=False,
         )

@@ -20,12 +20,13 @@ from dpdau_assets.orchestration.checks import LAST
 from dpdau_assets.orchestration.names import BUILD_STATE, REBUILD_DAYS
 from dpdau_assets.orchestration.schedules import build_schedules
 from dpdau_tests.conftest import folding, put
-from dpdau_tests.dagster.world import World, erase
+from dpdau_tests.dagster.world import World, erase, project_under
 from dpdau_tests.support.lengths import LENGTH
 from sensors.attempts import ATTEMPTS, TASK, Tries
 from sensors.erasure import Cursor, tasks_of, wanted_runs
 
 TODAY = date(2025, 1, 20)
+HERE = project_under(Settings())
 pytestmark = [pytest.mark.every_sketch] if LENGTH == "soak" else []
 """In CI the one that goes all the way is enough of the kinds other than the exact set."""
 DAYS = days_between(date(2025, 1, 1), date(2025, 1, 4))
@@ -287,31 +288,31 @@ def used_up(task: str) -> Tries:
 
 def test_however_many_days_wait_one_run_is_asked_for() -> None:
     days = days_between(date(2025, 1, 1), date(2025, 6, 1))
-    (wanted,) = wanted_runs(Pending(tuple((day, 7) for day in days), ("receipt",)), {}, TODAY)
+    (wanted,) = wanted_runs(Pending(tuple((day, 7) for day in days), ("receipt",)), {}, TODAY, *HERE)
     assert wanted.job_name == REBUILD_DAYS
 
 
 def test_a_new_mark_counts_its_attempts_anew() -> None:
     before, after = Pending(((DAYS[0], 7),), ()), Pending(((DAYS[0], 8),), ())
-    task, _ = tasks_of(before)
-    (wanted,) = wanted_runs(after, {task: used_up(task)}, TODAY)
-    assert wanted.run_key == f"{tasks_of(after)[0]}/0"
+    task, _ = tasks_of(before, HERE[0])
+    (wanted,) = wanted_runs(after, {task: used_up(task)}, TODAY, *HERE)
+    assert wanted.run_key == f"{tasks_of(after, HERE[0])[0]}/0"
 
 
 def test_a_verification_waits_for_the_rebuild_unless_that_is_given_up() -> None:
     found = Pending(((DAYS[0], 7), (DAYS[1], 7)), ("receipt",))
-    rebuild, verification = tasks_of(found)
-    assert [one.run_key for one in wanted_runs(found, {}, TODAY)] == [f"{rebuild}/0"]
-    assert wanted_runs(found, {rebuild: Tries(True, frozenset())}, TODAY) == []
-    wanted = wanted_runs(found, {rebuild: used_up(rebuild)}, TODAY)
+    rebuild, verification = tasks_of(found, HERE[0])
+    assert [one.run_key for one in wanted_runs(found, {}, TODAY, *HERE)] == [f"{rebuild}/0"]
+    assert wanted_runs(found, {rebuild: Tries(True, frozenset())}, TODAY, *HERE) == []
+    wanted = wanted_runs(found, {rebuild: used_up(rebuild)}, TODAY, *HERE)
     assert [one.run_key for one in wanted] == [f"{rebuild}/{TODAY}", f"{verification}/0"]
 
 
 def test_no_second_verification_is_asked_for_while_one_is_under_way() -> None:
     found = Pending((), ("receipt",))
-    (first,) = wanted_runs(found, {}, TODAY)
+    (first,) = wanted_runs(found, {}, TODAY, *HERE)
     busy = {first.tags[TASK]: Tries(True, frozenset({str(first.run_key)}))}
-    assert wanted_runs(found, busy, TODAY) == []
+    assert wanted_runs(found, busy, TODAY, *HERE) == []
 
 
 def test_a_failing_verification_is_tried_a_few_times_and_then_once_a_day() -> None:
@@ -319,17 +320,17 @@ def test_a_failing_verification_is_tried_a_few_times_and_then_once_a_day() -> No
     used: set[str] = set()
     asked = []
     for day in (TODAY, TODAY, TODAY, TODAY, TODAY, TODAY + timedelta(days=1), TODAY + timedelta(days=1)):
-        (first,) = wanted_runs(found, {}, day)
+        (first,) = wanted_runs(found, {}, day, *HERE)
         task = first.tags[TASK]
-        wanted = wanted_runs(found, {task: Tries(False, frozenset(used))}, day)
+        wanted = wanted_runs(found, {task: Tries(False, frozenset(used))}, day, *HERE)
         asked.append([str(one.run_key).rpartition("/")[2] for one in wanted])
         used |= {str(one.run_key) for one in wanted}
     assert asked == [["0"], ["1"], ["2"], [str(TODAY)], [], [str(TODAY + timedelta(days=1))], []]
 
 
 def test_what_waits_is_named_without_telling_whose_it_is_or_how_many_they_are() -> None:
-    (one,) = wanted_runs(Pending((), ("a" * 16,)), {}, TODAY)
-    (two,) = wanted_runs(Pending((), ("a" * 16, "b" * 16)), {}, TODAY)
+    (one,) = wanted_runs(Pending((), ("a" * 16,)), {}, TODAY, *HERE)
+    (two,) = wanted_runs(Pending((), ("a" * 16, "b" * 16)), {}, TODAY, *HERE)
     assert one.run_key != two.run_key
     assert len(str(one.run_key)) == len(str(two.run_key))
     assert "aaaa" not in str(one.run_key)
@@ -465,8 +466,8 @@ def test_what_publishes_or_destroys_is_off_until_somebody_switches_it_on(make_st
     settings = make_store(retention_days=120).settings
     sensors = {one.name: one.default_status for one in build_definitions(settings).sensors or ()}  # type: ignore[union-attr]
     assert sensors == dict.fromkeys(("erasure_sensor", "inbox_sensor", "alert_sensor"), dg.DefaultSensorStatus.RUNNING)
-    schedules = {one.name: one.default_status for one in build_schedules(settings)}
+    schedules = {one.name: one.default_status for one in build_schedules(*project_under(settings))}
     off = dict.fromkeys(("publish_due_hourly", "restate_monthly", "retention_daily"), dg.DefaultScheduleStatus.STOPPED)
     assert schedules == {**off, "check_store_nightly": dg.DefaultScheduleStatus.RUNNING}
-    without = {one.name for one in build_schedules(make_store(restatements_per_month=0).settings)}
+    without = {one.name for one in build_schedules(*project_under(make_store(restatements_per_month=0).settings))}
     assert without == {"publish_due_hourly", "check_store_nightly"}

@@ -22,7 +22,7 @@ from dpdau_assets.orchestration.jobs import IN_ORDER
 from dpdau_assets.orchestration.names import PUBLISH_MAU
 from dpdau_assets.orchestration.schedules import build_publish_due_hourly
 from dpdau_tests.conftest import FixedClock, put
-from dpdau_tests.dagster.world import World, erase
+from dpdau_tests.dagster.world import World, asked_of, erase, project_under
 from dpdau_tests.support.lengths import LENGTH
 from dpdau_tests.support.prepared import Prepared
 
@@ -251,9 +251,9 @@ def begun(outside: Store) -> None:
 
 
 def asked(world: World, hour: int = 9) -> dg.RunRequest | dg.SkipReason:
-    schedule = build_publish_due_hourly(world.outside.settings)
+    schedule = build_publish_due_hourly(*project_under(world.outside.settings))
     moment = datetime.combine(world.outside.clock.today(), datetime.min.time(), UTC) + timedelta(hours=hour)
-    context = dg.build_schedule_context(world.instance, moment, resources={"outside": world.outside})
+    context = dg.build_schedule_context(world.instance, moment, resources=asked_of(schedule, world.outside))
     with context:
         found = schedule(context)
     assert isinstance(found, dg.RunRequest | dg.SkipReason)

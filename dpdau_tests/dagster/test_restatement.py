@@ -19,7 +19,7 @@ from dpdau_assets.orchestration.jobs import run_steps
 from dpdau_assets.orchestration.names import PUBLISH_DAU, RESTATE_DAU
 from dpdau_assets.orchestration.schedules import build_restate_monthly
 from dpdau_tests.conftest import SECRET, prepare, put
-from dpdau_tests.dagster.world import World, erase, stop_the_clock
+from dpdau_tests.dagster.world import World, asked_of, erase, project_under, stop_the_clock
 from resources.settings_env import read_settings
 from resources.store import open_store
 
@@ -98,12 +98,12 @@ def test_the_schedule_asks_for_the_month_before_each_noon_until_it_is_restated(
     make_store: Callable[..., Store],
 ) -> None:
     outside = make_store()
-    schedule = build_restate_monthly(Settings(restatement_day=7, timezone="Asia/Kolkata"))
+    schedule = build_restate_monthly(*project_under(Settings(restatement_day=7, timezone="Asia/Kolkata")))
     assert (schedule.cron_schedule, schedule.execution_timezone) == ("0 12 7-31 * *", "Asia/Kolkata")
 
     def asked(day: int) -> dg.RunRequest | dg.SkipReason:
         noon = datetime(2025, 2, day, 12, tzinfo=UTC)
-        return schedule(dg.build_schedule_context(scheduled_execution_time=noon, resources={"outside": outside}))
+        return schedule(dg.build_schedule_context(scheduled_execution_time=noon, resources=asked_of(schedule, outside)))
 
     assert isinstance(asked(7), dg.SkipReason)  # nothing is published, and the numbers come first
     days = days_between(PUBLISHED[0], date(2025, 2, 5))

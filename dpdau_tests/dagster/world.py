@@ -15,6 +15,7 @@ import dagster as dg
 import pytest
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 from dagster._core.loader import LoadingContextForTest
+from dagster_duckdb import DuckDBResource
 
 from dpdau_assets.core.erasure.requests import request
 from dpdau_assets.core.events import Event
@@ -22,7 +23,10 @@ from dpdau_assets.core.facts import Alert
 from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.definitions import build_definitions
+from dpdau_assets.orchestration.jobs import Jobs, build_jobs
 from dpdau_assets.orchestration.names import REBUILD_DAYS
+from dpdau_assets.orchestration.project import Project
+from resources.dagster_instance import is_switched_on
 from resources.published.mart_duckdb import MartFiles
 from resources.published.report_html import ReportFiles
 from sensors.attempts import TASK
@@ -36,6 +40,34 @@ def _definitions(settings: Settings) -> dg.Definitions:
 def definitions_under(settings: Settings) -> dg.Definitions:
     """The project under these settings, built once for all stores that have them: where they lie plays no part."""
     return _definitions(replace(settings, data_dir=Settings.data_dir, landing_dir=None))
+
+
+def project_under(settings: Settings) -> tuple[Project, Jobs]:
+    """What schedules and sensors are built with, where a test wants one alone."""
+    project = Project(settings, is_switched_on)
+    return project, build_jobs(project)
+
+
+def resources_of(outside: Store) -> dict[str, Any]:
+    """The parts of a store in place of those that Dagster would open; nobody is told anything."""
+    return {
+        "accountant": outside.accountant,
+        "erasure_ledger": outside.erasures,
+        "events": outside.events,
+        "state": outside.state,
+        "sketches": outside.state.sketches,
+        "noise": outside.noise,
+        "clock": outside.clock,
+        "duckdb": DuckDBResource(database=":memory:"),
+        "mart": MartFiles(outside.settings.data_dir / "mart"),
+        "reports": ReportFiles(outside.settings.data_dir / "report"),
+        "alerts": KeptAlerts(),
+    }
+
+
+def asked_of(schedule: dg.ScheduleDefinition, outside: Store) -> dict[str, Any]:
+    """The resources that the schedule asks for."""
+    return {name: found for name, found in resources_of(outside).items() if name in schedule.required_resource_keys}
 
 
 class KeptAlerts:
@@ -74,9 +106,7 @@ class World:
     @property
     def resources(self) -> dict[str, Any]:
         """In place of those that read the environment."""
-        mart = MartFiles(self.outside.settings.data_dir / "mart")
-        reports = ReportFiles(self.outside.settings.data_dir / "report")
-        return {"outside": self.outside, "mart": mart, "reports": reports, "alerts": self.alerts}
+        return {**resources_of(self.outside), "alerts": self.alerts}
 
     def execute(
         self,
