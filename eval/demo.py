@@ -75,7 +75,7 @@ def dpdau(environment: dict[str, str], *arguments: str) -> dict[str, object]:
 def check(environment: dict[str, str]) -> int:
     """The checks, asked in both ways; the exit code of the first that has failed, else 0."""
     # Its events end in 2014, and its numbers with them: every day since is overdue, of which that check is rightly red.
-    names = [one.name for one in CHECKS if one.name != "published_on_time"]
+    names = [check.name for check in CHECKS if check.name != "published_on_time"]
     job = [str(Path(sys.executable).with_name("dagster")), "job", "execute", "-m", "dpdau_assets.definitions"]
     asked = [
         [sys.executable, "-m", "dpdau_assets.cli", "check", *names],

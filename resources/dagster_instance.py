@@ -12,7 +12,7 @@ from dagster_shared.yaml_utils import load_yaml_from_globs
 from yaml import YAMLError
 
 from dpdau_assets.core.errors import BadSetting
-from dpdau_assets.core.publication.due import SCHEDULE
+from dpdau_assets.orchestration.names import PUBLISH_DUE_HOURLY
 from resources.dagster_files import CONFIGURATION, prepare_home
 
 NO_TELEMETRY = {"telemetry": {"enabled": False}}
@@ -31,7 +31,7 @@ def is_scheduled(instance: dg.DagsterInstance) -> bool:
     schedules = instance.all_instigator_state(
         instigator_type=InstigatorType.SCHEDULE, instigator_statuses={InstigatorStatus.RUNNING}
     )
-    return any(one.name == SCHEDULE for one in schedules)
+    return any(one.name == PUBLISH_DUE_HOURLY for one in schedules)
 
 
 def is_scheduled_in(home: Path) -> bool:

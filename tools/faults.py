@@ -121,8 +121,8 @@ ACCOUNTING = (
     Fault(
         "the-month-in-the-middle-of-a-window-is-not-charged",
         "dpdau_assets/core/dates.py",
-        "sorted({month_of(day) for day in window(end, window_days)})",
-        "sorted({month_of(window(end, window_days)[0]), month_of(end)})",
+        "return list(takewhile(lambda month: month <= last, months_from(first)))",
+        "return sorted({first, last})",
         (
             "core/privacy/test_accounting.py",
             "core/publication/test_release.py::test_a_mau_on_the_first_of_march_is_charged_to_three_months",
@@ -179,8 +179,8 @@ ACCOUNTING = (
     Fault(
         "only-an-instances-first-number-is-charged-to-a-month",
         "dpdau_assets/core/budget/planning.py",
-        "if charge not in made:",
-        "if not made:",
+        "if charge not in charges:",
+        "if not charges:",
         ("core/publication/test_release.py::test_independent_noise_is_charged_for_every_number",),
     ),
     Fault(
@@ -696,8 +696,8 @@ RECEIPTS = (
     Fault(
         "the-inspection-does-not-ask-the-late-store",
         "dpdau_assets/core/erasure/inspection.py",
-        '(state.activity if place.store == "activity" else state.late).read(',
-        "outside.activity.read(",
+        'return state.activity if place.store == "activity" else state.late',
+        "return state.activity",
         ("core/erasure/test_receipts.py::test_a_late_event_of_hers_is_found_by_its_store_and_by_its_bytes",),
     ),
     Fault(
@@ -711,11 +711,18 @@ RECEIPTS = (
         ),
     ),
     Fault(
-        "the-byte-scan-skips-packed-files",
-        "dpdau_assets/core/erasure/inspection.py",
-        "packed = needles.found_in(store.state.files.unpacked(file))",
-        "packed = needles.found_in(())",
-        ("core/erasure/test_receipts.py::test_what_an_archive_packs_inside_is_looked_into",),
+        "an-archive-is-vouched-for-unopened",
+        "resources/storage/file_inventory.py",
+        "                raise _closed(file.name, str(kind))\n",
+        "                pass\n",
+        ("core/erasure/test_receipts.py::test_a_file_that_may_pack_its_bytes_is_named_and_nobody_is_vouched_for",),
+    ),
+    Fault(
+        "compressed-parquet-is-vouched-for",
+        "resources/storage/file_inventory.py",
+        'each.compression == "UNCOMPRESSED" and {*each.encodings} <= _AS_IT_IS',
+        "{*each.encodings} <= _AS_IT_IS",
+        ("resources/storage/test_file_inventory.py::test_parquet_that_compresses_or_encodes_its_values_is_refused",),
     ),
     Fault(
         "the-byte-scan-misses-keys-that-lie-across-chunks",
@@ -798,8 +805,8 @@ RELEASE = (
     Fault(
         "noise-is-added-anew-whenever-a-stored-number-is-asked-for",
         "dpdau_assets/core/publication/release.py",
-        "        release = made[0] if made else None\n    return release\n",
-        "        release = made[0] if made else None\n"
+        "        release = releases[0] if releases else None\n    return release\n",
+        "        release = releases[0] if releases else None\n"
         "    again = release.noisy_value + outside.noise.gaussian(9)[0]\n"
         '    return type(release)(**{**vars(release), "noisy_value": again})\n',
         ("core/publication/test_release.py::test_asking_two_hundred_times_gives_one_number_and_one_ledger_row",),
@@ -913,10 +920,10 @@ LEDGER = (
         ),
     ),
     Fault(
-        "the-lock-of-a-data-directory-is-shared",
+        "the-lock-of-a-data-directory-is-not-taken",
         "resources/storage/file_lock.py",
-        "fcntl.flock(file, fcntl.LOCK_EX)",
-        "fcntl.flock(file, fcntl.LOCK_SH)",
+        "        with lock:\n            yield\n",
+        "        yield\n",
         (
             "resources/storage/test_file_lock.py::test_another_process_gets_the_lock_once_its_holder_has_let_go_and_not_before",
         ),
@@ -1031,8 +1038,8 @@ INGEST = (
     Fault(
         "who-rewrites-the-quarantine-does-not-wait-for-the-other",
         "resources/storage/quarantine_files.py",
-        "            fcntl.flock(folder, fcntl.LOCK_EX)\n",
-        "",
+        "        with self._lock.held():\n            yield\n",
+        "        yield\n",
         (
             "resources/storage/test_inbox_files.py::test_two_requests_that_rewrite_the_quarantine_at_once_leave_neither_of_them",
         ),
@@ -1238,7 +1245,7 @@ SKETCHES = (
     Fault(
         "a-sketch-stays-when-its-state-changes",
         "dpdau_assets/core/state/activity.py",
-        "        store.state.sketches.discard(found.day, found.epoch)\n",
+        "        store.state.sketches.discard(day_set.day, day_set.epoch)\n",
         "",
         ("core/budget/test_sketch_choice.py::test_a_sketch_of_what_state_was_is_gone_before_the_state_is_another",),
     ),

@@ -4,6 +4,7 @@ It can be materialised, though it only repeats what the ledger says: Dagster com
 versions, and needs one from before the first build. The sensor in `sensors/erasure.py` adds the later ones.
 """
 
+from collections.abc import Iterator
 from datetime import date
 
 import dagster as dg
@@ -12,6 +13,7 @@ from dagster._core.definitions.data_version import extract_data_version_from_ent
 from dpdau_assets.core.ports.store import Store
 from dpdau_assets.orchestration.metadata import CODE_VERSION, NO_USER_DATA, described
 from dpdau_assets.orchestration.partitions import Calendar, day_of
+from dpdau_assets.orchestration.recorder import Result, mark_of
 
 
 def told_mark(day: date, instance: dg.DagsterInstance) -> str:
@@ -34,9 +36,9 @@ def build_erasures(calendar: Calendar) -> dg.AssetsDefinition:
         partitions_def=calendar.days,
         description="Which days erasures have touched: a new mark makes a day stale.",
     )
-    def erasures(context: dg.AssetExecutionContext, outside: dg.ResourceParam[Store]) -> dg.MaterializeResult:
+    def erasures(context: dg.AssetExecutionContext, outside: dg.ResourceParam[Store]) -> Iterator[Result]:
         day = day_of(context)
         mark = outside.state.rebuilds.wanted(day)
-        return dg.MaterializeResult(data_version=dg.DataVersion(str(mark or told_mark(day, context.instance))))
+        yield from mark_of(day, str(mark or told_mark(day, context.instance))).results()
 
     return erasures

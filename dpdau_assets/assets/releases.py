@@ -3,20 +3,19 @@
 They run by hand or by backfill, never by automation on upstream change: that would spend budget.
 """
 
+from collections.abc import Iterator
 from datetime import date
-from typing import Any
 
 import dagster as dg
 
-from dpdau_assets.core.facts import Release
+from dpdau_assets.core.errors import Refused
+from dpdau_assets.core.facts import ReleaseKey
 from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.release import publish
-from dpdau_assets.core.reporting.answers import release_answer
 from dpdau_assets.core.settings import Metric
-from dpdau_assets.orchestration.metadata import CODE_VERSION, NO_USER_DATA, described, reveal
+from dpdau_assets.orchestration.metadata import CODE_VERSION, NO_USER_DATA, described
 from dpdau_assets.orchestration.partitions import Calendar, day_of
-
-SHOWN = ("estimate", "noisy_value", "lower_95", "upper_95", "epsilon_used", "budget_remaining", "mechanism")
+from dpdau_assets.orchestration.recorder import Record, Result, check_specs, number, refusal
 
 
 def build_dau_release(calendar: Calendar) -> dg.AssetsDefinition:
@@ -31,11 +30,13 @@ def build_dau_release(calendar: Calendar) -> dg.AssetsDefinition:
         owners=["team:privacy"],
         tags=NO_USER_DATA,
         partitions_def=calendar.days,
+        check_specs=check_specs("dau_release", calendar.days),
         deps=["day_sketch"],
         description="Daily active users with differential privacy.",
     )
-    def dau_release(context: dg.AssetExecutionContext, outside: dg.ResourceParam[Store]) -> dg.MaterializeResult:
-        return _published("dau", day_of(context), outside)
+    def dau_release(context: dg.AssetExecutionContext, outside: dg.ResourceParam[Store]) -> Iterator[Result]:
+        for record in publishing("dau", day_of(context), outside):
+            yield from record.results()
 
     return dau_release
 
@@ -52,24 +53,26 @@ def build_mau_release(calendar: Calendar) -> dg.AssetsDefinition:
         owners=["team:privacy"],
         tags=NO_USER_DATA,
         partitions_def=calendar.mau_days,
+        check_specs=check_specs("mau_release", calendar.mau_days),
         deps=[
             dg.AssetDep("day_sketch", partition_mapping=calendar.window),
             dg.AssetDep("mau_release", partition_mapping=calendar.day_before),
         ],
         description="Monthly active users (rolling window) with differential privacy.",
     )
-    def mau_release(context: dg.AssetExecutionContext, outside: dg.ResourceParam[Store]) -> dg.MaterializeResult:
-        return _published("mau", day_of(context), outside)
+    def mau_release(context: dg.AssetExecutionContext, outside: dg.ResourceParam[Store]) -> Iterator[Result]:
+        for record in publishing("mau", day_of(context), outside):
+            yield from record.results()
 
     return mau_release
 
 
-def _published(metric: Metric, day: date, outside: Store) -> dg.MaterializeResult:
-    version, shown = what_to_show(publish(metric, day, outside), outside)
-    return dg.MaterializeResult(data_version=dg.DataVersion(version), metadata=shown)
-
-
-def what_to_show(release: Release, outside: Store) -> tuple[str, dict[str, Any]]:
-    """A number's data version and metadata."""
-    answer = release_answer(release, outside.settings, outside.accountant)
-    return f"revision-{release.key.revision}", reveal({name: answer[name] for name in SHOWN})
+def publishing(metric: Metric, day: date, outside: Store) -> Iterator[Record]:
+    """Publish the number, unless it is; what to tell of it. A refusal is told first, and raised then."""
+    key = ReleaseKey(metric, outside.settings.window_days(metric), day)
+    try:
+        release = publish(metric, day, outside)
+    except Refused as error:
+        yield refusal(key, error, outside)
+        raise
+    yield number(release, outside)

@@ -1,11 +1,17 @@
 """`dau_restatement`: every DAU of a month once more, on its public day: erased users gone, late events in."""
 
+from collections.abc import Iterator
+from datetime import date
+
 import dagster as dg
 
+from dpdau_assets.core.errors import Refused
+from dpdau_assets.core.facts import ReleaseKey
 from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.release import restate
-from dpdau_assets.orchestration.metadata import CODE_VERSION, NO_USER_DATA, described, reveal
+from dpdau_assets.orchestration.metadata import CODE_VERSION, NO_USER_DATA, described
 from dpdau_assets.orchestration.partitions import Calendar, day_of
+from dpdau_assets.orchestration.recorder import Record, Result, check_specs, refusal, restatement
 
 
 def build_dau_restatement(calendar: Calendar) -> dg.AssetsDefinition:
@@ -20,16 +26,25 @@ def build_dau_restatement(calendar: Calendar) -> dg.AssetsDefinition:
         owners=["team:privacy"],
         tags=NO_USER_DATA,
         partitions_def=calendar.months,
+        check_specs=check_specs("dau_restatement", calendar.months),
         deps=[
             dg.AssetDep("dau_release", partition_mapping=calendar.days_of_month),
             dg.AssetDep("day_sketch", partition_mapping=calendar.days_of_month),
         ],
         description="The month's DAU released again, as revision 1, on the day that was fixed with its first number.",
     )
-    def dau_restatement(context: dg.AssetExecutionContext, outside: dg.ResourceParam[Store]) -> dg.MaterializeResult:
-        again = restate(day_of(context), outside)
-        return dg.MaterializeResult(
-            data_version=dg.DataVersion("revision-1"), metadata=reveal({"days_published": len(again)})
-        )
+    def dau_restatement(context: dg.AssetExecutionContext, outside: dg.ResourceParam[Store]) -> Iterator[Result]:
+        for record in restating(day_of(context), outside):
+            yield from record.results()
 
     return dau_restatement
+
+
+def restating(month: date, outside: Store) -> Iterator[Record]:
+    """Restate the month, unless it is; what to tell of it. A refusal is told first, and raised then."""
+    try:
+        again = restate(month, outside)
+    except Refused as error:
+        yield refusal(ReleaseKey("dau", 1, month, 1), error, outside)
+        raise
+    yield restatement(month, again, outside)

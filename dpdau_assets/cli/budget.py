@@ -107,7 +107,9 @@ def label() -> None:
     """Print the privacy label of DAU, of MAU and of both, in the shape of OpenDP's deployments registry."""
     store = opened_store()
     first: dict[Metric, date] = {
-        metric: min(one.key.day for one in found) for metric in METRICS if (found := store.accountant.releases(metric))
+        metric: min(release.key.day for release in releases)
+        for metric in METRICS
+        if (releases := store.accountant.releases(metric))
     }
     answer(privacy_label(settings_on_record(store.accountant, store.settings), first))
 
@@ -122,8 +124,8 @@ def outlook_table(found: Outlook) -> Table:
     """One row a month and metric, in Markdown."""
     columns = ("month", "metric", "out", "to come", "first due", "last due", "charged", "cap", "left", "std", "95 %")
     table = Table(*columns, box=box.MARKDOWN)
-    for one in found.months:
-        table.add_row(*_cells(one))
+    for month in found.months:
+        table.add_row(*_cells(month))
     return table
 
 

@@ -66,10 +66,10 @@ def check(
     chosen = _chosen(names or [])
     store = knowing_the_schedule(opened_store())
     mart = open_mart(store.settings)
-    found = [(one, ask(one, store, mart)) for one in chosen]
-    answer([_row(one, verdict) for one, verdict in found])
+    found = [(check, ask(check, store, mart)) for check in chosen]
+    answer([_row(check, verdict) for check, verdict in found])
     tell_table(_verdicts(found), WIDTH)
-    failed = [one.name for one, verdict in found if not verdict.passed and not one.waiting]
+    failed = [check.name for check, verdict in found if not verdict.passed and not check.waiting]
     if failed:
         tell(f"Failed: {', '.join(failed)}.", style="bold")
         raise typer.Exit(FAILED)
@@ -79,7 +79,7 @@ def check(
 
 
 def _chosen(names: Sequence[str]) -> list[Check]:
-    known = {one.name: one for one in CHECKS}
+    known = {check.name: check for check in CHECKS}
     unknown = [name for name in names if name not in known]
     if unknown:
         raise typer.BadParameter(f"No check is called {', '.join(unknown)}. There are: {', '.join(known)}.")
@@ -99,9 +99,9 @@ def _row(check: Check, verdict: Verdict) -> dict[str, Any]:
 
 def _verdicts(found: Sequence[tuple[Check, Verdict]]) -> Table:
     table = Table("check", "verdict", "found", box=box.SIMPLE_HEAD)
-    for one, verdict in found:
-        word = "passed" if verdict.passed else "waits" if one.waiting else "FAILED"
-        table.add_row(one.name, word, escape(verdict.sentence))
+    for check, verdict in found:
+        word = "passed" if verdict.passed else "waits" if check.waiting else "FAILED"
+        table.add_row(check.name, word, escape(verdict.sentence))
     return table
 
 

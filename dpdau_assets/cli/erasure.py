@@ -88,10 +88,10 @@ def erase(
 def confirm(names: _Names) -> None:
     """Bring parked requests into force."""
     store = opened_store()
-    found = requests.confirm(names, store.erasures)
-    in_force = [one for one in found if one.state != "cancelled"]
-    answer({"confirmed": len(in_force), "erasures": erasure_rows(found, store.clock, store.erasures)})
-    if len(in_force) < len(found):
+    erasures = requests.confirm(names, store.erasures)
+    in_force = [erasure for erasure in erasures if erasure.state != "cancelled"]
+    answer({"confirmed": len(in_force), "erasures": erasure_rows(erasures, store.clock, store.erasures)})
+    if len(in_force) < len(erasures):
         tell("Some were cancelled, and stay so: ask for these people again with `dpdau erase`.")
 
 
@@ -99,8 +99,8 @@ def confirm(names: _Names) -> None:
 def cancel(names: _Names) -> None:
     """Forget requests. Exit code 4, and none forgotten: one of them is being applied, or has been."""
     store = opened_store()
-    found = requests.cancel(names, store.state, store.erasures)
-    answer({"cancelled": len(found), "erasures": erasure_rows(found, store.clock, store.erasures)})
+    erasures = requests.cancel(names, store.state, store.erasures)
+    answer({"cancelled": len(erasures), "erasures": erasure_rows(erasures, store.clock, store.erasures)})
 
 
 @app.command()

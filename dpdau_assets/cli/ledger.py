@@ -87,7 +87,7 @@ def restore(
         raise typer.BadParameter("--published-through, --who and --why belong together.")
     settings = read_settings()
     marts = [*([] if mart is None else [_saved_mart(mart)]), *all_marts(settings)]
-    shown = list({one.key: one for place in reversed(marts) for one in place.read()}.values())
+    shown = list({row.key: row for place in reversed(marts) for row in place.read()}.values())
     declared = Declared(published_through.date(), who, why) if published_through else None
     done = backup_files.restore(source, settings, SystemClock(settings.timezone), shown, declared)
     closed = [{"metric": metric, "month": f"{month:%Y-%m}"} for metric, month in done.closed]

@@ -4,41 +4,51 @@ A run over a range of partitions would give all of them one data version, and a 
 are ops, which write the events that the assets' own steps would have written, each under the day's own version.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from datetime import date
-from typing import Any, cast
+from typing import cast
 
 import dagster as dg
-from dagster._core.definitions.data_version import (  # not public, and nothing else says what a day was built from
-    CODE_VERSION_TAG,
-    DATA_VERSION_TAG,
-    UNKNOWN_DATA_VERSION,
-    get_input_data_version_tag,
-    get_input_event_pointer_tag,
-)
 from dagster_duckdb import DuckDBResource
 
 from dpdau_assets.assets.erasures import told_mark
 from dpdau_assets.assets.mart import refresh_budget_report, refresh_mart
-from dpdau_assets.assets.releases import what_to_show
+from dpdau_assets.assets.releases import publishing
 from dpdau_assets.assets.report import refresh_report
+from dpdau_assets.assets.restatement import restating
+from dpdau_assets.core.budget.forecast import RefusedRelease
 from dpdau_assets.core.dates import month_of
-from dpdau_assets.core.facts import Release
+from dpdau_assets.core.errors import Refused
+from dpdau_assets.core.facts import ReleaseKey
 from dpdau_assets.core.ports.store import Mart, Store
 from dpdau_assets.core.privacy.schedule import METRICS
 from dpdau_assets.core.publication.completeness import is_declared
 from dpdau_assets.core.publication.due import due
-from dpdau_assets.core.publication.release import publish, restate
-from dpdau_assets.core.publication.runs import BUILD, RESTATEMENT
+from dpdau_assets.core.publication.runs import RESTATEMENT
 from dpdau_assets.core.reporting.report_model import Reports
-from dpdau_assets.core.state.rebuilding import Built, build_days, days_behind, mark_reported
-from dpdau_assets.orchestration.metadata import CODE_VERSION, reveal
+from dpdau_assets.core.state.rebuilding import build_days, days_behind, mark_reported
+from dpdau_assets.orchestration.names import REBUILD_DAYS
+from dpdau_assets.orchestration.recorder import (
+    ACTIVITY,
+    DAU,
+    ERASURES,
+    MAU,
+    RESTATED,
+    SKETCH,
+    Event,
+    Record,
+    asset_of,
+    built,
+    mark_of,
+    newest_events,
+    number,
+    partition_of,
+    refusal,
+    refused_before,
+    restatement,
+    told,
+)
 from dpdau_assets.orchestration.retries import SAFE, refusals_fail_at_once
-
-ERASURES, ACTIVITY, SKETCH = (dg.AssetKey(name) for name in ("erasures", "activity", "day_sketch"))
-DAU, MAU, RESTATED = (dg.AssetKey(name) for name in ("dau_release", "mau_release", "dau_restatement"))
-
-Event = dg.AssetMaterialization | dg.AssetCheckEvaluation
 
 
 class Days(dg.Config):
@@ -72,17 +82,16 @@ def build_missing_days(context: dg.OpExecutionContext, outside: dg.ResourceParam
 
 def _build(days: Iterable[date], context: dg.OpExecutionContext, outside: Store) -> Iterator[Event]:
     marks = {day: outside.state.rebuilds.wanted(day) for day in days}
-    told = context.instance.get_materialized_partitions(ERASURES)
+    known = context.instance.get_materialized_partitions(dg.AssetKey(ERASURES))
     for day, mark in marks.items():
-        known = told_mark(day, context.instance) if not mark and day.isoformat() in told else "0"
-        yield _event(ERASURES, day, str(mark or known))
-    read = _newest([ERASURES], context)  # before anything is applied: a later mark makes its day stale
-    built = build_days(marks, outside)
-    yield from (_event(ACTIVITY, one.day, one.state_version, read) for one in built)
-    yield from (_verdict(one) for one in built)
-    read = _newest([ACTIVITY], context)
-    yield from (_event(SKETCH, one.day, one.sketch_version, read) for one in built)
-    mark_reported(built, outside.state)
+        before = told_mark(day, context.instance) if not mark and day.isoformat() in known else "0"
+        yield from told([mark_of(day, str(mark or before))], context.instance)
+    read = newest_events([ERASURES], context.instance)  # before anything is applied: a later mark makes its day stale
+    days_built = build_days(marks, outside)
+    states, sketches = built(days_built)
+    yield from told(states, context.instance, read)
+    yield from told(sketches, context.instance, newest_events([ACTIVITY], context.instance))
+    mark_reported(days_built, outside.state)
 
 
 @dg.op(
@@ -93,17 +102,18 @@ def _build(days: Iterable[date], context: dg.OpExecutionContext, outside: Store)
 )
 def publish_due_numbers(context: dg.OpExecutionContext, outside: dg.ResourceParam[Store]) -> Iterator[Event]:
     yield from _unreported(context, outside)
-    for step in due(outside).built:  # what was declared after the days were built waits for the next run
-        read = _newest([SKETCH, DAU, MAU], context)
+    found = due(outside)
+    for step in found.built:  # what was declared after the days were built waits for the next run
+        read = newest_events([SKETCH, DAU, MAU], context.instance)
         day = cast(date, step.day)  # a number has one
-        if step.job == RESTATEMENT:
-            yield _restated(day, len(restate(day, outside)), read)
-        elif day not in is_declared(
+        if step.kind != RESTATEMENT and day not in is_declared(
             outside.events, outside.accountant
-        ):  # withdrawn meanwhile: what follows waits for it
+        ):  # withdrawn: what follows waits for it
             return
-        else:
-            yield _release(publish(step.metric, day, outside), outside, read)
+        records = restating(day, outside) if step.kind == RESTATEMENT else publishing(step.metric, day, outside)
+        for record in records:
+            yield from told([record], context.instance, read)
+    yield from _refused(found.refusals, context, outside)
 
 
 @dg.op(
@@ -114,73 +124,52 @@ def publish_due_numbers(context: dg.OpExecutionContext, outside: dg.ResourcePara
     description="Replace the mart and the reports.",
 )
 def refresh_reports(
+    context: dg.OpExecutionContext,
     outside: dg.ResourceParam[Store],
     mart: dg.ResourceParam[Mart],
     duckdb: DuckDBResource,
     reports: dg.ResourceParam[Reports],
 ) -> Iterator[Event]:
     with refusals_fail_at_once():
-        yield dg.AssetMaterialization("active_users", metadata=refresh_mart(outside, mart, duckdb))
-        yield dg.AssetMaterialization("budget_report", metadata=refresh_budget_report(outside))
-        yield dg.AssetMaterialization("report", metadata=refresh_report(outside, mart, reports))
+        yield from told([Record("active_users", metadata=refresh_mart(outside, mart, duckdb))], context.instance)
+        yield from told([Record("budget_report", metadata=refresh_budget_report(outside))], context.instance)
+        yield from told([Record("report", metadata=refresh_report(outside, mart, reports))], context.instance)
 
 
 def _unreported(context: dg.OpExecutionContext, outside: Store) -> Iterator[Event]:
     """What is published and Dagster has not heard of: the run that made it died before it could say so."""
+    read = newest_events([SKETCH, DAU, MAU], context.instance)
     for metric in METRICS:
-        asset = DAU if metric == "dau" else MAU
-        known = context.instance.get_materialized_partitions(asset)
+        known = context.instance.get_materialized_partitions(dg.AssetKey(DAU if metric == "dau" else MAU))
         for release in outside.accountant.releases(metric):
             if release.key.revision == 0 and release.key.day.isoformat() not in known:
-                yield _release(release, outside, _newest([SKETCH, DAU, MAU], context))
-    known = context.instance.get_materialized_partitions(RESTATED)
-    again = [one.key.day for one in outside.accountant.releases("dau") if one.key.revision]
-    for month in sorted({month_of(day) for day in again}):
+                yield from told([number(release, outside)], context.instance, read)
+                read = newest_events([SKETCH, DAU, MAU], context.instance)
+    known = context.instance.get_materialized_partitions(dg.AssetKey(RESTATED))
+    again = [release for release in outside.accountant.releases("dau") if release.key.revision]
+    for month in sorted({month_of(release.key.day) for release in again}):
         if month.isoformat() not in known:
-            yield _restated(month, sum(month_of(day) == month for day in again), _newest([SKETCH, DAU], context))
+            of_month = [release for release in again if month_of(release.key.day) == month]
+            yield from told([restatement(month, of_month, outside)], context.instance, read)
 
 
-def _release(release: Release, outside: Store, read: Mapping[dg.AssetKey, str]) -> Event:
-    asset, sources = (DAU, [SKETCH]) if release.key.metric == "dau" else (MAU, [SKETCH, MAU])
-    version, shown = what_to_show(release, outside)
-    return _event(asset, release.key.day, version, {source: read[source] for source in sources}, shown)
+def _refused(refusals: Iterable[RefusedRelease], context: dg.OpExecutionContext, outside: Store) -> Iterator[Event]:
+    """Of numbers that are due and that nothing makes, once each: the run goes on, and readers get what is out.
 
-
-def _restated(month: date, days: int, read: Mapping[dg.AssetKey, str]) -> Event:
-    sources = {source: read[source] for source in (DAU, SKETCH)}
-    return _event(RESTATED, month, "revision-1", sources, reveal({"days_published": days}))
-
-
-def _verdict(built: Built) -> Event:
-    return dg.AssetCheckEvaluation(ACTIVITY, "erasures_applied", passed=built.is_clean, partition=built.day.isoformat())
-
-
-def _event(
-    asset: dg.AssetKey,
-    day: date,
-    version: str,
-    read: Mapping[dg.AssetKey, str] | None = None,
-    shown: Mapping[str, Any] | None = None,
-) -> Event:
-    """One partition's event. `read` is, of each source, Dagster's last event by the time it was read: a partition of
-    the source that gets another version later makes this one stale.
+    `published_on_time` tells people of them.
     """
-    tags = {DATA_VERSION_TAG: version, CODE_VERSION_TAG: CODE_VERSION}
-    for source, pointer in (read or {}).items():
-        tags |= {
-            get_input_data_version_tag(source): UNKNOWN_DATA_VERSION.value,  # of a partitioned source never looked at
-            get_input_event_pointer_tag(source): pointer,
-        }
-    return dg.AssetMaterialization(asset, partition=day.isoformat(), tags=tags, metadata=shown)
-
-
-def _newest(assets: Iterable[dg.AssetKey], context: dg.OpExecutionContext) -> dict[dg.AssetKey, str]:
-    found = {asset: context.instance.fetch_materializations(asset, limit=1).records for asset in assets}
-    return {asset: str(records[0].storage_id) if records else "NULL" for asset, records in found.items()}
+    by_asset: dict[str, dict[date, tuple[ReleaseKey, Refused]]] = {}
+    for refused in refusals:
+        release = refused.release
+        key = ReleaseKey(release.metric, outside.settings.window_days(release.metric), release.day, release.revision)
+        by_asset.setdefault(asset_of(key), {})[partition_of(key)] = key, refused.error
+    for asset, found in by_asset.items():
+        for day in sorted(found.keys() - refused_before(asset, list(found), context.instance)):
+            yield from told([refusal(*found[day], outside)], context.instance)
 
 
 @dg.job(
-    name=BUILD,
+    name=REBUILD_DAYS,
     description="Fold the inbox and build every day that arrivals, erasures or a declaration ask for, in one run.",
 )
 def REBUILD() -> None:

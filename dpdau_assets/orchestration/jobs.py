@@ -10,9 +10,10 @@ import dagster as dg
 from dpdau_assets.core.erasure import receipts, retention
 from dpdau_assets.core.errors import Refused
 from dpdau_assets.core.ports.store import Store
-from dpdau_assets.core.publication import completeness, runs
+from dpdau_assets.core.publication import completeness
 from dpdau_assets.core.publication.ingest import in_whole_per_cent
 from dpdau_assets.core.publication.runs import Step
+from dpdau_assets.orchestration import names
 from dpdau_assets.orchestration.bulk import (
     REBUILD,
     build_many_days,
@@ -20,15 +21,15 @@ from dpdau_assets.orchestration.bulk import (
     publish_due_numbers,
     refresh_reports,
 )
+from dpdau_assets.orchestration.recorder import ANSWERED_IN_RUNS, check_keys
 from dpdau_assets.orchestration.retries import SAFE, cause_of, refusals_fail_at_once
-
-_APPLIED = dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey("activity"), "erasures_applied"))
 
 
 def _building(*assets: str) -> dg.AssetSelection:
-    """These assets without the checks of the whole store, which would be asked again on every day."""
+    """These assets, and of their checks those that their own steps answer: others would be asked again on every day."""
     built = dg.AssetSelection.assets(*assets).without_checks()
-    return built | _APPLIED if "activity" in assets else built
+    answered = check_keys(assets)
+    return built | dg.AssetSelection.checks(*answered) if answered else built
 
 
 IN_ORDER = {"dpdau/publication": "in order"}
@@ -43,42 +44,42 @@ UNDER_WAY = [
 """A run in one of these was launched and is not over."""
 
 STATE = dg.define_asset_job(
-    runs.STATE,
+    names.BUILD_STATE,
     selection=_building("erasures", "activity", "day_sketch"),
     description="Fold the inbox into a day's state and sketch, with every erasure applied.",
 )
 DAU = dg.define_asset_job(
-    runs.DAU,
-    selection=["dau_release"],
+    names.PUBLISH_DAU,
+    selection=_building("dau_release"),
     tags=IN_ORDER,
     description="A day's published DAU; its state must be there.",
 )
 MAU = dg.define_asset_job(
-    runs.MAU,
-    selection=["mau_release"],
+    names.PUBLISH_MAU,
+    selection=_building("mau_release"),
     tags=IN_ORDER,
     description="A day's published MAU; its 30 days of state must be there, and the day before be published.",
 )
 RESTATEMENT = dg.define_asset_job(
-    runs.RESTATEMENT,
-    selection=["dau_restatement"],
+    names.RESTATE_DAU,
+    selection=_building("dau_restatement"),
     tags=IN_ORDER,
     description="Every DAU of a month once more, on the month's public day: erased users gone, late events in.",
 )
 REPORTS = dg.define_asset_job(
-    runs.REPORTS,
+    names.REFRESH_MART,
     selection=_building("active_users", "budget_report", "report"),
     description="The mart, the budget report, and the files for readers and operators.",
 )
 CHECKS = dg.define_asset_job(
-    "check_store",
-    selection=dg.AssetSelection.all_asset_checks() - _APPLIED,
+    names.CHECK_STORE,
+    selection=dg.AssetSelection.all_asset_checks() - dg.AssetSelection.checks(*check_keys(ANSWERED_IN_RUNS)),
     description="For CI: exits with 1 if an erasure is overdue, somebody is left, or the ledger cannot be believed.",
 )
 
 
 @dg.job(
-    name="publish_due",
+    name=names.PUBLISH_DUE,
     tags=IN_ORDER,
     description="Build what is missing, publish every number that is due and complete, refresh mart and reports.",
 )
@@ -160,7 +161,7 @@ def run_steps(
     for step in wanted:
         config = _building_config(step.days) if step.days else {}
         try:
-            jobs[step.job].execute_in_process(
+            jobs[names.JOB_OF[step.kind]].execute_in_process(
                 partition_key=step.day.isoformat() if step.day else None,
                 instance=instance,
                 run_config={**config, "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},

@@ -8,7 +8,7 @@ from dpdau_assets.core.budget.planning import restatement_due
 from dpdau_assets.core.dates import month_of
 from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.privacy.schedule import due_on
-from dpdau_assets.core.publication.due import SCHEDULE, Due, due
+from dpdau_assets.core.publication.due import Due, due
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.orchestration.jobs import (
     CHECKS,
@@ -18,6 +18,7 @@ from dpdau_assets.orchestration.jobs import (
     RESTATEMENT,
     UNDER_WAY,
 )
+from dpdau_assets.orchestration.names import CHECK_STORE_NIGHTLY, PUBLISH_DUE_HOURLY
 
 _OFF = dg.DefaultScheduleStatus.STOPPED
 _ON = dg.DefaultScheduleStatus.RUNNING
@@ -27,10 +28,10 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
     """The restatement where there is one, and the purge where RETENTION_DAYS is set."""
     restatement = [build_restate_monthly(settings)] if settings.restatements_per_month else []
     retention = [build_retention_daily(settings)] if settings.retention_days is not None else []
-    return [build_publish_daily(settings), *restatement, *retention, build_verify_ledger(settings)]
+    return [build_publish_due_hourly(settings), *restatement, *retention, build_check_store_nightly(settings)]
 
 
-def build_publish_daily(settings: Settings) -> dg.ScheduleDefinition:
+def build_publish_due_hourly(settings: Settings) -> dg.ScheduleDefinition:
     """Every hour, whatever is due and complete, in order; after downtime that is more than a day.
 
     A day that upstream has not declared complete is waited for, and those after it with it; the check
@@ -38,14 +39,14 @@ def build_publish_daily(settings: Settings) -> dg.ScheduleDefinition:
     """
 
     @dg.schedule(
-        name=SCHEDULE,
+        name=PUBLISH_DUE_HOURLY,
         job=PUBLISHING,
         cron_schedule="5 * * * *",
         execution_timezone=settings.timezone,
         default_status=_OFF,
         description="Publishes DAU and MAU of every day that is due and declared complete.",
     )
-    def publish_daily(
+    def publish_due_hourly(
         context: dg.ScheduleEvaluationContext, outside: dg.ResourceParam[Store]
     ) -> dg.RunRequest | dg.SkipReason:
         made = [dg.DagsterRunStatus.NOT_STARTED, *UNDER_WAY]  # what was made and not launched will be
@@ -56,7 +57,7 @@ def build_publish_daily(settings: Settings) -> dg.ScheduleDefinition:
             return dg.SkipReason(_why_nothing(found))
         return dg.RunRequest(f"publish/{context.scheduled_execution_time:%Y-%m-%dT%H%z}")
 
-    return publish_daily
+    return publish_due_hourly
 
 
 def _why_nothing(found: Due) -> str:
@@ -104,10 +105,10 @@ def build_retention_daily(settings: Settings) -> dg.ScheduleDefinition:
     )
 
 
-def build_verify_ledger(settings: Settings) -> dg.ScheduleDefinition:
+def build_check_store_nightly(settings: Settings) -> dg.ScheduleDefinition:
     """Every night, and on from the start, since it only reads: a check that blocks fails the run, which is told."""
     return dg.ScheduleDefinition(
-        name="verify_ledger",
+        name=CHECK_STORE_NIGHTLY,
         job=CHECKS,
         cron_schedule="30 4 * * *",
         execution_timezone=settings.timezone,

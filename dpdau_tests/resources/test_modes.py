@@ -97,7 +97,7 @@ def test_every_file_that_is_written_is_its_owners_alone_under_any_umask(umask: i
             "ledger.sqlite-shm",
         }
         found = modes(store, ledger.parents[1], backup.parent)
-    wanted = {"activity", "late", "sketches", "inbox", "quarantine", "mart", "report", "state.lock"}
+    wanted = {"activity", "late", "sketches", "inbox", "quarantine", "mart", "report", "state.lock", "quarantine.lock"}
     assert {path.name for path in store.iterdir()} == wanted
     assert found == {"files": {0o600}, "folders": {0o700}}
 

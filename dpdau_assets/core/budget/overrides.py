@@ -36,17 +36,17 @@ def reset_budget(metric: Metric, month: date, epsilon: Fraction, who: str, why: 
         )
     if month < month_of(store.settings.start_date):
         raise BadInput(f"{month:%Y-%m} lies before START_DATE and has no budget.", "Name a later month.")
-    made = Override("cap", *_signed(who, why), store.clock.today(), metric, month_of(month), epsilon)
-    _require_enough(made, store.settings, store.accountant)
-    store.accountant.override(made)
-    return made
+    override = Override("cap", *_signed(who, why), store.clock.today(), metric, month_of(month), epsilon)
+    _require_enough(override, store.settings, store.accountant)
+    store.accountant.override(override)
+    return override
 
 
 def _require_enough(made: Override, settings: Settings, accountant: Ledger) -> None:
     """A month that was charged more would never hold again; a stream that could not be charged would never go on."""
     assert made.metric and made.month and made.epsilon
     price = total(cost(charge.mechanism) for charge in accountant.charges(made.metric, made.month))
-    streams = [one.mechanism for one in accountant.mechanism_runs() if one.metric == made.metric]
+    streams = [run.mechanism for run in accountant.mechanism_runs() if run.metric == made.metric]
     if streams and isinstance(streams[-1], Stream) and price == Cost():
         price = cost(streams[-1])
     delta = accountant.delta(made.metric, made.month) or settings.delta
@@ -60,9 +60,9 @@ def _require_enough(made: Override, settings: Settings, accountant: Ledger) -> N
 
 def declare_erasures_submitted(who: str, why: str, clock: Clock, accountant: Ledger) -> Override:
     """After a restore: every erasure request since the backup was handed in again, so publication may go on."""
-    made = Override("erasures_submitted", *_signed(who, why), clock.today())
-    accountant.override(made)
-    return made
+    override = Override("erasures_submitted", *_signed(who, why), clock.today())
+    accountant.override(override)
+    return override
 
 
 def _signed(who: str, why: str) -> tuple[str, str]:

@@ -73,7 +73,7 @@ def _unpaid(accountant: Ledger) -> Iterator[str]:
     for (metric, month), instances in _read(accountant).items():
         for run in sorted(instances - {charge.run for charge in accountant.charges(metric, month)}):
             yield f"{metric} of {month:%Y-%m} was never charged for {run}, which has published numbers of it."
-    made = Counter(one.run for one in accountant.releases())
+    made = Counter(release.run for release in accountant.releases())
     for run in accountant.mechanism_runs():
         priced = run.mechanism.releases if isinstance(run.mechanism, SharedNoise) else None
         if priced is not None and made[run.name] > priced:
@@ -96,8 +96,8 @@ def _out_of_order(accountant: Ledger) -> Iterator[str]:
     """A stream's days follow one another."""
     for run in accountant.mechanism_runs():
         if isinstance(run.mechanism, Stream):
-            numbers = [one for one in accountant.releases(run.metric) if one.run == run.name]
-            days = [day_number(one.key.day) for one in numbers]
+            numbers = [release for release in accountant.releases(run.metric) if release.run == run.name]
+            days = [day_number(release.key.day) for release in numbers]
             if days != list(range(days[0], days[0] + len(days)) if days else []):
                 yield f"{run.name} has published days that do not follow one another."
 
@@ -106,7 +106,7 @@ def _unsealed(accountant: Ledger) -> Iterator[str]:
     """Every day that a number reads is sealed, or late events would enter later numbers; but where state was lost."""
     final = accountant.sealed() & accountant.processed()
     lost = {place for place in _read(accountant) if accountant.closures(*place)}
-    keys = [one.key for one in accountant.releases()]
+    keys = [release.key for release in accountant.releases()]
     kept = [
         key for key in keys if lost.isdisjoint((key.metric, month) for month in months_read(key.day, key.window_days))
     ]
@@ -115,15 +115,16 @@ def _unsealed(accountant: Ledger) -> Iterator[str]:
 
 
 def _predictable(accountant: Ledger) -> Iterator[str]:
-    for one in accountant.releases():
-        if not one.private:
-            yield f"{one.key.metric} of {one.key.day} was drawn from predictable noise, and must not be published."
+    for release in accountant.releases():
+        if not release.private:
+            key = release.key
+            yield f"{key.metric} of {key.day} was drawn from predictable noise, and must not be published."
 
 
 def _missing(published: Iterable[Numbered], accountant: Ledger) -> Iterator[str]:
     """What readers have seen is in the ledger, with the same number."""
     how = estimators(accountant)
-    there = {one.key: one for one in accountant.releases()}
+    there = {release.key: release for release in accountant.releases()}
     for one in published:
         kept = there.get(one.key)
         if kept is None or not is_shown_as(kept, how[kept.run], one):
@@ -134,7 +135,7 @@ def _missing(published: Iterable[Numbered], accountant: Ledger) -> Iterator[str]
 def _read(accountant: Ledger) -> dict[tuple[Metric, date], set[str]]:
     """Every month of every metric that published numbers read, with the instances that they are of."""
     read: dict[tuple[Metric, date], set[str]] = defaultdict(set)
-    for one in accountant.releases():
-        for month in months_read(one.key.day, one.key.window_days):
-            read[one.key.metric, month].add(one.run)
+    for release in accountant.releases():
+        for month in months_read(release.key.day, release.key.window_days):
+            read[release.key.metric, month].add(release.run)
     return read

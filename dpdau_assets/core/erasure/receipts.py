@@ -100,31 +100,31 @@ def receipts_of(reference: str, store: Store) -> Document:
 
     Raises BadInput for one that no request has, or has any more: it goes with the request's tombstone.
     """
-    found = store.erasures.ledger.referred_to(reference)
-    if not found:
+    erasures = store.erasures.ledger.referred_to(reference)
+    if not erasures:
         raise BadInput(
             f"No erasure has the reference {reference}.",
             "`dpdau erasures` lists the receipts; a reference is kept while its request has a tombstone.",
         )
-    documents = _documents(found, store)
+    documents = _documents(erasures, store)
     verified = all(document["verified"] for document in documents)
     return {"reference": reference, "verified": verified, "receipts": documents}
 
 
 def _documents(erasures: Sequence[Erasure], store: Store) -> list[Document]:
     """One each, in order; what is kept is read back once for all."""
-    done = [one for one in erasures if one.state in ("applied", "verified")]
+    done = [erasure for erasure in erasures if erasure.state in ("applied", "verified")]
     rows: dict[str, ReceiptRow] = {}
     if done:
         with store.state.activity.lock():
             refresh_all(store, missing_only=True)  # or which are there would tell for which days somebody new came
             rows = {row.receipt: row for row in write_receipts(done, store)}
-    references = store.erasures.ledger.references(one.receipt for one in erasures)
+    references = store.erasures.ledger.references(erasure.receipt for erasure in erasures)
     return [
-        document_of(rows[one.receipt], references.get(one.receipt))
-        if one.receipt in rows
-        else _unsigned(one, references.get(one.receipt), store)
-        for one in erasures
+        document_of(rows[erasure.receipt], references.get(erasure.receipt))
+        if erasure.receipt in rows
+        else _unsigned(erasure, references.get(erasure.receipt), store)
+        for erasure in erasures
     ]
 
 
@@ -170,13 +170,16 @@ def _with_unsearchable(found: Inspection, erasures: Sequence[Erasure], store: St
     A key that was shredded cannot be looked for any more; that must not turn what it was found in into nothing.
     """
     partly = [
-        one for one in erasures if len(found.epochs[one.receipt]) < len(epochs_reached(one.through, store.settings))
+        erasure
+        for erasure in erasures
+        if len(found.epochs[erasure.receipt]) < len(epochs_reached(erasure.through, store.settings))
     ]
     if not partly:
         return found
     names = {file.name for file in store.state.files.files()}
     before = {
-        one.receipt: [left for left in _named_before(one, store.erasures) if left.file in names] for one in partly
+        erasure.receipt: [left for left in _named_before(erasure, store.erasures) if left.file in names]
+        for erasure in partly
     }
     left = {receipt: sorted({*found.survivors[receipt], *carried}) for receipt, carried in before.items()}
     return replace(found, survivors={**found.survivors, **left})

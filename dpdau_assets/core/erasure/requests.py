@@ -59,11 +59,11 @@ def request(asked: Sequence[Event], store: Store, *, confirmed: bool = False) ->
     removals = keyed(asked, store)
     store.events.quarantine.forget(Named(event.user_id for event in asked))  # first: who is cut short hands it in again
     receipts = store.erasures.ledger.record(removals, store.clock.today(), parked=parked)
-    found = store.erasures.ledger.find(receipts)
+    erasures = store.erasures.ledger.find(receipts)
     return Requested(
         tuple(receipts),
-        batches=tuple(dict.fromkeys(one.batch for one in found)),
-        parked=any(one.state == "parked" for one in found),
+        batches=tuple(dict.fromkeys(erasure.batch for erasure in erasures)),
+        parked=any(erasure.state == "parked" for erasure in erasures),
         references=tuple(removal.reference for removal in removals),
         passed_over=tuple(removal.passed_over for removal in removals),
     )
@@ -77,7 +77,7 @@ def guard_limit(settings: Settings, accountant: Ledger) -> float:
     published = accountant.releases("mau")
     if not published:
         return math.inf
-    last = max(published, key=lambda found: found.key.day)
+    last = max(published, key=lambda release: release.key.day)
     users = estimators(accountant)[last.run].users(last.noisy_value)
     return max(1.0, float(settings.erasure_guard_share) * users)
 
@@ -85,8 +85,8 @@ def guard_limit(settings: Settings, accountant: Ledger) -> float:
 def confirm(names: Sequence[str], erasures: Erasures) -> list[Erasure]:
     """Bring parked requests into force, by receipt or batch. Raises BadInput for a name that nothing has."""
     found = named(names, erasures)
-    erasures.ledger.confirm([one.receipt for one in found])
-    return erasures.ledger.find(one.receipt for one in found)
+    erasures.ledger.confirm([erasure.receipt for erasure in found])
+    return erasures.ledger.find(erasure.receipt for erasure in found)
 
 
 def cancel(names: Sequence[str], state: State, erasures: Erasures) -> list[Erasure]:
@@ -96,14 +96,14 @@ def cancel(names: Sequence[str], state: State, erasures: Erasures) -> list[Erasu
     """
     found = named(names, erasures)
     with state.activity.lock():
-        erasures.ledger.cancel([one.receipt for one in found])
-    return erasures.ledger.find(one.receipt for one in found)
+        erasures.ledger.cancel([erasure.receipt for erasure in found])
+    return erasures.ledger.find(erasure.receipt for erasure in found)
 
 
 def named(names: Sequence[str], erasures: Erasures) -> list[Erasure]:
     """The requests of these receipts and batches. Raises BadInput for a name that nothing has."""
     found = erasures.ledger.find(names)
-    unknown = sorted(set(names) - {one.receipt for one in found} - {one.batch for one in found})
+    unknown = sorted(set(names) - {erasure.receipt for erasure in found} - {erasure.batch for erasure in found})
     if unknown:
         raise BadInput(f"No erasure has the receipt or batch {unknown[0]}.", "`dpdau erasures` lists them.")
     return found
@@ -117,7 +117,7 @@ def deadline(erasure: Erasure) -> date:
 def overdue(clock: Clock, erasures: Erasures) -> list[Erasure]:
     """Requests that are past their deadline and not verified, whether they wait for us or to be confirmed."""
     unfinished = erasures.ledger.erasures(("parked", "received", "applied"))
-    return [one for one in unfinished if deadline(one) < clock.today()]
+    return [erasure for erasure in unfinished if deadline(erasure) < clock.today()]
 
 
 # --- Keys --------------------------------------------------------------------------------------------------------
@@ -177,7 +177,7 @@ class WaitingDay:
 def waiting_days(clock: Clock, erasures: Erasures) -> list[WaitingDay]:
     """The days on which requests came in that are not verified yet, in order. Whose, and how many, is not said."""
     today = clock.today()
-    late = {one.received_on for one in overdue(clock, erasures)}
+    late = {erasure.received_on for erasure in overdue(clock, erasures)}
     unfinished = erasures.ledger.erasures(("parked", "received", "applied"))
-    until = {one.received_on: deadline(one) for one in unfinished}
+    until = {erasure.received_on: deadline(erasure) for erasure in unfinished}
     return [WaitingDay(day, (today - day).days, until[day], day in late) for day in sorted(until)]

@@ -49,7 +49,7 @@ def due_through(settings: Settings, accountant: Ledger) -> date | None:
     kept_days = settings.retention_days
     if kept_days is None:
         raise BadSetting("RETENTION_DAYS is not set.", "Set it to have days purged; without it everything is kept.")
-    last = [max(found.key.day for found in releases) for releases in _published(accountant) if releases]
+    last = [max(release.key.day for release in releases) for releases in _published(accountant) if releases]
     due = min(last, default=date.min + timedelta(days=kept_days)) - timedelta(days=kept_days)
     return due if due >= settings.start_date else None
 
@@ -57,17 +57,17 @@ def due_through(settings: Settings, accountant: Ledger) -> date | None:
 def require_nothing_missing(due: date, settings: Settings, accountant: Ledger) -> None:
     """Raise Refused for the first planned release that reads a day up to `due` and does not exist."""
     dau, mau = _published(accountant)
-    have = {(found.key.metric, found.key.day, found.key.revision) for found in (*dau, *mau)}
+    have = {(release.key.metric, release.key.day, release.key.revision) for release in (*dau, *mau)}
     restated = accountant.restated()  # days of these months that have no number never get one
-    days = days_between(min(found.key.day for found in dau), due) if dau else []
+    days = days_between(min(release.key.day for release in dau), due) if dau else []
     wanted = [("dau", day, 0) for day in days if month_of(day) not in restated]
     if mau:
         last_window = due + timedelta(days=settings.mau_window_days - 1)
-        wanted += [("mau", day, 0) for day in days_between(min(found.key.day for found in mau), last_window)]
-    months = {month_of(found.key.day) for found in dau if found.key.day <= due} - restated
+        wanted += [("mau", day, 0) for day in days_between(min(release.key.day for release in mau), last_window)]
+    months = {month_of(release.key.day) for release in dau if release.key.day <= due} - restated
     instances = accountant.mechanism_runs()
     waiting = {month for month in months if restatement_due(month, instances, settings)}
-    wanted += [("dau", found.key.day, 1) for found in dau if month_of(found.key.day) in waiting]
+    wanted += [("dau", release.key.day, 1) for release in dau if month_of(release.key.day) in waiting]
     missing = [one for one in wanted if one not in have]
     if missing:
         metric, day, revision = missing[0]

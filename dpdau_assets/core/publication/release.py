@@ -23,6 +23,7 @@ from dpdau_assets.core.budget.planning import (
     restatement_due,
 )
 from dpdau_assets.core.budget.sketch_choice import estimator_of
+from dpdau_assets.core.budget.within_budget import next_day_that_fits
 from dpdau_assets.core.dates import (
     days_between,
     epoch_of,
@@ -32,7 +33,7 @@ from dpdau_assets.core.dates import (
     month_of,
     window,
 )
-from dpdau_assets.core.errors import Refused
+from dpdau_assets.core.errors import BudgetRefused, Refused
 from dpdau_assets.core.facts import Release, ReleaseKey
 from dpdau_assets.core.ports.ledger import Ledger, LedgerTransaction
 from dpdau_assets.core.ports.store import Noise, Store
@@ -58,8 +59,8 @@ def publish(metric: Metric, day: date, store: Store) -> Release:
     if release is None:
         require_publishable(key, store)
     while release is None:
-        made = commit(*read_statistics([key], store), store)
-        release = made[0] if made else None
+        releases = commit(*read_statistics([key], store), store)
+        release = releases[0] if releases else None
     return release
 
 
@@ -71,13 +72,15 @@ def restate(month: date, store: Store) -> list[Release]:
     """
     if month not in store.accountant.restated():
         require_restatable(month, store.settings, store.accountant)
-        made = None
-        while made is None:
-            made = commit(*read_statistics(_restated_keys(month, store.accountant), store), store)
+        releases = None
+        while releases is None:
+            releases = commit(*read_statistics(_restated_keys(month, store.accountant), store), store)
     again = [
-        found for found in store.accountant.releases("dau") if found.key.revision and month_of(found.key.day) == month
+        release
+        for release in store.accountant.releases("dau")
+        if release.key.revision and month_of(release.key.day) == month
     ]
-    return sorted(again, key=lambda found: found.key)
+    return sorted(again, key=lambda release: release.key)
 
 
 def require_publishable(key: ReleaseKey, store: Store) -> None:
@@ -94,13 +97,22 @@ def require_publishable(key: ReleaseKey, store: Store) -> None:
         raise Refused(f"{missing}, which {key.metric} of {key.day} reads.", "Materialise `activity` for it.")
     with store.accountant.transaction() as ledger:
         if ledger.release(key) is None:  # another process may have made it since
-            plan(key, ledger, settings)  # asks all that the release itself will ask, and writes nothing
+            _require_planned(key, ledger, settings)  # asks all that the release itself will ask, and writes nothing
+
+
+def _require_planned(key: ReleaseKey, ledger: LedgerTransaction, settings: Settings) -> None:
+    """Raise what refuses it; of the budget, with the next day that fits."""
+    try:
+        plan(key, ledger, settings)
+    except BudgetRefused as refused:
+        following = None if "next_day" in refused.fields else next_day_that_fits(key, ledger, settings)
+        raise (refused.saying(next_day=following.isoformat()) if following else refused) from None
 
 
 def require_restatable(month: date, settings: Settings, accountant: Ledger) -> None:
     """Raise Refused for a month that has no numbers yet, that is never restated, or whose day has not come."""
     due = restatement_due(month, accountant.mechanism_runs(), settings)
-    last = max((found.key.day for found in accountant.releases("dau")), default=date.min)
+    last = max((release.key.day for release in accountant.releases("dau")), default=date.min)
     if due is None:
         raise Refused(
             f"No number of DAU is published for {month:%Y-%m}, or none is to be restated.", "See `dpdau dau`."
@@ -199,7 +211,7 @@ def _is_whole(statistics: Mapping[ReleaseKey, Counted], ledger: LedgerTransactio
 
 
 def _restated_keys(month: date, ledger: LedgerTransaction | Ledger) -> list[ReleaseKey]:
-    return restated_keys(month, (found.key for found in ledger.releases("dau")))
+    return restated_keys(month, (release.key for release in ledger.releases("dau")))
 
 
 def draw(key: ReleaseKey, run: MechanismRun, statistic: int, ledger: LedgerTransaction, noise: Noise) -> float:

@@ -69,7 +69,9 @@ def operators_report(store: Store, checks: Sequence[CheckLine]) -> Report:
 def check_lines(store: Store, mart: Mart) -> list[CheckLine]:
     """Every check of the store, asked now: it reads all that is kept."""
     found = ask_all(store, mart)
-    return [CheckLine(one.name, one.guards, found[one.name].passed, found[one.name].sentence) for one in CHECKS]
+    return [
+        CheckLine(check.name, check.guards, found[check.name].passed, found[check.name].sentence) for check in CHECKS
+    ]
 
 
 # --- Numbers -----------------------------------------------------------------------------------------------------
@@ -96,7 +98,11 @@ def _budget(settings: Settings, accountant: Ledger) -> Iterable[BudgetMonth]:
     """Every month that a number was charged to, and every month that an override speaks of."""
     overrides = accountant.overrides()
     for metric in METRICS:
-        decided = {one.month for one in overrides if one.metric == metric and one.month and one.epsilon is not None}
+        decided = {
+            override.month
+            for override in overrides
+            if override.metric == metric and override.month and override.epsilon is not None
+        }
         for month in sorted({*charged_months(accountant.releases(metric)), *decided}):
             yield _budget_month(metric, month, settings, accountant)
 
@@ -124,11 +130,11 @@ def _promise(budget: Sequence[BudgetMonth], settings: Settings, accountant: Ledg
     used = {metric: _used(metric, accountant) for metric in METRICS}
     metrics = tuple(_metric_promise(metric, used[metric], terms, settings) for metric in METRICS)
     # Of numbers by another mechanism than is configured, the formulas for both together do not speak.
-    composed = all(one.mechanisms == (terms.mechanism(one.metric),) for one in metrics)
-    deltas = [one.delta for one in metrics]
+    composed = all(promise.mechanisms == (terms.mechanism(promise.metric),) for promise in metrics)
+    deltas = [promise.delta for promise in metrics]
     return Promise(
         metrics=metrics,
-        epsilon=joint_epsilon(terms) if composed else sum(one.epsilon for one in metrics),
+        epsilon=joint_epsilon(terms) if composed else sum(promise.epsilon for promise in metrics),
         delta=max(deltas) if composed else sum(deltas),
         composed=composed,
         user_months=tuple(user_months("dau", terms)) if composed else (),
@@ -141,9 +147,13 @@ def _promise(budget: Sequence[BudgetMonth], settings: Settings, accountant: Ledg
 def _settings_charged_most(budget: Sequence[BudgetMonth], settings: Settings) -> Settings:
     """The settings with the largest caps and δ on record: no month promises less than these."""
     caps = {
-        metric: [settings.cap(metric), *(_bound(one) for one in budget if one.metric == metric)] for metric in METRICS
+        metric: [
+            settings.cap(metric),
+            *(_bound(budget_month) for budget_month in budget if budget_month.metric == metric),
+        ]
+        for metric in METRICS
     }
-    delta = max([settings.delta, *(one.delta for one in budget)])
+    delta = max([settings.delta, *(budget_month.delta for budget_month in budget)])
     return replace(settings, dau_budget_total=max(caps["dau"]), mau_budget_total=max(caps["mau"]), delta=delta)
 
 
@@ -154,21 +164,21 @@ def _bound(one: BudgetMonth) -> Fraction:
 def _used(metric: Metric, accountant: Ledger) -> list[MechanismRun]:
     """The instances of which a number is published, in the order in which they were opened."""
     names = {release.run for release in accountant.releases(metric)}
-    return [one for one in accountant.mechanism_runs() if one.name in names]
+    return [run for run in accountant.mechanism_runs() if run.name in names]
 
 
 def _metric_promise(metric: Metric, used: Sequence[MechanismRun], terms: Settings, settings: Settings) -> MetricPromise:
-    noises = dict.fromkeys(one.mechanism for one in used) or {_configured_noise(metric, settings): None}
-    estimators = dict.fromkeys(estimator_of(one) for one in used) or {configured(metric, settings): None}
+    noises = dict.fromkeys(run.mechanism for run in used) or {_configured_noise(metric, settings): None}
+    estimators = dict.fromkeys(estimator_of(run) for run in used) or {configured(metric, settings): None}
     return MetricPromise(
         metric=metric,
         epsilon=float(terms.cap(metric)),
-        delta=0.0 if all(isinstance(one, Laplace) for one in noises) else terms.delta,
-        mechanisms=tuple(dict.fromkeys(one.name for one in noises)),
-        counted_by=tuple(dict.fromkeys(_in_words(one, settings) for one in estimators)),
-        noise_std=max(noise_std(one, _STEADY_DAY) for one in noises),
-        half_width_95=max(half_width_95(one, _STEADY_DAY) for one in noises),
-        in_users=all(isinstance(one, ExactEstimator) for one in estimators),
+        delta=0.0 if all(isinstance(mechanism, Laplace) for mechanism in noises) else terms.delta,
+        mechanisms=tuple(dict.fromkeys(mechanism.name for mechanism in noises)),
+        counted_by=tuple(dict.fromkeys(_in_words(estimator, settings) for estimator in estimators)),
+        noise_std=max(noise_std(mechanism, _STEADY_DAY) for mechanism in noises),
+        half_width_95=max(half_width_95(mechanism, _STEADY_DAY) for mechanism in noises),
+        in_users=all(isinstance(estimator, ExactEstimator) for estimator in estimators),
     )
 
 

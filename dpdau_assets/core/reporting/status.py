@@ -81,12 +81,12 @@ class Status:
     @property
     def ready_days(self) -> list[date]:
         """Days of which a first number can be published now."""
-        return sorted({step.day for step in self.ready if step.day and step.job != RESTATEMENT})
+        return sorted({step.day for step in self.ready if step.day and step.kind != RESTATEMENT})
 
     @property
     def ready_months(self) -> list[date]:
         """Months that can be restated now."""
-        return [step.day for step in self.ready if step.day and step.job == RESTATEMENT]
+        return [step.day for step in self.ready if step.day and step.kind == RESTATEMENT]
 
 
 def status(store: Store, mart: Mart) -> Status:
@@ -110,7 +110,7 @@ def status(store: Store, mart: Mart) -> Status:
 
 
 def _published(metric: Metric, settings: Settings, accountant: Ledger) -> PublishedSeries:
-    days = [one.key.day for one in accountant.releases(metric)]
+    days = [release.key.day for release in accountant.releases(metric)]
     if not days:
         return PublishedSeries(metric, None, None, None, None)
     last = max(days)
@@ -128,7 +128,7 @@ def _spent(settings: Settings, accountant: Ledger) -> Iterable[SpentMonth]:
     """The months of the last published days, and one before where it was charged."""
     for metric in METRICS:
         releases = accountant.releases(metric)
-        last = max((month_of(one.key.day) for one in releases), default=date.min)
-        for month in [one for one in charged_months(releases) if one <= last][-_CHARGED_MONTHS:]:
+        last = max((month_of(release.key.day) for release in releases), default=date.min)
+        for month in [day for day in charged_months(releases) if day <= last][-_CHARGED_MONTHS:]:
             found = budget_answer(metric, month, settings, accountant)
             yield SpentMonth(metric, month, found["epsilon_spent"], found["charged"]["epsilon"], found["epsilon_cap"])

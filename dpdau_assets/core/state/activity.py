@@ -191,9 +191,9 @@ def require_digest(day: date, epoch: int, state: State) -> str:
 def require_version(day: date, epoch: int, state: State) -> Version:
     """What the day's content under this epoch is known by. Raises Refused when the day was never processed."""
     require_digest(day, epoch, state)
-    found = state.activity.version(day, epoch)
-    assert found is not None, "what has a digest has a version"
-    return found
+    version = state.activity.version(day, epoch)
+    assert version is not None, "what has a digest has a version"
+    return version
 
 
 def epochs_of(day: date, settings: Settings) -> range:
@@ -235,11 +235,11 @@ def _rewritten(
             return None
         return DaySet(day, epoch, after)
 
-    for found in filter(None, work_ahead(kept, stored)):
-        if len(found.keys) or found.day in processed:
-            yield found
+    for day_set in filter(None, work_ahead(kept, stored)):
+        if len(day_set.keys) or day_set.day in processed:
+            yield day_set
         else:
-            emptied.append((found.day, found.epoch))
+            emptied.append((day_set.day, day_set.epoch))
 
 
 def _as_they_come(sets: Iterable[DaySet], _: Store) -> Iterable[DaySet]:
@@ -248,9 +248,9 @@ def _as_they_come(sets: Iterable[DaySet], _: Store) -> Iterable[DaySet]:
 
 def _dropping_sketches(sets: Iterable[DaySet], store: Store) -> Iterator[DaySet]:
     """Each set once the sketch of what it replaces is gone: a sketch is of its state, or not there to be built."""
-    for found in sets:
-        store.state.sketches.discard(found.day, found.epoch)
-        yield found
+    for day_set in sets:
+        store.state.sketches.discard(day_set.day, day_set.epoch)
+        yield day_set
 
 
 def _fold_inbox(store: Store) -> None:
@@ -278,9 +278,9 @@ def _fold_inbox(store: Store) -> None:
 
 
 def _noting(sets: Iterable[DaySet], changed: set[date]) -> Iterator[DaySet]:
-    for found in sets:
-        changed.add(found.day)
-        yield found
+    for day_set in sets:
+        changed.add(day_set.day)
+        yield day_set
 
 
 def _folded(

@@ -72,7 +72,7 @@ class Pending:
 def pending(store: Store) -> Pending:
     """What the next rebuilds and the next verification have to do. Parked requests wait for a person instead."""
     waiting = store.erasures.ledger.erasures(("received", "applied"))
-    return Pending(tuple(days_to_rebuild(store)), tuple(one.receipt for one in waiting))
+    return Pending(tuple(days_to_rebuild(store)), tuple(erasure.receipt for erasure in waiting))
 
 
 def days_to_rebuild(store: Store) -> list[tuple[date, int]]:

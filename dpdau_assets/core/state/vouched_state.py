@@ -235,11 +235,11 @@ class VouchedState:
         self._builds.put({place: build if build != Build() else None for place, build in changed.items()})
 
     def _not_empty(self, sets: Iterable[DaySet], emptied: list[tuple[date, int]]) -> Iterator[DaySet]:
-        for found in sets:
-            if len(found.keys) or self._keep_empty:
-                yield found
+        for day_set in sets:
+            if len(day_set.keys) or self._keep_empty:
+                yield day_set
             else:
-                emptied.append((found.day, found.epoch))
+                emptied.append((day_set.day, day_set.epoch))
 
     # Healing
 
