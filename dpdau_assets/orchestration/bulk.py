@@ -226,10 +226,8 @@ def _publish(project: Project, instance: dg.DagsterInstance, outside: Store) -> 
         day = cast(date, step.day)  # a number has one
         if step.job == RESTATEMENT:
             yield _restated(numbers, day, len(restate(day, outside)), read)
-        elif day not in is_declared(
-            outside.events, outside.accountant
-        ):  # withdrawn meanwhile: what follows waits for it
-            return
+        elif day not in is_declared(outside.events, outside.accountant):
+            return  # it was withdrawn meanwhile: what follows waits for it
         else:
             yield _release(numbers, publish(step.metric, day, outside), outside, read)
 
