@@ -10,7 +10,7 @@ import duckdb
 import pytest
 from dagster_duckdb import DuckDBResource
 
-from dpdau_assets.assets.mart import build_active_users, connected, refresh_mart
+from dpdau_assets.assets.mart import connected, refresh_mart
 from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.release import publish
 from dpdau_tests.conftest import prepare
@@ -43,7 +43,7 @@ def test_the_asset_has_its_connection_from_the_resource_duckdb_which_opens_no_fi
     make_world: Callable[..., World],
 ) -> None:
     world = make_world(lambda empty: (prepare(empty.outside, [FIRST]), publish("dau", FIRST, empty.outside)), SECOND)
-    assert "duckdb" in build_active_users().required_resource_keys
+    assert "duckdb" in world.definitions.get_assets_def("active_users").required_resource_keys
     resource = (world.definitions.resources or {})["duckdb"]
     assert isinstance(resource, DuckDBResource) and resource.database == ":memory:"
     assert world.execute("refresh_mart", ops=["active_users"]).success

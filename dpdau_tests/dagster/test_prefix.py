@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
@@ -10,6 +11,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.workspace.autodiscovery import loadable_targets_from_python_file
 
 from dpdau_assets.core.dates import days_between
 from dpdau_assets.core.erasure.requests import request
@@ -21,6 +23,7 @@ from dpdau_assets.definitions import build_definitions
 from dpdau_assets.orchestration.project import ASSETS
 from dpdau_tests.conftest import SECRET, put
 from dpdau_tests.dagster.world import stop_the_clock
+from dpdau_tests.support.project import PROJECT
 from resources.settings_env import read_settings
 from resources.store import open_store
 
@@ -221,6 +224,19 @@ def test_people_are_told_of_our_failed_runs_and_of_none_of_the_teams(
     assert not both.execute("dpdau_take_landed", wrong).success
     both.tick("dpdau_alert_sensor", cursor)
     assert [text.partition(" has failed")[0] for text in told] == ["dpdau_take_landed"]
+
+
+def test_the_snippet_of_the_docs_loads_as_dagster_finds_it(both: Both, tmp_path: Path) -> None:
+    (snippet,) = re.findall(r"```python\n(.*?)```", (PROJECT / "docs" / "dagster.md").read_text(), re.DOTALL)
+    file = tmp_path / "our_project.py"
+    file.write_text(snippet)
+    (target,) = loadable_targets_from_python_file(str(file))
+    definitions = target.target_definition
+    assert isinstance(definitions, dg.Definitions)
+    dg.Definitions.validate_loadable(definitions)
+    node = definitions.resolve_asset_graph().get(dg.AssetKey("weekly_letter"))
+    assert node.parent_keys == {dg.AssetKey(["dpdau", "active_users"])}
+    assert definitions.resolve_asset_graph().get(dg.AssetKey(["dpdau", "active_users"])).is_materializable
 
 
 def test_two_stores_with_the_same_days_have_runs_of_their_own(both: Both, tmp_path: Path) -> None:

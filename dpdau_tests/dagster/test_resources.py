@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from datetime import UTC, date, datetime, time
@@ -27,6 +28,7 @@ from dpdau_assets.orchestration.checks import ASKED_OF
 from dpdau_assets.orchestration.project import ASSETS, RESOURCES, NotAsked, Project
 from dpdau_tests.conftest import SECRET, prepare, put
 from dpdau_tests.dagster.world import World, definitions_under, erase, resources_of
+from dpdau_tests.support.project import PROJECT
 from resources.reading.landing_files import LandingFiles
 from resources.settings_env import Environment, read_settings
 from resources.store import open_store
@@ -106,6 +108,23 @@ def test_no_secret_is_in_what_dagster_is_told_of_the_project(environment: pytest
             environment.delenv(name, raising=False)
     shown = pages(from_environment)
     assert all(shown[page].configured_values[field] == "null" for field, page in fields_of.items())
+
+
+def test_the_page_of_the_docs_has_every_resource_with_its_fields_and_what_each_asset_asks_for() -> None:
+    page = (PROJECT / "docs" / "dagster.md").read_text()
+    shown = pages(Settings())
+    rows = re.findall(r"^\| `(\w+)` \| .* \| (.*) \|$", page, re.MULTILINE)
+    assert {name: set(re.findall(r"`(\w+)`", told)) - {"accountant"} for name, told in rows} == {
+        name: {field.name for field in found.config_field_snaps} for name, found in shown.items()
+    }
+    assert {name for name, told in rows if "follows `accountant`" in told} == {
+        name for name, found in shown.items() if found.nested_resources
+    }
+    definitions = build_definitions(Settings())
+    asked = re.findall(r"^\| `(\w+)` \| (`[^|]*`) \|$", page, re.MULTILINE)
+    assert {name: set(re.findall(r"`(\w+)`", told)) for name, told in asked} == {
+        name: set(definitions.get_assets_def(name).required_resource_keys) - {"io_manager"} for name in ASSETS
+    }
 
 
 # --- What is configured ------------------------------------------------------------------------------------------
@@ -207,7 +226,8 @@ class Watched:
 
     def __getattr__(self, attribute: str) -> Any:
         value = getattr(self._found, attribute)
-        self._used.add(self._name)  # not before: Dagster looks for attributes of its own
+        if not hasattr(dg.ConfigurableResource, attribute):  # which Dagster itself asks for, of any resource
+            self._used.add(self._name)
         return value
 
 
@@ -215,7 +235,7 @@ def watched(outside: Store, used: set[str]) -> dict[str, Any]:
     """The store's resources, each watched; of `state` its parts are, since core takes it apart."""
     found = resources_of(outside)
     parts = {field.name: Watched("state", getattr(outside.state, field.name), used) for field in fields(outside.state)}
-    others = {name: Watched(name, one, used) for name, one in found.items() if name not in ("state", "duckdb")}
+    others = {name: Watched(name, one, used) for name, one in found.items() if name != "state"}
     return {**found, **others, "state": replace(outside.state, **parts)}
 
 
