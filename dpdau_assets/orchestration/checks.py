@@ -1,7 +1,7 @@
-"""The checks of `core.checking` as Dagster's: run `check_store` in CI, or look at the assets in the UI.
+"""The checks of `core.reporting.checks` as Dagster's: run `check_store` in CI, or look at the assets in the UI.
 
-The check of a single day, `erasures_applied`, is written by the run that builds the day; `no_pending_erasures` is
-written by the sensor too. A blocking check that fails makes `check_store` exit with 1; `dpdau check` ends non-zero for
+Those of a single partition are answered by the run that makes it (`recorder.ANSWERED_IN_RUNS`), and no job over checks
+can ask them, having no partition. `no_pending_erasures` is written by the sensor too. A blocking check that fails makes `check_store` exit with 1; `dpdau check` ends non-zero for
 the others too, but for one that only says that work is under way.
 """
 
