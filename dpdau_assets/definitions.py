@@ -3,6 +3,7 @@
 import warnings
 
 import dagster as dg
+from dagster_duckdb import DuckDBResource
 
 from dpdau_assets.assets.activity import build_activity
 from dpdau_assets.assets.erasures import build_erasures
@@ -51,6 +52,7 @@ def _all_of_it(settings: Settings) -> dg.Definitions:
         resources={
             "outside": OutsideResource(),
             "mart": MartResource(),
+            "duckdb": DuckDBResource(database=":memory:"),  # the mart's work: no file that somebody reads is opened
             "reports": ReportsResource(),
             "alerts": AlertsResource(),
         },

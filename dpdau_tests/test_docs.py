@@ -1,16 +1,18 @@
-"""What the docs say is so: every constant of docs/privacy.md, and every link, name, test and command in docs/*.md.
+"""What the docs say is so: every constant of docs/privacy.md, and every link, name, test and command of all pages.
 
-A constant stands in the page as `3.00<!--=name-->`, and `CONSTANTS` computes it from the code; a figure without such a
-marker fails too. What the proofs count out, and nothing else tests, is counted out here.
+README and HANDOFF are pages too, and stay short. docs/architecture.md says which module owns which rule. A
+constant stands in docs/privacy.md as `3.00<!--=name-->`, and `CONSTANTS` computes it from the code; a figure without
+such a marker fails too. What the proofs count out, and nothing else tests, is counted out here.
 """
 
 from __future__ import annotations
 
+import ast
 import json
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import date
 from fractions import Fraction
 from functools import cache, lru_cache
@@ -50,7 +52,9 @@ from dpdau_tests.support.project import PROJECT
 Reals = npt.NDArray[np.floating]
 Bits = Sequence[int]
 
+README, HANDOFF = PROJECT / "README.md", PROJECT / "HANDOFF.md"
 DOCS = sorted((PROJECT / "docs").glob("*.md"))
+ARCHITECTURE = PROJECT / "docs" / "architecture.md"
 PRIVACY = (PROJECT / "docs" / "privacy.md").read_text(encoding="utf-8")
 SOURCES = {
     path: path.read_text(encoding="utf-8")
@@ -295,7 +299,13 @@ def test_a_changed_constant_is_noticed(text: str, value: object, same: bool) -> 
 
 LINK = re.compile(r"\[(?P<label>[^]]*)\]\((?P<target>[^)\s]+)\)")
 CODE = re.compile(r"`([^`\n]+)`")
-PAGES = pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
+PAGES = pytest.mark.parametrize("page", [README, HANDOFF, *DOCS], ids=lambda page: page.name)
+# Where a path in backticks may begin; what it is short for lies in one of the folders.
+FILE = re.compile(
+    r"(?:dpdau_\w+|resources|sensors|eval|docs|tools|core|cli|ledger_sql|conformance|properties|support)/[\w/.-]+"
+)
+OF_OTHERS = {"pg_dump"}  # PostgreSQL's
+FOLDERS = [PROJECT / name for name in ("", "dpdau_assets", "resources", "dpdau_tests")]
 
 
 def defines(source: str, name: str) -> bool:
@@ -325,14 +335,17 @@ def test_every_relative_link_leads_somewhere_and_names_what_is_there(page: Path)
 
 
 def anchors(page: Path) -> set[str]:
-    """Of its headings, as GitHub makes them."""
-    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    """Of its headings, as GitHub makes them, and those that are set by hand."""
+    text = page.read_text(encoding="utf-8")
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    of_headings = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    return of_headings | set(re.findall(r'<a id="([^"]+)">', text))
 
 
 @PAGES
 def test_every_name_in_backticks_is_one_of_the_projects(page: Path) -> None:
-    known = set(re.findall(r"\w+", "\n".join(SOURCES.values())))
+    configuration = (PROJECT / "dagster.yaml").read_text(encoding="utf-8")
+    known = set(re.findall(r"\w+", "\n".join([*SOURCES.values(), configuration]))) | OF_OTHERS
     asked = {word for word in words(page) if re.fullmatch(r"[A-Za-z]\w*_\w+", word)}
     assert {word for word in asked if word not in known} == set()
     tests = {word for word in asked if word.startswith("test_")}
@@ -345,8 +358,8 @@ def test_every_file_and_command_in_backticks_is_there(page: Path) -> None:
     for word in words(page):
         if command := re.fullmatch(r"dpdau ([a-z][a-z-]*)\b.*", word):
             assert command[1] in commands, word
-        if re.fullmatch(r"(?:dpdau_\w+|resources|sensors|eval|docs|tools)/[\w/.-]+", word):
-            assert (PROJECT / word).exists(), word
+        if FILE.fullmatch(word):
+            assert any((folder / word).exists() for folder in FOLDERS), word
 
 
 @pytest.mark.parametrize("lemma", range(8))
@@ -370,6 +383,95 @@ def test_a_name_that_is_not_there_is_noticed() -> None:
     assert defines(source, "shared_noise")
     assert defines(source, "DISCRETE_MARGIN")
     assert not defines(source, "shared_nois")
+
+
+# --- The pages and the rules -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", [README, HANDOFF], ids=lambda page: page.name)
+def test_the_first_pages_are_short(page: Path) -> None:
+    assert len(page.read_text(encoding="utf-8").splitlines()) <= 120
+
+
+def test_every_page_is_reached_from_the_readme() -> None:
+    reached: set[Path] = set()
+    to_read = [README]
+    while to_read:
+        page = to_read.pop()
+        reached.add(page)
+        to_read += sorted(pages_linked_from(page) - reached)
+    assert {page.name for page in DOCS if page not in reached} == set()
+
+
+def pages_linked_from(page: Path) -> set[Path]:
+    links = LINK.finditer(page.read_text(encoding="utf-8"))
+    paths = {link["target"].partition("#")[0] for link in links if "://" not in link["target"]}
+    return {(page.parent / path).resolve() for path in paths if path.endswith(".md")}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A row of the table of rules: what is kept, by which module, and all links of the row as (label, target)."""
+
+    name: str
+    sources: list[str]
+    owner: Path
+    functions: list[tuple[str, Path]]
+    tests: list[tuple[str, Path]]
+
+
+def rules() -> list[Rule]:
+    (section,) = re.findall(r"^## Rules and their owners$.*?(?=^## )", TABLE, re.MULTILINE | re.DOTALL)
+    rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| ")]
+    return [rule_of(row) for row in rows[1:]]
+
+
+def rule_of(row: list[str]) -> Rule:
+    name, source, owner, functions, tests = row
+    ((_, module),) = code_linked_in(owner)
+    sources = [link["target"] for link in LINK.finditer(source)]
+    return Rule(name, sources, module, code_linked_in(functions), code_linked_in(tests))
+
+
+def code_linked_in(cell: str) -> list[tuple[str, Path]]:
+    links = LINK.finditer(cell)
+    return [(link["label"].strip("`"), (ARCHITECTURE.parent / link["target"]).resolve()) for link in links]
+
+
+TABLE = ARCHITECTURE.read_text(encoding="utf-8")
+RULES = rules()
+OWNS = re.compile(r"Owns the rule: ([^.]+)\.")
+
+
+def owned_by(source: str) -> list[str]:
+    """The rules that a module's docstring says it owns."""
+    return OWNS.findall(" ".join((ast.get_docstring(ast.parse(source)) or "").split()))
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+def test_a_rule_has_a_source_and_an_owner_that_says_so_and_functions_there_and_tests(rule: Rule) -> None:
+    assert rule.sources
+    assert all(source.startswith("privacy.md#") for source in rule.sources)
+    assert owned_by(SOURCES[rule.owner]) == [rule.name]
+    assert rule.functions
+    assert all(where == rule.owner and defines(SOURCES[where], name) for name, where in rule.functions)
+    assert rule.tests
+    assert all(name.startswith("test_") and defines(SOURCES[where], name) for name, where in rule.tests)
+
+
+def test_there_are_ten_rules_at_least_each_of_a_module_of_its_own() -> None:
+    assert len(RULES) >= 10
+    assert len({rule.name for rule in RULES}) == len({rule.owner for rule in RULES}) == len(RULES)
+
+
+def test_no_module_owns_a_rule_that_is_not_in_the_table() -> None:
+    claimed = {(rule, path) for path, source in SOURCES.items() if path != Path(__file__) for rule in owned_by(source)}
+    assert claimed == {(rule.name, rule.owner) for rule in RULES}
+
+
+def test_an_owner_that_does_not_say_so_is_noticed() -> None:
+    assert owned_by('"""Sets.\n\nOwns the rule: Nobody\ncomes back.\n"""') == ["Nobody comes back"]
+    assert owned_by('"""Sets."""\n\n# Owns the rule: Nobody comes back.\n') == []
 
 
 # --- What the proofs count out -------------------------------------------------------------------------------------

@@ -160,6 +160,6 @@ def test_dagsters_home_may_be_set_in_the_file_and_is_a_folder_of_the_data_direct
     assert os.environ["DAGSTER_HOME"] == str(no_settings / "log")
 
 
-def test_the_readme_names_every_setting() -> None:
-    named = set(re.findall(r"`([A-Z][A-Z0-9_]+)`", (PROJECT / "README.md").read_text().split("## Configuration")[1]))
+def test_the_page_of_settings_names_every_setting() -> None:
+    named = set(re.findall(r"`([A-Z][A-Z0-9_]+)`", (PROJECT / "docs" / "settings.md").read_text()))
     assert {field.name.upper() for field in dataclasses.fields(Settings)} <= named

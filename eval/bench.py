@@ -123,17 +123,17 @@ def bare_query(events: Path, data_dir: Path, rotation_days: int) -> None:  # noq
 
 def ingest_and_state(events: Path, data_dir: Path, rotation_days: int) -> None:
     """Raw Parquet to the durable inbox, and from there to keyed state and exact sketches; all of it on disk."""
-    outside = open_bench_store(data_dir, rotation_days)
-    report = ingest([events], outside)
-    process_days(list(report.days), outside)
-    refresh(report.days, outside)
+    store = open_bench_store(data_dir, rotation_days)
+    report = ingest([events], store)
+    process_days(list(report.days), store)
+    refresh(report.days, store)
 
 
 def one_mau(events: Path, data_dir: Path, rotation_days: int) -> None:  # noqa: ARG001
     """The exact statistic of one window from its sketches, as a release reads it."""
-    outside = open_bench_store(data_dir, rotation_days)
-    last = max(day for day, _ in outside.state.activity.stored())
-    read_statistic(ReleaseKey("mau", WINDOW_DAYS, last), ExactEstimator(), outside)
+    store = open_bench_store(data_dir, rotation_days)
+    last = max(day for day, _ in store.state.activity.stored())
+    read_statistic(ReleaseKey("mau", WINDOW_DAYS, last), ExactEstimator(), store)
 
 
 def some_people(users: int, counts: Sequence[int]) -> list[list[str]]:
@@ -149,15 +149,15 @@ def erase(user_ids: Sequence[str], events: Path, data_dir: Path, rotation_days: 
 
     What `apply_and_verify` would do is done here in two steps, so that each has its time.
     """
-    outside = open_bench_store(data_dir, rotation_days)
-    through = max(day for day, _ in outside.state.activity.stored())
+    store = open_bench_store(data_dir, rotation_days)
+    through = max(day for day, _ in store.state.activity.stored())
     parts: Parts = {}
     with timed("request", parts):
-        request([Event(user_id, "-", through) for user_id in user_ids], outside)
-    with timed("rewrite state", parts), outside.state.activity.lock():
-        apply_pending(outside)
+        request([Event(user_id, "-", through) for user_id in user_ids], store)
+    with timed("rewrite state", parts), store.state.activity.lock():
+        apply_pending(store)
     with timed("sketches, read back, receipts", parts):
-        settled = apply_and_verify(outside)
+        settled = apply_and_verify(store)
     assert settled.verified == len(user_ids) and not settled.unverified, "someone was not erased"
     return parts
 

@@ -6,7 +6,6 @@ what is missing and asks every check of the demo's store, by the command line an
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import secrets
@@ -15,10 +14,13 @@ import sys
 from datetime import date
 from pathlib import Path
 
+import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from dpdau_assets.core.privacy.schedule import METRICS
 from dpdau_assets.core.reporting.checks import CHECKS
+from resources.published.frames import read_mart, series
 
 HOME = Path(".demo")
 EVENTS = Path(__file__).resolve().parent / "data" / "oulad_register_submit" / "events.parquet"
@@ -34,7 +36,7 @@ def main(arguments: list[str]) -> None:
     dpdau(environment, "run", "--from", str(FIRST), "--to", str(LAST))
     if "--check" in arguments:
         sys.exit(check(environment))
-    show_series(HOME / "data" / "mart" / "active_users.csv")
+    show_series(HOME / "data" / "mart")
     show_budget(environment)
     console.print(f"\nPlot: {HOME / 'data' / 'mart' / 'active_users.svg'}")
     console.print("One number: [bold]. .demo/env && .venv/bin/dpdau dau 2014-02-27[/]")
@@ -73,7 +75,7 @@ def dpdau(environment: dict[str, str], *arguments: str) -> dict[str, object]:
 def check(environment: dict[str, str]) -> int:
     """The checks, asked in both ways; the exit code of the first that has failed, else 0."""
     # Its events end in 2014, and its numbers with them: every day since is overdue, of which that check is rightly red.
-    names = [one.name for one in CHECKS if one.name != "published_on_time"]
+    names = [check.name for check in CHECKS if check.name != "published_on_time"]
     job = [str(Path(sys.executable).with_name("dagster")), "job", "execute", "-m", "dpdau_assets.definitions"]
     asked = [
         [sys.executable, "-m", "dpdau_assets.cli", "check", *names],
@@ -86,11 +88,11 @@ def check(environment: dict[str, str]) -> int:
 def show_series(mart: Path) -> None:
     """Every tenth day of both series."""
     table = Table("day", "DAU", "95 % interval", "MAU", "95 % interval", title="Published active users, every 10th day")
-    days: dict[str, dict[str, dict[str, str]]] = {}
-    for row in csv.DictReader(mart.open()):
-        days.setdefault(row["day"], {})[row["metric"]] = row
-    for day in sorted(days)[::10]:
-        table.add_row(day, *(cell for metric in ("dau", "mau") for cell in _cells(days[day].get(metric))))
+    numbers = read_mart(mart)
+    both = pd.concat({metric: series(numbers, metric) for metric in METRICS}, axis=1).sort_index()
+    for day, of_both in both[::10].iterrows():
+        cells = (cell for metric in METRICS for cell in _cells(*of_both.loc[metric].tolist()))
+        table.add_row(f"{day:%Y-%m-%d}", *cells)
     console.print(table)
 
 
@@ -104,11 +106,9 @@ def show_budget(environment: dict[str, str]) -> None:
     console.print(table)
 
 
-def _cells(row: dict[str, str] | None) -> tuple[str, str]:
-    if row is None:
-        return "", ""
-    estimate, low, high = (float(row[name]) for name in ("estimate", "lower_95", "upper_95"))
-    return f"{estimate:,.1f}", f"{low:,.1f} to {high:,.1f}"
+def _cells(estimate: float, low: float, high: float) -> tuple[str, str]:
+    """Empty on a day that has no number of this metric."""
+    return ("", "") if pd.isna(estimate) else (f"{estimate:,.1f}", f"{low:,.1f} to {high:,.1f}")
 
 
 if __name__ == "__main__":

@@ -46,14 +46,14 @@ def main() -> None:
     """Print every measure, one line each."""
     with tempfile.TemporaryDirectory() as folder:
         configure(Path(folder))
-        outside, instance = open_all(Path(folder))
+        store, instance = open_all(Path(folder))
         days = days_between(FIRST_DAY, FIRST_DAY + timedelta(days=DAYS - 1))
-        fill(Path(folder), days, outside)
-        year(outside, instance)
+        fill(Path(folder), days, store)
+        year(store, instance)
         one_process(days[:SINGLE], instance)
         with daemon(Path(folder)):
             separate_runs(days[:SINGLE], instance)
-            sensor_to_fresh(days[10:13], outside)
+            sensor_to_fresh(days[10:13], store)
 
 
 # --- The store ---------------------------------------------------------------------------------------------------
@@ -78,13 +78,13 @@ def open_all(folder: Path) -> tuple[Store, dg.DagsterInstance]:
     return open_store(read_settings()), open_run(folder / "dagster_home")
 
 
-def fill(folder: Path, days: list[date], outside: Store) -> None:
+def fill(folder: Path, days: list[date], store: Store) -> None:
     """A year of events in the inbox, and every day declared complete."""
     file = folder / "events.parquet"
     generate_synthetic(file, days=DAYS, users=USERS, events=EVENTS, first_day=FIRST_DAY, seed=DEFAULT_SEED)
-    ingest([file], outside)
+    ingest([file], store)
     for day in days:
-        complete(day, outside)
+        complete(day, store)
 
 
 # --- A year in one run -------------------------------------------------------------------------------------------
@@ -117,7 +117,7 @@ class Stopwatch:
         return measured
 
 
-def year(outside: Store, instance: dg.DagsterInstance) -> None:
+def year(store: Store, instance: dg.DagsterInstance) -> None:
     """The job publish_due, once, on everything."""
     from dpdau_assets.definitions import defs
 
@@ -125,7 +125,7 @@ def year(outside: Store, instance: dg.DagsterInstance) -> None:
     with taken_apart() as watch, watch.on("Dagster, without its SQLite"):
         done = job.execute_in_process(instance=instance)
     assert done.success
-    numbers, whole = len(outside.accountant.releases()), sum(watch.seconds.values())
+    numbers, whole = len(store.accountant.releases()), sum(watch.seconds.values())
     print(f"{DAYS} days, {EVENTS:,} events, {numbers} numbers, from a full inbox: {whole:.0f} s, of which")
     for what, seconds in sorted(watch.seconds.items(), key=lambda part: -part[1]):
         print(f"  {what:40} {seconds:7.1f} s {seconds / whole:6.0%}")
@@ -232,14 +232,14 @@ def separate_runs(days: list[date], instance: dg.DagsterInstance) -> None:
     print(f"{BUILD_STATE}, a process a run under the daemon: {whole / len(days):.2f} s a day, of a run {inside:.2f} s")
 
 
-def sensor_to_fresh(days: list[date], outside: Store) -> None:
+def sensor_to_fresh(days: list[date], store: Store) -> None:
     """From a request to rebuilt days, and to receipts."""
     began = time.perf_counter()
-    request([Event("user-0000000000", "-", days[-1], tuple(days))], outside)
-    marked = wait_until("marks", lambda: bool(outside.state.rebuilds.behind()))
-    fresh = wait_until("fresh days", lambda: not outside.state.rebuilds.behind())
+    request([Event("user-0000000000", "-", days[-1], tuple(days))], store)
+    marked = wait_until("marks", lambda: bool(store.state.rebuilds.behind()))
+    fresh = wait_until("fresh days", lambda: not store.state.rebuilds.behind())
     verified = wait_until(
-        "the receipt", lambda: {one.state for one in outside.erasures.ledger.erasures()} == {"verified"}
+        "the receipt", lambda: {erasure.state for erasure in store.erasures.ledger.erasures()} == {"verified"}
     )
     told = ", ".join(
         f"{what} after {at - began:.1f} s"

@@ -94,8 +94,8 @@ def measure(users: int) -> list[Cell]:
     statistics = np.empty((runs, len(estimators)))
     for run in range(runs):
         keys = random_keys(users, random)
-        statistics[run] = [one.statistic(build(one.header(0, "eval"), keys)) for one in estimators]
-    return [cell(one, users, statistics[:, number], random) for number, one in enumerate(estimators)]
+        statistics[run] = [estimator.statistic(build(estimator.header(0, "eval"), keys)) for estimator in estimators]
+    return [cell(estimator, users, statistics[:, number], random) for number, estimator in enumerate(estimators)]
 
 
 def cell(estimator: Estimator, users: int, statistics: npt.NDArray[np.float64], random: np.random.Generator) -> Cell:
@@ -159,7 +159,7 @@ def speed(estimator: Estimator, days: Sequence[Keys]) -> Speed:
 
 
 def library_speeds(keys: Keys) -> list[Speed]:
-    """Apache DataSketches for Python, which updates key by key; a package that only tests and this need."""
+    """What Apache DataSketches' own updates from Python take, key by key."""
     datasketches = import_module("datasketches")
     signed = keys.astype(np.int64).tolist()
     theta = datasketches.update_theta_sketch(26, p=float(ThetaEstimator.for_users(len(keys)).theta0))

@@ -1,4 +1,7 @@
-"""The port Noise on OpenDP's exact discrete samplers; their bits are OpenSSL's, seeded by the system."""
+"""The port Noise on OpenDP's exact discrete samplers; their bits are OpenSSL's, seeded by the system.
+
+Owns the rule: Noise is exact, on integers, and nobody can predict it.
+"""
 
 from __future__ import annotations
 

@@ -17,8 +17,8 @@ class OutsideResource(dg.ConfigurableResource):
     """Hands assets what core calls `Store`."""
 
     def create_resource(self, context: dg.InitResourceContext) -> Store:
-        outside, instance = open_store(read_settings()), context.instance
-        return outside if instance is None else replace(outside, is_scheduled=partial(is_scheduled, instance))
+        store, instance = open_store(read_settings()), context.instance
+        return store if instance is None else replace(store, is_scheduled=partial(is_scheduled, instance))
 
 
 class MartResource(dg.ConfigurableResource):

@@ -57,7 +57,9 @@ def build_erasure_sensor() -> dg.SensorDefinition:
         mark_new(outside)
         tries = tries_of(tasks_of(pending(outside)), context.instance)
         found = pending(outside)  # after the runs: one that ends in between must not look as if it had done nothing
-        events, told = what_to_tell(found, waiting_days(outside), Cursor.read(context.cursor), context.instance)
+        events, told = what_to_tell(
+            found, waiting_days(outside.clock, outside.erasures), Cursor.read(context.cursor), context.instance
+        )
         wanted = wanted_runs(found, tries, outside.clock.today())
         return dg.SensorResult(wanted, cursor=told.text(), asset_events=events)
 

@@ -1,16 +1,21 @@
 """`active_users`, the mart for BI, and `budget_report`: published numbers and what they cost, no user data."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import dagster as dg
+from dagster_duckdb import DuckDBResource
 
 from dpdau_assets.core.budget.verification import require_nothing_lost
 from dpdau_assets.core.ports.store import Mart, Store
 from dpdau_assets.core.privacy.schedule import METRICS
-from dpdau_assets.core.reporting.answers import budget_rows, budget_table, mart_rows
+from dpdau_assets.core.reporting.answers import budget_rows, mart_rows
 from dpdau_assets.core.reporting.budget_bars import bars_in_markdown, budget_bars
 from dpdau_assets.orchestration.metadata import CODE_VERSION, DAILY, NO_USER_DATA, described, reveal
 from dpdau_assets.orchestration.retries import SAFE, refusals_fail_at_once
+from dpdau_assets.orchestration.tables import budget_table, last_days
 
 
 def build_active_users() -> dg.AssetsDefinition:
@@ -29,9 +34,11 @@ def build_active_users() -> dg.AssetsDefinition:
         tags=NO_USER_DATA,
         description="Every published DAU and MAU with its 95 % interval.",
     )
-    def active_users(outside: dg.ResourceParam[Store], mart: dg.ResourceParam[Mart]) -> dg.MaterializeResult:
+    def active_users(
+        outside: dg.ResourceParam[Store], mart: dg.ResourceParam[Mart], duckdb: DuckDBResource
+    ) -> dg.MaterializeResult:
         with refusals_fail_at_once():
-            return dg.MaterializeResult(metadata=refresh_mart(outside, mart))
+            return dg.MaterializeResult(metadata=refresh_mart(outside, mart, duckdb))
 
     return active_users
 
@@ -59,21 +66,22 @@ def build_budget_report() -> dg.AssetsDefinition:
     return budget_report
 
 
-def refresh_mart(outside: Store, mart: Mart) -> dict[str, Any]:
+def refresh_mart(outside: Store, mart: Mart, duckdb: DuckDBResource) -> dict[str, Any]:
     """Replace the mart's files; the metadata of doing so."""
-    require_nothing_lost(mart.read(), outside)
-    rows = mart_rows(outside)
-    files = mart.replace(rows)
+    require_nothing_lost(mart.read(), outside.accountant)
+    rows = mart_rows(outside.accountant)
+    files = mart.replace(rows, partial(connected, duckdb))
     return reveal(
         {
-            "days_published": len({row["day"] for row in rows}),
+            "days_published": len({row.key.day for row in rows}),
             **{
                 f"last_{metric}": str(max(days))
                 for metric in METRICS
-                if (days := [row["day"] for row in rows if row["metric"] == metric])
+                if (days := [row.key.day for row in rows if row.key.metric == metric])
             },
             "sparkline": dg.MetadataValue.md(files.sparkline_in_markdown),
             "chart": dg.MetadataValue.md(files.chart_in_markdown),
+            "last_days": last_days(rows),
             "chart_file": dg.MetadataValue.path(files.chart),
             "table": dg.MetadataValue.path(files.table),
             "csv": dg.MetadataValue.path(files.csv),
@@ -81,11 +89,21 @@ def refresh_mart(outside: Store, mart: Mart) -> dict[str, Any]:
     )
 
 
+@contextmanager
+def connected(duckdb: DuckDBResource) -> Iterator[Any]:
+    """The resource's connection, closed whatever happens: its own context manager leaves it open after an exception."""
+    with duckdb.get_connection() as connection:
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+
 def refresh_budget_report(outside: Store) -> dict[str, Any]:
     """The metadata in which the budget is shown."""
     return reveal(
         {
-            "budget_bars": dg.MetadataValue.md(bars_in_markdown(budget_bars(outside))),
-            "budget": dg.MetadataValue.md(budget_table(budget_rows(outside))),
+            "budget_bars": dg.MetadataValue.md(bars_in_markdown(budget_bars(outside.settings, outside.accountant))),
+            "budget": budget_table(budget_rows(outside.settings, outside.accountant)),
         }
     )

@@ -38,7 +38,9 @@ def build_report() -> dg.AssetsDefinition:
 
 def refresh_report(outside: Store, mart: Mart, reports: Reports) -> dict[str, Any]:
     """Replace both files; the metadata of doing so."""
-    paths = reports.replace(readers_report(outside), operators_report(outside, check_lines(outside, mart)))
+    paths = reports.replace(
+        readers_report(outside.settings, outside.accountant), operators_report(outside, check_lines(outside, mart))
+    )
     return reveal(
         {
             "readers_file": dg.MetadataValue.path(paths.readers),

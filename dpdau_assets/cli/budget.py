@@ -10,7 +10,7 @@ import typer
 from rich import box
 from rich.table import Table
 
-from dpdau_assets.cli.terminal import DAY, answer, open_outside, tell, tell_table
+from dpdau_assets.cli.terminal import DAY, answer, opened_store, tell, tell_table
 from dpdau_assets.core.budget import overrides
 from dpdau_assets.core.budget.forecast import MonthForecast, Outlook, RefusedRelease, forecast, outlook_answer
 from dpdau_assets.core.errors import BadSetting
@@ -38,9 +38,15 @@ def budget(
     month: Annotated[datetime | None, typer.Option(formats=["%Y-%m"], help="Default: the last published.")] = None,
 ) -> None:
     """Show what a month has spent of its cap."""
-    outside = open_outside()
-    asked = month.date() if month else last_published_month(metric, outside)
-    answer({"metric": metric, "month": f"{asked:%Y-%m}", **budget_answer(metric, asked, outside)})
+    store = opened_store()
+    asked = month.date() if month else last_published_month(metric, store.accountant)
+    answer(
+        {
+            "metric": metric,
+            "month": f"{asked:%Y-%m}",
+            **budget_answer(metric, asked, store.settings, store.accountant),
+        }
+    )
 
 
 @app.command()
@@ -85,21 +91,27 @@ def reset_budget(
         epsilon = Fraction(cap)
     except (ValueError, ZeroDivisionError):
         raise typer.BadParameter(f"--cap {cap} is not a number.") from None
-    outside = open_outside()
-    overrides.reset_budget(metric, month.date(), epsilon, who, why, outside)
-    answer({"metric": metric, "month": f"{month:%Y-%m}", "overrides": override_rows(metric, month.date(), outside)})
+    store = opened_store()
+    overrides.reset_budget(metric, month.date(), epsilon, who, why, store)
+    answer(
+        {
+            "metric": metric,
+            "month": f"{month:%Y-%m}",
+            "overrides": override_rows(metric, month.date(), store.accountant),
+        }
+    )
 
 
 @app.command()
 def label() -> None:
     """Print the privacy label of DAU, of MAU and of both, in the shape of OpenDP's deployments registry."""
-    outside = open_outside()
+    store = opened_store()
     first: dict[Metric, date] = {
-        metric: min(one.key.day for one in found)
+        metric: min(release.key.day for release in releases)
         for metric in METRICS
-        if (found := outside.accountant.releases(metric))
+        if (releases := store.accountant.releases(metric))
     }
-    answer(privacy_label(settings_on_record(outside.accountant, outside.settings), first))
+    answer(privacy_label(settings_on_record(store.accountant, store.settings), first))
 
 
 def _tell_refusal(one: RefusedRelease) -> None:
@@ -112,8 +124,8 @@ def outlook_table(found: Outlook) -> Table:
     """One row a month and metric, in Markdown."""
     columns = ("month", "metric", "out", "to come", "first due", "last due", "charged", "cap", "left", "std", "95 %")
     table = Table(*columns, box=box.MARKDOWN)
-    for one in found.months:
-        table.add_row(*_cells(one))
+    for month in found.months:
+        table.add_row(*_cells(month))
     return table
 
 

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from dpdau_assets.cli.scheduled import knowing_the_schedule
-from dpdau_assets.cli.terminal import DAY, answer, open_outside, tell, tell_table
+from dpdau_assets.cli.terminal import DAY, answer, opened_store, tell, tell_table
 from dpdau_assets.core.publication import completeness
 from dpdau_assets.core.reporting.checks import CHECKS, Check, Verdict
 from dpdau_assets.core.reporting.checks import answer as ask
@@ -37,20 +37,20 @@ def complete(
 
     An event that comes after its day's publication is late. All days are declared, or none.
     """
-    outside = open_outside()
+    store = opened_store()
     wanted = sorted({day.date() for day in days})
     if undo:
-        completeness.withdraw_all(wanted, outside)
+        completeness.withdraw_all(wanted, store)
     else:
-        completeness.complete_all(wanted, outside)
+        completeness.complete_all(wanted, store)
     answer({"withdrawn" if undo else "complete": [str(day) for day in wanted]})
 
 
 @app.command()
 def status() -> None:
     """Show what is published, pending, overdue and spent. It changes nothing, and works beside everything else."""
-    outside = knowing_the_schedule(open_outside())
-    found = where_it_stands(outside, open_mart(outside.settings))
+    store = knowing_the_schedule(opened_store())
+    found = where_it_stands(store, open_mart(store.settings))
     answer(_plain(found))
     tell_table(_screen(found), WIDTH)
 
@@ -64,12 +64,12 @@ def check(
     Exit code 4: one fails. Work that is under way (no_pending_erasures) is no failure.
     """
     chosen = _chosen(names or [])
-    outside = knowing_the_schedule(open_outside())
-    mart = open_mart(outside.settings)
-    found = [(one, ask(one, outside, mart)) for one in chosen]
-    answer([_row(one, verdict) for one, verdict in found])
+    store = knowing_the_schedule(opened_store())
+    mart = open_mart(store.settings)
+    found = [(check, ask(check, store, mart)) for check in chosen]
+    answer([_row(check, verdict) for check, verdict in found])
     tell_table(_verdicts(found), WIDTH)
-    failed = [one.name for one, verdict in found if not verdict.passed and not one.waiting]
+    failed = [check.name for check, verdict in found if not verdict.passed and not check.waiting]
     if failed:
         tell(f"Failed: {', '.join(failed)}.", style="bold")
         raise typer.Exit(FAILED)
@@ -79,7 +79,7 @@ def check(
 
 
 def _chosen(names: Sequence[str]) -> list[Check]:
-    known = {one.name: one for one in CHECKS}
+    known = {check.name: check for check in CHECKS}
     unknown = [name for name in names if name not in known]
     if unknown:
         raise typer.BadParameter(f"No check is called {', '.join(unknown)}. There are: {', '.join(known)}.")
@@ -99,9 +99,9 @@ def _row(check: Check, verdict: Verdict) -> dict[str, Any]:
 
 def _verdicts(found: Sequence[tuple[Check, Verdict]]) -> Table:
     table = Table("check", "verdict", "found", box=box.SIMPLE_HEAD)
-    for one, verdict in found:
-        word = "passed" if verdict.passed else "waits" if one.waiting else "FAILED"
-        table.add_row(one.name, word, escape(verdict.sentence))
+    for check, verdict in found:
+        word = "passed" if verdict.passed else "waits" if check.waiting else "FAILED"
+        table.add_row(check.name, word, escape(verdict.sentence))
     return table
 
 
@@ -142,7 +142,7 @@ def _screen(found: Status) -> Table:
 def _lines(found: Status) -> Iterator[tuple[str, str]]:
     yield "today", str(found.today)
     for one in found.published:
-        last = f"through {one.last_day}, next {one.next_day}, due {one.next_due_on}" if one.last_day else "nothing yet"
+        last = f"through {one.last_day}, next {one.next_day}, due {one.next_slot}" if one.last_day else "nothing yet"
         yield f"published {one.metric}", last
     yield "ready now", _named(found.ready_days) or "nothing"
     if found.ready_months:

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 import typer
 
-from dpdau_assets.cli.terminal import DAY, answer, open_outside, run_through_dagster, tell
+from dpdau_assets.cli.terminal import DAY, answer, opened_store, run_through_dagster, tell
 from dpdau_assets.core.budget.settings_check import SHORTEST_SECRET
 from dpdau_assets.core.erasure import receipts, requests, retention
 from dpdau_assets.core.erasure.requests import Requested
@@ -62,9 +62,9 @@ def erase(
         raise typer.BadParameter("Say who: either --user-id or --from.")
     if (through and days) or (source and (through or days or reference)):
         raise typer.BadParameter("Say it once: --through, --days and --reference, or the columns of the file.")
-    outside = open_outside()
-    asked, alike = _of_file(source, outside) if source else (_of_one(user_id, through, days, reference, outside), ())
-    done = requests.request(asked, outside, confirmed=confirm)
+    store = opened_store()
+    asked, alike = _of_file(source, store) if source else (_of_one(user_id, through, days, reference, store), ())
+    done = requests.request(asked, store, confirmed=confirm)
     answer(
         {
             "received": len(asked),
@@ -87,27 +87,27 @@ def erase(
 @app.command()
 def confirm(names: _Names) -> None:
     """Bring parked requests into force."""
-    outside = open_outside()
-    found = requests.confirm(names, outside)
-    in_force = [one for one in found if one.state != "cancelled"]
-    answer({"confirmed": len(in_force), "erasures": erasure_rows(found, outside)})
-    if len(in_force) < len(found):
+    store = opened_store()
+    erasures = requests.confirm(names, store.erasures)
+    in_force = [erasure for erasure in erasures if erasure.state != "cancelled"]
+    answer({"confirmed": len(in_force), "erasures": erasure_rows(erasures, store.clock, store.erasures)})
+    if len(in_force) < len(erasures):
         tell("Some were cancelled, and stay so: ask for these people again with `dpdau erase`.")
 
 
 @app.command()
 def cancel(names: _Names) -> None:
     """Forget requests. Exit code 4, and none forgotten: one of them is being applied, or has been."""
-    outside = open_outside()
-    found = requests.cancel(names, outside)
-    answer({"cancelled": len(found), "erasures": erasure_rows(found, outside)})
+    store = opened_store()
+    erasures = requests.cancel(names, store.state, store.erasures)
+    answer({"cancelled": len(erasures), "erasures": erasure_rows(erasures, store.clock, store.erasures)})
 
 
 @app.command()
 def erasures(state: Annotated[ErasureState | None, typer.Option(help="Only these; default: all.")] = None) -> None:
     """List erasure requests, in order of arrival: where each stands, and until when it has to be done."""
-    outside = open_outside()
-    rows = erasure_rows(outside.erasures.ledger.erasures([state] if state else []), outside)
+    store = opened_store()
+    rows = erasure_rows(store.erasures.ledger.erasures([state] if state else []), store.clock, store.erasures)
     answer(rows)
     if overdue := sum(row["overdue"] for row in rows):
         tell(f"{overdue} past the deadline: `dpdau flush-deletes`, and `dpdau confirm` for parked ones.")
@@ -125,17 +125,17 @@ def receipt(
     """
     if [name, reference, check].count(None) != 2:
         raise typer.BadParameter("Give the ID of a request, --reference T or --check FILE.")
-    outside = open_outside()
+    store = opened_store()
     if reference is not None:
-        together = receipts.receipts_of(reference, outside)
+        together = receipts.receipts_of(reference, store)
         answer(together)
         _exit_as(together["receipts"])
         return
     if check:
-        genuine = receipts.is_genuine(_document(check), outside.state.salts.signing_key())
+        genuine = receipts.is_genuine(_document(check), store.state.salts.signing_key())
         answer({"genuine": genuine})
         raise typer.Exit(0 if genuine else NOT_GENUINE)
-    document = receipts.receipt(str(name), outside)
+    document = receipts.receipt(str(name), store)
     answer(document)
     _exit_as([document])
 
@@ -146,15 +146,15 @@ def flush_deletes() -> None:
 
     Exit code 4: something was found that should be gone (`receipt ID` names it), or a file that cannot be repaired.
     """
-    outside = open_outside()
-    repaired, _ = receipts.apply(outside)
-    days = [day for day, _ in touched.days_to_rebuild(outside)]
+    store = opened_store()
+    repaired, _ = receipts.apply(store)
+    days = [day for day, _ in touched.days_to_rebuild(store)]
     try:
         if days:
             tell("All requests are applied. What follows tells Dagster; if it fails, they are read back all the same.")
-            run_through_dagster("Rebuilding", building(days), outside)
+            run_through_dagster("Rebuilding", building(days), store)
     finally:  # after it, so that no day is left waiting when the receipts say that nothing is left
-        done = receipts.apply_and_verify(outside)
+        done = receipts.apply_and_verify(store)
     answer(
         {
             "verified": done.verified,
@@ -179,7 +179,7 @@ def purge() -> None:
 
     Exit code 4, and nothing purged: a number that reads one of these days is missing.
     """
-    gone = retention.purge(open_outside())
+    gone = retention.purge(opened_store())
     answer({"purged_through": gone.isoformat() if gone else None})
 
 
@@ -194,7 +194,7 @@ def rotate_salt(
     Stop Dagster first: from here on only the new HASH_SALT_SECRET opens the store.
     """
     new_secret = _secret(source.read())
-    open_outside().state.salts.rewrap(new_secret)
+    opened_store().state.salts.rewrap(new_secret)
     answer({"rewrapped": True})
     tell("Set HASH_SALT_SECRET to the new secret now, everywhere: the old one opens this store no more.", style="bold")
 
@@ -245,11 +245,11 @@ def _exit_as(documents: Sequence[receipts.Document]) -> None:
         raise typer.Exit(NOT_YET)
 
 
-def _of_file(source: Path, outside: Store) -> tuple[Sequence[Event], Sequence[int]]:
+def _of_file(source: Path, store: Store) -> tuple[Sequence[Event], Sequence[int]]:
     """The requests, and the lines to warn of."""
     from resources.reading.erasure_files import read_requests
 
-    found = read_requests(source, _limits(outside))
+    found = read_requests(source, _limits(store))
     return found.asked, found.alike
 
 
@@ -258,7 +258,7 @@ def _of_one(
     through: datetime | None,
     days: list[datetime] | None,
     reference: str | None,
-    outside: Store,
+    store: Store,
 ) -> Sequence[Event]:
     from resources.reading.erasure_files import request_of
 
@@ -268,14 +268,14 @@ def _of_one(
         "days": [f"{day:%Y-%m-%d}" for day in days] if days else None,
         "reference": reference,
     }
-    found = request_of(fields, _limits(outside))
+    found = request_of(fields, _limits(store))
     if isinstance(found, str):
         raise BadInput(found, "Nothing was taken.")
     return [found]
 
 
-def _limits(outside: Store) -> Limits:
-    return Limits(first_day(outside), last_day(outside.clock), ZoneInfo(outside.settings.timezone))
+def _limits(store: Store) -> Limits:
+    return Limits(first_day(store.settings, store.accountant), last_day(store.clock), ZoneInfo(store.settings.timezone))
 
 
 def _id_from_stdin() -> str:

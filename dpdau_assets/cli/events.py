@@ -10,7 +10,7 @@ import typer
 
 from dpdau_assets.cli.erasure import passed_over as days_passed_over
 from dpdau_assets.cli.erasure import tell_parked, tell_passed_over
-from dpdau_assets.cli.terminal import DAY, answer, open_outside, progress, tell
+from dpdau_assets.cli.terminal import DAY, answer, opened_store, progress, tell
 from dpdau_assets.core.publication.ingest import IngestReport, NotTaken, in_whole_per_cent
 from dpdau_assets.core.publication.ingest import ingest as ingest_files
 from dpdau_assets.core.state.activity import discard_batch
@@ -34,14 +34,14 @@ def ingest(
     An input is refused whole if more of its rows are bad than MAX_REJECTED_SHARE, and is bad input if none is valid:
     then nothing of it is taken, no removal either.
     """
-    outside = open_outside()
+    store = opened_store()
     files = event_files(source)
     if source.is_dir() and (others := offered(source).others):
         names = ", ".join(str(path) for path in others[:_NAMED]) + (", and more" if len(others) > _NAMED else "")
         tell(f"Passed over, since they are no files with an ending that is read: {names}.")
     try:
         with progress() as shown:
-            report = ingest_files(files, outside, shown.stage, shown.share, partial=partial)
+            report = ingest_files(files, store, shown.stage, shown.share, partial=partial)
     except NotTaken as error:
         _tell_and_answer(error.report)
         raise
@@ -81,7 +81,8 @@ def _tell_and_answer(report: IngestReport) -> None:
 @app.command()
 def discard(batch: Annotated[str, typer.Argument(metavar="BATCH", help="As `ingest` answered it.")]) -> None:
     """Take back an ingested batch of events that was not folded into the state yet. Its removals stay requested."""
-    discard_batch(batch, open_outside())
+    store = opened_store()
+    discard_batch(batch, store.events, store.state)
     answer({"discarded": batch})
 
 

@@ -8,11 +8,12 @@ from typing import Annotated
 
 import typer
 
-from dpdau_assets.cli.terminal import DAY, answer, open_outside, tell
+from dpdau_assets.cli.terminal import DAY, answer, opened_store, tell
 from dpdau_assets.core.budget import verification
 from dpdau_assets.core.errors import BadInput, NotPublished
 from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication import restoring as core
+from dpdau_assets.core.restored import Declared
 from resources.ledger_sql.database import open_engine, schema_version
 from resources.published.mart_duckdb import MartFiles
 from resources.settings_env import read_settings
@@ -37,11 +38,11 @@ def verify_ledger(
 
     Exit code 4: something was found.
     """
-    outside = _living()
-    problems = verification.problems(outside, open_mart(outside.settings).read())
-    if head is not None and not outside.accountant.holds(head):
+    store = _living()
+    problems = verification.problems(store.settings, store.accountant, open_mart(store.settings).read())
+    if head is not None and not store.accountant.holds(head):
         problems.append(f"{head} is no head of this ledger: its newest rows were cut off, or it is another one.")
-    answer({"holds": not problems, "problems": problems, "head": outside.accountant.head()})
+    answer({"holds": not problems, "problems": problems, "head": store.accountant.head()})
     if problems:
         raise typer.Exit(BROKEN)
 
@@ -86,8 +87,8 @@ def restore(
         raise typer.BadParameter("--published-through, --who and --why belong together.")
     settings = read_settings()
     marts = [*([] if mart is None else [_saved_mart(mart)]), *all_marts(settings)]
-    shown = list({one.key: one for place in reversed(marts) for one in place.read()}.values())
-    declared = core.Declared(published_through.date(), who, why) if published_through else None
+    shown = list({row.key: row for place in reversed(marts) for row in place.read()}.values())
+    declared = Declared(published_through.date(), who, why) if published_through else None
     done = backup_files.restore(source, settings, SystemClock(settings.timezone), shown, declared)
     closed = [{"metric": metric, "month": f"{month:%Y-%m}"} for metric, month in done.closed]
     answer(
@@ -120,7 +121,8 @@ def restore(
 @app.command()
 def reopen(who: _Who, why: _Why) -> None:
     """Declare that every erasure request since the restored backup was submitted again, and let publishing go on."""
-    core.reopen(who, why, open_outside())
+    store = opened_store()
+    core.reopen(who, why, store.clock, store.accountant)
     answer({"reopened": True})
 
 
@@ -167,7 +169,7 @@ def _living() -> Store:
     url = ledger_url(read_settings())
     if schema_version(open_engine(url)) is None:
         raise NotPublished("There is no ledger here.", "Check DATA_DIR and LEDGER_URL; the first ingest makes it.")
-    return open_outside()
+    return opened_store()
 
 
 def _saved_mart(folder: Path) -> MartFiles:

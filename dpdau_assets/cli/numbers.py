@@ -7,7 +7,7 @@ from typing import Annotated, cast
 
 import typer
 
-from dpdau_assets.cli.terminal import DAY, From, To, answer, open_outside, require_order, tell_plainly
+from dpdau_assets.cli.terminal import DAY, From, To, answer, opened_store, require_order, tell_plainly
 from dpdau_assets.core.reporting import answers
 from dpdau_assets.core.reporting.answers import latest_release, release_answer
 from dpdau_assets.core.settings import Metric
@@ -46,14 +46,16 @@ def series(
     as_published: Annotated[bool, typer.Option(help="The numbers that came out first; default: the latest.")] = False,
 ) -> None:
     """Show the published numbers of a range of days, in order; days without a number are left out."""
-    outside = open_outside()
+    store = opened_store()
     require_order(first, last)
-    answer(answers.series(metric, first.date(), last.date(), outside, as_published=as_published))
+    answer(
+        answers.series(metric, first.date(), last.date(), store.settings, store.accountant, as_published=as_published)
+    )
 
 
 def _show(metric: Metric, day: date, window_days: int, revision: int | None) -> None:
-    outside = open_outside()
-    found = release_answer(latest_release(metric, day, window_days, revision, outside), outside)
+    store = opened_store()
+    found = release_answer(latest_release(metric, day, window_days, revision, store), store.settings, store.accountant)
     upper = "no upper bound" if found["upper_95"] is None else found["upper_95"]
     tell_plainly(f"{metric} {day}: {found['estimate']} [{found['lower_95']}, {upper}] at 95 %")
     answer(found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from dpdau_assets.cli.terminal import From, To, answer, open_outside, require_order, run_through_dagster
+from dpdau_assets.cli.terminal import From, To, answer, opened_store, require_order, run_through_dagster
 from dpdau_assets.core.dates import days_between
 from dpdau_assets.core.publication.runs import building, plan_run
 from dpdau_assets.core.reporting.answers import run_answer
@@ -20,21 +20,21 @@ def run(first: From, last: To) -> None:
     A month is restated when publication passes its day. Days that cannot be published as asked are refused before
     anything is done.
     """
-    outside = open_outside()
+    store = opened_store()
     require_order(first, last)
-    wanted = plan_run(first.date(), last.date(), outside)
-    run_through_dagster("Publishing", wanted, outside)
-    answer(run_answer(first.date(), last.date(), outside))
+    wanted = plan_run(first.date(), last.date(), store)
+    run_through_dagster("Publishing", wanted, store)
+    answer(run_answer(first.date(), last.date(), store.accountant))
 
 
 @app.command()
 def rebuild(first: From, last: To) -> None:
     """Build state and sketches of these days, through Dagster in this process; nothing is published."""
-    outside = open_outside()
+    store = opened_store()
     require_order(first, last)
-    require_ended(last.date(), outside.clock)
-    if first.date() < outside.settings.start_date:
+    require_ended(last.date(), store.clock)
+    if first.date() < store.settings.start_date:
         raise typer.BadParameter(f"--from {first:%Y-%m-%d} is before START_DATE.")
     days = days_between(first.date(), last.date())
-    run_through_dagster("Rebuilding", building(days), outside)
+    run_through_dagster("Rebuilding", building(days), store)
     answer({"days_rebuilt": len(days)})

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from dpdau_assets.cli.scheduled import knowing_the_schedule
-from dpdau_assets.cli.terminal import answer, open_outside
+from dpdau_assets.cli.terminal import answer, opened_store
 from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.reporting.report import check_lines, operators_report, readers_report
 from dpdau_assets.core.reporting.report_model import Report
@@ -26,14 +26,19 @@ def report(
     out: Annotated[Path | None, typer.Option(help="Write this one file; default: both, into report/.")] = None,
 ) -> None:
     """Write what is published, promised and spent as HTML, readable offline; for operators erasures and checks too."""
-    outside = open_outside()
+    store = opened_store()
     if out is None:
-        paths = open_reports(outside.settings).replace(readers_report(outside), _for_operators(outside))
+        paths = open_reports(store.settings).replace(
+            readers_report(store.settings, store.accountant), _for_operators(store)
+        )
         answer({"files": [str(paths.readers), str(paths.operators)]})
     else:
-        write_report(readers_report(outside) if audience == "readers" else _for_operators(outside), out)
+        write_report(
+            readers_report(store.settings, store.accountant) if audience == "readers" else _for_operators(store),
+            out,
+        )
         answer({"files": [str(out)]})
 
 
-def _for_operators(outside: Store) -> Report:
-    return operators_report(outside, check_lines(knowing_the_schedule(outside), open_mart(outside.settings)))
+def _for_operators(store: Store) -> Report:
+    return operators_report(store, check_lines(knowing_the_schedule(store), open_mart(store.settings)))

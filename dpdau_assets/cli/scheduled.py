@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from dpdau_assets.core.settings import Settings
 
 
-def knowing_the_schedule(outside: Store) -> Store:
+def knowing_the_schedule(store: Store) -> Store:
     """The same store, which looks into Dagster's home when a check asks; no home is made for it."""
-    return replace(outside, is_scheduled=partial(_is_scheduled, outside.settings))
+    return replace(store, is_scheduled=partial(_is_scheduled, store.settings))
 
 
 def _is_scheduled(settings: Settings) -> bool:

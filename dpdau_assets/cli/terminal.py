@@ -33,7 +33,7 @@ From: TypeAlias = Annotated[datetime, typer.Option("--from", formats=DAY, help="
 To: TypeAlias = Annotated[datetime, typer.Option("--to", formats=DAY, help="Last day.")]
 
 
-def open_outside() -> Store:
+def opened_store() -> Store:
     """The store that the environment names."""
     from resources.settings_env import read_settings
     from resources.store import open_store
@@ -86,7 +86,7 @@ def require_order(first: datetime, last: datetime) -> None:
         raise typer.BadParameter(f"--to {last:%Y-%m-%d} is before --from {first:%Y-%m-%d}.")
 
 
-def run_through_dagster(title: str, wanted: Sequence[Step], outside: Store) -> None:
+def run_through_dagster(title: str, wanted: Sequence[Step], store: Store) -> None:
     """One Dagster run a step, so that the UI knows of each; the first failure is raised as it is."""
     warnings.filterwarnings("ignore", message=".* is currently in (preview|beta)")  # APIs of Dagster, chosen young
     from dpdau_assets.definitions import build_definitions  # Dagster takes seconds to import
@@ -94,8 +94,8 @@ def run_through_dagster(title: str, wanted: Sequence[Step], outside: Store) -> N
     from resources.dagster_instance import open_run
     from resources.settings_env import dagster_home
 
-    definitions = build_definitions(outside.settings)
-    with open_run(dagster_home(outside.settings)) as instance, progress() as shown:
+    definitions = build_definitions(store.settings)
+    with open_run(dagster_home(store.settings)) as instance, progress() as shown:
         shown.stage(f"{title}.")
         steps = count(1)
         run_steps(list(wanted), definitions, instance, lambda step: shown.advance(next(steps), len(wanted), step.title))

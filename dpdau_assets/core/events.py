@@ -169,12 +169,12 @@ def day_of_moment(text: str, zone: ZoneInfo) -> date | None:
         whole, _, fraction = text.partition(".")
         below = whole.startswith("-") and fraction.strip("0") != ""
         return day_of_second(int(whole) - below, zone)
-    found = _ISO.fullmatch(text)
-    day = calendar_day(found[1]) if found else None
-    if found is None or day is None or found[5] is None:
+    match = _ISO.fullmatch(text)
+    day = calendar_day(match[1]) if match else None
+    if match is None or day is None or match[5] is None:
         return day
-    hours, minutes, seconds, ahead_hours, ahead_minutes = (int(found[group] or 0) for group in (2, 3, 4, 7, 8))
-    ahead = (ahead_hours * 60 + ahead_minutes) * (-60 if found[6] == "-" else 60)
+    hours, minutes, seconds, ahead_hours, ahead_minutes = (int(match[group] or 0) for group in (2, 3, 4, 7, 8))
+    ahead = (ahead_hours * 60 + ahead_minutes) * (-60 if match[6] == "-" else 60)
     return day_of_second(day_number(day) * 86400 + hours * 3600 + minutes * 60 + seconds - ahead, zone)
 
 

@@ -11,18 +11,28 @@ from dpdau_assets.core.facts import ReleaseKey
 
 @dataclass(frozen=True)
 class MartRow:
-    """A published number as the mart shows it.
+    """A published number as the mart shows it, with all that an answer or a restore needs of it. All of it is public.
 
-    `noisy_value` is in users, and `noisy_statistic` what the ledger keeps; bounds are rounded, and never below 0.
-    `parameters` say how its users are counted, as the run of a mechanism keeps them.
+    Attributes:
+        noisy_value: as drawn, in users.
+        estimate, lower_95, upper_95: the number and its 95 % interval for display, in users: rounded, and never below
+            0. None where the sketch is full and nothing bounds the number from above.
+        noisy_statistic: what the noise was added to, and the ledger keeps; the number itself with the exact set.
+        half_width: 95 % of the noise lies within it; in units of `noisy_statistic`.
+        mechanism, mechanism_run: the kind of noise, and the run of it that the number is of.
+        parameters: how its users are counted, as the run keeps them.
+        published_at: the scheduled slot.
     """
 
     key: ReleaseKey
     noisy_value: float
-    noisy_statistic: float
+    estimate: float
     lower_95: float
     upper_95: float | None
+    noisy_statistic: float
+    half_width: float
     mechanism: str
+    mechanism_run: str
     parameters: Mapping[str, str]
     published_at: datetime
     version: str

@@ -1,6 +1,8 @@
 """What a removal takes out: of the state (exactly its days) and of MAU (until the end of its month).
 
 Removal wins for ever, in any order; the arrays here are the tombstones of one salt epoch, as the ledger gives them.
+
+Owns the rule: Who is removed is out of every window until the month ends.
 """
 
 from __future__ import annotations

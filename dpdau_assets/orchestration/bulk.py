@@ -9,6 +9,7 @@ from datetime import date
 from typing import cast
 
 import dagster as dg
+from dagster_duckdb import DuckDBResource
 
 from dpdau_assets.assets.erasures import told_mark
 from dpdau_assets.assets.mart import refresh_budget_report, refresh_mart
@@ -90,7 +91,7 @@ def _build(days: Iterable[date], context: dg.OpExecutionContext, outside: Store)
     states, sketches = built(days_built)
     yield from told(states, context.instance, read)
     yield from told(sketches, context.instance, newest_events([ACTIVITY], context.instance))
-    mark_reported(days_built, outside)
+    mark_reported(days_built, outside.state)
 
 
 @dg.op(
@@ -105,7 +106,8 @@ def publish_due_numbers(context: dg.OpExecutionContext, outside: dg.ResourcePara
     for step in found.built:  # what was declared after the days were built waits for the next run
         read = newest_events([SKETCH, DAU, MAU], context.instance)
         day = cast(date, step.day)  # a number has one
-        if step.kind != RESTATEMENT and day not in is_declared(outside):  # withdrawn: what follows waits for it
+        is_withdrawn = step.kind != RESTATEMENT and day not in is_declared(outside.events, outside.accountant)
+        if is_withdrawn:  # what follows waits for it
             return
         records = restating(day, outside) if step.kind == RESTATEMENT else publishing(step.metric, day, outside)
         for record in records:
@@ -124,10 +126,11 @@ def refresh_reports(
     context: dg.OpExecutionContext,
     outside: dg.ResourceParam[Store],
     mart: dg.ResourceParam[Mart],
+    duckdb: DuckDBResource,
     reports: dg.ResourceParam[Reports],
 ) -> Iterator[Event]:
     with refusals_fail_at_once():
-        yield from told([Record("active_users", metadata=refresh_mart(outside, mart))], context.instance)
+        yield from told([Record("active_users", metadata=refresh_mart(outside, mart, duckdb))], context.instance)
         yield from told([Record("budget_report", metadata=refresh_budget_report(outside))], context.instance)
         yield from told([Record("report", metadata=refresh_report(outside, mart, reports))], context.instance)
 

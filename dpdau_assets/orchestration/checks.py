@@ -1,8 +1,9 @@
 """The checks of `core.reporting.checks` as Dagster's: run `check_store` in CI, or look at the assets in the UI.
 
 Those of a single partition are answered by the run that makes it (`recorder.ANSWERED_IN_RUNS`), and no job over checks
-can ask them, having no partition. `no_pending_erasures` is written by the sensor too. A blocking check that fails makes `check_store` exit with 1; `dpdau check` ends non-zero for
-the others too, but for one that only says that work is under way.
+can ask them, having no partition. `no_pending_erasures` is written by the sensor too. A blocking check that fails makes
+`check_store` exit with 1; `dpdau check` ends non-zero for the others too, but for one that only says that work is under
+way.
 """
 
 import dagster as dg
@@ -49,9 +50,9 @@ def _metadata(check: Check, places: tuple[str, ...], outside: Store) -> dict[str
     the places are named, if there are any.
     """
     if check.name == _PENDING:
-        return {"days_pending": len(places), **erasure_queue(waiting_days(outside))}
+        return {"days_pending": len(places), **erasure_queue(waiting_days(outside.clock, outside.erasures))}
     if check.name == _DEADLINE:
-        return erasure_queue(waiting_days(outside))
+        return erasure_queue(waiting_days(outside.clock, outside.erasures))
     return {"places": list(places)} if places else {}
 
 

@@ -1,6 +1,8 @@
 """What may stand in Dagster's metadata, which is kept for ever and shown to operators.
 
 Published numbers, budgets and public constants; never a user id, key, salt, exact count, row count or noise value.
+
+Owns the rule: Dagster is told no user, key, count or noise.
 """
 
 from __future__ import annotations
@@ -50,6 +52,7 @@ ALLOWED = frozenset(
         "erasures_waiting",
         "oldest_erasure_days",
         "last_dau",
+        "last_days",
         "last_mau",
         "readers_file",
         "operators_file",

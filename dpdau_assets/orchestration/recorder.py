@@ -221,7 +221,7 @@ def built(days: Iterable[Built]) -> tuple[list[Record], list[Record]]:
 
 def number(release: Release, outside: Store) -> Record:
     """A published number, whether it was made just now or long ago."""
-    answer = release_answer(release, outside)
+    answer = release_answer(release, outside.settings, outside.accountant)
     asset, sources = (DAU, (SKETCH,)) if release.key.metric == "dau" else (MAU, (SKETCH, MAU))
     return Record(
         asset,

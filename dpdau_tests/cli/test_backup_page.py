@@ -127,7 +127,7 @@ def a_daily_store(folder: Path) -> None:
     is_published(date(2025, 1, 1), date(2025, 1, 30), outside)
     back_up(folder / "backups" / "2025-02-01", outside)
     is_published(date(2025, 1, 31), date(2025, 1, 31), outside)
-    MartFiles(folder / "data" / "mart").replace(mart_rows(outside))
+    MartFiles(folder / "data" / "mart").replace(mart_rows(outside.accountant))
     shutil.copytree(folder / "data" / "mart", folder / "backups" / "2025-02-02-mart")
 
 

@@ -58,7 +58,7 @@ def test_the_operators_report_says_so_and_the_readers_does_not(living: Dpdau) ->
         outside = open_store(Settings(data_dir=living.folder / "data", hash_salt_secret=WEAK))
         report = operators_report(outside, [])
         assert "HASH_SALT_SECRET is one piece" in render(report) and WEAK not in render(report)
-        assert "HASH_SALT_SECRET" not in render(readers_report(outside))
+        assert "HASH_SALT_SECRET" not in render(readers_report(outside.settings, outside.accountant))
     open_store.cache_clear()
 
 

@@ -18,7 +18,18 @@ from dpdau_tests.cli.conftest import SECRET, Dpdau
 from dpdau_tests.cli.main_job import MAIN_JOB, the_main_job_is_done
 from dpdau_tests.support.prepared import Prepared
 
-FOR_WORK = {"alembic", "dagster", "duckdb", "jinja2", "matplotlib", "opendp", "pandas", "pyarrow"}
+FOR_WORK = {
+    "alembic",
+    "dagster",
+    "datasketches",
+    "duckdb",
+    "filelock",
+    "jinja2",
+    "matplotlib",
+    "opendp",
+    "pandas",
+    "pyarrow",
+}
 """What reads events, counts, draws, publishes or reports."""
 FOR_ANSWERS = {"cryptography", "numpy", "pydantic_settings", "sqlalchemy"}
 """What opens the ledger."""

@@ -44,8 +44,10 @@ def outside(tmp_path: Path) -> Iterator[Store]:
 
 
 def refresh(outside: Store) -> None:
-    open_mart(outside.settings).replace(mart_rows(outside))
-    open_reports(outside.settings).replace(readers_report(outside), operators_report(outside, []))
+    open_mart(outside.settings).replace(mart_rows(outside.accountant))
+    open_reports(outside.settings).replace(
+        readers_report(outside.settings, outside.accountant), operators_report(outside, [])
+    )
 
 
 def test_a_folder_that_is_missing_is_made_for_everybody_to_read_whatever_the_umask_says(outside: Store) -> None:

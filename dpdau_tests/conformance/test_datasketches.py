@@ -1,4 +1,7 @@
-"""Theta sketches are Apache DataSketches': the same hashes, the same bytes, read by their C++ and their Java."""
+"""Theta sketches are Apache DataSketches': bytes made here are those of their own updates, read by C++ and Java.
+
+Unions and differences are theirs at work, held to sketches that were updated key by key, which ours never are.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dpdau_assets.core.errors import Refused
 from dpdau_assets.core.facts import Keys
-from dpdau_assets.core.sketches import unite
+from dpdau_assets.core.sketches import theta, unite
 from dpdau_assets.core.sketches.theta import ThetaEstimator, ThetaSketch
 
 LG_K = 26  # the largest there is: a sketch that never fills
@@ -82,6 +86,28 @@ def test_unions_are_those_of_datasketches(sets: list[set[int]], theta0: Fraction
 def test_taking_users_out_is_a_not_b_of_datasketches(found: set[int], gone: set[int], theta0: Fraction) -> None:
     left = datasketches.theta_a_not_b().compute(theirs(array(found), theta0), theirs(array(gone), theta0))
     assert bytes(ours(array(found), theta0).without(array(gone)).body()) == left.serialize()
+
+
+def test_a_result_under_another_theta_than_the_public_one_is_refused() -> None:
+    """None of these can come from `build` or from bytes: it is the library's result that is asked."""
+    header = ThetaEstimator(Fraction(1, 2)).header(3, "source")
+    sampled, other = ours(array(set(range(100))), Fraction(1, 2)), ours(array(set(range(100))), Fraction(1, 4))
+    wrong = ThetaSketch(header, other.packed)
+    for result in (lambda: unite([sampled, wrong]), lambda: wrong.without(array({1})), lambda: unite([wrong])):
+        with pytest.raises(Refused, match="under θ0 = 1/2 gave one under another θ"):
+            result()
+
+
+@pytest.mark.parametrize("theta0", [Fraction(1), Fraction(1, 2)])
+def test_a_union_that_the_library_would_trim_is_refused_instead(
+    theta0: Fraction, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With their default of 2^12 places, as it would be with 2^26 and so many users."""
+    days = [ours(np.arange(first, first + 20_000, dtype=np.uint64), theta0) for first in (0, 10_000)]
+    assert unite(days).body() == ours(np.arange(30_000, dtype=np.uint64), theta0).body()
+    monkeypatch.setattr(theta, "LG_K", 12)
+    with pytest.raises(Refused, match="set a smaller θ0"):
+        unite(days)
 
 
 def test_java_reads_the_same_hashes_and_estimates(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ of_few_bits = st.builds(lambda bit, low: (1 << bit) | low, st.integers(0, 63), s
 keys_of_users = st.one_of(st.integers(0, LAST_KEY), near_an_edge, of_few_bits)
 key_set = st.sets(keys_of_users, max_size=50)
 examples = settings(max_examples=at_length(test=20, ci=60, soak=1_000))  # of each counting
-every_counting = pytest.mark.parametrize("counting", COUNTED, ids=lambda one: "-".join(parameters_of(one).values()))
+every_counting = pytest.mark.parametrize("estimator", COUNTED, ids=lambda one: "-".join(parameters_of(one).values()))
 
 
 def array(found: Iterable[int]) -> Keys:
@@ -248,7 +248,7 @@ def test_a_register_keeps_no_trace_of_a_user_below_its_rank() -> None:
 
 
 @pytest.mark.parametrize(
-    ("counting", "other"),
+    ("estimator", "other"),
     [
         (KmvEstimator(8, Fraction(1)), KmvEstimator(16, Fraction(1))),
         (HllEstimator(16, 1), HllEstimator(64, 1)),
@@ -333,7 +333,7 @@ def test_a_body_that_is_not_of_its_header_is_refused(estimator: Estimator) -> No
 
 
 def _with_hashes(estimator: ThetaEstimator, *hashes: int) -> bytes:
-    return bytes(ThetaSketch(estimator.header(3, ""), array(hashes)).body())
+    return bytes(ThetaSketch.of_hashes(estimator.header(3, ""), array(hashes)).body())
 
 
 @pytest.mark.parametrize(

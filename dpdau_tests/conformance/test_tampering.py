@@ -68,8 +68,12 @@ def write_a_ledger(outside: Store, database: Database) -> None:
     apply_and_verify(outside)
     parked = request([Event(name, "-", date(2025, 2, 2)) for name in ("user 2", "user 3")], outside)
     for receipt in parked.receipts:
-        confirm([receipt], outside)
-    cancel(request([Event("user 4", "-", date(2025, 2, 2), (JANUARY, date(2025, 2, 2)))], outside).receipts, outside)
+        confirm([receipt], outside.erasures)
+    cancel(
+        request([Event("user 4", "-", date(2025, 2, 2), (JANUARY, date(2025, 2, 2)))], outside).receipts,
+        outside.state,
+        outside.erasures,
+    )
     publish("mau", date(2025, 1, 31), outside)
     publish("dau", date(2025, 2, 3), outside)
     restate(JANUARY, outside)

@@ -238,7 +238,7 @@ def operation(plan: Plan, receiver: list[dict]) -> Iterator[Operation]:
 
 def begin_publication(plan: Plan, outside: Store) -> None:
     """By hand: the days of the history are built, and the first number of each metric is out. The rest are due."""
-    mark_reported(build_days(dict.fromkeys(plan.history, 0), outside), outside)
+    mark_reported(build_days(dict.fromkeys(plan.history, 0), outside), outside.state)
     publish("dau", plan.begin, outside)
     publish("mau", plan.begin, outside)
 

@@ -57,7 +57,7 @@ def test_one_month(make_store: Callable[..., Store], sketch_settings: dict, tmp_
     inside = []
     for release in outside.accountant.releases():
         exact = exact_count(events, release.key.day, release.key.window_days)
-        answer = release_answer(release, outside)
+        answer = release_answer(release, outside.settings, outside.accountant)
         assert abs(answer["noisy_value"] - exact) < 3.5 * (answer["upper_95"] - answer["lower_95"]) / 2  # 6.9 std
         assert answer["lower_95"] <= answer["estimate"] <= answer["upper_95"]
         assert (answer["sketch_impl"], answer["private"]) == (kind, True)
@@ -66,17 +66,17 @@ def test_one_month(make_store: Callable[..., Store], sketch_settings: dict, tmp_
             inside.append(answer["lower_95"] <= exact <= answer["upper_95"])
     # Days of a month share little noise. A sample they share, and so do the windows of MAU: one month shows nothing.
     assert kind != "set" or sum(inside) >= 0.6 * len(inside)  # a false alarm has odds of 1.5e-5
-    spent = budget_answer("dau", date(2025, 2, 1), outside)
+    spent = budget_answer("dau", date(2025, 2, 1), outside.settings, outside.accountant)
     assert (spent["releases_made"], spent["releases_planned"]) == (28, 28)
     assert 2.98 < spent["epsilon_spent"] <= 3.0  # the whole month is out: all of its cap, and not a hair more
-    assert budget_answer("mau", date(2025, 2, 1), outside)["epsilon_spent"] <= 3.5
+    assert budget_answer("mau", date(2025, 2, 1), outside.settings, outside.accountant)["epsilon_spent"] <= 3.5
 
 
 def test_the_mart_holds_every_release_and_nothing_exact(make_store: Callable[..., Store]) -> None:
     outside = make_store()
     prepare(outside, [START])
     release = publish("dau", START, outside)
-    files = open_mart(outside.settings).replace(mart_rows(outside))
+    files = open_mart(outside.settings).replace(mart_rows(outside.accountant))
     with duckdb.connect(str(files.table), read_only=True) as mart:
         relation = mart.sql("SELECT * FROM active_users")
         assert relation.columns == [
@@ -89,7 +89,9 @@ def test_the_mart_holds_every_release_and_nothing_exact(make_store: Callable[...
             "lower_95",
             "upper_95",
             "noisy_statistic",
+            "half_width",
             "mechanism",
+            "mechanism_run",
             "sketch_impl",
             "sketch_parameters",
             "privacy_unit",
@@ -98,8 +100,10 @@ def test_the_mart_holds_every_release_and_nothing_exact(make_store: Callable[...
         ]
         (row,) = relation.fetchall()
     assert row[:4] == ("dau", START, 1, 0)
-    assert row[8] == release.noisy_value and row[4] == release_answer(release, outside)["noisy_value"]
+    assert row[8:12] == (release.noisy_value, release.half_width, release.mechanism, release.run)
+    assert row[4] == release_answer(release, outside.settings, outside.accountant)["noisy_value"]
     assert files.csv.read_text().count("\n") == 2
+    assert open_mart(outside.settings).read() == mart_rows(outside.accountant)
     assert files.chart.read_text().startswith("<?xml")
 
 
@@ -121,10 +125,10 @@ def test_the_mart_is_replaced_while_a_reader_has_it_open(make_store: Callable[..
     prepare(outside, [START, date(2025, 1, 2)])
     publish("dau", START, outside)
     mart = open_mart(outside.settings)
-    old = mart.replace(mart_rows(outside))
+    old = mart.replace(mart_rows(outside.accountant))
     with duckdb.connect(str(old.table), read_only=True) as reader:
         publish("dau", date(2025, 1, 2), outside)
-        mart.replace(mart_rows(outside))
+        mart.replace(mart_rows(outside.accountant))
         assert reader.sql("SELECT count(*) FROM active_users").fetchall() == [(1,)]
     with duckdb.connect(str(old.table), read_only=True) as reader:
         assert reader.sql("SELECT count(*) FROM active_users").fetchall() == [(2,)]
@@ -138,7 +142,7 @@ def test_a_number_from_predictable_noise_is_refused_by_the_mart(make_store: Call
     prepare(outside, [START])
     assert publish("dau", START, outside).private is False
     with pytest.raises(Refused, match="predictable noise"):
-        mart_rows(outside)
+        mart_rows(outside.accountant)
 
 
 def exact_count(events: Path, day: date, window_days: int) -> int:

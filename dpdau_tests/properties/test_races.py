@@ -75,7 +75,7 @@ def run_races(months: int, url: str, folder: Path) -> None:
     for month in firsts:
         assert len(outside.accountant.charges("dau", month)) == FIT
     assert len(outside.accountant.mechanism_runs()) == FIT * months
-    assert verification.problems(outside, everything) == []
+    assert verification.problems(outside.settings, outside.accountant, everything) == []
 
 
 def test_of_sixteen_processes_one_gets_the_last_release_that_fits_and_a_key_has_one_number(

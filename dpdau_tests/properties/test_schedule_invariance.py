@@ -160,7 +160,7 @@ class Publication:
 
     def put(self, rows: Iterator[tuple[str, date]]) -> None:
         """Ingest those of them that are not refused as too early or too late."""
-        first, last = first_day(self.outside), last_day(self.outside.clock)
+        first, last = first_day(self.outside.settings, self.outside.accountant), last_day(self.outside.clock)
         put(self.outside, [(user, day) for user, day in rows if first <= day <= last])
 
     def mark_reported(self, asked: object, act: Callable[[], Answer]) -> Answer | None:

@@ -138,7 +138,7 @@ def what_became_of(row: MonthForecast, outside: Store) -> MonthForecast:
         if month in months_read(found.key.day, found.key.window_days)
     ]
     charged = total(cost(charge.mechanism) for charge in outside.accountant.charges(metric, month))
-    budget = budget_answer(metric, month, outside)
+    budget = budget_answer(metric, month, outside.settings, outside.accountant)
     slots = [date.fromisoformat(found.published_at[:10]) for found in releases]
     restated = sum(found.key.revision for found in releases)
     return replace(

@@ -65,8 +65,10 @@ def work(outside: Store, events: Path, backup: Path) -> None:
     apply_and_verify(outside)
     prepare(outside, DAYS)
     mart = open_mart(outside.settings)
-    mart.replace(mart_rows(outside))
-    open_reports(outside.settings).replace(readers_report(outside), operators_report(outside, []))
+    mart.replace(mart_rows(outside.accountant))
+    open_reports(outside.settings).replace(
+        readers_report(outside.settings, outside.accountant), operators_report(outside, [])
+    )
     back_up(backup, outside)
     ingest(event_files(events.with_name("more.csv")), outside, partial=True)
 
@@ -95,7 +97,7 @@ def test_every_file_that_is_written_is_its_owners_alone_under_any_umask(umask: i
             "ledger.sqlite-shm",
         }
         found = modes(store, ledger.parents[1], backup.parent)
-    wanted = {"activity", "late", "sketches", "inbox", "quarantine", "mart", "report", "state.lock"}
+    wanted = {"activity", "late", "sketches", "inbox", "quarantine", "mart", "report", "state.lock", "quarantine.lock"}
     assert {path.name for path in store.iterdir()} == wanted
     assert found == {"files": {0o600}, "folders": {0o700}}
 

@@ -206,7 +206,7 @@ class Releasing:
 
 def inconsistent(outside: Store, seen: list[Release]) -> list[str]:
     """Numbers that were seen and are not there, and whatever is there without what belongs to it."""
-    found = verification.problems(outside, seen)
+    found = verification.problems(outside.settings, outside.accountant, seen)
     releases = outside.accountant.releases()
     owed: set[tuple[Metric, date, str]] = {
         (one.key.metric, month, one.run) for one in releases for month in months_read(one.key.day, one.key.window_days)

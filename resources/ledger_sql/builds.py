@@ -142,7 +142,10 @@ def _row(place: Partition, encrypted: bytes) -> dict[str, object]:
 def _delete(connection: Connection, places: list[Partition]) -> None:
     c = _rows.c
     for some in in_pieces(places, 200):
-        same = [and_(c.store == one.store, c.day == one.day.isoformat(), c.epoch == one.epoch) for one in some]
+        same = [
+            and_(c.store == partition.store, c.day == partition.day.isoformat(), c.epoch == partition.epoch)
+            for partition in some
+        ]
         connection.execute(delete(_rows).where(or_(*same)))
 
 

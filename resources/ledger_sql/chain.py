@@ -41,9 +41,9 @@ def _inserted(connection: Connection, table: Table, rows: Sequence[Mapping[str, 
 def adopt(connection: Connection, keyring: Keyring, table: Table) -> None:
     """One entry for rows that no entry speaks of yet. For migrations only: it vouches for whatever is there."""
     spoken_of = connection.scalar(select(func.max(_entries.c.last_row)).where(_entries.c.kind == table.name)) or 0
-    found = connection.execute(_rows(table).where(table.c.id > spoken_of)).all()
-    if found:
-        _enter(connection, keyring, table, found)
+    row = connection.execute(_rows(table).where(table.c.id > spoken_of)).all()
+    if row:
+        _enter(connection, keyring, table, row)
 
 
 def _enter(connection: Connection, keyring: Keyring, table: Table, added: Sequence[Row[Any]]) -> None:

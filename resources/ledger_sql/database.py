@@ -1,4 +1,7 @@
-"""Opening the ledger's database so that its transactions are serial and what is deleted is overwritten."""
+"""Opening the ledger's database so that its transactions are serial and what is deleted is overwritten.
+
+Owns the rule: One transaction at a time, whole or not at all.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The ports Ledger and LedgerTransaction: what was charged, drawn and published."""
+"""The ports Ledger and LedgerTransaction: what was charged, drawn and published.
+
+Owns the rule: A number is drawn once and kept.
+"""
 
 from __future__ import annotations
 

@@ -3,6 +3,8 @@
 A commitment is an HMAC of the value under a random key, its opening, which is kept and destroyed with the value: so the
 chain proves what a value was while it is there, and tells nothing about it once it is gone. The opening is encrypted
 with the value, and all values of a kind are of one length: a small number could be guessed from either.
+
+Owns the rule: Secret noise is kept encrypted, and destroyed for good.
 """
 
 from __future__ import annotations

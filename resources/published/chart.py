@@ -10,16 +10,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import numpy as np
 
+from dpdau_assets.core.restored import MartRow
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-Row = dict[str, Any]
 
 _TITLES = {"dau": "Daily active users", "mau": "Monthly active users, rolling window"}
 _COLOURS = {"dau": "#1b6ca8", "mau": "#b3541e"}
@@ -28,7 +28,7 @@ _INLINE_WIDTH, _INLINE_HEIGHT, _INLINE_POINTS = 240, 40, 50
 _INLINE_LIMIT = 1000  # Dagster shows Markdown in place below this length, and behind a button from it on
 
 
-def draw_series(rows: Sequence[Row], path: Path) -> None:
+def draw_series(rows: Sequence[MartRow], path: Path) -> None:
     """An SVG with one panel a metric: the latest number of each day in its 95 % interval.
 
     The same bytes for the same numbers, in whatever process and on whatever machine with this version of Matplotlib.
@@ -37,7 +37,7 @@ def draw_series(rows: Sequence[Row], path: Path) -> None:
         _figure(rows).savefig(path, format="svg", metadata={"Date": None})
 
 
-def chart_in_markdown(rows: Sequence[Row]) -> str:
+def chart_in_markdown(rows: Sequence[MartRow]) -> str:
     """The same as a Markdown image that carries itself."""
     picture = BytesIO()
     with _alike_everywhere():
@@ -45,7 +45,7 @@ def chart_in_markdown(rows: Sequence[Row]) -> str:
     return f"![DAU and MAU with 95 % intervals](data:image/png;base64,{b64encode(picture.getvalue()).decode()})"
 
 
-def sparkline_in_markdown(rows: Sequence[Row]) -> str:
+def sparkline_in_markdown(rows: Sequence[MartRow]) -> str:
     """Both series as tiny lines, each scaled to its own largest number; short enough to be shown in place."""
     lines = "".join(_line(_latest(rows, metric), top, _COLOURS[metric]) for top, metric in ((0, "dau"), (45, "mau")))
     size = f"viewBox='0,0,{_INLINE_WIDTH},90' width='480'"
@@ -76,7 +76,7 @@ def _alike_everywhere() -> Iterator[None]:
         yield
 
 
-def _figure(rows: Sequence[Row]) -> Figure:
+def _figure(rows: Sequence[MartRow]) -> Figure:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 7), layout="constrained")
@@ -85,19 +85,19 @@ def _figure(rows: Sequence[Row]) -> Figure:
     return figure
 
 
-def _latest(rows: Sequence[Row], metric: str) -> list[Row]:
-    by_day = {row["day"]: row for row in rows if row["metric"] == metric}  # rows come in order of revisions
+def _latest(rows: Sequence[MartRow], metric: str) -> list[MartRow]:
+    by_day = {row.key.day: row for row in rows if row.key.metric == metric}  # rows come in order of revisions
     return [by_day[day] for day in sorted(by_day)]
 
 
-def _draw_panel(panel: Axes, metric: str, rows: list[Row]) -> None:
+def _draw_panel(panel: Axes, metric: str, rows: list[MartRow]) -> None:
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
-    days = np.array([row["day"] for row in rows], dtype="datetime64[D]")
-    low = [row["lower_95"] for row in rows]
-    high = [np.nan if row["upper_95"] is None else row["upper_95"] for row in rows]  # no band where nothing bounds it
+    days = np.array([row.key.day for row in rows], dtype="datetime64[D]")
+    low = [row.lower_95 for row in rows]
+    high = [np.nan if row.upper_95 is None else row.upper_95 for row in rows]  # no band where nothing bounds it
     panel.fill_between(days, low, high, color=_COLOURS[metric], alpha=0.3, linewidth=0, label="95 % interval")
-    panel.plot(days, [row["estimate"] for row in rows], color=_COLOURS[metric], linewidth=1, label="published")
+    panel.plot(days, [row.estimate for row in rows], color=_COLOURS[metric], linewidth=1, label="published")
     panel.set_title(_TITLES[metric] + _interval_in_words(rows), loc="left")
     panel.set_ylim(bottom=0)
     panel.grid(alpha=0.3)
@@ -106,17 +106,18 @@ def _draw_panel(panel: Axes, metric: str, rows: list[Row]) -> None:
     panel.xaxis.set_major_formatter(ConciseDateFormatter(locator))
 
 
-def _interval_in_words(rows: list[Row]) -> str:
+def _interval_in_words(rows: list[MartRow]) -> str:
     """Said in the title too: on the scale of most series the band is thinner than the line."""
     if not rows:
         return ""
-    if rows[-1]["upper_95"] is None:
+    last = rows[-1]
+    if last.upper_95 is None:
         return ", no upper bound: the sketch is full"
-    return f", 95 % interval ±{rows[-1]['upper_95'] - rows[-1]['noisy_value']:.1f}"
+    return f", 95 % interval ±{last.upper_95 - last.noisy_value:.1f}"
 
 
-def _line(rows: list[Row], top: int, colour: str) -> str:
-    values = [row["estimate"] for row in rows]
+def _line(rows: list[MartRow], top: int, colour: str) -> str:
+    values = [row.estimate for row in rows]
     if len(values) < 2:
         return ""
     step = max(1, -(-len(values) // _INLINE_POINTS))

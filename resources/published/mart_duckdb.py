@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from fractions import Fraction
 from functools import partial
@@ -14,24 +15,47 @@ import duckdb
 
 from dpdau_assets.core.errors import BadInput, Refused
 from dpdau_assets.core.facts import MartPaths, ReleaseKey
+from dpdau_assets.core.reporting.answers import columns_of
 from dpdau_assets.core.restored import MartRow
-from dpdau_assets.core.sketches import estimator_from
+from dpdau_assets.core.sketches import estimator_from, parameters_of
 from dpdau_assets.core.sketches.sampling import is_threshold
 from resources.published.chart import chart_in_markdown, draw_series, sparkline_in_markdown
 from resources.storage.durable import PRIVATE_FOLDER, make_folder, mode_in, sync_file
 
+Connect = Callable[[], AbstractContextManager[duckdb.DuckDBPyConnection]]
+"""Opens a DuckDB in memory, and closes it."""
+
+Write = Callable[[Path], None]
+
 FILES = ("active_users.duckdb", "active_users.csv", "active_users.svg", "as_published.csv", "latest.csv")
 """All that is written into the folder of a mart."""
 
-_TABLE = """
-CREATE TABLE active_users (
-    metric VARCHAR, day DATE, window_days INTEGER, revision INTEGER,
-    noisy_value DOUBLE, estimate DOUBLE, lower_95 DOUBLE, upper_95 DOUBLE, noisy_statistic DOUBLE,
-    mechanism VARCHAR, sketch_impl VARCHAR, sketch_parameters VARCHAR,
-    privacy_unit VARCHAR, published_at TIMESTAMPTZ, version VARCHAR,
-    PRIMARY KEY (metric, window_days, day, revision)
+COLUMNS = {
+    "metric": "VARCHAR",
+    "day": "DATE",
+    "window_days": "INTEGER",
+    "revision": "INTEGER",
+    "noisy_value": "DOUBLE",
+    "estimate": "DOUBLE",
+    "lower_95": "DOUBLE",
+    "upper_95": "DOUBLE",
+    "noisy_statistic": "DOUBLE",
+    "half_width": "DOUBLE",
+    "mechanism": "VARCHAR",
+    "mechanism_run": "VARCHAR",
+    "sketch_impl": "VARCHAR",
+    "sketch_parameters": "VARCHAR",
+    "privacy_unit": "VARCHAR",
+    "published_at": "TIMESTAMPTZ",
+    "version": "VARCHAR",
+}
+"""What the table and every CSV file have, in this order; docs/data.md says what each one is."""
+
+_NEVER_NULL = COLUMNS.keys() - {"upper_95"}  # None where the sketch is full
+_TABLE = (
+    f"CREATE TABLE active_users ({', '.join(f'{name} {kind}' for name, kind in COLUMNS.items())}, "
+    "PRIMARY KEY (metric, window_days, day, revision))"
 )
-"""
 
 # A restated day has two numbers: the one that came out first, and the one that holds by now.
 _SERIES = {
@@ -46,6 +70,9 @@ class MartFiles:
 
     The database has the table and the views `as_published` and `latest`; each of these is a CSV file too. A folder that
     is missing is made with `folder_mode`; who may read the folder may read the files.
+
+    A new mart is made in memory, and written from there to files beside those that readers have open. Only when all of
+    them are closed and on disk are they renamed: what DuckDB locks is never a file that somebody reads.
     """
 
     def __init__(self, folder: Path, folder_mode: int = PRIVATE_FOLDER) -> None:
@@ -64,9 +91,16 @@ class MartFiles:
                 rows = [dict(zip(names, row, strict=True)) for row in numbers.fetchall()]
         except duckdb.Error:
             raise BadInput(f"{table} cannot be read.", "Name the folder of a mart, or move that file away.") from None
-        return [_shown(row) for row in rows]
+        missing = [name for name in COLUMNS if name not in names]
+        if missing:
+            raise BadInput(
+                f"{table} has no {' and no '.join(missing)}: another version of dpdau wrote it.",
+                "Move it away, and have the mart written anew (the job `refresh_mart`). No number can be taken back "
+                "from it.",
+            )
+        return [_row(columns) for columns in rows]
 
-    def replace(self, rows: list[dict[str, object]]) -> MartPaths:
+    def replace(self, rows: Sequence[MartRow], connect: Connect = duckdb.connect) -> MartPaths:
         make_folder(self._folder, self._folder_mode)
         paths = MartPaths(
             table=self._folder / "active_users.duckdb",
@@ -75,55 +109,68 @@ class MartFiles:
             chart_in_markdown=chart_in_markdown(rows),
             sparkline_in_markdown=sparkline_in_markdown(rows),
         )
-        with duckdb.connect() as work:
+        with connect() as work:
             _fill(work, rows)
-            _replace(paths.table, lambda path: _copy_database(work, path))
-            _replace(paths.csv, lambda path: _copy_csv(work, "SELECT * FROM active_users ORDER BY ALL", path))
-            for name, query in _SERIES.items():
-                _replace(self._folder / f"{name}.csv", partial(_copy_csv, work, query))
-        _replace(paths.chart, lambda path: draw_series(rows, path))
+            staged = [_staged(path, write) for path, write in self._files(work)]
+        staged.append(_staged(paths.chart, lambda path: draw_series(rows, path)))
+        for temporary, path in staged:
+            temporary.replace(path)
         return paths
 
+    def _files(self, work: duckdb.DuckDBPyConnection) -> Iterator[tuple[Path, Write]]:
+        yield self._folder / "active_users.duckdb", partial(_copy_database, work)
+        yield self._folder / "active_users.csv", partial(_copy_csv, work, "SELECT * FROM active_users ORDER BY ALL")
+        for name, query in _SERIES.items():
+            yield self._folder / f"{name}.csv", partial(_copy_csv, work, query)
 
-def _shown(row: dict[str, Any]) -> MartRow:
+
+def _row(columns: dict[str, Any]) -> MartRow:
+    empty = [name for name in _NEVER_NULL if columns[name] is None]
+    if empty:
+        raise BadInput(
+            f"A row of the mart, of {columns['metric']} of {columns['day']}, has no {min(empty)}.",
+            "Name the folder of a mart as it was written, or move it away.",
+        )
     return MartRow(
-        key=ReleaseKey(row["metric"], row["window_days"], row["day"], row["revision"]),
-        noisy_value=row["noisy_value"],
-        noisy_statistic=row.get("noisy_statistic", row["noisy_value"]),  # the same in marts from before sketches
-        lower_95=row["lower_95"],
-        upper_95=row["upper_95"],
-        mechanism=row["mechanism"],
-        parameters=_parameters(row),
-        published_at=datetime.fromtimestamp(row["published"], UTC),
-        version=row["version"],
+        key=ReleaseKey(columns["metric"], columns["window_days"], columns["day"], columns["revision"]),
+        noisy_value=columns["noisy_value"],
+        estimate=columns["estimate"],
+        lower_95=columns["lower_95"],
+        upper_95=columns["upper_95"],
+        noisy_statistic=columns["noisy_statistic"],
+        half_width=columns["half_width"],
+        mechanism=columns["mechanism"],
+        mechanism_run=columns["mechanism_run"],
+        parameters=_parameters(columns),
+        published_at=datetime.fromtimestamp(columns["published"], UTC),
+        version=columns["version"],
     )
 
 
-def _parameters(row: dict[str, Any]) -> dict[str, str]:
+def _parameters(columns: dict[str, Any]) -> dict[str, str]:
     """How the row says that users were counted. Raises BadInput for parameters that no number was ever counted by."""
     try:
-        parameters = {name: Fraction(value) for name, value in json.loads(row.get("sketch_parameters", "{}")).items()}
+        parameters = {name: Fraction(value) for name, value in json.loads(columns["sketch_parameters"]).items()}
         if not is_threshold(parameters.get("theta0", Fraction(1))):
             raise ValueError
-        counted = {"sketch_impl": row["sketch_impl"], **{name: str(value) for name, value in parameters.items()}}
-        estimator_from(counted)
-        return counted
+        counted = {name: str(value) for name, value in parameters.items()}
+        return parameters_of(estimator_from({"sketch_impl": columns["sketch_impl"], **counted}))
     except (ValueError, TypeError, AttributeError, OverflowError, Refused):
         raise BadInput(
-            f"The mart's {row['metric']} of {row['day']} was counted with parameters that are none.",
+            f"The mart's {columns['metric']} of {columns['day']} was counted with parameters that are none.",
             "Name the folder of a mart, or move it away.",
         ) from None
 
 
-def _fill(work: duckdb.DuckDBPyConnection, rows: list[dict[str, object]]) -> None:
+def _fill(work: duckdb.DuckDBPyConnection, rows: Sequence[MartRow]) -> None:
     work.execute(_TABLE)
     if rows:
-        names = list(rows[0])
-        statement = f"INSERT INTO active_users ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
-        work.executemany(statement, [[_column(row[name]) for name in names] for row in rows])
+        statement = f"INSERT INTO active_users ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
+        columns = map(columns_of, rows)
+        work.executemany(statement, [[_value(row[name]) for name in COLUMNS] for row in columns])
 
 
-def _column(value: object) -> object:
+def _value(value: object) -> object:
     return json.dumps(value, sort_keys=True) if isinstance(value, dict) else value
 
 
@@ -146,11 +193,11 @@ def _quoted(path: Path) -> str:
     return str(path).replace("'", "''")
 
 
-def _replace(path: Path, write: Callable[[Path], None]) -> None:
-    """Write beside it, for whom the folder is, make it durable, then rename: a reader sees the old file or the new."""
+def _staged(path: Path, write: Write) -> tuple[Path, Path]:
+    """Written beside its place, for whom the folder is, and durable; where it lies, and where it is renamed to."""
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.unlink(missing_ok=True)
     write(temporary)
     temporary.chmod(mode_in(path.parent))
     sync_file(temporary)
-    temporary.replace(path)
+    return temporary, path

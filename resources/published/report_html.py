@@ -66,7 +66,7 @@ def render(report: Report) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"users": _users, "epsilon": _epsilon, "small": _small, "month": _month}
-    charts = {one.metric: report_svg.chart_of(one) for one in report.series}
+    charts = {series.metric: report_svg.chart_of(series) for series in report.series}
     return environment.get_template("report.html.j2").render(
         report=report, charts=charts, titles=_TITLES, short=_SHORT, svg=report_svg, shares=_shares(report)
     )
@@ -77,11 +77,11 @@ def _shares(report: Report) -> Mapping[tuple[str, date], tuple[float, float]]:
     with what was charged where that is more.
     """
     shares = {}
-    for one in report.budget:
-        whole = max(one.cap, one.charged, one.spent)
-        shares[one.metric, one.month] = (
-            round(100 * one.spent / whole, 2),
-            round(100 * max(0.0, one.charged - one.spent) / whole, 2),
+    for budget_month in report.budget:
+        whole = max(budget_month.cap, budget_month.charged, budget_month.spent)
+        shares[budget_month.metric, budget_month.month] = (
+            round(100 * budget_month.spent / whole, 2),
+            round(100 * max(0.0, budget_month.charged - budget_month.spent) / whole, 2),
         )
     return shares
 

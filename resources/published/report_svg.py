@@ -82,8 +82,8 @@ def _stretches(days: Sequence[Day]) -> Iterator[list[Day]]:
 
 
 def _band(days: Sequence[Day], high: float, x: Callable[[date], float], y: Callable[[float], float]) -> str:
-    upper = ((x(one.day), y(high if one.latest.upper_95 is None else one.latest.upper_95)) for one in days)
-    lower = ((x(one.day), y(one.latest.lower_95)) for one in reversed(days))
+    upper = ((x(day.day), y(high if day.latest.upper_95 is None else day.latest.upper_95)) for day in days)
+    lower = ((x(day.day), y(day.latest.lower_95)) for day in reversed(days))
     return f"{_points(upper)} {_points(lower)}"
 
 

@@ -60,10 +60,10 @@ def event_files(path: Path) -> list[Path]:
     if not path.is_dir():
         format_of(path)
         return [path]
-    found = offered(path).files
-    if not found:
+    paths = offered(path).files
+    if not paths:
         raise BadInput(f"{path} holds no event files.", f"Put files there that end in {ENDINGS}.", path=str(path))
-    return found
+    return paths
 
 
 def offered(folder: Path) -> Offered:

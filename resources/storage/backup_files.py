@@ -82,21 +82,21 @@ class Restored:
 # --- Making one --------------------------------------------------------------------------------------------------
 
 
-def back_up(target: Path, outside: Store) -> Manifest:
+def back_up(target: Path, store: Store) -> Manifest:
     """A consistent backup in a new folder, whole or not at all.
 
     Raises Refused for a ledger that does not hold, and BadInput for a folder that exists, or in which receipts would
     find the people whom the backup still holds.
     """
     target = target.resolve()
-    _require_free(target, outside.settings)
-    if outside.accountant.problems():
+    _require_free(target, store.settings)
+    if store.accountant.problems():
         raise Refused("The ledger does not hold, so a backup could not be restored.", "See `dpdau verify-ledger`.")
     staging = target.with_name(f".{target.name}.tmp")
-    with outside.state.activity.lock():
+    with store.state.activity.lock():
         shutil.rmtree(staging, ignore_errors=True)
         try:
-            manifest = _written(staging, outside)
+            manifest = _written(staging, store)
             staging.rename(target)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
@@ -120,16 +120,16 @@ def _require_free(target: Path, settings: Settings) -> None:
         raise BadInput(f"{target} exists.", "Name a new folder.")
 
 
-def _written(folder: Path, outside: Store) -> Manifest:
+def _written(folder: Path, store: Store) -> Manifest:
     make_folder(folder)
     # The ledger last: so it has the key of every epoch that a file is keyed under.
-    write_all_durably(_copies(outside.settings.data_dir, folder / FILES))
-    database = open_ledger(outside.settings)
+    write_all_durably(_copies(store.settings.data_dir, folder / FILES))
+    database = open_ledger(store.settings)
     with database.read() as connection:
         write_durably(folder / LEDGER, lambda file: file.writelines(to_lines(read_out(connection))))
         head, books = chain.head(connection), SqlLedgerTransaction(connection, database.keyring)
-        last = {metric: books.last_day(metric, outside.settings.window_days(metric)) for metric in METRICS}
-    today = outside.clock.today()
+        last = {metric: books.last_day(metric, store.settings.window_days(metric)) for metric in METRICS}
+    today = store.clock.today()
     manifest = Manifest(
         made_on=today.isoformat(),
         expires_on=(today + timedelta(days=DEADLINE_DAYS)).isoformat(),
@@ -156,25 +156,25 @@ def restore(
     """
     manifest = _usable(source, clock.today())
     memory = _in_memory(source, manifest, settings)
-    outside = replace(store_on(memory, settings), clock=clock)
+    store = replace(store_on(memory, settings), clock=clock)
     made_on = date.fromisoformat(manifest.made_on)
     database = open_ledger(settings)
-    with outside.state.activity.lock():
+    with store.state.activity.lock():
         _require_empty(database, settings.data_dir)
-        lost = lost_keys(shown, declared, outside)
+        lost = lost_keys(shown, declared, store)
         maybe = maybe_published(lost, shown)
         with restored_books(memory) as books:
             account_for(lost, shown, Restore(made_on, clock.today(), declared), books, settings)
         files_kept = not _place(source, manifest, settings.data_dir)
         with restored_books(memory) as books:
-            lost_epochs = account_for_files(lost, books, outside)
+            lost_epochs = account_for_files(lost, books, store.events, store.state)
         if files_kept:  # written since the backup, so the ledger takes them as they are
-            outside.state.activity.adopt(outside.accountant.processed() | outside.accountant.sealed())
-            outside.state.late.adopt(frozenset())
+            store.state.activity.adopt(store.accountant.processed() | store.accountant.sealed())
+            store.state.late.adopt(frozenset())
         with memory.read() as connection:
             put(database, read_out(connection))
         _forget_staged(settings.data_dir)
-    return Restored(manifest.made_on, outside.accountant.head(), maybe, lost_epochs, files_kept)
+    return Restored(manifest.made_on, store.accountant.head(), maybe, lost_epochs, files_kept)
 
 
 def _usable(source: Path, today: date) -> Manifest:

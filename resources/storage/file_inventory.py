@@ -1,27 +1,22 @@
-"""The port FileInventory: every file that could hold a key, its bytes, and what is packed inside it.
+"""The port FileInventory: every file that could hold a key, and its bytes, where they show what it holds.
 
-Nothing here knows which files the project writes: a copy that somebody left in the data directory counts as well.
+Nothing here knows which files the project writes: a copy that somebody left in the data directory counts as well. No
+file is unpacked: the project writes keys as they are, and who leaves an archive among them is told that nobody can
+vouch for it.
 """
 
 from __future__ import annotations
 
-import bz2
 import errno
 import fcntl
-import gzip
-import lzma
+import os
 import re
 import stat
-import struct
-import tarfile
-import zipfile
-import zlib
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from io import BufferedIOBase
 from pathlib import Path
-from typing import IO, cast
+from typing import IO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -31,50 +26,48 @@ from dpdau_assets.core.facts import StoredFile
 from resources.storage.durable import sweep
 
 _PIECE = 8 << 20
-_DEPTH = 3  # a Parquet file in a gzip in a zip is the deepest that is looked into
-_HEAD = 16
-_TAR_HEAD = 512
-
+_HEAD = 512
 _VANISHED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
-_DAMAGED = (
-    EOFError,
-    ValueError,
-    NotImplementedError,
-    struct.error,
-    tarfile.TarError,
-    zlib.error,
-    lzma.LZMAError,
-    zipfile.BadZipFile,
-)
 
-_MAGIC = {  # how each begins; as long as is needed so that hardly any other file begins so
+# How each begins; as long as is needed so that hardly any other file begins so.
+_BEGINNINGS = {
     "gzip": rb"\x1f\x8b\x08",
     "bz2": rb"BZh[1-9](1AY&SY|\x17\x72\x45\x38\x50\x90)",
     "xz": rb"\xfd7zXZ\0",
     "lzma": rb"\x5d\0\0(?!\0\0)..(\xff{8}|.{5}\0{3})",
     "zip": rb"PK(\x03\x04|\x05\x06|\x07\x08PK)",
-    "Parquet": rb"PAR1",
-    # These the standard library cannot unpack.
+    "tar": rb".{257}ustar",
     "zstd": rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18",
     "lz4": rb"\x04\x22\x4d\x18|\x02\x21\x4c\x18",
     "7z": rb"7z\xbc\xaf\x27\x1c",
     "RAR": rb"Rar!\x1a\x07",
     "lzip": rb"LZIP\x01",
     "snappy": rb"\xff\x06\0\0sNaPpY",
+    "Parquet": rb"PAR1",
     "encrypted Parquet": rb"PARE..\0\0",
+    "DuckDB": rb".{8}DUCK",
+    "Arrow": rb"ARROW1\0\0",
+    "ORC": rb"ORC\x0a",
+    "Avro": rb"Obj\x01",
+    "HDF5": rb"\x89HDF\r\n\x1a\n",
 }
-_KINDS = {kind: re.compile(magic, re.DOTALL) for kind, magic in _MAGIC.items()}
+_KINDS = {kind: re.compile(beginning, re.DOTALL) for kind, beginning in _BEGINNINGS.items()}
+
+# Of a Parquet column that is not compressed. RLE says which values are null; a dictionary holds each value as it is.
+_AS_IT_IS = {"PLAIN", "RLE", "RLE_DICTIONARY", "PLAIN_DICTIONARY"}
 
 
 class DiskFileInventory:
     """Every file under the data directory and Dagster's home, whatever put it there.
 
     `roots` maps labels to folders or single files, which need not exist. One inside another is walked once, under the
-    outer one; so is a folder that a link leads to, under its own name where it has one.
+    outer one; so is a folder that a link leads to, under its own name where it has one. `marts` names DuckDB files that
+    hold published numbers alone: their bytes are given, though DuckDB may pack them.
     """
 
-    def __init__(self, roots: Mapping[str, Path]) -> None:
+    def __init__(self, roots: Mapping[str, Path], marts: Collection[str] = ()) -> None:
         self._roots = _outermost([StoredFile(label, path) for label, path in roots.items()])
+        self._marts = frozenset(marts)
 
     def files(self) -> list[StoredFile]:
         """Regular files, and links to such, sorted by name. A temporary file that a living writer holds is left out.
@@ -101,18 +94,18 @@ class DiskFileInventory:
         return sorted(found, key=lambda file: file.name)
 
     def chunks(self, file: StoredFile) -> Iterator[bytes]:
-        """Its bytes in pieces of 8 MB; none if it is gone by now. Raises BadInput if it cannot be read."""
-        with _readable(file.name), file.path.open("rb") as stream:
-            yield from _pieces(stream)
+        """Its bytes in pieces of 8 MB; none if it is gone by now.
 
-    def unpacked(self, file: StoredFile) -> Iterator[bytes]:
-        """What it holds inside if it packs its bytes: gzip, bz2, xz, lzma, zip, tar and Parquet, up to three deep.
-
-        Nothing for other files, nor for a Parquet file of which `chunks` shows every value. Of a column of integers
-        each value is 8 bytes, little-endian. Raises BadInput for something packed that cannot be looked into.
+        Raises BadInput, before any of them, if it cannot be read, and for what packs its bytes: archives, compressed
+        and encrypted files, and formats of tables that may compress; a Parquet file that shows every value is none.
         """
-        with _readable(file.name), file.path.open("rb") as stream, _unpackable(file.name):
-            yield from _inside(stream, file.name, _DEPTH)
+        with _readable(file.name), file.path.open("rb") as stream:
+            kind = _kind_by_its_beginning(stream)
+            is_open = kind is None or (kind == "DuckDB" and file.name in self._marts)
+            if not is_open and not (kind == "Parquet" and _shows_every_value(stream)):
+                raise _closed(file.name, str(kind))
+            stream.seek(0)
+            yield from _pieces(stream)
 
     def sweep(self) -> None:
         """Unlink the temporary files that no living writer holds."""
@@ -172,7 +165,7 @@ def _readable(name: str) -> Iterator[None]:
             ) from None
 
 
-# --- What is packed ----------------------------------------------------------------------------------------------
+# --- What its own bytes do not show -----------------------------------------------------------------------------
 
 
 def _pieces(stream: IO[bytes]) -> Iterator[bytes]:
@@ -180,122 +173,37 @@ def _pieces(stream: IO[bytes]) -> Iterator[bytes]:
         yield piece
 
 
-def _inside(stream: IO[bytes], name: str, depth: int) -> Iterator[bytes]:
-    """What this stream packs, and what that packs in turn."""
+def _kind_by_its_beginning(stream: IO[bytes]) -> str | None:
+    """Of what packs its bytes, or may; the stream is at its beginning before and after."""
     head = stream.read(_HEAD)
     stream.seek(0)
-    kind = next((kind for kind, magic in _KINDS.items() if magic.match(head)), None)
-    if kind is None and stream.read(_TAR_HEAD)[257:262] == b"ustar":
-        kind = "tar"
-    stream.seek(0)
-    if kind is None:
-        return
-    if not depth:
-        raise _closed(name, f"is packed more than {_DEPTH} deep")
-    if kind == "Parquet":
-        yield from _parquet_values(stream)
-        return
-    for member in _members(kind, stream, name):
-        yield from _pieces(member)
-        member.seek(0)
-        yield from _inside(member, name, depth - 1)
+    return next((kind for kind, beginning in _KINDS.items() if beginning.match(head)), None)
 
 
-_STREAMS: dict[str, Callable[[IO[bytes]], BufferedIOBase]] = {
-    "gzip": lambda stream: gzip.GzipFile(fileobj=stream, mode="rb"),
-    "bz2": bz2.BZ2File,
-    "xz": lzma.LZMAFile,
-    "lzma": lzma.LZMAFile,
-}
-
-
-def _members(kind: str, stream: IO[bytes], name: str) -> Iterator[IO[bytes]]:
-    if kind == "zip":
-        yield from _zip_members(stream, name)
-        return
-    if kind == "tar":
-        yield from _tar_members(stream)
-        return
-    if kind not in _STREAMS:
-        raise _closed(name, f"is packed as {kind}")
-    with _STREAMS[kind](stream) as member:
-        yield cast(IO[bytes], member)
-
-
-def _zip_members(stream: IO[bytes], name: str) -> Iterator[IO[bytes]]:
-    with zipfile.ZipFile(stream) as archive:
-        for member in archive.infolist():
-            if member.flag_bits & 1:
-                raise _closed(name, "is an encrypted zip")
-            with archive.open(member) as unpacked:
-                yield unpacked
-
-
-def _tar_members(stream: IO[bytes]) -> Iterator[IO[bytes]]:
-    """Its files, for what is packed in them: their bytes stand in the archive as they are."""
-    with tarfile.open(fileobj=stream, mode="r:") as archive:
-        for member in archive:
-            if member.isfile() and (unpacked := archive.extractfile(member)):
-                yield unpacked
-
-
-@contextmanager
-def _unpackable(name: str) -> Iterator[None]:
-    """What the unpackers raise for damaged bytes, as a refusal."""
+def _shows_every_value(stream: IO[bytes]) -> bool:
+    """Whether a Parquet file is as this project writes it: nothing compressed, each value as it is."""
     try:
-        yield
-    except (*_DAMAGED, pa.ArrowException, OSError) as error:
+        metadata = pq.read_metadata(stream)
+        if metadata.serialized_size != _footer_size(stream):
+            return False  # signed: a column may be encrypted, and pyarrow ends the process of who asks for that one
+        groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+        columns = [group.column(number) for group in groups for number in range(group.num_columns)]
+        return all(each.compression == "UNCOMPRESSED" and {*each.encodings} <= _AS_IT_IS for each in columns)
+    except (pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the file system's
-        raise _closed(name, "is packed and damaged, or packed in a way that is not known") from None
+        return False
 
 
-def _closed(name: str, what: str) -> BadInput:
+def _footer_size(stream: IO[bytes]) -> int:
+    """As the end of a Parquet file says it."""
+    stream.seek(-8, os.SEEK_END)
+    return int.from_bytes(stream.read(4), "little")
+
+
+def _closed(name: str, kind: str) -> BadInput:
     return BadInput(
-        f"{name} {what}: it cannot be looked into.",
-        "Unpack it in place or remove it, and verify again.",
+        f"{name} begins as {kind} does, which may pack its bytes: it is not opened, and cannot be vouched for.",
+        "Remove it, or put what it packs in its place, and verify again.",
         file=name,
     )
-
-
-# --- Parquet -----------------------------------------------------------------------------------------------------
-
-
-def _parquet_values(stream: IO[bytes]) -> Iterator[bytes]:
-    """Every value of every column, a row group at a time; nothing if the file's own bytes show them all."""
-    with pq.ParquetFile(stream) as file:
-        for number in range(file.num_row_groups):
-            if not _is_plain(file.metadata.row_group(number)):
-                for column in file.read_row_group(number).columns:
-                    for chunk in column.chunks:
-                        yield from _values(chunk)
-
-
-def _is_plain(group: pq.RowGroupMetaData) -> bool:
-    """Whether all columns stand uncompressed, each value as it is. RLE is how the file says which values are null."""
-    columns = [group.column(number) for number in range(group.num_columns)]
-    return all(each.compression == "UNCOMPRESSED" and {*each.encodings} <= {"PLAIN", "RLE"} for each in columns)
-
-
-def _values(array: pa.Array) -> Iterator[bytes]:
-    match array:
-        case pa.ExtensionArray():
-            yield from _values(array.storage)
-        case pa.DictionaryArray():
-            yield from _values(array.dictionary)
-        case pa.StructArray():
-            for number in range(array.type.num_fields):
-                yield from _values(array.field(number))
-        case pa.ListArray() | pa.LargeListArray() | pa.FixedSizeListArray() | pa.MapArray():
-            yield from _values(array.values)
-        case _:
-            yield from _flat_values(array)
-
-
-def _flat_values(array: pa.Array) -> Iterator[bytes]:
-    """The array's buffers, those of texts and numbers among them."""
-    if pa.types.is_integer(array.type):
-        array = array.cast(pa.uint64() if pa.types.is_unsigned_integer(array.type) else pa.int64())
-    for buffer in filter(None, array.buffers()):
-        for first in range(0, buffer.size, _PIECE):
-            yield buffer.slice(first, min(_PIECE, buffer.size - first)).to_pybytes()

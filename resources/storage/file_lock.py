@@ -1,36 +1,36 @@
-"""One lock for a data directory, across threads and processes, released by the system when its holder dies."""
+"""A lock across threads and processes, by the library filelock; released by the system when its holder dies."""
 
 from __future__ import annotations
 
-import fcntl
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from resources.storage.durable import create_missing, make_folder
+from resources.storage.durable import PRIVATE, make_folder
+
+_ASK_AGAIN = 0.01  # seconds; who waits asks again, and nobody stands in line
 
 
 class FileLock:
-    """`held` waits for every other holder; the same thread may hold it again inside."""
+    """`held` waits for every other holder; the same thread may hold it again inside. A fork does not hold it.
+
+    The lock is the path's, not this object's. Its file is private and stays.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._thread_lock = threading.RLock()
-        self._depth = 0
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        with self._thread_lock:
-            if self._depth:
-                yield
-                return
-            make_folder(self._path.parent)
-            create_missing(self._path)
-            with self._path.open("r+b") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)
-                self._depth += 1
-                try:
-                    yield
-                finally:
-                    self._depth -= 1
+        import filelock  # only here: it would take a tenth of an answer from the ledger, which takes no lock
+
+        make_folder(self._path.parent)
+        lock = filelock.FileLock(
+            self._path,
+            mode=PRIVATE,
+            poll_interval=_ASK_AGAIN,
+            is_singleton=True,  # so that a thread may hold it again by another object
+            fallback_to_soft=False,  # a file system without locks is an error, not a lock that outlives its holder
+        )
+        with lock:
+            yield

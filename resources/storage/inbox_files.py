@@ -86,11 +86,11 @@ def _write_batch(sets: Iterable[DaySet], file: BinaryIO) -> str | None:
     content = hashlib.sha256()
     written = False
     with pq.ParquetWriter(file, _SCHEMA, **_LAYOUT) as writer:
-        for found in sets:
-            if len(found.keys):
-                content.update(struct.pack("<iiQ", found.epoch, day_number(found.day), len(found.keys)))
-                content.update(np.ascontiguousarray(found.keys, dtype="<u8").data)
-                writer.write_table(_table(found), row_group_size=len(found.keys))
+        for day_set in sets:
+            if len(day_set.keys):
+                content.update(struct.pack("<iiQ", day_set.epoch, day_number(day_set.day), len(day_set.keys)))
+                content.update(np.ascontiguousarray(day_set.keys, dtype="<u8").data)
+                writer.write_table(_table(day_set), row_group_size=len(day_set.keys))
                 written = True
     return f"{content.hexdigest()[:32]}.parquet" if written else None
 

@@ -6,7 +6,6 @@ Beside a CSV, under its name and `.json`, stands which share of the ingest's row
 from __future__ import annotations
 
 import csv
-import fcntl
 import hashlib
 import io
 import json
@@ -22,6 +21,7 @@ from typing import Any, BinaryIO
 from dpdau_assets.core.facts import BadShare, RejectedRow
 from dpdau_assets.core.identity import Named
 from resources.storage.durable import sweep, unlink_durably, write_durably, write_named_durably
+from resources.storage.file_lock import FileLock
 
 _ROWS_AT_ONCE = 10_000
 _HEADER = ["file", "line", "reason"]
@@ -34,6 +34,7 @@ class FileQuarantine:
     def __init__(self, root: Path) -> None:
         self._folder = root / "quarantine"
         self._staging = self._folder / ".staging"
+        self._lock = FileLock(root / "quarantine.lock")
 
     def keep(self, rows: Iterable[RejectedRow]) -> Path | None:
         sweep(self._staging)
@@ -109,12 +110,8 @@ class FileQuarantine:
         if not self._folder.exists():
             yield
             return
-        folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX)
+        with self._lock.held():
             yield
-        finally:
-            os.close(folder)
 
 
 def _no_formula(file: str) -> str:

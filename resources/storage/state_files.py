@@ -98,10 +98,10 @@ class StateFiles:
         written: list[tuple[date, int, str]] = []
 
         def writes() -> Iterator[tuple[Path, Write]]:
-            for found in sets:
-                content = digest(found.keys)
-                written.append((found.day, found.epoch, content))
-                yield self._path(found.day, found.epoch), self._writer(found, content)
+            for day_set in sets:
+                content = digest(day_set.keys)
+                written.append((day_set.day, day_set.epoch, content))
+                yield self._path(day_set.day, day_set.epoch), self._writer(day_set, content)
 
         def announce_written() -> None:
             announce(list(written))

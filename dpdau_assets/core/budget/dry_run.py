@@ -34,9 +34,9 @@ class DryRunLedger:
         self._last_days_of: dict[str, date] = {}
         self._restated: Counter[date] = Counter()
         # Numbers first, charges last: what is published meanwhile is at least among the charges.
-        for found in sorted(ledger.releases(metric), key=lambda one: (one.key.day, one.key.revision)):
-            self.publish(found.key, found.run)
-            self._last_releases[found.key.metric] = found
+        for release in sorted(ledger.releases(metric), key=lambda one: (one.key.day, one.key.revision)):
+            self.publish(release.key, release.run)
+            self._last_releases[release.key.metric] = release
         self._instances = {run.name: run for run in ledger.mechanism_runs()}
         self._living = frozenset(self._instances)
         self._added: dict[tuple[Metric, date], list[Charge]] = defaultdict(list)
@@ -64,7 +64,7 @@ class DryRunLedger:
 
     def last_run(self, metric: Metric, window_days: int) -> MechanismRun | None:
         of_series = (
-            one for one in reversed(self._instances.values()) if (one.metric, one.window_days) == (metric, window_days)
+            run for run in reversed(self._instances.values()) if (run.metric, run.window_days) == (metric, window_days)
         )
         return next(of_series, None)
 
@@ -125,9 +125,9 @@ class DryRunLedger:
 
     def parameters(self, month: date) -> Mapping[str, str]:
         """What DAU of the month was begun under, or will be."""
-        begun = [one for one in self._instances.values() if one.metric == "dau" and month_of(one.first_day) == month]
+        begun = [run for run in self._instances.values() if run.metric == "dau" and month_of(run.first_day) == month]
         return (
-            min(begun, key=lambda one: one.first_day).parameters
+            min(begun, key=lambda run: run.first_day).parameters
             if begun
             else restatement_parameters("dau", self._settings)
         )
@@ -136,11 +136,11 @@ class DryRunLedger:
         """How much is out of each instance of which some number reads the month."""
         instances = ((self._instances[name], count) for name, count in (+self._reading[metric, month]).items())
         return [
-            Published(one.mechanism, count, one.first_day, self._last_days_of[one.name]) for one, count in instances
+            Published(run.mechanism, count, run.first_day, self._last_days_of[run.name]) for run, count in instances
         ]
 
     def begun_anew(self) -> list[MechanismRun]:
         """Streams that the draft has begun where the metric had one already."""
-        streams = [one for one in self._instances.values() if isinstance(one.mechanism, Stream)]
-        first = {one.metric: one for one in reversed(streams)}
-        return [one for one in streams if one.name not in self._living and one != first[one.metric]]
+        streams = [run for run in self._instances.values() if isinstance(run.mechanism, Stream)]
+        first = {run.metric: run for run in reversed(streams)}
+        return [run for run in streams if run.name not in self._living and run != first[run.metric]]

@@ -173,8 +173,8 @@ def _due(firsts: Mapping[Metric, date], last: date, ledger: DryRunLedger, settin
         for day in days_between(firsts[metric], last)
     ]
     restatements = _restatements(days_between(firsts["dau"], last), ledger, settings)
-    due = [*first_numbers, *(one for one in restatements if one.slot <= due_on(settings, last))]
-    return sorted(due, key=lambda one: (one.slot, one.revision, one.metric, one.day))
+    due = [*first_numbers, *(release for release in restatements if release.slot <= due_on(settings, last))]
+    return sorted(due, key=lambda release: (release.slot, release.revision, release.metric, release.day))
 
 
 def _restatements(days: list[date], ledger: DryRunLedger, settings: Settings) -> Iterator[ScheduledRelease]:
@@ -193,10 +193,10 @@ def _walk(
     """Publish on the draft, each first number by itself and each restatement whole."""
     made: list[PlannedRelease] = []
     refused: list[RefusedRelease] = []
-    for one in due:
-        key = ReleaseKey(one.metric, settings.window_days(one.metric), one.day)
-        keys = ledger.restatement(one.day) if one.revision else [key]
-        found = _publish(keys, one.slot, ledger, settings)
+    for release in due:
+        key = ReleaseKey(release.metric, settings.window_days(release.metric), release.day)
+        keys = ledger.restatement(release.day) if release.revision else [key]
+        found = _publish(keys, release.slot, ledger, settings)
         if isinstance(found, RefusedRelease):
             refused.append(found)
         else:
@@ -240,8 +240,8 @@ def _month_forecast(
     ledger: DryRunLedger,
     settings: Settings,
 ) -> MonthForecast:
-    coming = [one for one in made if one.release.metric == metric and month in one.months]
-    restated = sum(one.release.revision > 0 for one in coming)
+    coming = [planned for planned in made if planned.release.metric == metric and month in planned.months]
+    restated = sum(planned.release.revision > 0 for planned in coming)
     published = ledger.published(metric, month)
     charged = total(cost(charge.mechanism) for charge in ledger.charges(metric, month))
     by_now = total(cost(charge.mechanism) for charge in ledger.charged_by_now(metric, month))
@@ -280,7 +280,7 @@ def _new_stream(stream: MechanismRun, ledger: DryRunLedger) -> NewStream:
     twice = [
         month
         for month in months_read(stream.first_day, stream.window_days)
-        if any(one.run != stream.name for one in ledger.charges(stream.metric, month))
+        if any(charge.run != stream.name for charge in ledger.charges(stream.metric, month))
     ]
     return NewStream(stream.name, stream.metric, stream.first_day, tuple(twice))
 
@@ -293,7 +293,7 @@ def outlook_answer(found: Outlook) -> dict[str, Any]:
     return {
         "fits": not found.refused,
         "first_refusal": _refusal_answer(found.refused[0]) if found.refused else None,
-        "numbers_refused": sum(one.numbers for one in found.refused),
+        "numbers_refused": sum(refused.numbers for refused in found.refused),
         "new_streams": [_plain(asdict(stream)) for stream in found.new_streams],
         "delta": found.delta,
         "months": [_plain(asdict(month)) for month in found.months],

@@ -9,7 +9,8 @@ from dpdau_assets.core.budget.settings_check import LARGEST_EPSILON, LEAST_EPSIL
 from dpdau_assets.core.dates import month_of
 from dpdau_assets.core.errors import BadInput, Refused
 from dpdau_assets.core.facts import Override
-from dpdau_assets.core.ports.store import Store
+from dpdau_assets.core.ports.ledger import Ledger
+from dpdau_assets.core.ports.store import Clock, Store
 from dpdau_assets.core.privacy.accounting import (
     Budget,
     Cost,
@@ -19,10 +20,10 @@ from dpdau_assets.core.privacy.accounting import (
     total,
 )
 from dpdau_assets.core.privacy.mechanisms import Stream
-from dpdau_assets.core.settings import Metric
+from dpdau_assets.core.settings import Metric, Settings
 
 
-def reset_budget(metric: Metric, month: date, epsilon: Fraction, who: str, why: str, outside: Store) -> Override:
+def reset_budget(metric: Metric, month: date, epsilon: Fraction, who: str, why: str, store: Store) -> Override:
     """Give one month of one metric another cap; what it was charged stays charged.
 
     It opens a month that a restore has closed, where new numbers are then charged on top of those that may be lost.
@@ -33,22 +34,22 @@ def reset_budget(metric: Metric, month: date, epsilon: Fraction, who: str, why: 
         raise BadInput(
             f"{str(epsilon)[:20]} is no cap.", f"Give an epsilon of {float(LEAST_EPSILON):g} to {LARGEST_EPSILON}."
         )
-    if month < month_of(outside.settings.start_date):
+    if month < month_of(store.settings.start_date):
         raise BadInput(f"{month:%Y-%m} lies before START_DATE and has no budget.", "Name a later month.")
-    made = Override("cap", *_signed(who, why), outside.clock.today(), metric, month_of(month), epsilon)
-    _require_enough(made, outside)
-    outside.accountant.override(made)
-    return made
+    override = Override("cap", *_signed(who, why), store.clock.today(), metric, month_of(month), epsilon)
+    _require_enough(override, store.settings, store.accountant)
+    store.accountant.override(override)
+    return override
 
 
-def _require_enough(made: Override, outside: Store) -> None:
+def _require_enough(made: Override, settings: Settings, accountant: Ledger) -> None:
     """A month that was charged more would never hold again; a stream that could not be charged would never go on."""
     assert made.metric and made.month and made.epsilon
-    price = total(cost(charge.mechanism) for charge in outside.accountant.charges(made.metric, made.month))
-    streams = [one.mechanism for one in outside.accountant.mechanism_runs() if one.metric == made.metric]
+    price = total(cost(charge.mechanism) for charge in accountant.charges(made.metric, made.month))
+    streams = [run.mechanism for run in accountant.mechanism_runs() if run.metric == made.metric]
     if streams and isinstance(streams[-1], Stream) and price == Cost():
         price = cost(streams[-1])
-    delta = outside.accountant.delta(made.metric, made.month) or outside.settings.delta
+    delta = accountant.delta(made.metric, made.month) or settings.delta
     if not fits(price, Budget(made.epsilon, delta)):
         raise Refused(
             f"{made.metric} of {made.month:%Y-%m} is charged epsilon {epsilon_of(price, delta):.4g}, which a cap of "
@@ -57,11 +58,11 @@ def _require_enough(made: Override, outside: Store) -> None:
         )
 
 
-def declare_erasures_submitted(who: str, why: str, outside: Store) -> Override:
+def declare_erasures_submitted(who: str, why: str, clock: Clock, accountant: Ledger) -> Override:
     """After a restore: every erasure request since the backup was handed in again, so publication may go on."""
-    made = Override("erasures_submitted", *_signed(who, why), outside.clock.today())
-    outside.accountant.override(made)
-    return made
+    override = Override("erasures_submitted", *_signed(who, why), clock.today())
+    accountant.override(override)
+    return override
 
 
 def _signed(who: str, why: str) -> tuple[str, str]:

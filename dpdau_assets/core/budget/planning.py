@@ -1,6 +1,8 @@
 """What a release will open, count and charge, asked before anything is drawn: by it itself, and by who looks ahead.
 
 Everything here follows from what was published, the settings and overrides; nothing here reads data.
+
+Owns the rule: A stream skips no day and keeps what it was begun with.
 """
 
 from __future__ import annotations
@@ -84,10 +86,10 @@ def require_room(key: ReleaseKey, ledger: BudgetLedger, settings: Settings) -> N
 
 def _admitted(key: ReleaseKey, run: MechanismRun, ledger: BudgetLedger, settings: Settings) -> Iterator[Charge]:
     for charge in charges_for_release(key.metric, key.day, key.window_days, run.mechanism, run.name):
-        made = ledger.charges(key.metric, charge.month)
-        if charge not in made:
+        charges = ledger.charges(key.metric, charge.month)
+        if charge not in charges:
             budget = budget_of(key.metric, charge.month, ledger, settings)
-            admits(made, charge, budget)
+            admits(charges, charge, budget)
             yield replace(charge, budget=budget)
 
 
@@ -240,8 +242,10 @@ def widest_estimator(month: date, wanted: Estimator | None, ledger: BudgetLedger
             unknown.append(error)
     if not found:
         raise unknown[0]
-    alike = [one for one in found if one.kind == found[0].kind]
-    return next((one for one in alike if all(other.reads(one.header(0, "")) for other in alike)), found[0])
+    alike = [estimator for estimator in found if estimator.kind == found[0].kind]
+    return next(
+        (estimator for estimator in alike if all(other.reads(estimator.header(0, "")) for other in alike)), found[0]
+    )
 
 
 def _counting_to_open(key: ReleaseKey, ledger: BudgetLedger, settings: Settings) -> Estimator:
@@ -289,8 +293,8 @@ def restatement_due_under(terms: Mapping[str, str], month: date, settings: Setti
 def restatement_due(month: date, instances: Iterable[MechanismRun], settings: Settings) -> date | None:
     """The public day on which the month is restated, as fixed with its first number; None if it never is."""
     first = min(
-        (one for one in instances if one.metric == "dau" and month_of(one.first_day) == month),
-        key=lambda one: one.first_day,
+        (run for run in instances if run.metric == "dau" and month_of(run.first_day) == month),
+        key=lambda run: run.first_day,
         default=None,
     )
     return None if first is None else restatement_due_under(first.parameters, month, settings)

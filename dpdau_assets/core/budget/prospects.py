@@ -49,11 +49,11 @@ class Prospect:
     due: date | None = None
 
 
-def prospect(key: ReleaseKey, outside: Store) -> Prospect:
+def prospect(key: ReleaseKey, store: Store) -> Prospect:
     """Of a number that is not published."""
-    ledger = DryRunLedger(outside.accountant, outside.settings)
-    found = (rule(key, ledger, outside) for rule in (_RESTATED_RULES if key.revision else _RULES))
-    return next(one for one in found if one)
+    ledger = DryRunLedger(store.accountant, store.settings)
+    found = (rule(key, ledger, store) for rule in (_RESTATED_RULES if key.revision else _RULES))
+    return next(prospect for prospect in found if prospect)
 
 
 # --- What never comes --------------------------------------------------------------------------------------------
@@ -65,16 +65,16 @@ def _never(why: str, because: str, remedy: str) -> Prospect:
     return Prospect(True, why, because, remedy)
 
 
-def _not_made(key: ReleaseKey, _: DryRunLedger, outside: Store) -> Prospect | None:
+def _not_made(key: ReleaseKey, _: DryRunLedger, store: Store) -> Prospect | None:
     revisions = (0, 1) if key.metric == "dau" else (0,)
-    if key.window_days == outside.settings.window_days(key.metric) and key.revision in revisions:
+    if key.window_days == store.settings.window_days(key.metric) and key.revision in revisions:
         return None
     remedy = "Only the configured window is published, and only DAU has a revision 1: its restatement."
     return _never("not_made", "no job makes such a number", remedy)
 
 
-def _before_start(key: ReleaseKey, _: DryRunLedger, outside: Store) -> Prospect | None:
-    start = outside.settings.start_date
+def _before_start(key: ReleaseKey, _: DryRunLedger, store: Store) -> Prospect | None:
+    start = store.settings.start_date
     first = first_window_end(start, key.window_days)
     remedy = f"Ask from {first} on."
     if key.day < start:
@@ -84,8 +84,8 @@ def _before_start(key: ReleaseKey, _: DryRunLedger, outside: Store) -> Prospect 
     return None
 
 
-def _past_retention(key: ReleaseKey, _: DryRunLedger, outside: Store) -> Prospect | None:
-    gone = outside.accountant.purged_through()
+def _past_retention(key: ReleaseKey, _: DryRunLedger, store: Store) -> Prospect | None:
+    gone = store.accountant.purged_through()
     if gone is None or window(key.day, key.window_days)[0] > gone:
         return None
     first = first_window_end(gone + _ONE_DAY, key.window_days)
@@ -107,26 +107,26 @@ def _closed(key: ReleaseKey, ledger: DryRunLedger, _: Store) -> Prospect | None:
     return _never("closed", because, "It stays so unless the month is opened on the record: `dpdau reset-budget`.")
 
 
-def _lost(key: ReleaseKey, _: DryRunLedger, outside: Store) -> Prospect | None:
-    rotation = outside.settings.hash_salt_rotation_days
+def _lost(key: ReleaseKey, _: DryRunLedger, store: Store) -> Prospect | None:
+    rotation = store.settings.hash_salt_rotation_days
     epoch = epoch_of(key.day, rotation)
-    if epoch not in outside.state.salts.lost():
+    if epoch not in store.state.salts.lost():
         return None
     because = f"the key of its salt epoch {epoch} was lost in a restore"
     return _never("lost_epoch", because, f"Ask from {days_of_epoch(epoch, rotation, 1)[1] + _ONE_DAY} on.")
 
 
-def _far_off(key: ReleaseKey, _: DryRunLedger, outside: Store) -> Prospect | None:
+def _far_off(key: ReleaseKey, _: DryRunLedger, store: Store) -> Prospect | None:
     """The calendar of a number so far off is asked by nobody, and does not reach the year 10000."""
-    if key.day - outside.clock.today() < _FORESEEN:
+    if key.day - store.clock.today() < _FORESEEN:
         return None
     return Prospect(False, "not_due", f"{key.day} is not over", "Ask for a day that is.")
 
 
-def _passed(key: ReleaseKey, ledger: DryRunLedger, outside: Store) -> Prospect | None:
+def _passed(key: ReleaseKey, ledger: DryRunLedger, store: Store) -> Prospect | None:
     """Of a stream, which goes on from its last day and never back."""
     last, name = ledger.last_day(key.metric, key.window_days), key.metric.upper()
-    if outside.settings.mechanism(key.metric) != Stream.name or last is None or key.day > last:
+    if store.settings.mechanism(key.metric) != Stream.name or last is None or key.day > last:
         return None
     days = ledger.days(key.metric)
     if key.day < days[0]:
@@ -137,9 +137,9 @@ def _passed(key: ReleaseKey, ledger: DryRunLedger, outside: Store) -> Prospect |
     return _never("between_series", because, f"Ask from {following} on.")
 
 
-def _no_room(key: ReleaseKey, ledger: DryRunLedger, outside: Store) -> Prospect | None:
+def _no_room(key: ReleaseKey, ledger: DryRunLedger, store: Store) -> Prospect | None:
     try:
-        require_room(key, ledger, outside.settings)
+        require_room(key, ledger, store.settings)
     except BudgetRefused as refused:
         return _never("no_budget", f"as things stand its budget does not admit it. {refused.reason}", refused.remedy)
     except BadSetting as error:  # nothing says how to count: a person has to decide that
@@ -157,9 +157,9 @@ def _waits(_key: ReleaseKey, ledger: DryRunLedger, _: Store) -> Prospect | None:
     return Prospect(False, "awaits_erasures", because, "Then `dpdau reopen --who NAME --why TEXT`.")
 
 
-def _comes(key: ReleaseKey, ledger: DryRunLedger, outside: Store) -> Prospect:
-    slot, today = due_on(outside.settings, key.day), outside.clock.today()
-    made_by = " ".join(_made_by(key, ledger, outside))
+def _comes(key: ReleaseKey, ledger: DryRunLedger, store: Store) -> Prospect:
+    slot, today = due_on(store.settings, key.day), store.clock.today()
+    made_by = " ".join(_made_by(key, ledger, store))
     if slot <= today:
         return Prospect(False, "to_come", "", made_by)
     if key.day >= today:
@@ -167,20 +167,20 @@ def _comes(key: ReleaseKey, ledger: DryRunLedger, outside: Store) -> Prospect:
     return Prospect(False, "not_due", f"it is due on {slot}, and `dpdau run` makes it at once", made_by, slot)
 
 
-def _made_by(key: ReleaseKey, ledger: DryRunLedger, outside: Store) -> Iterator[str]:
+def _made_by(key: ReleaseKey, ledger: DryRunLedger, store: Store) -> Iterator[str]:
     last = ledger.last_day(key.metric, key.window_days)
     if key.metric == "mau" and last:
-        following = _following(last, key, ledger, outside)
+        following = _following(last, key, ledger, store)
         yield f"Days of MAU follow one another: materialising `mau_release` makes {following} next."
         yield f"So does `dpdau run --from {following} --to DAY`, up to the day that is named."
     else:
         yield f"Materialising `{key.metric}_release` for the day makes it, as does `dpdau run`."
 
 
-def _following(last: date, key: ReleaseKey, ledger: DryRunLedger, outside: Store) -> date:
+def _following(last: date, key: ReleaseKey, ledger: DryRunLedger, store: Store) -> date:
     """The first day after the last published one that gets a number, if that is not after the one that is asked for."""
     day = last + _ONE_DAY
-    while day < key.day and any(rule(replace(key, day=day), ledger, outside) for rule in (_closed, _lost, _no_room)):
+    while day < key.day and any(rule(replace(key, day=day), ledger, store) for rule in (_closed, _lost, _no_room)):
         day += _ONE_DAY
     return day
 
@@ -188,29 +188,29 @@ def _following(last: date, key: ReleaseKey, ledger: DryRunLedger, outside: Store
 # --- Restatements ------------------------------------------------------------------------------------------------
 
 
-def _never_restated(key: ReleaseKey, ledger: DryRunLedger, outside: Store) -> Prospect | None:
+def _never_restated(key: ReleaseKey, ledger: DryRunLedger, store: Store) -> Prospect | None:
     month = month_of(key.day)
-    if restatement_due_under(ledger.parameters(month), month, outside.settings) is not None:
+    if restatement_due_under(ledger.parameters(month), month, store.settings) is not None:
         return None
     return _never("not_restated", f"{month:%Y-%m} is priced without a restatement", "Ask for revision 0.")
 
 
-def _without_a_first(key: ReleaseKey, _books: DryRunLedger, outside: Store) -> Prospect | None:
+def _without_a_first(key: ReleaseKey, _books: DryRunLedger, store: Store) -> Prospect | None:
     """What has no first number, and never gets one, is not restated."""
-    if outside.accountant.release(replace(key, revision=0)):
+    if store.accountant.release(replace(key, revision=0)):
         return None
-    first = prospect(replace(key, revision=0), outside)
+    first = prospect(replace(key, revision=0), store)
     return first if first.never else None
 
 
-def _comes_again(key: ReleaseKey, ledger: DryRunLedger, outside: Store) -> Prospect:
+def _comes_again(key: ReleaseKey, ledger: DryRunLedger, store: Store) -> Prospect:
     month = month_of(key.day)
-    slot = restatement_due_under(ledger.parameters(month), month, outside.settings)
+    slot = restatement_due_under(ledger.parameters(month), month, store.settings)
     made_by = (
         "Materialising `dau_restatement` for the month makes it from its public day on, as does `dpdau run` when it "
         "passes that day."
     )
-    if slot is None or slot <= outside.clock.today():
+    if slot is None or slot <= store.clock.today():
         return Prospect(False, "to_come", "", made_by)
     return Prospect(False, "not_due", f"it is due on {slot}", made_by, slot)
 

@@ -1,4 +1,7 @@
-"""Whether a Settings can be run at all: every rule that a value breaks, and then the budget calendar's verdict."""
+"""Whether a Settings can be run at all: every rule that a value breaks, and then the budget calendar's verdict.
+
+Owns the rule: No configuration runs that breaks a condition or its caps.
+"""
 
 from __future__ import annotations
 

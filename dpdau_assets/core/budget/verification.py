@@ -13,10 +13,10 @@ from dpdau_assets.core.budget.sketch_choice import estimators
 from dpdau_assets.core.dates import day_number, months_read, window
 from dpdau_assets.core.errors import Refused
 from dpdau_assets.core.facts import Release, ReleaseKey
-from dpdau_assets.core.ports.store import Store
+from dpdau_assets.core.ports.ledger import Ledger
 from dpdau_assets.core.privacy.accounting import cost, epsilon_of, fits, total
 from dpdau_assets.core.privacy.mechanisms import SharedNoise, Stream
-from dpdau_assets.core.settings import Metric
+from dpdau_assets.core.settings import Metric, Settings
 from dpdau_assets.core.sketches.base import Estimator
 
 
@@ -32,25 +32,28 @@ class Numbered(Protocol):
     @property
     def noisy_statistic(self) -> float: ...
 
+    @property
+    def half_width(self) -> float: ...
 
-def problems(outside: Store, published: Iterable[Numbered] = ()) -> list[str]:
+
+def problems(settings: Settings, accountant: Ledger, published: Iterable[Numbered] = ()) -> list[str]:
     """A sentence for everything that does not hold, also of numbers that were `published` and should be there."""
-    broken = outside.accountant.problems()
+    broken = accountant.problems()
     if broken:  # what cannot be believed cannot be added up either
         return broken
     return [
-        *_unpaid(outside),
-        *_over_cap(outside),
-        *_out_of_order(outside),
-        *_unsealed(outside),
-        *_predictable(outside),
-        *_missing(published, outside),
+        *_unpaid(accountant),
+        *_over_cap(settings, accountant),
+        *_out_of_order(accountant),
+        *_unsealed(accountant),
+        *_predictable(accountant),
+        *_missing(published, accountant),
     ]
 
 
-def require_nothing_lost(published: Iterable[Numbered], outside: Store) -> None:
+def require_nothing_lost(published: Iterable[Numbered], accountant: Ledger) -> None:
     """Raises Refused if readers have seen a number that the ledger does not have: an older one was put in its place."""
-    lost = list(_missing(published, outside))
+    lost = list(_missing(published, accountant))
     if lost:
         raise Refused(
             f"{lost[0]} {len(lost)} such number(s) in all.",
@@ -59,50 +62,51 @@ def require_nothing_lost(published: Iterable[Numbered], outside: Store) -> None:
 
 
 def is_shown_as(release: Release, estimator: Estimator, shown: Numbered) -> bool:
-    """The very statistic, and the users that follow from it, but for what another machine's logarithm may differ by."""
+    """The very statistic and noise, and the users that follow, but for what another machine's logarithm differs by."""
     users = estimator.users(release.noisy_value)
-    return release.noisy_value == shown.noisy_statistic and math.isclose(users, shown.noisy_value, rel_tol=1e-9)
+    kept, seen = (release.noisy_value, release.half_width), (shown.noisy_statistic, shown.half_width)
+    return kept == seen and math.isclose(users, shown.noisy_value, rel_tol=1e-9)
 
 
-def _unpaid(outside: Store) -> Iterator[str]:
+def _unpaid(accountant: Ledger) -> Iterator[str]:
     """No number without its charge, in every month that it reads; no instance with more numbers than it was priced."""
-    for (metric, month), instances in _read(outside).items():
-        for run in sorted(instances - {charge.run for charge in outside.accountant.charges(metric, month)}):
+    for (metric, month), instances in _read(accountant).items():
+        for run in sorted(instances - {charge.run for charge in accountant.charges(metric, month)}):
             yield f"{metric} of {month:%Y-%m} was never charged for {run}, which has published numbers of it."
-    made = Counter(one.run for one in outside.accountant.releases())
-    for run in outside.accountant.mechanism_runs():
+    made = Counter(release.run for release in accountant.releases())
+    for run in accountant.mechanism_runs():
         priced = run.mechanism.releases if isinstance(run.mechanism, SharedNoise) else None
         if priced is not None and made[run.name] > priced:
             yield f"{run.name} has given {made[run.name]} numbers, and was priced for {priced}."
 
 
-def _over_cap(outside: Store) -> Iterator[str]:
+def _over_cap(settings: Settings, accountant: Ledger) -> Iterator[str]:
     """No month was charged more than its cap; one that a restore closed may be, since it was not asked then."""
-    for metric, month in _read(outside):
-        charged = total(cost(charge.mechanism) for charge in outside.accountant.charges(metric, month))
-        budget = budget_of(metric, month, outside.accountant, outside.settings)
-        if not fits(charged, budget) and not outside.accountant.is_closed(metric, month):
+    for metric, month in _read(accountant):
+        charged = total(cost(charge.mechanism) for charge in accountant.charges(metric, month))
+        budget = budget_of(metric, month, accountant, settings)
+        if not fits(charged, budget) and not accountant.is_closed(metric, month):
             yield (
                 f"{metric} of {month:%Y-%m} was charged epsilon {epsilon_of(charged, budget.delta):.4g} at delta "
                 f"{budget.delta:g}; its cap is {float(budget.epsilon):.4g}."
             )
 
 
-def _out_of_order(outside: Store) -> Iterator[str]:
+def _out_of_order(accountant: Ledger) -> Iterator[str]:
     """A stream's days follow one another."""
-    for run in outside.accountant.mechanism_runs():
+    for run in accountant.mechanism_runs():
         if isinstance(run.mechanism, Stream):
-            numbers = [one for one in outside.accountant.releases(run.metric) if one.run == run.name]
-            days = [day_number(one.key.day) for one in numbers]
+            numbers = [release for release in accountant.releases(run.metric) if release.run == run.name]
+            days = [day_number(release.key.day) for release in numbers]
             if days != list(range(days[0], days[0] + len(days)) if days else []):
                 yield f"{run.name} has published days that do not follow one another."
 
 
-def _unsealed(outside: Store) -> Iterator[str]:
+def _unsealed(accountant: Ledger) -> Iterator[str]:
     """Every day that a number reads is sealed, or late events would enter later numbers; but where state was lost."""
-    final = outside.accountant.sealed() & outside.accountant.processed()
-    lost = {place for place in _read(outside) if outside.accountant.closures(*place)}
-    keys = [one.key for one in outside.accountant.releases()]
+    final = accountant.sealed() & accountant.processed()
+    lost = {place for place in _read(accountant) if accountant.closures(*place)}
+    keys = [release.key for release in accountant.releases()]
     kept = [
         key for key in keys if lost.isdisjoint((key.metric, month) for month in months_read(key.day, key.window_days))
     ]
@@ -110,16 +114,17 @@ def _unsealed(outside: Store) -> Iterator[str]:
         yield f"{day} is read by published numbers, and is not sealed."
 
 
-def _predictable(outside: Store) -> Iterator[str]:
-    for one in outside.accountant.releases():
-        if not one.private:
-            yield f"{one.key.metric} of {one.key.day} was drawn from predictable noise, and must not be published."
+def _predictable(accountant: Ledger) -> Iterator[str]:
+    for release in accountant.releases():
+        if not release.private:
+            key = release.key
+            yield f"{key.metric} of {key.day} was drawn from predictable noise, and must not be published."
 
 
-def _missing(published: Iterable[Numbered], outside: Store) -> Iterator[str]:
+def _missing(published: Iterable[Numbered], accountant: Ledger) -> Iterator[str]:
     """What readers have seen is in the ledger, with the same number."""
-    how = estimators(outside.accountant)
-    there = {one.key: one for one in outside.accountant.releases()}
+    how = estimators(accountant)
+    there = {release.key: release for release in accountant.releases()}
     for one in published:
         kept = there.get(one.key)
         if kept is None or not is_shown_as(kept, how[kept.run], one):
@@ -127,10 +132,10 @@ def _missing(published: Iterable[Numbered], outside: Store) -> Iterator[str]:
             yield f"{one.key.metric} of {one.key.day}, revision {one.key.revision}, {what}."
 
 
-def _read(outside: Store) -> dict[tuple[Metric, date], set[str]]:
+def _read(accountant: Ledger) -> dict[tuple[Metric, date], set[str]]:
     """Every month of every metric that published numbers read, with the instances that they are of."""
     read: dict[tuple[Metric, date], set[str]] = defaultdict(set)
-    for one in outside.accountant.releases():
-        for month in months_read(one.key.day, one.key.window_days):
-            read[one.key.metric, month].add(one.run)
+    for release in accountant.releases():
+        for month in months_read(release.key.day, release.key.window_days):
+            read[release.key.metric, month].add(release.run)
     return read

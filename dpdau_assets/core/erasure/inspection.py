@@ -27,7 +27,8 @@ from dpdau_assets.core.facts import Erasure, Keys, Partition, StoredFile
 from dpdau_assets.core.identity import data_version
 from dpdau_assets.core.parallel import work_ahead
 from dpdau_assets.core.ports.state import StateStore
-from dpdau_assets.core.ports.store import Store
+from dpdau_assets.core.ports.store import Events, State, Store
+from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.sketches.keysets import places
 from dpdau_assets.core.sketches.theta import theta_hashes
 from dpdau_assets.core.state.activity import day_version, epochs_of
@@ -86,53 +87,53 @@ class _Found:
     content_hash: str
 
 
-def inspect(erasures: Sequence[Erasure], outside: Store) -> Inspection:
+def inspect(erasures: Sequence[Erasure], store: Store) -> Inspection:
     """Look for these people in all that is kept. The caller holds the state's lock.
 
     Cost goes with the size of what is kept, once for all requests together. Raises nothing for a damaged file: it is
     named as one that cannot be vouched for.
     """
-    keys = outside.erasures.ledger.keys_of(one.receipt for one in erasures)
+    keys = store.erasures.ledger.keys_of(one.receipt for one in erasures)
     sought = _Sought(erasures, keys)
-    files = _read_back(sought, outside.state.salts.signing_key(), outside)
-    survivors = _survivors(sought, files, outside)
+    files = _read_back(sought, store.state.salts.signing_key(), store)
+    survivors = _survivors(sought, files, store)
     live = {found.place: found for found in files if found.place}
-    partitions = [_partition(place, _version(place, outside), live[place]) for place in sorted(live)]
+    partitions = [_partition(place, _version(place, store), live[place]) for place in sorted(live)]
     epochs = {one.receipt: sorted(keys.get(one.receipt, ())) for one in erasures}
     return Inspection(json.dumps(partitions), {name: sorted(left) for name, left in survivors.items()}, epochs)
 
 
-def left_of_anyone(outside: Store) -> list[Survivor]:
+def left_of_anyone(store: Store) -> list[Survivor]:
     """What is left of all whose erasure was applied. It only asks: nothing is applied, folded or written.
 
     Whoever's removal is not applied yet is pending, and not left. Nor is who comes back in a batch that waits: the fold
     that takes it in leaves her out. A batch that cannot be read may hold anyone.
     """
-    with outside.state.activity.lock():
-        erasures = outside.erasures.ledger.erasures(("applied", "verified"))
-        sought = _Sought(erasures, outside.erasures.ledger.keys_of(one.receipt for one in erasures))
-        found = _survivors(sought, _read_back(sought, _NO_KEY, outside), outside)
-        waiting = {_batch_file(batch) for batch in outside.events.inbox.batches()}
+    with store.state.activity.lock():
+        erasures = store.erasures.ledger.erasures(("applied", "verified"))
+        sought = _Sought(erasures, store.erasures.ledger.keys_of(one.receipt for one in erasures))
+        found = _survivors(sought, _read_back(sought, _NO_KEY, store), store)
+        waiting = {_batch_file(batch) for batch in store.events.inbox.batches()}
     left = {survivor for survivors in found.values() for survivor in survivors}
     return sorted(survivor for survivor in left if survivor.file not in waiting or survivor.how != IN_SET)
 
 
-def _read_back(sought: _Sought, signing_key: bytes, outside: Store) -> list[_Found]:
+def _read_back(sought: _Sought, signing_key: bytes, store: Store) -> list[_Found]:
     """Every file that is kept, byte by byte."""
-    return list(work_ahead(partial(_examined, sought.needles, signing_key, outside), outside.state.files.files()))
+    return list(work_ahead(partial(_examined, sought.needles, signing_key, store), store.state.files.files()))
 
 
-def _survivors(sought: _Sought, files: Sequence[_Found], outside: Store) -> dict[str, set[Survivor]]:
+def _survivors(sought: _Sought, files: Sequence[_Found], store: Store) -> dict[str, set[Survivor]]:
     """What is left, by receipt: in the bytes of these files, in the sets and sketches among them, and in the inbox."""
     live = {found.place for found in files if found.place}
-    in_sets = list(work_ahead(partial(_members, sought, outside), live))
+    in_sets = list(work_ahead(partial(_members, sought, store), live))
     survivors: dict[str, set[Survivor]] = {receipt: set() for receipt in sought.receipts}
     for receipt, survivor in (
         *(left for found in files for left in sought.in_bytes(found)),
         *(left for found in in_sets for left in found),
-        *(left for batch in outside.events.inbox.batches() for left in _in_batch(sought, batch, outside)),
+        *(left for batch in store.events.inbox.batches() for left in _in_batch(sought, batch, store.events)),
         *(left for place in live for left in sought.unknowable(place)),
-        *(left for place in _missing(live, outside) for left in sought.everyone(place, FILE_IS_GONE)),
+        *(left for place in _missing(live, store.state) for left in sought.everyone(place, FILE_IS_GONE)),
     ):
         survivors[receipt].add(survivor)
     return survivors
@@ -194,17 +195,17 @@ class _Sought:
                     yield one.receipt, Survivor(found.file, IN_BYTES)
 
 
-def _missing(live: Container[Partition], outside: Store) -> list[Partition]:
+def _missing(live: Container[Partition], state: State) -> list[Partition]:
     """Partitions of the state that were written and have no file: an unmounted folder, say.
 
     One whose first write was cut short never had a file, and the ledger knows it as absent.
     """
-    gone = (place for place in sorted(outside.state.builds.all()) if place not in live)
-    return [place for place in gone if _state_of(place, outside).is_old(place.day, place.epoch)]
+    gone = (place for place in sorted(state.builds.all()) if place not in live)
+    return [place for place in gone if _state_of(place, state).is_old(place.day, place.epoch)]
 
 
-def _state_of(place: Partition, outside: Store) -> StateStore:
-    return outside.state.activity if place.store == "activity" else outside.state.late
+def _state_of(place: Partition, state: State) -> StateStore:
+    return state.activity if place.store == "activity" else state.late
 
 
 def _tombstones(found: Sequence[tuple[int, Erasure]]) -> Tombstones:
@@ -215,25 +216,24 @@ def _tombstones(found: Sequence[tuple[int, Erasure]]) -> Tombstones:
     return Tombstones(np.array(keys, dtype=np.uint64), numbers, np.array(listed, dtype=bool), numbers, numbers)
 
 
-def _examined(needles: Needles, signing_key: bytes, outside: Store, file: StoredFile) -> _Found:
-    """Raw, and unpacked where it is packed. Waiting batches are asked row by row instead: they may hold later days."""
-    place = partition_of(file.name, outside)
-    if _is_waiting(file.name, outside):
+def _examined(needles: Needles, signing_key: bytes, store: Store, file: StoredFile) -> _Found:
+    """Byte by byte. Waiting batches are asked row by row instead: they may hold later days."""
+    place = partition_of(file.name, store.settings)
+    if _is_waiting(file.name, store.events):
         return _Found(file.name, place, (), None, "")
-    content = hmac.new(_hash_key(place, signing_key, outside), file.name.encode(), "sha256")
+    content = hmac.new(_hash_key(place, signing_key, store.state), file.name.encode(), "sha256")
     try:
         named = needles.found_in([file.name.encode()])
-        raw = needles.found_in(_hashed(outside.state.files.chunks(file), content))
-        packed = needles.found_in(outside.state.files.unpacked(file))
+        raw = needles.found_in(_hashed(store.state.files.chunks(file), content))
     except (DpdauError, OSError) as error:
         return _Found(file.name, place, (), _cannot_be_read(error), "")
-    found = {*named.tolist(), *raw.tolist(), *packed.tolist()}
+    found = {*named.tolist(), *raw.tolist()}
     return _Found(file.name, place, tuple(sorted(found)), None, content.hexdigest())
 
 
-def _hash_key(place: Partition | None, signing_key: bytes, outside: Store) -> bytes:
+def _hash_key(place: Partition | None, signing_key: bytes, state: State) -> bytes:
     """What a partition held can be tried out by whoever has the key: so it goes with its build."""
-    build = outside.state.builds.all().get(replace(place, store=_STATE_OF[place.store])) if place else None
+    build = state.builds.all().get(replace(place, store=_STATE_OF[place.store])) if place else None
     return build.current.nonce if build and build.current else signing_key
 
 
@@ -243,12 +243,12 @@ def _hashed(chunks: Iterable[bytes], content: hmac.HMAC) -> Iterator[bytes]:
         yield chunk
 
 
-def _members(sought: _Sought, outside: Store, place: Partition) -> list[tuple[str, Survivor]]:
+def _members(sought: _Sought, store: Store, place: Partition) -> list[tuple[str, Survivor]]:
     """Who is left in a partition, as its own store reads it."""
     name = str(place)
     wanted = sought.on(place.day, place.epoch)
     try:
-        present = _present(place, wanted, outside)
+        present = _present(place, wanted, store.state)
     except DpdauError as error:
         everyone = sought.removed(wanted.tolist(), place.day)
         return [(receipt, Survivor(name, _cannot_be_read(error))) for receipt in everyone]
@@ -256,23 +256,23 @@ def _members(sought: _Sought, outside: Store, place: Partition) -> list[tuple[st
     return [(receipt, Survivor(name, how)) for receipt in sought.removed(present, place.day)]
 
 
-def _present(place: Partition, wanted: Keys, outside: Store) -> list[int]:
+def _present(place: Partition, wanted: Keys, state: State) -> list[int]:
     if place.store == "sketches":
-        return _present_in_sketch(place, wanted, outside)
-    keys = _state_of(place, outside).read(place.day, place.epoch)
+        return _present_in_sketch(place, wanted, state)
+    keys = _state_of(place, state).read(place.day, place.epoch)
     return [] if keys is None else keys[places(keys, wanted)].tolist()
 
 
-def _present_in_sketch(place: Partition, wanted: Keys, outside: Store) -> list[int]:
-    sketch = outside.state.sketches.read(place.day, place.epoch)
-    return [] if sketch is None else traces_in(sketch, place.day, wanted, outside).tolist()
+def _present_in_sketch(place: Partition, wanted: Keys, state: State) -> list[int]:
+    sketch = state.sketches.read(place.day, place.epoch)
+    return [] if sketch is None else traces_in(sketch, place.day, wanted, state).tolist()
 
 
-def _in_batch(sought: _Sought, batch: str, outside: Store) -> Iterator[tuple[str, Survivor]]:
+def _in_batch(sought: _Sought, batch: str, events: Events) -> Iterator[tuple[str, Survivor]]:
     """Who would be left if this waiting batch were kept as it is; the next fold takes them out."""
     name = _batch_file(batch)
     try:
-        for found in outside.events.inbox.read([batch]):
+        for found in events.inbox.read([batch]):
             present = found.keys[places(found.keys, sought.on(found.day, found.epoch))].tolist()
             for receipt in sought.removed(present, found.day):
                 yield receipt, Survivor(name, IN_SET)
@@ -280,33 +280,33 @@ def _in_batch(sought: _Sought, batch: str, outside: Store) -> Iterator[tuple[str
         yield from sought.in_bytes(_Found(name, None, (), _cannot_be_read(error), ""))
 
 
-def _is_waiting(name: str, outside: Store) -> bool:
-    return name.startswith("inbox/") and name in {_batch_file(batch) for batch in outside.events.inbox.batches()}
+def _is_waiting(name: str, events: Events) -> bool:
+    return name.startswith("inbox/") and name in {_batch_file(batch) for batch in events.inbox.batches()}
 
 
 def _batch_file(batch: str) -> str:
     return f"inbox/{batch}.parquet"
 
 
-def partition_of(file: str, outside: Store) -> Partition | None:
+def partition_of(file: str, settings: Settings) -> Partition | None:
     """The partition of which this is the file; None for any other, one that is only named like one included."""
     match = _PARTITION.fullmatch(file)
     if match is None:
         return None
     store, day, epoch = (group for group in match.groups() if group is not None)
     found = calendar_day(day)
-    is_ours = found is not None and int(epoch) in epochs_of(found, outside.settings)
+    is_ours = found is not None and int(epoch) in epochs_of(found, settings)
     return Partition(store, found, int(epoch)) if found and is_ours else None
 
 
-def _version(place: Partition, outside: Store) -> str | None:
+def _version(place: Partition, store: Store) -> str | None:
     """The data version that Dagster shows; of late events, which it does not show, one made alike."""
     try:
         if place.store == "activity":
-            return day_version(place.day, outside)
+            return day_version(place.day, store)
         if place.store == "sketches":
-            return sketch_version(place.day, outside)
-        version = outside.state.late.version(place.day, place.epoch)
+            return sketch_version(place.day, store)
+        version = store.state.late.version(place.day, place.epoch)
         return data_version(f"late {place.day}", [version.hash]) if version else None
     except DpdauError:
         return None

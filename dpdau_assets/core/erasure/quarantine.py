@@ -7,6 +7,6 @@ from datetime import timedelta
 from dpdau_assets.core.ports.store import Store
 
 
-def expire(outside: Store) -> None:
+def expire(store: Store) -> None:
     """Let go of what was put there more than QUARANTINE_DAYS ago."""
-    outside.events.quarantine.expire(outside.clock.today() - timedelta(days=outside.settings.quarantine_days))
+    store.events.quarantine.expire(store.clock.today() - timedelta(days=store.settings.quarantine_days))

@@ -2,6 +2,8 @@
 
 The signed body names the partitions by digest, so that thousands of receipts written together share one list. What a
 receipt says has the same shape whether or not the person was ever there.
+
+Owns the rule: A receipt says verified only after everything was read back.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from dpdau_assets.core.erasure.requests import deadline, epochs_reached, named
 from dpdau_assets.core.errors import BadInput, ParameterNotSet
 from dpdau_assets.core.facts import Erasure, Inspected, ReceiptRow, Reference
 from dpdau_assets.core.identity import REFERENCE, commitment
-from dpdau_assets.core.ports.store import Store
+from dpdau_assets.core.ports.store import Erasures, State, Store
 from dpdau_assets.core.state.activity import apply_pending, repair_all
 from dpdau_assets.core.state.day_sketch import of_another_state, refresh, refresh_all
 from dpdau_assets.core.state.touched import days_to_rebuild, mark_all
@@ -46,140 +48,145 @@ class Settled:
     broken: tuple[str, ...] = ()
 
 
-def apply_and_verify(outside: Store) -> Settled:
+def apply_and_verify(store: Store) -> Settled:
     """Apply all that was received, bring every sketch up to its state, read everything back, write receipts."""
-    with outside.state.activity.lock():
-        expire(outside)
-        repaired, broken = apply(outside)
-        again = outside.erasures.ledger.find(outside.erasures.receipts.disputed())  # what they name may be gone by now
-        waiting = list(dict.fromkeys([*outside.erasures.ledger.erasures(("applied",)), *again]))
-        rows = write_receipts(waiting, outside)
+    with store.state.activity.lock():
+        expire(store)
+        repaired, broken = apply(store)
+        again = store.erasures.ledger.find(store.erasures.receipts.disputed())  # what they name may be gone by now
+        waiting = list(dict.fromkeys([*store.erasures.ledger.erasures(("applied",)), *again]))
+        rows = write_receipts(waiting, store)
         verdicts = {row.receipt: json.loads(row.body)["verified"] for row in rows}
         if any(verdicts.values()):
-            _leave_no_marks(outside)
+            _leave_no_marks(store)
     unverified = tuple(receipt for receipt, clean in verdicts.items() if not clean)
     return Settled(sum(verdicts.values()), unverified, repaired, broken)
 
 
-def apply(outside: Store) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def apply(store: Store) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Apply all that was received, and bring every file up to date; which were old, and which cannot be repaired."""
-    with outside.state.activity.lock():
-        apply_pending(outside)
-        repaired, broken = repair_all(outside)
-        repaired += of_another_state(outside)
+    with store.state.activity.lock():
+        apply_pending(store)
+        repaired, broken = repair_all(store)
+        repaired += of_another_state(store.state)
         lost = {place.day for place in broken}
         with suppress(ParameterNotSet):
-            refresh([day for day, _ in days_to_rebuild(outside) if day not in lost], outside)
-        refresh_all(outside)
+            refresh([day for day, _ in days_to_rebuild(store) if day not in lost], store)
+        refresh_all(store)
     return tuple(map(str, repaired)), tuple(map(str, broken))
 
 
-def _leave_no_marks(outside: Store) -> None:
+def _leave_no_marks(store: Store) -> None:
     """A day that still waits for Dagster to be told would say that somebody was active on it: then all days wait."""
-    if outside.state.rebuilds.behind():
-        mark_all(outside)
-    outside.state.rebuilds.overwrite_deleted()
+    if store.state.rebuilds.behind():
+        mark_all(store)
+    store.state.rebuilds.overwrite_deleted()
 
 
-def receipt(name: str, outside: Store) -> Document:
+def receipt(name: str, store: Store) -> Document:
     """The receipt of a request, read back now; a new one is chained when anything has changed since the last.
 
     Of one that is not applied yet, the same shape, unsigned. Raises BadInput for an unknown name.
     """
-    (erasure, *others) = named([name], outside)
+    (erasure, *others) = named([name], store.erasures)
     if others or erasure.receipt != name:
         raise BadInput(f"{name} is a batch of requests.", "Ask for one of them: `dpdau erasures` lists them.")
-    (document,) = _documents([erasure], outside)
+    (document,) = _documents([erasure], store)
     return document
 
 
-def receipts_of(reference: str, outside: Store) -> Document:
+def receipts_of(reference: str, store: Store) -> Document:
     """The receipts of all requests with this reference, in order of arrival, read back together.
 
     Raises BadInput for one that no request has, or has any more: it goes with the request's tombstone.
     """
-    found = outside.erasures.ledger.referred_to(reference)
-    if not found:
+    erasures = store.erasures.ledger.referred_to(reference)
+    if not erasures:
         raise BadInput(
             f"No erasure has the reference {reference}.",
             "`dpdau erasures` lists the receipts; a reference is kept while its request has a tombstone.",
         )
-    documents = _documents(found, outside)
+    documents = _documents(erasures, store)
     verified = all(document["verified"] for document in documents)
     return {"reference": reference, "verified": verified, "receipts": documents}
 
 
-def _documents(erasures: Sequence[Erasure], outside: Store) -> list[Document]:
+def _documents(erasures: Sequence[Erasure], store: Store) -> list[Document]:
     """One each, in order; what is kept is read back once for all."""
-    done = [one for one in erasures if one.state in ("applied", "verified")]
+    done = [erasure for erasure in erasures if erasure.state in ("applied", "verified")]
     rows: dict[str, ReceiptRow] = {}
     if done:
-        with outside.state.activity.lock():
-            refresh_all(outside, missing_only=True)  # or which are there would tell for which days somebody new came
-            rows = {row.receipt: row for row in write_receipts(done, outside)}
-    references = outside.erasures.ledger.references(one.receipt for one in erasures)
+        with store.state.activity.lock():
+            refresh_all(store, missing_only=True)  # or which are there would tell for which days somebody new came
+            rows = {row.receipt: row for row in write_receipts(done, store)}
+    references = store.erasures.ledger.references(erasure.receipt for erasure in erasures)
     return [
-        document_of(rows[one.receipt], references.get(one.receipt))
-        if one.receipt in rows
-        else _unsigned(one, references.get(one.receipt), outside)
-        for one in erasures
+        document_of(rows[erasure.receipt], references.get(erasure.receipt))
+        if erasure.receipt in rows
+        else _unsigned(erasure, references.get(erasure.receipt), store)
+        for erasure in erasures
     ]
 
 
-def write_receipts(erasures: Sequence[Erasure], outside: Store) -> list[ReceiptRow]:
+def write_receipts(erasures: Sequence[Erasure], store: Store) -> list[ReceiptRow]:
     """Inspect, and append one receipt a request, unless its last one says just the same. The caller holds the lock.
 
     A person is looked for under the epochs that live; a request of which none does is one whose days are all purged.
     """
     if not erasures:
         return []
-    found = _with_unsearchable(inspect(erasures, outside), erasures, outside)
-    inspected = _inspected(found, outside)
-    follows = previous = outside.erasures.receipts.last_hash()
-    signing_key = outside.state.salts.signing_key()
-    references = outside.erasures.ledger.references(one.receipt for one in erasures)
+    found = _with_unsearchable(inspect(erasures, store), erasures, store)
+    inspected = _inspected(found, store.state, store.erasures)
+    follows = previous = store.erasures.receipts.last_hash()
+    signing_key = store.state.salts.signing_key()
+    references = store.erasures.ledger.references(one.receipt for one in erasures)
     rows, new = [], []
     for erasure in erasures:
         left, reference = found.survivors[erasure.receipt], references.get(erasure.receipt)
-        row = _unchanged(erasure, left, inspected, outside)
+        row = _unchanged(erasure, left, inspected, store.erasures)
         if row is None:
             epochs = found.epochs[erasure.receipt]
-            body = _body(erasure, left, epochs, reference, inspected.digest, previous, outside)
+            body = _body(erasure, left, epochs, reference, inspected.digest, previous, store)
             row = _signed(body, inspected, signing_key)
             previous = row.hash
             new.append(row)
         rows.append(row)
     clean = [erasure.receipt for erasure in erasures if not found.survivors[erasure.receipt]]
-    outside.erasures.receipts.append(new, follows, clean)
+    store.erasures.receipts.append(new, follows, clean)
     return rows
 
 
-def _inspected(found: Inspection, outside: Store) -> Inspected:
+def _inspected(found: Inspection, state: State, erasures: Erasures) -> Inspected:
     """What was read back: the last inspection again if nothing has changed since."""
-    last = outside.erasures.receipts.inspection()
+    last = erasures.receipts.inspection()
     if last is not None and last.partitions == found.partitions:
         return last
-    return Inspected(outside.state.builds.new_nonce().hex(), found.partitions)
+    return Inspected(state.builds.new_nonce().hex(), found.partitions)
 
 
-def _with_unsearchable(found: Inspection, erasures: Sequence[Erasure], outside: Store) -> Inspection:
+def _with_unsearchable(found: Inspection, erasures: Sequence[Erasure], store: Store) -> Inspection:
     """What an earlier receipt named, and can no longer be searched, is left until it is gone.
 
     A key that was shredded cannot be looked for any more; that must not turn what it was found in into nothing.
     """
     partly = [
-        one for one in erasures if len(found.epochs[one.receipt]) < len(epochs_reached(one.through, outside.settings))
+        erasure
+        for erasure in erasures
+        if len(found.epochs[erasure.receipt]) < len(epochs_reached(erasure.through, store.settings))
     ]
     if not partly:
         return found
-    names = {file.name for file in outside.state.files.files()}
-    before = {one.receipt: [left for left in _named_before(one, outside) if left.file in names] for one in partly}
+    names = {file.name for file in store.state.files.files()}
+    before = {
+        erasure.receipt: [left for left in _named_before(erasure, store.erasures) if left.file in names]
+        for erasure in partly
+    }
     left = {receipt: sorted({*found.survivors[receipt], *carried}) for receipt, carried in before.items()}
     return replace(found, survivors={**found.survivors, **left})
 
 
-def _named_before(erasure: Erasure, outside: Store) -> list[Survivor]:
-    row = outside.erasures.receipts.last(erasure.receipt)
+def _named_before(erasure: Erasure, erasures: Erasures) -> list[Survivor]:
+    row = erasures.receipts.last(erasure.receipt)
     return [Survivor(**left) for left in json.loads(row.body)["survivors"]] if row else []
 
 
@@ -188,9 +195,9 @@ def document_of(row: ReceiptRow, reference: Reference | None = None) -> Document
     return _document(json.loads(row.body), row, row.inspected, reference)
 
 
-def _unsigned(erasure: Erasure, reference: Reference | None, outside: Store) -> Document:
+def _unsigned(erasure: Erasure, reference: Reference | None, store: Store) -> Document:
     """Of a request that nothing was inspected for yet."""
-    return _document(_body(erasure, [], [], reference, "", "", outside), None, None, reference)
+    return _document(_body(erasure, [], [], reference, "", "", store), None, None, reference)
 
 
 def is_genuine(document: Document, signing_key: bytes) -> bool:
@@ -239,7 +246,7 @@ def _body(
     reference: Reference | None,
     digest: str,
     previous: str,
-    outside: Store,
+    store: Store,
 ) -> Document:
     """The signed part. Without a digest of partitions, that of a request that nothing was inspected for yet."""
     inspected = bool(digest)
@@ -249,12 +256,16 @@ def _body(
         "verified": inspected and not left,
         "received_on": erasure.received_on.isoformat(),
         "deadline": deadline(erasure).isoformat(),
-        "inspected_on": outside.clock.today().isoformat() if inspected else None,
+        "inspected_on": store.clock.today().isoformat() if inspected else None,
         "epochs": list(epochs),
         "scope": {"through": erasure.through.isoformat(), "days": [day.isoformat() for day in erasure.days]},
         "survivors": [asdict(survivor) for survivor in left],
         "remains": remains(
-            erasure, outside, has_tombstone=bool(epochs) or not inspected, has_reference=reference is not None
+            erasure,
+            store.settings,
+            store.accountant,
+            has_tombstone=bool(epochs) or not inspected,
+            has_reference=reference is not None,
         ),
         "reference_commitment": reference.commitment if reference else None,
         "partitions_digest": digest,
@@ -315,11 +326,13 @@ def _signed(body: Document, inspected: Inspected, signing_key: bytes) -> Receipt
     return ReceiptRow(body["receipt"], text, digest, signature, inspected.digest, inspected)
 
 
-def _unchanged(erasure: Erasure, left: Sequence[Survivor], inspected: Inspected, outside: Store) -> ReceiptRow | None:
+def _unchanged(
+    erasure: Erasure, left: Sequence[Survivor], inspected: Inspected, erasures: Erasures
+) -> ReceiptRow | None:
     """The request's last receipt, if it was inspected before and nothing has changed."""
     if erasure.state == "applied" and not left:
         return None  # about to be verified for the first time
-    row = outside.erasures.receipts.last(erasure.receipt)
+    row = erasures.receipts.last(erasure.receipt)
     if row is None:
         return None
     same = row.inspection == inspected.digest

@@ -11,14 +11,17 @@ from datetime import date
 from dpdau_assets.core.dates import days_of_epoch
 from dpdau_assets.core.erasure.requests import DEADLINE_DAYS, epochs_reached
 from dpdau_assets.core.facts import Erasure
-from dpdau_assets.core.ports.store import Store
+from dpdau_assets.core.ports.ledger import Ledger
 from dpdau_assets.core.privacy.mechanisms import Stream
+from dpdau_assets.core.settings import Settings
 
 Rest = dict[str, str | None]
 """`what`, `why`, and `until`, which is None for what stays for ever or ends as `why` says."""
 
 
-def remains(erasure: Erasure, outside: Store, *, has_tombstone: bool, has_reference: bool) -> list[Rest]:
+def remains(
+    erasure: Erasure, settings: Settings, accountant: Ledger, *, has_tombstone: bool, has_reference: bool
+) -> list[Rest]:
     """Follows from the request, the settings and what was published; never from whether the person was there."""
     return [
         _rest(
@@ -26,20 +29,20 @@ def remains(erasure: Erasure, outside: Store, *, has_tombstone: bool, has_refere
             "A published number is never changed, so that no change tells whose it is. "
             "Those from before count the person, and noise protects everybody in them.",
         ),
-        *_stream_counts(outside),
-        *([_tombstone(erasure, outside)] if has_tombstone else []),
+        *_stream_counts(accountant),
+        *([_tombstone(erasure, settings)] if has_tombstone else []),
         *([_reference()] if has_reference else []),
         _rest(
             "the request",
             "Its receipt, its dates and the days that it named show that it was done. No id of the "
             "person is with it, and no day on which the person was active but those that it named.",
         ),
-        _rest("Dagster's log", _dagsters_log(outside)),
+        _rest("Dagster's log", _dagsters_log(settings)),
         _rest(
             "the quarantine",
             "Of rows that were bad, the file's name, the line and the reason. Those that named the "
             "person as a whole word were dropped when the request came, and every other goes after "
-            f"{outside.settings.quarantine_days} days.",
+            f"{settings.quarantine_days} days.",
         ),
         _rest(
             "backups made before the erasure",
@@ -55,9 +58,9 @@ def remains(erasure: Erasure, outside: Store, *, has_tombstone: bool, has_refere
     ]
 
 
-def _stream_counts(outside: Store) -> Iterator[Rest]:
+def _stream_counts(accountant: Ledger) -> Iterator[Rest]:
     """The numbers to come of a stream are made from its last counts too, as they were when they were published."""
-    last = {run.metric: run for run in outside.accountant.mechanism_runs()}
+    last = {run.metric: run for run in accountant.mechanism_runs()}
     for run in last.values():
         if isinstance(run.mechanism, Stream):
             kept = len(run.mechanism.filter) - 1
@@ -68,13 +71,12 @@ def _stream_counts(outside: Store) -> Iterator[Rest]:
             )
 
 
-def _tombstone(erasure: Erasure, outside: Store) -> Rest:
+def _tombstone(erasure: Erasure, settings: Settings) -> Rest:
     why = "The key, encrypted in the ledger, keeps late and replayed events of the removed days out."
-    return _rest("tombstone", why, _end_of_tombstone(erasure, outside))
+    return _rest("tombstone", why, _end_of_tombstone(erasure, settings))
 
 
-def _end_of_tombstone(erasure: Erasure, outside: Store) -> str | None:
-    settings = outside.settings
+def _end_of_tombstone(erasure: Erasure, settings: Settings) -> str | None:
     epochs = epochs_reached(erasure.through, settings)
     if settings.retention_days is None or not epochs:
         return None
@@ -89,8 +91,8 @@ def _reference() -> Rest:
     )
 
 
-def _dagsters_log(outside: Store) -> str:
-    if outside.settings.erasure_mark == "all":
+def _dagsters_log(settings: Settings) -> str:
+    if settings.erasure_mark == "all":
         return "Dagster keeps for ever that every day was rebuilt, and when; no id, key or count is with it."
     return (
         "Dagster keeps for ever which days were rebuilt for erasures, and when: of a request that was applied "

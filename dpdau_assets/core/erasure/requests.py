@@ -2,6 +2,8 @@
 
 A request is recorded durably here and applied by whoever comes first: a release, the rebuild of a day,
 `apply_and_verify`. Raw ids end here, as they do in `ingest`.
+
+Owns the rule: A removal has its tombstone in every epoch that it reaches.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from dpdau_assets.core.errors import BadInput
 from dpdau_assets.core.events import Event
 from dpdau_assets.core.facts import EpochKey, Erasure, Removal
 from dpdau_assets.core.identity import Named, user_key
-from dpdau_assets.core.ports.store import Store
+from dpdau_assets.core.ports.ledger import Ledger
+from dpdau_assets.core.ports.store import Clock, Erasures, State, Store
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.state.limits import first_day
 from dpdau_assets.core.tombstones import excluded_until
@@ -43,7 +46,7 @@ class Requested:
 NOTHING_REQUESTED = Requested((), (), False)
 
 
-def request(asked: Sequence[Event], outside: Store, *, confirmed: bool = False) -> Requested:
+def request(asked: Sequence[Event], store: Store, *, confirmed: bool = False) -> Requested:
     """Record these removals durably, all or none, whether anyone knows the people or not.
 
     More distinct people than the guard lets through at once are parked until they are confirmed. Asking again for the
@@ -52,57 +55,55 @@ def request(asked: Sequence[Event], outside: Store, *, confirmed: bool = False) 
     """
     if not asked:
         return NOTHING_REQUESTED
-    parked = not confirmed and len({event.user_id for event in asked}) > guard_limit(outside)
-    removals = keyed(asked, outside)
-    outside.events.quarantine.forget(
-        Named(event.user_id for event in asked)
-    )  # first: who is cut short hands it in again
-    receipts = outside.erasures.ledger.record(removals, outside.clock.today(), parked=parked)
-    found = outside.erasures.ledger.find(receipts)
+    parked = not confirmed and len({event.user_id for event in asked}) > guard_limit(store.settings, store.accountant)
+    removals = keyed(asked, store)
+    store.events.quarantine.forget(Named(event.user_id for event in asked))  # first: who is cut short hands it in again
+    receipts = store.erasures.ledger.record(removals, store.clock.today(), parked=parked)
+    erasures = store.erasures.ledger.find(receipts)
     return Requested(
         tuple(receipts),
-        batches=tuple(dict.fromkeys(one.batch for one in found)),
-        parked=any(one.state == "parked" for one in found),
+        batches=tuple(dict.fromkeys(erasure.batch for erasure in erasures)),
+        parked=any(erasure.state == "parked" for erasure in erasures),
         references=tuple(removal.reference for removal in removals),
         passed_over=tuple(removal.passed_over for removal in removals),
     )
 
 
-def guard_limit(outside: Store) -> float:
+def guard_limit(settings: Settings, accountant: Ledger) -> float:
     """How many people one submission may name: a share of the last published MAU, and one at least.
 
     Without a published MAU there is nothing to measure by, and no limit. What is asked for counts, not what is found.
     """
-    published = outside.accountant.releases("mau")
+    published = accountant.releases("mau")
     if not published:
         return math.inf
-    last = max(published, key=lambda found: found.key.day)
-    users = estimators(outside.accountant)[last.run].users(last.noisy_value)
-    return max(1.0, float(outside.settings.erasure_guard_share) * users)
+    last = max(published, key=lambda release: release.key.day)
+    users = estimators(accountant)[last.run].users(last.noisy_value)
+    return max(1.0, float(settings.erasure_guard_share) * users)
 
 
-def confirm(names: Sequence[str], outside: Store) -> list[Erasure]:
+def confirm(names: Sequence[str], erasures: Erasures) -> list[Erasure]:
     """Bring parked requests into force, by receipt or batch. Raises BadInput for a name that nothing has."""
-    found = named(names, outside)
-    outside.erasures.ledger.confirm([one.receipt for one in found])
-    return outside.erasures.ledger.find(one.receipt for one in found)
+    found = named(names, erasures)
+    erasures.ledger.confirm([erasure.receipt for erasure in found])
+    return erasures.ledger.find(erasure.receipt for erasure in found)
 
 
-def cancel(names: Sequence[str], outside: Store) -> list[Erasure]:
+def cancel(names: Sequence[str], state: State, erasures: Erasures) -> list[Erasure]:
     """Forget requests, by receipt or batch, until they are applied. Raises Refused, with none forgotten, after that.
 
     Under the state's lock: a request that is being applied is not one that can be forgotten.
     """
-    found = named(names, outside)
-    with outside.state.activity.lock():
-        outside.erasures.ledger.cancel([one.receipt for one in found])
-    return outside.erasures.ledger.find(one.receipt for one in found)
+    found = named(names, erasures)
+    with state.activity.lock():
+        erasures.ledger.cancel([erasure.receipt for erasure in found])
+    return erasures.ledger.find(erasure.receipt for erasure in found)
 
 
-def named(names: Sequence[str], outside: Store) -> list[Erasure]:
+def named(names: Sequence[str], erasures: Erasures) -> list[Erasure]:
     """The requests of these receipts and batches. Raises BadInput for a name that nothing has."""
-    found = outside.erasures.ledger.find(names)
-    unknown = sorted(set(names) - {one.receipt for one in found} - {one.batch for one in found})
+    found = erasures.ledger.find(names)
+    unknown = sorted(set(names) - {erasure.receipt for erasure in found} - {erasure.batch for erasure in found})
     if unknown:
         raise BadInput(f"No erasure has the receipt or batch {unknown[0]}.", "`dpdau erasures` lists them.")
     return found
@@ -113,34 +114,37 @@ def deadline(erasure: Erasure) -> date:
     return erasure.received_on + timedelta(days=DEADLINE_DAYS)
 
 
-def overdue(outside: Store) -> list[Erasure]:
+def overdue(clock: Clock, erasures: Erasures) -> list[Erasure]:
     """Requests that are past their deadline and not verified, whether they wait for us or to be confirmed."""
-    unfinished = outside.erasures.ledger.erasures(("parked", "received", "applied"))
-    return [one for one in unfinished if deadline(one) < outside.clock.today()]
+    unfinished = erasures.ledger.erasures(("parked", "received", "applied"))
+    return [erasure for erasure in unfinished if deadline(erasure) < clock.today()]
 
 
 # --- Keys --------------------------------------------------------------------------------------------------------
 
 
-def keyed(asked: Iterable[Event], outside: Store) -> list[Removal]:
+def keyed(asked: Iterable[Event], store: Store) -> list[Removal]:
     """Each removal under every living epoch that it reaches; the salts of all these epochs are made at once.
 
     One whose last day can hold nothing reaches none.
     """
-    asked, first = list(asked), first_day(outside)
-    reach = {day: removal_epochs(day, outside) if day >= first else [] for day in {event.day for event in asked}}
-    keys = outside.state.salts.epoch_keys({epoch for epochs in reach.values() for epoch in epochs})
+    asked, first = list(asked), first_day(store.settings, store.accountant)
+    reach = {
+        day: removal_epochs(day, store.settings, store.state) if day >= first else []
+        for day in {event.day for event in asked}
+    }
+    keys = store.state.salts.epoch_keys({epoch for epochs in reach.values() for epoch in epochs})
     return [_keyed(event, [keys[epoch] for epoch in reach[event.day]], first) for event in asked]
 
 
-def removal_epochs(through: date, outside: Store) -> list[int]:
+def removal_epochs(through: date, settings: Settings, state: State) -> list[int]:
     """The epochs that need a tombstone: from START_DATE's to that of the last window that holds the user out.
 
     Those that were shredded by now need none, since whatever was keyed under them is gone; those that were lost in a
     restore can have none.
     """
-    shredded, lost = outside.state.salts.shredded_through(), outside.state.salts.lost()
-    wanted = epochs_reached(through, outside.settings)
+    shredded, lost = state.salts.shredded_through(), state.salts.lost()
+    wanted = epochs_reached(through, settings)
     return [epoch for epoch in wanted if epoch not in lost and (shredded is None or epoch > shredded)]
 
 
@@ -170,10 +174,10 @@ class WaitingDay:
     is_overdue: bool
 
 
-def waiting_days(outside: Store) -> list[WaitingDay]:
+def waiting_days(clock: Clock, erasures: Erasures) -> list[WaitingDay]:
     """The days on which requests came in that are not verified yet, in order. Whose, and how many, is not said."""
-    today = outside.clock.today()
-    late = {one.received_on for one in overdue(outside)}
-    unfinished = outside.erasures.ledger.erasures(("parked", "received", "applied"))
-    until = {one.received_on: deadline(one) for one in unfinished}
+    today = clock.today()
+    late = {erasure.received_on for erasure in overdue(clock, erasures)}
+    unfinished = erasures.ledger.erasures(("parked", "received", "applied"))
+    until = {erasure.received_on: deadline(erasure) for erasure in unfinished}
     return [WaitingDay(day, (today - day).days, until[day], day in late) for day in sorted(until)]

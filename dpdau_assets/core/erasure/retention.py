@@ -14,59 +14,60 @@ from dpdau_assets.core.erasure.quarantine import expire
 from dpdau_assets.core.erasure.receipts import apply_and_verify
 from dpdau_assets.core.errors import BadSetting, Refused
 from dpdau_assets.core.facts import Release
-from dpdau_assets.core.ports.store import Store
+from dpdau_assets.core.ports.ledger import Ledger
+from dpdau_assets.core.ports.store import State, Store
+from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.state.touched import live_days
 
 WATCHDOG_SLACK_DAYS = 7
 """How long a day may be overdue before the watchdog says so: a purge runs once a day, and may fail once or twice."""
 
 
-def purge(outside: Store) -> date | None:
+def purge(store: Store) -> date | None:
     """Unlink what is past retention; returns the last day that is gone, None while nothing is.
 
     Raises BadSetting while retention is off, and Refused, with nothing purged, while a planned release that reads
     one of these days is missing. What was cut short is completed by running it again.
     """
-    with outside.state.activity.lock():
-        due = due_through(outside)
-        expire(outside)
-        if due is not None and due > (outside.accountant.purged_through() or date.min):
-            require_nothing_missing(due, outside)
-            apply_and_verify(outside)
-            outside.accountant.purge_through(due)
-        gone = outside.accountant.purged_through()
+    with store.state.activity.lock():
+        due = due_through(store.settings, store.accountant)
+        expire(store)
+        if due is not None and due > (store.accountant.purged_through() or date.min):
+            require_nothing_missing(due, store.settings, store.accountant)
+            apply_and_verify(store)
+            store.accountant.purge_through(due)
+        gone = store.accountant.purged_through()
         if gone is not None:
-            outside.state.rebuilds.drop_through(gone)
-            _unlink_through(gone, outside)
-            _shred_through(gone, outside)
+            store.state.rebuilds.drop_through(gone)
+            _unlink_through(gone, store.state)
+            _shred_through(gone, store)
     return gone
 
 
-def due_through(outside: Store) -> date | None:
+def due_through(settings: Settings, accountant: Ledger) -> date | None:
     """The last day that retention lets go of, None while there is none."""
-    kept_days = outside.settings.retention_days
+    kept_days = settings.retention_days
     if kept_days is None:
         raise BadSetting("RETENTION_DAYS is not set.", "Set it to have days purged; without it everything is kept.")
-    last = [max(found.key.day for found in releases) for releases in _published(outside) if releases]
+    last = [max(release.key.day for release in releases) for releases in _published(accountant) if releases]
     due = min(last, default=date.min + timedelta(days=kept_days)) - timedelta(days=kept_days)
-    return due if due >= outside.settings.start_date else None
+    return due if due >= settings.start_date else None
 
 
-def require_nothing_missing(due: date, outside: Store) -> None:
+def require_nothing_missing(due: date, settings: Settings, accountant: Ledger) -> None:
     """Raise Refused for the first planned release that reads a day up to `due` and does not exist."""
-    settings = outside.settings
-    dau, mau = _published(outside)
-    have = {(found.key.metric, found.key.day, found.key.revision) for found in (*dau, *mau)}
-    restated = outside.accountant.restated()  # days of these months that have no number never get one
-    days = days_between(min(found.key.day for found in dau), due) if dau else []
+    dau, mau = _published(accountant)
+    have = {(release.key.metric, release.key.day, release.key.revision) for release in (*dau, *mau)}
+    restated = accountant.restated()  # days of these months that have no number never get one
+    days = days_between(min(release.key.day for release in dau), due) if dau else []
     wanted = [("dau", day, 0) for day in days if month_of(day) not in restated]
     if mau:
         last_window = due + timedelta(days=settings.mau_window_days - 1)
-        wanted += [("mau", day, 0) for day in days_between(min(found.key.day for found in mau), last_window)]
-    months = {month_of(found.key.day) for found in dau if found.key.day <= due} - restated
-    instances = outside.accountant.mechanism_runs()
-    waiting = {month for month in months if restatement_due(month, instances, outside.settings)}
-    wanted += [("dau", found.key.day, 1) for found in dau if month_of(found.key.day) in waiting]
+        wanted += [("mau", day, 0) for day in days_between(min(release.key.day for release in mau), last_window)]
+    months = {month_of(release.key.day) for release in dau if release.key.day <= due} - restated
+    instances = accountant.mechanism_runs()
+    waiting = {month for month in months if restatement_due(month, instances, settings)}
+    wanted += [("dau", release.key.day, 1) for release in dau if month_of(release.key.day) in waiting]
     missing = [one for one in wanted if one not in have]
     if missing:
         metric, day, revision = missing[0]
@@ -78,37 +79,37 @@ def require_nothing_missing(due: date, outside: Store) -> None:
         )
 
 
-def overdue(outside: Store) -> list[date]:
+def overdue(store: Store) -> list[date]:
     """The watchdog: days that still have state though they ended longer ago than retention allows, by the clock."""
-    kept_days = outside.settings.retention_days
+    kept_days = store.settings.retention_days
     if kept_days is None:
         return []
-    slack = 1 + outside.settings.grace_days + WATCHDOG_SLACK_DAYS
-    oldest = outside.clock.today() - timedelta(days=kept_days + slack)
-    return sorted(day for day in live_days(outside) if day < oldest)
+    slack = 1 + store.settings.grace_days + WATCHDOG_SLACK_DAYS
+    oldest = store.clock.today() - timedelta(days=kept_days + slack)
+    return sorted(day for day in live_days(store.state) if day < oldest)
 
 
-def _published(outside: Store) -> tuple[list[Release], list[Release]]:
-    return outside.accountant.releases("dau"), outside.accountant.releases("mau")
+def _published(accountant: Ledger) -> tuple[list[Release], list[Release]]:
+    return accountant.releases("dau"), accountant.releases("mau")
 
 
-def _unlink_through(gone: date, outside: Store) -> None:
-    for state in (outside.state.activity, outside.state.late):
-        state.discard(place for place in state.stored() if place[0] <= gone)
-        state.forget_through(gone)  # also what had no file any more
-    for day, epoch in outside.state.sketches.stored():
+def _unlink_through(gone: date, state: State) -> None:
+    for store in (state.activity, state.late):
+        store.discard(place for place in store.stored() if place[0] <= gone)
+        store.forget_through(gone)  # also what had no file any more
+    for day, epoch in state.sketches.stored():
         if day <= gone:
-            outside.state.sketches.discard(day, epoch)
+            state.sketches.discard(day, epoch)
 
 
-def _shred_through(gone: date, outside: Store) -> None:
+def _shred_through(gone: date, store: Store) -> None:
     """The epochs of which every day is gone. The one that serves `gone` may still serve windows to come.
 
     Not while something is left of an erased person: without her key nobody could look for it again.
     """
-    if outside.erasures.ledger.erasures(("received", "applied")):
+    if store.erasures.ledger.erasures(("received", "applied")):
         return
-    rotation = outside.settings.hash_salt_rotation_days
+    rotation = store.settings.hash_salt_rotation_days
     last_epoch = epoch_of(gone + timedelta(days=1), rotation) - 1
-    if (outside.state.salts.shredded_through() or -1) < last_epoch:
-        outside.state.salts.shred_through(last_epoch)
+    if (store.state.salts.shredded_through() or -1) < last_epoch:
+        store.state.salts.shred_through(last_epoch)

@@ -60,11 +60,7 @@ class FileInventory(Protocol):
         ...
 
     def chunks(self, file: StoredFile) -> Iterator[bytes]:
-        """Its bytes; none if it is gone by now."""
-        ...
-
-    def unpacked(self, file: StoredFile) -> Iterator[bytes]:
-        """What it holds if it is packed. Raises BadInput for one that cannot be looked into."""
+        """Its bytes; none if it is gone by now. Raises BadInput where they cannot be read, or pack what it holds."""
         ...
 
     def sweep(self) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import date
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dpdau_assets.core.facts import (
     Alert,
@@ -54,11 +55,14 @@ class Mart(Protocol):
     """The published series for BI."""
 
     def read(self) -> list[MartRow]:
-        """Every number that it shows. Raises BadInput for a mart that cannot be read."""
+        """Every number that it shows, as `replace` was given it. Raises BadInput for a mart that cannot be read."""
         ...
 
-    def replace(self, rows: list[dict[str, object]]) -> MartPaths:
-        """Write all of it anew; each file is replaced by rename, so that no reader ever sees half of one."""
+    def replace(self, rows: Sequence[MartRow], connect: Callable[[], AbstractContextManager[Any]]) -> MartPaths:
+        """Write all of it anew; each file is replaced by rename, so that no reader ever sees half of one.
+
+        `connect` opens a database in memory that the files are made in, and closes it before they are renamed.
+        """
         ...
 
 

@@ -5,6 +5,8 @@
 | `epsilon`, `delta` | ε, δ | the guarantee stated to readers |
 | `mu2` | μ² | (sensitivity / sigma)² of Gaussian noise; adds up, also when parameters are chosen adaptively |
 | `rho` | ρ | zero-concentrated DP: μ²/2 of a Gaussian, ε·tanh(ε/2) of a pure-ε release |
+
+Owns the rule: A cap admits by charges alone, and nothing is given back.
 """
 
 from __future__ import annotations

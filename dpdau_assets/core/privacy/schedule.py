@@ -2,6 +2,8 @@
 
 A number is charged to every month that it reads, a restated one to its own month. Nothing here reads data: which
 releases there are, and when, follows from the settings alone.
+
+Owns the rule: A number bears its scheduled day, and a month is restated once, on its public day.
 """
 
 from __future__ import annotations

@@ -11,43 +11,44 @@ from datetime import date
 from pathlib import Path
 
 from dpdau_assets.core.errors import BadInput, DpdauError, Refused
-from dpdau_assets.core.ports.store import Store
+from dpdau_assets.core.ports.ledger import Ledger
+from dpdau_assets.core.ports.store import Events, Store
 from dpdau_assets.core.publication.ingest import ingest
 from dpdau_assets.core.state.activity import require_ended, require_kept
 
 _SHOWN = 8  # characters of what tells one version of a folder from another
 
 
-def complete(day: date, outside: Store, landed: str | None = None) -> None:
+def complete(day: date, store: Store, landed: str | None = None) -> None:
     """Declare that every event of this day has been handed in; from now on it is published when it is due.
 
     Raises Refused for a day that has not ended or is past retention, and BadInput for one before START_DATE.
     """
-    require_completable(day, outside)
-    outside.events.completions.complete(day, landed)
+    require_completable(day, store)
+    store.events.completions.complete(day, landed)
 
 
-def complete_all(days: Iterable[date], outside: Store) -> None:
+def complete_all(days: Iterable[date], store: Store) -> None:
     """The same for each of these days, or for none: a day that cannot be declared refuses them all."""
     wanted = list(days)
     for day in wanted:
-        require_completable(day, outside)
+        require_completable(day, store)
     for day in wanted:
-        outside.events.completions.complete(day)
+        store.events.completions.complete(day)
 
 
-def withdraw_all(days: Iterable[date], outside: Store) -> None:
+def withdraw_all(days: Iterable[date], store: Store) -> None:
     """Take declarations back, all or none. Raises Refused once a number has read one of the days."""
     wanted = list(days)
-    with outside.state.activity.lock():
-        read = sorted(outside.accountant.sealed().intersection(wanted))
+    with store.state.activity.lock():
+        read = sorted(store.accountant.sealed().intersection(wanted))
         if read:
             raise Refused(
                 f"{read[0]} was read by a published number.",
                 "What comes for it now enters with its month's restatement.",
             )
         for day in wanted:
-            outside.events.completions.withdraw(day)
+            store.events.completions.withdraw(day)
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class TakenLandings:
     elsewhere: Mapping[date, float]
 
 
-def take_all_landed(days: Iterable[date], outside: Store) -> TakenLandings:
+def take_all_landed(days: Iterable[date], store: Store) -> TakenLandings:
     """Take in what landed for each of these days, and declare it complete; one that is refused holds up no other.
 
     The day of a refused folder is not declared, and nothing of it is taken, but of one that was changed meanwhile: that
@@ -71,7 +72,7 @@ def take_all_landed(days: Iterable[date], outside: Store) -> TakenLandings:
     elsewhere: dict[date, float] = {}
     for day in sorted(days):
         try:
-            elsewhere.update(_take_landed(day, outside))
+            elsewhere.update(_take_landed(day, store))
         except NotLanded as error:
             refused[day] = error.reason
     return TakenLandings(refused, elsewhere)
@@ -81,26 +82,26 @@ class NotLanded(DpdauError):
     """A folder was not taken in. Its words name no file: Dagster keeps them, and a file may be named after a person."""
 
 
-def _take_landed(day: date, outside: Store) -> Mapping[date, float]:
+def _take_landed(day: date, store: Store) -> Mapping[date, float]:
     """Returns which share of its events is of other days, if any is. Raises NotLanded, with nothing taken."""
     files: list[Path] = []
     version = ""
     try:
-        fingerprint = outside.events.landing.fingerprint(day)
+        fingerprint = store.events.landing.fingerprint(day)
         version = f" (version {fingerprint[:_SHOWN]})" if fingerprint else ""
-        require_completable(day, outside)
+        require_completable(day, store)
         _require_finished(day, fingerprint)
-        files = outside.events.landing.files(day)
-        elsewhere = ingest(files, outside).elsewhere if files else {}
-        _require_same(day, fingerprint, outside)
-        complete(day, outside, fingerprint)
+        files = store.events.landing.files(day)
+        elsewhere = ingest(files, store).elsewhere if files else {}
+        _require_same(day, fingerprint, store.events)
+        complete(day, store, fingerprint)
     except DpdauError as error:
-        raise NotLanded(f"{_by_place(error.reason, files, outside.events.landing.folder(day))}{version}", "") from None
+        raise NotLanded(f"{_by_place(error.reason, files, store.events.landing.folder(day))}{version}", "") from None
     except OSError as error:  # its own words name the file
         raise NotLanded(f"Something of it cannot be read: {error.strerror}.{version}", "") from None
     except Exception as error:  # whatever it is, no other folder waits for it; its words may quote what was read
         raise NotLanded(f"It failed with {type(error).__name__}.{version}", "") from None
-    outside.events.quarantine.made_good(frozenset(), within=outside.events.landing.folder(day))
+    store.events.quarantine.made_good(frozenset(), within=store.events.landing.folder(day))
     return elsewhere
 
 
@@ -109,9 +110,9 @@ def _require_finished(day: date, fingerprint: str | None) -> None:
         raise BadInput(f"No finished folder day={day} is in the landing folder.", "Its last file is _SUCCESS.")
 
 
-def _require_same(day: date, fingerprint: str | None, outside: Store) -> None:
+def _require_same(day: date, fingerprint: str | None, events: Events) -> None:
     """Raise BadInput for a folder that was written to, or is gone, since it had this fingerprint."""
-    if outside.events.landing.fingerprint(day) != fingerprint:
+    if events.landing.fingerprint(day) != fingerprint:
         raise BadInput("It was changed while it was taken in.", "It is taken in anew once nothing writes to it.")
 
 
@@ -122,28 +123,28 @@ def _by_place(reason: str, files: Sequence[Path], folder: Path | None) -> str:
     return "Something of it cannot be read." if folder and f"{folder}/" in reason else reason
 
 
-def landed(outside: Store) -> dict[date, str]:
+def landed(store: Store) -> dict[date, str]:
     """Days that landed, or landed anew, and were not taken in yet, with the fingerprint of what lies there.
 
     Not what lies there for days that cannot be taken in: before START_DATE, not over yet, or past retention.
     """
-    known, gone = outside.events.completions.completed(), outside.accountant.purged_through() or date.min
-    first, today = outside.settings.start_date, outside.clock.today()
+    known, gone = store.events.completions.completed(), store.accountant.purged_through() or date.min
+    first, today = store.settings.start_date, store.clock.today()
     return {
         day: fingerprint
-        for day, fingerprint in outside.events.landing.days().items()
+        for day, fingerprint in store.events.landing.days().items()
         if known.get(day) != fingerprint and max(first, gone) <= day < today and day > gone
     }
 
 
-def is_declared(outside: Store) -> frozenset[date]:
+def is_declared(events: Events, accountant: Ledger) -> frozenset[date]:
     """Days of which nothing more is waited for: declared complete, or read by a published number."""
-    return outside.accountant.sealed() | frozenset(outside.events.completions.completed())
+    return accountant.sealed() | frozenset(events.completions.completed())
 
 
-def require_completable(day: date, outside: Store) -> None:
+def require_completable(day: date, store: Store) -> None:
     """Raise BadInput or Refused for a day that cannot be declared complete."""
-    if day < outside.settings.start_date:
-        raise BadInput(f"{day} is before START_DATE, {outside.settings.start_date}.", "Name a day that counts.")
-    require_ended(day, outside.clock)
-    require_kept([day], outside)
+    if day < store.settings.start_date:
+        raise BadInput(f"{day} is before START_DATE, {store.settings.start_date}.", "Name a day that counts.")
+    require_ended(day, store.clock)
+    require_kept([day], store.accountant)

@@ -1,6 +1,8 @@
 """What is to be published by now: the calendar's numbers, in order, up to the first day that is not complete.
 
 Nothing here reads data: it follows from the clock, the ledger and what upstream has declared.
+
+Owns the rule: What is due follows from public things alone.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from itertools import takewhile
 from dpdau_assets.core.budget.forecast import PlannedRelease, RefusedRelease, coming
 from dpdau_assets.core.dates import month_of, window
 from dpdau_assets.core.errors import DpdauError
-from dpdau_assets.core.ports.store import Store
+from dpdau_assets.core.ports.store import Clock, Store
 from dpdau_assets.core.publication.completeness import is_declared
 from dpdau_assets.core.publication.runs import DAU, MAU, RESTATEMENT, Step
 from dpdau_assets.core.settings import Settings
@@ -40,36 +42,36 @@ class Due:
     refusals: tuple[RefusedRelease, ...] = ()
 
 
-def due(outside: Store) -> Due:
+def due(store: Store) -> Due:
     """Everything that is due today and was not published, whatever has kept it from being: downtime, or upstream."""
-    declared = is_declared(outside)
+    declared = is_declared(store.events, store.accountant)
     try:
-        numbers = coming(outside.accountant, outside.settings, last_due(outside))
+        numbers = coming(store.accountant, store.settings, last_due(store.settings, store.clock))
     except DpdauError as error:  # nothing says how to count, say: a person has to decide that
         return Due((), (), (), (), str(error))
     made = [one for one in numbers if isinstance(one, PlannedRelease)]
     refusals = tuple(one for one in numbers if isinstance(one, RefusedRelease))
-    complete = list(_reading_only(declared, made, outside.settings))
-    processed = outside.accountant.processed()
+    complete = list(_reading_only(declared, made, store.settings))
+    processed = store.accountant.processed()
     return Due(
-        missing=tuple(sorted(_all_read(complete, outside.settings) - processed)),
+        missing=tuple(sorted(_all_read(complete, store.settings) - processed)),
         numbers=_steps(complete),
-        built=_steps(_reading_only(processed, complete, outside.settings)),
-        unmarked=tuple(sorted(_all_read(made, outside.settings) - declared)),
+        built=_steps(_reading_only(processed, complete, store.settings)),
+        unmarked=tuple(sorted(_all_read(made, store.settings) - declared)),
         refused=_why_refused(refusals),
         refusals=refusals,
     )
 
 
-def last_due(outside: Store) -> date:
+def last_due(settings: Settings, clock: Clock) -> date:
     """The last day whose number is due today: GRACE_DAYS whole days lie between the two."""
-    return outside.clock.today() - timedelta(days=1 + outside.settings.grace_days)
+    return clock.today() - timedelta(days=1 + settings.grace_days)
 
 
-def late(found: Due, outside: Store) -> list[date]:
+def late(found: Due, settings: Settings, clock: Clock) -> list[date]:
     """Days of which a number was due before today and could have come: complete, and not published."""
     days = {step.day for step in found.numbers if step.kind in (DAU, MAU) and step.day}
-    return sorted(day for day in days if day < last_due(outside))
+    return sorted(day for day in days if day < last_due(settings, clock))
 
 
 def _reading_only(days: Set[date], numbers: Iterable[PlannedRelease], settings: Settings) -> Iterator[PlannedRelease]:

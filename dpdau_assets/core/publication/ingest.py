@@ -78,7 +78,7 @@ class DoubtfulRemovals(NotTaken, Refused):
 
 def ingest(
     files: list[Path],
-    outside: Store,
+    store: Store,
     progress: Progress | None = None,
     tell: Tell = nothing_told,
     *,
@@ -91,13 +91,15 @@ def ingest(
     """
     say = progress or (lambda _: None)
     say(f"Reading {len(files)} file(s).")
-    with outside.events.engine.scan(files, first_day(outside), last_day(outside.clock), tell) as scan:
-        report = ingest_scan(scan, outside, say, partial=partial)
-    outside.events.quarantine.made_good(frozenset(map(str, files)))
+    with store.events.engine.scan(
+        files, first_day(store.settings, store.accountant), last_day(store.clock), tell
+    ) as scan:
+        report = ingest_scan(scan, store, say, partial=partial)
+    store.events.quarantine.made_good(frozenset(map(str, files)))
     return report
 
 
-def ingest_scan(scan: Scan, outside: Store, progress: Progress, *, partial: bool = False) -> IngestReport:
+def ingest_scan(scan: Scan, store: Store, progress: Progress, *, partial: bool = False) -> IngestReport:
     """Key what was scanned and keep it durably: removals first, so that a batch never arrives ahead of them.
 
     Raises NotTaken, with only the quarantine written, if rows were scanned and none of them is valid; and, unless it is
@@ -105,18 +107,18 @@ def ingest_scan(scan: Scan, outside: Store, progress: Progress, *, partial: bool
     """
     asked, rejections = list(scan.removals()), scan.rejections()
     share = bad_share(scan.accepted, rejections)
-    limit = outside.settings.max_rejected_share
+    limit = store.settings.max_rejected_share
     if rejections.total and not scan.accepted:
-        raise _none_valid(_left(scan, asked, share, outside))
+        raise _none_valid(_left(scan, asked, share, store))
     if share > limit and not partial:
-        raise _too_many(_left(scan, asked, share, outside), share, limit)
+        raise _too_many(_left(scan, asked, share, store), share, limit)
     if DOUBTFUL in rejections.by_reason() and not partial:
-        raise _doubtful(_left(scan, asked, share, outside))
+        raise _doubtful(_left(scan, asked, share, store))
     if asked:
         progress("Recording removals.")
-    requested = request(asked, outside)
-    batch = outside.events.inbox.append(keyed_days(scan, outside.state.salts, outside.settings, progress))
-    kept = _quarantine(scan, asked, share, outside, taken=True)
+    requested = request(asked, store)
+    batch = store.events.inbox.append(keyed_days(scan, store.state.salts, store.settings, progress))
+    kept = _quarantine(scan, asked, share, store, taken=True)
     return IngestReport(
         scan.accepted,
         rejections.total,
@@ -136,9 +138,9 @@ def bad_share(accepted: int, rejections: Rejections) -> Fraction:
     return Fraction(bad, accepted + bad) if bad else Fraction(0)
 
 
-def _left(scan: Scan, asked: Sequence[Event], share: Fraction, outside: Store) -> IngestReport:
+def _left(scan: Scan, asked: Sequence[Event], share: Fraction, store: Store) -> IngestReport:
     """What there is to say of an input of which nothing is taken."""
-    kept, rejections = _quarantine(scan, asked, share, outside, taken=False), scan.rejections()
+    kept, rejections = _quarantine(scan, asked, share, store, taken=False), scan.rejections()
     return IngestReport(
         0,
         rejections.total,
@@ -151,14 +153,14 @@ def _left(scan: Scan, asked: Sequence[Event], share: Fraction, outside: Store) -
     )
 
 
-def _quarantine(scan: Scan, asked: Sequence[Event], share: Fraction, outside: Store, *, taken: bool) -> Path | None:
+def _quarantine(scan: Scan, asked: Sequence[Event], share: Fraction, store: Store, *, taken: bool) -> Path | None:
     """Keep the bad rows; without its name if the file is named after somebody who is erased by now."""
     is_named = cache(Named(event.user_id for event in asked if taken).is_in)
-    expire(outside)
+    expire(store)
     rows = (replace(row, file=NAME_LEFT_OUT) if is_named(row.file) else row for row in scan.rejected())
-    kept = outside.events.quarantine.keep(rows)
+    kept = store.events.quarantine.keep(rows)
     if kept:
-        outside.events.quarantine.note_share(kept, float(share), taken=taken)
+        store.events.quarantine.note_share(kept, float(share), taken=taken)
     return kept
 
 

@@ -4,6 +4,8 @@
 read, and one ledger transaction checks, charges, draws and stores. Every later call reads what was stored. `restate`
 does the same for every DAU of a month at once, on the month's public day. Nothing but the noisy values depends on data:
 docs/privacy.md, lemma 6.
+
+Owns the rule: A day is sealed before it is read, and a number charged before it is drawn.
 """
 
 from __future__ import annotations
@@ -47,51 +49,53 @@ from dpdau_assets.core.state.day_sketch import read_fresh, read_late, read_witho
 from dpdau_assets.core.version import VERSION
 
 
-def publish(metric: Metric, day: date, outside: Store) -> Release:
+def publish(metric: Metric, day: date, store: Store) -> Release:
     """The release of this metric and day, made now if there is none.
 
     Raises Refused (BudgetRefused) when the contract or a month's cap forbids it; then nothing was charged or drawn.
     """
-    key = ReleaseKey(metric, outside.settings.window_days(metric), day)
-    release = outside.accountant.release(key)
+    key = ReleaseKey(metric, store.settings.window_days(metric), day)
+    release = store.accountant.release(key)
     if release is None:
-        require_publishable(key, outside)
+        require_publishable(key, store)
     while release is None:
-        made = commit(*read_statistics([key], outside), outside)
-        release = made[0] if made else None
+        releases = commit(*read_statistics([key], store), store)
+        release = releases[0] if releases else None
     return release
 
 
-def restate(month: date, outside: Store) -> list[Release]:
+def restate(month: date, store: Store) -> list[Release]:
     """The restated DAU of every day of the month that was published: erased users gone, late events in.
 
     All in one transaction, whether or not anything changed; which days there are follows from what was published.
     Raises Refused before the month's restatement is due, and for a month without numbers or priced without one.
     """
-    if month not in outside.accountant.restated():
-        require_restatable(month, outside)
-        made = None
-        while made is None:
-            made = commit(*read_statistics(_restated_keys(month, outside.accountant), outside), outside)
+    if month not in store.accountant.restated():
+        require_restatable(month, store.settings, store.accountant)
+        releases = None
+        while releases is None:
+            releases = commit(*read_statistics(_restated_keys(month, store.accountant), store), store)
     again = [
-        found for found in outside.accountant.releases("dau") if found.key.revision and month_of(found.key.day) == month
+        release
+        for release in store.accountant.releases("dau")
+        if release.key.revision and month_of(release.key.day) == month
     ]
-    return sorted(again, key=lambda found: found.key)
+    return sorted(again, key=lambda release: release.key)
 
 
-def require_publishable(key: ReleaseKey, outside: Store) -> None:
+def require_publishable(key: ReleaseKey, store: Store) -> None:
     """Ask everything that can be asked before a day is sealed for it."""
-    settings = outside.settings
+    settings = store.settings
     earliest = first_window_end(settings.start_date, key.window_days)
     if key.day < earliest:
         raise Refused(f"{key.metric} of {key.day} would read days before START_DATE.", f"Ask from {earliest} on.")
-    require_ended(key.day, outside.clock)
-    require_kept(window(key.day, key.window_days), outside)
-    unprocessed = sorted(set(window(key.day, key.window_days)) - outside.accountant.processed())
+    require_ended(key.day, store.clock)
+    require_kept(window(key.day, key.window_days), store.accountant)
+    unprocessed = sorted(set(window(key.day, key.window_days)) - store.accountant.processed())
     if unprocessed:
         missing = f"There is no state for {unprocessed[0]}" + (" and later days" if len(unprocessed) > 1 else "")
         raise Refused(f"{missing}, which {key.metric} of {key.day} reads.", "Materialise `activity` for it.")
-    with outside.accountant.transaction() as ledger:
+    with store.accountant.transaction() as ledger:
         if ledger.release(key) is None:  # another process may have made it since
             _require_planned(key, ledger, settings)  # asks all that the release itself will ask, and writes nothing
 
@@ -105,16 +109,16 @@ def _require_planned(key: ReleaseKey, ledger: LedgerTransaction, settings: Setti
         raise (refused.saying(next_day=following.isoformat()) if following else refused) from None
 
 
-def require_restatable(month: date, outside: Store) -> None:
+def require_restatable(month: date, settings: Settings, accountant: Ledger) -> None:
     """Raise Refused for a month that has no numbers yet, that is never restated, or whose day has not come."""
-    due = restatement_due(month, outside.accountant.mechanism_runs(), outside.settings)
-    last = max((found.key.day for found in outside.accountant.releases("dau")), default=date.min)
+    due = restatement_due(month, accountant.mechanism_runs(), settings)
+    last = max((release.key.day for release in accountant.releases("dau")), default=date.min)
     if due is None:
         raise Refused(
             f"No number of DAU is published for {month:%Y-%m}, or none is to be restated.", "See `dpdau dau`."
         )
-    if due_on(outside.settings, last) < due:
-        ready = due - timedelta(days=1 + outside.settings.grace_days)
+    if due_on(settings, last) < due:
+        ready = due - timedelta(days=1 + settings.grace_days)
         raise Refused(
             f"{month:%Y-%m} is restated on {due}, and publication has come to {last} only.",
             f"Publish DAU up to {ready} first.",
@@ -131,69 +135,71 @@ class Counted:
     estimator: Estimator
 
 
-def read_statistics(keys: Sequence[ReleaseKey], outside: Store) -> tuple[dict[ReleaseKey, Counted], int]:
+def read_statistics(keys: Sequence[ReleaseKey], store: Store) -> tuple[dict[ReleaseKey, Counted], int]:
     """What is to be published, without noise, and the watermark of the removals it is without.
 
     From here on the days they read are sealed: the stream's noise is calibrated for bits that are final, which is
     condition 1 of docs/privacy.md, lemma 2.
     """
-    _ = outside.noise.private  # a store that cannot draw fails here, before it seals anything
-    with outside.accountant.transaction() as ledger:
-        estimators = {key: planned_estimator(key, ledger, outside.settings) for key in keys}
-    with outside.state.activity.lock():
-        apply_pending(outside)  # all that was acknowledged by now, and whatever a killed fold left half done
+    _ = store.noise.private  # a store that cannot draw fails here, before it seals anything
+    with store.accountant.transaction() as ledger:
+        estimators = {key: planned_estimator(key, ledger, store.settings) for key in keys}
+    with store.state.activity.lock():
+        apply_pending(store)  # all that was acknowledged by now, and whatever a killed fold left half done
         days = {day for key in keys for day in window(key.day, key.window_days)}
-        repair(sorted(days), outside)  # older files that were put back
-        outside.accountant.seal(days)
-        watermark = outside.erasures.ledger.applied()
-        return {key: Counted(read_statistic(key, how, outside), how) for key, how in estimators.items()}, watermark
+        repair(sorted(days), store)  # older files that were put back
+        store.accountant.seal(days)
+        watermark = store.erasures.ledger.applied()
+        return {key: Counted(read_statistic(key, how, store), how) for key, how in estimators.items()}, watermark
 
 
-def read_statistic(key: ReleaseKey, estimator: Estimator, outside: Store) -> int:
+def read_statistic(key: ReleaseKey, estimator: Estimator, store: Store) -> int:
     """One statistic. The caller holds the lock and has sealed the days."""
     days = window(key.day, key.window_days)
-    epoch = epoch_of(key.day, outside.settings.hash_salt_rotation_days)
-    refresh(days, outside, estimator)
+    epoch = epoch_of(key.day, store.settings.hash_salt_rotation_days)
+    refresh(days, store, estimator)
     if key.metric == "mau":
-        removed = outside.erasures.ledger.tombstones(epoch)
+        removed = store.erasures.ledger.tombstones(epoch)
         excluded = {day: removed.excluded_from_windows(day, key.day) for day in days}
-        sketches = [read_without(day, epoch, gone, estimator, outside) for day, gone in excluded.items()]
+        sketches = [read_without(day, epoch, gone, estimator, store) for day, gone in excluded.items()]
     else:
-        sketches = [read_fresh(day, epoch, estimator, outside) for day in days]
-    late = [read_late(key.day, epoch, estimator, outside)] if key.revision else []
+        sketches = [read_fresh(day, epoch, estimator, store) for day in days]
+    late = [read_late(key.day, epoch, estimator, store.state)] if key.revision else []
     return estimator.statistic(unite([*sketches, *late]))
 
 
-def commit(statistics: Mapping[ReleaseKey, Counted], watermark: int, outside: Store) -> list[Release] | None:
+def commit(statistics: Mapping[ReleaseKey, Counted], watermark: int, store: Store) -> list[Release] | None:
     """Check, charge, draw and store in one transaction; None when the statistics are not what is wanted any more.
 
     That is when a removal came since they were read, a first number of a month that is being restated, or one by which
     users are counted with other parameters.
     """
-    with outside.accountant.transaction() as ledger:
+    with store.accountant.transaction() as ledger:
         stored = [release for key in statistics if (release := ledger.release(key))]
         if stored:  # by another process; and what is restated is restated whole
             return stored
         if ledger.removals_recorded() != watermark or not _is_whole(statistics, ledger):
             return None
-        if any(planned_estimator(key, ledger, outside.settings) != one.estimator for key, one in statistics.items()):
+        if any(planned_estimator(key, ledger, store.settings) != one.estimator for key, one in statistics.items()):
             return None
-        releases = [_made(key, statistics[key].statistic, ledger, outside) for key in sorted(statistics)]
+        releases = [
+            _made(key, statistics[key].statistic, ledger, store.settings, store.noise) for key in sorted(statistics)
+        ]
         spent = {release.run for release in releases}
         if any(key.revision for key in statistics):  # with its restatement a month ends, under whatever it was begun
             spent |= {one.name for one in ledger.mechanism_runs() if isinstance(one.mechanism, SharedNoise)}
         for run in sorted(spent):
-            forget_spent_noise(run, ledger, outside.settings)
+            forget_spent_noise(run, ledger, store.settings)
     return releases
 
 
-def _made(key: ReleaseKey, statistic: int, ledger: LedgerTransaction, outside: Store) -> Release:
-    planned, last = plan(key, ledger, outside.settings), ledger.last_run(key.metric, key.window_days)
+def _made(key: ReleaseKey, statistic: int, ledger: LedgerTransaction, settings: Settings, noise: Noise) -> Release:
+    planned, last = plan(key, ledger, settings), ledger.last_run(key.metric, key.window_days)
     if planned.is_new and last and isinstance(last.mechanism, Stream):
         ledger.destroy_frozen(last.name, keep_last=0)  # the last stream has ended, and nothing reads them any more
     enter(planned, ledger)
-    noisy_value = draw(key, planned.run, statistic, ledger, outside.noise)
-    release = fact(key, planned.run, noisy_value, ledger, outside)
+    noisy_value = draw(key, planned.run, statistic, ledger, noise)
+    release = fact(key, planned.run, noisy_value, ledger, settings, noise)
     ledger.store(release)
     return release
 
@@ -205,7 +211,7 @@ def _is_whole(statistics: Mapping[ReleaseKey, Counted], ledger: LedgerTransactio
 
 
 def _restated_keys(month: date, ledger: LedgerTransaction | Ledger) -> list[ReleaseKey]:
-    return restated_keys(month, (found.key for found in ledger.releases("dau")))
+    return restated_keys(month, (release.key for release in ledger.releases("dau")))
 
 
 def draw(key: ReleaseKey, run: MechanismRun, statistic: int, ledger: LedgerTransaction, noise: Noise) -> float:
@@ -226,10 +232,14 @@ def draw(key: ReleaseKey, run: MechanismRun, statistic: int, ledger: LedgerTrans
 
 
 def fact(
-    key: ReleaseKey, instance: MechanismRun, noisy_value: float, ledger: LedgerTransaction, outside: Store
+    key: ReleaseKey,
+    instance: MechanismRun,
+    noisy_value: float,
+    ledger: LedgerTransaction,
+    settings: Settings,
+    noise: Noise,
 ) -> Release:
     """The release as it is stored and shown, with its scheduled slot for a time: the real one could tell tales."""
-    settings = outside.settings
     day = due_on(settings, key.day)
     if key.revision:
         day = restatement_due(month_of(key.day), ledger.mechanism_runs(), settings) or day
@@ -243,7 +253,7 @@ def fact(
         half_width=mechanisms.half_width_95(instance.mechanism, stream_day),
         sketch_impl=estimator_of(instance).kind,
         published_at=slot.isoformat(),
-        private=outside.noise.private,
+        private=noise.private,
         version=VERSION,
     )
 

@@ -2,16 +2,19 @@
 
 Nobody can tell which numbers came out after the backup, so all that may have are taken for published: they are charged,
 and the months they read are closed. Numbers that the mart shows are taken back as they are.
+
+Owns the rule: After a restore, what may have been published counts as published.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from zoneinfo import ZoneInfo
 
-from dpdau_assets.core.budget.numbers import interval, shown_in
+from dpdau_assets.core.budget.numbers import interval
 from dpdau_assets.core.budget.overrides import declare_erasures_submitted
 from dpdau_assets.core.budget.planning import Plan, budget_of, enter, living_run, new_run
 from dpdau_assets.core.budget.settings_check import LONGEST_GRACE
@@ -20,11 +23,11 @@ from dpdau_assets.core.budget.verification import is_shown_as
 from dpdau_assets.core.dates import days_between, first_window_end, month_of, months_read, window
 from dpdau_assets.core.errors import BadInput, Refused
 from dpdau_assets.core.facts import Release, ReleaseKey
-from dpdau_assets.core.ports.ledger import RestoreTransaction
-from dpdau_assets.core.ports.store import Store
+from dpdau_assets.core.ports.ledger import Ledger, RestoreTransaction
+from dpdau_assets.core.ports.store import Clock, Events, State, Store
 from dpdau_assets.core.privacy.accounting import charges_for_release
 from dpdau_assets.core.privacy.mechanism_run import MechanismRun
-from dpdau_assets.core.privacy.mechanisms import NoiseWidth, Stream, half_width_95
+from dpdau_assets.core.privacy.mechanisms import Stream, half_width_95
 from dpdau_assets.core.privacy.schedule import METRICS, due_on, restatement_due_on
 from dpdau_assets.core.publication.runs import restatements_due
 from dpdau_assets.core.restored import Declared, MartRow, Restore
@@ -50,25 +53,25 @@ class MaybePublished:
         return f"{self.numbers} of {self.metric}, which close {self.months[0]:%Y-%m} to {self.months[-1]:%Y-%m}"
 
 
-def last_possible_day(shown: Sequence[MartRow], declared: Declared | None, outside: Store) -> date:
+def last_possible_day(shown: Sequence[MartRow], declared: Declared | None, clock: Clock, accountant: Ledger) -> date:
     """The last day that may have been published by now. Raises BadInput for a declaration that numbers contradict."""
-    yesterday = outside.clock.today() - timedelta(days=1)
+    yesterday = clock.today() - timedelta(days=1)
     if declared is None:
         return yesterday
-    last = max((one.key.day for one in (*shown, *outside.accountant.releases())), default=date.min)
+    last = max((one.key.day for one in (*shown, *accountant.releases())), default=date.min)
     if declared.through < last:
         raise BadInput(f"{last} is published, which is after {declared.through}.", "Declare the last published day.")
     return min(yesterday, declared.through)
 
 
-def lost_keys(shown: Sequence[MartRow], declared: Declared | None, outside: Store) -> list[ReleaseKey]:
+def lost_keys(shown: Sequence[MartRow], declared: Declared | None, store: Store) -> list[ReleaseKey]:
     """Every release that may have been made since the backup, in the order of their slots.
 
     Unless it is declared how far publication had come, months may also have been restated under a longer GRACE_DAYS.
     """
-    through = last_possible_day(shown, declared, outside)
-    grace_days = LONGEST_GRACE if declared is None else outside.settings.grace_days
-    there, how = {one.key: one for one in outside.accountant.releases()}, estimators(outside.accountant)
+    through = last_possible_day(shown, declared, store.clock, store.accountant)
+    grace_days = LONGEST_GRACE if declared is None else store.settings.grace_days
+    there, how = {one.key: one for one in store.accountant.releases()}, estimators(store.accountant)
     for one in shown:
         kept = there.get(one.key)
         if kept and not is_shown_as(kept, how[kept.run], one):
@@ -76,10 +79,15 @@ def lost_keys(shown: Sequence[MartRow], declared: Declared | None, outside: Stor
                 f"The mart shows another {one.key.metric} of {one.key.day} than the backup.",
                 "Name the mart of the store that the backup is of.",
             )
-    first_numbers = {*_first_numbers("dau", through, outside), *_first_numbers("mau", through, outside)}
-    restated = _restated(first_numbers | there.keys(), through + timedelta(days=1 + grace_days), outside)
+    first_numbers = {
+        *_first_numbers("dau", through, store.settings, store.accountant),
+        *_first_numbers("mau", through, store.settings, store.accountant),
+    }
+    restated = _restated(
+        first_numbers | there.keys(), through + timedelta(days=1 + grace_days), store.settings, store.accountant
+    )
     lost = (first_numbers | set(restated) | {one.key for one in shown}) - there.keys()
-    return sorted(lost, key=lambda key: (_slot(key, outside.settings), key.revision, key))
+    return sorted(lost, key=lambda key: (_slot(key, store.settings), key.revision, key))
 
 
 def maybe_published(lost: Sequence[ReleaseKey], shown: Sequence[MartRow]) -> list[MaybePublished]:
@@ -105,15 +113,18 @@ def account_for(
     """Charge what was lost, whether or not it fits; take back what the mart shows; then close what was read.
 
     Noise that lost numbers share is destroyed: what comes after a closure has noise of its own. Raises Refused when the
-    mart shows numbers of another mechanism than is configured: their price is not known.
+    mart shows numbers of another mechanism than is configured, since their price is not known, or of a run that the
+    backup knows otherwise.
     """
     numbers = {one.key: one for one in shown}
-    estimators = _countings_of(lost, numbers)
+    estimators, first_days = _countings_of(lost, numbers), _first_days(shown, ledger)
     for key in lost:
         run = _charged(key, estimators[key], ledger, settings)
         ledger.destroy_shared_noise(run.name)
         if key in numbers:
-            ledger.store(_taken_back(numbers[key], run, settings))
+            row = numbers[key]
+            _require_run_of(row, run, first_days, ledger)
+            ledger.store(_taken_back(row, run, settings))
     for key in lost:
         if key not in numbers and estimators[key] is not None:  # it may have been counted as is configured by now:
             _charged(
@@ -141,20 +152,22 @@ def _countings_of(
     return found
 
 
-def account_for_files(lost: Iterable[ReleaseKey], ledger: RestoreTransaction, outside: Store) -> list[int]:
+def account_for_files(
+    lost: Iterable[ReleaseKey], ledger: RestoreTransaction, events: Events, state: State
+) -> list[int]:
     """Seal the days that lost numbers may have read; give up, and return, the epochs whose keys are lost.
 
     A day without state is not sealed: its events can be brought in again, and nothing has read what they will build.
     """
-    ledger.seal({day for key in lost for day in window(key.day, key.window_days)} & live_days(outside))
-    return ledger.lose_epochs(_epochs_kept(outside))
+    ledger.seal({day for key in lost for day in window(key.day, key.window_days)} & live_days(state))
+    return ledger.lose_epochs(_epochs_kept(events, state))
 
 
-def reopen(who: str, why: str, outside: Store) -> None:
+def reopen(who: str, why: str, clock: Clock, accountant: Ledger) -> None:
     """Let publishing go on: every erasure request since the backup is submitted again. Raises Refused if none waits."""
-    if not outside.accountant.awaits_erasures():
+    if not accountant.awaits_erasures():
         raise Refused("The ledger waits for no erasure requests.", "Nothing is to be done: it is open.")
-    declare_erasures_submitted(who, why, outside)
+    declare_erasures_submitted(who, why, clock, accountant)
 
 
 def _months_closed(lost: Iterable[ReleaseKey]) -> list[date]:
@@ -162,34 +175,36 @@ def _months_closed(lost: Iterable[ReleaseKey]) -> list[date]:
     return sorted({month for key in lost for month in months_read(key.day, key.window_days)})
 
 
-def _epochs_kept(outside: Store) -> set[int]:
+def _epochs_kept(events: Events, state: State) -> set[int]:
     """Every salt epoch under which something is kept."""
-    stored = (*outside.state.activity.stored(), *outside.state.late.stored(), *outside.state.sketches.stored())
-    waiting = outside.events.inbox.read(outside.events.inbox.batches())
+    stored = (*state.activity.stored(), *state.late.stored(), *state.sketches.stored())
+    waiting = events.inbox.read(events.inbox.batches())
     return {epoch for _, epoch in stored} | {found.epoch for found in waiting}
 
 
-def _first_numbers(metric: Metric, through: date, outside: Store) -> Iterator[ReleaseKey]:
+def _first_numbers(metric: Metric, through: date, settings: Settings, accountant: Ledger) -> Iterator[ReleaseKey]:
     """Keys of days up to `through` that could be published: of no purged day, and no DAU of a month that is restated.
 
     A stream only ever went on after its last day.
     """
-    settings, restated = outside.settings, outside.accountant.restated()
-    purged = outside.accountant.purged_through() or date.min
+    restated = accountant.restated()
+    purged = accountant.purged_through() or date.min
     window_days = settings.window_days(metric)
     first = first_window_end(settings.start_date, window_days)
     if settings.mechanism(metric) == Stream.name:
-        published = (one.key.day for one in outside.accountant.releases(metric))
+        published = (one.key.day for one in accountant.releases(metric))
         first = max((day + timedelta(days=1) for day in published), default=first)
     for day in days_between(first, through):
         if window(day, window_days)[0] > purged and not (metric == "dau" and month_of(day) in restated):
             yield ReleaseKey(metric, window_days, day)
 
 
-def _restated(first_numbers: Iterable[ReleaseKey], last_slot: date, outside: Store) -> Iterator[ReleaseKey]:
+def _restated(
+    first_numbers: Iterable[ReleaseKey], last_slot: date, settings: Settings, accountant: Ledger
+) -> Iterator[ReleaseKey]:
     """The restatement of each month whose day may have come, of all days that may have a number."""
     days = [key for key in first_numbers if key.metric == "dau" and not key.revision]
-    due = restatements_due([key.day for key in days], outside)
+    due = restatements_due([key.day for key in days], settings, accountant)
     reached = {month for month, day in due.items() if day <= last_slot}
     return (replace(key, revision=1) for key in days if month_of(key.day) in reached)
 
@@ -214,51 +229,62 @@ def _charged(
     return run
 
 
-def _taken_back(shown: MartRow, instance: MechanismRun, settings: Settings) -> Release:
-    """The release as it was: the same number, and noise of the very width that it is shown with."""
+def _first_days(shown: Sequence[MartRow], ledger: RestoreTransaction) -> dict[str, date]:
+    """On which day each run began that the mart shows: as the backup says, else with its first number in the mart."""
+    first_days: dict[str, date] = {}
+    for row in shown:
+        known = ledger.mechanism_run(row.mechanism_run)
+        first = row.key.day if known is None else known.first_day
+        first_days[row.mechanism_run] = min(first, first_days.get(row.mechanism_run, first))
+    return first_days
+
+
+def _require_run_of(
+    shown: MartRow, run: MechanismRun, first_days: Mapping[str, date], ledger: RestoreTransaction
+) -> None:
+    """Raises Refused unless the number has the very noise that is charged: with less of it, it would have cost more."""
     key = shown.key
-    if shown.mechanism != instance.mechanism.name:
+    if shown.mechanism != run.mechanism.name:
         raise Refused(
-            f"The mart shows {key.metric} of {key.day} by {shown.mechanism}; {instance.mechanism.name} is configured.",
+            f"The mart shows {key.metric} of {key.day} by {shown.mechanism}; {run.mechanism.name} is configured.",
             "Restore with the settings that it was published with, and change them afterwards.",
         )
+    if shown.mechanism_run != run.name and ledger.mechanism_run(shown.mechanism_run) is not None:
+        raise Refused(
+            f"The mart shows {key.metric} of {key.day} as a number of {shown.mechanism_run}, which cannot be by the "
+            f"backup: it would be one of {run.name}.",
+            "Name the mart of the store that the backup is of, and restore with the settings that it was published "
+            "with.",
+        )
+    stream_day = (key.day - first_days[shown.mechanism_run]).days + 1
+    if not math.isclose(shown.half_width, half_width_95(run.mechanism, stream_day), rel_tol=1e-9):
+        raise _otherwise(key)
+
+
+def _taken_back(shown: MartRow, run: MechanismRun, settings: Settings) -> Release:
+    """The release as it was. Raises Refused where the mart shows what does not follow from it."""
     release = Release(
-        key=key,
-        run=instance.name,
+        key=shown.key,
+        run=run.name,
         mechanism=shown.mechanism,
         noisy_value=shown.noisy_statistic,
-        half_width=0.0,
-        sketch_impl=estimator_of(instance).kind,
+        half_width=shown.half_width,
+        sketch_impl=estimator_of(run).kind,
         private=True,
         version=shown.version,
         published_at=shown.published_at.astimezone(ZoneInfo(settings.timezone)).isoformat(),
     )
-    for stream_day in _stream_days(key, instance, settings):
-        release = replace(release, half_width=half_width_95(instance.mechanism, stream_day))
-        if _is_shown_by(release, instance, shown):
-            return release
-    raise Refused(
+    again = interval(release, run)
+    bounds = (shown.estimate, shown.lower_95, shown.upper_95)
+    if bounds != (again["estimate"], again["lower_95"], again["upper_95"]):
+        raise _otherwise(shown.key)
+    if not is_shown_as(release, estimator_of(run), shown):
+        raise _otherwise(shown.key)
+    return release
+
+
+def _otherwise(key: ReleaseKey) -> Refused:
+    return Refused(
         f"The mart shows {key.metric} of {key.day} with another noise or sketch than is configured.",
         "Restore with the settings that it was published with, and change them afterwards.",
     )
-
-
-def _is_shown_by(release: Release, run: MechanismRun, shown: MartRow) -> bool:
-    """Whether the mart shows this number with this interval; one without bounds says nothing of the noise it had.
-
-    A mart may be of a version whose intervals of sketches took the noise for one without steps.
-    """
-    estimator, width = estimator_of(run), release.half_width
-    without_steps = shown_in(estimator, release.noisy_value, NoiseWidth(width, width, 0.0))
-    bounds = shown.lower_95, shown.upper_95
-    if bounds == (0, None):
-        return False
-    again = ((one["lower_95"], one["upper_95"]) for one in (interval(release, run), without_steps))
-    return bounds in again and is_shown_as(release, estimator, shown)
-
-
-def _stream_days(key: ReleaseKey, run: MechanismRun, settings: Settings) -> Iterator[int]:
-    """Which day of its stream the number may be of: as the ledger has it, or of one that began on another day."""
-    yield (key.day - run.first_day).days + 1
-    if isinstance(run.mechanism, Stream):
-        yield from range(1, (key.day - first_window_end(settings.start_date, key.window_days)).days + 2)

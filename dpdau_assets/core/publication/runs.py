@@ -12,6 +12,7 @@ from dpdau_assets.core.budget.sketch_choice import not_set
 from dpdau_assets.core.dates import days_between, first_window_end, month_of
 from dpdau_assets.core.errors import ParameterNotSet
 from dpdau_assets.core.facts import ReleaseKey
+from dpdau_assets.core.ports.ledger import Ledger
 from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.privacy.schedule import due_on, restatement_due_on
 from dpdau_assets.core.settings import Metric, Settings
@@ -50,30 +51,30 @@ def building(days: Iterable[date]) -> list[Step]:
     return [Step(BUILD, days=found)] if found else []
 
 
-def plan_run(first: date, last: date, outside: Store) -> list[Step]:
+def plan_run(first: date, last: date, store: Store) -> list[Step]:
     """The steps that publish these days.
 
     Raises Refused when they are not over, or would leave a gap in MAU, and ParameterNotSet, naming all that is to be
     set, when nothing says how to count them.
     """
-    settings = outside.settings
-    require_ended(last, outside.clock)
-    _require_countable(first, last, outside)
+    settings = store.settings
+    require_ended(last, store.clock)
+    _require_countable(first, last, store.settings, store.accountant)
     mau_days = [day for day in days_between(first, last) if day >= first_mau_day(settings)]
-    with outside.accountant.transaction() as ledger:
+    with store.accountant.transaction() as ledger:
         published = ledger.last_day("mau", settings.mau_window_days)
         new = [day for day in mau_days if ledger.release(ReleaseKey("mau", settings.mau_window_days, day)) is None]
         if new and published is not None:
             require_in_order(ReleaseKey("mau", settings.mau_window_days, new[0]), ledger, settings)
-    due = restatements_due(days_between(first, last), outside)
-    return list(steps(first, last, settings, outside.accountant.processed(), due))
+    due = restatements_due(days_between(first, last), store.settings, store.accountant)
+    return list(steps(first, last, settings, store.accountant.processed(), due))
 
 
-def _require_countable(first: date, last: date, outside: Store) -> None:
+def _require_countable(first: date, last: date, settings: Settings, accountant: Ledger) -> None:
     """Of the first number of each metric that is to be made."""
-    settings, unknown = outside.settings, []
+    unknown = []
     begins: dict[Metric, date] = {"dau": first, "mau": max(first, first_mau_day(settings))}
-    with outside.accountant.transaction() as ledger:
+    with accountant.transaction() as ledger:
         for metric, day in begins.items():
             key = ReleaseKey(metric, settings.window_days(metric), day)
             try:
@@ -85,17 +86,14 @@ def _require_countable(first: date, last: date, outside: Store) -> None:
         raise not_set(unknown, settings)
 
 
-def restatements_due(days: list[date], outside: Store) -> dict[date, date]:
+def restatements_due(days: list[date], settings: Settings, accountant: Ledger) -> dict[date, date]:
     """Month to public day, of every month that is not restated yet and has a number, or will have one of these days."""
-    published = {month_of(found.key.day) for found in outside.accountant.releases("dau")}
-    instances = outside.accountant.mechanism_runs()
-    due = {
-        month: restatement_due(month, instances, outside.settings)
-        for month in published - outside.accountant.restated()
-    }
-    if outside.settings.restatements_per_month:
+    published = {month_of(found.key.day) for found in accountant.releases("dau")}
+    instances = accountant.mechanism_runs()
+    due = {month: restatement_due(month, instances, settings) for month in published - accountant.restated()}
+    if settings.restatements_per_month:
         begun = {month_of(day) for day in days} - published
-        due |= {month: restatement_due_on(outside.settings, month) for month in begun}
+        due |= {month: restatement_due_on(settings, month) for month in begun}
     return {month: day for month, day in sorted(due.items()) if day is not None}
 
 

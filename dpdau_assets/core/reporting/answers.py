@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, replace
-from datetime import date
+from datetime import date, datetime
 from typing import Any
 
 from dpdau_assets.core.budget.numbers import interval
@@ -18,19 +18,21 @@ from dpdau_assets.core.dates import month_of, months_read
 from dpdau_assets.core.erasure.requests import deadline, overdue
 from dpdau_assets.core.errors import NotPublished, Refused
 from dpdau_assets.core.facts import Erasure, Release, ReleaseKey
-from dpdau_assets.core.ports.store import Store
+from dpdau_assets.core.ports.ledger import Ledger
+from dpdau_assets.core.ports.store import Clock, Erasures, Store
 from dpdau_assets.core.privacy.compositions import COMPOSITIONS, budget_report, budget_summary
 from dpdau_assets.core.privacy.cost_so_far import Published
 from dpdau_assets.core.privacy.mechanism_run import MechanismRun
 from dpdau_assets.core.privacy.schedule import METRICS, releases_planned
+from dpdau_assets.core.restored import MartRow
 from dpdau_assets.core.settings import Metric, Settings
-from dpdau_assets.core.sketches import public_parameters
+from dpdau_assets.core.sketches import estimator_from, parameters_of, public_parameters
 from dpdau_assets.core.sketches.base import Estimator
 
 Answer = dict[str, Any]
 
 
-def latest_release(metric: Metric, day: date, window_days: int, revision: int | None, outside: Store) -> Release:
+def latest_release(metric: Metric, day: date, window_days: int, revision: int | None, store: Store) -> Release:
     """The release of this revision, or the latest one.
 
     Raises NotPublished, saying what makes it and when it is due, or that nothing ever does, and why. For machines it
@@ -38,17 +40,17 @@ def latest_release(metric: Metric, day: date, window_days: int, revision: int | 
     """
     same_day = [
         found
-        for found in outside.accountant.releases(metric)
+        for found in store.accountant.releases(metric)
         if found.key.day == day and found.key.window_days == window_days
     ]
     wanted = [found for found in same_day if revision in (None, found.key.revision)]
     if wanted:
         return wanted[-1]
-    raise _not_published(ReleaseKey(metric, window_days, day, revision or 0), revision, outside)
+    raise _not_published(ReleaseKey(metric, window_days, day, revision or 0), revision, store)
 
 
-def _not_published(key: ReleaseKey, revision: int | None, outside: Store) -> NotPublished:
-    found = prospect(key, outside)
+def _not_published(key: ReleaseKey, revision: int | None, store: Store) -> NotPublished:
+    found = prospect(key, store)
     which = "" if revision is None else f" as revision {revision}"
     never, because = ", and never will be" if found.never else "", f": {found.because}" if found.because else ""
     due = {} if found.due is None else {"due": found.due.isoformat()}
@@ -64,127 +66,139 @@ def _not_published(key: ReleaseKey, revision: int | None, outside: Store) -> Not
     )
 
 
-def last_published_month(metric: Metric, outside: Store) -> date:
+def last_published_month(metric: Metric, accountant: Ledger) -> date:
     """The month of the last published day. Raises NotPublished when there is none."""
-    days = [found.key.day for found in outside.accountant.releases(metric)]
+    days = [found.key.day for found in accountant.releases(metric)]
     if not days:
         raise NotPublished(f"No {metric} is published yet.", "`dpdau run --from DAY --to DAY` publishes.")
     return month_of(max(days))
 
 
-def run_answer(first: date, last: date, outside: Store) -> Answer:
+def run_answer(first: date, last: date, accountant: Ledger) -> Answer:
     """How many days a range has, how many of them are published, by metric, and how many are restated by now."""
-    inside = [found.key for found in outside.accountant.releases() if first <= found.key.day <= last]
+    inside = [found.key for found in accountant.releases() if first <= found.key.day <= last]
     published = {
         f"{metric}_published": sum(key.metric == metric and not key.revision for key in inside) for metric in METRICS
     }
     return {"days": (last - first).days + 1, **published, "restated": sum(key.revision > 0 for key in inside)}
 
 
-def release_answer(release: Release, outside: Store) -> Answer:
+def release_answer(release: Release, settings: Settings, accountant: Ledger) -> Answer:
     """One release as JSON. `epsilon_used` is what its month had cost when it came out, itself included.
 
     `overrides` are those of its month, by whoever they were made since.
     """
     key = release.key
-    budget = _summary(key.metric, month_of(key.day), outside, until=release)
-    run = _mechanism_runs(outside)[release.run]
+    budget = _summary(key.metric, month_of(key.day), settings, accountant, until=release)
+    run = _mechanism_runs(accountant)[release.run]
     return {
         "metric": key.metric,
         "day": key.day.isoformat(),
         "window_days": key.window_days,
         "revision": key.revision,
         **interval(release, run),
+        "half_width": release.half_width,
         "epsilon_used": budget["epsilon_spent"],
-        "delta": budget_of(key.metric, month_of(key.day), outside.accountant, outside.settings).delta,
+        "delta": budget_of(key.metric, month_of(key.day), accountant, settings).delta,
         "mechanism": release.mechanism,
+        "mechanism_run": run.name,
         "sketch_impl": release.sketch_impl,
         "sketch_parameters": _plain_parameters(estimator_of(run)),
         "privacy_unit": "user-month",
         "budget_remaining": budget["epsilon_remaining"],
         "budget": budget,
-        "overrides": override_rows(key.metric, month_of(key.day), outside),
+        "overrides": override_rows(key.metric, month_of(key.day), accountant),
         "published_at": release.published_at,
         "private": release.private,
         "version": release.version,
     }
 
 
-def budget_answer(metric: Metric, month: date, outside: Store) -> Answer:
+def budget_answer(metric: Metric, month: date, settings: Settings, accountant: Ledger) -> Answer:
     """One month of one metric: the summary that a release shows too, and beside it what `BudgetReport` holds.
 
     Its compositions only compare, and stand with the others that do.
     """
-    published = _published(metric, month, outside.accountant.releases(metric), outside)
-    charges = outside.accountant.charges(metric, month)
-    report = asdict(budget_report(metric, published, month, charges, _with_caps_of(month, outside)))
-    summary, compositions = _summary(metric, month, outside), report.pop("compositions")
+    published = _published(metric, month, accountant.releases(metric), accountant)
+    charges = accountant.charges(metric, month)
+    report = asdict(budget_report(metric, published, month, charges, _with_caps_of(month, settings, accountant)))
+    summary, compositions = _summary(metric, month, settings, accountant), report.pop("compositions")
     meaning = {**summary["comparison"]["meaning"], "compositions": COMPOSITIONS}
     comparison = {**summary["comparison"], "compositions": compositions, "meaning": meaning}
-    return {**summary, **report, "overrides": override_rows(metric, month, outside), "comparison": comparison}
+    return {**summary, **report, "overrides": override_rows(metric, month, accountant), "comparison": comparison}
 
 
-def override_rows(metric: Metric, month: date, outside: Store) -> list[Answer]:
+def override_rows(metric: Metric, month: date, accountant: Ledger) -> list[Answer]:
     """Every decision that changed the month's cap, in order."""
     return [
         {"epsilon_cap": float(one.epsilon), "who": one.who, "why": one.why, "made_on": one.made_on.isoformat()}
-        for one in outside.accountant.overrides()
+        for one in accountant.overrides()
         if (one.metric, one.month) == (metric, month) and one.epsilon is not None
     ]
 
 
-def budget_rows(outside: Store) -> list[Answer]:
+def budget_rows(settings: Settings, accountant: Ledger) -> list[Answer]:
     """Every month that a published number was charged to, by metric."""
     return [
-        {"metric": metric, "month": f"{month:%Y-%m}", **budget_answer(metric, month, outside)}
+        {"metric": metric, "month": f"{month:%Y-%m}", **budget_answer(metric, month, settings, accountant)}
         for metric in METRICS
-        for month in charged_months(outside.accountant.releases(metric))
+        for month in charged_months(accountant.releases(metric))
     ]
 
 
-def budget_table(rows: list[Answer]) -> str:
-    """The same as a Markdown table."""
-    columns = [
-        "metric",
-        "month",
-        "epsilon_spent",
-        "charged",
-        "epsilon_cap",
-        "overrides",
-        "releases_made",
-        "releases_planned",
-    ]
-    cells = ({**row, "charged": row["charged"]["epsilon"], "overrides": len(row["overrides"])} for row in rows)
-    lines = [columns, ["---"] * len(columns), *([_cell(row[name]) for name in columns] for row in cells)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def mart_rows(accountant: Ledger) -> list[MartRow]:
+    """One row a release, in order of metric, window, day and revision.
+
+    Raises Refused for a number that was drawn from predictable noise.
+    """
+    return _rows(sorted(accountant.releases(), key=lambda release: release.key), accountant)
 
 
-def mart_rows(outside: Store) -> list[Answer]:
-    """One row a release, in order of metric, window, day and revision."""
-    how = _mechanism_runs(outside)
-    releases = sorted(outside.accountant.releases(), key=lambda found: found.key)
-    return [_mart_row(release, how[release.run]) for release in releases]
-
-
-def series(metric: Metric, first: date, last: date, outside: Store, *, as_published: bool = False) -> list[Answer]:
-    """One row a published day of a range, in order: its latest number, or the one that came out first."""
-    window_days = outside.settings.window_days(metric)
-    found = {
-        release.key.day: release
-        for release in sorted(outside.accountant.releases(metric), key=lambda one: one.key)
-        if release.key.window_days == window_days and not (as_published and release.key.revision)
+def columns_of(row: MartRow) -> Answer:
+    """The row as the mart's columns, in their order."""
+    key = row.key
+    return {
+        "metric": key.metric,
+        "day": key.day,
+        "window_days": key.window_days,
+        "revision": key.revision,
+        "noisy_value": row.noisy_value,
+        "estimate": row.estimate,
+        "lower_95": row.lower_95,
+        "upper_95": row.upper_95,
+        "noisy_statistic": row.noisy_statistic,
+        "half_width": row.half_width,
+        "mechanism": row.mechanism,
+        "mechanism_run": row.mechanism_run,
+        "sketch_impl": row.parameters["sketch_impl"],
+        "sketch_parameters": _plain_parameters(estimator_from(row.parameters)),
+        "privacy_unit": "user-month",
+        "published_at": row.published_at,
+        "version": row.version,
     }
-    how = _mechanism_runs(outside)
+
+
+def series(
+    metric: Metric, first: date, last: date, settings: Settings, accountant: Ledger, *, as_published: bool = False
+) -> list[Answer]:
+    """One row a published day of a range, in order: its latest number, or the one that came out first."""
+    window_days = settings.window_days(metric)
+    by_day = {
+        release.key.day: release
+        for release in sorted(accountant.releases(metric), key=lambda release: release.key)
+        if release.key.window_days == window_days
+        and first <= release.key.day <= last
+        and not (as_published and release.key.revision)
+    }
     return [
-        {**_mart_row(release, how[release.run]), "day": day.isoformat()}
-        for day, release in found.items()
-        if first <= day <= last
+        {**columns_of(row), "day": row.key.day.isoformat(), "published_at": row.published_at.isoformat()}
+        for row in _rows(by_day.values(), accountant)
     ]
 
 
-def erasure_rows(found: Iterable[Erasure], outside: Store) -> list[Answer]:
+def erasure_rows(found: Iterable[Erasure], clock: Clock, erasures: Erasures) -> list[Answer]:
     """One row an erasure request, in order: where it stands and until when it has to be done, not whose it is."""
-    late = {one.receipt for one in overdue(outside)}
+    late = {one.receipt for one in overdue(clock, erasures)}
     return [
         {
             "receipt": one.receipt,
@@ -204,30 +218,31 @@ def charged_months(releases: Iterable[Release]) -> list[date]:
     return sorted({month for found in releases for month in months_read(found.key.day, found.key.window_days)})
 
 
-def _summary(metric: Metric, month: date, outside: Store, until: Release | None = None) -> Answer:
+def _summary(
+    metric: Metric, month: date, settings: Settings, accountant: Ledger, until: Release | None = None
+) -> Answer:
     """From all of the month's numbers, or from those published up to `until`."""
-    settings = outside.settings
-    releases = _up_to(until, outside.accountant.releases(metric))
+    releases = _up_to(until, accountant.releases(metric))
     first_day = min((found.key.day for found in releases), default=month)
     planned = releases_planned(settings, metric, month, first_day)
-    published = _published(metric, month, releases, outside)
-    budget = budget_of(metric, month, outside.accountant, settings)
+    published = _published(metric, month, releases, accountant)
+    budget = budget_of(metric, month, accountant, settings)
     return asdict(budget_summary(published, month, budget, planned, settings))
 
 
-def _with_caps_of(month: date, outside: Store) -> Settings:
+def _with_caps_of(month: date, settings: Settings, accountant: Ledger) -> Settings:
     """The settings as if every month had this one's caps."""
-    dau, mau = (budget_of(metric, month, outside.accountant, outside.settings).epsilon for metric in METRICS)
-    return replace(outside.settings, dau_budget_total=dau, mau_budget_total=mau)
+    dau, mau = (budget_of(metric, month, accountant, settings).epsilon for metric in METRICS)
+    return replace(settings, dau_budget_total=dau, mau_budget_total=mau)
 
 
-def _published(metric: Metric, month: date, releases: list[Release], outside: Store) -> list[Published]:
+def _published(metric: Metric, month: date, releases: list[Release], accountant: Ledger) -> list[Published]:
     """What is public of every instance of which some number reads the month."""
     by_instance: dict[str, list[Release]] = {}
     for found in releases:
         by_instance.setdefault(found.run, []).append(found)
     shown = []
-    for run in outside.accountant.mechanism_runs():
+    for run in accountant.mechanism_runs():
         numbers = by_instance.get(run.name, [])
         reading = [found for found in numbers if month in months_read(found.key.day, found.key.window_days)]
         if run.metric == metric and reading:
@@ -247,31 +262,28 @@ def _plain_parameters(estimator: Estimator) -> dict[str, float]:
     }
 
 
-def _mechanism_runs(outside: Store) -> dict[str, MechanismRun]:
-    return {run.name: run for run in outside.accountant.mechanism_runs()}
+def _mechanism_runs(accountant: Ledger) -> dict[str, MechanismRun]:
+    return {run.name: run for run in accountant.mechanism_runs()}
 
 
-def _mart_row(release: Release, run: MechanismRun) -> Answer:
+def _rows(releases: Iterable[Release], accountant: Ledger) -> list[MartRow]:
+    runs = _mechanism_runs(accountant)
+    return [_mart_row(release, runs[release.run]) for release in releases]
+
+
+def _mart_row(release: Release, run: MechanismRun) -> MartRow:
     if not release.private:
         raise Refused(
             f"{release.key.metric} of {release.key.day} was drawn from predictable noise.",
             "Such a store is for tests; publish from one whose noise is private.",
         )
-    key = release.key
-    return {
-        "metric": key.metric,
-        "day": key.day,
-        "window_days": key.window_days,
-        "revision": key.revision,
-        **interval(release, run),
-        "mechanism": release.mechanism,
-        "sketch_impl": release.sketch_impl,
-        "sketch_parameters": _plain_parameters(estimator_of(run)),
-        "privacy_unit": "user-month",
-        "published_at": release.published_at,
-        "version": release.version,
-    }
-
-
-def _cell(value: object) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    return MartRow(
+        key=release.key,
+        **interval(release, run),  # type: ignore[arg-type]
+        half_width=release.half_width,
+        mechanism=release.mechanism,
+        mechanism_run=run.name,
+        parameters=parameters_of(estimator_of(run)),
+        published_at=datetime.fromisoformat(release.published_at),
+        version=release.version,
+    )

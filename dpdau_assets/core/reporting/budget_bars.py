@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import date
 
 from dpdau_assets.core.budget.forecast import MonthForecast, forecast
-from dpdau_assets.core.ports.store import Store
+from dpdau_assets.core.ports.ledger import Ledger
 from dpdau_assets.core.reporting.answers import Answer, budget_rows
-from dpdau_assets.core.settings import Metric
+from dpdau_assets.core.settings import Metric, Settings
 
 MONTHS_BACK, MONTHS_AHEAD = 3, 2
 _WIDTH = 20
@@ -37,11 +37,13 @@ class Bar:
         return f"{self.month:%Y-%m} {self.metric} {bar} {self.spent:.2f} of {self.cap:.2f}, {numbers}"
 
 
-def budget_bars(outside: Store) -> list[Bar]:
+def budget_bars(settings: Settings, accountant: Ledger) -> list[Bar]:
     """The last months that were charged and the next that will be, in order of months."""
-    ahead = forecast(outside.accountant, outside.settings, MONTHS_AHEAD).months
+    ahead = forecast(accountant, settings, MONTHS_AHEAD).months
     coming = {(one.metric, one.month): one for one in ahead}
-    begun = {(row["metric"], date.fromisoformat(f"{row['month']}-01")): row for row in budget_rows(outside)}
+    begun = {
+        (row["metric"], date.fromisoformat(f"{row['month']}-01")): row for row in budget_rows(settings, accountant)
+    }
     newest = sorted({month for _, month in begun})[-MONTHS_BACK:]
     last = newest[-1] if newest else date.min
     months = [*newest, *sorted({month for _, month in coming if month > last})[:MONTHS_AHEAD]]

@@ -18,10 +18,11 @@ from dpdau_assets.core.erasure import requests, retention
 from dpdau_assets.core.erasure.inspection import left_of_anyone, partition_of
 from dpdau_assets.core.errors import DpdauError, Refused
 from dpdau_assets.core.ports.state import StateStore
-from dpdau_assets.core.ports.store import Mart, Store
+from dpdau_assets.core.ports.store import Mart, State, Store
 from dpdau_assets.core.privacy.schedule import due_on
 from dpdau_assets.core.publication.due import due, late
 from dpdau_assets.core.publication.ingest import in_whole_per_cent
+from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.sketches import build
 from dpdau_assets.core.sketches.base import to_bytes
 from dpdau_assets.core.state import touched
@@ -58,15 +59,15 @@ class Check:
     watched: bool = False
 
 
-def ask_all(outside: Store, mart: Mart) -> dict[str, Verdict]:
+def ask_all(store: Store, mart: Mart) -> dict[str, Verdict]:
     """Every check by name; one that cannot be asked has failed, and says why."""
-    return {check.name: answer(check, outside, mart) for check in CHECKS}
+    return {check.name: answer(check, store, mart) for check in CHECKS}
 
 
-def answer(check: Check, outside: Store, mart: Mart) -> Verdict:
+def answer(check: Check, store: Store, mart: Mart) -> Verdict:
     """What the check finds; an error that it meets is a finding too."""
     try:
-        return check.ask(outside, mart)
+        return check.ask(store, mart)
     except DpdauError as error:
         return Verdict(False, f"It could not be asked: {error.reason}")
 
@@ -74,40 +75,40 @@ def answer(check: Check, outside: Store, mart: Mart) -> Verdict:
 # --- Erasures ----------------------------------------------------------------------------------------------------
 
 
-def _no_pending_erasures(outside: Store, _: Mart) -> Verdict:
-    pending = touched.pending(outside)
+def _no_pending_erasures(store: Store, _: Mart) -> Verdict:
+    pending = touched.pending(store)
     return Verdict(pending.is_none, pending.sentence, tuple(str(day) for day, _ in pending.days))
 
 
-def _erasures_within_deadline(outside: Store, _: Mart) -> Verdict:
-    overdue = requests.overdue(outside)
+def _erasures_within_deadline(store: Store, _: Mart) -> Verdict:
+    overdue = requests.overdue(store.clock, store.erasures)
     if overdue:
         return Verdict(False, "An erasure is past its deadline: `dpdau erasures` lists it.")
     return Verdict(True, "None is overdue.")
 
 
-def _no_erased_user_in_live_state(outside: Store, _: Mart) -> Verdict:
-    files = sorted({_shown(survivor.file, outside) for survivor in left_of_anyone(outside)})
+def _no_erased_user_in_live_state(store: Store, _: Mart) -> Verdict:
+    files = sorted({_shown(survivor.file, store.settings) for survivor in left_of_anyone(store)})
     if files:
         return Verdict(False, "Something is left of an erased person: `dpdau receipt` says where.", tuple(files))
     return Verdict(True, "None is left.")
 
 
-def _shown(file: str, outside: Store) -> str:
+def _shown(file: str, settings: Settings) -> str:
     """A partition by its name; any other file not, since whoever put it there may have named it after a person."""
-    places = (partition_of(name, outside) for name in (file, f"{file}.parquet", f"{file}.sketch"))
+    places = (partition_of(name, settings) for name in (file, f"{file}.parquet", f"{file}.sketch"))
     return next((str(place) for place in places if place), "a file that is no partition")
 
 
 # --- State -------------------------------------------------------------------------------------------------------
 
 
-def _state_is_keyed(outside: Store, _: Mart) -> Verdict:
-    with outside.state.activity.lock():
+def _state_is_keyed(store: Store, _: Mart) -> Verdict:
+    with store.state.activity.lock():
         wrong = [
-            *_not_keyed("activity", outside.state.activity, outside),
-            *_not_keyed("late", outside.state.late, outside),
-            *_lost(outside),
+            *_not_keyed("activity", store.state.activity, store.settings),
+            *_not_keyed("late", store.state.late, store.settings),
+            *_lost(store),
         ]
     return _places(
         wrong,
@@ -116,15 +117,15 @@ def _state_is_keyed(outside: Store, _: Mart) -> Verdict:
     )
 
 
-def _not_keyed(name: str, store: StateStore, outside: Store) -> Iterator[tuple[date, str]]:
+def _not_keyed(name: str, store: StateStore, settings: Settings) -> Iterator[tuple[date, str]]:
     for day, epoch in store.stored():
-        if epoch not in epochs_of(day, outside.settings) or not store.is_keyed(day, epoch):
+        if epoch not in epochs_of(day, settings) or not store.is_keyed(day, epoch):
             yield day, f"{name}/day={day}/epoch={epoch}"
 
 
-def _no_older_files(outside: Store, _: Mart) -> Verdict:
-    with outside.state.activity.lock():
-        wrong = [*_older("activity", outside.state.activity), *_older("late", outside.state.late)]
+def _no_older_files(store: Store, _: Mart) -> Verdict:
+    with store.state.activity.lock():
+        wrong = [*_older("activity", store.state.activity), *_older("late", store.state.late)]
     return _places(
         wrong,
         "day(s) with a file that is not the one that was written last: `dpdau flush-deletes` repairs what can be",
@@ -142,18 +143,18 @@ def _older(name: str, store: StateStore) -> Iterator[tuple[date, str]]:
             yield day, f"{name}/day={day}/epoch={epoch}"
 
 
-def _lost(outside: Store) -> Iterator[tuple[date, str]]:
+def _lost(store: Store) -> Iterator[tuple[date, str]]:
     """Days that were built and have no file."""
-    stored, gone = set(outside.state.activity.stored()), outside.accountant.purged_through() or date.min
-    for day in sorted(day for day in outside.accountant.processed() if day > gone):
-        for epoch in epochs_of(day, outside.settings):
+    stored, gone = set(store.state.activity.stored()), store.accountant.purged_through() or date.min
+    for day in sorted(day for day in store.accountant.processed() if day > gone):
+        for epoch in epochs_of(day, store.settings):
             if (day, epoch) not in stored:
                 yield day, f"activity/day={day}/epoch={epoch}"
 
 
-def _sketches_are_fresh(outside: Store, _: Mart) -> Verdict:
-    with outside.state.activity.lock():
-        wrong = [place for place in outside.state.sketches.stored() if not _is_of_its_state(*place, outside)]
+def _sketches_are_fresh(store: Store, _: Mart) -> Verdict:
+    with store.state.activity.lock():
+        wrong = [place for place in store.state.sketches.stored() if not _is_of_its_state(*place, store.state)]
     names = [(day, f"sketches/day={day}/epoch={epoch}") for day, epoch in wrong]
     return _places(
         names,
@@ -162,12 +163,12 @@ def _sketches_are_fresh(outside: Store, _: Mart) -> Verdict:
     )
 
 
-def _is_of_its_state(day: date, epoch: int, outside: Store) -> bool:
+def _is_of_its_state(day: date, epoch: int, state: State) -> bool:
     """To the byte, not by what the header says of itself alone."""
     try:
-        sketch = outside.state.sketches.read(day, epoch)
-        keys = outside.state.activity.read(day, epoch)
-        if sketch is None or keys is None or sketch.header.source != require_digest(day, epoch, outside):
+        sketch = state.sketches.read(day, epoch)
+        keys = state.activity.read(day, epoch)
+        if sketch is None or keys is None or sketch.header.source != require_digest(day, epoch, state):
             return False
         return b"".join(to_bytes(build(sketch.header, keys))) == b"".join(to_bytes(sketch))
     except DpdauError:
@@ -177,14 +178,12 @@ def _is_of_its_state(day: date, epoch: int, outside: Store) -> bool:
 # --- What came in ------------------------------------------------------------------------------------------------
 
 
-def _few_rows_rejected(outside: Store, _: Mart) -> Verdict:
+def _few_rows_rejected(store: Store, _: Mart) -> Verdict:
     """Of each ingest by itself: among many good rows those of one bad file would not be seen."""
-    limit = outside.settings.max_rejected_share
-    since = outside.clock.today() - timedelta(days=outside.settings.quarantine_days)
+    limit = store.settings.max_rejected_share
+    since = store.clock.today() - timedelta(days=store.settings.quarantine_days)
     bad = [
-        one
-        for one in outside.events.quarantine.shares()
-        if (one.share > limit or not one.taken) and one.seen_on >= since
+        one for one in store.events.quarantine.shares() if (one.share > limit or not one.taken) and one.seen_on >= since
     ]
     if not bad:
         return Verdict(
@@ -210,35 +209,35 @@ _WHAT_NOW = {
 # --- Numbers -----------------------------------------------------------------------------------------------------
 
 
-def _ledger_holds(outside: Store, mart: Mart) -> Verdict:
-    found = len(verification.problems(outside, mart.read()))
+def _ledger_holds(store: Store, mart: Mart) -> Verdict:
+    found = len(verification.problems(store.settings, store.accountant, mart.read()))
     return Verdict(not found, f"{found} problem(s): `dpdau verify-ledger` lists them." if found else "It is whole.")
 
 
-def _noise_is_private(outside: Store, _: Mart) -> Verdict:
-    if not outside.noise.private:
+def _noise_is_private(store: Store, _: Mart) -> Verdict:
+    if not store.noise.private:
         return Verdict(False, "The noise of this process can be predicted: nothing drawn from it may be published.")
-    predictable = sorted({one.key.day for one in outside.accountant.releases() if not one.private})
+    predictable = sorted({one.key.day for one in store.accountant.releases() if not one.private})
     return _days(predictable, "day(s) with a number of predictable noise", "All noise is private.")
 
 
-def _configuration_is_feasible(outside: Store, _: Mart) -> Verdict:
+def _configuration_is_feasible(store: Store, _: Mart) -> Verdict:
     """As a whole, and on what this ledger was charged by now."""
-    require_feasible(outside.settings)
-    refused = forecast(outside.accountant, outside.settings, MONTHS_AHEAD).refused
+    require_feasible(store.settings)
+    refused = forecast(store.accountant, store.settings, MONTHS_AHEAD).refused
     if refused:
         one = refused[0]
         return Verdict(False, f"{one.release.metric} of {one.release.day} will be refused: `dpdau plan` says why.")
     return Verdict(True, f"Every number of the next {MONTHS_AHEAD} months fits.")
 
 
-def _published_on_time(outside: Store, _: Mart) -> Verdict:
-    found = due(outside)
-    first = _waited_for_from(outside)
+def _published_on_time(store: Store, _: Mart) -> Verdict:
+    found = due(store)
+    first = _waited_for_from(store)
     waiting = [day for day in found.unmarked if first and day >= first]
     if waiting:
         return _days(waiting, "day(s) are due and not declared complete: upstream, or `dpdau complete`", "")
-    missing = late(found, outside)
+    missing = late(found, store.settings, store.clock)
     if missing:
         return _days(missing, "day(s) are overdue: the schedule of publication, or `dpdau run`, publishes", "")
     if found.refused and first:
@@ -246,31 +245,31 @@ def _published_on_time(outside: Store, _: Mart) -> Verdict:
     return Verdict(True, "Every day that is due and complete is published.")
 
 
-def _waited_for_from(outside: Store) -> date | None:
+def _waited_for_from(store: Store) -> date | None:
     """Every day once something was published or the schedule is on; else each from the first declared one on, if any.
 
     Before all of these nobody waits: events may be brought in for as long as anybody likes.
     """
-    if outside.accountant.releases() or outside.is_scheduled():
-        return outside.settings.start_date
-    return min(outside.events.completions.completed(), default=None)
+    if store.accountant.releases() or store.is_scheduled():
+        return store.settings.start_date
+    return min(store.events.completions.completed(), default=None)
 
 
-def _restatement_on_time(outside: Store, _: Mart) -> Verdict:
+def _restatement_on_time(store: Store, _: Mart) -> Verdict:
     """By the calendar of publication: a month waits while its numbers do, and then no longer."""
-    numbers = outside.accountant.releases("dau")
+    numbers = store.accountant.releases("dau")
     last = max((one.key.day for one in numbers), default=None)
-    months = {month_of(one.key.day) for one in numbers} - outside.accountant.restated()
-    instances = outside.accountant.mechanism_runs()
-    dates = {month: restatement_due(month, instances, outside.settings) for month in sorted(months)}
-    missed = [month for month, day in dates.items() if last and day and day < due_on(outside.settings, last)]
+    months = {month_of(one.key.day) for one in numbers} - store.accountant.restated()
+    instances = store.accountant.mechanism_runs()
+    dates = {month: restatement_due(month, instances, store.settings) for month in sorted(months)}
+    missed = [month for month, day in dates.items() if last and day and day < due_on(store.settings, last)]
     if missed:
         return Verdict(False, f"{missed[0]:%Y-%m} should be restated by now: materialise `dau_restatement` for it.")
     return Verdict(True, "Every month that is due is restated.")
 
 
-def _retention_on_time(outside: Store, _: Mart) -> Verdict:
-    kept = retention.overdue(outside)
+def _retention_on_time(store: Store, _: Mart) -> Verdict:
+    kept = retention.overdue(store)
     if kept:
         return Verdict(False, f"{len(kept)} day(s) up to {kept[-1]} should be purged by now.")
     return Verdict(True, "No day is overdue.")

@@ -57,16 +57,16 @@ def settings_on_record(ledger: Ledger, settings: Settings) -> Settings:
     Raises Refused where numbers were published by another mechanism than is configured: one label cannot state both.
     """
     releases = ledger.releases()
-    for one in releases:
-        if one.mechanism != settings.mechanism(one.key.metric):
+    for release in releases:
+        if release.mechanism != settings.mechanism(release.key.metric):
             raise Refused(
-                f"{one.key.metric} of {one.key.day} was published by {one.mechanism}; "
-                f"{settings.mechanism(one.key.metric)} is configured.",
+                f"{release.key.metric} of {release.key.day} was published by {release.mechanism}; "
+                f"{settings.mechanism(release.key.metric)} is configured.",
                 "Print the label with the settings that were in force, and state since when others are.",
             )
     caps, deltas = {metric: [settings.cap(metric)] for metric in METRICS}, [settings.delta]
     for metric in METRICS:
-        keys = [one.key for one in releases if one.key.metric == metric]
+        keys = [release.key for release in releases if release.key.metric == metric]
         for month in {month for key in keys for month in months_read(key.day, key.window_days)}:
             caps[metric].append(ledger.cap(metric, month) or settings.cap(metric))
             deltas.append(ledger.delta(metric, month) or settings.delta)

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from datetime import date, datetime
+from datetime import date
 from fractions import Fraction
 from itertools import groupby
 
 from dpdau_assets.core.budget.sketch_choice import configured, estimator_of
 from dpdau_assets.core.erasure.requests import waiting_days
+from dpdau_assets.core.ports.ledger import Ledger
 from dpdau_assets.core.ports.store import Mart, Store
 from dpdau_assets.core.privacy.compositions import joint_epsilon, user_months
 from dpdau_assets.core.privacy.mechanism_run import MechanismRun
 from dpdau_assets.core.privacy.mechanisms import Laplace, Mechanism, half_width_95, noise_std
 from dpdau_assets.core.privacy.schedule import METRICS, mechanism_for
-from dpdau_assets.core.reporting.answers import Answer, budget_answer, charged_months, mart_rows
+from dpdau_assets.core.reporting.answers import budget_answer, charged_months, mart_rows
 from dpdau_assets.core.reporting.checks import CHECKS, ask_all
 from dpdau_assets.core.reporting.report_model import (
     BudgetMonth,
@@ -34,6 +35,7 @@ from dpdau_assets.core.reporting.report_model import (
     Report,
     Series,
 )
+from dpdau_assets.core.restored import MartRow
 from dpdau_assets.core.secret_strength import warning
 from dpdau_assets.core.settings import Metric, Settings
 from dpdau_assets.core.sketches import parameters_of
@@ -45,67 +47,75 @@ _LONG_MONTH = date(2025, 1, 1)  # any month of 31 days: the most numbers, and th
 _STEADY_DAY = 1000  # a stream's noise has its steady width long before
 
 
-def readers_report(outside: Store) -> Report:
+def readers_report(settings: Settings, accountant: Ledger) -> Report:
     """For the published zone. Raises Refused for a number that was drawn from predictable noise."""
-    series = tuple(_series(metric, mart_rows(outside), outside.settings) for metric in METRICS)
+    rows = mart_rows(accountant)
+    series = tuple(_series(metric, rows, settings) for metric in METRICS)
     slots = [number.due_on for one in series for day in one.days for number in day.numbers]
-    budget = tuple(_budget(outside))
-    return Report(max(slots, default=None), series, _promise(budget, outside), budget, VERSION)
+    budget = tuple(_budget(settings, accountant))
+    return Report(max(slots, default=None), series, _promise(budget, settings, accountant), budget, VERSION)
 
 
-def operators_report(outside: Store, checks: Sequence[CheckLine]) -> Report:
+def operators_report(store: Store, checks: Sequence[CheckLine]) -> Report:
     """The same, with the erasures that wait and the checks: for operators and the privacy officer, never for readers.
 
     Raises Refused as `readers_report` does.
     """
-    weak = warning(outside.settings.hash_salt_secret)
-    added = ForOperators(outside.clock.today(), tuple(waiting_days(outside)), tuple(checks), weak)
-    return replace(readers_report(outside), for_operators=added)
+    weak = warning(store.settings.hash_salt_secret)
+    added = ForOperators(store.clock.today(), tuple(waiting_days(store.clock, store.erasures)), tuple(checks), weak)
+    return replace(readers_report(store.settings, store.accountant), for_operators=added)
 
 
-def check_lines(outside: Store, mart: Mart) -> list[CheckLine]:
+def check_lines(store: Store, mart: Mart) -> list[CheckLine]:
     """Every check of the store, asked now: it reads all that is kept."""
-    found = ask_all(outside, mart)
-    return [CheckLine(one.name, one.guards, found[one.name].passed, found[one.name].sentence) for one in CHECKS]
+    found = ask_all(store, mart)
+    return [
+        CheckLine(check.name, check.guards, found[check.name].passed, found[check.name].sentence) for check in CHECKS
+    ]
 
 
 # --- Numbers -----------------------------------------------------------------------------------------------------
 
 
-def _series(metric: Metric, rows: Iterable[Answer], settings: Settings) -> Series:
+def _series(metric: Metric, rows: Iterable[MartRow], settings: Settings) -> Series:
     """The rows come in order of window, day and revision; a living store has one window a metric."""
     window_days = settings.window_days(metric)
-    mine = (row for row in rows if (row["metric"], row["window_days"]) == (metric, window_days))
-    days = (Day(day, tuple(_number(row) for row in found)) for day, found in groupby(mine, key=lambda row: row["day"]))
+    mine = (row for row in rows if (row.key.metric, row.key.window_days) == (metric, window_days))
+    days = (Day(day, tuple(map(_number, same_day))) for day, same_day in groupby(mine, key=lambda row: row.key.day))
     return Series(metric, window_days, tuple(days))
 
 
-def _number(row: Answer) -> Number:
-    shown = {name: row[name] for name in ("revision", "noisy_value", "estimate", "lower_95", "upper_95")}
-    return Number(**shown, due_on=datetime.fromisoformat(row["published_at"]).date())
+def _number(row: MartRow) -> Number:
+    return Number(
+        row.key.revision, row.noisy_value, row.estimate, row.lower_95, row.upper_95, due_on=row.published_at.date()
+    )
 
 
 # --- Budget ------------------------------------------------------------------------------------------------------
 
 
-def _budget(outside: Store) -> Iterable[BudgetMonth]:
+def _budget(settings: Settings, accountant: Ledger) -> Iterable[BudgetMonth]:
     """Every month that a number was charged to, and every month that an override speaks of."""
-    overrides = outside.accountant.overrides()
+    overrides = accountant.overrides()
     for metric in METRICS:
-        decided = {one.month for one in overrides if one.metric == metric and one.month and one.epsilon is not None}
-        for month in sorted({*charged_months(outside.accountant.releases(metric)), *decided}):
-            yield _budget_month(metric, month, outside)
+        decided = {
+            override.month
+            for override in overrides
+            if override.metric == metric and override.month and override.epsilon is not None
+        }
+        for month in sorted({*charged_months(accountant.releases(metric)), *decided}):
+            yield _budget_month(metric, month, settings, accountant)
 
 
-def _budget_month(metric: Metric, month: date, outside: Store) -> BudgetMonth:
-    answer = budget_answer(metric, month, outside)
+def _budget_month(metric: Metric, month: date, settings: Settings, accountant: Ledger) -> BudgetMonth:
+    answer = budget_answer(metric, month, settings, accountant)
     return BudgetMonth(
         metric=metric,
         month=month,
         spent=answer["epsilon_spent"],
         charged=answer["charged"]["epsilon"],
         cap=answer["epsilon_cap"],
-        delta=outside.accountant.delta(metric, month) or outside.settings.delta,
+        delta=accountant.delta(metric, month) or settings.delta,
         releases_made=answer["releases_made"],
         releases_planned=answer["releases_planned"],
         overrides=tuple(CapOverride(**one) for one in answer["overrides"]),
@@ -115,16 +125,16 @@ def _budget_month(metric: Metric, month: date, outside: Store) -> BudgetMonth:
 # --- Promise -----------------------------------------------------------------------------------------------------
 
 
-def _promise(budget: Sequence[BudgetMonth], outside: Store) -> Promise:
-    terms = _settings_charged_most(budget, outside.settings)
-    used = {metric: _used(metric, outside) for metric in METRICS}
-    metrics = tuple(_metric_promise(metric, used[metric], terms, outside) for metric in METRICS)
+def _promise(budget: Sequence[BudgetMonth], settings: Settings, accountant: Ledger) -> Promise:
+    terms = _settings_charged_most(budget, settings)
+    used = {metric: _used(metric, accountant) for metric in METRICS}
+    metrics = tuple(_metric_promise(metric, used[metric], terms, settings) for metric in METRICS)
     # Of numbers by another mechanism than is configured, the formulas for both together do not speak.
-    composed = all(one.mechanisms == (terms.mechanism(one.metric),) for one in metrics)
-    deltas = [one.delta for one in metrics]
+    composed = all(promise.mechanisms == (terms.mechanism(promise.metric),) for promise in metrics)
+    deltas = [promise.delta for promise in metrics]
     return Promise(
         metrics=metrics,
-        epsilon=joint_epsilon(terms) if composed else sum(one.epsilon for one in metrics),
+        epsilon=joint_epsilon(terms) if composed else sum(promise.epsilon for promise in metrics),
         delta=max(deltas) if composed else sum(deltas),
         composed=composed,
         user_months=tuple(user_months("dau", terms)) if composed else (),
@@ -137,9 +147,13 @@ def _promise(budget: Sequence[BudgetMonth], outside: Store) -> Promise:
 def _settings_charged_most(budget: Sequence[BudgetMonth], settings: Settings) -> Settings:
     """The settings with the largest caps and δ on record: no month promises less than these."""
     caps = {
-        metric: [settings.cap(metric), *(_bound(one) for one in budget if one.metric == metric)] for metric in METRICS
+        metric: [
+            settings.cap(metric),
+            *(_bound(budget_month) for budget_month in budget if budget_month.metric == metric),
+        ]
+        for metric in METRICS
     }
-    delta = max([settings.delta, *(one.delta for one in budget)])
+    delta = max([settings.delta, *(budget_month.delta for budget_month in budget)])
     return replace(settings, dau_budget_total=max(caps["dau"]), mau_budget_total=max(caps["mau"]), delta=delta)
 
 
@@ -147,24 +161,24 @@ def _bound(one: BudgetMonth) -> Fraction:
     return Fraction(str(one.charged if one.is_beyond_cap else one.cap))
 
 
-def _used(metric: Metric, outside: Store) -> list[MechanismRun]:
+def _used(metric: Metric, accountant: Ledger) -> list[MechanismRun]:
     """The instances of which a number is published, in the order in which they were opened."""
-    names = {release.run for release in outside.accountant.releases(metric)}
-    return [one for one in outside.accountant.mechanism_runs() if one.name in names]
+    names = {release.run for release in accountant.releases(metric)}
+    return [run for run in accountant.mechanism_runs() if run.name in names]
 
 
-def _metric_promise(metric: Metric, used: Sequence[MechanismRun], terms: Settings, outside: Store) -> MetricPromise:
-    noises = dict.fromkeys(one.mechanism for one in used) or {_configured_noise(metric, outside.settings): None}
-    estimators = dict.fromkeys(estimator_of(one) for one in used) or {configured(metric, outside.settings): None}
+def _metric_promise(metric: Metric, used: Sequence[MechanismRun], terms: Settings, settings: Settings) -> MetricPromise:
+    noises = dict.fromkeys(run.mechanism for run in used) or {_configured_noise(metric, settings): None}
+    estimators = dict.fromkeys(estimator_of(run) for run in used) or {configured(metric, settings): None}
     return MetricPromise(
         metric=metric,
         epsilon=float(terms.cap(metric)),
-        delta=0.0 if all(isinstance(one, Laplace) for one in noises) else terms.delta,
-        mechanisms=tuple(dict.fromkeys(one.name for one in noises)),
-        counted_by=tuple(dict.fromkeys(_in_words(one, outside.settings) for one in estimators)),
-        noise_std=max(noise_std(one, _STEADY_DAY) for one in noises),
-        half_width_95=max(half_width_95(one, _STEADY_DAY) for one in noises),
-        in_users=all(isinstance(one, ExactEstimator) for one in estimators),
+        delta=0.0 if all(isinstance(mechanism, Laplace) for mechanism in noises) else terms.delta,
+        mechanisms=tuple(dict.fromkeys(mechanism.name for mechanism in noises)),
+        counted_by=tuple(dict.fromkeys(_in_words(estimator, settings) for estimator in estimators)),
+        noise_std=max(noise_std(mechanism, _STEADY_DAY) for mechanism in noises),
+        half_width_95=max(half_width_95(mechanism, _STEADY_DAY) for mechanism in noises),
+        in_users=all(isinstance(estimator, ExactEstimator) for estimator in estimators),
     )
 
 

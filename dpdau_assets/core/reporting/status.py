@@ -12,13 +12,14 @@ from datetime import date
 from dpdau_assets.core.dates import month_of
 from dpdau_assets.core.erasure import retention
 from dpdau_assets.core.erasure.requests import WaitingDay, waiting_days
+from dpdau_assets.core.ports.ledger import Ledger
 from dpdau_assets.core.ports.store import Mart, Store
 from dpdau_assets.core.privacy.schedule import METRICS, due_on
 from dpdau_assets.core.publication.due import due
 from dpdau_assets.core.publication.runs import RESTATEMENT, Step
 from dpdau_assets.core.reporting.answers import budget_answer, charged_months
 from dpdau_assets.core.reporting.checks import CHECKS, answer
-from dpdau_assets.core.settings import Metric
+from dpdau_assets.core.settings import Metric, Settings
 from dpdau_assets.core.state import touched
 from dpdau_assets.core.state.rebuilding import days_behind
 
@@ -36,9 +37,9 @@ class PublishedSeries:
 
     metric: Metric
     last_day: date | None
-    due_on: date | None
+    slot: date | None
     next_day: date | None
-    next_due_on: date | None
+    next_slot: date | None
 
 
 @dataclass(frozen=True)
@@ -88,44 +89,46 @@ class Status:
         return [step.day for step in self.ready if step.day and step.kind == RESTATEMENT]
 
 
-def status(outside: Store, mart: Mart) -> Status:
+def status(store: Store, mart: Mart) -> Status:
     """Everything that an operator looks for first."""
-    found = due(outside)
+    found = due(store)
     return Status(
-        today=outside.clock.today(),
-        published=tuple(_published(metric, outside) for metric in METRICS),
+        today=store.clock.today(),
+        published=tuple(_published(metric, store.settings, store.accountant) for metric in METRICS),
         ready=found.numbers,
         unmarked=found.unmarked,
         refused=found.refused,
-        behind=tuple(sorted({*days_behind(outside), *(day for day, _ in touched.days_to_rebuild(outside))})),
-        erasures=tuple(waiting_days(outside)),
-        overdue=tuple(_overdue(outside, mart)),
-        spent=tuple(_spent(outside)),
-        purged_through=outside.accountant.purged_through(),
-        purge_due=retention.due_through(outside) if outside.settings.retention_days is not None else None,
+        behind=tuple(sorted({*days_behind(store), *(day for day, _ in touched.days_to_rebuild(store))})),
+        erasures=tuple(waiting_days(store.clock, store.erasures)),
+        overdue=tuple(_overdue(store, mart)),
+        spent=tuple(_spent(store.settings, store.accountant)),
+        purged_through=store.accountant.purged_through(),
+        purge_due=retention.due_through(store.settings, store.accountant)
+        if store.settings.retention_days is not None
+        else None,
     )
 
 
-def _published(metric: Metric, outside: Store) -> PublishedSeries:
-    days = [one.key.day for one in outside.accountant.releases(metric)]
+def _published(metric: Metric, settings: Settings, accountant: Ledger) -> PublishedSeries:
+    days = [release.key.day for release in accountant.releases(metric)]
     if not days:
         return PublishedSeries(metric, None, None, None, None)
-    last, settings = max(days), outside.settings
+    last = max(days)
     following = date.fromordinal(last.toordinal() + 1)
     return PublishedSeries(metric, last, due_on(settings, last), following, due_on(settings, following))
 
 
-def _overdue(outside: Store, mart: Mart) -> Iterable[str]:
+def _overdue(store: Store, mart: Mart) -> Iterable[str]:
     for check in CHECKS:
-        if check.watched and not (verdict := answer(check, outside, mart)).passed:
+        if check.watched and not (verdict := answer(check, store, mart)).passed:
             yield verdict.sentence
 
 
-def _spent(outside: Store) -> Iterable[SpentMonth]:
+def _spent(settings: Settings, accountant: Ledger) -> Iterable[SpentMonth]:
     """The months of the last published days, and one before where it was charged."""
     for metric in METRICS:
-        releases = outside.accountant.releases(metric)
-        last = max((month_of(one.key.day) for one in releases), default=date.min)
-        for month in [one for one in charged_months(releases) if one <= last][-_CHARGED_MONTHS:]:
-            found = budget_answer(metric, month, outside)
+        releases = accountant.releases(metric)
+        last = max((month_of(release.key.day) for release in releases), default=date.min)
+        for month in [day for day in charged_months(releases) if day <= last][-_CHARGED_MONTHS:]:
+            found = budget_answer(metric, month, settings, accountant)
             yield SpentMonth(metric, month, found["epsilon_spent"], found["charged"]["epsilon"], found["epsilon_cap"])

@@ -3,6 +3,8 @@
 A kind of sketch is a pair: a `Sketch` holds one day's users, or those of several days; a `Estimator` says what is read
 off it, by which public parameter. Noise goes on the counting's `statistic`, an integer that changes by 0 or +1 when a
 user is added; never on an estimate. Estimate and interval are computed from the noisy statistic.
+
+Owns the rule: Noise goes on an integer that one user changes by 0 or 1.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """The state of a day: a two-phase set of keys, present if there was a '+' and no removal, in any order.
 
 What writes here takes the state's lock, under which a release also seals the days it reads.
+
+Owns the rule: A removal wins for ever.
 """
 
 from __future__ import annotations
@@ -18,8 +20,9 @@ from dpdau_assets.core.errors import Refused
 from dpdau_assets.core.facts import Build, DaySet, Keys, Partition, RejectedRow, Version
 from dpdau_assets.core.identity import data_version
 from dpdau_assets.core.parallel import work_ahead
+from dpdau_assets.core.ports.ledger import Ledger
 from dpdau_assets.core.ports.state import StateStore
-from dpdau_assets.core.ports.store import Clock, Store
+from dpdau_assets.core.ports.store import Clock, Erasures, Events, State, Store
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.sketches.keysets import EMPTY, places, subtract, unite
 from dpdau_assets.core.state.touched import live_days, mark, mark_all
@@ -28,169 +31,169 @@ PAST_RETENTION = "came for a day that is past retention"
 AFTER_RESTATEMENT = "came after the month of their day was restated"
 
 
-def process_days(days: list[date], outside: Store) -> None:
+def process_days(days: list[date], store: Store) -> None:
     """Fold the whole inbox, then make sure that each of these days has its files, empty ones too.
 
     Only days that were processed can be published: a file that is there because someone was active on the day must
     not decide that. Raises Refused for a processed day whose files are gone: empty ones would be a wrong number.
     """
-    with outside.state.activity.lock():
-        require_kept(days, outside)
-        apply_pending(outside)
-        _create_missing(days, outside)
-        repair(days, outside)
-        outside.accountant.mark_processed(days)
+    with store.state.activity.lock():
+        require_kept(days, store.accountant)
+        apply_pending(store)
+        _create_missing(days, store)
+        repair(days, store)
+        store.accountant.mark_processed(days)
 
 
-def repair(days: Iterable[date], outside: Store) -> list[Partition]:
+def repair(days: Iterable[date], store: Store) -> list[Partition]:
     """Put the newest content of these days in the place of older copies; returns which were old.
 
     The caller holds the lock. Raises Refused for a file that lacks events, or is gone, as reading it would.
     """
-    places = [(day, epoch) for day in days for epoch in epochs_of(day, outside.settings)]
-    return _repaired(outside.state.activity, "activity", places, outside) + _repaired(
-        outside.state.late, "late", places, outside
+    places = [(day, epoch) for day in days for epoch in epochs_of(day, store.settings)]
+    return _repaired(store.state.activity, "activity", places, store) + _repaired(
+        store.state.late, "late", places, store
     )
 
 
-def repair_all(outside: Store) -> tuple[list[Partition], list[Partition]]:
+def repair_all(store: Store) -> tuple[list[Partition], list[Partition]]:
     """Put the newest content in the place of every older copy: which files were old, and which cannot be repaired.
 
     The caller holds the lock.
     """
     repaired, broken = [], []
-    for name, store in (("activity", outside.state.activity), ("late", outside.state.late)):
+    for name, kept in (("activity", store.state.activity), ("late", store.state.late)):
         lost: list[tuple[date, int]] = []
-        repaired += _repaired(store, name, store.places(), outside, lost)
+        repaired += _repaired(kept, name, kept.places(), store, lost)
         broken += [Partition(name, *place) for place in lost]
     return repaired, broken
 
 
 def _repaired(
-    store: StateStore,
+    kept: StateStore,
     name: str,
     places: list[tuple[date, int]],
-    outside: Store,
+    store: Store,
     broken: list[tuple[date, int]] | None = None,
 ) -> list[Partition]:
     """Repair these. Where a removal that could not be applied has changed a content, Dagster is to be told."""
-    known = {place: store.build(*place) for place in places}
-    repaired = store.repair(places, broken)
-    if any(store.build(*place).current != known[place].current for place in repaired):
-        mark_all(outside)  # not that day alone: it would say that somebody was there who is gone
+    known = {place: kept.build(*place) for place in places}
+    repaired = kept.repair(places, broken)
+    if any(kept.build(*place).current != known[place].current for place in repaired):
+        mark_all(store)  # not that day alone: it would say that somebody was there who is gone
     return [Partition(name, *place) for place in repaired]
 
 
-def apply_pending(outside: Store) -> None:
+def apply_pending(store: Store) -> None:
     """Bring the state up to all that was acknowledged: removals, then the inbox. The caller holds the lock."""
-    outside.state.activity.resume()
-    outside.state.late.resume()
-    apply_removals(outside)
-    _fold_inbox(outside)
+    store.state.activity.resume()
+    store.state.late.resume()
+    apply_removals(store)
+    _fold_inbox(store)
 
 
-def apply_removals(outside: Store) -> None:
+def apply_removals(store: Store) -> None:
     """Rewrite every file that holds a removed key, each after the sketch that was built from it is dropped.
 
     The caller holds the lock. Running it again, also after it was cut short, changes nothing more. A day that it
     touches is marked before: a second run could no longer tell. A file that cannot be read holds up none of the
     others; whoever reads it once it can be applies the same to it.
     """
-    watermark, applied = outside.erasures.ledger.recorded(), outside.erasures.ledger.applied()
+    watermark, applied = store.erasures.ledger.recorded(), store.erasures.ledger.applied()
     if watermark == applied:
         return
-    outside.state.files.sweep()
-    outside.erasures.ledger.begin_applying(watermark)
-    _mark_changed(watermark, outside)
-    for store, dropping in ((outside.state.activity, _dropping_sketches), (outside.state.late, _as_they_come)):
+    store.state.files.sweep()
+    store.erasures.ledger.begin_applying(watermark)
+    _mark_changed(watermark, store)
+    for kept, dropping in ((store.state.activity, _dropping_sketches), (store.state.late, _as_they_come)):
         unreadable: list[tuple[date, int]] = []
         emptied: list[tuple[date, int]] = []
-        changed = _rewritten(store, watermark, unreadable, emptied, outside)
-        store.replace(dropping(changed, outside), before=lambda days: mark(days, watermark, outside))
-        store.note_unreadable(unreadable, applied)
-        store.discard(emptied)
-        if outside.settings.erasure_mark == "all":
-            store.renew()
-    outside.state.builds.write_anew()
-    outside.erasures.receipts.forget_inspection()
-    outside.erasures.ledger.mark_applied(watermark)
-    outside.state.rebuilds.note_marked(watermark)
-    outside.state.builds.overwrite_deleted()
+        changed = _rewritten(kept, watermark, unreadable, emptied, store.erasures, store.accountant)
+        kept.replace(dropping(changed, store), before=lambda days: mark(days, watermark, store))
+        kept.note_unreadable(unreadable, applied)
+        kept.discard(emptied)
+        if store.settings.erasure_mark == "all":
+            kept.renew()
+    store.state.builds.write_anew()
+    store.erasures.receipts.forget_inspection()
+    store.erasures.ledger.mark_applied(watermark)
+    store.state.rebuilds.note_marked(watermark)
+    store.state.builds.overwrite_deleted()
 
 
-def _mark_changed(watermark: int, outside: Store) -> None:
+def _mark_changed(watermark: int, store: Store) -> None:
     """A change by arrivals that Dagster was not told of may be of the removed alone: from here on it is a mark.
 
     So it is gone before their receipts say that nothing is left. With ERASURE_MARK=all every day gets a mark.
     """
-    changed = outside.state.rebuilds.changed()
-    mark(live_days(outside) if outside.settings.erasure_mark == "all" else changed, watermark, outside)
-    outside.state.rebuilds.mark_reported(changed)
+    changed = store.state.rebuilds.changed()
+    mark(live_days(store.state) if store.settings.erasure_mark == "all" else changed, watermark, store)
+    store.state.rebuilds.mark_reported(changed)
 
 
-def is_clean(day: date, outside: Store) -> bool:
+def is_clean(day: date, store: Store) -> bool:
     """Whether nobody is left in the day's state whose removal from it was applied by now."""
-    with outside.state.activity.lock():
-        applied = outside.erasures.ledger.applied()
-        for store in (outside.state.activity, outside.state.late):
-            for epoch in epochs_of(day, outside.settings):
-                removed = outside.erasures.ledger.tombstones(epoch, through=applied).removed_on(day)
-                keys = store.read(day, epoch) if len(removed) else None
+    with store.state.activity.lock():
+        applied = store.erasures.ledger.applied()
+        for kept in (store.state.activity, store.state.late):
+            for epoch in epochs_of(day, store.settings):
+                removed = store.erasures.ledger.tombstones(epoch, through=applied).removed_on(day)
+                keys = kept.read(day, epoch) if len(removed) else None
                 if keys is not None and len(places(keys, removed)):
                     return False
     return True
 
 
-def discard_batch(batch: str, outside: Store) -> None:
+def discard_batch(batch: str, events: Events, state: State) -> None:
     """Take back an import that was not folded yet. Raises Refused once it was, or if there never was such a batch."""
-    with outside.state.activity.lock():
-        if batch not in outside.events.inbox.batches():
+    with state.activity.lock():
+        if batch not in events.inbox.batches():
             raise Refused(
                 f"No batch {batch} waits in the inbox.",
                 "A folded batch cannot be taken back: its users stay, or are erased one by one.",
                 batch=batch,
             )
-        outside.events.inbox.discard([batch])
+        events.inbox.discard([batch])
 
 
-def require_kept(days: Iterable[date], outside: Store) -> None:
+def require_kept(days: Iterable[date], accountant: Ledger) -> None:
     """Raise Refused for a day past retention: it cannot be built any more, and nothing empty takes its place."""
-    gone = outside.accountant.purged_through()
+    gone = accountant.purged_through()
     purged = sorted(day for day in days if gone is not None and day <= gone)
     if purged:
         raise Refused(f"{purged[0]} is past retention: days up to {gone} are purged.", "Ask for a later day.")
 
 
-def day_version(day: date, outside: Store) -> str:
+def day_version(day: date, store: Store) -> str:
     """The day's data version: the same until its users are others, and nothing by which they could be tried out."""
-    return version_of_state("activity", day, outside)
+    return version_of_state("activity", day, store.settings, store.state)
 
 
-def version_of_state(label: str, day: date, outside: Store) -> str:
+def version_of_state(label: str, day: date, settings: Settings, state: State) -> str:
     """The data version of what is built from the day's state and nothing else.
 
     It goes by the nonces of the day's last builds. With ERASURE_MARK=all each application of removals gives every day
     another one, or those that stay would tell which days nobody left.
     """
-    with outside.state.activity.lock():  # or a file could be replaced between two looks at it
-        versions = [require_version(day, epoch, outside) for epoch in epochs_of(day, outside.settings)]
+    with state.activity.lock():  # or a file could be replaced between two looks at it
+        versions = [require_version(day, epoch, state) for epoch in epochs_of(day, settings)]
     return data_version(f"{label} {day}", [version.hash for version in versions])
 
 
-def require_digest(day: date, epoch: int, outside: Store) -> str:
+def require_digest(day: date, epoch: int, state: State) -> str:
     """Digest of the day's keys under this epoch. Raises Refused when the day was never processed."""
-    found = outside.state.activity.digest(day, epoch)
+    found = state.activity.digest(day, epoch)
     if found is None:
         raise Refused(f"There is no state for {day}.", f"Materialise `activity` for {day}.", day=day.isoformat())
     return found
 
 
-def require_version(day: date, epoch: int, outside: Store) -> Version:
+def require_version(day: date, epoch: int, state: State) -> Version:
     """What the day's content under this epoch is known by. Raises Refused when the day was never processed."""
-    require_digest(day, epoch, outside)
-    found = outside.state.activity.version(day, epoch)
-    assert found is not None, "what has a digest has a version"
-    return found
+    require_digest(day, epoch, state)
+    version = state.activity.version(day, epoch)
+    assert version is not None, "what has a digest has a version"
+    return version
 
 
 def epochs_of(day: date, settings: Settings) -> range:
@@ -208,18 +211,17 @@ def _rewritten(
     watermark: int,
     unreadable: list[tuple[date, int]],
     emptied: list[tuple[date, int]],
-    outside: Store,
+    erasures: Erasures,
+    accountant: Ledger,
 ) -> Iterator[DaySet]:
     """The files of this store that change when the removals up to the watermark, not applied yet, are.
 
     Those that are damaged, older or gone are put into `unreadable`; and into `emptied` those that are left empty of a
     day that nobody has asked for: they are there for those who are gone.
     """
-    applied, processed, stored = outside.erasures.ledger.applied(), outside.accountant.processed(), store.places()
+    applied, processed, stored = erasures.ledger.applied(), accountant.processed(), store.places()
     epochs = {epoch for _, epoch in stored}
-    tombstones = {
-        epoch: outside.erasures.ledger.tombstones(epoch, after=applied, through=watermark) for epoch in epochs
-    }
+    tombstones = {epoch: erasures.ledger.tombstones(epoch, after=applied, through=watermark) for epoch in epochs}
 
     def kept(place: tuple[date, int]) -> DaySet | None:
         day, epoch = place
@@ -233,56 +235,56 @@ def _rewritten(
             return None
         return DaySet(day, epoch, after)
 
-    for found in filter(None, work_ahead(kept, stored)):
-        if len(found.keys) or found.day in processed:
-            yield found
+    for day_set in filter(None, work_ahead(kept, stored)):
+        if len(day_set.keys) or day_set.day in processed:
+            yield day_set
         else:
-            emptied.append((found.day, found.epoch))
+            emptied.append((day_set.day, day_set.epoch))
 
 
 def _as_they_come(sets: Iterable[DaySet], _: Store) -> Iterable[DaySet]:
     return sets
 
 
-def _dropping_sketches(sets: Iterable[DaySet], outside: Store) -> Iterator[DaySet]:
+def _dropping_sketches(sets: Iterable[DaySet], store: Store) -> Iterator[DaySet]:
     """Each set once the sketch of what it replaces is gone: a sketch is of its state, or not there to be built."""
-    for found in sets:
-        outside.state.sketches.discard(found.day, found.epoch)
-        yield found
+    for day_set in sets:
+        store.state.sketches.discard(day_set.day, day_set.epoch)
+        yield day_set
 
 
-def _fold_inbox(outside: Store) -> None:
-    batches = outside.events.inbox.batches()
+def _fold_inbox(store: Store) -> None:
+    batches = store.events.inbox.batches()
     if not batches:
         return
     late: list[DaySet] = []
     dropped: list[RejectedRow] = []
     changed: set[date] = set()
     broken: set[date] = set()
-    known = outside.state.rebuilds.changed()
-    outside.state.rebuilds.mark_changed(
-        outside.events.inbox.days()
+    known = store.state.rebuilds.changed()
+    store.state.rebuilds.mark_changed(
+        store.events.inbox.days()
     )  # before anything is written: what is cut short stays noted
-    arrivals = _folded(outside.events.inbox.read(batches), late, dropped, broken, outside)
-    outside.state.activity.replace(_dropping_sketches(_noting(arrivals, changed), outside))
-    outside.state.late.replace(late)
-    outside.events.quarantine.keep(dropped)
-    noted = outside.state.rebuilds.changed()
-    outside.state.rebuilds.mark_reported(
+    arrivals = _folded(store.events.inbox.read(batches), late, dropped, broken, store)
+    store.state.activity.replace(_dropping_sketches(_noting(arrivals, changed), store))
+    store.state.late.replace(late)
+    store.events.quarantine.keep(dropped)
+    noted = store.state.rebuilds.changed()
+    store.state.rebuilds.mark_reported(
         {day: noted[day] for day in noted.keys() - known.keys() - changed}
     )  # nothing new came
-    waiting = outside.events.inbox.holding(broken) if broken else []
-    outside.events.inbox.discard([batch for batch in batches if batch not in waiting])
+    waiting = store.events.inbox.holding(broken) if broken else []
+    store.events.inbox.discard([batch for batch in batches if batch not in waiting])
 
 
 def _noting(sets: Iterable[DaySet], changed: set[date]) -> Iterator[DaySet]:
-    for found in sets:
-        changed.add(found.day)
-        yield found
+    for day_set in sets:
+        changed.add(day_set.day)
+        yield day_set
 
 
 def _folded(
-    arrivals: Iterable[DaySet], late: list[DaySet], dropped: list[RejectedRow], broken: set[date], outside: Store
+    arrivals: Iterable[DaySet], late: list[DaySet], dropped: list[RejectedRow], broken: set[date], store: Store
 ) -> Iterator[DaySet]:
     """The new state of every open day that gained a user; what came for sealed days is put into `late`.
 
@@ -290,9 +292,9 @@ def _folded(
 
     What came for a day past retention, or for a restated month, is noted in `dropped`: no number can hold it.
     """
-    sealed, restated = outside.accountant.sealed(), outside.accountant.restated()
-    gone = outside.accountant.purged_through() or date.min
-    tombstones = cache(partial(outside.erasures.ledger.tombstones, through=outside.erasures.ledger.applied()))
+    sealed, restated = store.accountant.sealed(), store.accountant.restated()
+    gone = store.accountant.purged_through() or date.min
+    tombstones = cache(partial(store.erasures.ledger.tombstones, through=store.erasures.ledger.applied()))
     for arrived in arrivals:
         day, epoch = arrived.day, arrived.epoch
         if day <= gone:
@@ -300,31 +302,33 @@ def _folded(
             continue
         removed = tombstones(epoch).removed_on(day)
         try:
-            before = outside.state.activity.read(day, epoch)
-            outside.state.late.digest(day, epoch)
+            before = store.state.activity.read(day, epoch)
+            store.state.late.digest(day, epoch)
         except Refused:
             broken.add(day)
             continue
         if day in sealed and month_of(day) in restated:
-            dropped += _too_late(arrived, before, removed, outside)
+            dropped += _too_late(arrived, before, removed, store.settings, store.state)
         elif day in sealed:
-            late.extend(_late(arrived, before, removed, outside))
+            late.extend(_late(arrived, before, removed, store.state))
         elif len(after := fold(_or_empty(before), arrived.keys, removed)) > len(_or_empty(before)) or before is None:
             yield DaySet(day, epoch, after)
 
 
-def _late(arrived: DaySet, sealed_state: Keys | None, removed: Keys, outside: Store) -> list[DaySet]:
+def _late(arrived: DaySet, sealed_state: Keys | None, removed: Keys, state: State) -> list[DaySet]:
     """The day's late set with these arrivals, if they change it: users that the sealed state does not have."""
-    before = _or_empty(outside.state.late.read(arrived.day, arrived.epoch))
+    before = _or_empty(state.late.read(arrived.day, arrived.epoch))
     new = subtract(arrived.keys, _or_empty(sealed_state))
     after = fold(before, new, removed)
     return [DaySet(arrived.day, arrived.epoch, after)] if len(after) > len(before) else []
 
 
-def _too_late(arrived: DaySet, sealed_state: Keys | None, removed: Keys, outside: Store) -> list[RejectedRow]:
+def _too_late(
+    arrived: DaySet, sealed_state: Keys | None, removed: Keys, settings: Settings, state: State
+) -> list[RejectedRow]:
     """That some users of these arrivals were never counted, under the epoch that the day's own number reads."""
-    own_epoch = epoch_of(arrived.day, outside.settings.hash_salt_rotation_days)
-    known = unite([_or_empty(sealed_state), _or_empty(outside.state.late.read(arrived.day, arrived.epoch)), removed])
+    own_epoch = epoch_of(arrived.day, settings.hash_salt_rotation_days)
+    known = unite([_or_empty(sealed_state), _or_empty(state.late.read(arrived.day, arrived.epoch)), removed])
     new = subtract(arrived.keys, known)
     return [_dropped(arrived, AFTER_RESTATEMENT)] if len(new) and arrived.epoch == own_epoch else []
 
@@ -337,21 +341,21 @@ def _dropped(arrived: DaySet, reason: str) -> RejectedRow:
     return RejectedRow(f"day={arrived.day}", 0, f"Dropped: some users {reason}.")
 
 
-def _create_missing(days: list[date], outside: Store) -> None:
+def _create_missing(days: list[date], store: Store) -> None:
     promised, stored = (
-        outside.accountant.sealed() | outside.accountant.processed(),
-        set(outside.state.activity.stored()),
+        store.accountant.sealed() | store.accountant.processed(),
+        set(store.state.activity.stored()),
     )
-    missing = [(day, epoch) for day in days for epoch in epochs_of(day, outside.settings) if (day, epoch) not in stored]
+    missing = [(day, epoch) for day in days for epoch in epochs_of(day, store.settings) if (day, epoch) not in stored]
     lost = sorted(
-        {day for day, epoch in missing if day in promised or outside.state.activity.build(day, epoch) != Build()}
+        {day for day, epoch in missing if day in promised or store.state.activity.build(day, epoch) != Build()}
     )
     if lost:
         raise Refused(
             f"The state of {len(lost)} processed day(s), the first {lost[0]}, is gone.",
             "Restore the data directory and the ledger from the same backup; a day is never rebuilt from nothing.",
         )
-    outside.state.activity.replace(DaySet(day, epoch, EMPTY) for day, epoch in missing)
+    store.state.activity.replace(DaySet(day, epoch, EMPTY) for day, epoch in missing)
 
 
 def _or_empty(keys: Keys | None) -> Keys:

@@ -1,4 +1,7 @@
-"""The sketch of each day under each of its epochs, built from state and rebuilt when the state has changed."""
+"""The sketch of each day under each of its epochs, built from state and rebuilt when the state has changed.
+
+Owns the rule: A sketch is of the state beside it, or not there.
+"""
 
 from __future__ import annotations
 
@@ -11,182 +14,181 @@ from dpdau_assets.core.dates import month_of
 from dpdau_assets.core.errors import BadInput, ParameterNotSet, Refused
 from dpdau_assets.core.facts import Keys, Partition
 from dpdau_assets.core.parallel import work_ahead
-from dpdau_assets.core.ports.store import Store
+from dpdau_assets.core.ports.ledger import Ledger
+from dpdau_assets.core.ports.store import State, Store
+from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.sketches import build
 from dpdau_assets.core.sketches.base import Estimator, Header, Sketch, to_bytes
 from dpdau_assets.core.sketches.keysets import EMPTY, subtract
 from dpdau_assets.core.state.activity import epochs_of, require_digest, require_kept, version_of_state
 
 
-def refresh(days: Iterable[date], outside: Store, estimator: Estimator | None = None) -> None:
+def refresh(days: Iterable[date], store: Store, estimator: Estimator | None = None) -> None:
     """Build what is missing or not as it should be: of the state as it is, in the shape that numbers are counted by.
 
     That is `estimator`, if one is given, and as far as one sketch can what the next numbers count by. Raises Refused
     for a day that was not processed, whoever was active on it, and ParameterNotSet when nothing says how to count.
     """
     days = list(days)
-    require_kept(days, outside)
-    unprocessed = sorted(set(days) - outside.accountant.processed())
+    require_kept(days, store.accountant)
+    unprocessed = sorted(set(days) - store.accountant.processed())
     if unprocessed:
         raise Refused(f"There is no state for {unprocessed[0]}.", f"Materialise `activity` for {unprocessed[0]}.")
-    wanted = [(day, epoch) for day in days for epoch in epochs_of(day, outside.settings)]
-    shapes = _shapes(days, estimator, outside)
-    with outside.state.activity.lock():  # or a sketch of the state before a removal could be put where it was dropped
-        outside.state.sketches.replace(_rebuilt(wanted, shapes, outside))
+    wanted = [(day, epoch) for day in days for epoch in epochs_of(day, store.settings)]
+    shapes = _shapes(days, estimator, store.settings, store.accountant)
+    with store.state.activity.lock():  # or a sketch of the state before a removal could be put where it was dropped
+        store.state.sketches.replace(_rebuilt(wanted, shapes, store.state))
 
 
-def refresh_all(outside: Store, *, missing_only: bool = False) -> None:
+def refresh_all(store: Store, *, missing_only: bool = False) -> None:
     """Build the sketches of all state of days that were asked for, or just those that are not there, as far as it goes.
 
     So neither the shape of a sketch nor its being there tells from which days somebody was erased; and where nothing
     says how to count, or nobody has asked for the day, none is kept. What cannot be read is left as it is, for the
     inspection to name. The caller holds the state's lock.
     """
-    gone, processed = outside.accountant.purged_through() or date.min, outside.accountant.processed()
-    built, shapes = set(outside.state.sketches.stored()), {}
-    due = [place for place in outside.state.activity.stored() if gone < place[0] and place[0] in processed]
+    gone, processed = store.accountant.purged_through() or date.min, store.accountant.processed()
+    built, shapes = set(store.state.sketches.stored()), {}
+    due = [place for place in store.state.activity.stored() if gone < place[0] and place[0] in processed]
     try:
-        shapes = _shapes(sorted({day for day, _ in due}), None, outside)
+        shapes = _shapes(sorted({day for day, _ in due}), None, store.settings, store.accountant)
     except ParameterNotSet:
         processed = frozenset()
     for place in sorted(built):
         if place[0] not in processed:
-            outside.state.sketches.discard(*place)
+            store.state.sketches.discard(*place)
     for place in due if processed else ():
         if not (missing_only and place in built):
             with suppress(Refused):
-                outside.state.sketches.replace(_rebuilt([place], shapes, outside))
+                store.state.sketches.replace(_rebuilt([place], shapes, store.state))
 
 
-def of_another_state(outside: Store) -> list[Partition]:
+def of_another_state(state: State) -> list[Partition]:
     """Sketches that are not of the state beside them: older ones that were put back. The caller holds the lock."""
-    return [
-        Partition("sketches", *place)
-        for place in outside.state.sketches.stored()
-        if not _is_of_its_state(*place, outside)
-    ]
+    return [Partition("sketches", *place) for place in state.sketches.stored() if not _is_of_its_state(*place, state)]
 
 
-def _is_of_its_state(day: date, epoch: int, outside: Store) -> bool:
-    header = _header(day, epoch, outside)
+def _is_of_its_state(day: date, epoch: int, state: State) -> bool:
+    header = _header(day, epoch, state)
     try:
-        return header is not None and header.source == outside.state.activity.digest(day, epoch)
+        return header is not None and header.source == state.activity.digest(day, epoch)
     except Refused:  # of a file that lacks events; that is named itself
         return True
 
 
-def build_sketch(day: date, outside: Store) -> None:
+def build_sketch(day: date, store: Store) -> None:
     """Bring the day's sketches up to its state, and note that the day was rebuilt for the erasures that touched it.
 
     Not if some that are marked by now are not applied yet: never to claim more than was done.
     """
-    with outside.state.activity.lock():
-        refresh([day], outside)
-        mark = outside.state.rebuilds.wanted(day)
-        if mark and outside.erasures.ledger.applied() >= outside.state.rebuilds.marked():
-            outside.state.rebuilds.mark_built(day, mark)
+    with store.state.activity.lock():
+        refresh([day], store)
+        mark = store.state.rebuilds.wanted(day)
+        if mark and store.erasures.ledger.applied() >= store.state.rebuilds.marked():
+            store.state.rebuilds.mark_built(day, mark)
 
 
-def read_fresh(day: date, epoch: int, estimator: Estimator, outside: Store) -> Sketch:
+def read_fresh(day: date, epoch: int, estimator: Estimator, store: Store) -> Sketch:
     """What is counted of the day's sketch, built from the state as it is now; a damaged one is built again.
 
     The caller holds the state's lock. Raises Refused for a day without state.
     """
     try:
-        sketch = outside.state.sketches.read(day, epoch)
+        sketch = store.state.sketches.read(day, epoch)
     except BadInput:
         sketch = None
-    digest = require_digest(day, epoch, outside)
+    digest = require_digest(day, epoch, store.state)
     if sketch is None or sketch.header.source != digest or not estimator.reads(sketch.header):
-        sketch = _build(day, epoch, _shapes([day], estimator, outside)[day], outside)
-        outside.state.sketches.replace([(day, sketch)])
+        sketch = _build(day, epoch, _shapes([day], estimator, store.settings, store.accountant)[day], store.state)
+        store.state.sketches.replace([(day, sketch)])
     return estimator.narrowed(sketch)
 
 
-def read_without(day: date, epoch: int, gone: Keys, estimator: Estimator, outside: Store) -> Sketch:
+def read_without(day: date, epoch: int, gone: Keys, estimator: Estimator, store: Store) -> Sketch:
     """The same as if these users had never been active. The caller holds the state's lock."""
-    left = read_fresh(day, epoch, estimator, outside).without(gone)
+    left = read_fresh(day, epoch, estimator, store).without(gone)
     if left is not None:
         return left
-    kept = subtract(_state(day, epoch, outside), gone)
+    kept = subtract(_state(day, epoch, store.state), gone)
     return build(estimator.header(epoch, "held out"), kept)
 
 
-def read_late(day: date, epoch: int, estimator: Estimator, outside: Store) -> Sketch:
+def read_late(day: date, epoch: int, estimator: Estimator, state: State) -> Sketch:
     """A sketch of the users who came after the day was sealed, to be united with the day's own.
 
     The caller holds the state's lock.
     """
-    keys = outside.state.late.read(day, epoch)
+    keys = state.late.read(day, epoch)
     return build(estimator.header(epoch, "late"), EMPTY if keys is None else keys)
 
 
-def traces_in(sketch: Sketch, day: date, wanted: Keys, outside: Store) -> Keys:
+def traces_in(sketch: Sketch, day: date, wanted: Keys, state: State) -> Keys:
     """Those of these keys (sorted, distinct) of which the day's sketch may know something that its state does not.
 
     All, if it is not of the state as it is: its header alone tells of the state that it is of. None, if it is to the
     byte what the state gives.
     """
     epoch = sketch.header.epoch
-    if sketch.header.source != require_digest(day, epoch, outside):
+    if sketch.header.source != require_digest(day, epoch, state):
         return wanted
     left = sketch.traces(wanted)
     if not len(left):
         return left
-    again = build(sketch.header, _state(day, epoch, outside))
+    again = build(sketch.header, _state(day, epoch, state))
     return left if b"".join(to_bytes(again)) != b"".join(to_bytes(sketch)) else EMPTY
 
 
-def is_fresh(day: date, outside: Store) -> bool:
+def is_fresh(day: date, store: Store) -> bool:
     """Whether each of the day's sketches is there, and is of the state beside it by what its header says of itself."""
-    with outside.state.activity.lock():
-        return all(_is_of_its_state(day, epoch, outside) for epoch in epochs_of(day, outside.settings))
+    with store.state.activity.lock():
+        return all(_is_of_its_state(day, epoch, store.state) for epoch in epochs_of(day, store.settings))
 
 
-def sketch_version(day: date, outside: Store) -> str:
+def sketch_version(day: date, store: Store) -> str:
     """The data version of the day's sketches: keyed, and the same for the same users, kind and parameters."""
-    found = [outside.state.sketches.header(day, epoch) for epoch in epochs_of(day, outside.settings)]
+    found = [store.state.sketches.header(day, epoch) for epoch in epochs_of(day, store.settings)]
     shapes = sorted({f"{header.kind} {header.parameters or ''}".strip() for header in found if header})
-    return version_of_state(f"day_sketch {'/'.join(shapes)}", day, outside)
+    return version_of_state(f"day_sketch {'/'.join(shapes)}", day, store.settings, store.state)
 
 
-def _shapes(days: list[date], estimator: Estimator | None, outside: Store) -> dict[date, Estimator]:
+def _shapes(
+    days: list[date], estimator: Estimator | None, settings: Settings, accountant: Ledger
+) -> dict[date, Estimator]:
     """What each day's sketches are to be built for: to serve both metrics, as far as one sketch can."""
     if estimator is not None and not estimator.samples:
         return dict.fromkeys(days, estimator)
-    with outside.accountant.transaction() as ledger:
+    with accountant.transaction() as ledger:
         months = {
-            month: widest_estimator(month, estimator, ledger, outside.settings)
-            for month in {month_of(day) for day in days}
+            month: widest_estimator(month, estimator, ledger, settings) for month in {month_of(day) for day in days}
         }
     return {day: months[month_of(day)] for day in days}
 
 
 def _rebuilt(
-    wanted: list[tuple[date, int]], shapes: Mapping[date, Estimator], outside: Store
+    wanted: list[tuple[date, int]], shapes: Mapping[date, Estimator], state: State
 ) -> Iterator[tuple[date, Sketch]]:
     other = (
         (day, epoch)
         for day, epoch in wanted
-        if _header(day, epoch, outside) != shapes[day].header(epoch, require_digest(day, epoch, outside))
+        if _header(day, epoch, state) != shapes[day].header(epoch, require_digest(day, epoch, state))
     )
-    yield from work_ahead(lambda place: (place[0], _build(*place, shapes[place[0]], outside)), other)
+    yield from work_ahead(lambda place: (place[0], _build(*place, shapes[place[0]], state)), other)
 
 
-def _build(day: date, epoch: int, estimator: Estimator, outside: Store) -> Sketch:
-    source = require_digest(day, epoch, outside)
-    return build(estimator.header(epoch, source), _state(day, epoch, outside))
+def _build(day: date, epoch: int, estimator: Estimator, state: State) -> Sketch:
+    source = require_digest(day, epoch, state)
+    return build(estimator.header(epoch, source), _state(day, epoch, state))
 
 
-def _state(day: date, epoch: int, outside: Store) -> Keys:
-    keys = outside.state.activity.read(day, epoch)
+def _state(day: date, epoch: int, state: State) -> Keys:
+    keys = state.activity.read(day, epoch)
     assert keys is not None, "a file with a digest has keys"
     return keys
 
 
-def _header(day: date, epoch: int, outside: Store) -> Header | None:
+def _header(day: date, epoch: int, state: State) -> Header | None:
     """None for a damaged one too: it is rebuilt like a missing one."""
     try:
-        return outside.state.sketches.header(day, epoch)
+        return state.sketches.header(day, epoch)
     except BadInput:
         return None

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 
-from dpdau_assets.core.ports.store import Store
+from dpdau_assets.core.ports.store import State, Store
 from dpdau_assets.core.state.activity import day_version, is_clean, process_days
 from dpdau_assets.core.state.day_sketch import is_fresh, refresh, sketch_version
 from dpdau_assets.core.state.touched import days_to_rebuild
@@ -35,19 +35,19 @@ class Built:
     sketch_is_fresh: bool
 
 
-def days_behind(outside: Store) -> dict[date, list[str]]:
+def days_behind(store: Store) -> dict[date, list[str]]:
     """Days that are to be built, each with names for what it is to be built for: marks, arrivals, declarations.
 
     A day that nobody has asked for is none of them, whoever was active on it: built, it could be published, and
     whether it can must not depend on that. A declaration asks for its day, and so does whoever builds it by hand.
     """
-    processed, complete = outside.accountant.processed(), frozenset(outside.events.completions.completed())
-    gone, today = outside.accountant.purged_through() or date.min, outside.clock.today()
+    processed, complete = store.accountant.processed(), frozenset(store.events.completions.completed())
+    gone, today = store.accountant.purged_through() or date.min, store.clock.today()
     reasons = [
-        *((day, f"{MARK} {mark}") for day, mark in days_to_rebuild(outside)),
-        *((day, f"change {change}") for day, change in outside.state.rebuilds.changed().items()),
+        *((day, f"{MARK} {mark}") for day, mark in days_to_rebuild(store)),
+        *((day, f"change {change}") for day, change in store.state.rebuilds.changed().items()),
         *((day, "declared") for day in complete - processed),
-        *((day, "waiting") for day in outside.events.inbox.days()),
+        *((day, "waiting") for day in store.events.inbox.days()),
     ]
     behind: dict[date, list[str]] = {}
     for day, reason in sorted(reasons):
@@ -56,33 +56,33 @@ def days_behind(outside: Store) -> dict[date, list[str]]:
     return behind
 
 
-def build_days(marks: Mapping[date, int], outside: Store) -> list[Built]:
+def build_days(marks: Mapping[date, int], store: Store) -> list[Built]:
     """Fold everything, build these days and their sketches, and say under which versions, in order of days.
 
     Their marks were read before: so nothing is claimed that was not applied.
     """
     wanted = sorted(marks)
-    process_days(wanted, outside)
-    refresh(wanted, outside)
-    changes = outside.state.rebuilds.changed()  # before the versions: what changes in between is told again
+    process_days(wanted, store)
+    refresh(wanted, store)
+    changes = store.state.rebuilds.changed()  # before the versions: what changes in between is told again
     return [
         Built(
             day,
             marks[day],
             changes.get(day),
-            day_version(day, outside),
-            sketch_version(day, outside),
-            is_clean(day, outside),
-            is_fresh(day, outside),
+            day_version(day, store),
+            sketch_version(day, store),
+            is_clean(day, store),
+            is_fresh(day, store),
         )
         for day in wanted
     ]
 
 
-def mark_reported(built: Iterable[Built], outside: Store) -> None:
+def mark_reported(built: Iterable[Built], state: State) -> None:
     """Dagster was told of these days."""
     built = list(built)
-    outside.state.rebuilds.mark_reported({one.day: one.change for one in built if one.change})
+    state.rebuilds.mark_reported({one.day: one.change for one in built if one.change})
     for one in built:
         if one.mark:
-            outside.state.rebuilds.mark_built(one.day, one.mark)
+            state.rebuilds.mark_built(one.day, one.mark)

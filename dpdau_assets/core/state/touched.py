@@ -8,37 +8,44 @@ from datetime import date
 
 from dpdau_assets.core.errors import Refused
 from dpdau_assets.core.parallel import work_ahead
+from dpdau_assets.core.ports.ledger import Ledger
 from dpdau_assets.core.ports.state import StateStore
-from dpdau_assets.core.ports.store import Store
+from dpdau_assets.core.ports.store import Erasures, State, Store
 from dpdau_assets.core.sketches.keysets import places
 
 
-def mark_touched(outside: Store) -> None:
+def mark_touched(store: Store) -> None:
     """Mark the days that hold anyone whose removal came into force since the last time, and was not applied yet.
 
     The caller holds the state's lock. Marks are what tells Dagster which days to rebuild, and nothing more; with
     ERASURE_MARK=all every day that has state is marked each time, so that the marks tell nothing.
     """
-    watermark, marked = outside.erasures.ledger.recorded(), outside.state.rebuilds.marked()
+    watermark, marked = store.erasures.ledger.recorded(), store.state.rebuilds.marked()
     if watermark == marked:
         return
-    everything = outside.settings.erasure_mark == "all"
-    mark(live_days(outside) if everything else touched_days(marked, watermark, outside), watermark, outside)
-    outside.state.rebuilds.note_marked(watermark)
+    everything = store.settings.erasure_mark == "all"
+    mark(
+        live_days(store.state) if everything else touched_days(marked, watermark, store.state, store.erasures),
+        watermark,
+        store,
+    )
+    store.state.rebuilds.note_marked(watermark)
 
 
-def mark(days: Iterable[date], watermark: int, outside: Store) -> None:
+def mark(days: Iterable[date], watermark: int, store: Store) -> None:
     """Mark those of these days that were built before and are kept: the others nobody was told of."""
-    outside.state.rebuilds.mark(_built_before(days, outside), watermark)
+    store.state.rebuilds.mark(_built_before(days, store.accountant), watermark)
 
 
-def mark_all(outside: Store) -> None:
+def mark_all(store: Store) -> None:
     """Mark every day that was built before and is kept, alike: which days waited, and since when, says nothing then."""
-    outside.state.rebuilds.mark_alike(_built_before(live_days(outside), outside), outside.erasures.ledger.applied())
+    store.state.rebuilds.mark_alike(
+        _built_before(live_days(store.state), store.accountant), store.erasures.ledger.applied()
+    )
 
 
-def _built_before(days: Iterable[date], outside: Store) -> Iterator[date]:
-    gone, processed = outside.accountant.purged_through() or date.min, outside.accountant.processed()
+def _built_before(days: Iterable[date], accountant: Ledger) -> Iterator[date]:
+    gone, processed = accountant.purged_through() or date.min, accountant.processed()
     return (day for day in days if day in processed and day > gone)
 
 
@@ -62,42 +69,38 @@ class Pending:
         return "An erasure waits to be verified." if self.receipts else "Every erasure is applied and verified."
 
 
-def pending(outside: Store) -> Pending:
+def pending(store: Store) -> Pending:
     """What the next rebuilds and the next verification have to do. Parked requests wait for a person instead."""
-    waiting = outside.erasures.ledger.erasures(("received", "applied"))
-    return Pending(tuple(days_to_rebuild(outside)), tuple(one.receipt for one in waiting))
+    waiting = store.erasures.ledger.erasures(("received", "applied"))
+    return Pending(tuple(days_to_rebuild(store)), tuple(erasure.receipt for erasure in waiting))
 
 
-def days_to_rebuild(outside: Store) -> list[tuple[date, int]]:
+def days_to_rebuild(store: Store) -> list[tuple[date, int]]:
     """Days behind their mark that were built before and can be built again, with their marks.
 
     Not those that nobody has asked for yet: building them would make them ready to be published, and whether they are
     must not depend on who was active. Whatever state they have is rewritten all the same when removals are applied.
     """
-    gone, processed = outside.accountant.purged_through() or date.min, outside.accountant.processed()
-    can_be_built = {day for day in processed if gone < day < outside.clock.today()}
-    return [(day, mark) for day, mark in outside.state.rebuilds.behind() if day in can_be_built]
+    gone, processed = store.accountant.purged_through() or date.min, store.accountant.processed()
+    can_be_built = {day for day in processed if gone < day < store.clock.today()}
+    return [(day, mark) for day, mark in store.state.rebuilds.behind() if day in can_be_built]
 
 
-def live_days(outside: Store) -> set[date]:
+def live_days(state: State) -> set[date]:
     """Every day that has state."""
-    return {day for store in (outside.state.activity, outside.state.late) for day, _ in store.stored()}
+    return {day for store in (state.activity, state.late) for day, _ in store.stored()}
 
 
-def touched_days(after: int, through: int, outside: Store) -> set[date]:
+def touched_days(after: int, through: int, state: State, erasures: Erasures) -> set[date]:
     """The days on which someone has state whose removal came into force between these watermarks."""
-    return {
-        day
-        for store in (outside.state.activity, outside.state.late)
-        for day in _touched(store, after, through, outside)
-    }
+    return {day for store in (state.activity, state.late) for day in _touched(store, after, through, erasures)}
 
 
-def _touched(store: StateStore, after: int, through: int, outside: Store) -> Iterator[date]:
+def _touched(store: StateStore, after: int, through: int, erasures: Erasures) -> Iterator[date]:
     """Days of this store, some of them twice."""
     stored = store.stored()
     epochs = {epoch for _, epoch in stored}
-    tombstones = {epoch: outside.erasures.ledger.tombstones(epoch, after=after, through=through) for epoch in epochs}
+    tombstones = {epoch: erasures.ledger.tombstones(epoch, after=after, through=through) for epoch in epochs}
 
     def holds_one(place: tuple[date, int]) -> bool:
         removed = tombstones[place[1]].removed_on(place[0])

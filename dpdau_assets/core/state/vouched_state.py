@@ -4,6 +4,8 @@ Somebody may put an older copy back, of one file or of the whole folder. So each
 by its content, under the nonce of its last build; never by a time or a counter, and never by looking for anybody. A
 copy that differs by removals alone is read without those who were removed since. One that lacks events which came
 since is refused like a file that is missing: to go on would change days that numbers have read.
+
+Owns the rule: State is read only as it was written last.
 """
 
 from __future__ import annotations
@@ -233,11 +235,11 @@ class VouchedState:
         self._builds.put({place: build if build != Build() else None for place, build in changed.items()})
 
     def _not_empty(self, sets: Iterable[DaySet], emptied: list[tuple[date, int]]) -> Iterator[DaySet]:
-        for found in sets:
-            if len(found.keys) or self._keep_empty:
-                yield found
+        for day_set in sets:
+            if len(day_set.keys) or self._keep_empty:
+                yield day_set
             else:
-                emptied.append((found.day, found.epoch))
+                emptied.append((day_set.day, day_set.epoch))
 
     # Healing
 

@@ -55,28 +55,28 @@ def test_an_override_admits_what_the_cap_refused_and_no_more(two_fit: Store) -> 
     with pytest.raises(BudgetRefused, match=r"its cap 4\.5"):
         publish("dau", DAYS[3], two_fit)
     assert len(two_fit.accountant.charges("dau", JANUARY)) == 3
-    assert verification.problems(two_fit) == []
+    assert verification.problems(two_fit.settings, two_fit.accountant) == []
 
 
 def test_nothing_that_was_spent_is_forgotten_by_an_override(two_fit: Store) -> None:
-    before = budget_answer("dau", JANUARY, two_fit)
+    before = budget_answer("dau", JANUARY, two_fit.settings, two_fit.accountant)
     reset_budget("dau", JANUARY, Fraction(4), "The privacy officer", "More was promised.", two_fit)
-    after = budget_answer("dau", JANUARY, two_fit)
+    after = budget_answer("dau", JANUARY, two_fit.settings, two_fit.accountant)
     assert after["epsilon_spent"] == before["epsilon_spent"] == 3.0
     assert (before["epsilon_cap"], after["epsilon_cap"], after["epsilon_remaining"]) == (3.0, 4.0, 1.0)
 
 
 def test_every_later_report_shows_who_changed_the_cap_and_why(two_fit: Store) -> None:
-    assert budget_answer("dau", JANUARY, two_fit)["overrides"] == []
+    assert budget_answer("dau", JANUARY, two_fit.settings, two_fit.accountant)["overrides"] == []
     reset_budget("dau", JANUARY, Fraction(4), " The privacy officer ", "A reason.", two_fit)
     reset_budget("dau", JANUARY, Fraction(5), "Somebody else", "Another reason.", two_fit)
     shown = [
         {"epsilon_cap": 4.0, "who": "The privacy officer", "why": "A reason.", "made_on": "2025-03-01"},
         {"epsilon_cap": 5.0, "who": "Somebody else", "why": "Another reason.", "made_on": "2025-03-01"},
     ]
-    assert budget_answer("dau", JANUARY, two_fit)["overrides"] == shown
-    assert budget_answer("mau", JANUARY, two_fit)["overrides"] == []
-    assert budget_answer("dau", FEBRUARY, two_fit)["overrides"] == []
+    assert budget_answer("dau", JANUARY, two_fit.settings, two_fit.accountant)["overrides"] == shown
+    assert budget_answer("mau", JANUARY, two_fit.settings, two_fit.accountant)["overrides"] == []
+    assert budget_answer("dau", FEBRUARY, two_fit.settings, two_fit.accountant)["overrides"] == []
 
 
 def test_a_setting_changes_no_cap_of_a_month_that_was_charged(two_fit: Store) -> None:
@@ -90,7 +90,7 @@ def test_a_setting_changes_no_cap_of_a_month_that_was_charged(two_fit: Store) ->
 def test_overrides_are_kept_in_order_and_read_back_alike(two_fit: Store) -> None:
     made = [
         reset_budget("mau", FEBRUARY, Fraction(33, 10), "A", "B", two_fit),
-        declare_erasures_submitted("C", "D", two_fit),
+        declare_erasures_submitted("C", "D", two_fit.clock, two_fit.accountant),
     ]
     assert (
         made
@@ -138,7 +138,7 @@ def test_a_changed_delta_admits_nothing_more_in_a_month_that_was_charged(make_st
     assert admitted and epsilon_of(charged, 1e-6) <= 2
     for delta in (1e-3, 1e-6, 1e-9):
         settings = replace(outside.settings, delta=delta)
-        assert verification.problems(replace(outside, settings=settings)) == []
+        assert verification.problems(settings, outside.accountant) == []
 
 
 def test_an_override_below_what_a_month_was_charged_is_refused(two_fit: Store) -> None:
@@ -165,12 +165,17 @@ def test_a_label_states_the_largest_cap_on_record_and_no_mechanism_that_was_not_
 
 def test_what_readers_have_seen_and_the_ledger_has_lost_is_never_overwritten(two_fit: Store) -> None:
     seen = two_fit.accountant.releases()
-    verification.require_nothing_lost(seen, two_fit)
-    other = replace(seen[1], noisy_value=seen[1].noisy_value + 1)
-    with pytest.raises(Refused, match="is published with another number"):
-        verification.require_nothing_lost([*seen, other], two_fit)
+    verification.require_nothing_lost(seen, two_fit.accountant)
+    for other in (
+        replace(seen[1], noisy_value=seen[1].noisy_value + 1),
+        replace(seen[1], half_width=seen[1].half_width + 1),
+    ):
+        with pytest.raises(Refused, match="is published with another number"):
+            verification.require_nothing_lost([*seen, other], two_fit.accountant)
     with pytest.raises(Refused, match="is published, and not in the ledger"):
-        verification.require_nothing_lost([replace(seen[1], key=replace(seen[1].key, day=DAYS[30]))], two_fit)
+        verification.require_nothing_lost(
+            [replace(seen[1], key=replace(seen[1].key, day=DAYS[30]))], two_fit.accountant
+        )
 
 
 def test_a_month_that_a_number_reads_and_was_never_charged_for_it_is_found(
@@ -187,7 +192,7 @@ def test_a_month_that_a_number_reads_and_was_never_charged_for_it_is_found(
     publish("mau", days[-1], outside)
     name = "mau-7-gaussian-2025-02-03-r0"
     assert [charge.run for charge in outside.accountant.charges("mau", FEBRUARY)] == [name]
-    assert verification.problems(outside) == [
+    assert verification.problems(outside.settings, outside.accountant) == [
         f"mau of 2025-01 was never charged for {name}, which has published numbers of it."
     ]
 
@@ -199,7 +204,9 @@ def test_a_day_that_is_read_and_no_longer_sealed_is_found(make_store: Make) -> N
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SqlLedger, "seal", lambda *_: None)
         publish("dau", DAYS[1], outside)
-    assert verification.problems(outside) == ["2025-01-02 is read by published numbers, and is not sealed."]
+    assert verification.problems(outside.settings, outside.accountant) == [
+        "2025-01-02 is read by published numbers, and is not sealed."
+    ]
 
 
 def test_the_noise_of_a_restated_month_goes_whatever_mechanism_it_is_restated_by(make_store: Make) -> None:

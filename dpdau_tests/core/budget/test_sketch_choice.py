@@ -24,7 +24,7 @@ from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication import release as main_path
 from dpdau_assets.core.publication.release import publish, restate
 from dpdau_assets.core.publication.runs import plan_run
-from dpdau_assets.core.reporting.answers import mart_rows, release_answer, series
+from dpdau_assets.core.reporting.answers import columns_of, mart_rows, release_answer, series
 from dpdau_assets.core.sketches import build
 from dpdau_assets.core.sketches.base import to_bytes
 from dpdau_assets.core.sketches.theta import ThetaSketch, theta_hashes
@@ -94,12 +94,13 @@ def test_the_configured_parameter_is_recorded_with_the_release(make_store: Make,
         "hllpp": {"registers": "16384", "level": "1"},
     }[kind]
     assert recorded == {"sketch_impl": kind, **expected}
-    answer = release_answer(release, outside)
+    answer = release_answer(release, outside.settings, outside.accountant)
     assert (answer["sketch_impl"], release.sketch_impl) == (kind, kind)
     assert answer["sketch_parameters"] == {name: float(value) for name, value in expected.items()}
-    (row,) = mart_rows(outside)
-    assert row["sketch_parameters"] == answer["sketch_parameters"]
-    assert series("dau", START, START, outside)[0]["noisy_value"] == answer["noisy_value"]
+    (row,) = mart_rows(outside.accountant)
+    assert row.parameters == recorded
+    assert columns_of(row)["sketch_parameters"] == answer["sketch_parameters"]
+    assert series("dau", START, START, outside.settings, outside.accountant)[0]["noisy_value"] == answer["noisy_value"]
 
 
 @pytest.mark.parametrize(
@@ -122,7 +123,7 @@ def test_without_one_the_next_instance_is_counted_as_suits_the_last_published_nu
     assert counted(later, publish("dau", days[0], later)) == {"sketch_impl": "set"}, "published is published"
     second = publish("dau", days[1], later)
     assert counted(later, second) == {"sketch_impl": kind, **chosen}
-    assert release_answer(second, later)["noisy_value"] == pytest.approx(PEOPLE, rel=0.15)
+    assert release_answer(second, later.settings, later.accountant)["noisy_value"] == pytest.approx(PEOPLE, rel=0.15)
 
 
 def test_a_month_and_its_restatement_are_counted_as_it_was_begun(make_store: Make) -> None:
@@ -306,7 +307,10 @@ def test_the_guard_compares_people_with_people_and_not_with_a_sample(make_store:
     outside = silent(with_people(make_store(**begun), JANUARY, people=100))
     prepare(outside, JANUARY)
     release = publish("mau", FIRST_MAU, outside)
-    assert guard_limit(outside) == pytest.approx(0.2 * 4 * release.noisy_value) and release.noisy_value < 60
+    assert (
+        guard_limit(outside.settings, outside.accountant) == pytest.approx(0.2 * 4 * release.noisy_value)
+        and release.noisy_value < 60
+    )
 
 
 @pytest.mark.parametrize("kind", list(SKETCHES))
@@ -419,18 +423,18 @@ def test_a_full_sketch_is_published_without_an_upper_bound_and_the_mart_shows_it
 ) -> None:
     outside = with_people(make_store(**{**SKETCHES["kmv"], "kmv_k": 16}), [START], people=60)
     prepare(outside, [START])
-    answer = release_answer(publish("dau", START, outside), outside)
+    answer = release_answer(publish("dau", START, outside), outside.settings, outside.accountant)
     wide = with_people(make_store("wide", **{**SKETCHES["hllpp"], "hll_registers": 16}), [START], people=900)
     prepare(wide, [START])
     release = replace(publish("dau", START, wide), noisy_value=16.0)  # all registers, whatever was drawn
     (instance,) = wide.accountant.mechanism_runs()
     assert interval(release, instance)["upper_95"] is None
-    row = {**mart_rows(outside)[0], "upper_95": None}
+    row = replace(mart_rows(outside.accountant)[0], upper_95=None)
     files = MartFiles(tmp_path / "mart").replace([row])
     assert files.chart.read_text().startswith("<?xml")
     assert _interval_in_words([row]) == ", no upper bound: the sketch is full"
-    (shown,) = MartFiles(tmp_path / "mart").read()
-    assert shown.upper_95 is None and shown.noisy_value == answer["noisy_value"]
+    assert MartFiles(tmp_path / "mart").read() == [row]
+    assert row.noisy_value == answer["noisy_value"]
 
 
 def test_a_living_store_with_another_size_builds_its_sketches_anew(make_store: Make) -> None:

@@ -511,12 +511,16 @@ def test_a_file_that_is_named_after_her_key_is_found(erased: Erased) -> None:
     assert receipt(name, store)["verified"] is False
 
 
-def test_what_an_archive_packs_inside_is_looked_into(erased: Erased, tmp_path: Path) -> None:
-    store, name, packed = erased.store, erased.name, tmp_path / "day.parquet.gz"
-    packed.write_bytes(gzip.compress(erased.before["activity"]))
-    with tarfile.open(store.settings.data_dir / "days.tar", "w") as archive:
-        archive.add(packed)
-    assert [survivor["file"] for survivor in receipt(name, store)["survivors"]] == ["days.tar"]
+def test_a_file_that_may_pack_its_bytes_is_named_and_nobody_is_vouched_for(erased: Erased) -> None:
+    """It is not opened: this one holds nobody, and the next could."""
+    path = erased.store.settings.data_dir / "notes.txt.gz"
+    path.write_bytes(gzip.compress(b"nobody is in here"))
+    found = receipt(erased.name, erased.store)
+    assert found["verified"] is False
+    (survivor,) = found["survivors"]
+    assert survivor["file"] == "notes.txt.gz" and survivor["how"].endswith("is not opened, and cannot be vouched for.")
+    path.unlink()
+    assert receipt(erased.name, erased.store)["verified"] is True
 
 
 def test_other_programs_temporary_files_are_left_alone(store: Store) -> None:

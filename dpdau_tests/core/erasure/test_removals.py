@@ -45,7 +45,7 @@ def outside_with(purged: date | None) -> SimpleNamespace:
 
 
 def limits_of(outside: SimpleNamespace) -> Limits:
-    return Limits(first_day(outside), TOMORROW, ZoneInfo("UTC"))  # type: ignore[arg-type]
+    return Limits(first_day(outside.settings, outside.accountant), TOMORROW, ZoneInfo("UTC"))  # type: ignore[arg-type]
 
 
 def read(text: str) -> date | None:
@@ -59,7 +59,7 @@ def test_whatever_days_are_listed_those_that_can_hold_something_are_taken_and_th
     listed: list[str], own: str, purged: date | None
 ) -> None:
     outside = outside_with(purged)
-    first = first_day(outside)  # type: ignore[arg-type]
+    first = first_day(outside.settings, outside.accountant)  # type: ignore[arg-type]
     found = validate(Row("u", "-", min(own, str(TOMORROW)), days=tuple(listed)), limits_of(outside))
     if not listed or None in map(read, listed):
         assert found == events.BAD_LIST
@@ -94,7 +94,7 @@ def test_whatever_the_through_day_is_it_is_taken_passed_over_or_after_tomorrow(
         return
     assert isinstance(found, Event)
     (removal,) = keyed([found], outside)  # type: ignore[arg-type]
-    can_hold = day >= first_day(outside)  # type: ignore[arg-type]
+    can_hold = day >= first_day(outside.settings, outside.accountant)  # type: ignore[arg-type]
     assert (removal.through, removal.days) == (day, ())
     assert (removal.taken, removal.passed_over) == (((day,), ()) if can_hold else ((), (day,)))
     assert bool(removal.keys) == can_hold

@@ -196,20 +196,20 @@ def test_a_parked_batch_takes_nobody_out_until_it_is_confirmed(store: Store) -> 
     assert parked.parked
     apply_and_verify(store)
     assert count(store, START) == 10
-    assert {one.state for one in confirm(parked.batches, store)} == {"received"}
+    assert {one.state for one in confirm(parked.batches, store.erasures)} == {"received"}
     apply_and_verify(store)
     assert count(store, START) == 5
 
 
 def test_a_request_can_be_cancelled_until_it_is_applied(store: Store) -> None:
     first, second = request([minus("user 1", START), minus("user 2", START)], store).receipts
-    assert [one.state for one in cancel([first], store)] == ["cancelled"]
+    assert [one.state for one in cancel([first], store.state, store.erasures)] == ["cancelled"]
     apply_and_verify(store)
     assert count(store, START) == 9
     with pytest.raises(Refused, match="is being applied or has been"):
-        cancel([second], store)
+        cancel([second], store.state, store.erasures)
     with pytest.raises(BadInput, match="No erasure has the receipt or batch nonsense"):
-        cancel(["nonsense"], store)
+        cancel(["nonsense"], store.state, store.erasures)
 
 
 def test_a_request_whose_application_was_cut_short_can_no_longer_be_cancelled(
@@ -225,7 +225,7 @@ def test_a_request_whose_application_was_cut_short_can_no_longer_be_cancelled(
         apply_and_verify(store)
     monkeypatch.undo()
     with pytest.raises(Refused, match="is being applied"):
-        cancel([name], store)
+        cancel([name], store.state, store.erasures)
     assert apply_and_verify(store).verified == 1
 
 
@@ -246,7 +246,7 @@ def test_a_request_that_came_while_others_were_applied_destroys_nothing_before_i
     process_days(DAYS, store)
     store.erasures.ledger.begin_applying = real  # type: ignore[method-assign]
     assert {count(store, day) for day in DAYS} == {9}, "one is out, and two is not"
-    assert [one.state for one in cancel(late, store)] == ["cancelled"]
+    assert [one.state for one in cancel(late, store.state, store.erasures)] == ["cancelled"]
     process_days([*DAYS, date(2025, 2, 11)], store)
     assert {count(store, day) for day in DAYS} == {9} and count(store, date(2025, 2, 11)) == 1
 
@@ -263,7 +263,7 @@ def test_a_request_that_came_while_the_inbox_was_folded_loses_no_event_if_it_is_
     store.events.inbox.read = read_while_another_asks  # type: ignore[method-assign, assignment]
     process_days(DAYS, store)
     store.events.inbox.read = real  # type: ignore[method-assign]
-    cancel(late, store)
+    cancel(late, store.state, store.erasures)
     process_days(DAYS, store)
     assert {count(store, day) for day in DAYS} == {11}
 
@@ -272,21 +272,21 @@ def test_a_request_that_is_not_verified_within_a_month_is_overdue(store: Store) 
     (name,) = request([minus("user 1", START)], store).receipts
     (one,) = store.erasures.ledger.find([name])
     assert deadline(one) == date(2025, 3, 14)
-    assert overdue(replace(store, clock=FixedClock(date(2025, 3, 14)))) == []
+    assert overdue(FixedClock(date(2025, 3, 14)), store.erasures) == []
     late = replace(store, clock=FixedClock(date(2025, 3, 15)))
-    assert overdue(late) == [one]
+    assert overdue(late.clock, late.erasures) == [one]
     apply_and_verify(late)
-    assert overdue(late) == []
+    assert overdue(late.clock, late.erasures) == []
 
 
 def test_a_batch_that_was_not_folded_can_be_taken_back(store: Store) -> None:
     put(store, [("mistake", day) for day in DAYS])
     (batch,) = store.events.inbox.batches()
-    discard_batch(batch, store)
+    discard_batch(batch, store.events, store.state)
     process_days(DAYS, store)
     assert [count(store, day) for day in DAYS] == [10] * len(DAYS)
     with pytest.raises(Refused, match=f"No batch {batch} waits"):
-        discard_batch(batch, store)
+        discard_batch(batch, store.events, store.state)
 
 
 # --- Touched days ------------------------------------------------------------------------------------------------
@@ -296,7 +296,7 @@ def test_just_the_days_that_held_the_person_are_marked_once_a_batch(store: Store
     put(store, [("her", day) for day in DAYS[3:6]] + [("him", DAYS[8])])
     process_days(DAYS, store)
     request([minus("her", DAYS[4]), minus("him", DAYS[9]), minus("nobody", DAYS[20])], store)
-    assert touched_days(0, store.erasures.ledger.recorded(), store) == {DAYS[3], DAYS[4], DAYS[8]}
+    assert touched_days(0, store.erasures.ledger.recorded(), store.state, store.erasures) == {DAYS[3], DAYS[4], DAYS[8]}
     store.state.rebuilds.mark_reported(store.state.rebuilds.changed())
     apply(store)
     assert store.state.rebuilds.behind() == [(DAYS[3], 1), (DAYS[4], 1), (DAYS[8], 1)]

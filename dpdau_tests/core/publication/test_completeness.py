@@ -26,9 +26,9 @@ def outside(make_store: Callable[..., Store]) -> Store:
 def test_a_day_is_declared_and_its_declaration_is_taken_back(outside: Store) -> None:
     complete_all(DAYS, outside)
     complete_all(DAYS[:1], outside)  # again
-    assert is_declared(outside) == frozenset(DAYS)
+    assert is_declared(outside.events, outside.accountant) == frozenset(DAYS)
     withdraw_all(DAYS[1:], outside)
-    assert is_declared(outside) == {DAYS[0]}
+    assert is_declared(outside.events, outside.accountant) == {DAYS[0]}
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_one_day_that_cannot_be_declared_refuses_them_all(
 ) -> None:
     with pytest.raises(kind, match=said):
         complete_all([*DAYS, day], outside)
-    assert is_declared(outside) == frozenset()
+    assert is_declared(outside.events, outside.accountant) == frozenset()
 
 
 def test_a_day_that_a_number_has_read_is_declared_for_good(outside: Store) -> None:
@@ -53,13 +53,13 @@ def test_a_day_that_a_number_has_read_is_declared_for_good(outside: Store) -> No
     publish("dau", DAYS[1], outside)
     with pytest.raises(Refused, match=f"{DAYS[1]} was read by a published number"):
         withdraw_all(DAYS, outside)
-    assert is_declared(outside) == frozenset(DAYS)
+    assert is_declared(outside.events, outside.accountant) == frozenset(DAYS)
 
 
 def test_a_day_that_is_published_by_hand_needs_no_declaration(outside: Store) -> None:
     prepare(outside, DAYS)
     publish("dau", DAYS[1], outside)
-    assert is_declared(outside) == {DAYS[1]}
+    assert is_declared(outside.events, outside.accountant) == {DAYS[1]}
 
 
 def test_a_purged_day_cannot_be_declared(outside: Store) -> None:

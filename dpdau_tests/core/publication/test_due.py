@@ -66,7 +66,7 @@ def test_an_undeclared_day_is_waited_for_and_those_after_it_with_it(make_store: 
     found = due(outside)
     assert [step.day for step in found.numbers] == days_between(START, date(2025, 1, 2))
     assert found.unmarked == (date(2025, 1, 3),)
-    assert late(found, outside) == days_between(START, date(2025, 1, 2))
+    assert late(found, outside.settings, outside.clock) == days_between(START, date(2025, 1, 2))
 
 
 def test_only_what_was_never_built_is_missing(make_store: MakeStore) -> None:

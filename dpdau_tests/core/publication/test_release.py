@@ -245,7 +245,12 @@ def test_damaged_state_is_refused(store: Store, place: int) -> None:
 def test_what_a_number_had_cost_when_it_came_out_follows_the_order_of_publication(store: Store) -> None:
     for day in (after(START, 2), after(START, 1), START):
         publish("dau", day, store)
-    made = [release_answer(publish("dau", after(START, n), store), store)["budget"]["releases_made"] for n in range(3)]
+    made = [
+        release_answer(publish("dau", after(START, n), store), store.settings, store.accountant)["budget"][
+            "releases_made"
+        ]
+        for n in range(3)
+    ]
     assert made == [3, 2, 1]
 
 
@@ -375,10 +380,10 @@ def test_a_begun_month_that_was_charged_by_the_margin_goes_on_and_is_believed(ma
         publish("dau", day, outside)
     assert [one.mechanism.to_json()["version"] for one in outside.accountant.mechanism_runs()] == [1]
     assert len(outside.accountant.charges("dau", START)) == 1
-    assert verification.problems(outside) == []
+    assert verification.problems(outside.settings, outside.accountant) == []
     assert publish("dau", date(2025, 2, 1), outside).run != begun.name
     assert [one.mechanism.to_json()["version"] for one in outside.accountant.mechanism_runs()] == [1, 2]
-    assert verification.problems(outside) == []
+    assert verification.problems(outside.settings, outside.accountant) == []
 
 
 def test_the_shared_noise_is_destroyed_with_the_months_last_number(make_store: Make) -> None:

@@ -158,7 +158,7 @@ def test_both_series_are_in_the_mart(make_store: Make) -> None:
     outside = make_store(recipe=all_published)  # with its real noise: a mart takes no other
     put(outside, [("late", DAYS[0])])
     restate(JANUARY, outside)
-    paths = open_mart(outside.settings).replace(mart_rows(outside))
+    paths = open_mart(outside.settings).replace(mart_rows(outside.accountant))
     with duckdb.connect(str(paths.table), read_only=True) as mart:
         first = mart.sql("SELECT day, revision FROM as_published").fetchall()
         latest = mart.sql("SELECT day, revision, noisy_statistic FROM latest").fetchall()

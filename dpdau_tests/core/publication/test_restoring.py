@@ -18,8 +18,7 @@ from hypothesis import strategies as st
 from sqlalchemy import select
 
 from dpdau_assets.core.budget import verification
-from dpdau_assets.core.budget.numbers import shown_in
-from dpdau_assets.core.budget.sketch_choice import estimators
+from dpdau_assets.core.budget.numbers import interval
 from dpdau_assets.core.dates import days_between
 from dpdau_assets.core.erasure.receipts import apply_and_verify
 from dpdau_assets.core.erasure.requests import request
@@ -27,12 +26,11 @@ from dpdau_assets.core.errors import BadInput, BadSetting, DpdauError, Refused
 from dpdau_assets.core.events import Event
 from dpdau_assets.core.facts import Override, ReleaseKey
 from dpdau_assets.core.ports.store import Store
-from dpdau_assets.core.privacy.mechanisms import NoiseWidth
 from dpdau_assets.core.privacy.schedule import METRICS
 from dpdau_assets.core.publication.release import publish, restate
 from dpdau_assets.core.publication.restoring import reopen
 from dpdau_assets.core.reporting.answers import mart_rows, release_answer
-from dpdau_assets.core.restored import Declared
+from dpdau_assets.core.restored import Declared, MartRow
 from dpdau_assets.core.settings import Metric, Settings
 from dpdau_assets.core.state.activity import apply_pending
 from dpdau_tests.conftest import SECRET, SKETCHES, FixedClock, prepare, put
@@ -75,7 +73,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     publish_days([PUBLISHED + timedelta(days=1)], outside)
     restate(JANUARY, outside)
     publish_days([PUBLISHED + timedelta(days=2)], outside)
-    MartFiles(root / "mart").replace(mart_rows(outside))
+    MartFiles(root / "mart").replace(mart_rows(outside.accountant))
     return root
 
 
@@ -101,7 +99,7 @@ def publish_days(days: Iterable[date], outside: Store) -> None:
             publish("mau", day, outside)
 
 
-def show(rows: list[dict[str, object]], folder: Path) -> None:
+def show(rows: list[MartRow], folder: Path) -> None:
     """The database of a mart, which is all that a restore reads of it."""
     folder.mkdir(exist_ok=True)
     path = folder / "active_users.duckdb"
@@ -144,7 +142,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 
 def reopened(outside: Store) -> Store:
-    reopen("Ada", "all requests of the ticket queue", outside)
+    reopen("Ada", "all requests of the ticket queue", outside.clock, outside.accountant)
     return outside
 
 
@@ -218,7 +216,7 @@ def test_from_sqlite_to_postgresql_and_back_it_is_the_same_ledger(world: Path, t
             ledger = SqlLedger(database)
             assert ledger.problems() == [] and ledger.head() == outside.accountant.head()
             store = replace(outside, accountant=ledger)
-            assert verification.problems(store, outside.accountant.releases()) == []
+            assert verification.problems(store.settings, store.accountant, outside.accountant.releases()) == []
             february = next(one.name for one in ledger.mechanism_runs() if one.name.endswith("2025-02"))
             with ledger.transaction() as books, outside.accountant.transaction() as original:
                 assert books.shared_noise(february) == original.shared_noise(february) is not None
@@ -237,11 +235,11 @@ def test_a_restore_into_postgresql_is_that_into_sqlite(world: Path, tmp_path: Pa
     with schema_url() as url:
         in_postgresql, outside = restored(world, tmp_path / "postgresql", mart=True, ledger_url=url)
         assert in_postgresql == in_sqlite
-        assert verification.problems(outside) == []
+        assert verification.problems(outside.settings, outside.accountant) == []
         outside = replace(reopened(outside), clock=FixedClock(date(2025, 3, 2)))
         people(outside, [MARCH])
         publish("dau", MARCH, outside)
-        assert verification.problems(outside) == []
+        assert verification.problems(outside.settings, outside.accountant) == []
 
 
 # --- The restore -------------------------------------------------------------------------------------------------
@@ -259,11 +257,13 @@ def test_what_the_mart_shows_is_taken_back_to_the_last_digit(world: Path, tmp_pa
     before = opened(world / "store", TODAY)
     assert found.taken_back == 2 + 2 + 31
     assert numbers(outside) == numbers(before)
-    assert [one for one in mart_rows(outside)] == [one for one in mart_rows(before)]
+    assert mart_rows(outside.accountant) == mart_rows(before.accountant) == MartFiles(world / "mart").read()
     assert outside.accountant.releases() == before.accountant.releases()
     last = before.accountant.releases("mau")[-1]
-    assert release_answer(last, outside) == release_answer(last, before)
-    assert verification.problems(outside, before.accountant.releases()) == []
+    assert release_answer(last, outside.settings, outside.accountant) == release_answer(
+        last, before.settings, before.accountant
+    )
+    assert verification.problems(outside.settings, outside.accountant, before.accountant.releases()) == []
     assert publish("mau", last.key.day, outside) == last and restate(JANUARY, outside) == restate(JANUARY, before)
 
 
@@ -278,7 +278,7 @@ def test_without_the_mart_all_that_may_be_out_is_charged_closed_and_sealed(world
     assert TODAY not in outside.accountant.sealed()
     with outside.accountant.transaction() as books:  # no number can come of it any more
         assert books.shared_noise("dau-1-gaussian_shared-2025-02") is None
-    assert verification.problems(outside) == []
+    assert verification.problems(outside.settings, outside.accountant) == []
     assert outside.accountant.holds(json.loads((world / "backup" / "manifest.json").read_text())["head"])
 
 
@@ -306,7 +306,7 @@ def lost(tmp_path_factory: pytest.TempPathFactory) -> Path:
             if number == before + after:
                 if only_ledger:
                     shutil.copytree(root / "store", left / "store", ignore=shutil.ignore_patterns("ledger.sqlite*"))
-                show(mart_rows(outside), left / "mart")
+                show(mart_rows(outside.accountant), left / "mart")
     return root
 
 
@@ -340,7 +340,7 @@ def test_however_much_is_published_before_and_after_the_backup_no_key_gets_a_sec
     for month, reached in ((JANUARY, date(2025, 2, 3)), (FEBRUARY, date(2025, 3, 3))):
         if after and days[-1] >= reached:
             restate(month, outside)
-    show(mart_rows(outside), root / "mart")
+    show(mart_rows(outside.accountant), root / "mart")
     for path in root.glob("store/ledger.sqlite*") if only_ledger else [root / "store"]:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     never_a_second_number(root, today, mart, only_ledger)
@@ -361,7 +361,7 @@ def never_a_second_number(root: Path, today: date, mart: bool, only_ledger: bool
     for month in (JANUARY, FEBRUARY):
         restated = again(month, outside)
         assert restated is None or restated == {key: seen.get(key) for key in restated} == again(month, outside)
-    assert verification.problems(outside) == []
+    assert verification.problems(outside.settings, outside.accountant) == []
 
 
 def published(metric: Metric, day: date, outside: Store) -> float | None:
@@ -403,7 +403,7 @@ def test_what_a_closed_month_was_charged_is_never_free_again(world: Path, tmp_pa
     other = publish("dau", PUBLISHED + timedelta(days=3), outside)
     assert other.run == "dau-1-gaussian_shared-2025-02-after-1"
     assert len(outside.accountant.charges("dau", FEBRUARY)) == 2
-    assert verification.problems(outside) == []
+    assert verification.problems(outside.settings, outside.accountant) == []
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -446,7 +446,7 @@ def test_nothing_is_published_before_somebody_declares_that_erasures_are_submitt
     with pytest.raises(Refused, match="erasure requests made since the backup"):
         publish("dau", MARCH, outside)
     with pytest.raises(BadInput):
-        reopen("Ada", " ", outside)
+        reopen("Ada", " ", outside.clock, outside.accountant)
     reopened(outside)
     assert publish("dau", MARCH, outside).key.day == MARCH
     (declared,) = outside.accountant.overrides()
@@ -471,7 +471,7 @@ def test_after_a_second_restore_one_declaration_and_one_override_are_enough_and_
         reopened(twice)
         twice.accountant.override(Override("cap", "Ada", "a test", TODAY, "dau", FEBRUARY, Fraction(9)))
         assert not twice.accountant.awaits_erasures() and not twice.accountant.is_closed("dau", FEBRUARY)
-        assert verification.problems(twice) == []
+        assert verification.problems(twice.settings, twice.accountant) == []
 
 
 def test_the_stream_goes_on_as_another_one_with_the_first_day_that_reads_no_closed_month(
@@ -487,7 +487,7 @@ def test_the_stream_goes_on_as_another_one_with_the_first_day_that_reads_no_clos
     assert publish("mau", first, outside).run == "mau-30-gaussian_stream-from-2025-03-30-after-2"
     assert publish("mau", first + timedelta(days=1), outside).run == "mau-30-gaussian_stream-from-2025-03-30-after-2"
     assert [len(outside.accountant.charges("mau", month)) for month in (JANUARY, FEBRUARY, MARCH)] == [1, 1, 1]
-    assert verification.problems(outside) == []
+    assert verification.problems(outside.settings, outside.accountant) == []
 
 
 def test_the_stream_goes_on_earlier_where_the_months_it_reads_were_opened_with_a_larger_cap(
@@ -501,7 +501,7 @@ def test_the_stream_goes_on_earlier_where_the_months_it_reads_were_opened_with_a
     release = publish("mau", PUBLISHED + timedelta(days=1), outside)
     assert release.run == "mau-30-gaussian_stream-from-2025-02-03-after-2"
     assert [len(outside.accountant.charges("mau", month)) for month in (JANUARY, FEBRUARY)] == [2, 2]
-    assert verification.problems(outside) == []
+    assert verification.problems(outside.settings, outside.accountant) == []
 
 
 def test_somebody_can_declare_how_far_publication_had_come_but_not_against_what_is_shown(
@@ -528,7 +528,7 @@ def test_with_nothing_published_since_only_what_could_be_is_lost(world: Path, tm
     assert outside.accountant.awaits_erasures()
     publish_days([PUBLISHED + timedelta(days=1)], reopened(outside))
     assert len(restate(JANUARY, outside)) == 31
-    assert verification.problems(outside) == []
+    assert verification.problems(outside.settings, outside.accountant) == []
 
 
 # --- What is refused ---------------------------------------------------------------------------------------------
@@ -600,9 +600,15 @@ def test_a_backup_of_another_schema_version_is_refused(world: Path, tmp_path: Pa
 
 def test_a_mart_of_another_store_or_of_other_settings_is_refused(world: Path, tmp_path: Path) -> None:
     shown = MartFiles(world / "mart").read()
+    january = shown[0].mechanism_run
     for wrong, says in (
         ([replace(shown[0], noisy_value=shown[0].noisy_value + 1)], "shows another dau of 2025-01-01"),
+        ([replace(shown[0], half_width=shown[0].half_width / 2)], "shows another dau of 2025-01-01"),
         ([replace(one, mechanism="laplace") for one in shown], "by laplace; gaussian_shared is configured"),
+        (
+            [replace(row, mechanism_run=january) for row in shown],
+            r"2025-02-03 as a number of dau-1-gaussian_shared-2025-01, .* one of dau-1-gaussian_shared-2025-02",
+        ),
     ):
         with pytest.raises(Refused, match=says):
             backup_files.restore(world / "backup", settings_of(tmp_path), FixedClock(TODAY), wrong)
@@ -706,7 +712,7 @@ def test_a_restore_that_was_cut_short_is_completed_by_the_same_backup_and_no_oth
     with pytest.raises(Refused, match="backup of 2025-02-04 was cut short"):
         restored(tmp_path, tmp_path / "store")
     found, outside = restored(world, tmp_path / "store")
-    assert not found.files_kept and verification.problems(outside) == []
+    assert not found.files_kept and verification.problems(outside.settings, outside.accountant) == []
     assert files_of(tmp_path / "store") == files_of(world / "backup" / "files")
     assert not (tmp_path / "store" / ".restoring").exists()
 
@@ -759,7 +765,8 @@ def tell_what_is_left(world: Path, place: Path, root: Path) -> None:
             restored(world, place, mart=True)
     else:
         restored(world, place, mart=True)
-    problems += verification.problems(opened(place, TODAY))
+    restored_store = opened(place, TODAY)
+    problems += verification.problems(restored_store.settings, restored_store.accountant)
     problems += ["files differ"] if files_of(place) != files_of(root / "whole") else []
     problems += ["rows differ"] if rows(ledger_of(place)) != rows(ledger_of(root / "whole")) else []
     problems += [str(path) for path in place.rglob(".restoring*")]
@@ -788,21 +795,9 @@ def test_a_backup_from_the_future_is_refused(world: Path, tmp_path: Path) -> Non
         restored(world, tmp_path, today=date(2025, 1, 9))
 
 
-def as_without_steps(row: dict[str, object], outside: Store) -> dict[str, object]:
-    """Numbers of even days as shown, those of odd ones with the interval of an earlier version."""
-    there = {(one.key.metric, one.key.day, one.key.revision): one for one in outside.accountant.releases()}
-    found = there[row["metric"], row["day"], row["revision"]]  # type: ignore[index]
-    width = NoiseWidth(found.half_width, found.half_width, 0.0)
-    earlier = shown_in(estimators(outside.accountant)[found.run], found.noisy_value, width)
-    return {**row, **earlier} if found.key.day.day % 2 else row
-
-
 @pytest.mark.parametrize("kind", ["theta", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("kmv", "hllpp"))])
 def test_numbers_of_a_sketch_come_back_from_the_mart_to_the_last_digit(tmp_path: Path, kind: str) -> None:
-    """Of a stream that began when the restore does not suppose it, and of a month whose parameter followed a number.
-
-    Also where a version has shown them whose intervals took the noise for one without steps.
-    """
+    """Also of a month whose parameter followed a number."""
     chosen = {**SKETCHES[kind], "mau_theta0": Fraction(1, 2), "mau_level": 2}
     outside = opened(tmp_path / "store", TODAY, **chosen)
     days = days_between(START, PUBLISHED)
@@ -811,17 +806,19 @@ def test_numbers_of_a_sketch_come_back_from_the_mart_to_the_last_digit(tmp_path:
     followed = {**chosen, "dau_theta0": None, "dau_level": None}
     publish_days(days[:5], outside)
     publish_days(days[29:], opened(tmp_path / "store", TODAY, **followed))
-    show([as_without_steps(row, outside) for row in mart_rows(outside)], tmp_path / "mart")
-    seen = {one.key: release_answer(one, outside) for one in outside.accountant.releases()}
+    show(mart_rows(outside.accountant), tmp_path / "mart")
+    seen = {one.key: release_answer(one, outside.settings, outside.accountant) for one in outside.accountant.releases()}
     assert {key.metric for key in seen} == {"dau", "mau"}
     shutil.rmtree(tmp_path / "store")
     _, again = restored(tmp_path, tmp_path / "store", mart=True, **chosen)
-    shown = ("noisy_value", "noisy_statistic", "estimate", "lower_95", "upper_95", "sketch_impl", "sketch_parameters")
+    shown = ("noisy_value", "noisy_statistic", "half_width", "estimate", "lower_95", "upper_95")
+    counted = ("mechanism_run", "sketch_impl", "sketch_parameters")
     for release in again.accountant.releases():
-        found = release_answer(release, again)
-        assert {name: found[name] for name in shown} == {name: seen[release.key][name] for name in shown}
+        answer = release_answer(release, again.settings, again.accountant)
+        for name in (*shown, *counted):
+            assert answer[name] == seen[release.key][name]
     assert {one.key for one in again.accountant.releases()} == seen.keys()
-    assert verification.problems(again, MartFiles(tmp_path / "mart").read()) == []
+    assert verification.problems(again.settings, again.accountant, MartFiles(tmp_path / "mart").read()) == []
 
 
 def test_a_stream_that_may_have_been_begun_anew_since_the_mart_is_charged_beside_the_one_that_it_shows(
@@ -833,7 +830,7 @@ def test_a_stream_that_may_have_been_begun_anew_since_the_mart_is_charged_beside
     people(outside, days)
     back_up(tmp_path / "backup", outside)
     publish("mau", days[29], outside)
-    show(mart_rows(outside), tmp_path / "mart")
+    show(mart_rows(outside.accountant), tmp_path / "mart")
     shutil.rmtree(tmp_path / "store")
     streams = {}
     for name, chosen in (("same", before), ("other", after)):
@@ -847,39 +844,108 @@ SPARSE = {**SKETCHES["theta"], "dau_theta0": Fraction(1, 2**25)}
 
 
 @pytest.fixture(scope="module")
-def one_number(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, object]]:
-    """A backup, and the row of the number that was published since, which a restore takes back."""
+def one_number(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A backup, and the mart of the one number that was published since, which a restore takes back."""
     root = tmp_path_factory.mktemp("one number")
     outside = opened(root / "store", TODAY, **SPARSE)
     people(outside, [START])
     back_up(root / "backup", outside)
     publish("dau", START, outside)
-    (row,) = mart_rows(outside)
-    show([row], root / "mart")
-    assert restored(root, root / "good", mart=True, **SPARSE)[1].accountant.releases()
-    return root, row
+    show(mart_rows(outside.accountant), root / "mart")
+    assert len(restored(root, root / "good", mart=True, **SPARSE)[1].accountant.releases()) == 1
+    return root
+
+
+def changed(mart: Path, folder: Path, statement: str) -> Path:
+    """A copy of the mart after this statement."""
+    shutil.copytree(mart, folder)
+    with duckdb.connect(folder / "active_users.duckdb") as database:
+        database.execute(statement)
+    return folder
 
 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"lower_95": 0.0, "upper_95": None}, "with another noise or sketch than is configured"),
-        ({"lower_95": 1.5}, "with another noise or sketch than is configured"),
-        ({"noisy_value": 1234.0}, "with another noise or sketch than is configured"),
-        ({"sketch_parameters": {"theta0": 0}}, "counted with parameters that are none"),
-        ({"sketch_parameters": {"theta0": None}}, "counted with parameters that are none"),
-        ({"sketch_parameters": {}}, "counted with parameters that are none"),
-        ({"sketch_impl": "bloom"}, "counted with parameters that are none"),
+        ("lower_95 = 0.0, upper_95 = NULL", "with another noise or sketch than is configured"),
+        ("lower_95 = 1.5", "with another noise or sketch than is configured"),
+        ("estimate = estimate + 1", "with another noise or sketch than is configured"),
+        ("noisy_value = 1234.0", "with another noise or sketch than is configured"),
+        ("half_width = half_width / 2", "with another noise or sketch than is configured"),
+        ("half_width = NULL", "has no half_width"),
+        ("mechanism = 'laplace'", "by laplace; gaussian_shared is configured"),
+        ("""sketch_parameters = '{"theta0": 0}'""", "counted with parameters that are none"),
+        ("""sketch_parameters = '{"theta0": null}'""", "counted with parameters that are none"),
+        ("sketch_parameters = '{}'", "counted with parameters that are none"),
+        ("sketch_impl = 'bloom'", "counted with parameters that are none"),
     ],
 )
 def test_a_mart_whose_row_cannot_be_what_was_published_is_refused(
-    one_number: tuple[Path, dict[str, object]], tmp_path: Path, change: dict[str, object], says: str
+    one_number: Path, tmp_path: Path, change: str, says: str
 ) -> None:
-    root, row = one_number
-    (tmp_path / "backup").symlink_to(root / "backup")
-    show([{**row, **change}], tmp_path / "mart")
+    (tmp_path / "backup").symlink_to(one_number / "backup")
+    changed(one_number / "mart", tmp_path / "mart", f"UPDATE active_users SET {change}")
     with pytest.raises(DpdauError, match=says):
         restored(tmp_path, tmp_path / "bad", mart=True, **SPARSE)
+
+
+def test_a_mart_from_before_there_were_runs_and_widths_in_it_is_named_as_one_and_nothing_is_taken_from_it(
+    one_number: Path, tmp_path: Path
+) -> None:
+    older = changed(
+        one_number / "mart",
+        tmp_path / "mart",
+        "DROP VIEW latest; DROP VIEW as_published; CREATE TABLE old AS SELECT * EXCLUDE (mechanism_run, half_width) "
+        "FROM active_users; DROP TABLE active_users; ALTER TABLE old RENAME TO active_users",
+    )
+    with pytest.raises(BadInput, match="has no half_width and no mechanism_run: another version") as refused:
+        MartFiles(older).read()
+    assert "refresh_mart" in refused.value.remedy
+
+
+def test_a_stream_that_began_later_than_is_supposed_comes_back_with_the_width_of_each_of_its_days(
+    tmp_path: Path,
+) -> None:
+    """Its first days have less noise than the later ones. Also in a second restore, by the mart of the first."""
+    outside = opened(tmp_path / "store", TODAY)
+    days = days_between(START, PUBLISHED)
+    people(outside, days)
+    back_up(tmp_path / "backup", outside)
+    for day in days[31:]:
+        publish("mau", day, outside)
+    before = mart_rows(outside.accountant)
+    widths = [row.half_width for row in before]
+    assert widths == sorted(set(widths)) and len(widths) == 2
+    assert {row.mechanism_run for row in before} == {"mau-30-gaussian_stream-from-2025-02-01"}
+    show(before, tmp_path / "mart")
+    _, once = restored(tmp_path, tmp_path / "once", mart=True)
+    back = mart_rows(once.accountant)
+    assert {row.mechanism_run for row in back} == {"mau-30-gaussian_stream-from-2025-01-30"}
+    assert [replace(row, mechanism_run=before[0].mechanism_run) for row in back] == before
+    verification.require_nothing_lost(before, once.accountant)
+    show(back, tmp_path / "mart")
+    assert mart_rows(restored(tmp_path, tmp_path / "twice", mart=True)[1]) == back
+
+
+def test_a_number_of_a_stream_with_the_width_of_another_of_its_days_is_refused(tmp_path: Path) -> None:
+    outside = opened(tmp_path / "store", TODAY)
+    days = days_between(START, PUBLISHED)
+    people(outside, days)
+    back_up(tmp_path / "backup", outside)
+    for day in days[29:]:
+        publish("mau", day, outside)
+    rows = mart_rows(outside.accountant)
+    (run,) = outside.accountant.mechanism_runs()
+    releases = outside.accountant.releases()
+    narrow = replace(releases[-1], half_width=releases[0].half_width)
+    forged = replace(rows[-1], half_width=narrow.half_width, **interval(narrow, run))
+    for shown, says in ((rows, None), ([*rows[:-1], forged], "another noise")):
+        show(shown, tmp_path / "mart")
+        if says is None:
+            assert restored(tmp_path, tmp_path / "good", mart=True)[0].taken_back == len(rows)
+        else:
+            with pytest.raises(Refused, match=says):
+                restored(tmp_path, tmp_path / "bad", mart=True)
 
 
 def test_months_of_different_samples_come_back_from_the_mart_whatever_is_configured_by_then(tmp_path: Path) -> None:
@@ -891,12 +957,18 @@ def test_months_of_different_samples_come_back_from_the_mart_whatever_is_configu
     publish("dau", days[30], outside)
     later = opened(tmp_path / "store", TODAY, **coarse)
     publish("dau", days[31], later)
-    show(mart_rows(later), tmp_path / "mart")
-    seen = {one.key: release_answer(one, later)["sketch_parameters"] for one in later.accountant.releases()}
+    show(mart_rows(later.accountant), tmp_path / "mart")
+    seen = {
+        one.key: release_answer(one, later.settings, later.accountant)["sketch_parameters"]
+        for one in later.accountant.releases()
+    }
     shutil.rmtree(tmp_path / "store")
     for number, chosen in enumerate((fine, coarse, {})):
         _, again = restored(tmp_path, tmp_path / str(number), mart=True, **chosen)
-        back = {one.key: release_answer(one, again)["sketch_parameters"] for one in again.accountant.releases()}
+        back = {
+            one.key: release_answer(one, again.settings, again.accountant)["sketch_parameters"]
+            for one in again.accountant.releases()
+        }
         assert back == seen and {found["theta0"] for found in back.values()} == {0.5, 0.25}
 
 
@@ -906,7 +978,7 @@ def test_a_mart_that_shows_another_noise_than_is_configured_is_refused(tmp_path:
     people(outside, [START])
     back_up(tmp_path / "backup", outside)
     publish("dau", START, outside)
-    show(mart_rows(outside), tmp_path / "mart")
+    show(mart_rows(outside.accountant), tmp_path / "mart")
     shutil.rmtree(tmp_path / "store")
     with pytest.raises(Refused, match="with another noise or sketch than is configured"):
         restored(tmp_path, tmp_path / "store", mart=True, **{**chosen, "epsilon_dau": Fraction(1, 10)})

@@ -33,9 +33,9 @@ def outside(make_store: Callable[..., Store]) -> Store:
 def test_each_begun_month_shows_what_its_numbers_have_cost_and_the_coming_ones_what_is_planned(
     outside: Store,
 ) -> None:
-    bars = {(bar.month, bar.metric): bar for bar in budget_bars(outside)}
+    bars = {(bar.month, bar.metric): bar for bar in budget_bars(outside.settings, outside.accountant)}
     january, february, march = (date(2025, month, 1) for month in (1, 2, 3))
-    spent = budget_answer("dau", january, outside)
+    spent = budget_answer("dau", january, outside.settings, outside.accountant)
     assert bars[january, "dau"].spent == spent["epsilon_spent"] > 0
     assert (bars[january, "dau"].made, bars[february, "dau"].made) == (1, 1)
     assert bars[february, "dau"].planned == 28 * 2
@@ -46,7 +46,8 @@ def test_each_begun_month_shows_what_its_numbers_have_cost_and_the_coming_ones_w
 
 
 def test_a_store_without_a_number_shows_what_is_planned(make_store: Callable[..., Store]) -> None:
-    bars = budget_bars(make_store())
+    empty = make_store()
+    bars = budget_bars(empty.settings, empty.accountant)
     assert {bar.spent for bar in bars} == {0.0}
     assert {bar.metric for bar in bars} == {"dau", "mau"}
     assert all(bar.charged <= bar.cap * 1.001 for bar in bars)
@@ -56,7 +57,7 @@ def test_a_metric_that_has_not_begun_for_years_adds_no_months(make_store: Callab
     outside = make_store(start_date=date(2020, 1, 1))
     prepare(outside, [DAY])
     publish("dau", DAY, outside)
-    months = sorted({bar.month for bar in budget_bars(outside)})
+    months = sorted({bar.month for bar in budget_bars(outside.settings, outside.accountant)})
     assert months == [date(2025, 1, 1), date(2025, 2, 1), date(2025, 3, 1)]
 
 

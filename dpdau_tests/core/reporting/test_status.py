@@ -57,7 +57,7 @@ def fill(outside: Store, *people: str) -> None:
 
 def test_it_says_how_far_each_metric_has_come_and_when_the_next_number_is_due(outside: Store) -> None:
     dau, mau = standing(outside).published
-    assert (dau.last_day, dau.due_on, dau.next_day, dau.next_due_on) == (
+    assert (dau.last_day, dau.slot, dau.next_day, dau.next_slot) == (
         date(2025, 1, 30),
         date(2025, 2, 1),
         date(2025, 1, 31),

@@ -42,7 +42,7 @@ COUNTED = [
     HllEstimator(1 << 14, 7),
     HllEstimator(64, 2),
 ]
-every_counting = pytest.mark.parametrize("counting", COUNTED, ids=str)
+every_counting = pytest.mark.parametrize("estimator", COUNTED, ids=str)
 noisy_values = st.floats(-200, 70_000)
 half_widths = st.floats(0.5, 100)
 
@@ -127,7 +127,7 @@ def test_a_full_kmv_sketch_has_no_upper_bound() -> None:
 
 
 @pytest.mark.parametrize(
-    ("counting", "expected"),
+    ("estimator", "expected"),
     [(ThetaEstimator(Fraction(1, 64)), 16_384), (KmvEstimator(1 << 16, Fraction(1, 64)), 16_384)],
     ids=str,
 )
@@ -145,7 +145,7 @@ def test_16_384_registers_at_their_best_load_have_an_error_of_0_97_percent() -> 
 
 
 @pytest.mark.parametrize("users", [300, 3_000, pytest.param(20_000, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("counting", [ThetaEstimator(Fraction(1, 16)), HllEstimator(1 << 10, 4)], ids=str)
+@pytest.mark.parametrize("estimator", [ThetaEstimator(Fraction(1, 16)), HllEstimator(1 << 10, 4)], ids=str)
 def test_the_interval_of_a_sketch_is_as_wide_as_its_statistic_spreads(estimator: Estimator, users: int) -> None:
     """Over 1,000 real sketches, whose std is known to 2.2 %: without noise, z of them either way."""
     random = np.random.default_rng(7)
@@ -243,7 +243,7 @@ def coverage(estimator: Estimator, users: int, statistic: Reals, mechanism: Gaus
 
 
 @pytest.mark.also_long
-@pytest.mark.parametrize("counting", SAMPLED, ids=str)
+@pytest.mark.parametrize("estimator", SAMPLED, ids=str)
 def test_an_interval_holds_95_percent_also_where_noise_dominates_counted_out_exactly(estimator: Estimator) -> None:
     """By the probabilities of registers and noise themselves; nor does it hold much more, but in full registers."""
     few, most = {8, 100}, at_length(test=130, ci=600, soak=3_000)

@@ -60,7 +60,7 @@ def reported(outside: Store) -> None:
     late = replace(outside, clock=FixedClock(DAYS[-1] + timedelta(days=40)))
     checks = check_lines(late, MartFiles(outside.settings.data_dir / "mart"))
     report = ReportFiles(outside.settings.data_dir / "report")
-    report.replace(readers_report(late), operators_report(late, checks))
+    report.replace(readers_report(late.settings, late.accountant), operators_report(late, checks))
 
 
 @contextmanager

@@ -1,7 +1,8 @@
-"""Every file on the premises, and what is packed inside."""
+"""Every file on the premises, and which of them show what they hold."""
 
 from __future__ import annotations
 
+import base64
 import bz2
 import fcntl
 import gzip
@@ -9,14 +10,18 @@ import io
 import lzma
 import os
 import socket
+import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow import feather
+from pyarrow.parquet import encryption
 
 from dpdau_assets.core.errors import BadInput
 from resources.storage.file_inventory import DiskFileInventory, StoredFile
@@ -30,18 +35,25 @@ def names(**roots: Path) -> list[str]:
     return [file.name for file in DiskFileInventory(roots).files()]
 
 
-def unpacked(folder: Path, content: bytes) -> bytes:
-    path = folder / "packed"
+def read(folder: Path, content: bytes, name: str = "a file") -> bytes:
+    path = folder / name
+    path.parent.mkdir(exist_ok=True)
     path.write_bytes(content)
-    return b"".join(DiskFileInventory({"": folder}).unpacked(StoredFile("packed", path)))
+    return b"".join(DiskFileInventory({"": folder}, ["mart/table.duckdb"]).chunks(StoredFile(name, path)))
 
 
-def zipped(content: bytes, method: int = zipfile.ZIP_DEFLATED) -> bytes:
-    archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w", method) as file:
-        file.writestr("folder/member", content)
-        file.writestr("another", b"also")
-    return archive.getvalue()
+def archive(content: bytes, kind: str) -> bytes:
+    """As whoever copies a folder would leave it."""
+    packed = io.BytesIO()
+    if kind == "zip":
+        with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as file:
+            file.writestr("folder/member", content)
+    else:
+        with tarfile.open(fileobj=packed, mode="w") as file:
+            member = tarfile.TarInfo("folder/member")
+            member.size = len(content)
+            file.addfile(member, io.BytesIO(content))
+    return packed.getvalue()
 
 
 def parquet(column: pa.Array, **options: Any) -> bytes:
@@ -141,19 +153,17 @@ def test_a_file_comes_in_pieces_and_whole(tmp_path: Path) -> None:
 def test_a_file_that_vanished_holds_nothing(tmp_path: Path) -> None:
     premises = DiskFileInventory({"": tmp_path})
     (tmp_path / "folder").mkdir()
-    (tmp_path / "folder" / "file").write_bytes(gzip.compress(CONTENT))
+    (tmp_path / "folder" / "file").write_bytes(CONTENT)
     (file,) = premises.files()
     file.path.unlink()
     file.path.parent.rmdir()
     assert list(premises.chunks(file)) == []
-    assert list(premises.unpacked(file)) == []
 
 
 def test_what_cannot_be_read_is_refused_by_name(tmp_path: Path) -> None:
     folder = StoredFile("a folder", tmp_path)
-    for read in (DiskFileInventory({}).chunks, DiskFileInventory({}).unpacked):
-        with pytest.raises(BadInput, match="a folder cannot be read"):
-            list(read(folder))
+    with pytest.raises(BadInput, match="a folder cannot be read"):
+        list(DiskFileInventory({}).chunks(folder))
 
 
 def test_a_folder_that_cannot_be_read_is_listed_and_refused_when_it_is_read(
@@ -175,127 +185,125 @@ def test_a_folder_that_cannot_be_read_is_listed_and_refused_when_it_is_read(
         list(premises.chunks(premises.files()[0]))
 
 
-@pytest.mark.parametrize("content", [b"", b"plain", b"PK", b"{}" * 500, CONTENT, b"\x1f\x8b", b"BZh91234567"])
-def test_what_is_not_packed_holds_nothing_inside(tmp_path: Path, content: bytes) -> None:
-    assert unpacked(tmp_path, content) == b""
-
-
-@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress, lzma_alone])
-@pytest.mark.parametrize("content", [b"", CONTENT, bytes(9 << 20)])
-def test_a_packed_stream_is_unpacked(tmp_path: Path, pack: Callable[[bytes], bytes], content: bytes) -> None:
-    assert unpacked(tmp_path, pack(content)) == content
-    assert unpacked(tmp_path, pack(content) + pack(b"a second stream")) == content + b"a second stream"
-
-
-@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_every_member_of_a_zip_is_unpacked(tmp_path: Path, method: int) -> None:
-    assert unpacked(tmp_path, zipped(CONTENT, method)) == CONTENT + b"also"
-
-
-@pytest.mark.parametrize("inner", [gzip.compress, bz2.compress, lzma.compress, zipped])
-@pytest.mark.parametrize("outer", [gzip.compress, bz2.compress, lzma.compress, zipped])
-def test_what_is_packed_twice_is_unpacked_twice(
-    tmp_path: Path, outer: Callable[[bytes], bytes], inner: Callable[[bytes], bytes]
-) -> None:
-    assert CONTENT in unpacked(tmp_path, outer(inner(CONTENT)))
-
-
-def test_what_is_packed_more_than_three_deep_is_refused(tmp_path: Path) -> None:
-    thrice = gzip.compress(gzip.compress(gzip.compress(CONTENT)))
-    assert unpacked(tmp_path, thrice).endswith(CONTENT)
-    with pytest.raises(BadInput, match="more than 3 deep"):
-        unpacked(tmp_path, gzip.compress(thrice))
+@pytest.mark.parametrize("content", [b"", b"plain", b"PK", b"{}" * 500, CONTENT, b"\x1f\x8b", b"BZh91234567", b"PAR"])
+def test_what_is_not_packed_is_read_as_it_is(tmp_path: Path, content: bytes) -> None:
+    assert read(tmp_path, content) == content
 
 
 # --- Parquet -----------------------------------------------------------------------------------------------------
 
 INTEGERS = pa.array([1, None, KEY], pa.uint64())
 TEXTS = pa.array(["a", None, "user-of-some-name"] * 50)
-
-
-@pytest.mark.parametrize("options", [{"compression": "zstd"}, {"column_encoding": "DELTA_BINARY_PACKED"}])
-def test_integers_in_parquet_are_shown_as_eight_bytes_each(tmp_path: Path, options: dict) -> None:
-    options = {"compression": "none", "use_dictionary": False, **options}
-    assert KEY_BYTES in unpacked(tmp_path, parquet(INTEGERS, **options))
-    narrow = pa.array([-2, 7], pa.int16())
-    shown = unpacked(tmp_path, parquet(narrow, compression="gzip"))
-    assert (-2).to_bytes(8, "little", signed=True) + (7).to_bytes(8, "little") in shown
-
-
-@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.binary(), pa.dictionary(pa.int32(), pa.string())])
-def test_texts_in_parquet_are_shown(tmp_path: Path, kind: pa.DataType) -> None:
-    assert b"user-of-some-name" in unpacked(tmp_path, parquet(TEXTS.cast(kind), compression="snappy"))
-
-
-LISTS = pa.ListArray.from_arrays(pa.array([0, 3, 150], pa.int32()), TEXTS.dictionary_encode())
-
-
-@pytest.mark.parametrize("column", [LISTS, pa.StructArray.from_arrays([LISTS], ["field"])], ids=["lists", "structs"])
-def test_texts_in_nested_columns_of_parquet_are_shown(tmp_path: Path, column: pa.Array) -> None:
-    assert b"user-of-some-name" in unpacked(tmp_path, parquet(column, compression="gzip"))
+PLAIN = {"compression": "none", "use_dictionary": False, "column_encoding": "PLAIN"}
 
 
 @pytest.mark.parametrize(
-    ("kind", "value"),
+    ("column", "shown"), [(INTEGERS, KEY_BYTES), (TEXTS, b"user-of-some-name")], ids=["integers", "texts"]
+)
+@pytest.mark.parametrize("options", [PLAIN, {"compression": "none"}], ids=["plain", "by a dictionary"])
+def test_parquet_that_shows_every_value_is_read_as_it_is(
+    tmp_path: Path, column: pa.Array, shown: bytes, options: dict
+) -> None:
+    content = parquet(column, **options)
+    assert shown in content and read(tmp_path, content) == content
+
+
+@pytest.mark.parametrize(
+    "options",
     [
-        (pa.struct({"key": pa.list_(pa.uint64())}), {"key": [KEY]}),
-        (pa.map_(pa.string(), pa.uint64()), [("name", KEY)]),
-        (pa.list_(pa.uint64(), 2), [KEY, 0]),
-        (pa.large_list(pa.uint64()), [KEY]),
+        {"compression": "snappy"},
+        {"compression": "zstd", "row_group_size": 1},
+        {**PLAIN, "column_encoding": "DELTA_BINARY_PACKED"},
+        {**PLAIN, "column_encoding": "BYTE_STREAM_SPLIT"},
     ],
     ids=str,
 )
-def test_integers_in_nested_columns_of_parquet_are_shown(tmp_path: Path, kind: pa.DataType, value: object) -> None:
-    assert KEY_BYTES in unpacked(tmp_path, parquet(pa.array([None, value], kind), compression="gzip"))
+def test_parquet_that_compresses_or_encodes_its_values_is_refused(tmp_path: Path, options: dict) -> None:
+    with pytest.raises(BadInput, match="Parquet does"):
+        read(tmp_path, parquet(INTEGERS, **options))
 
 
-def test_parquet_comes_by_row_group(tmp_path: Path) -> None:
-    shown = unpacked(tmp_path, parquet(pa.array(range(1000)), row_group_size=100, compression="snappy"))
-    assert all(number.to_bytes(8, "little") in shown for number in range(1000))
+def test_one_column_that_is_compressed_closes_a_parquet_file(tmp_path: Path) -> None:
+    file = io.BytesIO()
+    pq.write_table(pa.table({"a": INTEGERS, "b": INTEGERS}), file, compression={"a": "none", "b": "gzip"})
+    with pytest.raises(BadInput, match="Parquet does"):
+        read(tmp_path, file.getvalue())
 
 
-def test_of_parquet_whose_own_bytes_show_every_value_nothing_is_shown_again(tmp_path: Path) -> None:
-    plain = parquet(INTEGERS, compression="none", use_dictionary=False, column_encoding="PLAIN")
-    assert KEY_BYTES in plain
-    assert unpacked(tmp_path, plain) == b""
+class _Keys(encryption.KmsClient):
+    """Wraps nothing: what is asked is whether a file is encrypted."""
+
+    def __init__(self, _: object) -> None:
+        super().__init__()
+
+    def wrap_key(self, key_bytes: bytes, _: str) -> bytes:
+        return base64.b64encode(key_bytes)
 
 
-@pytest.mark.parametrize("pack", [gzip.compress, zipped, lambda content: zipped(gzip.compress(content))])
-def test_packed_parquet_is_looked_into(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
-    assert KEY_BYTES in unpacked(tmp_path, pack(parquet(INTEGERS, compression="zstd")))
+@pytest.mark.parametrize(("plain_footer", "kind"), [(True, "Parquet"), (False, "encrypted Parquet")])
+def test_encrypted_parquet_is_refused_also_where_its_footer_can_be_read(
+    tmp_path: Path, plain_footer: bool, kind: str
+) -> None:
+    how = encryption.EncryptionConfiguration("footer", column_keys={"her": ["column"]}, plaintext_footer=plain_footer)
+    keys = encryption.CryptoFactory(_Keys).file_encryption_properties(encryption.KmsConnectionConfig(), how)
+    with pytest.raises(BadInput, match=f"begins as {kind} does"):
+        read(tmp_path, parquet(INTEGERS, encryption_properties=keys, **PLAIN))
 
 
-# --- What cannot be looked into ----------------------------------------------------------------------------------
+# --- What is not opened ------------------------------------------------------------------------------------------
 
 
-def encrypted_zip() -> bytes:
-    archive = bytearray(zipped(CONTENT))
-    archive[archive.index(b"PK\x01\x02") + 8] |= 1  # the directory says that the member is encrypted
-    return bytes(archive)
+def duckdb_file(folder: Path) -> bytes:
+    with duckdb.connect(folder / "other.duckdb") as table:
+        table.execute("CREATE TABLE keys AS SELECT 1 AS key")
+    return (folder / "other.duckdb").read_bytes()
+
+
+def arrow(content: bytes) -> bytes:
+    file = io.BytesIO()
+    feather.write_feather(pa.table({"column": [content]}), file, compression="lz4")
+    return file.getvalue()
+
+
+def avro(content: bytes) -> bytes:
+    return b"Obj\x01\x04\x14avro.codec\x0edeflate" + content
 
 
 @pytest.mark.parametrize(
-    ("content", "what"),
+    ("pack", "kind"),
     [
-        (b"\x28\xb5\x2f\xfd" + CONTENT, "zstd"),
-        (b"\x04\x22\x4d\x18" + CONTENT, "lz4"),
-        (b"7z\xbc\xaf\x27\x1c" + CONTENT, "7z"),
-        (b"Rar!\x1a\x07\x01\x00" + CONTENT, "RAR"),
-        (encrypted_zip(), "encrypted zip"),
-        (gzip.compress(CONTENT)[:-4], "damaged"),
-        (gzip.compress(CONTENT)[:-9] + bytes(9), "damaged"),
-        (bz2.compress(CONTENT)[:-20], "damaged"),
-        (bz2.compress(CONTENT)[:20] + bytes(80), "damaged"),
-        (lzma.compress(CONTENT)[:-20], "damaged"),
-        (lzma.compress(CONTENT)[:30] + bytes(80), "damaged"),
-        (zipped(CONTENT)[:-30], "damaged"),
-        (zipped(CONTENT, zipfile.ZIP_STORED).replace(CONTENT, CONTENT[::-1]), "damaged"),
-        (parquet(INTEGERS)[:-6], "damaged"),
-        (b"PAR1" + CONTENT, "damaged"),
+        (gzip.compress, "gzip"),
+        (bz2.compress, "bz2"),
+        (lambda content: bz2.compress(b""), "bz2"),
+        (lzma.compress, "xz"),
+        (lzma_alone, "lzma"),
+        (lambda content: archive(content, "zip"), "zip"),
+        (lambda content: archive(content, "tar"), "tar"),
+        (lambda content: pa.Codec("zstd").compress(content, asbytes=True), "zstd"),
+        (lambda content: pa.Codec("lz4").compress(content, asbytes=True), "lz4"),
+        (lambda content: b"7z\xbc\xaf\x27\x1c" + content, "7z"),
+        (lambda content: b"Rar!\x1a\x07\x01\x00" + content, "RAR"),
+        (lambda content: b"PAR1" + content, "Parquet"),
+        (lambda content: parquet(INTEGERS, **PLAIN)[:-6], "Parquet"),
+        (lambda content: b"PARE\x01\x02\0\0" + content, "encrypted Parquet"),
+        (arrow, "Arrow"),
+        (avro, "Avro"),
     ],
 )
-def test_what_cannot_be_looked_into_is_refused_by_name(tmp_path: Path, content: bytes, what: str) -> None:
-    for packed in (content, gzip.compress(content)):
-        with pytest.raises(BadInput, match=f"^packed is .*{what}") as refusal:
-            unpacked(tmp_path, packed)
-        assert refusal.value.fields == {"file": "packed"}
+def test_what_may_pack_its_bytes_is_refused_by_name_before_any_of_them(
+    tmp_path: Path, pack: Callable[[bytes], bytes], kind: str
+) -> None:
+    """Also where the content stands in it as it is: who cannot be sure of all of it vouches for none."""
+    with pytest.raises(BadInput, match=f"^a file begins as {kind} does, .* cannot be vouched for") as refusal:
+        read(tmp_path, pack(CONTENT))
+    assert refusal.value.fields == {"file": "a file"}
+
+
+def test_of_duckdb_only_the_mart_that_is_named_is_read(tmp_path: Path) -> None:
+    content = duckdb_file(tmp_path)
+    assert read(tmp_path, content, "mart/table.duckdb") == content
+    for name in ("table.duckdb", "mart/another.duckdb"):
+        with pytest.raises(BadInput, match="begins as DuckDB does"):
+            read(tmp_path, content, name)
+    with pytest.raises(BadInput, match="begins as gzip does"):
+        read(tmp_path, gzip.compress(content), "mart/table.duckdb")
