@@ -358,7 +358,7 @@ def test_a_sensor_asks_for_the_resources_that_it_uses_and_no_more(
     assert used == set(definition.required_resource_keys)  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("name", ["publish_daily", "restate_monthly"])
+@pytest.mark.parametrize("name", ["publish_due_hourly", "restate_monthly"])
 def test_a_schedule_asks_for_the_resources_that_it_uses_and_no_more(name: str, outside: Store, tmp_path: Path) -> None:
     used: set[str] = set()
     schedule = definitions_under(outside.settings).get_schedule_def(name)
