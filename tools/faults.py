@@ -1299,7 +1299,7 @@ CHECKS = (
         "dpdau_assets/assets/releases.py",
         "        yield refusal(key, error, outside)\n        raise\n",
         "        yield refusal(key, error, outside)\n        return\n",
-        ("dagster/test_within_budget.py::test_a_refused_number_fails_its_check_with_the_reason_and_its_run",),
+        ("dagster/test_within_budget.py::test_a_run_of_steps_keeps_the_check_and_raises_the_refusal_itself",),
     ),
     Fault(
         "only-the-next-day-is-tried",
