@@ -21,7 +21,10 @@ DAGSTER = frozenset(
     {
         "dagster",
         "dpdau_assets.core",
-        *(f"dpdau_assets.orchestration.{part}" for part in ("metadata", "partitions", "project", "retries")),
+        *(
+            f"dpdau_assets.orchestration.{part}"
+            for part in ("metadata", "names", "partitions", "project", "recorder", "retries")
+        ),
     }
 )
 EDGE = frozenset({"dpdau_assets.core", "resources"})
@@ -33,7 +36,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "dpdau_assets.core.sketches": CORE | {"datasketches"},
     "resources": ADAPTER,
     "resources.published.chart": ADAPTER | {"matplotlib"},
-    "resources.dagster_instance": ADAPTER | {"dagster", "dagster_shared", "yaml"},
+    "resources.dagster_instance": ADAPTER
+    | {"dagster", "dagster_shared", "yaml", "dpdau_assets.orchestration.names"},  # whether a schedule is on, by name
     "resources.storage.file_lock": ADAPTER | {"filelock"},
     "resources.reading.engine_duckdb": ADAPTER | {"duckdb"},
     "resources.reading.event_reading": ADAPTER | {"duckdb"},
@@ -46,10 +50,16 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "resources.settings_env": ADAPTER | {"pydantic", "pydantic_settings"},
     "resources.wiring": ADAPTER | {"dagster", "dagster_duckdb", "pydantic"},
     "dpdau_assets.orchestration": frozenset(),
+    "dpdau_assets.orchestration.names": frozenset({"dpdau_assets.core"}),
     "dpdau_assets.orchestration.partitions": frozenset({"dagster", "dpdau_assets.core"}),
     "dpdau_assets.orchestration.metadata": frozenset({"dagster", "dpdau_assets.core"}),
-    "dpdau_assets.orchestration.project": frozenset({"dagster", "dpdau_assets.core"}),
+    "dpdau_assets.orchestration.project": frozenset(
+        {"dagster", "dpdau_assets.core", "dpdau_assets.orchestration.names"}
+    ),
     "dpdau_assets.orchestration.tables": frozenset({"dagster", "dpdau_assets.core", "pandas"}),
+    "dpdau_assets.orchestration.recorder": frozenset(
+        {"dagster", "dpdau_assets.core", *(f"dpdau_assets.orchestration.{part}" for part in ("metadata", "project"))}
+    ),
     "dpdau_assets.orchestration.retries": frozenset({"dagster", "dpdau_assets.core"}),
     "dpdau_assets.assets": DAGSTER | {"dpdau_assets.assets"},
     "dpdau_assets.assets.mart": DAGSTER

@@ -23,14 +23,16 @@ from typing import Any
 import dagster as dg
 from sqlalchemy.engine.default import DefaultDialect
 
+from dpdau_assets.assets import releases, restatement
 from dpdau_assets.core.dates import days_between
 from dpdau_assets.core.erasure.requests import request
 from dpdau_assets.core.events import Event
 from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.completeness import complete
 from dpdau_assets.core.publication.ingest import ingest
-from dpdau_assets.core.publication.runs import BUILD, DAU, STATE, Step
-from dpdau_assets.orchestration import bulk
+from dpdau_assets.core.publication.runs import BUILD, Step
+from dpdau_assets.orchestration import bulk, recorder
+from dpdau_assets.orchestration.names import BUILD_STATE, PUBLISH_DAU, REBUILD_DAYS
 from eval.simulate import DEFAULT_SEED, generate_synthetic
 
 FIRST_DAY, DAYS = date(2025, 1, 1), 365
@@ -139,19 +141,20 @@ def taken_apart() -> Iterator[Stopwatch]:
         setattr(owner, name, watch.timed(getattr(owner, name), what))
 
     ours = {
-        "build_days": "state and sketches",
-        "days_behind": "state and sketches",
-        "note_told": "state and sketches",
-        "due": "what is due",
-        "publish": "numbers",
-        "restate": "restatements",
-        "what_to_show": "metadata of numbers",
-        "refresh_mart": "mart, reports",
-        "refresh_budget_report": "mart, reports",
-        "refresh_report": "mart, reports",
+        (bulk, "build_days"): "state and sketches",
+        (bulk, "days_behind"): "state and sketches",
+        (bulk, "mark_reported"): "state and sketches",
+        (bulk, "due"): "what is due",
+        (releases, "publish"): "numbers",
+        (restatement, "restate"): "restatements",
+        (recorder, "release_answer"): "metadata of numbers",
+        (recorder, "within_budget"): "checks of numbers",
+        (bulk, "refresh_mart"): "mart, reports",
+        (bulk, "refresh_budget_report"): "mart, reports",
+        (bulk, "refresh_report"): "mart, reports",
     }
-    for name, what in ours.items():
-        replace(bulk, name, lambda *_, what=what: f"dpdau: {what}")
+    for (owner, name), what in ours.items():
+        replace(owner, name, lambda *_, what=what: f"dpdau: {what}")
     for name in ("do_execute", "do_executemany"):
         replace(DefaultDialect, name, lambda _, cursor, *__: _database(cursor.connection))
     replace(DefaultDialect, "do_commit", lambda _, connection: _database(connection.driver_connection))
@@ -175,13 +178,15 @@ def one_process(days: list[date], instance: dg.DagsterInstance) -> None:
     from dpdau_assets.definitions import defs
     from dpdau_assets.orchestration.jobs import run_steps
 
-    for job in (DAU, STATE):
-        began = time.perf_counter()
-        run_steps([Step(job, day) for day in days], defs, instance, lambda _: None)
+    quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+    for job in (PUBLISH_DAU, BUILD_STATE):
+        began, one_day = time.perf_counter(), defs.resolve_job_def(job)
+        for day in days:
+            one_day.execute_in_process(partition_key=str(day), instance=instance, run_config=quiet)
         print(f"{job}, a run a day in one process: {(time.perf_counter() - began) / len(days):.2f} s a day")
     began = time.perf_counter()
     run_steps([Step(BUILD, days=tuple(days))], defs, instance, lambda _: None)
-    print(f"{BUILD}, all days in one run: {(time.perf_counter() - began) / len(days):.2f} s a day")
+    print(f"{REBUILD_DAYS}, all days in one run: {(time.perf_counter() - began) / len(days):.2f} s a day")
 
 
 @contextmanager
@@ -206,7 +211,7 @@ def separate_runs(days: list[date], instance: dg.DagsterInstance) -> None:
         "backfill",
         "--noprompt",
         "-j",
-        STATE,
+        BUILD_STATE,
         "-w",
         str(PROJECT / "workspace.yaml"),
         "--partitions",
@@ -215,16 +220,16 @@ def separate_runs(days: list[date], instance: dg.DagsterInstance) -> None:
     subprocess.run(command, cwd=PROJECT, check=True, capture_output=True)
 
     def finished() -> bool:
-        runs = [run for run in instance.get_runs(dg.RunsFilter(job_name=STATE)) if run.run_id not in known]
+        runs = [run for run in instance.get_runs(dg.RunsFilter(job_name=BUILD_STATE)) if run.run_id not in known]
         return len(runs) == len(days) and all(run.is_finished for run in runs)
 
     wait_until("the backfill", finished)
     records = [one for one in instance.get_run_records(limit=2 * len(days)) if one.dagster_run.run_id not in known]
-    records = [one for one in records if one.dagster_run.job_name == STATE]
+    records = [one for one in records if one.dagster_run.job_name == BUILD_STATE]
     whole = max(one.end_time or 0 for one in records) - min(one.create_timestamp.timestamp() for one in records)
     each = [(one.end_time or 0) - (one.start_time or 0) for one in records]
     inside = sum(each) / len(each)
-    print(f"{STATE}, a process a run under the daemon: {whole / len(days):.2f} s a day, of a run {inside:.2f} s")
+    print(f"{BUILD_STATE}, a process a run under the daemon: {whole / len(days):.2f} s a day, of a run {inside:.2f} s")
 
 
 def sensor_to_fresh(days: list[date], store: Store) -> None:

@@ -12,7 +12,7 @@ from dagster_shared.yaml_utils import load_yaml_from_globs
 from yaml import YAMLError
 
 from dpdau_assets.core.errors import BadSetting
-from dpdau_assets.core.publication.due import SCHEDULE
+from dpdau_assets.orchestration.names import PUBLISH_DUE_HOURLY
 from resources.dagster_files import CONFIGURATION, prepare_home
 
 NO_TELEMETRY = {"telemetry": {"enabled": False}}
@@ -26,7 +26,7 @@ def open_run(home: Path) -> dg.DagsterInstance:
 
 def is_scheduled(instance: dg.DagsterInstance) -> bool:
     """Whether the schedule that publishes was switched on in this instance, and not off again."""
-    return is_switched_on(instance, SCHEDULE)
+    return is_switched_on(instance, PUBLISH_DUE_HOURLY)
 
 
 def is_switched_on(instance: dg.DagsterInstance, schedule: str) -> bool:

@@ -121,8 +121,8 @@ ACCOUNTING = (
     Fault(
         "the-month-in-the-middle-of-a-window-is-not-charged",
         "dpdau_assets/core/dates.py",
-        "sorted({month_of(day) for day in window(end, window_days)})",
-        "sorted({month_of(window(end, window_days)[0]), month_of(end)})",
+        "return list(takewhile(lambda month: month <= last, months_from(first)))",
+        "return sorted({first, last})",
         (
             "core/privacy/test_accounting.py",
             "core/publication/test_release.py::test_a_mau_on_the_first_of_march_is_charged_to_three_months",
@@ -696,8 +696,8 @@ RECEIPTS = (
     Fault(
         "the-inspection-does-not-ask-the-late-store",
         "dpdau_assets/core/erasure/inspection.py",
-        '(state.activity if place.store == "activity" else state.late).read(',
-        "outside.activity.read(",
+        'return state.activity if place.store == "activity" else state.late',
+        "return state.activity",
         ("core/erasure/test_receipts.py::test_a_late_event_of_hers_is_found_by_its_store_and_by_its_bytes",),
     ),
     Fault(

@@ -1,5 +1,7 @@
 """`activity`: the keyed users of each day, folded from the inbox. With its sketches, all that holds people."""
 
+from collections.abc import Iterator
+
 import dagster as dg
 
 from dpdau_assets.core.ports.ledger import Ledger
@@ -9,17 +11,12 @@ from dpdau_assets.core.state.activity import day_version, is_clean, process_days
 from dpdau_assets.orchestration.metadata import CODE_VERSION, described
 from dpdau_assets.orchestration.partitions import Calendar, day_of
 from dpdau_assets.orchestration.project import Project
+from dpdau_assets.orchestration.recorder import Result, check_specs, state_of
 from dpdau_assets.orchestration.retries import SAFE, refusals_fail_at_once
 
 
 def build_activity(project: Project, calendar: Calendar) -> dg.AssetsDefinition:
     """One partition a day. The first one materialised folds the whole inbox in one pass; the others find it done."""
-    applied = dg.AssetCheckSpec(
-        "erasures_applied",
-        asset=project.asset("activity"),
-        partitions_def=calendar.days,
-        description="Nobody who asked to be erased is in the day's state.",
-    )
 
     @dg.asset(
         key=project.asset("activity"),
@@ -31,7 +28,7 @@ def build_activity(project: Project, calendar: Calendar) -> dg.AssetsDefinition:
         owners=["team:data-platform"],
         partitions_def=calendar.days,
         deps=[project.asset("erasures")],
-        check_specs=[applied],
+        check_specs=check_specs(project, "activity", calendar.days),
         retry_policy=SAFE,
         description="Distinct keyed users of each day, as a two-phase set.",
     )
@@ -43,7 +40,7 @@ def build_activity(project: Project, calendar: Calendar) -> dg.AssetsDefinition:
         events: dg.ResourceParam[Events],
         state: dg.ResourceParam[State],
         sketches: dg.ResourceParam[SketchStore],
-    ) -> dg.MaterializeResult:
+    ) -> Iterator[Result]:
         day = day_of(context)
         outside = project.store(
             accountant=accountant, erasure_ledger=erasure_ledger, events=events, state=state, sketches=sketches
@@ -54,9 +51,6 @@ def build_activity(project: Project, calendar: Calendar) -> dg.AssetsDefinition:
             version = day_version(day, outside)
             state.rebuilds.mark_reported({day: changes[day]} if day in changes else {})
             clean = is_clean(day, outside)
-        return dg.MaterializeResult(
-            data_version=dg.DataVersion(version),
-            check_results=[dg.AssetCheckResult(passed=clean, check_name=applied.name)],
-        )
+        yield from state_of(day, version, clean).results()
 
     return activity

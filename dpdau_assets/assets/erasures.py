@@ -4,6 +4,7 @@ It can be materialised, though it only repeats what the ledger says: Dagster com
 versions, and needs one from before the first build. The sensor in `sensors/erasure.py` adds the later ones.
 """
 
+from collections.abc import Iterator
 from datetime import date
 
 import dagster as dg
@@ -13,6 +14,7 @@ from dpdau_assets.core.ports.store import State
 from dpdau_assets.orchestration.metadata import CODE_VERSION, NO_USER_DATA, described
 from dpdau_assets.orchestration.partitions import Calendar, day_of
 from dpdau_assets.orchestration.project import Project
+from dpdau_assets.orchestration.recorder import Result, mark_of
 
 
 def told_mark(day: date, erasures: dg.AssetKey, instance: dg.DagsterInstance) -> str:
@@ -37,9 +39,9 @@ def build_erasures(project: Project, calendar: Calendar) -> dg.AssetsDefinition:
         description="Which days erasures have touched: a new mark makes a day stale.",
     )
     @project.asking
-    def erasures(context: dg.AssetExecutionContext, state: dg.ResourceParam[State]) -> dg.MaterializeResult:
+    def erasures(context: dg.AssetExecutionContext, state: dg.ResourceParam[State]) -> Iterator[Result]:
         day = day_of(context)
         mark = state.rebuilds.wanted(day) or told_mark(day, context.asset_key, context.instance)
-        return dg.MaterializeResult(data_version=dg.DataVersion(str(mark)))
+        yield from mark_of(day, str(mark)).results()
 
     return erasures

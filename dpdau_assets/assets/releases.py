@@ -3,23 +3,22 @@
 They run by hand or by backfill, never by automation on upstream change: that would spend budget.
 """
 
+from collections.abc import Iterator
 from datetime import date
-from typing import Any
 
 import dagster as dg
 
-from dpdau_assets.core.facts import Release
+from dpdau_assets.core.errors import Refused
+from dpdau_assets.core.facts import ReleaseKey
 from dpdau_assets.core.ports.ledger import Ledger
 from dpdau_assets.core.ports.state import SketchStore
 from dpdau_assets.core.ports.store import Clock, Erasures, Events, Noise, State, Store
 from dpdau_assets.core.publication.release import publish
-from dpdau_assets.core.reporting.answers import release_answer
 from dpdau_assets.core.settings import Metric
-from dpdau_assets.orchestration.metadata import CODE_VERSION, NO_USER_DATA, described, reveal
+from dpdau_assets.orchestration.metadata import CODE_VERSION, NO_USER_DATA, described
 from dpdau_assets.orchestration.partitions import Calendar, day_of
 from dpdau_assets.orchestration.project import Project
-
-SHOWN = ("estimate", "noisy_value", "lower_95", "upper_95", "epsilon_used", "budget_remaining", "mechanism")
+from dpdau_assets.orchestration.recorder import Record, Result, check_specs, number, refusal
 
 
 def build_dau_release(project: Project, calendar: Calendar) -> dg.AssetsDefinition:
@@ -35,6 +34,7 @@ def build_dau_release(project: Project, calendar: Calendar) -> dg.AssetsDefiniti
         owners=["team:privacy"],
         tags=NO_USER_DATA,
         partitions_def=calendar.days,
+        check_specs=check_specs(project, "dau_release", calendar.days),
         deps=[project.asset("day_sketch")],
         description="Daily active users with differential privacy.",
     )
@@ -48,7 +48,7 @@ def build_dau_release(project: Project, calendar: Calendar) -> dg.AssetsDefiniti
         state: dg.ResourceParam[State],
         sketches: dg.ResourceParam[SketchStore],
         noise: dg.ResourceParam[Noise],
-    ) -> dg.MaterializeResult:
+    ) -> Iterator[Result]:
         outside = project.store(
             clock=clock,
             accountant=accountant,
@@ -58,7 +58,8 @@ def build_dau_release(project: Project, calendar: Calendar) -> dg.AssetsDefiniti
             sketches=sketches,
             noise=noise,
         )
-        return _published("dau", day_of(context), outside)
+        for record in publishing("dau", day_of(context), outside):
+            yield from record.results()
 
     return dau_release
 
@@ -76,6 +77,7 @@ def build_mau_release(project: Project, calendar: Calendar) -> dg.AssetsDefiniti
         owners=["team:privacy"],
         tags=NO_USER_DATA,
         partitions_def=calendar.mau_days,
+        check_specs=check_specs(project, "mau_release", calendar.mau_days),
         deps=[
             dg.AssetDep(project.asset("day_sketch"), partition_mapping=calendar.window),
             dg.AssetDep(project.asset("mau_release"), partition_mapping=calendar.day_before),
@@ -92,7 +94,7 @@ def build_mau_release(project: Project, calendar: Calendar) -> dg.AssetsDefiniti
         state: dg.ResourceParam[State],
         sketches: dg.ResourceParam[SketchStore],
         noise: dg.ResourceParam[Noise],
-    ) -> dg.MaterializeResult:
+    ) -> Iterator[Result]:
         outside = project.store(
             clock=clock,
             accountant=accountant,
@@ -102,17 +104,18 @@ def build_mau_release(project: Project, calendar: Calendar) -> dg.AssetsDefiniti
             sketches=sketches,
             noise=noise,
         )
-        return _published("mau", day_of(context), outside)
+        for record in publishing("mau", day_of(context), outside):
+            yield from record.results()
 
     return mau_release
 
 
-def _published(metric: Metric, day: date, outside: Store) -> dg.MaterializeResult:
-    version, shown = what_to_show(publish(metric, day, outside), outside)
-    return dg.MaterializeResult(data_version=dg.DataVersion(version), metadata=shown)
-
-
-def what_to_show(release: Release, outside: Store) -> tuple[str, dict[str, Any]]:
-    """A number's data version and metadata."""
-    answer = release_answer(release, outside.settings, outside.accountant)
-    return f"revision-{release.key.revision}", reveal({name: answer[name] for name in SHOWN})
+def publishing(metric: Metric, day: date, outside: Store) -> Iterator[Record]:
+    """Publish the number, unless it is; what to tell of it. A refusal is told first, and raised then."""
+    key = ReleaseKey(metric, outside.settings.window_days(metric), day)
+    try:
+        release = publish(metric, day, outside)
+    except Refused as error:
+        yield refusal(key, error, outside)
+        raise
+    yield number(release, outside)

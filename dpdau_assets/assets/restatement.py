@@ -1,14 +1,20 @@
 """`dau_restatement`: every DAU of a month once more, on its public day: erased users gone, late events in."""
 
+from collections.abc import Iterator
+from datetime import date
+
 import dagster as dg
 
+from dpdau_assets.core.errors import Refused
+from dpdau_assets.core.facts import ReleaseKey
 from dpdau_assets.core.ports.ledger import Ledger
 from dpdau_assets.core.ports.state import SketchStore
-from dpdau_assets.core.ports.store import Erasures, Events, Noise, State
+from dpdau_assets.core.ports.store import Erasures, Events, Noise, State, Store
 from dpdau_assets.core.publication.release import restate
-from dpdau_assets.orchestration.metadata import CODE_VERSION, NO_USER_DATA, described, reveal
+from dpdau_assets.orchestration.metadata import CODE_VERSION, NO_USER_DATA, described
 from dpdau_assets.orchestration.partitions import Calendar, day_of
 from dpdau_assets.orchestration.project import Project
+from dpdau_assets.orchestration.recorder import Record, Result, check_specs, refusal, restatement
 
 
 def build_dau_restatement(project: Project, calendar: Calendar) -> dg.AssetsDefinition:
@@ -24,6 +30,7 @@ def build_dau_restatement(project: Project, calendar: Calendar) -> dg.AssetsDefi
         owners=["team:privacy"],
         tags=NO_USER_DATA,
         partitions_def=calendar.months,
+        check_specs=check_specs(project, "dau_restatement", calendar.months),
         deps=[
             dg.AssetDep(project.asset("dau_release"), partition_mapping=calendar.days_of_month),
             dg.AssetDep(project.asset("day_sketch"), partition_mapping=calendar.days_of_month),
@@ -39,7 +46,7 @@ def build_dau_restatement(project: Project, calendar: Calendar) -> dg.AssetsDefi
         state: dg.ResourceParam[State],
         sketches: dg.ResourceParam[SketchStore],
         noise: dg.ResourceParam[Noise],
-    ) -> dg.MaterializeResult:
+    ) -> Iterator[Result]:
         outside = project.store(
             accountant=accountant,
             erasure_ledger=erasure_ledger,
@@ -48,9 +55,17 @@ def build_dau_restatement(project: Project, calendar: Calendar) -> dg.AssetsDefi
             sketches=sketches,
             noise=noise,
         )
-        again = restate(day_of(context), outside)
-        return dg.MaterializeResult(
-            data_version=dg.DataVersion("revision-1"), metadata=reveal({"days_published": len(again)})
-        )
+        for record in restating(day_of(context), outside):
+            yield from record.results()
 
     return dau_restatement
+
+
+def restating(month: date, outside: Store) -> Iterator[Record]:
+    """Restate the month, unless it is; what to tell of it. A refusal is told first, and raised then."""
+    try:
+        again = restate(month, outside)
+    except Refused as error:
+        yield refusal(ReleaseKey("dau", 1, month, 1), error, outside)
+        raise
+    yield restatement(month, again, outside)

@@ -1,14 +1,17 @@
 """`day_sketch`: the distinct-count sketch of each day, under each salt epoch whose windows reach it."""
 
+from collections.abc import Iterator
+
 import dagster as dg
 
 from dpdau_assets.core.ports.ledger import Ledger
 from dpdau_assets.core.ports.state import SketchStore
 from dpdau_assets.core.ports.store import Erasures, State
-from dpdau_assets.core.state.day_sketch import build_sketch, sketch_version
+from dpdau_assets.core.state.day_sketch import build_sketch, is_fresh, sketch_version
 from dpdau_assets.orchestration.metadata import CODE_VERSION, described
 from dpdau_assets.orchestration.partitions import Calendar, day_of
 from dpdau_assets.orchestration.project import Project
+from dpdau_assets.orchestration.recorder import Result, check_specs, sketch_of
 from dpdau_assets.orchestration.retries import SAFE, refusals_fail_at_once
 
 
@@ -24,6 +27,7 @@ def build_day_sketch(project: Project, calendar: Calendar) -> dg.AssetsDefinitio
         pool=project.name("state"),
         owners=["team:data-platform"],
         partitions_def=calendar.days,
+        check_specs=check_specs(project, "day_sketch", calendar.days),
         deps=[project.asset("activity")],
         retry_policy=SAFE,
         description="What a release reads: each day's sketch.",
@@ -35,12 +39,12 @@ def build_day_sketch(project: Project, calendar: Calendar) -> dg.AssetsDefinitio
         erasure_ledger: dg.ResourceParam[Erasures],
         state: dg.ResourceParam[State],
         sketches: dg.ResourceParam[SketchStore],
-    ) -> dg.MaterializeResult:
+    ) -> Iterator[Result]:
         day = day_of(context)
         outside = project.store(accountant=accountant, erasure_ledger=erasure_ledger, state=state, sketches=sketches)
         with refusals_fail_at_once():
             build_sketch(day, outside)
-            version = sketch_version(day, outside)
-        return dg.MaterializeResult(data_version=dg.DataVersion(version))
+            version, fresh = sketch_version(day, outside), is_fresh(day, outside)
+        yield from sketch_of(day, version, fresh).results()
 
     return day_sketch

@@ -8,6 +8,7 @@ from __future__ import annotations
 from calendar import monthrange
 from collections.abc import Iterator
 from datetime import date, timedelta
+from itertools import takewhile
 
 UNIX_EPOCH = date(1970, 1, 1)
 
@@ -56,7 +57,8 @@ def months_from(month: date) -> Iterator[date]:
 
 def months_read(end: date, window_days: int) -> list[date]:
     """Every month whose data a window reads: two for most 30-day windows, three for 1 March of a common year."""
-    return sorted({month_of(day) for day in window(end, window_days)})
+    first, last = month_of(end - timedelta(days=window_days - 1)), month_of(end)
+    return list(takewhile(lambda month: month <= last, months_from(first)))
 
 
 def first_window_end(start: date, window_days: int) -> date:

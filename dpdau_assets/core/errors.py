@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 
 class DpdauError(Exception):
     """Root of all of them. `fields` are for machines; `reason` and `remedy` are one sentence each, for people."""
@@ -13,6 +15,10 @@ class DpdauError(Exception):
         self.reason = reason
         self.remedy = remedy
         self.fields = fields
+
+    def saying(self, **fields: object) -> Self:
+        """The same error with these fields besides its own."""
+        return type(self)(self.reason, self.remedy, **{**self.fields, **fields})
 
     def __reduce__(self) -> tuple[object, ...]:
         """So that it crosses from one process to another whole."""
@@ -42,7 +48,11 @@ class Refused(DpdauError):
 
 
 class BudgetRefused(Refused):
-    """The month's cap does not admit the charge."""
+    """The month's cap does not admit the charge.
+
+    Fields: `metric`, `month` (YYYY-MM) and `delta`; in epsilon `spent` by what was charged, `asked`, `together` and
+    `cap`; and `next_day` (YYYY-MM-DD), the next day whose number fits, where a release was refused and there is one.
+    """
 
 
 class BadInput(DpdauError):

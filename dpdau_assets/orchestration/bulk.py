@@ -4,42 +4,54 @@ A run over a range of partitions would give all of them one data version, and a 
 are ops, which write the events that the assets' own steps would have written, each under the day's own version.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from datetime import date
-from typing import Any, cast
+from typing import cast
 
 import dagster as dg
-from dagster._core.definitions.data_version import (  # not public, and nothing else says what a day was built from
-    CODE_VERSION_TAG,
-    DATA_VERSION_TAG,
-    UNKNOWN_DATA_VERSION,
-    get_input_data_version_tag,
-    get_input_event_pointer_tag,
-)
 from dagster_duckdb import DuckDBResource
 
 from dpdau_assets.assets.erasures import told_mark
 from dpdau_assets.assets.mart import refresh_budget_report, refresh_mart
-from dpdau_assets.assets.releases import what_to_show
+from dpdau_assets.assets.releases import publishing
 from dpdau_assets.assets.report import refresh_report
+from dpdau_assets.assets.restatement import restating
+from dpdau_assets.core.budget.forecast import RefusedRelease
 from dpdau_assets.core.dates import month_of
-from dpdau_assets.core.facts import Release
+from dpdau_assets.core.errors import Refused
+from dpdau_assets.core.facts import ReleaseKey
 from dpdau_assets.core.ports.ledger import Ledger
 from dpdau_assets.core.ports.state import SketchStore
 from dpdau_assets.core.ports.store import Clock, Erasures, Events, Mart, Noise, State, Store
 from dpdau_assets.core.privacy.schedule import METRICS
 from dpdau_assets.core.publication.completeness import is_declared
 from dpdau_assets.core.publication.due import due
-from dpdau_assets.core.publication.release import publish, restate
 from dpdau_assets.core.publication.runs import RESTATEMENT
 from dpdau_assets.core.reporting.report_model import Reports
-from dpdau_assets.core.state.rebuilding import Built, build_days, days_behind, mark_reported
-from dpdau_assets.orchestration.metadata import CODE_VERSION, reveal
+from dpdau_assets.core.state.rebuilding import build_days, days_behind, mark_reported
 from dpdau_assets.orchestration.project import Project
+from dpdau_assets.orchestration.recorder import (
+    ACTIVITY,
+    DAU,
+    ERASURES,
+    MAU,
+    RESTATED,
+    SKETCH,
+    Event,
+    Record,
+    Recorder,
+    asset_of,
+    built,
+    mark_of,
+    number,
+    partition_of,
+    refusal,
+    restatement,
+)
 from dpdau_assets.orchestration.retries import SAFE, refusals_fail_at_once
 
-Event = dg.AssetMaterialization | dg.AssetCheckEvaluation
+READ = (SKETCH, DAU, MAU)
+"""What a number can follow."""
 
 LOAD, MISSING, NUMBERS, FILES = "build_many_days", "build_missing_days", "publish_due_numbers", "refresh_reports"
 
@@ -81,7 +93,7 @@ def build_many_days(project: Project) -> dg.OpDefinition:
         )
         with refusals_fail_at_once():
             wanted = days_behind(outside) if config.days is None else map(date.fromisoformat, config.days)
-            yield from _build(wanted, project, context.instance, outside)
+            yield from _build(wanted, Recorder(project, context.instance), outside)
 
     return many_days
 
@@ -115,7 +127,7 @@ def build_missing_days(project: Project) -> dg.OpDefinition:
             sketches=sketches,
         )
         with refusals_fail_at_once():
-            yield from _build(due(outside).missing, project, context.instance, outside)
+            yield from _build(due(outside).missing, Recorder(project, context.instance), outside)
 
     return missing_days
 
@@ -151,7 +163,7 @@ def build_due_numbers(project: Project) -> dg.OpDefinition:
             sketches=sketches,
             noise=noise,
         )
-        yield from _publish(project, context.instance, outside)
+        yield from _publish(Recorder(project, context.instance), outside)
 
     return due_numbers
 
@@ -191,10 +203,11 @@ def build_refresh(project: Project) -> dg.OpDefinition:
             sketches=sketches,
             noise=noise,
         )
+        recorder = Recorder(project, context.instance)
         with refusals_fail_at_once():
-            yield dg.AssetMaterialization(project.asset("active_users"), metadata=refresh_mart(outside, mart, duckdb))
-            yield dg.AssetMaterialization(project.asset("budget_report"), metadata=refresh_budget_report(outside))
-            yield dg.AssetMaterialization(project.asset("report"), metadata=refresh_report(outside, mart, reports))
+            yield from recorder.told([Record("active_users", metadata=refresh_mart(outside, mart, duckdb))])
+            yield from recorder.told([Record("budget_report", metadata=refresh_budget_report(outside))])
+            yield from recorder.told([Record("report", metadata=refresh_report(outside, mart, reports))])
 
     return files
 
@@ -202,105 +215,66 @@ def build_refresh(project: Project) -> dg.OpDefinition:
 # --- What they do ------------------------------------------------------------------------------------------------
 
 
-def _build(days: Iterable[date], project: Project, instance: dg.DagsterInstance, outside: Store) -> Iterator[Event]:
-    erasures, activity = project.asset("erasures"), project.asset("activity")
+def _build(days: Iterable[date], recorder: Recorder, outside: Store) -> Iterator[Event]:
     marks = {day: outside.state.rebuilds.wanted(day) for day in days}
-    told = instance.get_materialized_partitions(erasures)
+    known, erasures = recorder.materialized(ERASURES), recorder.project.asset(ERASURES)
     for day, mark in marks.items():
-        known = told_mark(day, erasures, instance) if not mark and day.isoformat() in told else "0"
-        yield _event(erasures, day, str(mark or known))
-    read = _newest([erasures], instance)  # before anything is applied: a later mark makes its day stale
-    built = build_days(marks, outside)
-    yield from (_event(activity, one.day, one.state_version, read) for one in built)
-    yield from (_verdict(activity, one) for one in built)
-    read = _newest([activity], instance)
-    yield from (_event(project.asset("day_sketch"), one.day, one.sketch_version, read) for one in built)
-    mark_reported(built, outside.state)
+        before = told_mark(day, erasures, recorder.instance) if not mark and day.isoformat() in known else "0"
+        yield from recorder.told([mark_of(day, str(mark or before))])
+    read = recorder.newest([ERASURES])  # before anything is applied: a later mark makes its day stale
+    days_built = build_days(marks, outside)
+    states, sketches = built(days_built)
+    yield from recorder.told(states, read)
+    yield from recorder.told(sketches, recorder.newest([ACTIVITY]))
+    mark_reported(days_built, outside.state)
 
 
-def _publish(project: Project, instance: dg.DagsterInstance, outside: Store) -> Iterator[Event]:
-    numbers = _Numbers.of(project)
-    yield from _unreported(numbers, instance, outside)
-    for step in due(outside).built:  # what was declared after the days were built waits for the next run
-        read = _newest(numbers.read, instance)
-        day = cast(date, step.day)  # a number has one
-        if step.job == RESTATEMENT:
-            yield _restated(numbers, day, len(restate(day, outside)), read)
-        elif day not in is_declared(outside.events, outside.accountant):
-            return  # it was withdrawn meanwhile: what follows waits for it
-        else:
-            yield _release(numbers, publish(step.metric, day, outside), outside, read)
+def _publish(recorder: Recorder, outside: Store) -> Iterator[Event]:
+    yield from _unreported(recorder, outside)
+    waiting = due(outside)
+    for step in waiting.built:  # what was declared after the days were built waits for the next run
+        read, day = recorder.newest(READ), cast(date, step.day)  # a number has one
+        if step.kind == RESTATEMENT:
+            records = restating(day, outside)
+        elif day in is_declared(outside.events, outside.accountant):
+            records = publishing(step.metric, day, outside)
+        else:  # withdrawn: what follows waits for it
+            return
+        for record in records:
+            yield from recorder.told([record], read)
+    yield from _refused(waiting.refusals, recorder, outside)
 
 
-@dataclass(frozen=True)
-class _Numbers:
-    """The assets that numbers are told as, and the one that they are read from."""
-
-    sketch: dg.AssetKey
-    dau: dg.AssetKey
-    mau: dg.AssetKey
-    restated: dg.AssetKey
-
-    @classmethod
-    def of(cls, project: Project) -> "_Numbers":
-        return cls(*map(project.asset, ("day_sketch", "dau_release", "mau_release", "dau_restatement")))
-
-    @property
-    def read(self) -> list[dg.AssetKey]:
-        """What a number can follow."""
-        return [self.sketch, self.dau, self.mau]
-
-
-def _unreported(numbers: _Numbers, instance: dg.DagsterInstance, outside: Store) -> Iterator[Event]:
+def _unreported(recorder: Recorder, outside: Store) -> Iterator[Event]:
     """What is published and Dagster has not heard of: the run that made it died before it could say so."""
+    yield from _unreported_numbers(recorder, outside)
+    known, again = recorder.materialized(RESTATED), {}
+    for release in outside.accountant.releases("dau"):
+        if release.key.revision:
+            again.setdefault(month_of(release.key.day), []).append(release)
+    for month, releases in sorted(again.items()):
+        if month.isoformat() not in known:
+            yield from recorder.told([restatement(month, releases, outside)], recorder.newest(READ))
+
+
+def _unreported_numbers(recorder: Recorder, outside: Store) -> Iterator[Event]:
     for metric in METRICS:
-        known = instance.get_materialized_partitions(numbers.dau if metric == "dau" else numbers.mau)
+        known = recorder.materialized(DAU if metric == "dau" else MAU)
         for release in outside.accountant.releases(metric):
             if release.key.revision == 0 and release.key.day.isoformat() not in known:
-                yield _release(numbers, release, outside, _newest(numbers.read, instance))
-    known = instance.get_materialized_partitions(numbers.restated)
-    again = [one.key.day for one in outside.accountant.releases("dau") if one.key.revision]
-    for month in sorted({month_of(day) for day in again}):
-        if month.isoformat() not in known:
-            days = sum(month_of(day) == month for day in again)
-            yield _restated(numbers, month, days, _newest(numbers.read, instance))
+                yield from recorder.told([number(release, outside)], recorder.newest(READ))
 
 
-def _release(numbers: _Numbers, release: Release, outside: Store, read: Mapping[dg.AssetKey, str]) -> Event:
-    sketch, mau = numbers.sketch, numbers.mau
-    asset, sources = (numbers.dau, [sketch]) if release.key.metric == "dau" else (mau, [sketch, mau])
-    version, shown = what_to_show(release, outside)
-    return _event(asset, release.key.day, version, {source: read[source] for source in sources}, shown)
+def _refused(refusals: Iterable[RefusedRelease], recorder: Recorder, outside: Store) -> Iterator[Event]:
+    """Of numbers that are due and that nothing makes, once each: the run goes on, and readers get what is out.
 
-
-def _restated(numbers: _Numbers, month: date, days: int, read: Mapping[dg.AssetKey, str]) -> Event:
-    sources = {source: read[source] for source in (numbers.dau, numbers.sketch)}
-    return _event(numbers.restated, month, "revision-1", sources, reveal({"days_published": days}))
-
-
-def _verdict(activity: dg.AssetKey, built: Built) -> Event:
-    return dg.AssetCheckEvaluation(activity, "erasures_applied", passed=built.is_clean, partition=built.day.isoformat())
-
-
-def _event(
-    asset: dg.AssetKey,
-    day: date,
-    version: str,
-    read: Mapping[dg.AssetKey, str] | None = None,
-    shown: Mapping[str, Any] | None = None,
-) -> Event:
-    """One partition's event. `read` is, of each source, Dagster's last event by the time it was read: a partition of
-    the source that gets another version later makes this one stale.
+    `published_on_time` tells people of them.
     """
-    tags = {DATA_VERSION_TAG: version, CODE_VERSION_TAG: CODE_VERSION}
-    for source, pointer in (read or {}).items():
-        tags |= {
-            get_input_data_version_tag(source): UNKNOWN_DATA_VERSION.value,  # of a partitioned source never looked at
-            get_input_event_pointer_tag(source): pointer,
-        }
-    return dg.AssetMaterialization(asset, partition=day.isoformat(), tags=tags, metadata=shown)
-
-
-def _newest(assets: Iterable[dg.AssetKey], instance: dg.DagsterInstance) -> dict[dg.AssetKey, str]:
-    found = {asset: instance.fetch_materializations(asset, limit=1).records for asset in assets}
-    return {asset: str(records[0].storage_id) if records else "NULL" for asset, records in found.items()}
+    by_asset: dict[str, dict[date, tuple[ReleaseKey, Refused]]] = {}
+    for refused in refusals:
+        release = refused.release
+        key = ReleaseKey(release.metric, outside.settings.window_days(release.metric), release.day, release.revision)
+        by_asset.setdefault(asset_of(key), {})[partition_of(key)] = key, refused.error
+    for asset, found in by_asset.items():
+        for day in sorted(found.keys() - recorder.refused_before(asset, list(found))):
+            yield from recorder.told([refusal(*found[day], outside)])

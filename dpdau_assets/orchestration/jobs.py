@@ -14,9 +14,10 @@ from dpdau_assets.core.errors import Refused
 from dpdau_assets.core.ports.ledger import Ledger
 from dpdau_assets.core.ports.state import SketchStore
 from dpdau_assets.core.ports.store import Clock, Erasures, Events, State
-from dpdau_assets.core.publication import completeness, runs
+from dpdau_assets.core.publication import completeness
 from dpdau_assets.core.publication.ingest import in_whole_per_cent
 from dpdau_assets.core.publication.runs import Step
+from dpdau_assets.orchestration import names
 from dpdau_assets.orchestration.bulk import (
     LOAD,
     build_due_numbers,
@@ -25,6 +26,7 @@ from dpdau_assets.orchestration.bulk import (
     build_refresh,
 )
 from dpdau_assets.orchestration.project import ASSETS, Project
+from dpdau_assets.orchestration.recorder import ANSWERED_IN_RUNS, check_keys
 from dpdau_assets.orchestration.retries import SAFE, cause_of, refusals_fail_at_once
 
 IN_ORDER = {"dpdau/publication": "in order"}
@@ -66,42 +68,42 @@ def build_jobs(project: Project) -> Jobs:
     return Jobs(
         state=_asset_job(
             project,
-            runs.STATE,
+            names.BUILD_STATE,
             _building(project, "erasures", "activity", "day_sketch"),
             "Fold the inbox into a day's state and sketch, with every erasure applied.",
         ),
         rebuild=_rebuild(project),
         dau=_asset_job(
             project,
-            runs.DAU,
-            dg.AssetSelection.assets(project.asset("dau_release")),
+            names.PUBLISH_DAU,
+            _building(project, "dau_release"),
             "A day's published DAU; its state must be there.",
             IN_ORDER,
         ),
         mau=_asset_job(
             project,
-            runs.MAU,
-            dg.AssetSelection.assets(project.asset("mau_release")),
+            names.PUBLISH_MAU,
+            _building(project, "mau_release"),
             "A day's published MAU; its 30 days of state must be there, and the day before be published.",
             IN_ORDER,
         ),
         restatement=_asset_job(
             project,
-            runs.RESTATEMENT,
-            dg.AssetSelection.assets(project.asset("dau_restatement")),
+            names.RESTATE_DAU,
+            _building(project, "dau_restatement"),
             "Every DAU of a month once more, on the month's public day: erased users gone, late events in.",
             IN_ORDER,
         ),
         reports=_asset_job(
             project,
-            runs.REPORTS,
+            names.REFRESH_MART,
             _building(project, "active_users", "budget_report", "report"),
             "The mart, the budget report, and the files for readers and operators.",
         ),
         publishing=_publishing(project),
         checks=_asset_job(
             project,
-            "check_store",
+            names.CHECK_STORE,
             _whole_store(project),
             "For CI: exits with 1 if an erasure is overdue, somebody is left, or the ledger cannot be believed.",
         ),
@@ -126,19 +128,18 @@ def _asset_job(
     )
 
 
-def _applied(project: Project) -> dg.AssetSelection:
-    return dg.AssetSelection.checks(dg.AssetCheckKey(project.asset("activity"), "erasures_applied"))
-
-
 def _building(project: Project, *assets: str) -> dg.AssetSelection:
-    """These assets without the checks of the whole store, which would be asked again on every day."""
-    built = dg.AssetSelection.assets(*map(project.asset, assets)).without_checks()
-    return built | _applied(project) if "activity" in assets else built
+    """These assets, and of their checks those that their own steps answer: others would be asked again on every day."""
+    selection = dg.AssetSelection.assets(*map(project.asset, assets)).without_checks()
+    answered = check_keys(project, assets)
+    return selection | dg.AssetSelection.checks(*answered) if answered else selection
 
 
 def _whole_store(project: Project) -> dg.AssetSelection:
-    """Every check of ours but the one of a single day."""
-    return dg.AssetSelection.checks_for_assets(*map(project.asset, ASSETS)) - _applied(project)
+    """Every check of ours but those of a single partition, which the run that makes it answers."""
+    return dg.AssetSelection.checks_for_assets(*map(project.asset, ASSETS)) - dg.AssetSelection.checks(
+        *check_keys(project, ANSWERED_IN_RUNS)
+    )
 
 
 # --- Jobs of ops -------------------------------------------------------------------------------------------------
@@ -148,7 +149,7 @@ def _rebuild(project: Project) -> dg.JobDefinition:
     build_all = build_many_days(project)
 
     @dg.job(
-        name=project.name(runs.BUILD),
+        name=project.name(names.REBUILD_DAYS),
         executor_def=dg.in_process_executor,
         description="Fold the inbox and build every day that arrivals, erasures or a declaration ask for, in one run.",
     )
@@ -162,7 +163,7 @@ def _publishing(project: Project) -> dg.JobDefinition:
     build, publish, refresh = build_missing_days(project), build_due_numbers(project), build_refresh(project)
 
     @dg.job(
-        name=project.name("publish_due"),
+        name=project.name(names.PUBLISH_DUE),
         tags=IN_ORDER,
         executor_def=dg.in_process_executor,
         description="Build what is missing, publish every number that is due and complete, refresh mart and reports.",
@@ -298,8 +299,6 @@ def _purge(project: Project) -> dg.JobDefinition:
 
 # --- Many of them ------------------------------------------------------------------------------------------------
 
-STEPS = (runs.STATE, runs.BUILD, runs.DAU, runs.MAU, runs.RESTATEMENT, runs.REPORTS)
-
 
 def run_steps(
     wanted: list[Step], definitions: dg.Definitions, instance: dg.DagsterInstance, done: Callable[[Step], None]
@@ -307,11 +306,11 @@ def run_steps(
     """Execute each step as a Dagster run in this process; the first failure is raised as it is."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.BetaWarning)  # resolving a sensor copies a young part of it
-        jobs = {name: definitions.resolve_job_def(name) for name in STEPS}
+        jobs = {kind: definitions.resolve_job_def(name) for kind, name in names.JOB_OF.items()}
     for step in wanted:
         config = _building_config(step.days) if step.days else {}
         try:
-            jobs[step.job].execute_in_process(
+            jobs[step.kind].execute_in_process(
                 partition_key=step.day.isoformat() if step.day else None,
                 instance=instance,
                 run_config={**config, "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},

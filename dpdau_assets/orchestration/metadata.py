@@ -56,6 +56,16 @@ ALLOWED = frozenset(
         "last_mau",
         "readers_file",
         "operators_file",
+        "month",
+        "months_read",
+        "epsilon_spent",
+        "epsilon_charged",
+        "epsilon_cap",
+        "epsilon_left",
+        "epsilon_asked",
+        "reason",
+        "remedy",
+        "next_day",
     }
 )
 

@@ -22,8 +22,8 @@ import dagster as dg
 from dpdau_assets.core.ports.ledger import Ledger
 from dpdau_assets.core.ports.state import SketchStore
 from dpdau_assets.core.ports.store import Clock, Erasures, Events, Noise, State, Store
-from dpdau_assets.core.publication.due import SCHEDULE
 from dpdau_assets.core.settings import Settings
+from dpdau_assets.orchestration.names import PUBLISH_DUE_HOURLY
 
 RESOURCES = (
     "accountant",
@@ -129,7 +129,7 @@ class Project:
         )
         if instance is None:
             return found
-        return replace(found, is_scheduled=partial(self.publishes_by, instance, self.name(SCHEDULE)))
+        return replace(found, is_scheduled=partial(self.publishes_by, instance, self.name(PUBLISH_DUE_HOURLY)))
 
 
 def _not_asked(resource: str) -> Any:

@@ -9,8 +9,9 @@ from dpdau_assets.core.dates import month_of
 from dpdau_assets.core.ports.ledger import Ledger
 from dpdau_assets.core.ports.store import Clock, Events
 from dpdau_assets.core.privacy.schedule import due_on
-from dpdau_assets.core.publication.due import SCHEDULE, Due, due
+from dpdau_assets.core.publication.due import Due, due
 from dpdau_assets.orchestration.jobs import IN_ORDER, UNDER_WAY, Jobs
+from dpdau_assets.orchestration.names import CHECK_STORE_NIGHTLY, PUBLISH_DUE_HOURLY
 from dpdau_assets.orchestration.project import Project
 
 _OFF = dg.DefaultScheduleStatus.STOPPED
@@ -22,10 +23,10 @@ def build_schedules(project: Project, jobs: Jobs) -> list[dg.ScheduleDefinition]
     settings = project.settings
     restatement = [build_restate_monthly(project, jobs)] if settings.restatements_per_month else []
     retention = [build_retention_daily(project, jobs)] if settings.retention_days is not None else []
-    return [build_publish_daily(project, jobs), *restatement, *retention, build_verify_ledger(project, jobs)]
+    return [build_publish_due_hourly(project, jobs), *restatement, *retention, build_check_store_nightly(project, jobs)]
 
 
-def build_publish_daily(project: Project, jobs: Jobs) -> dg.ScheduleDefinition:
+def build_publish_due_hourly(project: Project, jobs: Jobs) -> dg.ScheduleDefinition:
     """Every hour, whatever is due and complete, in order; after downtime that is more than a day.
 
     A day that upstream has not declared complete is waited for, and those after it with it; the check
@@ -33,7 +34,7 @@ def build_publish_daily(project: Project, jobs: Jobs) -> dg.ScheduleDefinition:
     """
 
     @dg.schedule(
-        name=project.name(SCHEDULE),
+        name=project.name(PUBLISH_DUE_HOURLY),
         job=jobs.publishing,
         cron_schedule="5 * * * *",
         execution_timezone=project.settings.timezone,
@@ -41,7 +42,7 @@ def build_publish_daily(project: Project, jobs: Jobs) -> dg.ScheduleDefinition:
         description="Publishes DAU and MAU of every day that is due and declared complete.",
     )
     @project.asking
-    def publish_daily(
+    def publish_due_hourly(
         context: dg.ScheduleEvaluationContext,
         clock: dg.ResourceParam[Clock],
         accountant: dg.ResourceParam[Ledger],
@@ -55,7 +56,7 @@ def build_publish_daily(project: Project, jobs: Jobs) -> dg.ScheduleDefinition:
             return dg.SkipReason(_why_nothing(found))
         return dg.RunRequest(f"publish/{context.scheduled_execution_time:%Y-%m-%dT%H%z}")
 
-    return publish_daily
+    return publish_due_hourly
 
 
 def _why_nothing(found: Due) -> str:
@@ -104,10 +105,10 @@ def build_retention_daily(project: Project, jobs: Jobs) -> dg.ScheduleDefinition
     )
 
 
-def build_verify_ledger(project: Project, jobs: Jobs) -> dg.ScheduleDefinition:
+def build_check_store_nightly(project: Project, jobs: Jobs) -> dg.ScheduleDefinition:
     """Every night, and on from the start, since it only reads: a check that blocks fails the run, which is told."""
     return dg.ScheduleDefinition(
-        name=project.name("verify_ledger"),
+        name=project.name(CHECK_STORE_NIGHTLY),
         job=jobs.checks,
         cron_schedule="30 4 * * *",
         execution_timezone=project.settings.timezone,

@@ -103,7 +103,7 @@ def test_the_budget_of_a_month_is_shown(ran: Answer, dpdau: Dpdau) -> None:
 def test_a_number_that_is_not_published_exits_with_3_and_names_the_job(dpdau: Dpdau) -> None:
     answer = dpdau("dau", "2025-01-02")
     assert answer.code == 3
-    assert "publish_dau" in answer.said
+    assert "dau_release" in answer.said
 
 
 def test_another_window_is_not_published(ran: Answer, dpdau: Dpdau) -> None:
@@ -124,7 +124,7 @@ def test_a_day_that_is_not_over_is_refused(dpdau: Dpdau) -> None:
 def test_a_number_that_no_job_makes_is_not_promised(ran: Answer, dpdau: Dpdau) -> None:
     assert "Only the configured window" in dpdau("mau", "2025-01-30", "--window", "7").said
     assert "only DAU has a revision 1" in dpdau("mau", "2025-01-30", "--revision", "1").said
-    assert "restate_dau" in dpdau("dau", "2025-01-30", "--revision", "1").said
+    assert "dau_restatement" in dpdau("dau", "2025-01-30", "--revision", "1").said
 
 
 def test_a_series_has_one_number_a_published_day(ran: Answer, dpdau: Dpdau) -> None:

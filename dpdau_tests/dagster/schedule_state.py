@@ -1,4 +1,4 @@
-"""The schedule `publish_daily` as the UI leaves it: switched on, or off again."""
+"""The schedule `publish_due_hourly` as the UI leaves it: switched on, or off again."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from dagster._core.remote_origin import (
 from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus, ScheduleInstigatorData
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
-from dpdau_assets.core.publication.due import SCHEDULE
+from dpdau_assets.orchestration.names import PUBLISH_DUE_HOURLY
 from resources.dagster_instance import open_run
 
 _LOCATION = ManagedGrpcPythonEnvCodeLocationOrigin(LoadableTargetOrigin(module_name="dpdau_assets.definitions"))
-_ORIGIN = RemoteInstigatorOrigin(RemoteRepositoryOrigin(_LOCATION, "__repository__"), SCHEDULE)
+_ORIGIN = RemoteInstigatorOrigin(RemoteRepositoryOrigin(_LOCATION, "__repository__"), PUBLISH_DUE_HOURLY)
 
 
 def switch(instance: dg.DagsterInstance, status: InstigatorStatus) -> None:

@@ -14,7 +14,7 @@ from dpdau_assets.core.dates import days_between
 from dpdau_assets.core.facts import Alert
 from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.completeness import complete
-from dpdau_assets.core.publication.runs import DAU
+from dpdau_assets.orchestration.names import PUBLISH_DAU
 from dpdau_tests.conftest import FixedClock, put
 from dpdau_tests.dagster.world import KeptAlerts, World, erase
 from resources.alerts_webhook import NotDelivered
@@ -50,13 +50,13 @@ def texts(world: World) -> list[str]:
 
 
 def test_a_failed_run_is_told_once_in_the_words_of_its_error(world: World) -> None:
-    assert not world.execute(DAU, str(DAYS[0])).success
+    assert not world.execute(PUBLISH_DAU, str(DAYS[0])).success
     world.tick()
     world.tick()
     (alert,) = world.alerts.sent
     assert alert.name == "run_failed"
     assert alert.text.startswith(f"publish_dau of {DAYS[0]} has failed: There is no state for {DAYS[0]}")
-    assert (alert.fields["job"], alert.fields["day"]) == (DAU, str(DAYS[0]))
+    assert (alert.fields["job"], alert.fields["day"]) == (PUBLISH_DAU, str(DAYS[0]))
     assert world.instance.get_run_by_id(alert.fields["run"]) is not None
 
 
@@ -70,7 +70,7 @@ def test_of_an_error_that_is_not_ours_the_class_alone_is_told(world: World, monk
             raise LookupError(f"row of {SHE}") from error
 
     monkeypatch.setattr("dpdau_assets.assets.releases.publish", die)
-    assert not world.execute(DAU, str(DAYS[0])).success
+    assert not world.execute(PUBLISH_DAU, str(DAYS[0])).success
     world.tick()
     (text,) = texts(world)
     assert text == f"publish_dau of {DAYS[0]} has failed: ValueError"
@@ -78,10 +78,10 @@ def test_of_an_error_that_is_not_ours_the_class_alone_is_told(world: World, monk
 
 def test_what_failed_before_the_first_tick_is_history(make_store: MakeStore, instance: dg.DagsterInstance) -> None:
     world = World(make_store(today=DAYS[1]), instance, sensor="alert_sensor")
-    assert not world.execute(DAU, str(DAYS[0])).success
+    assert not world.execute(PUBLISH_DAU, str(DAYS[0])).success
     world.tick()
     assert world.alerts.sent == []
-    assert not world.execute(DAU, str(DAYS[0])).success
+    assert not world.execute(PUBLISH_DAU, str(DAYS[0])).success
     world.tick()
     assert len(world.alerts.sent) == 1
 
@@ -109,7 +109,7 @@ def test_what_the_receiver_did_not_take_is_sent_again_in_order_and_nothing_twice
     world.alerts = Moody()
     days = days_between(DAYS[0], date(2025, 1, 5))
     for day in days:
-        assert not world.execute(DAU, str(day)).success
+        assert not world.execute(PUBLISH_DAU, str(day)).success
     for _ in range(len(days) + 1):
         world.tick()
     assert [alert.fields["day"] for alert in world.alerts.sent] == [str(day) for day in days]
@@ -187,7 +187,7 @@ def test_a_due_day_that_upstream_has_not_declared_is_told_once_a_day_until_it_is
     complete(DAYS[0], replace(world.outside, clock=FixedClock(TODAY)))
     due = later(world, DAYS[1] + timedelta(days=2))  # the second day, and upstream says nothing of it
     due.build(DAYS)
-    due.build(DAYS[:1], DAU)
+    due.build(DAYS[:1], PUBLISH_DAU)
     due.tick()
     due.tick()
     assert [alert.name for alert in due.alerts.sent] == ["published_on_time"]

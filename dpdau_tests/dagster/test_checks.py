@@ -9,26 +9,33 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from fractions import Fraction
+from hashlib import sha256
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
 from dpdau_assets.core.dates import days_between
+from dpdau_assets.core.erasure.requests import keyed
+from dpdau_assets.core.events import Event
+from dpdau_assets.core.facts import Build, Partition, Version
+from dpdau_assets.core.identity import content_hash
 from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.completeness import complete
 from dpdau_assets.core.publication.ingest import TooManyRejected, ingest
 from dpdau_assets.core.publication.release import publish
 from dpdau_assets.core.reporting.checks import CHECKS, Check, answer
 from dpdau_assets.core.settings import Settings
+from dpdau_assets.core.state.vouched_state import ABSENT
 from dpdau_assets.orchestration.checks import LAST, build_checks, severity
-from dpdau_tests.conftest import SECRET, FixedClock, Silent, prepare, put
+from dpdau_tests.conftest import SECRET, FixedClock, Silent, everything_in, prepare, put
 from dpdau_tests.dagster.schedule_state import InstigatorStatus, switch
 from dpdau_tests.dagster.world import World, erase, project_under
 from dpdau_tests.support.lengths import LENGTH
 from resources.dagster_instance import open_run
+from resources.ledger_sql.database import Database
 from resources.published.mart_duckdb import MartFiles
-from resources.store import open_store
+from resources.store import ledger_url, open_store
 
 DAYS = days_between(date(2025, 1, 1), date(2025, 1, 31))
 TODAY = date(2025, 2, 2)
@@ -338,3 +345,68 @@ def test_what_could_let_a_wrong_number_leave_or_data_stay_blocks() -> None:
     specs = {spec.name: spec for definition in checks for spec in definition.check_specs}
     assert {name: spec.blocking for name, spec in specs.items()} == {one.name: one.blocking for one in CHECKS}
     assert {one.name for one in CHECKS if severity(one) == dg.AssetCheckSeverity.WARN} == {"no_pending_erasures"}
+
+
+# --- They only ask ------------------------------------------------------------------------------------------------
+
+
+def with_all_kinds_of_pending_work(outside: Store) -> Store:
+    """Somebody who is erased and comes back in a batch that waits, one whose request waits, and one who is parked."""
+    erase(outside, "user 1")
+    prepare(outside, DAYS)
+    put(outside, [("user 1", DAYS[1]), ("somebody new", DAYS[1]), ("late", DAYS[0])])
+    erase(outside, "user 2")
+    outside.erasures.ledger.record(keyed([Event("user 0", "-", DAYS[-1])], outside), TODAY, parked=True)
+    return outside
+
+
+def everything_kept(outside: Store) -> dict[str, str]:
+    """The hash of every file, and of all rows of the ledger; what SQLite keeps beside its file holds no row."""
+    folder = outside.settings.data_dir
+    files = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("ledger.sqlite")]
+    hashes = {str(path.relative_to(folder)): sha256(path.read_bytes()).hexdigest() for path in files}
+    return {**hashes, "every row": sha256(everything_in(Database(ledger_url(outside.settings)))).hexdigest()}
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.name)
+def test_checks_write_nothing_while_batches_and_erasures_wait(check: Check, outside: Store) -> None:
+    with_all_kinds_of_pending_work(outside)
+    before = everything_kept(outside)
+    answer(check, outside, MartFiles(outside.settings.data_dir / "mart"))
+    assert everything_kept(outside) == before
+
+
+def test_checks_write_nothing_when_dagsters_job_asks_them_all(outside: Store, instance: dg.DagsterInstance) -> None:
+    with_all_kinds_of_pending_work(outside)
+    before = everything_kept(outside)
+    assert "inbox" in {name.partition("/")[0] for name in before}
+    assert {name: verdict.passed for name, verdict in ask(outside, instance).verdicts.items()} == {
+        check.name: check.name != "no_pending_erasures" for check in CHECKS
+    }
+    assert everything_kept(outside) == before
+
+
+def test_who_is_pending_is_not_left_and_who_was_applied_and_is_still_there_is(outside: Store) -> None:
+    (check,) = (check for check in CHECKS if check.name == "no_erased_user_in_live_state")
+    mart = MartFiles(outside.settings.data_dir / "mart")
+    kept = [(path, path.read_bytes()) for path in (outside.settings.data_dir / "activity").rglob("*.parquet")]
+    erase(outside, "user 1")
+    assert answer(check, outside, mart).passed, "nothing is applied yet"
+    prepare(outside, DAYS)
+    put(outside, [("user 1", DAYS[1])])
+    assert answer(check, outside, mart).passed, "a replay that waits is no way back"
+    for path, content in kept:
+        path.write_bytes(content)
+    assert not answer(check, outside, mart).passed
+
+
+def test_a_day_whose_first_write_was_cut_short_has_no_file_that_is_gone(outside: Store) -> None:
+    (check,) = (check for check in CHECKS if check.name == "no_erased_user_in_live_state")
+    mart, place = MartFiles(outside.settings.data_dir / "mart"), Partition("late", DAYS[1], 223)
+    erase(outside, "user 1")
+    prepare(outside, DAYS)
+    nothing = Version(b"nonce", content_hash(b"nonce", str(place), ABSENT))
+    outside.state.builds.put({place: Build(nothing, coming=Version(b"other", "what never came"))})
+    assert answer(check, outside, mart).passed
+    outside.state.builds.put({place: Build(Version(b"other", "what is gone"))})
+    assert not answer(check, outside, mart).passed

@@ -115,14 +115,14 @@ def test_materialising_a_release_again_returns_the_stored_number(make_store: Cal
 
 def test_a_run_of_days_builds_the_state_that_its_first_window_reaches_back_to() -> None:
     wanted = list(steps(date(2025, 3, 1), date(2025, 3, 2), Settings()))
-    assert (wanted[0].job, list(wanted[0].days)) == (BUILD, days_between(date(2025, 1, 31), date(2025, 3, 2)))
-    tail = [(step.job, step.day and step.day.day) for step in wanted][-5:]
+    assert (wanted[0].kind, list(wanted[0].days)) == (BUILD, days_between(date(2025, 1, 31), date(2025, 3, 2)))
+    tail = [(step.kind, step.day and step.day.day) for step in wanted][-5:]
     assert tail == [(DAU, 1), (MAU, 1), (DAU, 2), (MAU, 2), (REPORTS, None)]
 
 
 def test_a_run_before_the_first_whole_window_publishes_dau_alone() -> None:
     wanted = list(steps(START, date(2025, 1, 3), Settings()))
-    assert {step.job for step in wanted} == {BUILD, DAU, REPORTS}
+    assert {step.kind for step in wanted} == {BUILD, DAU, REPORTS}
 
 
 @pytest.mark.parametrize("metric", ["dau", "mau"])

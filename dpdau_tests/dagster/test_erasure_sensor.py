@@ -12,12 +12,12 @@ from dpdau_assets.core.dates import days_between, epoch_of
 from dpdau_assets.core.errors import Refused
 from dpdau_assets.core.facts import DaySet
 from dpdau_assets.core.ports.store import Store
-from dpdau_assets.core.publication.runs import BUILD, STATE
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.state.activity import process_days
 from dpdau_assets.core.state.touched import Pending, mark_touched, pending
 from dpdau_assets.definitions import build_definitions
 from dpdau_assets.orchestration.checks import LAST
+from dpdau_assets.orchestration.names import BUILD_STATE, REBUILD_DAYS
 from dpdau_assets.orchestration.schedules import build_schedules
 from dpdau_tests.conftest import folding, put
 from dpdau_tests.dagster.world import World, erase, project_under
@@ -68,7 +68,7 @@ def test_exactly_the_touched_days_turn_stale_and_are_fresh_again_after_the_runs_
     erase(world.outside, "she")
     wanted = world.tick()
     assert world.stale("activity", DAYS) == HERS
-    assert [one.job_name for one in wanted] == [BUILD]
+    assert [one.job_name for one in wanted] == [REBUILD_DAYS]
     assert [world.launch(one) for one in wanted] == [True]
     assert world.stale("activity", DAYS) == world.stale("day_sketch", DAYS) == set()
     after = world.versions()
@@ -83,7 +83,7 @@ def test_a_sketch_is_stale_while_only_the_state_was_rebuilt(world: World, monkey
     monkeypatch.setattr("dpdau_assets.assets.sketches.build_sketch", die)
     erase(world.outside, "she")
     world.tick()
-    assert [world.execute(STATE, str(day)).success for day in sorted(HERS)] == [False, False]
+    assert [world.execute(BUILD_STATE, str(day)).success for day in sorted(HERS)] == [False, False]
     assert world.stale("activity", DAYS) == set()
     assert world.stale("day_sketch", DAYS) == HERS
 
@@ -185,7 +185,7 @@ def test_a_run_that_was_made_and_never_launched_is_asked_for_again_under_its_key
     """As Dagster does when it dies between the two: it launches the run that has this key."""
     erase(world.outside, "she")
     first = world.tick()
-    job = world.definitions.resolve_job_def(BUILD)
+    job = world.definitions.resolve_job_def(REBUILD_DAYS)
     tags = {**first[0].tags, "dagster/run_key": str(first[0].run_key)}
     world.instance.create_run_for_job(job, tags=tags)
     assert [one.run_key for one in world.tick()] == [one.run_key for one in first]
@@ -207,7 +207,7 @@ def test_no_second_run_is_asked_for_while_one_is_under_way(world: World) -> None
     for wanted in world.tick():
         tags = {**wanted.tags, "dagster/run_key": str(wanted.run_key)}
         world.instance.create_run_for_job(
-            world.definitions.resolve_job_def(BUILD), tags=tags, status=dg.DagsterRunStatus.STARTED
+            world.definitions.resolve_job_def(REBUILD_DAYS), tags=tags, status=dg.DagsterRunStatus.STARTED
         )
     assert world.tick() == []
 
@@ -266,7 +266,7 @@ def test_a_rebuild_that_failed_three_times_is_tried_once_a_day_and_the_check_say
     erase(world.outside, "she")
     attempts = []
     for _ in range(ATTEMPTS + 2):
-        wanted = [one for one in world.tick() if one.job_name == BUILD]
+        wanted = [one for one in world.tick() if one.job_name == REBUILD_DAYS]
         lost.write_bytes(b"not Parquet any more")
         attempts += [str(one.run_key).rpartition("/")[2] for one in wanted]
         assert not any(world.launch(one) for one in wanted)
@@ -274,7 +274,7 @@ def test_a_rebuild_that_failed_three_times_is_tried_once_a_day_and_the_check_say
     assert attempts == ["0", "1", "2", str(TODAY)]
     assert check is not None and not check.passed
     lost.write_bytes(whole)
-    world.execute(BUILD)  # by hand, once a person has looked
+    world.execute(REBUILD_DAYS)  # by hand, once a person has looked
     world.apply_and_verify()
     assert states(world.outside) == {"verified"}
 
@@ -289,7 +289,7 @@ def used_up(task: str) -> Tries:
 def test_however_many_days_wait_one_run_is_asked_for() -> None:
     days = days_between(date(2025, 1, 1), date(2025, 6, 1))
     (wanted,) = wanted_runs(Pending(tuple((day, 7) for day in days), ("receipt",)), {}, TODAY, *HERE)
-    assert wanted.job_name == BUILD
+    assert wanted.job_name == REBUILD_DAYS
 
 
 def test_a_new_mark_counts_its_attempts_anew() -> None:
@@ -446,7 +446,7 @@ def test_a_day_kept_for_too_long_fails_its_check_only_where_retention_is_on(
 
 
 def test_a_day_builds_without_asking_the_whole_store(world: World) -> None:
-    done = world.execute(STATE, str(DAYS[0]))
+    done = world.execute(BUILD_STATE, str(DAYS[0]))
     assert {one.check_name for one in done.get_asset_check_evaluations()} == {"erasures_applied"}
 
 
@@ -467,7 +467,7 @@ def test_what_publishes_or_destroys_is_off_until_somebody_switches_it_on(make_st
     sensors = {one.name: one.default_status for one in build_definitions(settings).sensors or ()}  # type: ignore[union-attr]
     assert sensors == dict.fromkeys(("erasure_sensor", "inbox_sensor", "alert_sensor"), dg.DefaultSensorStatus.RUNNING)
     schedules = {one.name: one.default_status for one in build_schedules(*project_under(settings))}
-    off = dict.fromkeys(("publish_daily", "restate_monthly", "retention_daily"), dg.DefaultScheduleStatus.STOPPED)
-    assert schedules == {**off, "verify_ledger": dg.DefaultScheduleStatus.RUNNING}
+    off = dict.fromkeys(("publish_due_hourly", "restate_monthly", "retention_daily"), dg.DefaultScheduleStatus.STOPPED)
+    assert schedules == {**off, "check_store_nightly": dg.DefaultScheduleStatus.RUNNING}
     without = {one.name for one in build_schedules(*project_under(make_store(restatements_per_month=0).settings))}
-    assert without == {"publish_daily", "verify_ledger"}
+    assert without == {"publish_due_hourly", "check_store_nightly"}

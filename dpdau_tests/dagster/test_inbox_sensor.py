@@ -16,7 +16,7 @@ from dpdau_assets.core.dates import days_between
 from dpdau_assets.core.events import BAD_DAY
 from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.completeness import complete, take_all_landed
-from dpdau_assets.core.publication.runs import BUILD
+from dpdau_assets.orchestration.names import REBUILD_DAYS
 from dpdau_tests.conftest import put
 from dpdau_tests.dagster.world import World, erase
 from resources.reading.landing_files import LandingFiles
@@ -72,7 +72,7 @@ def test_a_new_batch_has_the_days_built_that_it_touches_and_no_others(world: Wor
     before = world.versions()
     put(world.outside, [("somebody new", DAYS[1])])
     (wanted,) = world.tick()
-    assert wanted.job_name == BUILD
+    assert wanted.job_name == REBUILD_DAYS
     assert world.launch(wanted)
     after = world.versions()
     assert {day for (_, day) in after if before["activity", day] != after["activity", day]} == {str(DAYS[1])}
@@ -119,14 +119,14 @@ def test_a_repeated_tick_asks_for_the_same_run_and_none_while_it_is_under_way(wo
     (wanted,) = first.run_requests or []
     assert [one.run_key for one in again.run_requests or []] == [wanted.run_key]
     tags = {**wanted.tags, "dagster/run_key": str(wanted.run_key)}
-    job = world.definitions.resolve_job_def(BUILD)
+    job = world.definitions.resolve_job_def(REBUILD_DAYS)
     world.instance.create_run_for_job(job, tags=tags, status=dg.DagsterRunStatus.STARTED)
     assert world.tick() == []
 
 
 def test_no_build_is_asked_for_while_another_is_under_way_and_what_that_leaves_is_built(world: World) -> None:
     put(world.outside, [("somebody new", DAYS[1])])
-    job = world.definitions.resolve_job_def(BUILD)
+    job = world.definitions.resolve_job_def(REBUILD_DAYS)
     for status in (dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED):
         other = world.instance.create_run_for_job(job, status=status)
         assert world.tick() == []

@@ -20,11 +20,12 @@ from dpdau_assets.core.facts import ReleaseKey
 from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.ingest import ingest
 from dpdau_assets.core.publication.release import read_statistic
-from dpdau_assets.core.publication.runs import STATE, steps
+from dpdau_assets.core.publication.runs import steps
 from dpdau_assets.core.sketches.exact import ExactEstimator
 from dpdau_assets.definitions import build_definitions
 from dpdau_assets.orchestration.jobs import run_steps
 from dpdau_assets.orchestration.metadata import ALLOWED, reveal
+from dpdau_assets.orchestration.names import BUILD_STATE
 from dpdau_tests.conftest import SECRET, prepare, put
 from dpdau_tests.dagster.world import World, erase, stop_the_clock
 from resources.dagster_instance import open_run
@@ -166,7 +167,7 @@ def test_a_failed_step_leaves_no_secret_in_the_event_log(published: Run, make_st
     own.write_bytes(foreign.read_bytes())
     definitions = build_definitions(published.outside.settings)
     with open_run(published.home) as instance, pytest.raises(dg.Failure):
-        definitions.resolve_job_def(STATE).execute_in_process(partition_key="2025-02-02", instance=instance)
+        definitions.resolve_job_def(BUILD_STATE).execute_in_process(partition_key="2025-02-02", instance=instance)
     shown = everything_shown(published)
     assert b"another key of salt epoch" in shown
     assert PLANTED.encode() not in shown and SECRET.encode() not in shown

@@ -17,10 +17,10 @@ from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.completeness import complete_all, withdraw_all
 from dpdau_assets.core.publication.due import due
 from dpdau_assets.core.publication.release import publish
-from dpdau_assets.core.publication.runs import MAU
 from dpdau_assets.core.state.rebuilding import build_days
 from dpdau_assets.orchestration.jobs import IN_ORDER
-from dpdau_assets.orchestration.schedules import build_publish_daily
+from dpdau_assets.orchestration.names import PUBLISH_MAU
+from dpdau_assets.orchestration.schedules import build_publish_due_hourly
 from dpdau_tests.conftest import FixedClock, put
 from dpdau_tests.dagster.world import World, asked_of, erase, project_under
 from dpdau_tests.support.lengths import LENGTH
@@ -139,7 +139,7 @@ def test_a_declaration_that_is_taken_back_while_publication_runs_holds_up_its_da
             withdraw_all([DAYS[6]], outside)
         return publish(metric, day, outside)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("dpdau_assets.orchestration.bulk.publish", withdrawing)
+    monkeypatch.setattr("dpdau_assets.assets.releases.publish", withdrawing)
     assert publish_due(world)
     assert published(world.outside) == DAYS[:6]
     assert DAYS[6] not in world.outside.accountant.sealed()
@@ -186,7 +186,7 @@ def test_a_number_that_fails_leaves_what_is_out_and_the_next_run_goes_on_from_th
         return publish(metric, day, outside)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr("dpdau_assets.orchestration.bulk.publish", die_at_mau)
+        patch.setattr("dpdau_assets.assets.releases.publish", die_at_mau)
         assert not publish_due(world)
     out = world.outside.accountant.releases()
     assert published(world.outside)[-1] == date(2025, 2, 1) and published(world.outside, "mau")[-1].month == 1
@@ -251,7 +251,7 @@ def begun(outside: Store) -> None:
 
 
 def asked(world: World, hour: int = 9) -> dg.RunRequest | dg.SkipReason:
-    schedule = build_publish_daily(*project_under(world.outside.settings))
+    schedule = build_publish_due_hourly(*project_under(world.outside.settings))
     moment = datetime.combine(world.outside.clock.today(), datetime.min.time(), UTC) + timedelta(hours=hour)
     context = dg.build_schedule_context(world.instance, moment, resources=asked_of(schedule, world.outside))
     with context:
@@ -277,7 +277,7 @@ def test_the_schedule_asks_for_nothing_while_publication_is_under_way(
     make_store: MakeStore, on_files: dg.DagsterInstance
 ) -> None:
     world = World(make_store(today=FIRST_MAU + timedelta(days=2), recipe=begun, **SETTINGS), on_files)
-    job = world.definitions.resolve_job_def(MAU)
+    job = world.definitions.resolve_job_def(PUBLISH_MAU)
     run = world.instance.create_run_for_job(job, tags=IN_ORDER, status=dg.DagsterRunStatus.STARTED)
     skipped = asked(world)
     assert isinstance(skipped, dg.SkipReason) and "under way" in str(skipped.skip_message)

@@ -16,6 +16,7 @@ from dpdau_assets.core.publication.runs import DAU, REPORTS, RESTATEMENT, Step, 
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.definitions import build_definitions
 from dpdau_assets.orchestration.jobs import run_steps
+from dpdau_assets.orchestration.names import PUBLISH_DAU, RESTATE_DAU
 from dpdau_assets.orchestration.schedules import build_restate_monthly
 from dpdau_tests.conftest import SECRET, prepare, put
 from dpdau_tests.dagster.world import World, asked_of, erase, project_under, stop_the_clock
@@ -37,9 +38,9 @@ def test_a_month_is_restated_through_dagster_and_again_changes_nothing(
     for day in days:
         publish("dau", day, outside)
     erase(outside, "user 1")
-    assert world.execute(RESTATEMENT, "2025-01-01").success
+    assert world.execute(RESTATE_DAU, "2025-01-01").success
     once = outside.accountant.releases()
-    assert world.execute(RESTATEMENT, "2025-01-01").success
+    assert world.execute(RESTATE_DAU, "2025-01-01").success
     record = instance.fetch_materializations(dg.AssetKey("dau_restatement"), limit=1).records[0]
     assert [found.key.day for found in once if found.key.revision] == PUBLISHED
     assert outside.accountant.releases() == once
@@ -53,8 +54,8 @@ def test_a_month_that_is_not_due_fails_and_says_when(
     put(outside, [("someone", PUBLISHED[0])])
     world = World(outside, instance)
     world.build(PUBLISHED[:1])
-    world.build(PUBLISHED[:1], DAU)
-    done = world.execute(RESTATEMENT, "2025-01-01")
+    world.build(PUBLISHED[:1], PUBLISH_DAU)
+    done = world.execute(RESTATE_DAU, "2025-01-01")
     (failure,) = [event.step_failure_data for event in done.all_events if event.is_step_failure]
     assert not done.success
     assert failure.error and "restated on 2025-02-05" in str(failure.error)

@@ -10,10 +10,10 @@ import pytest
 
 from dpdau_assets.core.errors import Refused
 from dpdau_assets.core.ports.store import Store
-from dpdau_assets.core.publication.runs import BUILD
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.state.rebuilding import build_days
 from dpdau_assets.definitions import build_definitions
+from dpdau_assets.orchestration.names import REBUILD_DAYS
 from dpdau_assets.orchestration.retries import SAFE, cause_of
 from dpdau_tests.conftest import put
 from dpdau_tests.dagster.world import World
@@ -52,20 +52,20 @@ CONFIG = {"ops": {"build_many_days": {"config": {"days": [str(DAY)]}}}}
 
 def test_a_disk_that_was_full_for_a_moment_is_tried_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dpdau_assets.orchestration.bulk.build_days", failing(1, OSError("no space left on device")))
-    done = world.execute(BUILD, config=CONFIG)
+    done = world.execute(REBUILD_DAYS, config=CONFIG)
     assert done.success and attempts(done) == 2
     assert DAY in world.outside.accountant.processed()
 
 
 def test_what_stays_broken_fails_after_a_few_attempts(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dpdau_assets.orchestration.bulk.build_days", failing(99, OSError("no space left on device")))
-    done = world.execute(BUILD, config=CONFIG)
+    done = world.execute(REBUILD_DAYS, config=CONFIG)
     assert not done.success and attempts(done) == 1 + SAFE.max_retries
 
 
 def test_what_dpdau_refuses_is_not_tried_again_and_says_why(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dpdau_assets.orchestration.bulk.build_days", failing(99, Refused("Not today.", "Tomorrow.")))
-    done = world.execute(BUILD, config=CONFIG)
+    done = world.execute(REBUILD_DAYS, config=CONFIG)
     assert not done.success and attempts(done) == 1
     (failure,) = [event.step_failure_data for event in done.all_events if event.is_step_failure]
     assert failure.error and "Not today. Tomorrow." in str(failure.error)

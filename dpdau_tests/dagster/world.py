@@ -21,10 +21,10 @@ from dpdau_assets.core.erasure.requests import request
 from dpdau_assets.core.events import Event
 from dpdau_assets.core.facts import Alert
 from dpdau_assets.core.ports.store import Store
-from dpdau_assets.core.publication.runs import BUILD
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.definitions import build_definitions
 from dpdau_assets.orchestration.jobs import Jobs, build_jobs
+from dpdau_assets.orchestration.names import REBUILD_DAYS
 from dpdau_assets.orchestration.project import Project
 from resources.dagster_instance import is_switched_on
 from resources.published.mart_duckdb import MartFiles
@@ -101,7 +101,7 @@ class World:
     def build_at_once(self, days: Iterable[date]) -> None:
         """In one run, which tells Dagster of each day."""
         wanted = {"days": [day.isoformat() for day in days]}
-        assert self.execute(BUILD, config={"ops": {"build_many_days": {"config": wanted}}}).success
+        assert self.execute(REBUILD_DAYS, config={"ops": {"build_many_days": {"config": wanted}}}).success
 
     @property
     def resources(self) -> dict[str, Any]:

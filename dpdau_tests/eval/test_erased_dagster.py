@@ -55,7 +55,7 @@ def test_days_through_dagster_equal_the_reference(store: Store, monkeypatch: pyt
             today = silent(replace(store, clock=FixedClock(day + timedelta(days=1))))
             monkeypatch.setattr("resources.wiring.open_store", lambda _, today=today: today)
             erase([(user, erased) for user, erased in erasures if erased == day], today)
-            steps = [step for step in plan_run(day, day, today) if step.job != REPORTS]  # they refuse silent noise
+            steps = [step for step in plan_run(day, day, today) if step.kind != REPORTS]  # they refuse silent noise
             run_steps(steps, definitions, instance, lambda _: None)
     found = {
         (one.key.metric, one.key.day): round(one.noisy_value, 3)

@@ -115,11 +115,11 @@ def run(first: date, last: date, outside: Store) -> list[tuple]:
         RESTATEMENT: lambda month: restate(month, outside),
     }
     for step in plan_run(first, last, outside):
-        if step.job in work:
+        if step.kind in work:
             try:
-                work[step.job](step.day)
+                work[step.kind](step.day)
             except BudgetRefused as error:
-                refused.append((step.job, step.day, error.fields))
+                refused.append((step.kind, step.day, error.fields))
     return refused
 
 

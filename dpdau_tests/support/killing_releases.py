@@ -89,11 +89,11 @@ def released(day: date, outside: Store) -> Iterator[Release]:
     for step in plan_run(day, day, outside):
         if step.day is None:
             continue
-        if step.job == DAU:
+        if step.kind == DAU:
             yield publish("dau", step.day, outside)
-        elif step.job == MAU:
+        elif step.kind == MAU:
             yield publish("mau", step.day, outside)
-        elif step.job == RESTATEMENT:
+        elif step.kind == RESTATEMENT:
             yield from restate(step.day, outside)
 
 

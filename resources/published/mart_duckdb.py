@@ -164,10 +164,11 @@ def _parameters(columns: dict[str, Any]) -> dict[str, str]:
 
 def _fill(work: duckdb.DuckDBPyConnection, rows: Sequence[MartRow]) -> None:
     work.execute(_TABLE)
-    if rows:
-        statement = f"INSERT INTO active_users ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
-        columns = map(columns_of, rows)
-        work.executemany(statement, [[_value(row[name]) for name in COLUMNS] for row in columns])
+    if rows:  # by column, in one statement: row by row takes longer than all else that is written here
+        columns = [columns_of(row) for row in rows]
+        every = ", ".join("unnest(?)" for _ in COLUMNS)
+        statement = f"INSERT INTO active_users ({', '.join(COLUMNS)}) SELECT {every}"
+        work.execute(statement, [[_value(row[name]) for row in columns] for name in COLUMNS])
 
 
 def _value(value: object) -> object:

@@ -20,12 +20,12 @@ from dpdau_assets.core.settings import Metric, Settings
 
 
 class DryRunLedger:
-    """The port BudgetLedger, on a copy.
+    """The port BudgetLedger, on a copy; of one metric alone, if one is named.
 
     A number is a key and the instance that gives it: a draft has no values and no noise.
     """
 
-    def __init__(self, ledger: Ledger, settings: Settings) -> None:
+    def __init__(self, ledger: Ledger, settings: Settings, metric: Metric | None = None) -> None:
         self._settings = settings
         self._numbers: dict[ReleaseKey, str] = {}
         self._last_releases: dict[Metric, Release] = {}
@@ -34,7 +34,7 @@ class DryRunLedger:
         self._last_days_of: dict[str, date] = {}
         self._restated: Counter[date] = Counter()
         # Numbers first, charges last: what is published meanwhile is at least among the charges.
-        for release in sorted(ledger.releases(), key=lambda one: (one.key.day, one.key.revision)):
+        for release in sorted(ledger.releases(metric), key=lambda one: (one.key.day, one.key.revision)):
             self.publish(release.key, release.run)
             self._last_releases[release.key.metric] = release
         self._instances = {run.name: run for run in ledger.mechanism_runs()}

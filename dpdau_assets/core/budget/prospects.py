@@ -171,10 +171,10 @@ def _made_by(key: ReleaseKey, ledger: DryRunLedger, store: Store) -> Iterator[st
     last = ledger.last_day(key.metric, key.window_days)
     if key.metric == "mau" and last:
         following = _following(last, key, ledger, store)
-        yield f"Days of MAU follow one another: the job publish_mau makes {following} next."
+        yield f"Days of MAU follow one another: materialising `mau_release` makes {following} next."
         yield f"So does `dpdau run --from {following} --to DAY`, up to the day that is named."
     else:
-        yield f"The job publish_{key.metric} makes it, as does `dpdau run`."
+        yield f"Materialising `{key.metric}_release` for the day makes it, as does `dpdau run`."
 
 
 def _following(last: date, key: ReleaseKey, ledger: DryRunLedger, store: Store) -> date:
@@ -206,7 +206,10 @@ def _without_a_first(key: ReleaseKey, _books: DryRunLedger, store: Store) -> Pro
 def _comes_again(key: ReleaseKey, ledger: DryRunLedger, store: Store) -> Prospect:
     month = month_of(key.day)
     slot = restatement_due_under(ledger.parameters(month), month, store.settings)
-    made_by = "The job restate_dau makes it on the month's public day, as does `dpdau run` when it passes that day."
+    made_by = (
+        "Materialising `dau_restatement` for the month makes it from its public day on, as does `dpdau run` when it "
+        "passes that day."
+    )
     if slot is None or slot <= store.clock.today():
         return Prospect(False, "to_come", "", made_by)
     return Prospect(False, "not_due", f"it is due on {slot}", made_by, slot)

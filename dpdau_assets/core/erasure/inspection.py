@@ -26,11 +26,12 @@ from dpdau_assets.core.events import calendar_day
 from dpdau_assets.core.facts import Erasure, Keys, Partition, StoredFile
 from dpdau_assets.core.identity import data_version
 from dpdau_assets.core.parallel import work_ahead
+from dpdau_assets.core.ports.state import StateStore
 from dpdau_assets.core.ports.store import Events, State, Store
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.sketches.keysets import places
 from dpdau_assets.core.sketches.theta import theta_hashes
-from dpdau_assets.core.state.activity import apply_pending, day_version, epochs_of
+from dpdau_assets.core.state.activity import day_version, epochs_of
 from dpdau_assets.core.state.day_sketch import sketch_version, traces_in
 from dpdau_assets.core.tombstones import Tombstones
 
@@ -52,6 +53,8 @@ IN_SET, IN_BYTES = "the key is in the set", "the key is in the bytes"
 IN_SKETCH = "the sketch may not be the same without the key"
 FILE_IS_GONE = "its file is gone, and may come back"
 KEY_IS_GONE = "the person's keys are all shredded, so nobody can look"
+
+_NO_KEY = b""  # for content hashes that nobody keeps: the first use of the real key writes it into the ledger
 
 
 @dataclass(frozen=True, order=True)
@@ -92,11 +95,39 @@ def inspect(erasures: Sequence[Erasure], store: Store) -> Inspection:
     """
     keys = store.erasures.ledger.keys_of(one.receipt for one in erasures)
     sought = _Sought(erasures, keys)
-    signing_key = store.state.salts.signing_key()
-    files = list(work_ahead(partial(_examined, sought.needles, signing_key, store), store.state.files.files()))
+    files = _read_back(sought, store.state.salts.signing_key(), store)
+    survivors = _survivors(sought, files, store)
     live = {found.place: found for found in files if found.place}
+    partitions = [_partition(place, _version(place, store), live[place]) for place in sorted(live)]
+    epochs = {one.receipt: sorted(keys.get(one.receipt, ())) for one in erasures}
+    return Inspection(json.dumps(partitions), {name: sorted(left) for name, left in survivors.items()}, epochs)
+
+
+def left_of_anyone(store: Store) -> list[Survivor]:
+    """What is left of all whose erasure was applied. It only asks: nothing is applied, folded or written.
+
+    Whoever's removal is not applied yet is pending, and not left. Nor is who comes back in a batch that waits: the fold
+    that takes it in leaves her out. A batch that cannot be read may hold anyone.
+    """
+    with store.state.activity.lock():
+        erasures = store.erasures.ledger.erasures(("applied", "verified"))
+        sought = _Sought(erasures, store.erasures.ledger.keys_of(one.receipt for one in erasures))
+        found = _survivors(sought, _read_back(sought, _NO_KEY, store), store)
+        waiting = {_batch_file(batch) for batch in store.events.inbox.batches()}
+    left = {survivor for survivors in found.values() for survivor in survivors}
+    return sorted(survivor for survivor in left if survivor.file not in waiting or survivor.how != IN_SET)
+
+
+def _read_back(sought: _Sought, signing_key: bytes, store: Store) -> list[_Found]:
+    """Every file that is kept, byte by byte."""
+    return list(work_ahead(partial(_examined, sought.needles, signing_key, store), store.state.files.files()))
+
+
+def _survivors(sought: _Sought, files: Sequence[_Found], store: Store) -> dict[str, set[Survivor]]:
+    """What is left, by receipt: in the bytes of these files, in the sets and sketches among them, and in the inbox."""
+    live = {found.place for found in files if found.place}
     in_sets = list(work_ahead(partial(_members, sought, store), live))
-    survivors: dict[str, set[Survivor]] = {one.receipt: set() for one in erasures}
+    survivors: dict[str, set[Survivor]] = {receipt: set() for receipt in sought.receipts}
     for receipt, survivor in (
         *(left for found in files for left in sought.in_bytes(found)),
         *(left for found in in_sets for left in found),
@@ -105,17 +136,7 @@ def inspect(erasures: Sequence[Erasure], store: Store) -> Inspection:
         *(left for place in _missing(live, store.state) for left in sought.everyone(place, FILE_IS_GONE)),
     ):
         survivors[receipt].add(survivor)
-    partitions = [_partition(place, _version(place, store), live[place]) for place in sorted(live)]
-    epochs = {one.receipt: sorted(keys.get(one.receipt, ())) for one in erasures}
-    return Inspection(json.dumps(partitions), {name: sorted(left) for name, left in survivors.items()}, epochs)
-
-
-def left_of_anyone(store: Store) -> list[Survivor]:
-    """What is left of all whose erasure was applied, after whatever arrived is folded: a replay that waits is none."""
-    with store.state.activity.lock():
-        apply_pending(store)
-        found = inspect(store.erasures.ledger.erasures(("applied", "verified")), store)
-    return sorted({survivor for left in found.survivors.values() for survivor in left})
+    return survivors
 
 
 class _Sought:
@@ -141,6 +162,11 @@ class _Sought:
         of_key = dict(self._owners)
         for key, other in zip(keys.tolist(), theta_hashes(keys).tolist(), strict=True):
             self._owners[other] = self._owners[other] + of_key[key]
+
+    @property
+    def receipts(self) -> list[str]:
+        """Of all these requests."""
+        return [one.receipt for one in self._erasures]
 
     def on(self, day: date, epoch: int) -> Keys:
         """The keys that must not be there, sorted."""
@@ -170,8 +196,16 @@ class _Sought:
 
 
 def _missing(live: Container[Partition], state: State) -> list[Partition]:
-    """Partitions of the state that were written and have no file: an unmounted folder, say."""
-    return [place for place in sorted(state.builds.all()) if place not in live]
+    """Partitions of the state that were written and have no file: an unmounted folder, say.
+
+    One whose first write was cut short never had a file, and the ledger knows it as absent.
+    """
+    gone = (place for place in sorted(state.builds.all()) if place not in live)
+    return [place for place in gone if _state_of(place, state).is_old(place.day, place.epoch)]
+
+
+def _state_of(place: Partition, state: State) -> StateStore:
+    return state.activity if place.store == "activity" else state.late
 
 
 def _tombstones(found: Sequence[tuple[int, Erasure]]) -> Tombstones:
@@ -225,7 +259,7 @@ def _members(sought: _Sought, store: Store, place: Partition) -> list[tuple[str,
 def _present(place: Partition, wanted: Keys, state: State) -> list[int]:
     if place.store == "sketches":
         return _present_in_sketch(place, wanted, state)
-    keys = (state.activity if place.store == "activity" else state.late).read(place.day, place.epoch)
+    keys = _state_of(place, state).read(place.day, place.epoch)
     return [] if keys is None else keys[places(keys, wanted)].tolist()
 
 

@@ -7,7 +7,7 @@ Owns the rule: What is due follows from public things alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from datetime import date, timedelta
 from itertools import takewhile
@@ -20,9 +20,6 @@ from dpdau_assets.core.publication.completeness import is_declared
 from dpdau_assets.core.publication.runs import DAU, MAU, RESTATEMENT, Step
 from dpdau_assets.core.settings import Settings
 
-SCHEDULE = "publish_daily"
-"""What whoever runs the schedule calls it."""
-
 
 @dataclass(frozen=True)
 class Due:
@@ -34,6 +31,7 @@ class Due:
         built: those of them, from the first on, that read no missing day.
         unmarked: days whose number is due and that upstream has not declared complete, in order.
         refused: why numbers that are due will not come, in words; "" if all will.
+        refusals: these numbers, in order of slots.
     """
 
     missing: tuple[date, ...]
@@ -41,6 +39,7 @@ class Due:
     built: tuple[Step, ...]
     unmarked: tuple[date, ...]
     refused: str
+    refusals: tuple[RefusedRelease, ...] = ()
 
 
 def due(store: Store) -> Due:
@@ -51,6 +50,7 @@ def due(store: Store) -> Due:
     except DpdauError as error:  # nothing says how to count, say: a person has to decide that
         return Due((), (), (), (), str(error))
     made = [one for one in numbers if isinstance(one, PlannedRelease)]
+    refusals = tuple(one for one in numbers if isinstance(one, RefusedRelease))
     complete = list(_reading_only(declared, made, store.settings))
     processed = store.accountant.processed()
     return Due(
@@ -58,7 +58,8 @@ def due(store: Store) -> Due:
         numbers=_steps(complete),
         built=_steps(_reading_only(processed, complete, store.settings)),
         unmarked=tuple(sorted(_all_read(made, store.settings) - declared)),
-        refused=_why_refused(numbers),
+        refused=_why_refused(refusals),
+        refusals=refusals,
     )
 
 
@@ -69,7 +70,7 @@ def last_due(settings: Settings, clock: Clock) -> date:
 
 def late(found: Due, settings: Settings, clock: Clock) -> list[date]:
     """Days of which a number was due before today and could have come: complete, and not published."""
-    days = {step.day for step in found.numbers if step.job in (DAU, MAU) and step.day}
+    days = {step.day for step in found.numbers if step.kind in (DAU, MAU) and step.day}
     return sorted(day for day in days if day < last_due(settings, clock))
 
 
@@ -99,10 +100,9 @@ def _step(one: PlannedRelease) -> Step:
     return Step(DAU if release.metric == "dau" else MAU, release.day)
 
 
-def _why_refused(numbers: list[PlannedRelease | RefusedRelease]) -> str:
-    refused = [one for one in numbers if isinstance(one, RefusedRelease)]
-    if not refused:
+def _why_refused(refusals: Sequence[RefusedRelease]) -> str:
+    if not refusals:
         return ""
-    first = refused[0]
-    others = f" So are {len(refused) - 1} more." if len(refused) > 1 else ""
+    first = refusals[0]
+    others = f" So are {len(refusals) - 1} more." if len(refusals) > 1 else ""
     return f"{first.release.metric} of {first.release.day} is refused: {first.error.reason}{others}"

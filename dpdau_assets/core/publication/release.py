@@ -23,6 +23,7 @@ from dpdau_assets.core.budget.planning import (
     restatement_due,
 )
 from dpdau_assets.core.budget.sketch_choice import estimator_of
+from dpdau_assets.core.budget.within_budget import next_day_that_fits
 from dpdau_assets.core.dates import (
     days_between,
     epoch_of,
@@ -32,7 +33,7 @@ from dpdau_assets.core.dates import (
     month_of,
     window,
 )
-from dpdau_assets.core.errors import Refused
+from dpdau_assets.core.errors import BudgetRefused, Refused
 from dpdau_assets.core.facts import Release, ReleaseKey
 from dpdau_assets.core.ports.ledger import Ledger, LedgerTransaction
 from dpdau_assets.core.ports.store import Noise, Store
@@ -96,7 +97,16 @@ def require_publishable(key: ReleaseKey, store: Store) -> None:
         raise Refused(f"{missing}, which {key.metric} of {key.day} reads.", "Materialise `activity` for it.")
     with store.accountant.transaction() as ledger:
         if ledger.release(key) is None:  # another process may have made it since
-            plan(key, ledger, settings)  # asks all that the release itself will ask, and writes nothing
+            _require_planned(key, ledger, settings)  # asks all that the release itself will ask, and writes nothing
+
+
+def _require_planned(key: ReleaseKey, ledger: LedgerTransaction, settings: Settings) -> None:
+    """Raise what refuses it; of the budget, with the next day that fits."""
+    try:
+        plan(key, ledger, settings)
+    except BudgetRefused as refused:
+        following = None if "next_day" in refused.fields else next_day_that_fits(key, ledger, settings)
+        raise (refused.saying(next_day=following.isoformat()) if following else refused) from None
 
 
 def require_restatable(month: date, settings: Settings, accountant: Ledger) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
+from typing import Literal, TypeAlias
 
 from dpdau_assets.core.budget.planning import planned_estimator, require_in_order, restatement_due
 from dpdau_assets.core.budget.sketch_choice import not_set
@@ -17,28 +18,31 @@ from dpdau_assets.core.privacy.schedule import due_on, restatement_due_on
 from dpdau_assets.core.settings import Metric, Settings
 from dpdau_assets.core.state.activity import require_ended
 
-STATE, BUILD = "build_state", "rebuild_days"  # one day, and many at once
-DAU, MAU = "publish_dau", "publish_mau"
-RESTATEMENT, REPORTS = "restate_dau", "refresh_mart"
+StepKind: TypeAlias = Literal["build", "dau", "mau", "restatement", "reports"]
+BUILD: StepKind = "build"
+DAU: StepKind = "dau"
+MAU: StepKind = "mau"
+RESTATEMENT: StepKind = "restatement"
+REPORTS: StepKind = "reports"
 
 
 @dataclass(frozen=True)
 class Step:
-    """One job run: the job's name and its day; of a restatement the month, of a rebuild all its days, in bulk."""
+    """One thing to do, and its day; of a restatement the month, of a build all its days, in bulk."""
 
-    job: str
+    kind: StepKind
     day: date | None = None
     days: tuple[date, ...] = ()
 
     @property
     def metric(self) -> Metric:
         """Of a step that publishes a number."""
-        return "dau" if self.job == DAU else "mau"
+        return "dau" if self.kind == DAU else "mau"
 
     @property
     def title(self) -> str:
         """For a progress bar."""
-        return f"{self.job} {self.day or (f'{self.days[0]} to {self.days[-1]}' if self.days else '')}"
+        return f"{self.kind} {self.day or (f'{self.days[0]} to {self.days[-1]}' if self.days else '')}"
 
 
 def building(days: Iterable[date]) -> list[Step]:

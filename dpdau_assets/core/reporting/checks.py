@@ -239,7 +239,7 @@ def _published_on_time(store: Store, _: Mart) -> Verdict:
         return _days(waiting, "day(s) are due and not declared complete: upstream, or `dpdau complete`", "")
     missing = late(found, store.settings, store.clock)
     if missing:
-        return _days(missing, "day(s) are overdue: the schedule publish_daily, or `dpdau run`, publishes", "")
+        return _days(missing, "day(s) are overdue: the schedule of publication, or `dpdau run`, publishes", "")
     if found.refused and first:
         return Verdict(False, found.refused)
     return Verdict(True, "Every day that is due and complete is published.")
@@ -264,7 +264,7 @@ def _restatement_on_time(store: Store, _: Mart) -> Verdict:
     dates = {month: restatement_due(month, instances, store.settings) for month in sorted(months)}
     missed = [month for month, day in dates.items() if last and day and day < due_on(store.settings, last)]
     if missed:
-        return Verdict(False, f"{missed[0]:%Y-%m} should be restated by now: the job restate_dau does it.")
+        return Verdict(False, f"{missed[0]:%Y-%m} should be restated by now: materialise `dau_restatement` for it.")
     return Verdict(True, "Every month that is due is restated.")
 
 

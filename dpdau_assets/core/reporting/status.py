@@ -81,12 +81,12 @@ class Status:
     @property
     def ready_days(self) -> list[date]:
         """Days of which a first number can be published now."""
-        return sorted({step.day for step in self.ready if step.day and step.job != RESTATEMENT})
+        return sorted({step.day for step in self.ready if step.day and step.kind != RESTATEMENT})
 
     @property
     def ready_months(self) -> list[date]:
         """Months that can be restated now."""
-        return [step.day for step in self.ready if step.day and step.job == RESTATEMENT]
+        return [step.day for step in self.ready if step.day and step.kind == RESTATEMENT]
 
 
 def status(store: Store, mart: Mart) -> Status:

@@ -138,6 +138,12 @@ def traces_in(sketch: Sketch, day: date, wanted: Keys, state: State) -> Keys:
     return left if b"".join(to_bytes(again)) != b"".join(to_bytes(sketch)) else EMPTY
 
 
+def is_fresh(day: date, store: Store) -> bool:
+    """Whether each of the day's sketches is there, and is of the state beside it by what its header says of itself."""
+    with store.state.activity.lock():
+        return all(_is_of_its_state(day, epoch, store.state) for epoch in epochs_of(day, store.settings))
+
+
 def sketch_version(day: date, store: Store) -> str:
     """The data version of the day's sketches: keyed, and the same for the same users, kind and parameters."""
     found = [store.state.sketches.header(day, epoch) for epoch in epochs_of(day, store.settings)]

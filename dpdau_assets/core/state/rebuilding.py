@@ -11,7 +11,7 @@ from datetime import date
 
 from dpdau_assets.core.ports.store import State, Store
 from dpdau_assets.core.state.activity import day_version, is_clean, process_days
-from dpdau_assets.core.state.day_sketch import refresh, sketch_version
+from dpdau_assets.core.state.day_sketch import is_fresh, refresh, sketch_version
 from dpdau_assets.core.state.touched import days_to_rebuild
 
 MARK = "mark"
@@ -32,6 +32,7 @@ class Built:
     state_version: str
     sketch_version: str
     is_clean: bool
+    sketch_is_fresh: bool
 
 
 def days_behind(store: Store) -> dict[date, list[str]]:
@@ -72,6 +73,7 @@ def build_days(marks: Mapping[date, int], store: Store) -> list[Built]:
             day_version(day, store),
             sketch_version(day, store),
             is_clean(day, store),
+            is_fresh(day, store),
         )
         for day in wanted
     ]

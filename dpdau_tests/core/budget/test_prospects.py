@@ -194,7 +194,7 @@ def test_a_day_past_retention_never_comes(make_store: MakeStore) -> None:
     assert mark_reported("mau", date(2025, 2, 19), outside).fields["why"] == "to_come"
 
 
-def test_a_day_to_come_says_when_it_is_due_and_one_that_is_due_names_its_job(make_store: MakeStore) -> None:
+def test_a_day_to_come_says_when_it_is_due_and_one_that_is_due_names_its_asset(make_store: MakeStore) -> None:
     outside = built_by(date(2025, 3, 1), make_store)
     for day, due in (
         (date(2025, 3, 1), "2025-03-03"),
@@ -204,16 +204,16 @@ def test_a_day_to_come_says_when_it_is_due_and_one_that_is_due_names_its_job(mak
         for metric in ("dau", "mau"):
             error = mark_reported(metric, day, outside)
             assert (error.fields["never"], error.fields["why"], error.fields["due"]) == (False, "not_due", due)
-            assert f"due on {due}" in str(error) and f"publish_{metric}" in error.remedy
+            assert f"due on {due}" in str(error) and f"{metric}_release" in error.remedy
     error = mark_reported("dau", date(2025, 2, 27), outside)
-    assert (error.fields["why"], "due" in error.fields) == ("to_come", False) and "publish_dau" in error.remedy
+    assert (error.fields["why"], "due" in error.fields) == ("to_come", False) and "dau_release" in error.remedy
 
 
 def test_a_restatement_that_comes_says_when_and_one_that_never_does_why(make_store: MakeStore) -> None:
     outside = built_by(date(2025, 2, 3), make_store)
     publish("dau", date(2025, 1, 5), outside)
     error = mark_reported("dau", date(2025, 1, 5), outside, 1)
-    assert (error.fields["never"], error.fields["due"]) == (False, "2025-02-05") and "restate_dau" in error.remedy
+    assert (error.fields["never"], error.fields["due"]) == (False, "2025-02-05") and "dau_restatement" in error.remedy
     assert mark_reported("dau", date(2025, 1, 5), at(date(2025, 2, 9), outside), 1).fields["why"] == "to_come"
     assert mark_reported("dau", date(2024, 12, 5), outside, 1).fields["why"] == "before_start"
     without = make_store("without", today=date(2025, 2, 3), restatements_per_month=0)

@@ -48,16 +48,16 @@ def test_days_come_in_order_each_with_its_dau_and_mau_and_a_month_is_restated_on
 ) -> None:
     outside = declared(make_store(today=date(2025, 2, 8)), START, date(2025, 2, 6))
     numbers = due(outside).numbers
-    days = [step.day for step in numbers if step.job == DAU]
+    days = [step.day for step in numbers if step.kind == DAU]
     assert days == days_between(START, date(2025, 2, 6))
-    assert [step.day for step in numbers if step.job == MAU] == days_between(FIRST_MAU, date(2025, 2, 6))
+    assert [step.day for step in numbers if step.kind == MAU] == days_between(FIRST_MAU, date(2025, 2, 6))
     third = numbers.index(Step(DAU, date(2025, 2, 3)))
     assert set(numbers[third : third + 3]) == {
         Step(DAU, date(2025, 2, 3)),
         Step(MAU, date(2025, 2, 3)),
         Step(RESTATEMENT, START),
     }
-    assert [step for step in numbers if step.job == RESTATEMENT] == [Step(RESTATEMENT, START)]
+    assert [step for step in numbers if step.kind == RESTATEMENT] == [Step(RESTATEMENT, START)]
 
 
 def test_an_undeclared_day_is_waited_for_and_those_after_it_with_it(make_store: MakeStore) -> None:
@@ -146,5 +146,5 @@ def test_a_month_that_waits_for_its_day_is_due_even_if_nothing_else_is(make_stor
 def test_after_downtime_everything_that_is_due_comes_in_order(make_store: MakeStore, days_down: int) -> None:
     last = START + timedelta(days=days_down)
     outside = declared(make_store(today=last + timedelta(days=2)), START, last)
-    days = [step.day for step in due(outside).numbers if step.job == DAU]
+    days = [step.day for step in due(outside).numbers if step.kind == DAU]
     assert days == days_between(START, last)

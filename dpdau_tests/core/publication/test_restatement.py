@@ -15,7 +15,7 @@ from dpdau_assets.core.events import Event
 from dpdau_assets.core.facts import Release
 from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.release import publish, restate
-from dpdau_assets.core.publication.runs import RESTATEMENT, plan_run
+from dpdau_assets.core.publication.runs import MAU, RESTATEMENT, plan_run
 from dpdau_assets.core.reporting.answers import mart_rows
 from dpdau_assets.core.state.activity import process_days
 from dpdau_tests.conftest import prepare, put, silent
@@ -173,14 +173,14 @@ def test_both_series_are_in_the_mart(make_store: Make) -> None:
 
 def test_a_run_restates_each_month_whose_day_it_passes(published: Store) -> None:
     outside = published
-    wanted = [(step.job, step.day) for step in plan_run(JANUARY, date(2025, 3, 10), outside)]
+    wanted = [(step.kind, step.day) for step in plan_run(JANUARY, date(2025, 3, 10), outside)]
     at = wanted.index((RESTATEMENT, JANUARY))
-    assert wanted[at - 1] == ("publish_mau", DUE)
+    assert wanted[at - 1] == (MAU, DUE)
     assert [day for job, day in wanted if job == RESTATEMENT] == [JANUARY, date(2025, 2, 1)]
     later = plan_run(DUE + timedelta(days=1), date(2025, 2, 6), outside)
-    assert [step.day for step in later if step.job == RESTATEMENT] == [JANUARY], "passed, and not done yet"
+    assert [step.day for step in later if step.kind == RESTATEMENT] == [JANUARY], "passed, and not done yet"
     restate(JANUARY, outside)
-    assert all(step.job != RESTATEMENT for step in plan_run(DUE, date(2025, 2, 6), outside))
+    assert all(step.kind != RESTATEMENT for step in plan_run(DUE, date(2025, 2, 6), outside))
 
 
 def test_independent_noise_is_restated_too_and_charged_for_each_number(make_store: Make) -> None:

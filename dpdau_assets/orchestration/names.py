@@ -1,0 +1,22 @@
+"""What Dagster's jobs and schedules are called, and which job does each of core's steps. Strings, and no Dagster."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from dpdau_assets.core.publication.runs import BUILD, DAU, MAU, REPORTS, RESTATEMENT, StepKind
+
+BUILD_STATE, REBUILD_DAYS = "build_state", "rebuild_days"  # one day, and many at once
+PUBLISH_DAU, PUBLISH_MAU, RESTATE_DAU = "publish_dau", "publish_mau", "restate_dau"
+REFRESH_MART, PUBLISH_DUE, CHECK_STORE = "refresh_mart", "publish_due", "check_store"
+
+PUBLISH_DUE_HOURLY, CHECK_STORE_NIGHTLY = "publish_due_hourly", "check_store_nightly"
+
+JOB_OF: Mapping[StepKind, str] = {
+    BUILD: REBUILD_DAYS,
+    DAU: PUBLISH_DAU,
+    MAU: PUBLISH_MAU,
+    RESTATEMENT: RESTATE_DAU,
+    REPORTS: REFRESH_MART,
+}
+"""The job that does a step."""

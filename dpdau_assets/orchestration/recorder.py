@@ -1,0 +1,306 @@
+"""What a published number, a built day, a restatement, the mart is to Dagster: said here, and nowhere else.
+
+A `Record` is told in one of two ways: as the result of the asset's own step, or as the events of an op that has made
+many partitions. Both give Dagster the same data version, metadata and answers to checks.
+
+The checks of one partition (`ANSWERED_IN_RUNS`) are answered by the run that made it, or tried to: never by a run of
+their own, which would need the partition, and never by an event without a run, the second of which breaks an index of
+Dagster's. None of them blocks, and those of numbers read no tombstone: how long they take must not tell of a request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any
+
+import dagster as dg
+from dagster._core.definitions.asset_checks.asset_check_evaluation import (  # not public, and nothing else says it
+    AssetCheckEvaluationTargetMaterializationData as Target,
+)
+from dagster._core.definitions.data_version import (  # not public, and nothing else says what a day was built from
+    CODE_VERSION_TAG,
+    DATA_VERSION_TAG,
+    UNKNOWN_DATA_VERSION,
+    get_input_data_version_tag,
+    get_input_event_pointer_tag,
+)
+
+from dpdau_assets.core.budget.within_budget import MonthBudget, WithinBudget, within_budget
+from dpdau_assets.core.dates import month_of
+from dpdau_assets.core.errors import BudgetRefused, Refused
+from dpdau_assets.core.facts import Release, ReleaseKey
+from dpdau_assets.core.ports.store import Store
+from dpdau_assets.core.reporting.answers import release_answer
+from dpdau_assets.core.state.rebuilding import Built
+from dpdau_assets.orchestration.metadata import CODE_VERSION, reveal
+from dpdau_assets.orchestration.project import Project
+
+ERASURES, ACTIVITY, SKETCH = "erasures", "activity", "day_sketch"
+DAU, MAU, RESTATED = "dau_release", "mau_release", "dau_restatement"
+
+WITHIN_BUDGET, NOISE_IS_PRIVATE = "within_budget", "noise_is_private"
+ERASURES_APPLIED, SKETCH_IS_FRESH = "erasures_applied", "sketch_is_fresh"
+_GUARDS = {
+    WITHIN_BUDGET: "The number is within the cap of every month that it reads; of a refused one, why.",
+    NOISE_IS_PRIVATE: "The number was drawn from noise that cannot be predicted.",
+    ERASURES_APPLIED: "Nobody who asked to be erased is in the day's state.",
+    SKETCH_IS_FRESH: "The day's sketches are of the state beside them.",
+}
+ANSWERED_IN_RUNS: Mapping[str, tuple[str, ...]] = {
+    ACTIVITY: (ERASURES_APPLIED,),
+    SKETCH: (SKETCH_IS_FRESH,),
+    **dict.fromkeys((DAU, MAU, RESTATED), (WITHIN_BUDGET, NOISE_IS_PRIVATE)),
+}
+"""By asset, the checks that hold for one of its partitions."""
+
+SHOWN = ("estimate", "noisy_value", "lower_95", "upper_95", "epsilon_used", "budget_remaining", "mechanism")
+
+_AT_ONCE = 500
+"""Partitions that Dagster's log is asked about in one query."""
+
+Event = dg.AssetMaterialization | dg.AssetCheckEvaluation
+Result = dg.MaterializeResult | dg.AssetCheckResult
+
+
+def check_specs(project: Project, asset: str, partitions: dg.PartitionsDefinition) -> list[dg.AssetCheckSpec]:
+    """The checks that the asset's own step answers, each for the partition that it made."""
+    return [
+        dg.AssetCheckSpec(name, asset=project.asset(asset), partitions_def=partitions, description=_GUARDS[name])
+        for name in ANSWERED_IN_RUNS[asset]
+    ]
+
+
+def check_keys(project: Project, assets: Iterable[str]) -> list[dg.AssetCheckKey]:
+    """The checks of these assets that their own runs answer."""
+    return [
+        dg.AssetCheckKey(project.asset(asset), name) for asset in assets for name in ANSWERED_IN_RUNS.get(asset, ())
+    ]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a check of one partition found."""
+
+    check: str
+    passed: bool
+    sentence: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Record:
+    """What there is to tell of an asset, or of one partition of it.
+
+    Attributes:
+        partition: the day; of a restatement the month's first.
+        version: the data version; None lets Dagster choose one.
+        sources: what it was made from.
+        is_made: whether it is there; else the answers tell why not.
+    """
+
+    asset: str
+    partition: date | None = None
+    version: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    answers: tuple[Answer, ...] = ()
+    sources: tuple[str, ...] = ()
+    is_made: bool = True
+
+    def results(self) -> Iterator[Result]:
+        """For the asset's own step to yield."""
+        answers = [
+            dg.AssetCheckResult(
+                passed=answer.passed, check_name=answer.check, description=answer.sentence, metadata=answer.metadata
+            )
+            for answer in self.answers
+        ]
+        if self.is_made:
+            version = dg.DataVersion(self.version) if self.version else None
+            yield dg.MaterializeResult(data_version=version, metadata=self.metadata, check_results=answers)
+        else:
+            yield from answers
+
+    def materialization(self, project: Project, newest: Mapping[str, str]) -> dg.AssetMaterialization:
+        """For an op to yield. `newest` is, of each source, Dagster's last event by the time it was read: a partition of
+        the source that gets another version later makes this one stale.
+        """
+        tags = {DATA_VERSION_TAG: self.version, CODE_VERSION_TAG: CODE_VERSION} if self.version else {}
+        for source in self.sources:
+            key = project.asset(source)
+            tags[get_input_data_version_tag(key)] = UNKNOWN_DATA_VERSION.value  # of a partitioned one never looked at
+            tags[get_input_event_pointer_tag(key)] = newest[source]
+        return dg.AssetMaterialization(
+            project.asset(self.asset), partition=self._partition, tags=tags, metadata=self.metadata
+        )
+
+    def evaluations(self, project: Project, target: Target | None) -> Iterator[dg.AssetCheckEvaluation]:
+        """For an op to yield. `target` is the materialisation that the answers are about: without it they look old."""
+        for answer in self.answers:
+            yield dg.AssetCheckEvaluation(
+                project.asset(self.asset),
+                answer.check,
+                passed=answer.passed,
+                description=answer.sentence,
+                metadata=answer.metadata,
+                target_materialization_data=target,
+                partition=self._partition,
+                blocking=False,
+            )
+
+    @property
+    def _partition(self) -> str | None:
+        return self.partition.isoformat() if self.partition else None
+
+
+# --- What an op tells --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Recorder:
+    """Tells one instance of Dagster what an op has made."""
+
+    project: Project
+    instance: dg.DagsterInstance
+
+    def told(self, records: Iterable[Record], newest: Mapping[str, str] | None = None) -> Iterator[Event]:
+        """The events of these records of one asset: first what is there, then what the checks say of it."""
+        records = list(records)
+        yield from (record.materialization(self.project, newest or {}) for record in records if record.is_made)
+        targets = self._targets([record for record in records if record.answers])
+        for record in records:
+            yield from record.evaluations(self.project, targets.get(str(record.partition)))
+
+    def newest(self, assets: Iterable[str]) -> dict[str, str]:
+        """For each asset the pointer to its last event, as Dagster writes it."""
+        records = {
+            asset: self.instance.fetch_materializations(self.project.asset(asset), limit=1).records for asset in assets
+        }
+        return {asset: str(events[0].storage_id) if events else "NULL" for asset, events in records.items()}
+
+    def materialized(self, asset: str) -> set[str]:
+        """The partitions of the asset that Dagster knows to be there."""
+        return self.instance.get_materialized_partitions(self.project.asset(asset))
+
+    def refused_before(self, asset: str, partitions: Sequence[date]) -> set[date]:
+        """Those of these partitions whose number Dagster was told is refused, and nothing else since."""
+        key = dg.AssetCheckKey(self.project.asset(asset), WITHIN_BUDGET)
+        names = [day.isoformat() for day in partitions]
+        known = self.instance.event_log_storage.get_asset_check_partition_info([key], partition_keys=names)
+        failed = {info.partition_key for info in known if info.latest_execution_status.value == "FAILED"}
+        return {day for day in partitions if day.isoformat() in failed}
+
+    def _targets(self, records: Sequence[Record]) -> dict[str | None, Target]:
+        """The last materialisation of each partition, which may have been told just now."""
+        targets: dict[str | None, Target] = {}
+        for start in range(0, len(records), _AT_ONCE):
+            some = records[start : start + _AT_ONCE]
+            wanted = dg.AssetRecordsFilter(
+                asset_key=self.project.asset(some[0].asset), asset_partitions=[str(record.partition) for record in some]
+            )
+            events = self.instance.fetch_materializations(wanted, limit=len(some)).records
+            for event in reversed(events):  # the newest comes last
+                targets[event.partition_key] = Target(
+                    storage_id=event.storage_id, run_id=event.run_id, timestamp=event.timestamp
+                )
+        return targets
+
+
+# --- What there is to tell ---------------------------------------------------------------------------------------
+
+
+def mark_of(day: date, mark: str) -> Record:
+    """The day's last mark of erasures that touch it."""
+    return Record(ERASURES, day, mark)
+
+
+def state_of(day: date, version: str, is_clean: bool) -> Record:
+    """A day's state."""
+    return Record(ACTIVITY, day, version, answers=(Answer(ERASURES_APPLIED, is_clean),), sources=(ERASURES,))
+
+
+def sketch_of(day: date, version: str, is_fresh: bool) -> Record:
+    """A day's sketches."""
+    return Record(SKETCH, day, version, answers=(Answer(SKETCH_IS_FRESH, is_fresh),), sources=(ACTIVITY,))
+
+
+def built(days: Iterable[Built]) -> tuple[list[Record], list[Record]]:
+    """State and sketches of days that were built together."""
+    days = list(days)
+    states = [state_of(built.day, built.state_version, built.is_clean) for built in days]
+    return states, [sketch_of(built.day, built.sketch_version, built.sketch_is_fresh) for built in days]
+
+
+def number(release: Release, outside: Store) -> Record:
+    """A published number, whether it was made just now or long ago."""
+    answer = release_answer(release, outside.settings, outside.accountant)
+    asset, sources = (DAU, (SKETCH,)) if release.key.metric == "dau" else (MAU, (SKETCH, MAU))
+    return Record(
+        asset,
+        release.key.day,
+        f"revision-{release.key.revision}",
+        reveal({name: answer[name] for name in SHOWN}),
+        (_budget_answer(release.key, outside), Answer(NOISE_IS_PRIVATE, release.private)),
+        sources,
+    )
+
+
+def restatement(month: date, releases: Sequence[Release], outside: Store) -> Record:
+    """A month of DAU that was published again."""
+    return Record(
+        RESTATED,
+        month,
+        "revision-1",
+        reveal({"days_published": len(releases)}),
+        (
+            _budget_answer(ReleaseKey("dau", 1, month, 1), outside),
+            Answer(NOISE_IS_PRIVATE, all(release.private for release in releases)),
+        ),
+        (DAU, SKETCH),
+    )
+
+
+def refusal(key: ReleaseKey, error: Refused, outside: Store) -> Record:
+    """A number that is not there, or a month that is not restated, and why: its check fails with the reason."""
+    answers = (_budget_answer(key, outside, error), Answer(NOISE_IS_PRIVATE, outside.noise.private))
+    return Record(asset_of(key), partition_of(key), answers=answers, is_made=False)
+
+
+def asset_of(key: ReleaseKey) -> str:
+    """The asset whose partition this number is, or is one of."""
+    if key.revision:
+        return RESTATED
+    return DAU if key.metric == "dau" else MAU
+
+
+def partition_of(key: ReleaseKey) -> date:
+    """Its day; of a restated number its month."""
+    return month_of(key.day) if key.revision else key.day
+
+
+def _budget_answer(key: ReleaseKey, outside: Store, error: Refused | None = None) -> Answer:
+    found = within_budget(key, outside.accountant, outside.settings, error)
+    return Answer(WITHIN_BUDGET, found.passed, found.sentence, reveal(_budget_metadata(found)))
+
+
+def _budget_metadata(found: WithinBudget) -> dict[str, Any]:
+    """The tightest month in numbers, which Dagster plots, and all of them in words."""
+    tightest, error = found.tightest, found.refusal
+    return {
+        "month": f"{tightest.month:%Y-%m}",
+        "epsilon_spent": round(tightest.spent, 4),
+        "epsilon_charged": round(tightest.charged, 4),
+        "epsilon_cap": round(tightest.cap, 4),
+        "epsilon_left": round(tightest.left, 4),
+        "months_read": _months_in_words(found.months),
+        **({"epsilon_asked": round(float(str(error.fields["asked"])), 4)} if isinstance(error, BudgetRefused) else {}),
+        **({"reason": error.reason, "remedy": error.remedy} if error else {}),
+        **({"next_day": found.next_day.isoformat()} if found.next_day else {}),
+    }
+
+
+def _months_in_words(months: Sequence[MonthBudget]) -> str:
+    return "; ".join(
+        f"{one.month:%Y-%m}: {one.spent:.3f} spent, {one.charged:.3f} of {one.cap:.3f} charged" for one in months
+    )
