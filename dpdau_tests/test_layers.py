@@ -6,6 +6,8 @@ Python's standard library is always allowed, except what `NOT_IN_CORE` names. A 
 from __future__ import annotations
 
 import ast
+import runpy
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +17,29 @@ import pytest
 
 from dpdau_tests.support.project import PROJECT
 
-CORE = frozenset({"dpdau_assets.core", "numpy"})
+ROOMS = ("privacy", "sketches", "ports", "budget", "state", "erasure", "publication", "reporting")
+"""The folders of core, lowest first: a module imports from its own, and from those before it."""
+GROUND_FLOOR = (
+    "dates",
+    "errors",
+    "events",
+    "facts",
+    "identity",
+    "parallel",
+    "restored",
+    "secret_strength",
+    "settings",
+    "tombstones",
+    "version",
+)
+GROUND = frozenset({"numpy", *(f"dpdau_assets.core.{module}" for module in GROUND_FLOOR)})
+
+
+def up_to(room: str) -> frozenset[str]:
+    """What a room of core may import."""
+    return GROUND | {f"dpdau_assets.core.{below}" for below in ROOMS[: ROOMS.index(room) + 1]}
+
+
 ADAPTER = frozenset({"dpdau_assets.core", "resources", "numpy", "pyarrow"})  # ports speak arrays, files are Parquet
 DAGSTER = frozenset(
     {
@@ -32,8 +56,9 @@ TERMINAL = EDGE | {"typer", "rich"}
 
 # The row with the longest name that a module begins with is its row.
 MAY_IMPORT: dict[str, frozenset[str]] = {
-    "dpdau_assets.core": CORE,
-    "dpdau_assets.core.sketches": CORE | {"datasketches"},
+    "dpdau_assets.core": GROUND,
+    **{f"dpdau_assets.core.{room}": up_to(room) for room in ROOMS},
+    "dpdau_assets.core.sketches": up_to("sketches") | {"datasketches"},
     "resources": ADAPTER,
     "resources.published.chart": ADAPTER | {"matplotlib"},
     "resources.dagster_instance": ADAPTER
@@ -72,7 +97,6 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "dpdau_assets.definitions": DAGSTER
     | {"dpdau_assets.assets", *(f"dpdau_assets.orchestration.{part}" for part in ("checks", "jobs", "schedules"))}
     | {"sensors", "resources.dagster_instance", "resources.settings_env", "resources.wiring"},
-    "dpdau_assets.api": EDGE | {"fastapi", "pydantic", "starlette", "prometheus_client", "uvicorn"},
     "dpdau_assets.cli": TERMINAL | {"dpdau_assets.cli"},
     "dpdau_assets.cli.events": TERMINAL | {"dpdau_assets.cli", "eval.simulate"},
     "dpdau_assets.cli.terminal": TERMINAL | {"dagster", "dpdau_assets.definitions", "dpdau_assets.orchestration.jobs"},
@@ -200,12 +224,47 @@ def modules() -> Iterator[tuple[str, Path]]:
 
 
 MODULES = dict(modules())
+GRAPH = runpy.run_path(str(PROJECT / "tools" / "import_graph.py"))
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if name != "dpdau_assets"])
 def test_every_module_keeps_to_its_layer(module: str) -> None:
     path = MODULES[module]
     assert violations(module, path.read_text(), is_package=path.name == "__init__.py") == []
+
+
+def test_no_row_names_a_module_that_does_not_exist() -> None:
+    assert [row for row in MAY_IMPORT if row not in MODULES] == []
+    assert [room for room in ROOMS if f"dpdau_assets.core.{room}" not in MODULES] == []
+    flat = {path.stem for path in (PROJECT / "dpdau_assets" / "core").glob("*.py")} - {"__init__"}
+    assert flat == set(GROUND_FLOOR)
+
+
+def test_the_graph_of_core_has_no_import_upwards_and_no_circle_and_few_files_lie_flat() -> None:
+    assert GRAPH["problems"](GRAPH["graph_of"](PROJECT)) == []
+    assert GRAPH["ORDER"] == (GRAPH["GROUND"], *ROOMS)
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "problem"),
+    [
+        ("facts.py", "from dpdau_assets.core.privacy.mechanisms import Stream", "facts imports privacy.mechanisms"),
+        ("dates.py", "def late():\n    from dpdau_assets.core import events", "These import one another"),
+        (
+            "version.py",
+            "if TYPE_CHECKING:\n    import dpdau_assets.core.state.activity",
+            "version imports state.activity",
+        ),
+        ("", "", "files lie flat"),
+    ],
+)
+def test_a_graph_that_breaks_the_order_is_told(file: str, line: str, problem: str, tmp_path: Path) -> None:
+    core = tmp_path / "dpdau_assets" / "core"
+    shutil.copytree(PROJECT / "dpdau_assets" / "core", core, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in [file] if line else [f"flat{number}.py" for number in range(6)]:
+        with (core / name).open("a") as module:
+            module.write(f"\n{line}\n")
+    assert any(problem in sentence for sentence in GRAPH["problems"](GRAPH["graph_of"](tmp_path)))
 
 
 def test_the_package_itself_holds_only_a_docstring() -> None:
@@ -272,9 +331,23 @@ def test_a_fresh_interpreter_that_imports_all_of_core_has_loaded_nothing_from_ou
         ("dpdau_assets.orchestration.checks", "from dpdau_assets.cli.main import main", "dpdau_assets.cli.main.main"),
         ("sensors.erasure", "import sqlalchemy as sa", "sqlalchemy"),
         ("dpdau_assets.definitions", "import resources.store", "resources.store"),
-        ("dpdau_assets.api", "import dagster", "dagster"),
-        ("dpdau_assets.api", "from dpdau_assets.cli.main import main", "dpdau_assets.cli.main.main"),
-        ("dpdau_assets.cli", "from dpdau_assets import api", "dpdau_assets.api"),
+        (
+            "dpdau_assets.cli",
+            "from dpdau_assets.orchestration.bulk import Days",
+            "dpdau_assets.orchestration.bulk.Days",
+        ),
+        ("dpdau_assets.core.facts", "from dpdau_assets.core.privacy.mechanisms import Stream", "privacy.mechanisms"),
+        (
+            "dpdau_assets.core.ports.ledger",
+            "from dpdau_assets.core.budget.planning import Plan",
+            "budget.planning.Plan",
+        ),
+        (
+            "dpdau_assets.core.state.activity",
+            "if TYPE_CHECKING:\n    from dpdau_assets.core.erasure.requests import Requested",
+            "erasure.requests.Requested",
+        ),
+        ("dpdau_assets.core.erasure.receipts", "from ..reporting.checks import CHECKS", "reporting.checks.CHECKS"),
         ("dpdau_assets.cli.events", "from eval.evaluate import run", "eval.evaluate.run"),
         (
             "dpdau_assets.cli.numbers",

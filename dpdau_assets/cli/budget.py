@@ -12,7 +12,7 @@ from rich.table import Table
 
 from dpdau_assets.cli.terminal import DAY, answer, opened_store, tell, tell_table
 from dpdau_assets.core.budget import overrides
-from dpdau_assets.core.budget.forecast import MonthForecast, Outlook, RefusedRelease, forecast, outlook_answer
+from dpdau_assets.core.budget.forecast import Forecast, MonthForecast, RefusedRelease, forecast, forecast_answer
 from dpdau_assets.core.errors import BadSetting
 from dpdau_assets.core.ports.ledger import Ledger
 from dpdau_assets.core.privacy.schedule import METRICS
@@ -68,8 +68,8 @@ def plan(
     if first and first.date() < settings.start_date:
         raise typer.BadParameter(f"--from {first:%Y-%m-%d} is before START_DATE.")
     found = forecast(_ledger(settings), settings, months, first.date() if first else None)
-    answer({"changed": tried, **outlook_answer(found)})
-    tell_table(outlook_table(found), TABLE_WIDTH)  # narrower, figures would be cut short
+    answer({"changed": tried, **forecast_answer(found)})
+    tell_table(forecast_table(found), TABLE_WIDTH)  # narrower, figures would be cut short
     for stream in found.new_streams:
         twice = ", ".join(f"{month:%Y-%m}" for month in stream.months_charged_twice) or "no month"
         tell(f"{stream.metric} begins another stream on {stream.first_day}; charged for both: {twice}.")
@@ -120,7 +120,7 @@ def _tell_refusal(one: RefusedRelease) -> None:
     tell(f"The first refusal: {what}. {one.error.reason}\n{one.error.remedy}", style="bold")
 
 
-def outlook_table(found: Outlook) -> Table:
+def forecast_table(found: Forecast) -> Table:
     """One row a month and metric, in Markdown."""
     columns = ("month", "metric", "out", "to come", "first due", "last due", "charged", "cap", "left", "std", "95 %")
     table = Table(*columns, box=box.MARKDOWN)

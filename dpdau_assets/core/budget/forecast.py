@@ -104,7 +104,7 @@ class MonthForecast:
 
 
 @dataclass(frozen=True)
-class Outlook:
+class Forecast:
     """The coming months in order, and every number that will be refused, in order of slots."""
 
     delta: float
@@ -113,7 +113,7 @@ class Outlook:
     new_streams: tuple[NewStream, ...]
 
 
-def forecast(ledger: Ledger, settings: Settings, months: int, first_day: date | None = None) -> Outlook:
+def forecast(ledger: Ledger, settings: Settings, months: int, first_day: date | None = None) -> Forecast:
     """What publication will bring under these settings, from where it stands, in so many months and earlier open ones.
 
     A metric goes on with the day after its last published one; else it begins at START_DATE, MAU with its first whole
@@ -125,7 +125,7 @@ def forecast(ledger: Ledger, settings: Settings, months: int, first_day: date | 
     *_, last_month = islice(months_from(month_of(max(firsts.values()))), months)
     made, refused = _walk(_due(firsts, _last_day(last_month, settings), books, settings), books, settings)
     seen = {(month, one.release.metric) for one in [*made, *refused] for month in one.months}
-    return Outlook(
+    return Forecast(
         delta=settings.delta,
         months=tuple(
             _month_forecast(metric, month, made, refused, books, settings)
@@ -288,7 +288,7 @@ def _new_stream(stream: MechanismRun, ledger: DryRunLedger) -> NewStream:
 # --- As JSON -----------------------------------------------------------------------------------------------------
 
 
-def outlook_answer(found: Outlook) -> dict[str, Any]:
+def forecast_answer(found: Forecast) -> dict[str, Any]:
     """The same as JSON; of the refusals the first, and how many numbers are refused in all."""
     return {
         "fits": not found.refused,

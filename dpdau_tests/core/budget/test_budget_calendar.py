@@ -7,7 +7,7 @@ from io import StringIO
 
 from rich.console import Console
 
-from dpdau_assets.cli.budget import outlook_table
+from dpdau_assets.cli.budget import forecast_table
 from dpdau_assets.core.budget.forecast import forecast
 from dpdau_assets.core.dates import first_window_end, month_of, next_month
 from dpdau_assets.core.privacy.schedule import first_refusal
@@ -22,7 +22,7 @@ PAGE = PROJECT / "docs" / "budget-calendar.md"
 def the_years_table() -> str:
     written = StringIO()
     found = forecast(SqlLedger(Database("sqlite://")), Settings(), 12)
-    Console(file=written, width=200).print(outlook_table(found))
+    Console(file=written, width=200).print(forecast_table(found))
     return "\n".join(line.strip() for line in written.getvalue().strip().splitlines())
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from dpdau_assets.core.budget.forecast import MonthForecast, Outlook, forecast, outlook_answer
+from dpdau_assets.core.budget.forecast import Forecast, MonthForecast, forecast, forecast_answer
 from dpdau_assets.core.budget.planning import enter, plan
 from dpdau_assets.core.dates import days_between
 from dpdau_assets.core.errors import BudgetRefused
@@ -48,7 +48,7 @@ def release(ledger: SqlLedger, settings: Settings, metric: Metric, days: list[da
             books.store(Release(key, planned.run.name, planned.run.mechanism.name, 0, 1, "set", "", True, ""))
 
 
-def row(found: Outlook, metric: Metric, month: date) -> MonthForecast:
+def row(found: Forecast, metric: Metric, month: date) -> MonthForecast:
     (one,) = [one for one in found.months if (one.metric, one.month) == (metric, month)]
     return one
 
@@ -296,7 +296,7 @@ def test_looking_ahead_leaves_the_ledger_as_it_was(ledger: SqlLedger) -> None:
 
 def test_as_json_it_has_plain_values_and_names_months_as_months(ledger: SqlLedger) -> None:
     release(ledger, Settings(), "mau", [FIRST_MAU])
-    answer = outlook_answer(forecast(ledger, Settings(mau_budget_total=Fraction(3)), 3))
+    answer = forecast_answer(forecast(ledger, Settings(mau_budget_total=Fraction(3)), 3))
     assert json.loads(json.dumps(answer)) == answer
     assert answer["fits"] is False
     refusal = answer["first_refusal"]
@@ -312,4 +312,4 @@ def test_as_json_it_has_plain_values_and_names_months_as_months(ledger: SqlLedge
             "months_charged_twice": [],
         }
     ]
-    assert outlook_answer(forecast(empty_ledger(), Settings(), 1))["first_refusal"] is None
+    assert forecast_answer(forecast(empty_ledger(), Settings(), 1))["first_refusal"] is None
