@@ -569,3 +569,19 @@ def test_the_rho_of_a_pure_number_bounds_every_order(eps: float) -> None:
     for order in (1.0001, 1.5, 2.0, 4.0, 16.0, 200.0):
         log_moment = np.logaddexp(eps + (order - 1) * eps, -(order - 1) * eps) - np.logaddexp(0, eps)
         assert log_moment / (order - 1) <= order * pure_rho(eps) * (1 + 1e-9)
+
+
+# --- What stands in the code --------------------------------------------------------------------------------------
+
+
+def test_no_docstring_begins_with_words_that_need_another_one() -> None:
+    """Hover text shows one alone."""
+    docstrings = [
+        (f"{path.relative_to(PROJECT)}: {getattr(node, 'name', 'module')}", ast.get_docstring(node) or "")
+        for folder in ("dpdau_assets", "resources", "sensors", "eval", "tools")
+        for path in sorted((PROJECT / folder).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Module)
+    ]
+    assert len(docstrings) > 1000
+    assert [where for where, text in docstrings if re.match(r"The same\b|Of\b|Those\b", text)] == []

@@ -73,7 +73,7 @@ def tuned_filter(window_days: int, best: Optimum) -> tuple[int, ...]:
 
 
 def std(filter_: tuple[int, ...], longest: int, mu: float, day: int) -> float:
-    """Of a published number on this day of the stream (1 is the first), in users."""
+    """The standard deviation of a published number on this day of the stream (1 is the first), in users."""
     return math.sqrt(interval_sensitivity2(filter_, longest)) / mu / filter_[0] * response_norm(filter_, day)
 
 

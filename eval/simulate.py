@@ -97,7 +97,7 @@ def _write_text(path: Path, pieces: Iterator[tuple[date, _Places]]) -> None:
 
 
 def _lines(before: bytes, ids: npt.NDArray[np.uint8], after: bytes) -> bytes:
-    """The same text around each id: all lines of a day are equally long."""
+    """One text around each id: all lines of a day are equally long."""
     parts = [np.frombuffer(part, dtype=np.uint8) for part in (before, after)]
     left, right = (np.broadcast_to(part, (len(ids), len(part))) for part in parts)
     return np.concatenate([left, ids, right], axis=1).tobytes()

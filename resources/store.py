@@ -103,7 +103,7 @@ def open_ledger(settings: Settings) -> Database:
 
 
 def store_on(database: Database, settings: Settings) -> Store:
-    """The same store with this ledger. Raises BadSetting if that is of another store."""
+    """The store of these settings with this ledger. Raises BadSetting if that is of another store."""
     ledger = SqlLedger(database)
     ledger.fix_settings(settings.fixed_settings())
     salts = SqlSalts(database)
@@ -289,7 +289,7 @@ def ledger_url(settings: Settings) -> str:
 
 
 def _ledger_file(settings: Settings) -> Path | None:
-    """Of a ledger on SQLite."""
+    """The file of a ledger on SQLite."""
     url = ledger_url(settings)
     return Path(url.removeprefix(_SQLITE_FILE)) if url.startswith(_SQLITE_FILE) else None
 

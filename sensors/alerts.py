@@ -110,7 +110,7 @@ class Failures:
     jobs: Jobs
 
     def since(self, cursor: Cursor) -> Iterator[tuple[Alert | None, Cursor]]:
-        """Of runs that failed since; what failed before the first tick is history."""
+        """The moment since which failed runs are told; what failed before the first tick is history."""
         if cursor.failure is None:
             newest = self.instance.fetch_run_status_changes(dg.DagsterEventType.RUN_FAILURE, limit=1)
             yield None, replace(cursor, failure=newest.cursor)

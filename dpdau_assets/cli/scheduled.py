@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def knowing_the_schedule(store: Store) -> Store:
-    """The same store, which looks into Dagster's home when a check asks; no home is made for it."""
+    """A store that looks into Dagster's home when a check asks whether a schedule publishes; no home is made for it."""
     return replace(store, is_scheduled=partial(_is_scheduled, store.settings))
 
 

@@ -17,7 +17,7 @@ class DpdauError(Exception):
         self.fields = fields
 
     def saying(self, **fields: object) -> Self:
-        """The same error with these fields besides its own."""
+        """This error again, with these fields besides its own."""
         return type(self)(self.reason, self.remedy, **{**self.fields, **fields})
 
     def __reduce__(self) -> tuple[object, ...]:

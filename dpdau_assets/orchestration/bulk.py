@@ -266,7 +266,7 @@ def _unreported_numbers(recorder: Recorder, outside: Store) -> Iterator[Event]:
 
 
 def _refused(refusals: Iterable[RefusedRelease], recorder: Recorder, outside: Store) -> Iterator[Event]:
-    """Of numbers that are due and that nothing makes, once each: the run goes on, and readers get what is out.
+    """Tell of numbers that are due and that nothing makes, once each: the run goes on, and readers get what is out.
 
     `published_on_time` tells people of them.
     """

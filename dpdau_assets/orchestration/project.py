@@ -83,7 +83,7 @@ class Project:
         return dg.AssetKey([self.prefix, name] if self.prefix else [name])
 
     def name(self, name: str) -> str:
-        """Of a job, an op, a schedule, a sensor, a resource, a group, a pool or a task."""
+        """What a job, an op, a schedule, a sensor, a resource, a group, a pool or a task of ours is called here."""
         return f"{self.prefix}_{name}" if self.prefix else name
 
     def asking(self, step: Callable[_Asked, _Answer]) -> Callable[_Asked, _Answer]:

@@ -184,7 +184,7 @@ class Recorder:
         return self.instance.get_materialized_partitions(self.project.asset(asset))
 
     def refused_before(self, asset: str, partitions: Sequence[date]) -> set[date]:
-        """Those of these partitions whose number Dagster was told is refused, and nothing else since."""
+        """Which of these partitions have a number that Dagster was told is refused, and nothing else since."""
         key = dg.AssetCheckKey(self.project.asset(asset), WITHIN_BUDGET)
         names = [day.isoformat() for day in partitions]
         known = self.instance.event_log_storage.get_asset_check_partition_info([key], partition_keys=names)

@@ -56,7 +56,7 @@ class Database:
             yield connection
 
     def version(self) -> str | None:
-        """Of the schema that is there; None for an empty database."""
+        """The version of the schema that is there; None for an empty database."""
         return schema_version(self.engine)
 
     def overwrite_deleted(self, *tables: Table) -> None:
@@ -80,7 +80,7 @@ def open_engine(url: str) -> Engine:
 
 
 def schema_version(engine: Engine) -> str | None:
-    """Of the schema that is there; None for an empty database, and for a file that is not there, which is not made."""
+    """The version of the schema there is; None for an empty database, and for a missing file, which is not made."""
     file = _file(engine.url)
     if file and not file.exists():
         return None
@@ -132,7 +132,7 @@ def _engine(url: URL) -> Engine:
 
 
 def _file(url: URL) -> Path | None:
-    """Of an SQLite database that is not in memory."""
+    """The file of an SQLite database that is not in memory."""
     is_file = url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:")
     return Path(str(url.database)) if is_file else None
 
@@ -155,7 +155,7 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
 
 
 def _write_ahead(connection: Any) -> None:
-    """Of processes that open a new file at once one changes its journal; SQLite has the others fail without a wait."""
+    """When processes open a new file at once, one changes its journal; SQLite has the others fail without a wait."""
     until = monotonic() + _WAIT_SECONDS
     while True:
         try:

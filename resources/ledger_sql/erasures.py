@@ -44,7 +44,7 @@ class _Asked:
 
     @cached_property
     def identity(self) -> _Identity:
-        """The same person and days are the same removal. The last epoch is the one that lives longest.
+        """What makes two removals one: person and days. The last epoch is the one that lives longest.
 
         Without keys nobody can tell who it is, so it is the same as no other.
         """

@@ -75,7 +75,7 @@ def destroy(connection: Connection, keyring: Keyring, kind: str, subject: str) -
 
 
 def destroy_all(connection: Connection, keyring: Keyring, kind: str, subjects: Sequence[str]) -> None:
-    """Those of these that there are."""
+    """Destroy the values of these subjects, as far as there are any."""
     table = _KEPT_IN[kind]
     gone: list[str] = []
     for some in in_pieces(subjects):
@@ -146,7 +146,7 @@ def _encrypted(
 
 
 def _bytes(value: Value) -> bytes:
-    """Of one length for all numbers, and of one for all texts."""
+    """A value as bytes: of one length for all numbers, and of one for all texts."""
     if isinstance(value, int):
         return value.to_bytes(_NUMBER_BYTES, "big", signed=True)
     text = value.encode()

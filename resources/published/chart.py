@@ -38,7 +38,7 @@ def draw_series(rows: Sequence[MartRow], path: Path) -> None:
 
 
 def chart_in_markdown(rows: Sequence[MartRow]) -> str:
-    """The same as a Markdown image that carries itself."""
+    """The chart as a Markdown image that carries itself."""
     picture = BytesIO()
     with _alike_everywhere():
         _figure(rows).savefig(picture, format="png", dpi=72)

@@ -73,7 +73,7 @@ def render(report: Report) -> str:
 
 
 def _shares(report: Report) -> Mapping[tuple[str, date], tuple[float, float]]:
-    """Of each month's bar, in percent of its length: spent, and charged beyond that. The bar ends with the cap, or
+    """Parts of each month's bar in percent of its length: spent, and charged beyond that. The bar ends with the cap, or
     with what was charged where that is more.
     """
     shares = {}

@@ -116,7 +116,7 @@ def format_of(path: Path) -> Format:
 
 
 def text_format_of(path: Path) -> Format:
-    """The same of a file whose lines are read as they stand: JSON Lines or CSV. Raises BadInput for Parquet too."""
+    """The format of a file whose lines are read as they stand: JSON Lines or CSV. Raises BadInput for Parquet too."""
     found = _FORMATS.get(_bare(path).suffix.lower())
     if found is None or found == "parquet":
         reason = f"{path} {'is named as a Parquet file' if found else 'has no known ending'}."

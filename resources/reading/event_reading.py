@@ -87,12 +87,12 @@ def failed() -> DpdauError:
 
 
 def quiet(connection: DuckDBPyConnection) -> DuckDBPyConnection:
-    """The same connection, without a progress bar on the terminal; each connection needs to be told."""
+    """A connection without a progress bar on the terminal; each connection needs to be told."""
     return connection.execute("SET enable_progress_bar = false")
 
 
 def watched(connection: DuckDBPyConnection) -> DuckDBPyConnection:
-    """The same connection, which says how far a query is when it is asked, and prints nothing."""
+    """A connection that says how far a query is when it is asked, and prints nothing."""
     return connection.execute("SET enable_progress_bar_print = false").execute("SET enable_progress_bar = true")
 
 

@@ -272,7 +272,7 @@ def _forget_staged(data_dir: Path) -> None:
 
 
 def _live_files(root: Path) -> Iterator[Path]:
-    """Those that hold state; what writers are in the middle of is left out."""
+    """The files that hold state; what writers are in the middle of is left out."""
     for name in LIVE:
         yield from _files_in(root / name)
 

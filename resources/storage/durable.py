@@ -38,7 +38,7 @@ def write_durably(path: Path, write: Write, mode: int = PRIVATE) -> None:
 def write_all_durably(
     files: Iterable[tuple[Path, Write]], before_renames: Callable[[], None] = lambda: None, mode: int = PRIVATE
 ) -> None:
-    """The same for many files, each for itself: their syncs overlap, and each folder is synced once a group.
+    """Write many files durably, each for itself: their syncs overlap, and each folder is synced once a group.
 
     `files` is asked for the next one only after the last was written, so one file's content is in memory at a time.
     `before_renames` is called when all that were asked for so far are on disk, and before any of them takes its place.
@@ -89,7 +89,7 @@ def make_folder(folder: Path, mode: int = PRIVATE_FOLDER) -> None:
 
 
 def mode_in(folder: Path) -> int:
-    """Of a file for whoever may read this folder: private, and readable by its group and by others as the folder is."""
+    """The mode of a file for whoever may read this folder: private, and else readable as the folder is."""
     return PRIVATE | stat.S_IMODE(folder.stat().st_mode) & (stat.S_IRGRP | stat.S_IROTH)
 
 

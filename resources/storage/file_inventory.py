@@ -118,7 +118,7 @@ class DiskFileInventory:
 
 
 def _outermost(roots: list[StoredFile]) -> list[StoredFile]:
-    """Those that lie inside no other one; of equal ones, the first."""
+    """The places that lie inside no other one; of equal ones, the first."""
     firsts = {root.path.resolve(): root for root in reversed(roots)}
     return [root for path, root in reversed(firsts.items()) if firsts.keys().isdisjoint(path.parents)]
 
@@ -174,7 +174,7 @@ def _pieces(stream: IO[bytes]) -> Iterator[bytes]:
 
 
 def _kind_by_its_beginning(stream: IO[bytes]) -> str | None:
-    """Of what packs its bytes, or may; the stream is at its beginning before and after."""
+    """The kind of a file that packs its bytes, or may; the stream is at its beginning before and after."""
     head = stream.read(_HEAD)
     stream.seek(0)
     return next((kind for kind, beginning in _KINDS.items() if beginning.match(head)), None)

@@ -115,7 +115,7 @@ class FileQuarantine:
 
 
 def _no_formula(file: str) -> str:
-    """The same file by a name that a spreadsheet does not take for a formula."""
+    """A file's name such that a spreadsheet does not take it for a formula."""
     return f"./{file}" if file.startswith(_FORMULAS) else file
 
 

@@ -289,7 +289,7 @@ def _new_stream(stream: MechanismRun, ledger: DryRunLedger) -> NewStream:
 
 
 def forecast_answer(found: Forecast) -> dict[str, Any]:
-    """The same as JSON; of the refusals the first, and how many numbers are refused in all."""
+    """A forecast as JSON; of the refusals the first, and how many numbers are refused in all."""
     return {
         "fits": not found.refused,
         "first_refusal": _refusal_answer(found.refused[0]) if found.refused else None,

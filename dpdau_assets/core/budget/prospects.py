@@ -50,7 +50,7 @@ class Prospect:
 
 
 def prospect(key: ReleaseKey, store: Store) -> Prospect:
-    """Of a number that is not published."""
+    """What becomes of a number that is not published."""
     ledger = DryRunLedger(store.accountant, store.settings)
     found = (rule(key, ledger, store) for rule in (_RESTATED_RULES if key.revision else _RULES))
     return next(prospect for prospect in found if prospect)
@@ -124,7 +124,7 @@ def _far_off(key: ReleaseKey, _: DryRunLedger, store: Store) -> Prospect | None:
 
 
 def _passed(key: ReleaseKey, ledger: DryRunLedger, store: Store) -> Prospect | None:
-    """Of a stream, which goes on from its last day and never back."""
+    """A stream goes on from its last day and never back."""
     last, name = ledger.last_day(key.metric, key.window_days), key.metric.upper()
     if store.settings.mechanism(key.metric) != Stream.name or last is None or key.day > last:
         return None

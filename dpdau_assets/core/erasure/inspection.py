@@ -165,7 +165,7 @@ class _Sought:
 
     @property
     def receipts(self) -> list[str]:
-        """Of all these requests."""
+        """The receipts of all these requests."""
         return [one.receipt for one in self._erasures]
 
     def on(self, day: date, epoch: int) -> Keys:
@@ -178,7 +178,7 @@ class _Sought:
         return (one.receipt for key in keys for one in self._owners[key] if one.removes(day))
 
     def unknowable(self, place: Partition) -> Iterator[tuple[str, Survivor]]:
-        """Those without any key by now, if there still is state of a day that they asked to be taken out of."""
+        """Requests without any key by now, if there still is state of a day that they asked to be taken out of."""
         return ((one.receipt, Survivor(str(place), KEY_IS_GONE)) for one in self._keyless if one.removes(place.day))
 
     def everyone(self, place: Partition, how: str) -> Iterator[tuple[str, Survivor]]:

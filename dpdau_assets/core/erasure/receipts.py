@@ -196,7 +196,7 @@ def document_of(row: ReceiptRow, reference: Reference | None = None) -> Document
 
 
 def _unsigned(erasure: Erasure, reference: Reference | None, store: Store) -> Document:
-    """Of a request that nothing was inspected for yet."""
+    """The receipt of a request that nothing was inspected for yet."""
     return _document(_body(erasure, [], [], reference, "", "", store), None, None, reference)
 
 

@@ -59,7 +59,7 @@ class ErasureLedger(Protocol):
         ...
 
     def references(self, receipts: Iterable[str]) -> Mapping[str, Reference]:
-        """Of those of these that were recorded with one; the text goes with the last tombstone."""
+        """The references of those of these that were recorded with one; the text goes with the last tombstone."""
         ...
 
     def referred_to(self, reference: str) -> list[Erasure]:
@@ -67,7 +67,7 @@ class ErasureLedger(Protocol):
         ...
 
     def tombstones(self, epoch: int, *, after: int = 0, through: int | None = None) -> Tombstones:
-        """Those of one epoch that are in force, or just those that came into force between two watermarks.
+        """Tombstones of one epoch that are in force, or just those that came into force between two watermarks.
 
         Whoever destroys data bounds it by `through`: a request that came later can still be cancelled.
         """
@@ -103,7 +103,7 @@ class ReceiptChain(Protocol):
         ...
 
     def last_hash(self) -> str:
-        """Of the chain's last receipt, "" for an empty chain."""
+        """The hash of the chain's last receipt, "" for an empty chain."""
         ...
 
     def last(self, receipt: str) -> ReceiptRow | None:

@@ -41,7 +41,7 @@ class Scan(Protocol):
         ...
 
     def elsewhere(self) -> Mapping[date, float]:
-        """Of each folder that is named day=YYYY-MM-DD, which share of its '+' rows is of other days, if any is."""
+        """For each folder that is named day=YYYY-MM-DD, which share of its '+' rows is of other days, if any is."""
         ...
 
     def days(self) -> list[date]:
@@ -113,7 +113,7 @@ class Quarantine(Protocol):
         ...
 
     def shares(self) -> list[BadShare]:
-        """Those that are kept, in order of days."""
+        """The shares that are kept, in order of days."""
         ...
 
     def made_good(self, files: Set[str], within: Path | None = None) -> None:
@@ -169,5 +169,5 @@ class Landing(Protocol):
         ...
 
     def fingerprint(self, day: date) -> str | None:
-        """Of the files that are there for this day now; None unless upstream has finished its folder."""
+        """The fingerprint of what is there for this day now; None unless upstream has finished its folder."""
         ...

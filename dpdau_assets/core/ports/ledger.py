@@ -123,7 +123,7 @@ class RestoreTransaction(LedgerTransaction, Protocol):
         ...
 
     def lose_epochs(self, epochs: Iterable[int]) -> list[int]:
-        """Those of these epochs that have no key never get one; returns them."""
+        """Give up those of these epochs that have no key: they never get one. Returns them."""
         ...
 
     def note_restore(self, restore: Restore) -> None:

@@ -32,7 +32,7 @@ class Salts(Protocol):
         ...
 
     def signing_key(self) -> bytes:
-        """Of receipts: 32 bytes, made at the first call."""
+        """The key that receipts are signed with: 32 bytes, made at the first call."""
         ...
 
     def rewrap(self, new_secret: str) -> None:
@@ -107,7 +107,7 @@ class Builds(Protocol):
     """What each partition of the state was last written as. What is replaced here cannot be had back."""
 
     def all(self) -> Mapping[Partition, Build]:
-        """Of every partition that has a file. Raises Refused for rows that the ledger did not write."""
+        """What each partition that has a file was last written as. Raises Refused for rows of another writer."""
         ...
 
     def held(self) -> AbstractContextManager[None]:

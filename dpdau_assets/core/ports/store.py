@@ -67,7 +67,7 @@ class Mart(Protocol):
 
 
 def by_hand() -> bool:
-    """Of a store that nobody publishes by a schedule, or not that anybody knows."""
+    """No schedule publishes, or none that anybody knows of."""
     return False
 
 

@@ -105,7 +105,7 @@ def pure_rho(epsilon: float) -> float:
 
 
 def rho(price: Cost) -> float:
-    """The same cost as one ρ."""
+    """A cost as one ρ."""
     return price.mu2 / 2 + price.pure_rho
 
 

@@ -68,7 +68,7 @@ JOINT = "All numbers of both metrics that read the month, both caps used up."
 
 @dataclass(frozen=True)
 class Comparison:
-    """The same numbers by other ways of adding up; nothing is stopped or charged by any of these.
+    """Numbers by other ways of adding up; nothing is stopped or charged by any of these.
 
     Attributes:
         rdp_curve: Rényi order to ε of that order.

@@ -29,7 +29,7 @@ def complete(day: date, store: Store, landed: str | None = None) -> None:
 
 
 def complete_all(days: Iterable[date], store: Store) -> None:
-    """The same for each of these days, or for none: a day that cannot be declared refuses them all."""
+    """Declare each of these days complete, or none: a day that cannot be declared refuses them all."""
     wanted = list(days)
     for day in wanted:
         require_completable(day, store)

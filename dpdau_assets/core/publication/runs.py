@@ -36,7 +36,7 @@ class Step:
 
     @property
     def metric(self) -> Metric:
-        """Of a step that publishes a number."""
+        """The metric of a step that publishes a number."""
         return "dau" if self.kind == DAU else "mau"
 
     @property
@@ -71,7 +71,7 @@ def plan_run(first: date, last: date, store: Store) -> list[Step]:
 
 
 def _require_countable(first: date, last: date, settings: Settings, accountant: Ledger) -> None:
-    """Of the first number of each metric that is to be made."""
+    """Raise for the first number of each metric that is to be made and cannot be counted."""
     unknown = []
     begins: dict[Metric, date] = {"dau": first, "mau": max(first, first_mau_day(settings))}
     with accountant.transaction() as ledger:

@@ -252,7 +252,7 @@ def _published(metric: Metric, month: date, releases: list[Release], accountant:
 
 
 def _up_to(last: Release | None, releases: list[Release]) -> list[Release]:
-    """Those that were published before it, and itself; all of them for None."""
+    """What was published before it, and itself; everything for None."""
     return releases if last is None else releases[: releases.index(last) + 1]
 
 

@@ -179,7 +179,7 @@ def _is_of_its_state(day: date, epoch: int, state: State) -> bool:
 
 
 def _few_rows_rejected(store: Store, _: Mart) -> Verdict:
-    """Of each ingest by itself: among many good rows those of one bad file would not be seen."""
+    """Each ingest is looked at by itself: among many good rows those of one bad file would not be seen."""
     limit = store.settings.max_rejected_share
     since = store.clock.today() - timedelta(days=store.settings.quarantine_days)
     bad = [

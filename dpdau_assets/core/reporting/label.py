@@ -113,7 +113,7 @@ def _is_pure(metrics: tuple[Metric, ...], settings: Settings) -> bool:
 
 
 def _facts(metric: Metric, settings: Settings) -> Record:
-    """Of a month of 31 days, which has the most numbers. Noise is in users, or in the units of a sketch's statistic."""
+    """The facts of a month of 31 days, which has most numbers. Noise is in users, or units of a sketch's statistic."""
     mechanism = mechanism_for(settings, metric, _LONG_MONTH)
     return {
         "privacy_unit": "user-month",
@@ -131,7 +131,7 @@ def _facts(metric: Metric, settings: Settings) -> Record:
 
 
 def _parameters_of_sketch(metric: Metric, settings: Settings) -> dict[str, float]:
-    """Those that are configured; none where they follow the last published number."""
+    """The parameters that are configured; none where they follow the last published number."""
     estimator = configured(metric, settings)
     return {} if estimator is None else {name: float(value) for name, value in public_parameters(estimator).items()}
 

@@ -57,7 +57,7 @@ def readers_report(settings: Settings, accountant: Ledger) -> Report:
 
 
 def operators_report(store: Store, checks: Sequence[CheckLine]) -> Report:
-    """The same, with the erasures that wait and the checks: for operators and the privacy officer, never for readers.
+    """The report with the erasures that wait and the checks: for operators and the privacy officer, never for readers
 
     Raises Refused as `readers_report` does.
     """

@@ -70,7 +70,7 @@ class Series:
 
     @property
     def months(self) -> tuple[tuple[date, tuple[Day, ...]], ...]:
-        """The same days by calendar month."""
+        """The days by calendar month."""
         return tuple((month, tuple(days)) for month, days in groupby(self.days, key=lambda day: month_of(day.day)))
 
 

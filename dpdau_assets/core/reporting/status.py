@@ -55,7 +55,7 @@ class SpentMonth:
 
 @dataclass(frozen=True)
 class Status:
-    """Of one day, by the clock.
+    """How a store stands on one day, by the clock.
 
     Attributes:
         ready: numbers that can be published now, by day; months that can be restated, by their first day.

@@ -37,7 +37,7 @@ def from_bytes(data: bytes) -> Sketch:
 
 
 def unite(sketches: Sequence[Sketch]) -> Sketch:
-    """Of the users in any of them. Raises BadInput for an empty list and for a mixed one."""
+    """The sketch of the users in any of these. Raises BadInput for an empty list and for a mixed one."""
     kinds = {type(sketch) for sketch in sketches}
     if len(kinds) != 1:
         named = sorted({sketch.header.kind for sketch in sketches})

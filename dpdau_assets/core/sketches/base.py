@@ -61,11 +61,11 @@ class Sketch(Protocol):
 
     @classmethod
     def unite(cls, sketches: Sequence[Self]) -> Self:
-        """Of the users in any of them. Raises BadInput for an empty list and for a mixed one."""
+        """The sketch of the users in any of these. Raises BadInput for an empty list and for a mixed one."""
         ...
 
     def traces(self, keys: Keys) -> Keys:
-        """Those of these keys (sorted, distinct) whose user's adding may have changed a byte of the body."""
+        """Which of these keys (sorted, distinct) are of users whose adding may have changed a byte of the body."""
         ...
 
     def without(self, keys: Keys) -> Self | None:
@@ -96,7 +96,7 @@ class Estimator(Protocol):
     samples: ClassVar[bool]
 
     def header(self, epoch: int, source: str) -> Header:
-        """Of a sketch that is built to be counted so."""
+        """The header of a sketch that is built to be counted so."""
         ...
 
     def reads(self, header: Header) -> bool:

@@ -54,7 +54,7 @@ class HllSketch:
         return cls(header, np.maximum.reduce([sketch.ranks for sketch in sketches]))
 
     def traces(self, keys: Keys) -> Keys:
-        """Those that have the rank that their register shows: whether somebody else has it too, it cannot tell."""
+        """The keys that have the rank that their register shows: whether somebody else has it too, it cannot tell."""
         chosen, offered = _offered(keys, len(self.ranks))
         return keys[self.ranks[chosen] == offered]
 

@@ -48,7 +48,7 @@ def places(keys: Keys, wanted: Keys) -> np.ndarray:
 
 
 def members(keys: Keys, wanted: Keys) -> Keys:
-    """Those of `wanted` that are in `keys`; both sorted and distinct."""
+    """Which of `wanted` are in `keys`; both sorted and distinct."""
     return keys[places(keys, wanted)]
 
 

@@ -105,7 +105,7 @@ def read_fresh(day: date, epoch: int, estimator: Estimator, store: Store) -> Ske
 
 
 def read_without(day: date, epoch: int, gone: Keys, estimator: Estimator, store: Store) -> Sketch:
-    """The same as if these users had never been active. The caller holds the state's lock."""
+    """A day's sketch as if these users had never been active. The caller holds the state's lock."""
     left = read_fresh(day, epoch, estimator, store).without(gone)
     if left is not None:
         return left
@@ -123,7 +123,7 @@ def read_late(day: date, epoch: int, estimator: Estimator, state: State) -> Sket
 
 
 def traces_in(sketch: Sketch, day: date, wanted: Keys, state: State) -> Keys:
-    """Those of these keys (sorted, distinct) of which the day's sketch may know something that its state does not.
+    """Which of these keys (sorted, distinct) the day's sketch may know something of that its state does not.
 
     All, if it is not of the state as it is: its header alone tells of the state that it is of. None, if it is to the
     byte what the state gives.

@@ -216,7 +216,7 @@ class VouchedState:
         return settled
 
     def _new_version(self, place: Partition, content: str) -> Version:
-        """Of a build that was never before."""
+        """The version of a build that was never before."""
         nonce = self._builds.new_nonce()
         return Version(nonce, content_hash(nonce, str(place), content))
 
