@@ -26,7 +26,7 @@ _PENDING, _DEADLINE = "no_pending_erasures", "erasures_within_deadline"
 ASKED_OF = {
     _PENDING: ("clock", "accountant", "erasure_ledger", "state"),
     _DEADLINE: ("clock", "erasure_ledger"),
-    "no_erased_user_in_live_state": ("accountant", "erasure_ledger", "events", "state", "sketches"),
+    "no_erased_user_in_live_state": ("erasure_ledger", "events", "state", "sketches"),
     "state_is_keyed": ("accountant", "state"),
     "no_older_files": ("state",),
     "sketches_are_fresh": ("state", "sketches"),

@@ -88,19 +88,31 @@ class Project:
 
     def asking(self, step: Callable[_Asked, _Answer]) -> Callable[_Asked, _Answer]:
         """The step, asking for its resources by the names that they have here: Dagster goes by parameters' names."""
-        signature = inspect.signature(step)
-        names = {self.name(name): name for name in signature.parameters if name in RESOURCES}
         if not self.prefix:
             return step
+        signature = inspect.signature(step)
+        ours = {name: self.name(name) for name in signature.parameters if name in RESOURCES}
+        names = {here: name for name, here in ours.items()}
+
+        def asked(named: dict[str, Any]) -> dict[str, Any]:
+            return {names.get(name, name): value for name, value in named.items()}
 
         @wraps(step)
         def renamed(*arguments: Any, **named: Any) -> Any:
-            return cast(Any, step)(*arguments, **{names.get(name, name): value for name, value in named.items()})
+            return cast(Any, step)(*arguments, **asked(named))
 
-        ours = {name: here for here, name in names.items()}
-        parameters = [one.replace(name=ours.get(one.name, one.name)) for one in signature.parameters.values()]
-        renamed.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-        return renamed
+        @wraps(step)
+        def renamed_generator(*arguments: Any, **named: Any) -> Any:
+            yield from cast(Any, step)(*arguments, **asked(named))
+
+        # Dagster takes a step that is no generator for one that returns its output.
+        named_anew = renamed_generator if inspect.isgeneratorfunction(step) else renamed
+        parameters = [
+            parameter.replace(name=ours.get(parameter.name, parameter.name))
+            for parameter in signature.parameters.values()
+        ]
+        named_anew.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        return named_anew
 
     def store(
         self,

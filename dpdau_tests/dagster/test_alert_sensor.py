@@ -230,7 +230,7 @@ def test_a_check_that_passes_again_is_told_anew_when_it_fails_again(
 ) -> None:
     names = []
     for found in (["a failure"], [], ["another failure"]):
-        monkeypatch.setattr("dpdau_assets.core.erasure.requests.overdue", lambda outside, found=found: found)
+        monkeypatch.setattr("dpdau_assets.core.erasure.requests.overdue", lambda *_, found=found: found)
         world.tick()
         names.append(len(world.alerts.sent))
     assert names == [1, 1, 2]

@@ -78,7 +78,7 @@ def a_teams_project(seen: list[str]) -> dg.Definitions:
         assets=[asset(name) for name in TAKEN],
         asset_checks=[ledger_holds],
         jobs=[take_landed, publish_due, dg.define_asset_job("build_state", selection=list(TAKEN))],
-        schedules=[dg.ScheduleDefinition(name="publish_daily", job=publish_due, cron_schedule="0 1 * * *")],
+        schedules=[dg.ScheduleDefinition(name="publish_due_hourly", job=publish_due, cron_schedule="0 1 * * *")],
         sensors=[inbox_sensor],
         resources={name: Theirs() for name in ("accountant", "state", "events", "mart", "duckdb", "alerts")},
         executor=dg.multiprocess_executor,

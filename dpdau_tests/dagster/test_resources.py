@@ -20,11 +20,11 @@ from dpdau_assets.core.errors import BadSetting
 from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.completeness import complete_all
 from dpdau_assets.core.publication.release import publish
-from dpdau_assets.core.publication.runs import BUILD
 from dpdau_assets.core.reporting.checks import CHECKS
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.definitions import build_definitions
 from dpdau_assets.orchestration.checks import ASKED_OF
+from dpdau_assets.orchestration.names import REBUILD_DAYS
 from dpdau_assets.orchestration.project import ASSETS, RESOURCES, NotAsked, Project
 from dpdau_tests.conftest import SECRET, prepare, put
 from dpdau_tests.dagster.world import World, definitions_under, erase, resources_of
@@ -134,7 +134,7 @@ def build_a_day(definitions: dg.Definitions, config: dict[str, Any] | None = Non
     """In a run with what the definitions would hand it, and perhaps other values at launch."""
     run_config = {**QUIET, "resources": config or {}, "ops": {"build_many_days": {"config": {"days": [str(START)]}}}}
     with dg.DagsterInstance.ephemeral() as instance:
-        job = definitions.resolve_job_def(BUILD)
+        job = definitions.resolve_job_def(REBUILD_DAYS)
         return job.execute_in_process(instance=instance, run_config=run_config, raise_on_error=False)
 
 
@@ -358,7 +358,7 @@ def test_a_sensor_asks_for_the_resources_that_it_uses_and_no_more(
     assert used == set(definition.required_resource_keys)  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("name", ["publish_daily", "restate_monthly"])
+@pytest.mark.parametrize("name", ["publish_due_hourly", "restate_monthly"])
 def test_a_schedule_asks_for_the_resources_that_it_uses_and_no_more(name: str, outside: Store, tmp_path: Path) -> None:
     used: set[str] = set()
     schedule = definitions_under(outside.settings).get_schedule_def(name)
