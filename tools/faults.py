@@ -1285,6 +1285,44 @@ DAY_SKETCH = (
 
 CHECKS = (
     Fault(
+        "a-refused-number-passes-its-check",
+        "dpdau_assets/core/budget/within_budget.py",
+        "return self.refusal is None and all(",
+        "return all(",
+        (
+            "core/budget/test_within_budget.py::test_a_refused_number_says_why_in_which_month_and_which_day_fits",
+            "dagster/test_within_budget.py::test_a_refused_number_fails_its_check_with_the_reason_and_its_run",
+        ),
+    ),
+    Fault(
+        "a-refusal-is-told-and-not-raised",
+        "dpdau_assets/assets/releases.py",
+        "        yield refusal(key, error, outside)\n        raise\n",
+        "        yield refusal(key, error, outside)\n        return\n",
+        ("dagster/test_within_budget.py::test_a_run_of_steps_keeps_the_check_and_raises_the_refusal_itself",),
+    ),
+    Fault(
+        "only-the-next-day-is-tried",
+        "dpdau_assets/core/budget/within_budget.py",
+        "return [following, *sorted(turn for turn in turns if turn > following)]",
+        "return [following]",
+        ("core/budget/test_within_budget.py",),
+    ),
+    Fault(
+        "a-replay-that-waits-is-somebody-who-is-left",
+        "dpdau_assets/core/erasure/inspection.py",
+        "if survivor.file not in waiting or survivor.how != IN_SET",
+        "if survivor.file or waiting",
+        ("dagster/test_checks.py::test_who_is_pending_is_not_left_and_who_was_applied_and_is_still_there_is",),
+    ),
+    Fault(
+        "the-check-of-the-erased-makes-the-key-of-receipts",
+        "dpdau_assets/core/erasure/inspection.py",
+        "_read_back(sought, _NO_KEY, store)",
+        "_read_back(sought, store.state.salts.signing_key(), store)",
+        ("dagster/test_checks.py::test_checks_write_nothing_while_batches_and_erasures_wait",),
+    ),
+    Fault(
         "the-check-of-restatements-always-passes",
         "dpdau_assets/core/reporting/checks.py",
         "    if missed:\n",

@@ -447,7 +447,7 @@ def test_a_day_kept_for_too_long_fails_its_check_only_where_retention_is_on(
 
 def test_a_day_builds_without_asking_the_whole_store(world: World) -> None:
     done = world.execute(BUILD_STATE, str(DAYS[0]))
-    assert {one.check_name for one in done.get_asset_check_evaluations()} == {"erasures_applied"}
+    assert {one.check_name for one in done.get_asset_check_evaluations()} == {"erasures_applied", "sketch_is_fresh"}
 
 
 def test_what_reads_everything_or_blocks_stands_where_no_backfill_runs_it_and_nothing_follows() -> None:

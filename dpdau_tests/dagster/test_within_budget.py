@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import date, timedelta
 from fractions import Fraction
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -25,7 +26,7 @@ from dpdau_assets.orchestration.metadata import ALLOWED
 from dpdau_assets.orchestration.names import CHECK_STORE, PUBLISH_DAU, PUBLISH_DUE, PUBLISH_MAU, RESTATE_DAU
 from dpdau_assets.orchestration.recorder import ANSWERED_IN_RUNS, NOISE_IS_PRIVATE, WITHIN_BUDGET, check_keys
 from dpdau_tests.conftest import SECRET, FixedClock, Silent, prepare, put
-from dpdau_tests.dagster.world import World, erase, stop_the_clock
+from dpdau_tests.dagster.world import World, erase, project_under, stop_the_clock
 from resources.settings_env import read_settings
 from resources.store import open_store
 
@@ -49,11 +50,8 @@ def with_ten_days_a_month(outside: Store) -> Store:
 
 @pytest.fixture
 def world(make_store: MakeStore, instance: dg.DagsterInstance) -> World:
-    """Twelve days are built and nothing is published; definitions are those of sound settings."""
-    outside = make_store(today=TODAY, recipe=twelve_days)
-    world = World(outside, instance)
-    world.outside = with_ten_days_a_month(outside)
-    return world
+    """Twelve days are built and nothing is published."""
+    return World(with_ten_days_a_month(make_store(today=TODAY, recipe=twelve_days)), instance)
 
 
 def answers(world: World, asset: str, day: date, check: str = WITHIN_BUDGET) -> list[dg.AssetCheckEvaluation]:
@@ -204,17 +202,15 @@ def test_a_number_that_another_process_leaves_no_room_for_is_told_and_fails_the_
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is due was looked up before the other one published."""
-    due = replace(world.outside, clock=FixedClock(TODAY - timedelta(days=2)))
-    complete = world.outside
+    other, world.outside = world.outside, replace(world.outside, clock=FixedClock(TODAY - timedelta(days=2)))
 
-    def while_another_publishes(outside: Store) -> object:
+    def while_another_publishes(*parts: Any) -> Any:
         for day in JANUARY[2:]:
-            if not complete.accountant.releases("dau") or len(complete.accountant.releases("dau")) < 10:
-                publish("dau", day, complete)
-        return is_declared(outside)
+            if len(other.accountant.releases("dau")) < 10:
+                publish("dau", day, other)
+        return is_declared(*parts)
 
     monkeypatch.setattr("dpdau_assets.orchestration.bulk.is_declared", while_another_publishes)
-    world.outside = due
     assert not world.execute(PUBLISH_DUE, ops=["build_missing_days", "publish_due_numbers"]).success
     (answer,) = answers(world, "dau_release", JANUARY[0])
     assert not answer.passed and "has spent epsilon 3 of its cap 3" in str(answer.description)
@@ -226,18 +222,18 @@ def test_a_number_that_another_process_leaves_no_room_for_is_told_and_fails_the_
 def test_the_checks_of_numbers_never_block_and_the_jobs_that_publish_ask_no_other() -> None:
     definitions = build_definitions(Settings())
     graph = definitions.resolve_asset_graph()
-    for key in check_keys(ANSWERED_IN_RUNS):
+    for key in check_keys(project_under(Settings())[0], ANSWERED_IN_RUNS):
         node = graph.get(key)
         assert node.partitions_def is not None and not node.blocking, key
     for job, asset in ((PUBLISH_DAU, "dau_release"), (PUBLISH_MAU, "mau_release"), (RESTATE_DAU, "dau_restatement")):
         selected = definitions.resolve_job_def(job).asset_layer.asset_graph.asset_check_keys
-        assert set(selected) == set(check_keys([asset]))
+        assert set(selected) == set(check_keys(project_under(Settings())[0], [asset]))
 
 
 def test_the_job_over_checks_asks_all_of_the_whole_store_and_none_of_a_partition() -> None:
     keys = build_definitions(Settings()).resolve_job_def(CHECK_STORE).asset_layer.asset_graph.asset_check_keys
     assert {key.name for key in keys} == {check.name for check in CHECKS} and len(keys) == len(CHECKS)
-    assert not set(keys) & set(check_keys(ANSWERED_IN_RUNS))
+    assert not set(keys) & set(check_keys(project_under(Settings())[0], ANSWERED_IN_RUNS))
 
 
 def test_a_built_day_says_that_its_sketches_are_fresh_and_an_older_sketch_is_not(world: World) -> None:

@@ -119,7 +119,8 @@ def run(first: date, last: date, outside: Store) -> list[tuple]:
             try:
                 work[step.kind](step.day)
             except BudgetRefused as error:
-                refused.append((step.kind, step.day, error.fields))
+                planned = {name: value for name, value in error.fields.items() if name != "next_day"}
+                refused.append((step.kind, step.day, planned))
     return refused
 
 
