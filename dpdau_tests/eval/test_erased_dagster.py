@@ -17,6 +17,7 @@ from dpdau_assets.core.publication.runs import REPORTS, plan_run
 from dpdau_assets.definitions import build_definitions
 from dpdau_assets.orchestration.jobs import run_steps
 from dpdau_tests.conftest import SECRET, FixedClock, prepare, put, silent
+from dpdau_tests.dagster.world import stop_the_clock
 from dpdau_tests.eval.asof_reference import Activity, dau_asof, mau_asof, read_activity
 from dpdau_tests.eval.logs import OULAD, erasures_of
 from dpdau_tests.support.lengths import at_length
@@ -53,7 +54,8 @@ def test_days_through_dagster_equal_the_reference(store: Store, monkeypatch: pyt
     with open_run(store.settings.data_dir.with_name("dagster")) as instance:
         for day in days_between(FIRST, LAST):
             today = silent(replace(store, clock=FixedClock(day + timedelta(days=1))))
-            monkeypatch.setattr("resources.wiring.open_store", lambda _, today=today: today)
+            monkeypatch.setattr("resources.wiring.open_noise", lambda today=today: today.noise)
+            stop_the_clock(monkeypatch, day + timedelta(days=1))
             erase([(user, erased) for user, erased in erasures if erased == day], today)
             steps = [step for step in plan_run(day, day, today) if step.kind != REPORTS]  # they refuse silent noise
             run_steps(steps, definitions, instance, lambda _: None)
