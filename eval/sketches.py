@@ -117,7 +117,7 @@ def cell(estimator: Estimator, users: int, statistics: npt.NDArray[np.float64], 
 
 
 def month_noise(draws: int, random: np.random.Generator) -> npt.NDArray[np.float64]:
-    """Noise of as many months' numbers; seeded, so of no use for publishing. Rounded normals are as good as discrete."""
+    """Noise of numbers of many months; seeded, so of no use for publishing. Rounded normals are as good as discrete."""
     day, month = (np.rint(random.normal(0, sigma, draws)) for sigma in (NOISE.sigma_day, NOISE.sigma_month))
     return (day + month) / 2
 
