@@ -50,9 +50,9 @@ def complete(
 def status() -> None:
     """Show what is published, pending, overdue and spent. It changes nothing, and works beside everything else."""
     store = knowing_the_schedule(opened_store())
-    found = where_it_stands(store, open_mart(store.settings))
-    answer(_plain(found))
-    tell_table(_screen(found), WIDTH)
+    standing = where_it_stands(store, open_mart(store.settings))
+    answer(_plain(standing))
+    tell_table(_screen(standing), WIDTH)
 
 
 @app.command()
@@ -108,12 +108,12 @@ def _verdicts(found: Sequence[tuple[Check, Verdict]]) -> Table:
 # --- One screen --------------------------------------------------------------------------------------------------
 
 
-def _plain(found: Status) -> dict[str, Any]:
+def _plain(standing: Status) -> dict[str, Any]:
     """As JSON has it: days as text, and of each step what it publishes."""
-    values = asdict(found)
+    values = asdict(standing)
     del values["ready"]
-    spans = {"ready": found.ready_days, "unmarked": found.unmarked, "behind": found.behind}
-    values |= {name: _span(days) for name, days in spans.items()} | {"months_to_restate": found.ready_months}
+    spans = {"ready": standing.ready_days, "unmarked": standing.unmarked, "behind": standing.behind}
+    values |= {name: _span(days) for name, days in spans.items()} | {"months_to_restate": standing.ready_months}
     return _texts(values)
 
 
@@ -130,41 +130,61 @@ def _texts(value: Any) -> Any:
     return str(value) if isinstance(value, date) else value
 
 
-def _screen(found: Status) -> Table:
+def _screen(standing: Status) -> Table:
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold", no_wrap=True)
     table.add_column()
-    for name, text in _lines(found):
+    for name, text in _lines(standing):
         table.add_row(name, escape(text))
     return table
 
 
-def _lines(found: Status) -> Iterator[tuple[str, str]]:
-    yield "today", str(found.today)
-    for one in found.published:
-        last = f"through {one.last_day}, next {one.next_day}, due {one.next_slot}" if one.last_day else "nothing yet"
-        yield f"published {one.metric}", last
-    yield "ready now", _named(found.ready_days) or "nothing"
-    if found.ready_months:
-        yield "to restate", ", ".join(f"{month:%Y-%m}" for month in found.ready_months)
-    yield "not complete", f"{_named(found.unmarked)}: upstream, or `dpdau complete`" if found.unmarked else "no day due"
-    if found.refused:
-        yield "refused", found.refused
-    yield "to rebuild", _named(found.behind) or "nothing"
-    for waiting in found.erasures or ():
+def _lines(standing: Status) -> Iterator[tuple[str, str]]:
+    """The screen from top to bottom: what each line is about, and what there is to say of it."""
+    yield "today", str(standing.today)
+    yield from _published_lines(standing)
+    yield from _lines_of_work(standing)
+    yield from _erasure_lines(standing)
+    yield from (("overdue", sentence) for sentence in standing.overdue or ("nothing",))
+    yield from _budget_lines(standing)
+    yield from _retention_lines(standing)
+
+
+def _published_lines(standing: Status) -> Iterator[tuple[str, str]]:
+    for series in standing.published:
+        going_on = f"through {series.last_day}, next {series.next_day}, due {series.next_slot}"
+        yield f"published {series.metric}", going_on if series.last_day else "nothing yet"
+
+
+def _lines_of_work(standing: Status) -> Iterator[tuple[str, str]]:
+    """What can be published, what keeps a number from it, and what is to be built anew."""
+    yield "ready now", _named(standing.ready_days) or "nothing"
+    if standing.ready_months:
+        yield "to restate", ", ".join(f"{month:%Y-%m}" for month in standing.ready_months)
+    undeclared = f"{_named(standing.unmarked)}: upstream, or `dpdau complete`"
+    yield "not complete", undeclared if standing.unmarked else "no day due"
+    if standing.refused:
+        yield "refused", standing.refused
+    yield "to rebuild", _named(standing.behind) or "nothing"
+
+
+def _erasure_lines(standing: Status) -> Iterator[tuple[str, str]]:
+    for waiting in standing.erasures:
         late = ", OVERDUE" if waiting.is_overdue else ""
         yield "erasure waits", f"since {waiting.received_on}, {waiting.age_days} day(s), until {waiting.deadline}{late}"
-    if not found.erasures:
+    if not standing.erasures:
         yield "erasures", "all verified"
-    for one in found.overdue or ("nothing",):
-        yield "overdue", one
-    for month in found.spent:
-        yield (
-            f"spent {month.metric} {month.month:%Y-%m}",
-            f"ε {month.spent:.3f} spent, {month.charged:.3f} charged, of {month.cap:.3f}",
-        )
-    if found.purge_due or found.purged_through:
-        yield "retention", f"purged through {found.purged_through or 'no day'}, due through {found.purge_due}"
+
+
+def _budget_lines(standing: Status) -> Iterator[tuple[str, str]]:
+    for month in standing.spent:
+        cost = f"ε {month.spent:.3f} spent, {month.charged:.3f} charged, of {month.cap:.3f}"
+        yield f"spent {month.metric} {month.month:%Y-%m}", cost
+
+
+def _retention_lines(standing: Status) -> Iterator[tuple[str, str]]:
+    if standing.purge_due or standing.purged_through:
+        yield "retention", f"purged through {standing.purged_through or 'no day'}, due through {standing.purge_due}"
 
 
 def _named(days: Sequence[date]) -> str:

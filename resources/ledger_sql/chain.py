@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 import json
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -66,28 +67,37 @@ def problems(connection: Connection, keyring: Keyring) -> Iterator[str]:
         yield from (f"{name} has rows that were never appended." for name in _not_empty(connection))
         return
     key = _key(connection, keyring)
-    rows = {name: connection.execute(_rows(table)).all() for name, table in schema.APPENDED.items()}
-    place = dict.fromkeys(rows, 0)
+    unspoken_of = {name: deque(connection.execute(_rows(table))) for name, table in schema.APPENDED.items()}
     before = ""
     for entry in entries:
-        if entry.kind not in rows:
+        if entry.kind not in unspoken_of:
             yield f"Entry {entry.id} speaks of {entry.kind!r}, which is no table of the chain."
             continue
-        there, at = rows[entry.kind], place[entry.kind]
-        length = 1 + max(0, entry.last_row - entry.first_row)
-        covered = [row for row in there[at : at + length] if row.id <= entry.last_row]
-        place[entry.kind] += len(covered)
-        bounds = (covered[0].id, covered[-1].id) if covered else None
-        hashed = _hash(key, before, entry.kind, covered)
-        if bounds != (entry.first_row, entry.last_row) or not hmac.compare_digest(hashed, entry.hash):
+        covered = _taken(entry, unspoken_of[entry.kind])
+        if not _is_as_appended(entry, covered, before, key):
             yield (
                 f"Entry {entry.id} does not hold: {entry.kind} {entry.first_row} to {entry.last_row}, the entry itself "
                 "or the one before it is not what was appended."
             )
         before = entry.hash
-    for name, there in rows.items():
-        if place[name] < len(there):
-            yield f"{name} has {len(there) - place[name]} row(s) that no entry speaks of."
+    for name, left in unspoken_of.items():
+        if left:
+            yield f"{name} has {len(left)} row(s) that no entry speaks of."
+
+
+def _taken(entry: Row[Any], rows: deque[Row[Any]]) -> list[Row[Any]]:
+    """Take off the rows that the entry speaks of, as far as they are the next ones in the table."""
+    length = 1 + max(0, entry.last_row - entry.first_row)
+    taken: list[Row[Any]] = []
+    while rows and len(taken) < length and rows[0].id <= entry.last_row:
+        taken.append(rows.popleft())
+    return taken
+
+
+def _is_as_appended(entry: Row[Any], covered: Sequence[Row[Any]], before: str, key: bytes) -> bool:
+    bounds = (covered[0].id, covered[-1].id) if covered else None
+    hashed = _hash(key, before, entry.kind, covered)
+    return bounds == (entry.first_row, entry.last_row) and hmac.compare_digest(hashed, entry.hash)
 
 
 def holds(connection: Connection, known_head: str) -> bool:

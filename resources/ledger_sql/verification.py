@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from functools import cache
 from typing import Any
 
@@ -35,6 +35,7 @@ from resources.ledger_sql.keyring import LEDGER, RECEIPTS
 from resources.ledger_sql.secret_values import SALT
 
 _TYPES = {str: "text", int: "integer", bool: "integer", float: "real", bytes: "blob"}  # as SQLite calls them
+_ByEpoch = dict[int, list[Any]]  # tombstones of one request
 
 
 def verify(database: Database) -> list[str]:
@@ -109,26 +110,55 @@ def _erasures(connection: Connection) -> Iterator[str]:
 
 def _tombstones(connection: Connection) -> Iterator[str]:
     """Every request that was not cancelled has the tombstones that it was recorded with, in every living epoch."""
-    gone = {row.subject for row in connection.execute(select(schema.destructions)) if row.kind == SALT}
-    stones: dict[int, dict[int, list[Any]]] = defaultdict(lambda: defaultdict(list))
+    shredded = _shredded_epochs(connection)
+    by_request = _tombstones_by_request(connection)
+    effective_from = _received_effective_from(connection)
+    for request in connection.execute(select(schema.erasures).order_by(schema.erasures.c.id)):
+        by_epoch = by_request.pop(request.id, {})
+        as_recorded = _living_commitments(request, shredded) == _commitments_to(by_epoch)
+        if not as_recorded or not _are_in_force_from(effective_from.get(request.id), by_epoch):
+            yield f"The tombstones of the erasure {request.receipt} are not those that it was recorded with."
+    if by_request:
+        yield f"{len(by_request)} request(s) that are not there have tombstones."
+
+
+def _shredded_epochs(connection: Connection) -> set[str]:
+    return {row.subject for row in connection.execute(select(schema.destructions)) if row.kind == SALT}
+
+
+def _tombstones_by_request(connection: Connection) -> dict[int, _ByEpoch]:
+    """Those of each epoch in order of days."""
+    by_request: dict[int, _ByEpoch] = defaultdict(lambda: defaultdict(list))
     table = schema.tombstones
     for row in connection.execute(select(table).order_by(table.c.erasure, table.c.epoch, table.c.day)).mappings():
-        stones[row["erasure"]][row["epoch"]].append(row)
-    forces = {
-        row.erasure: row.effective_from
-        for row in connection.execute(select(schema.erasure_states).order_by(schema.erasure_states.c.id))
-        if row.state == "received"
-    }
-    for row in connection.execute(select(schema.erasures).order_by(schema.erasures.c.id)):
-        wanted = {} if row.state == "cancelled" else {int(e): c for e, c in json.loads(row.commitments).items()}
-        living = {epoch: made for epoch, made in wanted.items() if str(epoch) not in gone}
-        there = stones.pop(row.id, {})
-        same = {epoch: _committed_to(found) for epoch, found in there.items()} == living
-        in_force = {stone["effective_from"] for found in there.values() for stone in found}
-        if not same or (there and in_force != {forces.get(row.id)}):
-            yield f"The tombstones of the erasure {row.receipt} are not those that it was recorded with."
-    if stones:
-        yield f"{len(stones)} request(s) that are not there have tombstones."
+        by_request[row["erasure"]][row["epoch"]].append(row)
+    return by_request
+
+
+def _received_effective_from(connection: Connection) -> dict[int, int | None]:
+    """From which day on each request's tombstones are to be in force: what was last said when it was received."""
+    states = connection.execute(select(schema.erasure_states).order_by(schema.erasure_states.c.id))
+    return {row.erasure: row.effective_from for row in states if row.state == "received"}
+
+
+def _commitments_to(by_epoch: _ByEpoch) -> dict[int, str | None]:
+    return {epoch: _committed_to(tombstones) for epoch, tombstones in by_epoch.items()}
+
+
+def _living_commitments(request: Row[Any], shredded: Container[str]) -> dict[int, str]:
+    """By epoch, what the request was recorded with where the epoch's key still is; nothing for a cancelled one."""
+    if request.state == "cancelled":
+        return {}
+    recorded = json.loads(request.commitments)
+    by_epoch = {int(epoch): commitment for epoch, commitment in recorded.items()}
+    return {epoch: commitment for epoch, commitment in by_epoch.items() if str(epoch) not in shredded}
+
+
+def _are_in_force_from(effective_from: int | None, by_epoch: _ByEpoch) -> bool:
+    """Whether all these tombstones are, if there are any."""
+    return all(
+        tombstone["effective_from"] == effective_from for tombstones in by_epoch.values() for tombstone in tombstones
+    )
 
 
 def _committed_to(stones: list[Any]) -> str | None:

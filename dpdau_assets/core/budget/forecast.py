@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, timedelta
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 from dpdau_assets.core.budget.dry_run import DryRunLedger
 from dpdau_assets.core.budget.planning import Plan, budget_of, enter, plan, restatement_due_under
@@ -25,7 +25,7 @@ from dpdau_assets.core.dates import (
 from dpdau_assets.core.errors import Refused
 from dpdau_assets.core.facts import ReleaseKey
 from dpdau_assets.core.ports.ledger import Ledger
-from dpdau_assets.core.privacy.accounting import cost, epsilon_of, rho, total
+from dpdau_assets.core.privacy.accounting import Charge, Cost, cost, epsilon_of, rho, total
 from dpdau_assets.core.privacy.cost_so_far import cost_so_far
 from dpdau_assets.core.privacy.mechanism_run import MechanismRun
 from dpdau_assets.core.privacy.mechanisms import LONGEST_MONTH, Stream, half_width_95, noise_std
@@ -53,6 +53,9 @@ class PlannedRelease:
     release: ScheduledRelease
     months: tuple[date, ...]
     run: MechanismRun
+
+
+_Number = TypeVar("_Number", PlannedRelease, RefusedRelease)
 
 
 @dataclass(frozen=True)
@@ -123,12 +126,19 @@ def forecast(ledger: Ledger, settings: Settings, months: int, first_day: date | 
     books = DryRunLedger(ledger, settings)
     firsts: dict[Metric, date] = {metric: _next_day(metric, books, settings, first_day) for metric in METRICS}
     *_, last_month = islice(months_from(month_of(max(firsts.values()))), months)
-    made, refused = _walk(_due(firsts, _last_day(last_month, settings), books, settings), books, settings)
-    seen = {(month, one.release.metric) for one in [*made, *refused] for month in one.months}
+    planned, refused = _walk(_due(firsts, _last_day(last_month, settings), books, settings), books, settings)
+    seen = {(month, number.release.metric) for number in [*planned, *refused] for month in number.months}
     return Forecast(
         delta=settings.delta,
         months=tuple(
-            _month_forecast(metric, month, made, refused, books, settings)
+            _month_forecast(
+                metric,
+                month,
+                _reading(metric, month, planned),
+                _reading(metric, month, refused),
+                books,
+                settings,
+            )
             for month, metric in sorted(seen)
             if month <= last_month
         ),
@@ -235,41 +245,50 @@ def _months(key: ReleaseKey) -> tuple[date, ...]:
 def _month_forecast(
     metric: Metric,
     month: date,
-    made: list[PlannedRelease],
-    refused: list[RefusedRelease],
+    to_come: Sequence[PlannedRelease],
+    refused: Sequence[RefusedRelease],
     ledger: DryRunLedger,
     settings: Settings,
 ) -> MonthForecast:
-    coming = [planned for planned in made if planned.release.metric == metric and month in planned.months]
-    restated = sum(planned.release.revision > 0 for planned in coming)
-    published = ledger.published(metric, month)
-    charged = total(cost(charge.mechanism) for charge in ledger.charges(metric, month))
-    by_now = total(cost(charge.mechanism) for charge in ledger.charged_by_now(metric, month))
+    """Of the numbers that read the month, given in order of slots."""
+    restatements = sum(planned.release.revision > 0 for planned in to_come)
+    published = ledger.published(metric, month)  # on the draft, so with those to come
+    charged_now = _cost_of(ledger.charged_by_now(metric, month))
+    charged = _cost_of(ledger.charges(metric, month))
+    epsilon_charged = epsilon_of(charged, settings.delta)
     cap = float(budget_of(metric, month, ledger, settings).epsilon)
-    epsilon = epsilon_of(charged, settings.delta)
     return MonthForecast(
         metric=metric,
         month=month,
         cap=cap,
-        published=sum(one.releases for one in published) - len(coming),
-        charged_now=epsilon_of(by_now, settings.delta),
-        first_numbers=len(coming) - restated,
-        restatements=restated,
-        refused=sum(one.numbers for one in refused if one.release.metric == metric and month in one.months),
-        first_slot=coming[0].release.slot if coming else None,
-        last_slot=coming[-1].release.slot if coming else None,
-        charged=epsilon,
+        published=sum(by_run.releases for by_run in published) - len(to_come),
+        charged_now=epsilon_of(charged_now, settings.delta),
+        first_numbers=len(to_come) - restatements,
+        restatements=restatements,
+        refused=sum(refusal.numbers for refusal in refused),
+        first_slot=to_come[0].release.slot if to_come else None,
+        last_slot=to_come[-1].release.slot if to_come else None,
+        charged=epsilon_charged,
         mu2=2 * rho(charged),
         spent=epsilon_of(cost_so_far(published, month), settings.delta),
-        headroom=cap - epsilon,
-        **_noise(coming),
+        headroom=cap - epsilon_charged,
+        **_noise(to_come),
     )
 
 
-def _noise(coming: list[PlannedRelease]) -> dict[str, Any]:
-    if not coming:
+def _reading(metric: Metric, month: date, numbers: Iterable[_Number]) -> list[_Number]:
+    """Which of these numbers of the metric read the month, in their order."""
+    return [number for number in numbers if number.release.metric == metric and month in number.months]
+
+
+def _cost_of(charges: Iterable[Charge]) -> Cost:
+    return total(cost(charge.mechanism) for charge in charges)
+
+
+def _noise(to_come: Sequence[PlannedRelease]) -> dict[str, Any]:
+    if not to_come:
         return {"mechanism": None, "std": None, "half_width_95": None}
-    last, run = coming[-1].release, coming[-1].run
+    last, run = to_come[-1].release, to_come[-1].run
     stream_day = (last.day - run.first_day).days + 1
     std, half_width = noise_std(run.mechanism, stream_day), half_width_95(run.mechanism, stream_day)
     return {"mechanism": run.mechanism.name, "std": std, "half_width_95": half_width}

@@ -93,14 +93,15 @@ def inspect(erasures: Sequence[Erasure], store: Store) -> Inspection:
     Cost goes with the size of what is kept, once for all requests together. Raises nothing for a damaged file: it is
     named as one that cannot be vouched for.
     """
-    keys = store.erasures.ledger.keys_of(one.receipt for one in erasures)
+    keys = store.erasures.ledger.keys_of(erasure.receipt for erasure in erasures)
     sought = _Sought(erasures, keys)
     files = _read_back(sought, store.state.salts.signing_key(), store)
     survivors = _survivors(sought, files, store)
-    live = {found.place: found for found in files if found.place}
-    partitions = [_partition(place, _version(place, store), live[place]) for place in sorted(live)]
-    epochs = {one.receipt: sorted(keys.get(one.receipt, ())) for one in erasures}
-    return Inspection(json.dumps(partitions), {name: sorted(left) for name, left in survivors.items()}, epochs)
+    return Inspection(
+        partitions=json.dumps(_partitions(files, store)),
+        survivors={receipt: sorted(left) for receipt, left in survivors.items()},
+        epochs={erasure.receipt: sorted(keys.get(erasure.receipt, ())) for erasure in erasures},
+    )
 
 
 def left_of_anyone(store: Store) -> list[Survivor]:
@@ -312,14 +313,19 @@ def _version(place: Partition, store: Store) -> str | None:
         return None
 
 
-def _partition(place: Partition, version: str | None, found: _Found) -> dict[str, object]:
-    return {
-        "store": place.store,
-        "day": place.day.isoformat(),
-        "epoch": place.epoch,
-        "version": version,
-        "content_hash": found.content_hash,
-    }
+def _partitions(files: Sequence[_Found], store: Store) -> list[dict[str, object]]:
+    """What the receipt says of each partition among these files, in order."""
+    content_hashes = {file.place: file.content_hash for file in files if file.place}
+    return [
+        {
+            "store": place.store,
+            "day": place.day.isoformat(),
+            "epoch": place.epoch,
+            "version": _version(place, store),
+            "content_hash": content_hashes[place],
+        }
+        for place in sorted(content_hashes)
+    ]
 
 
 def _cannot_be_read(error: Exception) -> str:

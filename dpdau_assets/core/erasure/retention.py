@@ -6,6 +6,7 @@ not lose what it still needs. The watchdog is the one that looks at the clock.
 
 from __future__ import annotations
 
+from collections.abc import Container, Iterator
 from datetime import date, timedelta
 
 from dpdau_assets.core.budget.planning import restatement_due
@@ -16,11 +17,14 @@ from dpdau_assets.core.errors import BadSetting, Refused
 from dpdau_assets.core.facts import Release
 from dpdau_assets.core.ports.ledger import Ledger
 from dpdau_assets.core.ports.store import State, Store
-from dpdau_assets.core.settings import Settings
+from dpdau_assets.core.settings import Metric, Settings
 from dpdau_assets.core.state.touched import live_days
 
 WATCHDOG_SLACK_DAYS = 7
 """How long a day may be overdue before the watchdog says so: a purge runs once a day, and may fail once or twice."""
+
+_PlannedNumber = tuple[Metric, date, int]
+"""Metric, day and revision."""
 
 
 def purge(store: Store) -> date | None:
@@ -56,19 +60,12 @@ def due_through(settings: Settings, accountant: Ledger) -> date | None:
 
 def require_nothing_missing(due: date, settings: Settings, accountant: Ledger) -> None:
     """Raise Refused for the first planned release that reads a day up to `due` and does not exist."""
-    dau, mau = _published(accountant)
-    have = {(release.key.metric, release.key.day, release.key.revision) for release in (*dau, *mau)}
-    restated = accountant.restated()  # days of these months that have no number never get one
-    days = days_between(min(release.key.day for release in dau), due) if dau else []
-    wanted = [("dau", day, 0) for day in days if month_of(day) not in restated]
-    if mau:
-        last_window = due + timedelta(days=settings.mau_window_days - 1)
-        wanted += [("mau", day, 0) for day in days_between(min(release.key.day for release in mau), last_window)]
-    months = {month_of(release.key.day) for release in dau if release.key.day <= due} - restated
-    instances = accountant.mechanism_runs()
-    waiting = {month for month in months if restatement_due(month, instances, settings)}
-    wanted += [("dau", release.key.day, 1) for release in dau if month_of(release.key.day) in waiting]
-    missing = [one for one in wanted if one not in have]
+    published = {
+        (release.key.metric, release.key.day, release.key.revision)
+        for releases in _published(accountant)
+        for release in releases
+    }
+    missing = [number for number in _planned_numbers(due, settings, accountant) if number not in published]
     if missing:
         metric, day, revision = missing[0]
         what = f"the restatement of {day:%Y-%m}" if revision else f"{metric} of {day}"
@@ -77,6 +74,44 @@ def require_nothing_missing(due: date, settings: Settings, accountant: Ledger) -
             "Publish it first; nothing was purged.",
             day=day.isoformat(),
         )
+
+
+def _planned_numbers(due: date, settings: Settings, accountant: Ledger) -> list[_PlannedNumber]:
+    """What reads a day up to `due`, from each metric's first published day on: first numbers, then restatements."""
+    dau_days, mau_days = ([release.key.day for release in releases] for releases in _published(accountant))
+    restated = accountant.restated()
+    return [
+        *_first_numbers_of_dau(dau_days, due, restated),
+        *_first_numbers_of_mau(mau_days, due, settings),
+        *_restatements(dau_days, due, restated, settings, accountant),
+    ]
+
+
+def _first_numbers_of_dau(dau_days: list[date], due: date, restated: Container[date]) -> Iterator[_PlannedNumber]:
+    """Days of a restated month that have no number never get one."""
+    if dau_days:
+        for day in days_between(min(dau_days), due):
+            if month_of(day) not in restated:
+                yield "dau", day, 0
+
+
+def _first_numbers_of_mau(mau_days: list[date], due: date, settings: Settings) -> Iterator[_PlannedNumber]:
+    if mau_days:
+        last_window = due + timedelta(days=settings.mau_window_days - 1)
+        for day in days_between(min(mau_days), last_window):
+            yield "mau", day, 0
+
+
+def _restatements(
+    dau_days: list[date], due: date, restated: frozenset[date], settings: Settings, accountant: Ledger
+) -> Iterator[_PlannedNumber]:
+    """Of every published day of a month that has days up to `due` and is still to be restated."""
+    runs = accountant.mechanism_runs()
+    months = {month_of(day) for day in dau_days if day <= due} - restated
+    to_restate = {month for month in months if restatement_due(month, runs, settings)}
+    for day in dau_days:
+        if month_of(day) in to_restate:
+            yield "dau", day, 1
 
 
 def overdue(store: Store) -> list[date]:

@@ -178,22 +178,37 @@ def commit(statistics: Mapping[ReleaseKey, Counted], watermark: int, store: Stor
         stored = [release for key in statistics if (release := ledger.release(key))]
         if stored:  # by another process; and what is restated is restated whole
             return stored
-        if ledger.removals_recorded() != watermark or not _is_whole(statistics, ledger):
-            return None
-        if any(planned_estimator(key, ledger, store.settings) != one.estimator for key, one in statistics.items()):
+        if _are_outdated(statistics, watermark, ledger, store.settings):
             return None
         releases = [
-            _made(key, statistics[key].statistic, ledger, store.settings, store.noise) for key in sorted(statistics)
+            _charge_and_draw(key, statistics[key].statistic, ledger, store.settings, store.noise)
+            for key in sorted(statistics)
         ]
-        spent = {release.run for release in releases}
-        if any(key.revision for key in statistics):  # with its restatement a month ends, under whatever it was begun
-            spent |= {one.name for one in ledger.mechanism_runs() if isinstance(one.mechanism, SharedNoise)}
-        for run in sorted(spent):
+        for run in _runs_that_may_be_spent(releases, ledger):
             forget_spent_noise(run, ledger, store.settings)
     return releases
 
 
-def _made(key: ReleaseKey, statistic: int, ledger: LedgerTransaction, settings: Settings, noise: Noise) -> Release:
+def _are_outdated(
+    statistics: Mapping[ReleaseKey, Counted], watermark: int, ledger: LedgerTransaction, settings: Settings
+) -> bool:
+    if ledger.removals_recorded() != watermark or not _is_whole(statistics, ledger):
+        return True
+    return any(planned_estimator(key, ledger, settings) != counted.estimator for key, counted in statistics.items())
+
+
+def _runs_that_may_be_spent(releases: Sequence[Release], ledger: LedgerTransaction) -> list[str]:
+    """By name: those that gave these numbers, and with a restatement all whose noise is shared."""
+    runs = {release.run for release in releases}
+    if any(release.key.revision for release in releases):  # the month ends, under whatever it was begun
+        runs |= {run.name for run in ledger.mechanism_runs() if isinstance(run.mechanism, SharedNoise)}
+    return sorted(runs)
+
+
+def _charge_and_draw(
+    key: ReleaseKey, statistic: int, ledger: LedgerTransaction, settings: Settings, noise: Noise
+) -> Release:
+    """The one number of the key, planned, charged, drawn and stored in the caller's transaction."""
     planned, last = plan(key, ledger, settings), ledger.last_run(key.metric, key.window_days)
     if planned.is_new and last and isinstance(last.mechanism, Stream):
         ledger.destroy_frozen(last.name, keep_last=0)  # the last stream has ended, and nothing reads them any more

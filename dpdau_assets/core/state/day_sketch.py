@@ -5,7 +5,7 @@ Owns the rule: A sketch is of the state beside it, or not there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import date
 
@@ -47,20 +47,38 @@ def refresh_all(store: Store, *, missing_only: bool = False) -> None:
     says how to count, or nobody has asked for the day, none is kept. What cannot be read is left as it is, for the
     inspection to name. The caller holds the state's lock.
     """
-    gone, processed = store.accountant.purged_through() or date.min, store.accountant.processed()
-    built, shapes = set(store.state.sketches.stored()), {}
-    due = [place for place in store.state.activity.stored() if gone < place[0] and place[0] in processed]
+    processed = store.accountant.processed()
+    built = store.state.sketches.stored()
+    wanted = _living_state(processed, store)
+    shapes = _shapes_if_set({day for day, _ in wanted}, store)
+    if shapes is None:
+        processed, wanted, shapes = frozenset(), [], {}
+    _discard_but_of(processed, built, store.state)
+    if missing_only:
+        wanted = sorted(set(wanted) - set(built))
+    for place in wanted:
+        with suppress(Refused):
+            store.state.sketches.replace(_rebuilt([place], shapes, store.state))
+
+
+def _living_state(processed: Container[date], store: Store) -> list[tuple[date, int]]:
+    """Each (day, epoch) that has state, of days that were asked for and are not past retention; sorted."""
+    gone = store.accountant.purged_through() or date.min
+    return [(day, epoch) for day, epoch in store.state.activity.stored() if gone < day and day in processed]
+
+
+def _shapes_if_set(days: Iterable[date], store: Store) -> dict[date, Estimator] | None:
+    """None where nothing says how to count."""
     try:
-        shapes = _shapes(sorted({day for day, _ in due}), None, store.settings, store.accountant)
+        return _shapes(sorted(days), None, store.settings, store.accountant)
     except ParameterNotSet:
-        processed = frozenset()
-    for place in sorted(built):
-        if place[0] not in processed:
-            store.state.sketches.discard(*place)
-    for place in due if processed else ():
-        if not (missing_only and place in built):
-            with suppress(Refused):
-                store.state.sketches.replace(_rebuilt([place], shapes, store.state))
+        return None
+
+
+def _discard_but_of(days: Container[date], built: Iterable[tuple[date, int]], state: State) -> None:
+    for day, epoch in built:
+        if day not in days:
+            state.sketches.discard(day, epoch)
 
 
 def of_another_state(state: State) -> list[Partition]:
