@@ -48,7 +48,7 @@ class FileQuarantine:
     def shares(self) -> list[BadShare]:
         found = [(path, _noted(path)) for path in self._files()]
         shares = [BadShare(path.stem, noted["share"], noted["taken"], _written(path)) for path, noted in found if noted]
-        return sorted(shares, key=lambda one: (one.seen_on, one.rows))
+        return sorted(shares, key=lambda share: (share.seen_on, share.rows))
 
     def made_good(self, files: Set[str], within: Path | None = None) -> None:
         names = {_no_formula(file) for file in files}

@@ -112,7 +112,7 @@ def left_of_anyone(store: Store) -> list[Survivor]:
     """
     with store.state.activity.lock():
         erasures = store.erasures.ledger.erasures(("applied", "verified"))
-        sought = _Sought(erasures, store.erasures.ledger.keys_of(one.receipt for one in erasures))
+        sought = _Sought(erasures, store.erasures.ledger.keys_of(erasure.receipt for erasure in erasures))
         found = _survivors(sought, _read_back(sought, _NO_KEY, store), store)
         waiting = {_batch_file(batch) for batch in store.events.inbox.batches()}
     left = {survivor for survivors in found.values() for survivor in survivors}
@@ -145,13 +145,13 @@ class _Sought:
 
     def __init__(self, erasures: Sequence[Erasure], keys: Mapping[str, Mapping[int, int]]) -> None:
         self._erasures = erasures
-        self._keyless = [one for one in erasures if not keys.get(one.receipt)]
+        self._keyless = [erasure for erasure in erasures if not keys.get(erasure.receipt)]
         self._owners: dict[int, list[Erasure]] = defaultdict(list)
         of_epoch: dict[int, list[tuple[int, Erasure]]] = defaultdict(list)
-        for one in erasures:
-            for epoch, key in keys.get(one.receipt, {}).items():
-                self._owners[key].append(one)
-                of_epoch[epoch].append((key, one))
+        for erasure in erasures:
+            for epoch, key in keys.get(erasure.receipt, {}).items():
+                self._owners[key].append(erasure)
+                of_epoch[epoch].append((key, erasure))
         self._add_hashes()
         self._keys = np.array(sorted(self._owners), dtype=np.uint64)
         self._of_epoch = {epoch: _tombstones(found) for epoch, found in of_epoch.items()}
@@ -167,7 +167,7 @@ class _Sought:
     @property
     def receipts(self) -> list[str]:
         """The receipts of all these requests."""
-        return [one.receipt for one in self._erasures]
+        return [erasure.receipt for erasure in self._erasures]
 
     def on(self, day: date, epoch: int) -> Keys:
         """The keys that must not be there, sorted."""
@@ -176,24 +176,30 @@ class _Sought:
 
     def removed(self, keys: Iterable[int], day: date) -> Iterator[str]:
         """The receipts of those who asked to be taken out of this day and have one of these keys."""
-        return (one.receipt for key in keys for one in self._owners[key] if one.removes(day))
+        return (erasure.receipt for key in keys for erasure in self._owners[key] if erasure.removes(day))
 
     def unknowable(self, place: Partition) -> Iterator[tuple[str, Survivor]]:
         """Requests without any key by now, if there still is state of a day that they asked to be taken out of."""
-        return ((one.receipt, Survivor(str(place), KEY_IS_GONE)) for one in self._keyless if one.removes(place.day))
+        return (
+            (erasure.receipt, Survivor(str(place), KEY_IS_GONE))
+            for erasure in self._keyless
+            if erasure.removes(place.day)
+        )
 
     def everyone(self, place: Partition, how: str) -> Iterator[tuple[str, Survivor]]:
         """All who asked to be taken out of this day."""
-        return ((one.receipt, Survivor(str(place), how)) for one in self._erasures if one.removes(place.day))
+        return (
+            (erasure.receipt, Survivor(str(place), how)) for erasure in self._erasures if erasure.removes(place.day)
+        )
 
     def in_bytes(self, found: _Found) -> Iterator[tuple[str, Survivor]]:
         """Who is left in a file; a file that cannot be read may hold anyone."""
         if found.problem is not None:
-            yield from ((one.receipt, Survivor(found.file, found.problem)) for one in self._erasures)
+            yield from ((erasure.receipt, Survivor(found.file, found.problem)) for erasure in self._erasures)
         for needle in found.needles:
-            for one in self._owners[int(self._keys[needle])]:
-                if found.place is None or one.removes(found.place.day):
-                    yield one.receipt, Survivor(found.file, IN_BYTES)
+            for erasure in self._owners[int(self._keys[needle])]:
+                if found.place is None or erasure.removes(found.place.day):
+                    yield erasure.receipt, Survivor(found.file, IN_BYTES)
 
 
 def _missing(live: Container[Partition], state: State) -> list[Partition]:
@@ -211,7 +217,11 @@ def _state_of(place: Partition, state: State) -> StateStore:
 
 def _tombstones(found: Sequence[tuple[int, Erasure]]) -> Tombstones:
     """As the ledger has them, but for what only concerns MAU."""
-    rows = [(key, day_number(day), bool(one.days)) for key, one in found for day in one.days or (one.through,)]
+    rows = [
+        (key, day_number(day), bool(erasure.days))
+        for key, erasure in found
+        for day in erasure.days or (erasure.through,)
+    ]
     keys, days, listed = zip(*rows, strict=True)
     numbers = np.array(days, dtype=np.int32)
     return Tombstones(np.array(keys, dtype=np.uint64), numbers, np.array(listed, dtype=bool), numbers, numbers)
@@ -273,9 +283,9 @@ def _in_batch(sought: _Sought, batch: str, events: Events) -> Iterator[tuple[str
     """Who would be left if this waiting batch were kept as it is; the next fold takes them out."""
     name = _batch_file(batch)
     try:
-        for found in events.inbox.read([batch]):
-            present = found.keys[places(found.keys, sought.on(found.day, found.epoch))].tolist()
-            for receipt in sought.removed(present, found.day):
+        for day_set in events.inbox.read([batch]):
+            present = day_set.keys[places(day_set.keys, sought.on(day_set.day, day_set.epoch))].tolist()
+            for receipt in sought.removed(present, day_set.day):
                 yield receipt, Survivor(name, IN_SET)
     except DpdauError as error:
         yield from sought.in_bytes(_Found(name, None, (), _cannot_be_read(error), ""))

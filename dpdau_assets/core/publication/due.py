@@ -76,11 +76,11 @@ def late(found: Due, settings: Settings, clock: Clock) -> list[date]:
 
 def _reading_only(days: Set[date], numbers: Iterable[PlannedRelease], settings: Settings) -> Iterator[PlannedRelease]:
     """Up to the first number that reads another day: none is published out of turn."""
-    return takewhile(lambda one: days >= set(_days_read(one, settings)), numbers)
+    return takewhile(lambda planned: days >= set(_days_read(planned, settings)), numbers)
 
 
 def _all_read(numbers: Iterable[PlannedRelease], settings: Settings) -> set[date]:
-    return {day for one in numbers for day in _days_read(one, settings)}
+    return {day for planned in numbers for day in _days_read(planned, settings)}
 
 
 def _days_read(one: PlannedRelease | RefusedRelease, settings: Settings) -> list[date]:
@@ -90,7 +90,9 @@ def _days_read(one: PlannedRelease | RefusedRelease, settings: Settings) -> list
 
 
 def _steps(numbers: Iterable[PlannedRelease]) -> tuple[Step, ...]:
-    return tuple(dict.fromkeys(_step(one) for one in numbers))  # of a restated month one, whatever numbers it has
+    return tuple(
+        dict.fromkeys(_step(planned) for planned in numbers)
+    )  # of a restated month one, whatever numbers it has
 
 
 def _step(one: PlannedRelease) -> Step:

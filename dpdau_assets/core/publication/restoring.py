@@ -71,12 +71,12 @@ def lost_keys(shown: Sequence[MartRow], declared: Declared | None, store: Store)
     """
     through = last_possible_day(shown, declared, store.clock, store.accountant)
     grace_days = LONGEST_GRACE if declared is None else store.settings.grace_days
-    there, how = {one.key: one for one in store.accountant.releases()}, estimators(store.accountant)
-    for one in shown:
-        kept = there.get(one.key)
-        if kept and not is_shown_as(kept, how[kept.run], one):
+    there, how = {release.key: release for release in store.accountant.releases()}, estimators(store.accountant)
+    for row in shown:
+        kept = there.get(row.key)
+        if kept and not is_shown_as(kept, how[kept.run], row):
             raise Refused(
-                f"The mart shows another {one.key.metric} of {one.key.day} than the backup.",
+                f"The mart shows another {row.key.metric} of {row.key.day} than the backup.",
                 "Name the mart of the store that the backup is of.",
             )
     first_numbers = {
@@ -86,13 +86,13 @@ def lost_keys(shown: Sequence[MartRow], declared: Declared | None, store: Store)
     restated = _restated(
         first_numbers | there.keys(), through + timedelta(days=1 + grace_days), store.settings, store.accountant
     )
-    lost = (first_numbers | set(restated) | {one.key for one in shown}) - there.keys()
+    lost = (first_numbers | set(restated) | {row.key for row in shown}) - there.keys()
     return sorted(lost, key=lambda key: (_slot(key, store.settings), key.revision, key))
 
 
 def maybe_published(lost: Sequence[ReleaseKey], shown: Sequence[MartRow]) -> list[MaybePublished]:
     """By metric, what the books are charged for."""
-    there = {one.key for one in shown}
+    there = {row.key for row in shown}
     found: list[tuple[Metric, list[ReleaseKey]]] = [
         (metric, [key for key in lost if key.metric == metric]) for metric in METRICS
     ]
@@ -179,7 +179,7 @@ def _epochs_kept(events: Events, state: State) -> set[int]:
     """Every salt epoch under which something is kept."""
     stored = (*state.activity.stored(), *state.late.stored(), *state.sketches.stored())
     waiting = events.inbox.read(events.inbox.batches())
-    return {epoch for _, epoch in stored} | {found.epoch for found in waiting}
+    return {epoch for _, epoch in stored} | {day_set.epoch for day_set in waiting}
 
 
 def _first_numbers(metric: Metric, through: date, settings: Settings, accountant: Ledger) -> Iterator[ReleaseKey]:
@@ -192,7 +192,7 @@ def _first_numbers(metric: Metric, through: date, settings: Settings, accountant
     window_days = settings.window_days(metric)
     first = first_window_end(settings.start_date, window_days)
     if settings.mechanism(metric) == Stream.name:
-        published = (one.key.day for one in accountant.releases(metric))
+        published = (release.key.day for release in accountant.releases(metric))
         first = max((day + timedelta(days=1) for day in published), default=first)
     for day in days_between(first, through):
         if window(day, window_days)[0] > purged and not (metric == "dau" and month_of(day) in restated):

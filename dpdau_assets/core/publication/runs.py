@@ -88,7 +88,7 @@ def _require_countable(first: date, last: date, settings: Settings, accountant: 
 
 def restatements_due(days: list[date], settings: Settings, accountant: Ledger) -> dict[date, date]:
     """Month to public day, of every month that is not restated yet and has a number, or will have one of these days."""
-    published = {month_of(found.key.day) for found in accountant.releases("dau")}
+    published = {month_of(release.key.day) for release in accountant.releases("dau")}
     instances = accountant.mechanism_runs()
     due = {month: restatement_due(month, instances, settings) for month in published - accountant.restated()}
     if settings.restatements_per_month:

@@ -39,11 +39,11 @@ def latest_release(metric: Metric, day: date, window_days: int, revision: int | 
     has `never`, a short `why`, and `due` for one that comes later.
     """
     same_day = [
-        found
-        for found in store.accountant.releases(metric)
-        if found.key.day == day and found.key.window_days == window_days
+        release
+        for release in store.accountant.releases(metric)
+        if release.key.day == day and release.key.window_days == window_days
     ]
-    wanted = [found for found in same_day if revision in (None, found.key.revision)]
+    wanted = [release for release in same_day if revision in (None, release.key.revision)]
     if wanted:
         return wanted[-1]
     raise _not_published(ReleaseKey(metric, window_days, day, revision or 0), revision, store)
@@ -68,7 +68,7 @@ def _not_published(key: ReleaseKey, revision: int | None, store: Store) -> NotPu
 
 def last_published_month(metric: Metric, accountant: Ledger) -> date:
     """The month of the last published day. Raises NotPublished when there is none."""
-    days = [found.key.day for found in accountant.releases(metric)]
+    days = [release.key.day for release in accountant.releases(metric)]
     if not days:
         raise NotPublished(f"No {metric} is published yet.", "`dpdau run --from DAY --to DAY` publishes.")
     return month_of(max(days))
@@ -76,7 +76,7 @@ def last_published_month(metric: Metric, accountant: Ledger) -> date:
 
 def run_answer(first: date, last: date, accountant: Ledger) -> Answer:
     """How many days a range has, how many of them are published, by metric, and how many are restated by now."""
-    inside = [found.key for found in accountant.releases() if first <= found.key.day <= last]
+    inside = [release.key for release in accountant.releases() if first <= release.key.day <= last]
     published = {
         f"{metric}_published": sum(key.metric == metric and not key.revision for key in inside) for metric in METRICS
     }
@@ -131,9 +131,14 @@ def budget_answer(metric: Metric, month: date, settings: Settings, accountant: L
 def override_rows(metric: Metric, month: date, accountant: Ledger) -> list[Answer]:
     """Every decision that changed the month's cap, in order."""
     return [
-        {"epsilon_cap": float(one.epsilon), "who": one.who, "why": one.why, "made_on": one.made_on.isoformat()}
-        for one in accountant.overrides()
-        if (one.metric, one.month) == (metric, month) and one.epsilon is not None
+        {
+            "epsilon_cap": float(override.epsilon),
+            "who": override.who,
+            "why": override.why,
+            "made_on": override.made_on.isoformat(),
+        }
+        for override in accountant.overrides()
+        if (override.metric, override.month) == (metric, month) and override.epsilon is not None
     ]
 
 
@@ -198,24 +203,24 @@ def series(
 
 def erasure_rows(found: Iterable[Erasure], clock: Clock, erasures: Erasures) -> list[Answer]:
     """One row an erasure request, in order: where it stands and until when it has to be done, not whose it is."""
-    late = {one.receipt for one in overdue(clock, erasures)}
+    late = {erasure.receipt for erasure in overdue(clock, erasures)}
     return [
         {
-            "receipt": one.receipt,
-            "batch": one.batch,
-            "state": one.state,
-            "scope": {"through": one.through.isoformat(), "days": [day.isoformat() for day in one.days]},
-            "received_on": one.received_on.isoformat(),
-            "deadline": deadline(one).isoformat(),
-            "overdue": one.receipt in late,
+            "receipt": erasure.receipt,
+            "batch": erasure.batch,
+            "state": erasure.state,
+            "scope": {"through": erasure.through.isoformat(), "days": [day.isoformat() for day in erasure.days]},
+            "received_on": erasure.received_on.isoformat(),
+            "deadline": deadline(erasure).isoformat(),
+            "overdue": erasure.receipt in late,
         }
-        for one in found
+        for erasure in found
     ]
 
 
 def charged_months(releases: Iterable[Release]) -> list[date]:
     """Every month whose data these releases read."""
-    return sorted({month for found in releases for month in months_read(found.key.day, found.key.window_days)})
+    return sorted({month for release in releases for month in months_read(release.key.day, release.key.window_days)})
 
 
 def _summary(
@@ -223,7 +228,7 @@ def _summary(
 ) -> Answer:
     """From all of the month's numbers, or from those published up to `until`."""
     releases = _up_to(until, accountant.releases(metric))
-    first_day = min((found.key.day for found in releases), default=month)
+    first_day = min((release.key.day for release in releases), default=month)
     planned = releases_planned(settings, metric, month, first_day)
     published = _published(metric, month, releases, accountant)
     budget = budget_of(metric, month, accountant, settings)
@@ -239,14 +244,14 @@ def _with_caps_of(month: date, settings: Settings, accountant: Ledger) -> Settin
 def _published(metric: Metric, month: date, releases: list[Release], accountant: Ledger) -> list[Published]:
     """What is public of every instance of which some number reads the month."""
     by_instance: dict[str, list[Release]] = {}
-    for found in releases:
-        by_instance.setdefault(found.run, []).append(found)
+    for release in releases:
+        by_instance.setdefault(release.run, []).append(release)
     shown = []
     for run in accountant.mechanism_runs():
         numbers = by_instance.get(run.name, [])
-        reading = [found for found in numbers if month in months_read(found.key.day, found.key.window_days)]
+        reading = [release for release in numbers if month in months_read(release.key.day, release.key.window_days)]
         if run.metric == metric and reading:
-            last_day = max(found.key.day for found in numbers)
+            last_day = max(release.key.day for release in numbers)
             shown.append(Published(run.mechanism, len(reading), run.first_day, last_day))
     return shown
 

@@ -183,13 +183,15 @@ def _few_rows_rejected(store: Store, _: Mart) -> Verdict:
     limit = store.settings.max_rejected_share
     since = store.clock.today() - timedelta(days=store.settings.quarantine_days)
     bad = [
-        one for one in store.events.quarantine.shares() if (one.share > limit or not one.taken) and one.seen_on >= since
+        share
+        for share in store.events.quarantine.shares()
+        if (share.share > limit or not share.taken) and share.seen_on >= since
     ]
     if not bad:
         return Verdict(
             True, "No ingest was refused for its bad rows, or taken with more than MAX_REJECTED_SHARE admits."
         )
-    worst = max(bad, key=lambda one: one.share)
+    worst = max(bad, key=lambda share: share.share)
     return Verdict(
         False,
         f"{len(bad)} ingest(s) had bad rows that matter. Of the worst, on {worst.seen_on}, "
@@ -217,7 +219,7 @@ def _ledger_holds(store: Store, mart: Mart) -> Verdict:
 def _noise_is_private(store: Store, _: Mart) -> Verdict:
     if not store.noise.private:
         return Verdict(False, "The noise of this process can be predicted: nothing drawn from it may be published.")
-    predictable = sorted({one.key.day for one in store.accountant.releases() if not one.private})
+    predictable = sorted({release.key.day for release in store.accountant.releases() if not release.private})
     return _days(predictable, "day(s) with a number of predictable noise", "All noise is private.")
 
 
@@ -258,8 +260,8 @@ def _waited_for_from(store: Store) -> date | None:
 def _restatement_on_time(store: Store, _: Mart) -> Verdict:
     """By the calendar of publication: a month waits while its numbers do, and then no longer."""
     numbers = store.accountant.releases("dau")
-    last = max((one.key.day for one in numbers), default=None)
-    months = {month_of(one.key.day) for one in numbers} - store.accountant.restated()
+    last = max((release.key.day for release in numbers), default=None)
+    months = {month_of(release.key.day) for release in numbers} - store.accountant.restated()
     instances = store.accountant.mechanism_runs()
     dates = {month: restatement_due(month, instances, store.settings) for month in sorted(months)}
     missed = [month for month, day in dates.items() if last and day and day < due_on(store.settings, last)]
