@@ -20,6 +20,7 @@ from dagster_duckdb import DuckDBResource
 from pydantic import Field
 
 from dpdau_assets.core.budget.settings_check import check
+from dpdau_assets.core.errors import BadSetting
 from dpdau_assets.core.ports.ledger import Ledger
 from dpdau_assets.core.ports.state import SketchStore
 from dpdau_assets.core.ports.store import Alerts, Clock, Erasures, Events, Mart, Noise, State
@@ -40,6 +41,20 @@ class _OfProject(dg.ConfigurableResource):
 
 
 _Resource = TypeVar("_Resource", bound=_OfProject)
+
+
+def _require_one_store(wanted: Settings, loaded: Settings) -> None:
+    """Raises BadSetting where only one of folder and ledger differs from what the project was loaded with: removals
+    on record in the one would be passed over in the other.
+    """
+    if loaded.ledger_url and wanted.data_dir != loaded.data_dir and wanted.ledger_url == loaded.ledger_url:
+        raise BadSetting(
+            "data_dir names another store, and ledger_url the same ledger.", "Name the ledger of that store too."
+        )
+    if wanted.ledger_url != loaded.ledger_url and wanted.data_dir == loaded.data_dir:
+        raise BadSetting(
+            "ledger_url names another ledger, and data_dir the same store.", "Name the folder of that ledger too."
+        )
 
 
 class AccountantResource(_OfProject):
@@ -69,6 +84,7 @@ class AccountantResource(_OfProject):
             ledger_url=self.ledger_url or self.settings.ledger_url,
             hash_salt_secret=self.hash_salt_secret or self.settings.hash_salt_secret,
         )
+        _require_one_store(wanted, self.settings)
         _require_right(wanted)
         return open_store(wanted).accountant
 

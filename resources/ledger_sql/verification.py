@@ -127,7 +127,7 @@ def _shredded_epochs(connection: Connection) -> set[str]:
 
 
 def _tombstones_by_request(connection: Connection) -> dict[int, _ByEpoch]:
-    """Those of each epoch in order of days."""
+    """Tombstones of each epoch in order of days."""
     by_request: dict[int, _ByEpoch] = defaultdict(lambda: defaultdict(list))
     table = schema.tombstones
     for row in connection.execute(select(table).order_by(table.c.erasure, table.c.epoch, table.c.day)).mappings():

@@ -250,7 +250,7 @@ def _month_forecast(
     ledger: DryRunLedger,
     settings: Settings,
 ) -> MonthForecast:
-    """Of the numbers that read the month, given in order of slots."""
+    """The forecast of the numbers that read the month, given in order of slots."""
     restatements = sum(planned.release.revision > 0 for planned in to_come)
     published = ledger.published(metric, month)  # on the draft, so with those to come
     charged_now = _cost_of(ledger.charged_by_now(metric, month))

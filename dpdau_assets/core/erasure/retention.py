@@ -105,7 +105,7 @@ def _first_numbers_of_mau(mau_days: list[date], due: date, settings: Settings) -
 def _restatements(
     dau_days: list[date], due: date, restated: frozenset[date], settings: Settings, accountant: Ledger
 ) -> Iterator[_PlannedNumber]:
-    """Of every published day of a month that has days up to `due` and is still to be restated."""
+    """Restatements of every published day of a month that has days up to `due` and is still to be restated."""
     runs = accountant.mechanism_runs()
     months = {month_of(day) for day in dau_days if day <= due} - restated
     to_restate = {month for month in months if restatement_due(month, runs, settings)}

@@ -507,7 +507,7 @@ def test_held_out_to_the_day_alone_mau_would_change_on_two_intervals() -> None:
     """The rule is needed: ending the hold-out with the removal's own day lets her bit come back inside the month."""
     active = {date(2025, 2, 1), date(2025, 2, 25)}
     stones = tombstones([((date(2025, 2, 10) - SPAN[0]).days, set(), (date(2025, 2, 14) - WINDOWS[0]).days)])
-    short = replace(stones, held_until=stones.days)
+    short = replace(stones, excluded_until=stones.days)
     rest = {day for day in active if month_of(day) != date(2025, 2, 1)}
     pairs = zip(bits(active, short), bits(rest, short), strict=True)
     changed = [number for number, (one, other) in enumerate(pairs) if one != other]

@@ -424,7 +424,7 @@ def test_nobody_is_written_down_by_name(store: Folder, tmp_path: Path) -> None:
     ]
     report = store.ingest(lines(tmp_path, "e.jsonl", *rows), partial=True)
     files = [path for path in store.root.rglob("*") if path.is_file()]
-    assert sorted(path.suffix for path in files) == [".csv", ".json", ".parquet"]
+    assert sorted(path.suffix for path in files) == [".csv", ".json", ".lock", ".parquet"]
     for text in (*(path.read_bytes() for path in files), repr(report).encode(), "".join(store.said).encode()):
         assert b"planted" not in text
 

@@ -12,12 +12,14 @@ _DRAW = """
 import sys
 from datetime import date, timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from dpdau_assets.core.facts import ReleaseKey
 from resources.published.chart import draw_series
 
 first = date(2025, 1, 1)
 rows = [
-    {"metric": metric, "day": first + timedelta(days=n), "estimate": 100.0 + n, "noisy_value": 100.0 + n * n % 7,
-     "lower_95": 90.0, "upper_95": 110.5}
+    SimpleNamespace(key=ReleaseKey(metric, 1 if metric == "dau" else 30, first + timedelta(days=n)),
+                    estimate=100.0 + n, noisy_value=100.0 + n * n % 7, lower_95=90.0, upper_95=110.5)
     for metric in ("dau", "mau") for n in range(40)
 ]
 draw_series(rows, Path(sys.argv[1]))
