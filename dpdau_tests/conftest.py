@@ -198,13 +198,13 @@ def make_store(
     open_store.cache_clear()
 
 
-def put(outside: Store, rows: Iterable[tuple]) -> None:
+def put(store: Store, rows: Iterable[tuple]) -> None:
     """Ingest events given as (user_id, day, op, listed days) through the real path, from memory."""
-    settings = outside.settings
-    limits = Limits(settings.start_date, last_day(outside.clock), ZoneInfo(settings.timezone))
+    settings = store.settings
+    limits = Limits(settings.start_date, last_day(store.clock), ZoneInfo(settings.timezone))
     scan = RowScan((("test", number, _row(*row)) for number, row in enumerate(rows, 1)), limits)
     assert not list(scan.rejected()), "a test's own events are valid"
-    ingest_scan(scan, outside, progress=lambda _: None)
+    ingest_scan(scan, store, progress=lambda _: None)
 
 
 def _row(user_id: str, day: date, op: str = "+", days: tuple[date, ...] | None = None) -> Row:
@@ -212,19 +212,19 @@ def _row(user_id: str, day: date, op: str = "+", days: tuple[date, ...] | None =
     return Row(user_id, op, day.isoformat(), None, listed)
 
 
-def prepare(outside: Store, days: list[date]) -> None:
+def prepare(store: Store, days: list[date]) -> None:
     """State and sketches of these days, as the assets build them."""
-    process_days(days, outside)
-    refresh(days, outside)
+    process_days(days, store)
+    refresh(days, store)
 
 
 @contextmanager
-def folding(outside: Store) -> Iterator[threading.Thread]:
+def folding(store: Store) -> Iterator[threading.Thread]:
     """Meanwhile another thread holds the state's lock, as a fold or a release does for minutes."""
     held, done = threading.Event(), threading.Event()
 
     def fold() -> None:
-        with outside.state.activity.lock():
+        with store.state.activity.lock():
             held.set()
             done.wait(60)
 
@@ -250,6 +250,6 @@ class Silent:
         return [0] * draws
 
 
-def silent(outside: Store) -> Store:
+def silent(store: Store) -> Store:
     """The same store without noise."""
-    return replace(outside, noise=Silent())
+    return replace(store, noise=Silent())

@@ -64,7 +64,7 @@ def build_alert_sensor(project: Project, jobs: Jobs) -> dg.SensorDefinition:
         state: dg.ResourceParam[State],
         alerts: dg.ResourceParam[Alerts],
     ) -> dg.SensorResult:
-        outside = project.store(
+        store = project.store(
             context.instance,
             clock=clock,
             accountant=accountant,
@@ -75,7 +75,7 @@ def build_alert_sensor(project: Project, jobs: Jobs) -> dg.SensorDefinition:
         failures = Failures(context.instance, project, jobs)
         cursor = Cursor.read(context.cursor)
         try:
-            for alert, told in what_to_tell(cursor, failures, outside):
+            for alert, told in what_to_tell(cursor, failures, store):
                 if alert:
                     alerts.send(alert)
                 cursor = told
@@ -86,15 +86,15 @@ def build_alert_sensor(project: Project, jobs: Jobs) -> dg.SensorDefinition:
     return alert_sensor
 
 
-def what_to_tell(cursor: Cursor, failures: "Failures", outside: Store) -> Iterator[tuple[Alert | None, Cursor]]:
+def what_to_tell(cursor: Cursor, failures: "Failures", store: Store) -> Iterator[tuple[Alert | None, Cursor]]:
     """Each alert, with what the cursor is once it has arrived."""
     mart = cast(Mart, NotAsked("mart"))  # no check that is watched reads it
     for alert, told in failures.since(cursor):
         yield alert, told
         cursor = told
     for check in (one for one in CHECKS if one.watched):
-        found, before = answer(check, outside, mart), cursor.told.get(check.name)
-        now = None if found.passed else str(outside.clock.today())
+        found, before = answer(check, store, mart), cursor.told.get(check.name)
+        now = None if found.passed else str(store.clock.today())
         if now != before:
             others = {name: text for name, text in cursor.told.items() if name != check.name}
             cursor = replace(cursor, told=others if now is None else {**others, check.name: now})

@@ -64,10 +64,10 @@ def build_erasure_sensor(project: Project, jobs: Jobs) -> dg.SensorDefinition:
         erasure_ledger: dg.ResourceParam[Erasures],
         state: dg.ResourceParam[State],
     ) -> dg.SensorResult:
-        outside = project.store(clock=clock, accountant=accountant, erasure_ledger=erasure_ledger, state=state)
-        mark_new(outside)
-        tries = tries_of(tasks_of(pending(outside), project), context.instance)
-        found = pending(outside)  # after the runs: one that ends in between must not look as if it had done nothing
+        store = project.store(clock=clock, accountant=accountant, erasure_ledger=erasure_ledger, state=state)
+        mark_new(store)
+        tries = tries_of(tasks_of(pending(store), project), context.instance)
+        found = pending(store)  # after the runs: one that ends in between must not look as if it had done nothing
         cursor = Cursor.read(context.cursor)
         waiting = waiting_days(clock, erasure_ledger)
         events, told = what_to_tell(found, waiting, cursor, project, context.instance)
@@ -77,11 +77,11 @@ def build_erasure_sensor(project: Project, jobs: Jobs) -> dg.SensorDefinition:
     return erasure_sensor
 
 
-def mark_new(outside: Store) -> None:
+def mark_new(store: Store) -> None:
     """Mark the days of new requests. Without any the lock is left alone, which a long fold may hold."""
-    if outside.erasures.ledger.recorded() != outside.state.rebuilds.marked():
-        with outside.state.activity.lock():
-            mark_touched(outside)
+    if store.erasures.ledger.recorded() != store.state.rebuilds.marked():
+        with store.state.activity.lock():
+            mark_touched(store)
 
 
 # --- What to tell ------------------------------------------------------------------------------------------------

@@ -36,8 +36,8 @@ def build_inbox_sensor(project: Project, jobs: Jobs) -> dg.SensorDefinition:
         events: dg.ResourceParam[Events],
         state: dg.ResourceParam[State],
     ) -> dg.SensorResult:
-        outside = project.store(clock=clock, accountant=accountant, events=events, state=state)
-        ask = Asking(project, jobs, outside, context.instance)
+        store = project.store(clock=clock, accountant=accountant, events=events, state=state)
+        ask = Asking(project, jobs, store, context.instance)
         return dg.SensorResult(list(ask.taking()) or list(ask.rebuild()))
 
     return inbox_sensor
@@ -49,12 +49,12 @@ class Asking:
 
     project: Project
     jobs: Jobs
-    outside: Store
+    store: Store
     instance: dg.DagsterInstance
 
     def taking(self) -> Iterator[dg.RunRequest]:
         """One run takes in all that has landed; what it cannot read is tried again, and holds nothing else up."""
-        waiting = landed(self.outside)
+        waiting = landed(self.store)
         if waiting:
             days = {"days": [day.isoformat() for day in waiting]}
             config = {"ops": {self.project.name(TAKE_LANDED): {"config": days}}}
@@ -69,17 +69,17 @@ class Asking:
         """
         if is_under_way(self.jobs.rebuild, self.instance):
             return
-        all_behind = days_behind(self.outside).items()
+        all_behind = days_behind(self.store).items()
         behind = {day: reasons for day, reasons in all_behind if not _is_marked_only(reasons)}
         if behind:
-            parts = [*map(str, behind), *(self.outside.events.inbox.batches() or _reasons(behind))]
+            parts = [*map(str, behind), *(self.store.events.inbox.batches() or _reasons(behind))]
             yield from self._requested("inbox", parts, self.jobs.rebuild)
 
     def _requested(
         self, kind: str, parts: Iterable[str], job: dg.JobDefinition, config: dict | None = None
     ) -> Iterator[dg.RunRequest]:
         task = task_name(self.project.name(kind), parts)
-        key = next_key(task, tries_of([task], self.instance), self.outside.clock.today())
+        key = next_key(task, tries_of([task], self.instance), self.store.clock.today())
         if key:
             yield dg.RunRequest(key, job_name=job.name, run_config=config, tags={TASK: task})
 

@@ -42,15 +42,15 @@ def build_activity(project: Project, calendar: Calendar) -> dg.AssetsDefinition:
         sketches: dg.ResourceParam[SketchStore],
     ) -> Iterator[Result]:
         day = day_of(context)
-        outside = project.store(
+        store = project.store(
             accountant=accountant, erasure_ledger=erasure_ledger, events=events, state=state, sketches=sketches
         )
         with refusals_fail_at_once():
-            process_days([day], outside)
+            process_days([day], store)
             changes = state.rebuilds.changed()  # before the version: what changes in between is told again
-            version = day_version(day, outside)
+            version = day_version(day, store)
             state.rebuilds.mark_reported({day: changes[day]} if day in changes else {})
-            clean = is_clean(day, outside)
+            clean = is_clean(day, store)
         yield from state_of(day, version, clean).results()
 
     return activity

@@ -72,10 +72,10 @@ def build_budget_report(project: Project) -> dg.AssetsDefinition:
     return budget_report
 
 
-def refresh_mart(outside: Store, mart: Mart, duckdb: DuckDBResource) -> dict[str, Any]:
+def refresh_mart(store: Store, mart: Mart, duckdb: DuckDBResource) -> dict[str, Any]:
     """Replace the mart's files; the metadata of doing so."""
-    require_nothing_lost(mart.read(), outside.accountant)
-    rows = mart_rows(outside.accountant)
+    require_nothing_lost(mart.read(), store.accountant)
+    rows = mart_rows(store.accountant)
     files = mart.replace(rows, partial(connected, duckdb))
     return reveal(
         {
@@ -105,11 +105,11 @@ def connected(duckdb: DuckDBResource) -> Iterator[Any]:
             connection.close()
 
 
-def refresh_budget_report(outside: Store) -> dict[str, Any]:
+def refresh_budget_report(store: Store) -> dict[str, Any]:
     """The metadata in which the budget is shown."""
     return reveal(
         {
-            "budget_bars": dg.MetadataValue.md(bars_in_markdown(budget_bars(outside.settings, outside.accountant))),
-            "budget": budget_table(budget_rows(outside.settings, outside.accountant)),
+            "budget_bars": dg.MetadataValue.md(bars_in_markdown(budget_bars(store.settings, store.accountant))),
+            "budget": budget_table(budget_rows(store.settings, store.accountant)),
         }
     )

@@ -49,7 +49,7 @@ def build_dau_release(project: Project, calendar: Calendar) -> dg.AssetsDefiniti
         sketches: dg.ResourceParam[SketchStore],
         noise: dg.ResourceParam[Noise],
     ) -> Iterator[Result]:
-        outside = project.store(
+        store = project.store(
             clock=clock,
             accountant=accountant,
             erasure_ledger=erasure_ledger,
@@ -58,7 +58,7 @@ def build_dau_release(project: Project, calendar: Calendar) -> dg.AssetsDefiniti
             sketches=sketches,
             noise=noise,
         )
-        for record in publishing("dau", day_of(context), outside):
+        for record in publishing("dau", day_of(context), store):
             yield from record.results()
 
     return dau_release
@@ -95,7 +95,7 @@ def build_mau_release(project: Project, calendar: Calendar) -> dg.AssetsDefiniti
         sketches: dg.ResourceParam[SketchStore],
         noise: dg.ResourceParam[Noise],
     ) -> Iterator[Result]:
-        outside = project.store(
+        store = project.store(
             clock=clock,
             accountant=accountant,
             erasure_ledger=erasure_ledger,
@@ -104,18 +104,18 @@ def build_mau_release(project: Project, calendar: Calendar) -> dg.AssetsDefiniti
             sketches=sketches,
             noise=noise,
         )
-        for record in publishing("mau", day_of(context), outside):
+        for record in publishing("mau", day_of(context), store):
             yield from record.results()
 
     return mau_release
 
 
-def publishing(metric: Metric, day: date, outside: Store) -> Iterator[Record]:
+def publishing(metric: Metric, day: date, store: Store) -> Iterator[Record]:
     """Publish the number, unless it is; what to tell of it. A refusal is told first, and raised then."""
-    key = ReleaseKey(metric, outside.settings.window_days(metric), day)
+    key = ReleaseKey(metric, store.settings.window_days(metric), day)
     try:
-        release = publish(metric, day, outside)
+        release = publish(metric, day, store)
     except Refused as error:
-        yield refusal(key, error, outside)
+        yield refusal(key, error, store)
         raise
-    yield number(release, outside)
+    yield number(release, store)

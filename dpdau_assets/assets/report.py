@@ -44,7 +44,7 @@ def build_report(project: Project) -> dg.AssetsDefinition:
         mart: dg.ResourceParam[Mart],
         reports: dg.ResourceParam[Reports],
     ) -> dg.MaterializeResult:
-        outside = project.store(
+        store = project.store(
             context.instance,
             clock=clock,
             accountant=accountant,
@@ -55,15 +55,15 @@ def build_report(project: Project) -> dg.AssetsDefinition:
             noise=noise,
         )
         with refusals_fail_at_once():
-            return dg.MaterializeResult(metadata=refresh_report(outside, mart, reports))
+            return dg.MaterializeResult(metadata=refresh_report(store, mart, reports))
 
     return report
 
 
-def refresh_report(outside: Store, mart: Mart, reports: Reports) -> dict[str, Any]:
+def refresh_report(store: Store, mart: Mart, reports: Reports) -> dict[str, Any]:
     """Replace both files; the metadata of doing so."""
     paths = reports.replace(
-        readers_report(outside.settings, outside.accountant), operators_report(outside, check_lines(outside, mart))
+        readers_report(store.settings, store.accountant), operators_report(store, check_lines(store, mart))
     )
     return reveal(
         {

@@ -47,7 +47,7 @@ def build_dau_restatement(project: Project, calendar: Calendar) -> dg.AssetsDefi
         sketches: dg.ResourceParam[SketchStore],
         noise: dg.ResourceParam[Noise],
     ) -> Iterator[Result]:
-        outside = project.store(
+        store = project.store(
             accountant=accountant,
             erasure_ledger=erasure_ledger,
             events=events,
@@ -55,17 +55,17 @@ def build_dau_restatement(project: Project, calendar: Calendar) -> dg.AssetsDefi
             sketches=sketches,
             noise=noise,
         )
-        for record in restating(day_of(context), outside):
+        for record in restating(day_of(context), store):
             yield from record.results()
 
     return dau_restatement
 
 
-def restating(month: date, outside: Store) -> Iterator[Record]:
+def restating(month: date, store: Store) -> Iterator[Record]:
     """Restate the month, unless it is; what to tell of it. A refusal is told first, and raised then."""
     try:
-        again = restate(month, outside)
+        again = restate(month, store)
     except Refused as error:
-        yield refusal(ReleaseKey("dau", 1, month, 1), error, outside)
+        yield refusal(ReleaseKey("dau", 1, month, 1), error, store)
         raise
-    yield restatement(month, again, outside)
+    yield restatement(month, again, store)

@@ -41,10 +41,10 @@ def build_day_sketch(project: Project, calendar: Calendar) -> dg.AssetsDefinitio
         sketches: dg.ResourceParam[SketchStore],
     ) -> Iterator[Result]:
         day = day_of(context)
-        outside = project.store(accountant=accountant, erasure_ledger=erasure_ledger, state=state, sketches=sketches)
+        store = project.store(accountant=accountant, erasure_ledger=erasure_ledger, state=state, sketches=sketches)
         with refusals_fail_at_once():
-            build_sketch(day, outside)
-            version, fresh = sketch_version(day, outside), is_fresh(day, outside)
+            build_sketch(day, store)
+            version, fresh = sketch_version(day, store), is_fresh(day, store)
         yield from sketch_of(day, version, fresh).results()
 
     return day_sketch

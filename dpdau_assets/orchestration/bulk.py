@@ -83,7 +83,7 @@ def build_many_days(project: Project) -> dg.OpDefinition:
         state: dg.ResourceParam[State],
         sketches: dg.ResourceParam[SketchStore],
     ) -> Iterator[Event]:
-        outside = project.store(
+        store = project.store(
             clock=clock,
             accountant=accountant,
             erasure_ledger=erasure_ledger,
@@ -92,8 +92,8 @@ def build_many_days(project: Project) -> dg.OpDefinition:
             sketches=sketches,
         )
         with refusals_fail_at_once():
-            wanted = days_behind(outside) if config.days is None else map(date.fromisoformat, config.days)
-            yield from _build(wanted, Recorder(project, context.instance), outside)
+            wanted = days_behind(store) if config.days is None else map(date.fromisoformat, config.days)
+            yield from _build(wanted, Recorder(project, context.instance), store)
 
     return many_days
 
@@ -118,7 +118,7 @@ def build_missing_days(project: Project) -> dg.OpDefinition:
         state: dg.ResourceParam[State],
         sketches: dg.ResourceParam[SketchStore],
     ) -> Iterator[Event]:
-        outside = project.store(
+        store = project.store(
             clock=clock,
             accountant=accountant,
             erasure_ledger=erasure_ledger,
@@ -127,7 +127,7 @@ def build_missing_days(project: Project) -> dg.OpDefinition:
             sketches=sketches,
         )
         with refusals_fail_at_once():
-            yield from _build(due(outside).missing, Recorder(project, context.instance), outside)
+            yield from _build(due(store).missing, Recorder(project, context.instance), store)
 
     return missing_days
 
@@ -154,7 +154,7 @@ def build_due_numbers(project: Project) -> dg.OpDefinition:
         sketches: dg.ResourceParam[SketchStore],
         noise: dg.ResourceParam[Noise],
     ) -> Iterator[Event]:
-        outside = project.store(
+        store = project.store(
             clock=clock,
             accountant=accountant,
             erasure_ledger=erasure_ledger,
@@ -163,7 +163,7 @@ def build_due_numbers(project: Project) -> dg.OpDefinition:
             sketches=sketches,
             noise=noise,
         )
-        yield from _publish(Recorder(project, context.instance), outside)
+        yield from _publish(Recorder(project, context.instance), store)
 
     return due_numbers
 
@@ -193,7 +193,7 @@ def build_refresh(project: Project) -> dg.OpDefinition:
         duckdb: DuckDBResource,
         reports: dg.ResourceParam[Reports],
     ) -> Iterator[Event]:
-        outside = project.store(
+        store = project.store(
             context.instance,
             clock=clock,
             accountant=accountant,
@@ -205,9 +205,9 @@ def build_refresh(project: Project) -> dg.OpDefinition:
         )
         recorder = Recorder(project, context.instance)
         with refusals_fail_at_once():
-            yield from recorder.told([Record("active_users", metadata=refresh_mart(outside, mart, duckdb))])
-            yield from recorder.told([Record("budget_report", metadata=refresh_budget_report(outside))])
-            yield from recorder.told([Record("report", metadata=refresh_report(outside, mart, reports))])
+            yield from recorder.told([Record("active_users", metadata=refresh_mart(store, mart, duckdb))])
+            yield from recorder.told([Record("budget_report", metadata=refresh_budget_report(store))])
+            yield from recorder.told([Record("report", metadata=refresh_report(store, mart, reports))])
 
     return files
 
@@ -215,57 +215,57 @@ def build_refresh(project: Project) -> dg.OpDefinition:
 # --- What they do ------------------------------------------------------------------------------------------------
 
 
-def _build(days: Iterable[date], recorder: Recorder, outside: Store) -> Iterator[Event]:
-    marks = {day: outside.state.rebuilds.wanted(day) for day in days}
+def _build(days: Iterable[date], recorder: Recorder, store: Store) -> Iterator[Event]:
+    marks = {day: store.state.rebuilds.wanted(day) for day in days}
     known, erasures = recorder.materialized(ERASURES), recorder.project.asset(ERASURES)
     for day, mark in marks.items():
         before = told_mark(day, erasures, recorder.instance) if not mark and day.isoformat() in known else "0"
         yield from recorder.told([mark_of(day, str(mark or before))])
     read = recorder.newest([ERASURES])  # before anything is applied: a later mark makes its day stale
-    days_built = build_days(marks, outside)
+    days_built = build_days(marks, store)
     states, sketches = built(days_built)
     yield from recorder.told(states, read)
     yield from recorder.told(sketches, recorder.newest([ACTIVITY]))
-    mark_reported(days_built, outside.state)
+    mark_reported(days_built, store.state)
 
 
-def _publish(recorder: Recorder, outside: Store) -> Iterator[Event]:
-    yield from _unreported(recorder, outside)
-    waiting = due(outside)
+def _publish(recorder: Recorder, store: Store) -> Iterator[Event]:
+    yield from _unreported(recorder, store)
+    waiting = due(store)
     for step in waiting.built:  # what was declared after the days were built waits for the next run
         read, day = recorder.newest(READ), cast(date, step.day)  # a number has one
         if step.kind == RESTATEMENT:
-            records = restating(day, outside)
-        elif day in is_declared(outside.events, outside.accountant):
-            records = publishing(step.metric, day, outside)
+            records = restating(day, store)
+        elif day in is_declared(store.events, store.accountant):
+            records = publishing(step.metric, day, store)
         else:  # withdrawn: what follows waits for it
             return
         for record in records:
             yield from recorder.told([record], read)
-    yield from _refused(waiting.refusals, recorder, outside)
+    yield from _refused(waiting.refusals, recorder, store)
 
 
-def _unreported(recorder: Recorder, outside: Store) -> Iterator[Event]:
+def _unreported(recorder: Recorder, store: Store) -> Iterator[Event]:
     """What is published and Dagster has not heard of: the run that made it died before it could say so."""
-    yield from _unreported_numbers(recorder, outside)
+    yield from _unreported_numbers(recorder, store)
     known, again = recorder.materialized(RESTATED), {}
-    for release in outside.accountant.releases("dau"):
+    for release in store.accountant.releases("dau"):
         if release.key.revision:
             again.setdefault(month_of(release.key.day), []).append(release)
     for month, releases in sorted(again.items()):
         if month.isoformat() not in known:
-            yield from recorder.told([restatement(month, releases, outside)], recorder.newest(READ))
+            yield from recorder.told([restatement(month, releases, store)], recorder.newest(READ))
 
 
-def _unreported_numbers(recorder: Recorder, outside: Store) -> Iterator[Event]:
+def _unreported_numbers(recorder: Recorder, store: Store) -> Iterator[Event]:
     for metric in METRICS:
         known = recorder.materialized(DAU if metric == "dau" else MAU)
-        for release in outside.accountant.releases(metric):
+        for release in store.accountant.releases(metric):
             if release.key.revision == 0 and release.key.day.isoformat() not in known:
-                yield from recorder.told([number(release, outside)], recorder.newest(READ))
+                yield from recorder.told([number(release, store)], recorder.newest(READ))
 
 
-def _refused(refusals: Iterable[RefusedRelease], recorder: Recorder, outside: Store) -> Iterator[Event]:
+def _refused(refusals: Iterable[RefusedRelease], recorder: Recorder, store: Store) -> Iterator[Event]:
     """Tell of numbers that are due and that nothing makes, once each: the run goes on, and readers get what is out.
 
     `published_on_time` tells people of them.
@@ -273,8 +273,8 @@ def _refused(refusals: Iterable[RefusedRelease], recorder: Recorder, outside: St
     by_asset: dict[str, dict[date, tuple[ReleaseKey, Refused]]] = {}
     for refused in refusals:
         release = refused.release
-        key = ReleaseKey(release.metric, outside.settings.window_days(release.metric), release.day, release.revision)
+        key = ReleaseKey(release.metric, store.settings.window_days(release.metric), release.day, release.revision)
         by_asset.setdefault(asset_of(key), {})[partition_of(key)] = key, refused.error
     for asset, found in by_asset.items():
         for day in sorted(found.keys() - recorder.refused_before(asset, list(found))):
-            yield from recorder.told([refusal(*found[day], outside)])
+            yield from recorder.told([refusal(*found[day], store)])

@@ -57,13 +57,13 @@ def _asset_check(project: Project, check: Check) -> dg.AssetChecksDefinition:
     def asked(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         parts = {name: getattr(context.resources, project.name(name)) for name in ASKED_OF[check.name]}
         mart = cast(Mart, parts.pop("mart", NotAsked("mart")))
-        outside = project.store(context.instance, **cast(dict[str, Any], parts))
-        found = answer(check, outside, mart)
+        store = project.store(context.instance, **cast(dict[str, Any], parts))
+        found = answer(check, store, mart)
         return dg.AssetCheckResult(
             passed=found.passed,
             severity=severity(check),
             description=found.sentence,
-            metadata=reveal(_metadata(check, found.places, outside)),
+            metadata=reveal(_metadata(check, found.places, store)),
         )
 
     return asked
@@ -74,12 +74,12 @@ def severity(check: Check) -> dg.AssetCheckSeverity:
     return dg.AssetCheckSeverity.WARN if check.waiting else dg.AssetCheckSeverity.ERROR
 
 
-def _metadata(check: Check, places: tuple[str, ...], outside: Store) -> dict[str, object]:
+def _metadata(check: Check, places: tuple[str, ...], store: Store) -> dict[str, object]:
     """The queue of erasures by age where it is about them, and how many days are pending, which is plotted; elsewhere
     the places are named, if there are any.
     """
     if check.name == _PENDING:
-        return {"days_pending": len(places), **erasure_queue(waiting_days(outside.clock, outside.erasures))}
+        return {"days_pending": len(places), **erasure_queue(waiting_days(store.clock, store.erasures))}
     if check.name == _DEADLINE:
-        return erasure_queue(waiting_days(outside.clock, outside.erasures))
+        return erasure_queue(waiting_days(store.clock, store.erasures))
     return {"places": list(places)} if places else {}

@@ -200,11 +200,11 @@ def _landed(project: Project) -> dg.JobDefinition:
         state: dg.ResourceParam[State],
     ) -> None:
         """Take in what landed for each day, and declare it complete; a day that fails does not hold up the others."""
-        outside = project.store(
+        store = project.store(
             clock=clock, accountant=accountant, erasure_ledger=erasure_ledger, events=events, state=state
         )
         with refusals_fail_at_once():
-            taken = completeness.take_all_landed([date.fromisoformat(day) for day in config.days], outside)
+            taken = completeness.take_all_landed([date.fromisoformat(day) for day in config.days], store)
             for day, share in taken.elsewhere.items():
                 context.log.warning(f"In day={day}, {in_whole_per_cent(share)} of the events are of other days.")
             if taken.refused:
@@ -236,7 +236,7 @@ def _verification(project: Project) -> dg.JobDefinition:
         sketches: dg.ResourceParam[SketchStore],
     ) -> None:
         """Apply what was received, read everything back, write receipts; fails while something is left of anybody."""
-        outside = project.store(
+        store = project.store(
             clock=clock,
             accountant=accountant,
             erasure_ledger=erasure_ledger,
@@ -245,7 +245,7 @@ def _verification(project: Project) -> dg.JobDefinition:
             sketches=sketches,
         )
         with refusals_fail_at_once():
-            done = receipts.apply_and_verify(outside)
+            done = receipts.apply_and_verify(store)
             if done.unverified or done.broken:
                 raise Refused(
                     "Something is left of an erased person.",
@@ -275,7 +275,7 @@ def _purge(project: Project) -> dg.JobDefinition:
         sketches: dg.ResourceParam[SketchStore],
     ) -> None:
         """Unlink what is past retention."""
-        outside = project.store(
+        store = project.store(
             clock=clock,
             accountant=accountant,
             erasure_ledger=erasure_ledger,
@@ -284,7 +284,7 @@ def _purge(project: Project) -> dg.JobDefinition:
             sketches=sketches,
         )
         with refusals_fail_at_once():
-            retention.purge(outside)
+            retention.purge(store)
 
     @dg.job(
         name=project.name("purge_expired"),

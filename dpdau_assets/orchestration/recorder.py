@@ -232,21 +232,21 @@ def built(days: Iterable[Built]) -> tuple[list[Record], list[Record]]:
     return states, [sketch_of(built.day, built.sketch_version, built.sketch_is_fresh) for built in days]
 
 
-def number(release: Release, outside: Store) -> Record:
+def number(release: Release, store: Store) -> Record:
     """A published number, whether it was made just now or long ago."""
-    answer = release_answer(release, outside.settings, outside.accountant)
+    answer = release_answer(release, store.settings, store.accountant)
     asset, sources = (DAU, (SKETCH,)) if release.key.metric == "dau" else (MAU, (SKETCH, MAU))
     return Record(
         asset,
         release.key.day,
         f"revision-{release.key.revision}",
         reveal({name: answer[name] for name in SHOWN}),
-        (_budget_answer(release.key, outside), Answer(NOISE_IS_PRIVATE, release.private)),
+        (_budget_answer(release.key, store), Answer(NOISE_IS_PRIVATE, release.private)),
         sources,
     )
 
 
-def restatement(month: date, releases: Sequence[Release], outside: Store) -> Record:
+def restatement(month: date, releases: Sequence[Release], store: Store) -> Record:
     """A month of DAU that was published again."""
     return Record(
         RESTATED,
@@ -254,16 +254,16 @@ def restatement(month: date, releases: Sequence[Release], outside: Store) -> Rec
         "revision-1",
         reveal({"days_published": len(releases)}),
         (
-            _budget_answer(ReleaseKey("dau", 1, month, 1), outside),
+            _budget_answer(ReleaseKey("dau", 1, month, 1), store),
             Answer(NOISE_IS_PRIVATE, all(release.private for release in releases)),
         ),
         (DAU, SKETCH),
     )
 
 
-def refusal(key: ReleaseKey, error: Refused, outside: Store) -> Record:
+def refusal(key: ReleaseKey, error: Refused, store: Store) -> Record:
     """A number that is not there, or a month that is not restated, and why: its check fails with the reason."""
-    answers = (_budget_answer(key, outside, error), Answer(NOISE_IS_PRIVATE, outside.noise.private))
+    answers = (_budget_answer(key, store, error), Answer(NOISE_IS_PRIVATE, store.noise.private))
     return Record(asset_of(key), partition_of(key), answers=answers, is_made=False)
 
 
@@ -279,8 +279,8 @@ def partition_of(key: ReleaseKey) -> date:
     return month_of(key.day) if key.revision else key.day
 
 
-def _budget_answer(key: ReleaseKey, outside: Store, error: Refused | None = None) -> Answer:
-    found = within_budget(key, outside.accountant, outside.settings, error)
+def _budget_answer(key: ReleaseKey, store: Store, error: Refused | None = None) -> Answer:
+    found = within_budget(key, store.accountant, store.settings, error)
     return Answer(WITHIN_BUDGET, found.passed, found.sentence, reveal(_budget_metadata(found)))
 
 

@@ -104,17 +104,17 @@ BACKED_UP = date(2025, 2, 1)
 EPOCH_224_IS_BEGUN = date(2025, 2, 12)  # the windows of that epoch reach it
 
 
-def is_published(first: date, last: date, outside: Store) -> None:
+def is_published(first: date, last: date, store: Store) -> None:
     for day in days_between(first, last):
-        publish("dau", day, outside)
-        if day >= outside.settings.start_date + timedelta(days=29):
-            publish("mau", day, outside)
+        publish("dau", day, store)
+        if day >= store.settings.start_date + timedelta(days=29):
+            publish("mau", day, store)
 
 
-def events(outside: Store, first: date, last: date) -> None:
+def events(store: Store, first: date, last: date) -> None:
     days = days_between(first, last)
-    put(outside, [(f"user {n}", day) for day in days for n in range(PEOPLE)])
-    prepare(outside, days)
+    put(store, [(f"user {n}", day) for day in days for n in range(PEOPLE)])
+    prepare(store, days)
 
 
 def a_daily_store(folder: Path) -> None:
@@ -122,22 +122,22 @@ def a_daily_store(folder: Path) -> None:
 
     On 2 February 31 January comes out, and the mart is saved.
     """
-    outside = opened(folder / "data", BACKED_UP, hash_salt_secret=SECRET)
-    events(outside, date(2025, 1, 1), date(2025, 1, 31))
-    is_published(date(2025, 1, 1), date(2025, 1, 30), outside)
-    back_up(folder / "backups" / "2025-02-01", outside)
-    is_published(date(2025, 1, 31), date(2025, 1, 31), outside)
-    MartFiles(folder / "data" / "mart").replace(mart_rows(outside.accountant))
+    store = opened(folder / "data", BACKED_UP, hash_salt_secret=SECRET)
+    events(store, date(2025, 1, 1), date(2025, 1, 31))
+    is_published(date(2025, 1, 1), date(2025, 1, 30), store)
+    back_up(folder / "backups" / "2025-02-01", store)
+    is_published(date(2025, 1, 31), date(2025, 1, 31), store)
+    MartFiles(folder / "data" / "mart").replace(mart_rows(store.accountant))
     shutil.copytree(folder / "data" / "mart", folder / "backups" / "2025-02-02-mart")
 
 
 def an_archive(folder: Path) -> None:
     """Begun on 1 September 2024, and backed up on 1 February 2025, when 30 September had come out."""
     first = date(2024, 9, 1)
-    outside = opened(folder / "data", BACKED_UP, hash_salt_secret=SECRET, start_date=first)
-    events(outside, first, date(2024, 9, 30))
-    is_published(first, date(2024, 9, 30), outside)
-    back_up(folder / "backups" / "2025-02-01", outside)
+    store = opened(folder / "data", BACKED_UP, hash_salt_secret=SECRET, start_date=first)
+    events(store, first, date(2024, 9, 30))
+    is_published(first, date(2024, 9, 30), store)
+    back_up(folder / "backups" / "2025-02-01", store)
 
 
 # --- What happened to them ---------------------------------------------------------------------------------------

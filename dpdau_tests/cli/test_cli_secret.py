@@ -55,10 +55,10 @@ def test_a_living_store_with_such_a_secret_goes_on_and_each_command_warns_in_one
 def test_the_operators_report_says_so_and_the_readers_does_not(living: Dpdau) -> None:
     with closed_at_the_end(), pytest.warns(WeakSecret):
         open_store.cache_clear()
-        outside = open_store(Settings(data_dir=living.folder / "data", hash_salt_secret=WEAK))
-        report = operators_report(outside, [])
+        store = open_store(Settings(data_dir=living.folder / "data", hash_salt_secret=WEAK))
+        report = operators_report(store, [])
         assert "HASH_SALT_SECRET is one piece" in render(report) and WEAK not in render(report)
-        assert "HASH_SALT_SECRET" not in render(readers_report(outside.settings, outside.accountant))
+        assert "HASH_SALT_SECRET" not in render(readers_report(store.settings, store.accountant))
     open_store.cache_clear()
 
 

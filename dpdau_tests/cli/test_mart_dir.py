@@ -36,43 +36,41 @@ def modes_in(folder: Path) -> dict[str, int]:
 
 
 @pytest.fixture
-def outside(tmp_path: Path) -> Iterator[Store]:
+def store(tmp_path: Path) -> Iterator[Store]:
     yield open_store(
         Settings(data_dir=tmp_path / "data", mart_dir=tmp_path / "for" / "readers", hash_salt_secret=SECRET)
     )
     open_store.cache_clear()
 
 
-def refresh(outside: Store) -> None:
-    open_mart(outside.settings).replace(mart_rows(outside.accountant))
-    open_reports(outside.settings).replace(
-        readers_report(outside.settings, outside.accountant), operators_report(outside, [])
-    )
+def refresh(store: Store) -> None:
+    open_mart(store.settings).replace(mart_rows(store.accountant))
+    open_reports(store.settings).replace(readers_report(store.settings, store.accountant), operators_report(store, []))
 
 
-def test_a_folder_that_is_missing_is_made_for_everybody_to_read_whatever_the_umask_says(outside: Store) -> None:
+def test_a_folder_that_is_missing_is_made_for_everybody_to_read_whatever_the_umask_says(store: Store) -> None:
     before = os.umask(0o077)
     try:
-        refresh(outside)
+        refresh(store)
     finally:
         os.umask(before)
-    folder = outside.settings.mart_dir
+    folder = store.settings.mart_dir
     assert folder and stat.S_IMODE(folder.stat().st_mode) == stat.S_IMODE(folder.parent.stat().st_mode) == 0o755
     assert modes_in(folder) == dict.fromkeys(OURS, 0o644)
-    assert modes_in(outside.settings.data_dir / "report") == {"operators.html": 0o600}
-    assert not (outside.settings.data_dir / "mart").exists()
+    assert modes_in(store.settings.data_dir / "report") == {"operators.html": 0o600}
+    assert not (store.settings.data_dir / "mart").exists()
 
 
 @pytest.mark.parametrize(("rights", "wanted"), [(0o2750, 0o640), (0o700, 0o600)])
 def test_a_folder_that_is_there_keeps_its_rights_and_its_files_are_for_whom_it_is(
-    outside: Store, rights: int, wanted: int
+    store: Store, rights: int, wanted: int
 ) -> None:
-    folder = outside.settings.mart_dir
+    folder = store.settings.mart_dir
     assert folder
     folder.mkdir(parents=True)
     folder.chmod(rights)
     os.chown(folder, -1, os.getgid())
-    refresh(outside)
+    refresh(store)
     assert stat.S_IMODE(folder.stat().st_mode) == rights
     assert modes_in(folder) == dict.fromkeys(OURS, wanted)
     assert {path.stat().st_gid for path in folder.iterdir()} == {folder.stat().st_gid}
@@ -152,21 +150,21 @@ def test_a_restore_reads_the_mart_that_the_store_had_before_mart_dir_was_set(
     assert (done.code, done.json["taken_back"]) == (0, 1), done.said
 
 
-def test_receipts_read_what_we_write_for_readers_and_not_what_they_put_beside_it(outside: Store) -> None:
-    folder = outside.settings.mart_dir
+def test_receipts_read_what_we_write_for_readers_and_not_what_they_put_beside_it(store: Store) -> None:
+    folder = store.settings.mart_dir
     assert folder
     make_folder(folder)
     for name in (*OURS, "notebook.ipynb"):
         (folder / name).touch()
-    names = {file.name for file in outside.state.files.files()}
+    names = {file.name for file in store.state.files.files()}
     assert {name for name in names if name.startswith("mart/")} == {f"mart/{name}" for name in OURS}
     assert "ledger.sqlite" in names
 
 
-def test_a_backup_is_not_put_where_readers_look(outside: Store) -> None:
-    assert outside.settings.mart_dir
+def test_a_backup_is_not_put_where_readers_look(store: Store) -> None:
+    assert store.settings.mart_dir
     with pytest.raises(BadInput, match="is inside MART_DIR"):
-        back_up(outside.settings.mart_dir / "backup", outside)
+        back_up(store.settings.mart_dir / "backup", store)
 
 
 @pytest.mark.slow

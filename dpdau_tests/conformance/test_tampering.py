@@ -53,44 +53,44 @@ BYTES = at_length(test=200, ci=24, soak=1)  # one byte in so many of what is cha
 BEGIN, FIRST_BYTE = (chance(f"which {what}").randrange(10_000) for what in ("rows", "bytes"))
 
 
-def write_a_ledger(outside: Store, database: Database) -> None:
+def write_a_ledger(store: Store, database: Database) -> None:
     """A small one, with rows of everything."""
     for day in (JANUARY, date(2025, 1, 2)):
-        outside.events.completions.complete(day, "what has landed")
-    outside.events.completions.withdraw(JANUARY)
-    outside.accountant.purge_through(date(2024, 12, 31))
-    outside.state.salts.shred_through(200)
-    put(outside, [("user 1", JANUARY)])
-    prepare(outside, days_between(JANUARY, date(2025, 3, 1)))
-    publish("dau", date(2025, 1, 30), outside)
-    publish("mau", date(2025, 1, 30), outside)
-    request([Event("user 1", "-", date(2025, 1, 30), reference="T-1")], outside)
-    apply_and_verify(outside)
-    parked = request([Event(name, "-", date(2025, 2, 2)) for name in ("user 2", "user 3")], outside)
+        store.events.completions.complete(day, "what has landed")
+    store.events.completions.withdraw(JANUARY)
+    store.accountant.purge_through(date(2024, 12, 31))
+    store.state.salts.shred_through(200)
+    put(store, [("user 1", JANUARY)])
+    prepare(store, days_between(JANUARY, date(2025, 3, 1)))
+    publish("dau", date(2025, 1, 30), store)
+    publish("mau", date(2025, 1, 30), store)
+    request([Event("user 1", "-", date(2025, 1, 30), reference="T-1")], store)
+    apply_and_verify(store)
+    parked = request([Event(name, "-", date(2025, 2, 2)) for name in ("user 2", "user 3")], store)
     for receipt in parked.receipts:
-        confirm([receipt], outside.erasures)
+        confirm([receipt], store.erasures)
     cancel(
-        request([Event("user 4", "-", date(2025, 2, 2), (JANUARY, date(2025, 2, 2)))], outside).receipts,
-        outside.state,
-        outside.erasures,
+        request([Event("user 4", "-", date(2025, 2, 2), (JANUARY, date(2025, 2, 2)))], store).receipts,
+        store.state,
+        store.erasures,
     )
-    publish("mau", date(2025, 1, 31), outside)
-    publish("dau", date(2025, 2, 3), outside)
-    restate(JANUARY, outside)
-    publish("dau", date(2025, 3, 1), outside)
-    request([Event("user 5", "-", date(2025, 3, 1), (JANUARY, date(2025, 3, 1)), "T-2")], outside)
-    request([Event("user 6", "-", date(2024, 12, 31))], outside)
-    apply_and_verify(outside)  # and what it has inspected is there in the end
-    request([Event("user 6", "-", date(2025, 3, 1))], outside)
+    publish("mau", date(2025, 1, 31), store)
+    publish("dau", date(2025, 2, 3), store)
+    restate(JANUARY, store)
+    publish("dau", date(2025, 3, 1), store)
+    request([Event("user 5", "-", date(2025, 3, 1), (JANUARY, date(2025, 3, 1)), "T-2")], store)
+    request([Event("user 6", "-", date(2024, 12, 31))], store)
+    apply_and_verify(store)  # and what it has inspected is there in the end
+    request([Event("user 6", "-", date(2025, 3, 1))], store)
     with restored_books(database) as books:
         books.close("dau", date(2025, 3, 1), date(2025, 3, 2))
         books.close("mau", date(2025, 3, 1), date(2025, 3, 2))
         books.note_restore(Restore(date(2025, 3, 1), date(2025, 3, 2), None))
         books.lose_epochs([300])
-    outside.accountant.override(
+    store.accountant.override(
         Override("cap", "An officer", "Agreed", date(2025, 3, 2), "dau", date(2025, 3, 1), Fraction(7, 2))
     )
-    outside.accountant.override(Override("erasures_submitted", "An officer", "All are in", date(2025, 3, 3)))
+    store.accountant.override(Override("erasures_submitted", "An officer", "All are in", date(2025, 3, 3)))
 
 
 @dataclass

@@ -29,17 +29,17 @@ MakeStore = Callable[..., Store]
 @pytest.fixture
 def world(make_store: MakeStore, instance: dg.DagsterInstance) -> World:
     """A store of which nothing is due yet, and the sensor's first tick."""
-    outside = make_store(today=DAYS[1])
-    put(outside, [("somebody", day) for day in DAYS])
-    world = World(outside, instance, sensor="alert_sensor")
+    store = make_store(today=DAYS[1])
+    put(store, [("somebody", day) for day in DAYS])
+    world = World(store, instance, sensor="alert_sensor")
     world.tick()
     return world
 
 
 def later(world: World, day: date) -> World:
     """The same sensor on another day."""
-    outside = replace(world.outside, clock=FixedClock(day))
-    return World(outside, world.instance, world.cursor, world.sensor, world.alerts)
+    store = replace(world.store, clock=FixedClock(day))
+    return World(store, world.instance, world.cursor, world.sensor, world.alerts)
 
 
 def texts(world: World) -> list[str]:
@@ -121,8 +121,8 @@ def test_what_the_receiver_did_not_take_is_sent_again_in_order_and_nothing_twice
 def test_a_refused_folder_is_told_once_by_the_files_place_and_the_commonest_reasons(
     make_store: MakeStore, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
-    outside = make_store(today=TODAY, landing_dir=tmp_path / "landing")
-    world = World(outside, instance, sensor="alert_sensor")
+    store = make_store(today=TODAY, landing_dir=tmp_path / "landing")
+    world = World(store, instance, sensor="alert_sensor")
     world.tick()
     first, second = (tmp_path / "landing" / f"day={day}" for day in DAYS)
     land(first, ("a.csv", "user_id,day\nuser 1,2025-01-01\n"), (f"{SHE}.csv", "user_id,day\nuser 2,never\n"))
@@ -149,8 +149,8 @@ def test_a_refused_folder_is_told_once_by_the_files_place_and_the_commonest_reas
 def test_a_folder_that_lands_anew_with_the_same_fault_is_told_anew_and_another_failure_forgets_nothing(
     make_store: MakeStore, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
-    outside = make_store(today=TODAY, landing_dir=tmp_path / "landing")
-    world = World(outside, instance, sensor="alert_sensor")
+    store = make_store(today=TODAY, landing_dir=tmp_path / "landing")
+    world = World(store, instance, sensor="alert_sensor")
     world.tick()
     folder, bad = tmp_path / "landing" / f"day={DAYS[0]}", ("a.csv", "user_id,day\nuser 2,never\n")
     land(folder, bad)
@@ -184,7 +184,7 @@ def run_of_landing(world: World, days: list[date]) -> None:
 
 
 def test_a_due_day_that_upstream_has_not_declared_is_told_once_a_day_until_it_is_published(world: World) -> None:
-    complete(DAYS[0], replace(world.outside, clock=FixedClock(TODAY)))
+    complete(DAYS[0], replace(world.store, clock=FixedClock(TODAY)))
     due = later(world, DAYS[1] + timedelta(days=2))  # the second day, and upstream says nothing of it
     due.build(DAYS)
     due.build(DAYS[:1], PUBLISH_DAU)
@@ -201,10 +201,10 @@ def test_a_due_day_that_upstream_has_not_declared_is_told_once_a_day_until_it_is
 def test_a_declared_day_that_is_not_published_in_time_is_told_long_before_retention_could_reach_it(
     make_store: MakeStore, instance: dg.DagsterInstance
 ) -> None:
-    outside = make_store(today=TODAY, retention_days=36)  # the fewest that are allowed
-    world = World(outside, instance, sensor="alert_sensor")
+    store = make_store(today=TODAY, retention_days=36)  # the fewest that are allowed
+    world = World(store, instance, sensor="alert_sensor")
     for day in DAYS:
-        complete(day, outside)
+        complete(day, store)
     first_told = None
     for day in days_between(TODAY, TODAY + timedelta(days=30)):
         world = later(world, day)
@@ -212,12 +212,12 @@ def test_a_declared_day_that_is_not_published_in_time_is_told_long_before_retent
         if world.alerts.sent and first_told is None:
             first_told = day
     assert first_told == DAYS[0] + timedelta(days=2 + 1)  # the day after it was due
-    assert not world.execute("purge_expired").success or outside.accountant.purged_through() is None
+    assert not world.execute("purge_expired").success or store.accountant.purged_through() is None
 
 
 def test_an_overdue_erasure_is_told_and_a_pending_one_is_not(world: World) -> None:
     world.build(DAYS)
-    erase(world.outside, "somebody")
+    erase(world.store, "somebody")
     world.tick()
     assert world.alerts.sent == []
     overdue = later(world, DAYS[1] + timedelta(days=31))
@@ -237,10 +237,10 @@ def test_a_check_that_passes_again_is_told_anew_when_it_fails_again(
 
 
 def test_no_alert_tells_of_anybody(world: World) -> None:
-    put(world.outside, [(SHE, DAYS[0])])
+    put(world.store, [(SHE, DAYS[0])])
     world.build(DAYS)
-    erase(world.outside, SHE)
-    (file,) = (world.outside.settings.data_dir / "activity" / f"day={DAYS[0]}").iterdir()
+    erase(world.store, SHE)
+    (file,) = (world.store.settings.data_dir / "activity" / f"day={DAYS[0]}").iterdir()
     file.write_bytes(b"not Parquet any more")
     world.execute("rebuild_days")
     world.execute("verify_erasures")

@@ -67,30 +67,30 @@ def test_her_key_is_found_in_exactly_the_folders_that_are_declared(
     for name, value in values.items():
         monkeypatch.setenv(name, str(value))
     stop_the_clock(monkeypatch, DAYS[-1] + timedelta(days=1))
-    outside = open_store(read_settings())
-    definitions = build_definitions(outside.settings)
-    put(outside, [("someone else", DAYS[0]), (SHE, DAYS[0])])
-    prepare(outside, DAYS[1:2])
+    store = open_store(read_settings())
+    definitions = build_definitions(store.settings)
+    put(store, [("someone else", DAYS[0]), (SHE, DAYS[0])])
+    prepare(store, DAYS[1:2])
     built = building([DAYS[0], *DAYS[2:]])
     wanted = [*built, Step(MAU, DAYS[2]), Step(DAU, DAYS[3]), Step(DAU, DAYS[4])]
     with open_run(home) as instance:
         run_steps(wanted, definitions, instance, lambda _: None)
-        put(outside, [(SHE, DAYS[3])])  # too late: its number is published
+        put(store, [(SHE, DAYS[3])])  # too late: its number is published
         finish = [*building(DAYS[:1]), Step(RESTATEMENT, month_of(DAYS[0])), Step(REPORTS, None)]
         run_steps(finish, definitions, instance, lambda _: None)
-    put(outside, [(SHE, DAYS[1])])  # and this one waits
+    put(store, [(SHE, DAYS[1])])  # and this one waits
     assert (
-        outside.accountant.restated() == {month_of(DAYS[0])}
+        store.accountant.restated() == {month_of(DAYS[0])}
         and (tmp_path / "data" / "mart" / "active_users.csv").exists()
     )
-    assert top_folders_with(hers(outside, SHE), {"": outside.settings.data_dir, "dagster_home": home}) == {
+    assert top_folders_with(hers(store, SHE), {"": store.settings.data_dir, "dagster_home": home}) == {
         folder for folders in HOLDS_USER_DATA.values() for folder in folders
     }
 
 
-def hers(outside: Store, user: str) -> Keys:
-    epochs = sorted({epoch for _, epoch in outside.state.activity.stored()})
-    secrets = outside.state.salts.epoch_keys(epochs)
+def hers(store: Store, user: str) -> Keys:
+    epochs = sorted({epoch for _, epoch in store.state.activity.stored()})
+    secrets = store.state.salts.epoch_keys(epochs)
     return np.array(sorted(user_key(secrets[epoch].secret, user) for epoch in epochs), dtype=np.uint64)
 
 

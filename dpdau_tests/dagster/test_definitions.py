@@ -25,13 +25,13 @@ from dpdau_tests.dagster.world import definitions_under, resources_of
 START = date(2025, 1, 1)
 
 
-def materialise(outside: Store, key: str, day: date | None, instance: dg.DagsterInstance) -> dg.DataVersion:
-    definitions = definitions_under(outside.settings)
+def materialise(store: Store, key: str, day: date | None, instance: dg.DagsterInstance) -> dg.DataVersion:
+    definitions = definitions_under(store.settings)
     result = dg.materialize(
         [definitions.get_assets_def(key), *_specs(definitions, key)],
         selection=[key],
         partition_key=day.isoformat() if day else None,
-        resources=resources_of(outside),
+        resources=resources_of(store),
         instance=instance,
     )
     (event,) = result.asset_materializations_for_node(key)
@@ -82,14 +82,14 @@ def test_every_asset_has_group_kind_owner_description_and_code_version() -> None
 
 
 def test_each_day_has_a_data_version_of_its_own_content(make_store: Callable[..., Store]) -> None:
-    outside = make_store()
-    put(outside, [("someone", START)])
+    store = make_store()
+    put(store, [("someone", START)])
     with dg.DagsterInstance.ephemeral() as instance:
-        first = materialise(outside, "activity", START, instance)
-        same = materialise(outside, "activity", START, instance)
-        empty = materialise(outside, "activity", date(2025, 1, 2), instance)
-        put(outside, [("someone else", START)])
-        grown = materialise(outside, "activity", START, instance)
+        first = materialise(store, "activity", START, instance)
+        same = materialise(store, "activity", START, instance)
+        empty = materialise(store, "activity", date(2025, 1, 2), instance)
+        put(store, [("someone else", START)])
+        grown = materialise(store, "activity", START, instance)
     assert first == same
     assert len({first, empty, grown}) == 3
 
@@ -97,20 +97,20 @@ def test_each_day_has_a_data_version_of_its_own_content(make_store: Callable[...
 def test_data_versions_are_keyed_so_equal_stores_have_different_ones(make_store: Callable[..., Store]) -> None:
     versions = []
     for name in ("one", "two"):
-        outside = make_store(name)
-        put(outside, [("someone", START)])
+        store = make_store(name)
+        put(store, [("someone", START)])
         with dg.DagsterInstance.ephemeral() as instance:
-            versions.append(materialise(outside, "activity", START, instance))
+            versions.append(materialise(store, "activity", START, instance))
     assert versions[0] != versions[1]
 
 
 def test_materialising_a_release_again_returns_the_stored_number(make_store: Callable[..., Store]) -> None:
-    outside = make_store()
-    prepare(outside, [START])
+    store = make_store()
+    prepare(store, [START])
     with dg.DagsterInstance.ephemeral() as instance:
-        versions = {materialise(outside, "dau_release", START, instance) for _ in range(3)}
+        versions = {materialise(store, "dau_release", START, instance) for _ in range(3)}
     assert len(versions) == 1
-    assert len(outside.accountant.releases()) == 1
+    assert len(store.accountant.releases()) == 1
 
 
 def test_a_run_of_days_builds_the_state_that_its_first_window_reaches_back_to() -> None:
@@ -138,18 +138,18 @@ def test_no_release_job_runs_by_itself(metric: str) -> None:
 def test_a_run_over_a_range_of_days_fails_instead_of_reporting_one_day_as_many(
     make_store: Callable[..., Store],
 ) -> None:
-    outside = make_store()
-    definitions = build_definitions(outside.settings)
-    prepare(outside, [START, date(2025, 1, 2)])
+    store = make_store()
+    definitions = build_definitions(store.settings)
+    prepare(store, [START, date(2025, 1, 2)])
     tags = {"dagster/asset_partition_range_start": "2025-01-01", "dagster/asset_partition_range_end": "2025-01-02"}
     with dg.DagsterInstance.ephemeral() as instance:
         result = dg.materialize(
             [definitions.get_assets_def("dau_release"), *_specs(definitions, "dau_release")],
             selection=["dau_release"],
             tags=tags,
-            resources=resources_of(outside),
+            resources=resources_of(store),
             instance=instance,
             raise_on_error=False,
         )
     assert not result.success
-    assert outside.accountant.releases() == []
+    assert store.accountant.releases() == []

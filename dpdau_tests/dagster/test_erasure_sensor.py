@@ -38,7 +38,7 @@ MakeStore = Callable[..., Store]
 def four_days(world: World) -> None:
     """Built by Dagster; two of them hold the one who asks to be erased."""
     others = [(f"user {n}", day) for day in DAYS for n in range(5)]
-    put(world.outside, [*others, *(("she", day) for day in HERS)])
+    put(world.store, [*others, *(("she", day) for day in HERS)])
     world.build(DAYS)
     world.tick()
 
@@ -49,8 +49,8 @@ def world(make_world: Callable[..., World]) -> World:
     return make_world(four_days, TODAY)
 
 
-def states(outside: Store) -> set[str]:
-    return {one.state for one in outside.erasures.ledger.erasures()}
+def states(store: Store) -> set[str]:
+    return {one.state for one in store.erasures.ledger.erasures()}
 
 
 # --- Staleness ---------------------------------------------------------------------------------------------------
@@ -65,7 +65,7 @@ def test_exactly_the_touched_days_turn_stale_and_are_fresh_again_after_the_runs_
     world: World,
 ) -> None:
     before = world.versions()
-    erase(world.outside, "she")
+    erase(world.store, "she")
     wanted = world.tick()
     assert world.stale("activity", DAYS) == HERS
     assert [one.job_name for one in wanted] == [REBUILD_DAYS]
@@ -81,7 +81,7 @@ def test_a_sketch_is_stale_while_only_the_state_was_rebuilt(world: World, monkey
         raise Refused("No sketch today.", "Wait.")  # which is not tried again
 
     monkeypatch.setattr("dpdau_assets.assets.sketches.build_sketch", die)
-    erase(world.outside, "she")
+    erase(world.store, "she")
     world.tick()
     assert [world.execute(BUILD_STATE, str(day)).success for day in sorted(HERS)] == [False, False]
     assert world.stale("activity", DAYS) == set()
@@ -90,9 +90,9 @@ def test_a_sketch_is_stale_while_only_the_state_was_rebuilt(world: World, monkey
 
 @pytest.mark.every_sketch
 def test_a_request_ends_verified_and_all_checks_pass(world: World) -> None:
-    erase(world.outside, "she")
+    erase(world.store, "she")
     world.apply_and_verify()
-    assert states(world.outside) == {"verified"}
+    assert states(world.store) == {"verified"}
     check = world.last_check("activity", "no_pending_erasures")
     assert check is not None and check.passed
     assert world.execute("check_store").success
@@ -101,34 +101,34 @@ def test_a_request_ends_verified_and_all_checks_pass(world: World) -> None:
 def test_a_day_that_nobody_has_asked_for_yet_is_rewritten_but_not_built(world: World) -> None:
     """Built, it could be published: whether it can must not depend on who was active on it."""
     new = date(2025, 1, 10)
-    put(world.outside, [("she", new)])
+    put(world.store, [("she", new)])
     world.build([DAYS[0]])  # folds the whole inbox, and says nothing of the new day
-    erase(world.outside, "she")
+    erase(world.store, "she")
     world.tick()
     assert world.stale("activity", DAYS) == HERS
     world.apply_and_verify()
-    assert states(world.outside) == {"verified"}
-    assert new not in world.outside.accountant.processed()
+    assert states(world.store) == {"verified"}
+    assert new not in world.store.accountant.processed()
 
 
 def test_a_day_that_is_not_over_has_no_partition_yet_and_holds_nothing_up(world: World) -> None:
-    put(world.outside, [("she", TODAY)])
+    put(world.store, [("she", TODAY)])
     world.build([DAYS[0]])
-    erase(world.outside, "she", through=TODAY)
+    erase(world.store, "she", through=TODAY)
     keys = world.apply_and_verify()
     assert [key.split("/")[1] for key in keys] == ["rebuild", "verify"]
-    assert states(world.outside) == {"verified"}
+    assert states(world.store) == {"verified"}
 
 
 def test_every_live_day_is_marked_where_marks_must_tell_nothing(
     make_store: MakeStore, instance: dg.DagsterInstance
 ) -> None:
-    outside = make_store(today=TODAY, erasure_mark="all")
-    put(outside, [*(("someone", day) for day in DAYS), ("she", DAYS[1])])
-    world = World(outside, instance)
+    store = make_store(today=TODAY, erasure_mark="all")
+    put(store, [*(("someone", day) for day in DAYS), ("she", DAYS[1])])
+    world = World(store, instance)
     world.build_at_once(DAYS)
     world.tick()
-    erase(outside, "she")
+    erase(store, "she")
     world.tick()
     assert world.stale("activity", DAYS) == set(DAYS)
 
@@ -136,34 +136,34 @@ def test_every_live_day_is_marked_where_marks_must_tell_nothing(
 def test_many_requests_of_one_batch_are_one_rebuild_and_one_verification(
     make_store: MakeStore, instance: dg.DagsterInstance
 ) -> None:
-    outside = make_store(today=TODAY)
+    store = make_store(today=TODAY)
     people = [f"user {n}" for n in range(30)]
-    put(outside, [*((user, DAYS[n % 3]) for n, user in enumerate(people)), *(("stays", day) for day in DAYS)])
-    world = World(outside, instance)
+    put(store, [*((user, DAYS[n % 3]) for n, user in enumerate(people)), *(("stays", day) for day in DAYS)])
+    world = World(store, instance)
     world.build_at_once(DAYS)
     world.tick()
-    erase(outside, *people)
+    erase(store, *people)
     keys = world.apply_and_verify()
     assert [key.split("/")[1] for key in keys] == ["rebuild", "verify"]
     assert world.stale("activity", DAYS) == world.stale("day_sketch", DAYS) == set()
-    assert states(outside) == {"verified"}
+    assert states(store) == {"verified"}
 
 
 def test_somebody_unknown_touches_no_day_and_is_verified_all_the_same(world: World) -> None:
     before = world.versions()
-    erase(world.outside, "nobody knows him")
+    erase(world.store, "nobody knows him")
     (wanted,) = world.tick()
     assert wanted.job_name == "verify_erasures"
     assert world.stale("activity", DAYS) == set()
     assert world.launch(wanted)
-    assert (states(world.outside), world.tick(), world.versions()) == ({"verified"}, [], before)
+    assert (states(world.store), world.tick(), world.versions()) == ({"verified"}, [], before)
 
 
 # --- Ticks that go wrong -----------------------------------------------------------------------------------------
 
 
 def test_a_repeated_tick_asks_for_no_second_run(world: World) -> None:
-    erase(world.outside, "she")
+    erase(world.store, "she")
     first, again = world.evaluate(), world.evaluate()
     assert [one.run_key for one in first.run_requests or []] == [one.run_key for one in again.run_requests or []]
     assert first.cursor == again.cursor
@@ -172,18 +172,18 @@ def test_a_repeated_tick_asks_for_no_second_run(world: World) -> None:
 
 
 def test_a_tick_that_dies_before_its_cursor_is_kept_costs_an_event_and_no_run(world: World) -> None:
-    erase(world.outside, "she")
+    erase(world.store, "she")
     died = world.evaluate()
     world.tell(died)
     assert [one.run_key for one in world.tick()] == [one.run_key for one in died.run_requests or []]
     assert [key.split("/")[1] for key in world.apply_and_verify()] == ["rebuild", "verify"]
     assert world.stale("activity", DAYS) == set()
-    assert states(world.outside) == {"verified"}
+    assert states(world.store) == {"verified"}
 
 
 def test_a_run_that_was_made_and_never_launched_is_asked_for_again_under_its_key(world: World) -> None:
     """As Dagster does when it dies between the two: it launches the run that has this key."""
-    erase(world.outside, "she")
+    erase(world.store, "she")
     first = world.tick()
     job = world.definitions.resolve_job_def(REBUILD_DAYS)
     tags = {**first[0].tags, "dagster/run_key": str(first[0].run_key)}
@@ -192,7 +192,7 @@ def test_a_run_that_was_made_and_never_launched_is_asked_for_again_under_its_key
 
 
 def test_two_overlapping_ticks_ask_for_the_same_runs(world: World) -> None:
-    erase(world.outside, "she")
+    erase(world.store, "she")
     one, other = world.evaluate(), world.evaluate()
     for found in (one, other):
         world.tell(found)
@@ -203,7 +203,7 @@ def test_two_overlapping_ticks_ask_for_the_same_runs(world: World) -> None:
 
 
 def test_no_second_run_is_asked_for_while_one_is_under_way(world: World) -> None:
-    erase(world.outside, "she")
+    erase(world.store, "she")
     for wanted in world.tick():
         tags = {**wanted.tags, "dagster/run_key": str(wanted.run_key)}
         world.instance.create_run_for_job(
@@ -213,9 +213,9 @@ def test_no_second_run_is_asked_for_while_one_is_under_way(world: World) -> None
 
 
 def test_a_request_that_comes_while_a_day_is_rebuilt_has_it_rebuilt_again(world: World) -> None:
-    erase(world.outside, "she")
+    erase(world.store, "she")
     first = world.tick()
-    erase(world.outside, "user 1")
+    erase(world.store, "user 1")
     second = world.tick()
     assert world.stale("activity", DAYS) == set(DAYS)
     assert {one.run_key for one in first}.isdisjoint(one.run_key for one in second)
@@ -223,22 +223,22 @@ def test_a_request_that_comes_while_a_day_is_rebuilt_has_it_rebuilt_again(world:
         world.launch(wanted)
     assert world.stale("activity", DAYS) == set()
     world.apply_and_verify()
-    assert states(world.outside) == {"verified"}
+    assert states(world.store) == {"verified"}
 
 
 def test_a_rebuild_does_not_claim_a_mark_that_came_while_it_ran(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    erase(world.outside, "she")
+    erase(world.store, "she")
     (first,) = world.tick()
 
-    def interrupted(days: list[date], outside: Store) -> None:
-        process_days(days, outside)
-        erase(outside, "user 1")
-        with outside.state.activity.lock():
-            mark_touched(outside)
+    def interrupted(days: list[date], store: Store) -> None:
+        process_days(days, store)
+        erase(store, "user 1")
+        with store.state.activity.lock():
+            mark_touched(store)
 
     monkeypatch.setattr("dpdau_assets.core.state.rebuilding.process_days", interrupted)
     assert world.launch(first)
-    assert {day for day, _ in world.outside.state.rebuilds.behind()} == set(DAYS)
+    assert {day for day, _ in world.store.state.rebuilds.behind()} == set(DAYS)
     assert world.stale("activity", DAYS) == set()  # Dagster has not heard of the new mark
     world.tick()
     assert world.stale("activity", DAYS) == set(DAYS)
@@ -246,24 +246,24 @@ def test_a_rebuild_does_not_claim_a_mark_that_came_while_it_ran(world: World, mo
 
 def test_a_tick_without_a_new_request_waits_for_no_lock(world: World) -> None:
     """A long fold holds it, and a tick that takes a minute is cut off."""
-    erase(world.outside, "she")
+    erase(world.store, "she")
     world.tick()
-    with folding(world.outside) as thread:
+    with folding(world.store) as thread:
         assert len(world.evaluate().run_requests or []) == 1
         assert thread.is_alive()
 
 
 def test_a_day_that_was_purged_is_not_rebuilt(world: World) -> None:
-    erase(world.outside, "she")
+    erase(world.store, "she")
     world.tick()
-    world.outside.accountant.purge_through(DAYS[1])
-    assert [day for day, _ in pending(world.outside).days] == [DAYS[2]]
+    world.store.accountant.purge_through(DAYS[1])
+    assert [day for day, _ in pending(world.store).days] == [DAYS[2]]
 
 
 def test_a_rebuild_that_failed_three_times_is_tried_once_a_day_and_the_check_says_so(world: World) -> None:
-    (lost,) = (world.outside.settings.data_dir / "activity" / f"day={DAYS[1]}").iterdir()
+    (lost,) = (world.store.settings.data_dir / "activity" / f"day={DAYS[1]}").iterdir()
     whole = lost.read_bytes()
-    erase(world.outside, "she")
+    erase(world.store, "she")
     attempts = []
     for _ in range(ATTEMPTS + 2):
         wanted = [one for one in world.tick() if one.job_name == REBUILD_DAYS]
@@ -276,7 +276,7 @@ def test_a_rebuild_that_failed_three_times_is_tried_once_a_day_and_the_check_say
     lost.write_bytes(whole)
     world.execute(REBUILD_DAYS)  # by hand, once a person has looked
     world.apply_and_verify()
-    assert states(world.outside) == {"verified"}
+    assert states(world.store) == {"verified"}
 
 
 # --- The decision alone ------------------------------------------------------------------------------------------
@@ -347,7 +347,7 @@ def test_the_cursor_survives_being_written_down() -> None:
 
 
 def test_the_check_is_red_while_a_day_waits_and_its_result_is_told_once(world: World) -> None:
-    erase(world.outside, "she")
+    erase(world.store, "she")
     told = world.evaluate()
     world.tick()
     check = world.last_check("activity", "no_pending_erasures")
@@ -362,7 +362,7 @@ def test_the_check_is_red_while_a_day_waits_and_its_result_is_told_once(world: W
 def test_the_check_tells_the_queue_by_age_anew_each_day_that_it_waits(
     world: World, make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    erase(world.outside, "she", "user 1")
+    erase(world.store, "she", "user 1")
     world.tick()
     later = World(make_store(today=TODAY + timedelta(days=2)), world.instance, world.cursor)
     for _ in range(2):
@@ -376,7 +376,7 @@ def test_the_check_tells_the_queue_by_age_anew_each_day_that_it_waits(
 
 
 def test_the_run_that_rebuilds_a_day_writes_its_check_of_that_day(world: World) -> None:
-    erase(world.outside, "she")
+    erase(world.store, "she")
     for wanted in world.tick():
         world.launch(wanted)
     key = dg.AssetCheckKey(dg.AssetKey("activity"), "erasures_applied")
@@ -387,15 +387,15 @@ def test_the_run_that_rebuilds_a_day_writes_its_check_of_that_day(world: World) 
 
 
 def test_the_check_of_a_day_fails_when_somebody_is_left_in_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    erase(world.outside, "she")
-    monkeypatch.setattr("dpdau_assets.assets.activity.is_clean", lambda day, outside: False)
+    erase(world.store, "she")
+    monkeypatch.setattr("dpdau_assets.assets.activity.is_clean", lambda day, store: False)
     world.build([DAYS[0]])
     check = world.last_check("activity", "erasures_applied")
     assert check is not None and not check.passed
 
 
 def test_an_overdue_request_fails_the_check_and_the_job(world: World, make_store: MakeStore) -> None:
-    erase(world.outside, "she")
+    erase(world.store, "she")
     assert world.execute("check_store").success  # pending is no failure
     late = World(make_store(today=TODAY + timedelta(days=31)), world.instance)
     assert not late.ask(LAST, "erasures_within_deadline").success
@@ -404,12 +404,12 @@ def test_an_overdue_request_fails_the_check_and_the_job(world: World, make_store
 
 
 def test_somebody_who_is_left_fails_the_check_and_its_job_and_the_partition_is_named(world: World) -> None:
-    erase(world.outside, "she")
+    erase(world.store, "she")
     epoch = epoch_of(DAYS[1], 90)
-    hers = world.outside.state.activity.read(DAYS[1], epoch)
+    hers = world.store.state.activity.read(DAYS[1], epoch)
     assert hers is not None
     world.apply_and_verify()
-    world.outside.state.activity.replace([DaySet(DAYS[1], epoch, hers)])
+    world.store.state.activity.replace([DaySet(DAYS[1], epoch, hers)])
     assert not world.ask(LAST, "no_erased_user_in_live_state").success
     check = world.last_check(LAST, "no_erased_user_in_live_state")
     assert check is not None and not check.passed
@@ -418,12 +418,12 @@ def test_somebody_who_is_left_fails_the_check_and_its_job_and_the_partition_is_n
 
 
 def test_a_file_that_somebody_left_is_found_and_not_named_where_names_are_kept_for_ever(world: World) -> None:
-    erase(world.outside, "she")
-    (source,) = (world.outside.settings.data_dir / "activity" / f"day={DAYS[1]}").iterdir()
-    (world.outside.settings.data_dir / "copy for she@example.org").write_bytes(source.read_bytes())
+    erase(world.store, "she")
+    (source,) = (world.store.settings.data_dir / "activity" / f"day={DAYS[1]}").iterdir()
+    (world.store.settings.data_dir / "copy for she@example.org").write_bytes(source.read_bytes())
     keys = world.apply_and_verify()
     assert [key.rpartition("/")[2] for key in keys if "verify" in key] == ["0", "1", "2", str(TODAY)]
-    assert states(world.outside) == {"applied"}
+    assert states(world.store) == {"applied"}
     world.ask(LAST, "no_erased_user_in_live_state")
     check = world.last_check(LAST, "no_erased_user_in_live_state")
     assert check is not None and check.metadata["places"].value == ["a file that is no partition"]
@@ -434,10 +434,10 @@ def test_a_day_kept_for_too_long_fails_its_check_only_where_retention_is_on(
 ) -> None:
     verdicts = []
     for kept in (None, 120):
-        outside = make_store(str(kept), today=date(2025, 8, 1), retention_days=kept)
-        put(outside, [("someone", DAYS[0])])
-        process_days(DAYS[:1], outside)
-        world = World(outside, instance)
+        store = make_store(str(kept), today=date(2025, 8, 1), retention_days=kept)
+        put(store, [("someone", DAYS[0])])
+        process_days(DAYS[:1], store)
+        world = World(store, instance)
         world.ask(LAST, "retention_on_time")
         check = world.last_check(LAST, "retention_on_time")
         assert check is not None

@@ -36,7 +36,7 @@ def landing(tmp_path: Path) -> Path:
 
 def four_days(world: World) -> None:
     """Built by Dagster, and nothing else is new."""
-    put(world.outside, [(f"user {n}", day) for day in DAYS for n in range(5)])
+    put(world.store, [(f"user {n}", day) for day in DAYS for n in range(5)])
     world.build(DAYS)
     assert world.tick() == []
 
@@ -45,7 +45,7 @@ def four_days(world: World) -> None:
 def world(make_world: Callable[..., World], make_store: Callable[..., Store], landing: Path) -> World:
     """Four days of state, and an empty landing folder."""
     found = make_world(four_days, TODAY, sensor="inbox_sensor")
-    world = replace(found, outside=make_store(today=TODAY, landing_dir=landing))
+    world = replace(found, store=make_store(today=TODAY, landing_dir=landing))
     assert world.tick() == []
     return world
 
@@ -59,9 +59,9 @@ def land(landing: Path, day: date, *users: str, complete: bool = True) -> Path:
     return folder
 
 
-def active_on(day: date, outside: Store) -> int:
-    (place,) = (place for place in outside.state.activity.stored() if place[0] == day)
-    keys = outside.state.activity.read(*place)
+def active_on(day: date, store: Store) -> int:
+    (place,) = (place for place in store.state.activity.stored() if place[0] == day)
+    keys = store.state.activity.read(*place)
     return -1 if keys is None else len(keys)
 
 
@@ -70,7 +70,7 @@ def active_on(day: date, outside: Store) -> int:
 
 def test_a_new_batch_has_the_days_built_that_it_touches_and_no_others(world: World) -> None:
     before = world.versions()
-    put(world.outside, [("somebody new", DAYS[1])])
+    put(world.store, [("somebody new", DAYS[1])])
     (wanted,) = world.tick()
     assert wanted.job_name == REBUILD_DAYS
     assert world.launch(wanted)
@@ -82,22 +82,22 @@ def test_a_new_batch_has_the_days_built_that_it_touches_and_no_others(world: Wor
 
 def test_a_day_that_nobody_asked_for_is_not_built_whoever_was_active_on_it(world: World) -> None:
     """Built, it could be published: whether it can must not depend on that."""
-    put(world.outside, [("somebody", NEW)])
+    put(world.store, [("somebody", NEW)])
     assert world.apply_and_verify() == []
-    assert NEW not in world.outside.accountant.processed()
+    assert NEW not in world.store.accountant.processed()
 
 
 def test_a_declared_day_is_built_whether_or_not_anyone_was_active_on_it(world: World) -> None:
-    put(world.outside, [("somebody", NEW)])
+    put(world.store, [("somebody", NEW)])
     for day in (NEW, NEW + timedelta(days=1)):
-        complete(day, world.outside)
+        complete(day, world.store)
     assert len(world.apply_and_verify()) == 1
-    assert {NEW, NEW + timedelta(days=1)} <= world.outside.accountant.processed()
-    assert [active_on(day, world.outside) for day in (NEW, NEW + timedelta(days=1))] == [1, 0]
+    assert {NEW, NEW + timedelta(days=1)} <= world.store.accountant.processed()
+    assert [active_on(day, world.store) for day in (NEW, NEW + timedelta(days=1))] == [1, 0]
 
 
 def test_a_batch_that_another_run_has_folded_is_told_to_dagster_all_the_same(world: World) -> None:
-    put(world.outside, [("somebody new", DAYS[1]), ("somebody new", DAYS[2])])
+    put(world.store, [("somebody new", DAYS[1]), ("somebody new", DAYS[2])])
     world.build([DAYS[0]])  # folds the whole inbox, and tells its own day alone
     before = world.versions()
     assert len(world.apply_and_verify()) == 1
@@ -107,14 +107,14 @@ def test_a_batch_that_another_run_has_folded_is_told_to_dagster_all_the_same(wor
 
 
 def test_marks_of_erasures_are_left_to_the_other_sensor(world: World) -> None:
-    erase(world.outside, "user 1")
-    other = World(world.outside, world.instance)
+    erase(world.store, "user 1")
+    other = World(world.store, world.instance)
     assert len(other.tick()) == 1
     assert world.tick() == []
 
 
 def test_a_repeated_tick_asks_for_the_same_run_and_none_while_it_is_under_way(world: World) -> None:
-    put(world.outside, [("somebody new", DAYS[1])])
+    put(world.store, [("somebody new", DAYS[1])])
     first, again = world.evaluate(), world.evaluate()
     (wanted,) = first.run_requests or []
     assert [one.run_key for one in again.run_requests or []] == [wanted.run_key]
@@ -125,19 +125,19 @@ def test_a_repeated_tick_asks_for_the_same_run_and_none_while_it_is_under_way(wo
 
 
 def test_no_build_is_asked_for_while_another_is_under_way_and_what_that_leaves_is_built(world: World) -> None:
-    put(world.outside, [("somebody new", DAYS[1])])
+    put(world.store, [("somebody new", DAYS[1])])
     job = world.definitions.resolve_job_def(REBUILD_DAYS)
     for status in (dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED):
         other = world.instance.create_run_for_job(job, status=status)
         assert world.tick() == []
         world.instance.report_run_canceled(other)
     assert len(world.apply_and_verify()) == 1
-    assert active_on(DAYS[1], world.outside) == 6
+    assert active_on(DAYS[1], world.store) == 6
 
 
 def test_a_build_that_fails_is_tried_a_few_times_and_then_once_a_day(world: World) -> None:
-    (file,) = (world.outside.settings.data_dir / "activity" / f"day={DAYS[1]}").iterdir()
-    put(world.outside, [("somebody new", DAYS[1])])
+    (file,) = (world.store.settings.data_dir / "activity" / f"day={DAYS[1]}").iterdir()
+    put(world.store, [("somebody new", DAYS[1])])
     file.write_bytes(b"not Parquet any more")
     attempts = []
     for _ in range(ATTEMPTS + 2):
@@ -153,15 +153,15 @@ def test_a_build_that_fails_is_tried_a_few_times_and_then_once_a_day(world: Worl
 def test_a_finished_folder_is_taken_in_declared_complete_and_built(world: World, landing: Path) -> None:
     land(landing, NEW, "user 1", "user 2")
     assert [key.split("/")[0] for key in world.apply_and_verify()] == ["land", "inbox"]
-    assert NEW in world.outside.events.completions.completed()
-    assert active_on(NEW, world.outside) == 2
+    assert NEW in world.store.events.completions.completed()
+    assert active_on(NEW, world.store) == 2
     assert world.tick() == []
 
 
 def test_a_folder_without_its_success_file_is_not_finished(world: World, landing: Path) -> None:
     folder = land(landing, NEW, "user 1", complete=False)
     assert world.apply_and_verify() == []
-    assert world.outside.events.completions.completed() == {}
+    assert world.store.events.completions.completed() == {}
     (folder / "_SUCCESS").touch()
     assert len(world.apply_and_verify()) == 2
 
@@ -171,7 +171,7 @@ def test_a_finished_folder_without_events_is_a_day_on_which_nobody_came(world: W
     folder.mkdir()
     (folder / "_SUCCESS").touch()
     world.apply_and_verify()
-    assert active_on(NEW, world.outside) == 0
+    assert active_on(NEW, world.store) == 0
 
 
 def test_a_folder_that_was_written_anew_is_taken_in_again_and_one_that_was_not_is_not(
@@ -182,7 +182,7 @@ def test_a_folder_that_was_written_anew_is_taken_in_again_and_one_that_was_not_i
     assert world.tick() == []
     land(landing, NEW, "user 1", "user 2", "user 3")
     assert [key.split("/")[0] for key in world.apply_and_verify()] == ["land", "inbox"]
-    assert active_on(NEW, world.outside) == 3
+    assert active_on(NEW, world.store) == 3
 
 
 def test_a_file_that_cannot_be_read_holds_no_other_day_up_and_nothing_of_its_day_is_taken(
@@ -197,12 +197,12 @@ def test_a_file_that_cannot_be_read_holds_no_other_day_up_and_nothing_of_its_day
     assert world.launch(wanted) is False
     logged = repr(world.instance.all_logs(world.instance.get_runs(limit=1)[0].run_id))
     assert f"{bad}: file 2 of 2 cannot be read as parquet" in logged and "she@example.org" not in logged
-    assert set(world.outside.events.completions.completed()) == {good}
-    assert bad not in world.outside.events.inbox.days()
+    assert set(world.store.events.completions.completed()) == {good}
+    assert bad not in world.store.events.inbox.days()
     broken.unlink()
     world.apply_and_verify()
-    assert set(world.outside.events.completions.completed()) == {bad, good}
-    assert active_on(bad, world.outside) == 1
+    assert set(world.store.events.completions.completed()) == {bad, good}
+    assert active_on(bad, world.store) == 1
 
 
 def test_a_folder_with_too_many_bad_rows_makes_no_day_complete_and_nothing_of_it_is_taken(
@@ -218,10 +218,10 @@ def test_a_folder_with_too_many_bad_rows_makes_no_day_complete_and_nothing_of_it
     logged = repr(world.instance.all_logs(world.instance.get_runs(limit=1)[0].run_id))
     assert f"{NEW}: 66.7 % of the rows are bad" in logged and "In file 2 of 2: " in logged and BAD_DAY in logged
     assert "she@example.org" not in logged
-    assert NEW not in world.outside.events.completions.completed() and NEW not in world.outside.events.inbox.days()
+    assert NEW not in world.store.events.completions.completed() and NEW not in world.store.events.inbox.days()
     (folder / "she@example.org.jsonl").unlink()
     world.apply_and_verify()
-    assert NEW in world.outside.events.completions.completed()
+    assert NEW in world.store.events.completions.completed()
 
 
 def test_a_folder_that_goes_or_changes_while_it_is_taken_in_makes_no_day_complete(
@@ -236,23 +236,23 @@ def test_a_folder_that_goes_or_changes_while_it_is_taken_in_makes_no_day_complet
         return seen(self, day)
 
     monkeypatch.setattr(LandingFiles, "files", gone)
-    assert take_all_landed([NEW], world.outside).refused[NEW].startswith("It was changed while it was taken in.")
+    assert take_all_landed([NEW], world.store).refused[NEW].startswith("It was changed while it was taken in.")
     monkeypatch.undo()
     land(landing, NEW, "user 1")
-    read = world.outside.events.engine.scan
+    read = world.store.events.engine.scan
 
     def written_to(files: list[Path], *arguments: Any) -> Any:
         (folder / "more.csv").write_text(f"user_id,day\nuser 2,{NEW}\n")
         return read(files, *arguments)
 
     monkeypatch.setattr(
-        type(world.outside.events.engine), "scan", lambda _, *arguments: written_to(*arguments), raising=False
+        type(world.store.events.engine), "scan", lambda _, *arguments: written_to(*arguments), raising=False
     )
-    assert take_all_landed([NEW], world.outside).refused
+    assert take_all_landed([NEW], world.store).refused
     monkeypatch.undo()
-    assert NEW not in world.outside.events.completions.completed()
+    assert NEW not in world.store.events.completions.completed()
     world.apply_and_verify()
-    assert NEW in world.outside.events.completions.completed() and active_on(NEW, world.outside) == 2
+    assert NEW in world.store.events.completions.completed() and active_on(NEW, world.store) == 2
 
 
 def test_one_folder_that_nobody_can_read_stops_no_other(world: World, landing: Path) -> None:
@@ -260,12 +260,12 @@ def test_one_folder_that_nobody_can_read_stops_no_other(world: World, landing: P
     (folder / "she@example.org.csv").symlink_to("nowhere")
     good = NEW + timedelta(days=1)
     (land(landing, good, "user 1") / os.fsdecode(b"m\xfcller.csv")).write_text("user_id,day\n")
-    taken = take_all_landed([NEW, good, good + timedelta(days=1)], world.outside)
+    taken = take_all_landed([NEW, good, good + timedelta(days=1)], world.store)
     assert set(taken.refused) == {NEW, good + timedelta(days=1)}
     assert taken.refused[NEW].startswith("File 2 of 2 has an ending that is not read") and "she@example" not in repr(
         taken
     )
-    assert set(world.outside.events.completions.completed()) == {good}
+    assert set(world.store.events.completions.completed()) == {good}
 
 
 def test_a_folder_in_a_landed_one_that_nobody_may_read_is_told_without_its_name(
@@ -281,7 +281,7 @@ def test_a_folder_in_a_landed_one_that_nobody_may_read_is_told_without_its_name(
         return scan(path)
 
     monkeypatch.setattr(os, "scandir", closed)
-    refused = take_all_landed([NEW], world.outside).refused[NEW]
+    refused = take_all_landed([NEW], world.store).refused[NEW]
     assert refused.startswith("Something of it cannot be read.") and "she@example" not in refused
 
 
@@ -298,7 +298,7 @@ def test_whatever_one_folder_fails_with_no_other_waits_and_its_words_are_not_tol
         return seen(self, day)
 
     monkeypatch.setattr(LandingFiles, "files", fail)
-    refused = take_all_landed([NEW, NEW + timedelta(days=1)], world.outside).refused
+    refused = take_all_landed([NEW, NEW + timedelta(days=1)], world.store).refused
     assert refused.keys() == {NEW} and refused[NEW].startswith("It failed with LookupError.")
 
 
@@ -307,10 +307,10 @@ def test_what_a_refused_folder_left_in_the_quarantine_is_made_good_by_the_folder
 ) -> None:
     folder = land(landing, NEW, "user 1")
     (folder / "part-1.csv").write_text("user_id,day\nx,never\n")
-    assert take_all_landed([NEW], world.outside).refused and len(world.outside.events.quarantine.shares()) == 1
+    assert take_all_landed([NEW], world.store).refused and len(world.store.events.quarantine.shares()) == 1
     (folder / "part-1.csv").rename(folder / "part-2.csv")
     (folder / "part-2.csv").write_text(f"user_id,day\nx,{NEW}\n")
-    assert not take_all_landed([NEW], world.outside).refused and not world.outside.events.quarantine.shares()
+    assert not take_all_landed([NEW], world.store).refused and not world.store.events.quarantine.shares()
 
 
 def test_events_of_other_days_in_a_days_folder_are_warned_of_and_decide_nothing(world: World, landing: Path) -> None:
@@ -322,7 +322,7 @@ def test_events_of_other_days_in_a_days_folder_are_warned_of_and_decide_nothing(
     assert [text for text in logged if text.startswith("In day=")] == [
         f"In day={NEW}, 25 % of the events are of other days."
     ]
-    assert NEW in world.outside.events.completions.completed()
+    assert NEW in world.store.events.completions.completed()
 
 
 @pytest.mark.parametrize("day", [date(2024, 12, 31), TODAY, TODAY + timedelta(days=3)])

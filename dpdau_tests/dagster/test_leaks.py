@@ -42,7 +42,7 @@ ERASED = "erased-user-16180@example.org"
 class Run:
     """A store whose days were published through Dagster, one user then erased, and the folder that Dagster kept."""
 
-    outside: Store
+    store: Store
     erased_keys: list[int]
     home: Path
     printed: Path
@@ -57,21 +57,21 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         for name, value in values.items():
             patch.setenv(name, str(value))
         stop_the_clock(patch, LAST + timedelta(days=2))
-        outside = open_store(read_settings())
+        store = open_store(read_settings())
         events = folder / "events.csv"
         people = (f"user {n},+,{day}\n" for day, count in COUNTED.items() for n in range(count))
         events.write_text(f"user_id,op,day\n{PLANTED},+,{FIRST}\n{ERASED},+,{FIRST}\n" + "".join(people))
-        assert not ingest([events], outside).rejected
-        prepare(outside, days_between(date(2025, 1, 1), date(2025, 1, 27)))  # two runs of the job show what all do
-        wanted = list(steps(FIRST, LAST, outside.settings, outside.accountant.processed()))
+        assert not ingest([events], store).rejected
+        prepare(store, days_between(date(2025, 1, 1), date(2025, 1, 27)))  # two runs of the job show what all do
+        wanted = list(steps(FIRST, LAST, store.settings, store.accountant.processed()))
         with open_run(home) as instance:
-            run_steps(wanted, build_definitions(outside.settings), instance, lambda _: None)
-            receipts = erase(outside, ERASED)
-            keys = list(outside.erasures.ledger.keys_of(receipts)[receipts[0]].values())
-            world = World(outside, instance)
+            run_steps(wanted, build_definitions(store.settings), instance, lambda _: None)
+            receipts = erase(store, ERASED)
+            keys = list(store.erasures.ledger.keys_of(receipts)[receipts[0]].values())
+            world = World(store, instance)
             world.apply_and_verify()
             assert world.execute("check_store").success
-            yield Run(outside, keys, home, printed)
+            yield Run(store, keys, home, printed)
 
 
 @contextmanager
@@ -89,15 +89,15 @@ def open_printed(path: Path) -> Iterator[Path]:
 
 
 def everything_shown(run: Run) -> bytes:
-    files = [path for folder in (run.home, run.outside.settings.data_dir / "mart") for path in folder.rglob("*")]
+    files = [path for folder in (run.home, run.store.settings.data_dir / "mart") for path in folder.rglob("*")]
     return b"\n".join(path.read_bytes() for path in (run.printed, *files) if path.is_file())
 
 
 def test_no_user_id_key_or_salt_reaches_dagsters_storage_or_the_mart(published: Run) -> None:
     shown = everything_shown(published)
     epoch = epoch_of(FIRST, 90)
-    secret = published.outside.state.salts.epoch_keys([epoch])[epoch].secret
-    keys = published.outside.state.activity.read(FIRST, epoch)
+    secret = published.store.state.salts.epoch_keys([epoch])[epoch].secret
+    keys = published.store.state.activity.read(FIRST, epoch)
     assert keys is not None and len(keys) == 21_611
     texts = [PLANTED, "31337@", SECRET, secret.hex(), *(text for key in keys[:200] for text in (str(key), f"{key:x}"))]
     raw = [secret, *(int(key).to_bytes(8, order) for key in keys[:200] for order in ("little", "big"))]  # type: ignore[arg-type]
@@ -111,7 +111,7 @@ def _needles(keys: list[int]) -> Needles:
 
 def test_an_erasure_leaves_neither_id_nor_key_in_dagsters_storage_or_the_mart(published: Run) -> None:
     shown = everything_shown(published)
-    assert {one.state for one in published.outside.erasures.ledger.erasures()} == {"verified"}
+    assert {one.state for one in published.store.erasures.ledger.erasures()} == {"verified"}
     assert (
         b"erase/rebuild/" in shown and b"2025-01-30" in shown
     )  # which days were rebuilt is shown, because the work needs it
@@ -121,9 +121,9 @@ def test_an_erasure_leaves_neither_id_nor_key_in_dagsters_storage_or_the_mart(pu
 
 def test_no_exact_count_reaches_dagsters_storage_or_the_mart(published: Run) -> None:
     """Counts of three days; a noise of exactly 0 may show one of them, as it does once in thirty days, and not all."""
-    exact = [read_statistic(ReleaseKey("dau", 1, day), ExactEstimator(), published.outside) for day in COUNTED]
+    exact = [read_statistic(ReleaseKey("dau", 1, day), ExactEstimator(), published.store) for day in COUNTED]
     before_erasure = exact[0] + 1
-    numbers = {release.noisy_value for release in published.outside.accountant.releases()}
+    numbers = {release.noisy_value for release in published.store.accountant.releases()}
     hidden = [count for count in (before_erasure, *exact) if count not in numbers]
     assert exact == [21_611, 18_711, 15_813] and hidden
     process = rb"(?<=pid: )%d\b|(?<= - )%d(?= - )" % (os.getpid(), os.getpid())  # which may be any such number
@@ -134,7 +134,7 @@ def test_no_exact_count_reaches_dagsters_storage_or_the_mart(published: Run) -> 
 
 def test_the_search_finds_what_is_there(published: Run) -> None:
     """The check can fail: a published number does stand in both places."""
-    number = published.outside.accountant.releases("dau")[0].noisy_value
+    number = published.store.accountant.releases("dau")[0].noisy_value
     assert str(number).encode() in everything_shown(published)
 
 
@@ -162,10 +162,10 @@ def test_a_failed_step_leaves_no_secret_in_the_event_log(published: Run, make_st
     put(other, [(PLANTED, date(2025, 2, 2))])
     prepare(other, [date(2025, 2, 2)])
     (foreign,) = (other.settings.data_dir / "activity" / "day=2025-02-02").iterdir()
-    own = published.outside.settings.data_dir / "activity" / "day=2025-02-02" / foreign.name
+    own = published.store.settings.data_dir / "activity" / "day=2025-02-02" / foreign.name
     own.parent.mkdir()
     own.write_bytes(foreign.read_bytes())
-    definitions = build_definitions(published.outside.settings)
+    definitions = build_definitions(published.store.settings)
     with open_run(published.home) as instance, pytest.raises(dg.Failure):
         definitions.resolve_job_def(BUILD_STATE).execute_in_process(partition_key="2025-02-02", instance=instance)
     shown = everything_shown(published)

@@ -22,7 +22,7 @@ IN_MEMORY = DuckDBResource(database=":memory:")
 
 
 @pytest.fixture
-def outside(make_store: Callable[..., Store]) -> Store:
+def store(make_store: Callable[..., Store]) -> Store:
     """One number is published, and another can be."""
     store = make_store()
     prepare(store, [FIRST, SECOND])
@@ -42,22 +42,22 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
 def test_the_asset_has_its_connection_from_the_resource_duckdb_which_opens_no_file(
     make_world: Callable[..., World],
 ) -> None:
-    world = make_world(lambda empty: (prepare(empty.outside, [FIRST]), publish("dau", FIRST, empty.outside)), SECOND)
+    world = make_world(lambda empty: (prepare(empty.store, [FIRST]), publish("dau", FIRST, empty.store)), SECOND)
     assert "duckdb" in world.definitions.get_assets_def("active_users").required_resource_keys
     resource = (world.definitions.resources or {})["duckdb"]
     assert isinstance(resource, DuckDBResource) and resource.database == ":memory:"
     assert world.execute("refresh_mart", ops=["active_users"]).success
-    assert days_shown(world.outside.settings.data_dir / "mart") == [FIRST]
+    assert days_shown(world.store.settings.data_dir / "mart") == [FIRST]
 
 
 def test_the_mart_is_replaced_while_a_reader_has_it_open_and_nothing_is_left_beside_it(
-    outside: Store, tmp_path: Path
+    store: Store, tmp_path: Path
 ) -> None:
     folder = tmp_path / "mart"
-    refresh_mart(outside, MartFiles(folder), IN_MEMORY)
-    publish("dau", SECOND, outside)
+    refresh_mart(store, MartFiles(folder), IN_MEMORY)
+    publish("dau", SECOND, store)
     with duckdb.connect(folder / "active_users.duckdb", read_only=True) as reader:
-        refresh_mart(outside, MartFiles(folder), IN_MEMORY)
+        refresh_mart(store, MartFiles(folder), IN_MEMORY)
         assert reader.sql("SELECT count(*) FROM active_users").fetchall() == [(1,)]
     assert days_shown(folder) == [FIRST, SECOND]
     assert set(bytes_of(folder)) == set(FILES)
@@ -70,31 +70,31 @@ def test_a_connection_is_closed_after_an_exception_which_the_resource_itself_wou
         connection.execute("SELECT 1")
 
 
-def test_a_mart_that_cannot_be_written_leaves_all_that_readers_have_as_it_was(outside: Store, tmp_path: Path) -> None:
+def test_a_mart_that_cannot_be_written_leaves_all_that_readers_have_as_it_was(store: Store, tmp_path: Path) -> None:
     folder = tmp_path / "mart"
     mart = MartFiles(folder)
-    refresh_mart(outside, mart, IN_MEMORY)
+    refresh_mart(store, mart, IN_MEMORY)
     before = bytes_of(folder)
-    publish("dau", SECOND, outside)
+    publish("dau", SECOND, store)
     in_the_way = folder / ".latest.csv.tmp"  # of the last file that the connection writes
     in_the_way.mkdir()
     with pytest.raises(OSError):
-        refresh_mart(outside, mart, IN_MEMORY)
+        refresh_mart(store, mart, IN_MEMORY)
     in_the_way.rmdir()
     assert {name: bytes_of(folder)[name] for name in FILES} == before
     # What was begun is not locked, neither for this process nor for another attempt.
     with duckdb.connect(folder / ".active_users.duckdb.tmp") as unfinished:
         assert unfinished.sql("SELECT count(*) FROM active_users").fetchall() == [(2,)]
-    refresh_mart(outside, mart, IN_MEMORY)
+    refresh_mart(store, mart, IN_MEMORY)
     assert set(bytes_of(folder)) == set(FILES)
     assert days_shown(folder) == [FIRST, SECOND]
 
 
-def test_a_resource_that_cannot_be_opened_leaves_the_mart_as_it_was(outside: Store, tmp_path: Path) -> None:
+def test_a_resource_that_cannot_be_opened_leaves_the_mart_as_it_was(store: Store, tmp_path: Path) -> None:
     mart = MartFiles(tmp_path / "mart")
-    refresh_mart(outside, mart, IN_MEMORY)
+    refresh_mart(store, mart, IN_MEMORY)
     before = bytes_of(tmp_path / "mart")
     broken = DuckDBResource(database=":memory:", connection_config={"access_mode": "READ_ONLY"})
     with pytest.raises(duckdb.Error, match="read-only"):
-        refresh_mart(outside, mart, broken)
+        refresh_mart(store, mart, broken)
     assert bytes_of(tmp_path / "mart") == before

@@ -45,10 +45,10 @@ pytestmark = pytest.mark.also_long
 MakeStore = Callable[..., Store]
 
 
-def declared(outside: Store) -> None:
+def declared(store: Store) -> None:
     """Nothing is built."""
-    put(outside, [(f"user {n}", day) for day in DAYS for n in range(3)] + [("she", day) for day in DAYS[3:6]])
-    complete_all(DAYS, outside)
+    put(store, [(f"user {n}", day) for day in DAYS for n in range(3)] + [("she", day) for day in DAYS[3:6]])
+    complete_all(DAYS, store)
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def publish_due(world: World, config: dict[str, Any] | None = None) -> bool:
 
 def publication(world: World) -> None:
     """All that is due, by one run."""
-    declared(world.outside)
+    declared(world.store)
     assert publish_due(world)
 
 
@@ -81,14 +81,14 @@ def mark_reported(world: World, asset: str) -> list[str]:
     return [str(record.partition_key) for record in reversed(records)]
 
 
-def published(outside: Store, metric: str = "dau", revision: int = 0) -> list[date]:
+def published(store: Store, metric: str = "dau", revision: int = 0) -> list[date]:
     return [
-        one.key.day for one in outside.accountant.releases() if (one.key.metric, one.key.revision) == (metric, revision)
+        one.key.day for one in store.accountant.releases() if (one.key.metric, one.key.revision) == (metric, revision)
     ]
 
 
 def at(day: date, world: World) -> World:
-    return World(replace(world.outside, clock=FixedClock(day)), world.instance)
+    return World(replace(world.store, clock=FixedClock(day)), world.instance)
 
 
 # --- The job -----------------------------------------------------------------------------------------------------
@@ -96,20 +96,20 @@ def at(day: date, world: World) -> World:
 
 def test_everything_that_is_due_is_built_published_in_order_restated_and_shown(world: World) -> None:
     assert world.execute("publish_due").success
-    assert published(world.outside) == DAYS
-    assert published(world.outside, "mau") == days_between(FIRST_MAU, DAYS[-1])
-    assert published(world.outside, revision=1) == days_between(START, date(2025, 1, 31))
+    assert published(world.store) == DAYS
+    assert published(world.store, "mau") == days_between(FIRST_MAU, DAYS[-1])
+    assert published(world.store, revision=1) == days_between(START, date(2025, 1, 31))
     assert mark_reported(world, "dau_release") == [str(day) for day in DAYS]
     assert mark_reported(world, "mau_release") == [str(day) for day in days_between(FIRST_MAU, DAYS[-1])]
     assert mark_reported(world, "dau_restatement") == ["2025-01-01"]
-    folder = world.outside.settings.data_dir
+    folder = world.store.settings.data_dir
     assert (folder / "mart" / "active_users.csv").exists() and (folder / "report" / "readers.html").exists()
 
 
 def test_a_second_run_makes_no_number_and_tells_nothing_twice(done: World) -> None:
-    before = done.outside.accountant.releases()
+    before = done.store.accountant.releases()
     assert publish_due(done)
-    assert done.outside.accountant.releases() == before
+    assert done.store.accountant.releases() == before
     for asset in ("dau_release", "mau_release", "dau_restatement"):
         days = mark_reported(done, asset)
         assert len(days) == len(set(days))
@@ -119,90 +119,90 @@ def test_a_day_that_is_not_declared_is_never_sealed_empty_and_what_follows_it_wa
     make_store: MakeStore, instance: dg.DagsterInstance
 ) -> None:
     days, missing = DAYS[:5], DAYS[3]
-    outside = make_store(today=days[-1] + timedelta(days=2), **SETTINGS)
-    put(outside, [("somebody", day) for day in days])
-    complete_all([day for day in days if day != missing], outside)
-    world = World(outside, instance)
+    store = make_store(today=days[-1] + timedelta(days=2), **SETTINGS)
+    put(store, [("somebody", day) for day in days])
+    complete_all([day for day in days if day != missing], store)
+    world = World(store, instance)
     assert publish_due(world)
-    assert published(outside) == days[:3]
-    assert missing not in outside.accountant.sealed()
-    complete_all([missing], outside)
+    assert published(store) == days[:3]
+    assert missing not in store.accountant.sealed()
+    complete_all([missing], store)
     assert publish_due(world)
-    assert published(outside) == days
+    assert published(store) == days
 
 
 def test_a_declaration_that_is_taken_back_while_publication_runs_holds_up_its_day_and_what_follows(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def withdrawing(metric: str, day: date, outside: Store) -> object:
+    def withdrawing(metric: str, day: date, store: Store) -> object:
         if day == DAYS[4]:
-            withdraw_all([DAYS[6]], outside)
-        return publish(metric, day, outside)  # type: ignore[arg-type]
+            withdraw_all([DAYS[6]], store)
+        return publish(metric, day, store)  # type: ignore[arg-type]
 
     monkeypatch.setattr("dpdau_assets.assets.releases.publish", withdrawing)
     assert publish_due(world)
-    assert published(world.outside) == DAYS[:6]
-    assert DAYS[6] not in world.outside.accountant.sealed()
+    assert published(world.store) == DAYS[:6]
+    assert DAYS[6] not in world.store.accountant.sealed()
 
 
 def test_a_day_that_is_declared_after_the_run_has_built_waits_for_the_next_one_and_fails_nothing(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    withdraw_all(DAYS[6:], world.outside)
+    withdraw_all(DAYS[6:], world.store)
 
     def declaring(*arguments: object) -> object:
         built = build_days(*arguments)  # type: ignore[arg-type]
-        complete_all(DAYS[6:], world.outside)
+        complete_all(DAYS[6:], world.store)
         return built
 
     with monkeypatch.context() as patch:
         patch.setattr("dpdau_assets.orchestration.bulk.build_days", declaring)
         assert publish_due(world)
-    assert published(world.outside) == DAYS[:6]
-    assert due(world.outside).built == () and due(world.outside).missing == tuple(DAYS[6:])
+    assert published(world.store) == DAYS[:6]
+    assert due(world.store).built == () and due(world.store).missing == tuple(DAYS[6:])
     assert publish_due(world)
-    assert published(world.outside) == DAYS
+    assert published(world.store) == DAYS
 
 
 def test_what_a_run_published_before_it_died_is_told_by_the_next_one(done: World) -> None:
     """Whatever it had said to Dagster by then: the ledger knows what is out."""
     new = DAYS[-1] + timedelta(days=1)
     later = at(TODAY + timedelta(days=1), done)
-    complete_all([new], later.outside)
+    complete_all([new], later.store)
     later.build([new])
-    publish("dau", new, later.outside)  # and dies
+    publish("dau", new, later.store)  # and dies
     assert str(new) not in mark_reported(done, "dau_release")
     assert publish_due(later)
     assert mark_reported(done, "dau_release").count(str(new)) == mark_reported(done, "mau_release").count(str(new)) == 1
-    assert published(done.outside).count(new) == 1
+    assert published(done.store).count(new) == 1
 
 
 def test_a_number_that_fails_leaves_what_is_out_and_the_next_run_goes_on_from_there(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def die_at_mau(metric: str, day: date, outside: Store) -> object:
+    def die_at_mau(metric: str, day: date, store: Store) -> object:
         if metric == "mau" and day == date(2025, 2, 1):
             raise OSError("no space left on device")
-        return publish(metric, day, outside)  # type: ignore[arg-type]
+        return publish(metric, day, store)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
         patch.setattr("dpdau_assets.assets.releases.publish", die_at_mau)
         assert not publish_due(world)
-    out = world.outside.accountant.releases()
-    assert published(world.outside)[-1] == date(2025, 2, 1) and published(world.outside, "mau")[-1].month == 1
+    out = world.store.accountant.releases()
+    assert published(world.store)[-1] == date(2025, 2, 1) and published(world.store, "mau")[-1].month == 1
     assert publish_due(world)
-    assert world.outside.accountant.releases()[: len(out)] == out
-    assert published(world.outside) == DAYS
+    assert world.store.accountant.releases()[: len(out)] == out
+    assert published(world.store) == DAYS
     assert sorted(mark_reported(world, "dau_release")) == [str(day) for day in DAYS]
 
 
 def test_after_downtime_one_run_publishes_in_order_under_the_slots_of_each_day(done: World) -> None:
     new = days_between(DAYS[-1] + timedelta(days=1), DAYS[-1] + timedelta(days=5))
     later = at(new[-1] + timedelta(days=2), done)
-    complete_all(new, later.outside)
+    complete_all(new, later.store)
     assert publish_due(later)
     assert mark_reported(done, "dau_release")[-5:] == [str(day) for day in new]
-    slots = {one.key.day: one.published_at[:10] for one in done.outside.accountant.releases("mau")}
+    slots = {one.key.day: one.published_at[:10] for one in done.store.accountant.releases("mau")}
     assert [slots[day] for day in new] == [str(day + timedelta(days=2)) for day in new]
 
 
@@ -220,7 +220,7 @@ def test_nothing_is_stale_after_it_and_every_day_has_a_version_of_its_own(done: 
 def test_an_erasure_makes_exactly_its_days_stale_and_one_run_makes_them_fresh(done: World) -> None:
     done.tick()
     before = done.versions()
-    erase(done.outside, "she")
+    erase(done.store, "she")
     (wanted,) = done.tick()
     assert done.stale("activity", DAYS) == set(DAYS[3:6])
     assert done.launch(wanted)
@@ -245,15 +245,15 @@ def new_home(folder: Path) -> None:
         pass
 
 
-def begun(outside: Store) -> None:
+def begun(store: Store) -> None:
     """The first window is declared."""
-    complete_all(days_between(START, FIRST_MAU), outside)
+    complete_all(days_between(START, FIRST_MAU), store)
 
 
 def asked(world: World, hour: int = 9) -> dg.RunRequest | dg.SkipReason:
-    schedule = build_publish_due_hourly(*project_under(world.outside.settings))
-    moment = datetime.combine(world.outside.clock.today(), datetime.min.time(), UTC) + timedelta(hours=hour)
-    context = dg.build_schedule_context(world.instance, moment, resources=asked_of(schedule, world.outside))
+    schedule = build_publish_due_hourly(*project_under(world.store.settings))
+    moment = datetime.combine(world.store.clock.today(), datetime.min.time(), UTC) + timedelta(hours=hour)
+    context = dg.build_schedule_context(world.instance, moment, resources=asked_of(schedule, world.store))
     with context:
         found = schedule(context)
     assert isinstance(found, dg.RunRequest | dg.SkipReason)
@@ -268,7 +268,7 @@ def test_the_schedule_asks_every_hour_for_one_run_while_anything_is_due(
     assert isinstance(one, dg.RunRequest) and isinstance(other, dg.RunRequest)
     assert one.run_key != other.run_key
     assert publish_due(world, dict(one.run_config))
-    assert published(world.outside) == days_between(START, FIRST_MAU)
+    assert published(world.store) == days_between(START, FIRST_MAU)
     skipped = asked(world)
     assert isinstance(skipped, dg.SkipReason) and skipped.skip_message == "Everything that is due is published."
 

@@ -231,12 +231,12 @@ class Watched:
         return value
 
 
-def watched(outside: Store, used: set[str]) -> dict[str, Any]:
+def watched(store: Store, used: set[str]) -> dict[str, Any]:
     """The store's resources, each watched; of `state` its parts are, since core takes it apart."""
-    found = resources_of(outside)
-    parts = {field.name: Watched("state", getattr(outside.state, field.name), used) for field in fields(outside.state)}
+    found = resources_of(store)
+    parts = {field.name: Watched("state", getattr(store.state, field.name), used) for field in fields(store.state)}
     others = {name: Watched(name, one, used) for name, one in found.items() if name != "state"}
-    return {**found, **others, "state": replace(outside.state, **parts)}
+    return {**found, **others, "state": replace(store.state, **parts)}
 
 
 SHORT: dict[str, object] = {"mau_window_days": 3, "mau_mechanism": "gaussian", "epsilon_mau": Fraction(1, 4)}
@@ -244,21 +244,21 @@ DAYS = days_between(START, date(2025, 2, 5))
 TODAY = date(2025, 2, 8)
 
 
-def a_month_and_news(outside: Store) -> None:
+def a_month_and_news(store: Store) -> None:
     """January is published and waits to be restated; the last day and MAU are not; events and a removal wait."""
-    put(outside, [(f"user {n}", day) for day in DAYS for n in range(4)])
-    complete_all(DAYS, outside)
-    prepare(outside, DAYS)
+    put(store, [(f"user {n}", day) for day in DAYS for n in range(4)])
+    complete_all(DAYS, store)
+    prepare(store, DAYS)
     for day in DAYS[:-1]:
-        publish("dau", day, outside)
+        publish("dau", day, store)
     for day in DAYS[2:10]:
-        publish("mau", day, outside)
-    put(outside, [("a newcomer", DAYS[-1])])
-    erase(outside, "user 1", through=DAYS[-1])
+        publish("mau", day, store)
+    put(store, [("a newcomer", DAYS[-1])])
+    erase(store, "user 1", through=DAYS[-1])
 
 
 @pytest.fixture
-def outside(make_store: Callable[..., Store], tmp_path: Path) -> Store:
+def store(make_store: Callable[..., Store], tmp_path: Path) -> Store:
     folder = tmp_path / "landing" / "day=2025-02-06"
     folder.mkdir(parents=True)
     (folder / "part.csv").write_text("user_id,op,day\nsomebody,+,2025-02-06\nuser 2,-,2025-02-06\n")
@@ -277,18 +277,18 @@ PARTITIONS = {
 
 @pytest.mark.parametrize("asset", ASSETS)
 def test_an_asset_asks_for_the_resources_that_it_uses_and_no_more(
-    asset: str, outside: Store, instance: dg.DagsterInstance
+    asset: str, store: Store, instance: dg.DagsterInstance
 ) -> None:
     if asset == "day_sketch":
-        put(outside, [("another", DAYS[-1])])
-        prepare(outside, [])
-    definitions, used = definitions_under(outside.settings), set()
+        put(store, [("another", DAYS[-1])])
+        prepare(store, [])
+    definitions, used = definitions_under(store.settings), set()
     definition = definitions.get_assets_def(asset)
     result = dg.materialize(
         [definition, *specs_beside(definitions, asset)],
         selection=[asset],
         partition_key=str(PARTITIONS[asset]) if asset in PARTITIONS else None,
-        resources=watched(outside, used),
+        resources=watched(store, used),
         instance=instance,
         run_config=QUIET,
     )
@@ -303,10 +303,10 @@ def specs_beside(definitions: dg.Definitions, asset: str) -> list[dg.AssetSpec]:
 
 @pytest.mark.parametrize("check", [check.name for check in CHECKS])
 def test_a_check_asks_for_the_resources_that_it_uses_and_no_more(
-    check: str, outside: Store, instance: dg.DagsterInstance
+    check: str, store: Store, instance: dg.DagsterInstance
 ) -> None:
     used: set[str] = set()
-    world = Asked(outside, instance, used=used)
+    world = Asked(store, instance, used=used)
     asset = "activity" if check == "no_pending_erasures" else "report"
     assert world.ask(asset, check).get_asset_check_evaluations()
     said = world.last_check(asset, check)
@@ -317,28 +317,28 @@ def test_a_check_asks_for_the_resources_that_it_uses_and_no_more(
 class Asked(World):
     """A World that notes which of its resources are used."""
 
-    def __init__(self, outside: Store, instance: dg.DagsterInstance, sensor: str = "", *, used: set[str]) -> None:
+    def __init__(self, store: Store, instance: dg.DagsterInstance, sensor: str = "", *, used: set[str]) -> None:
         self.used = used
-        super().__init__(outside, instance, sensor=sensor)
+        super().__init__(store, instance, sensor=sensor)
 
     @property
     def resources(self) -> dict[str, Any]:
-        return watched(self.outside, self.used)
+        return watched(self.store, self.used)
 
 
 @pytest.mark.parametrize("job", ["rebuild_days", "publish_due", "take_landed", "verify_erasures", "purge_expired"])
 def test_an_op_asks_for_the_resources_that_it_uses_and_no_more(
-    job: str, outside: Store, instance: dg.DagsterInstance
+    job: str, store: Store, instance: dg.DagsterInstance
 ) -> None:
     """Op by op: what one has done, the next one finds done."""
-    definitions = definitions_under(outside.settings)
+    definitions = definitions_under(store.settings)
     config = {"take_landed": {"ops": {"take_landed_days": {"config": {"days": ["2025-02-06"]}}}}}
     if job == "purge_expired":  # of what is published by then the first day is past retention
         for before in ("take_landed", "publish_due"):
-            assert World(outside, instance).execute(before, config=config.get(before)).success
+            assert World(store, instance).execute(before, config=config.get(before)).success
     for node in definitions.resolve_job_def(job).nodes_in_topological_order:
         used: set[str] = set()
-        done = Asked(outside, instance, used=used).execute(job, config=config.get(job), ops=[node.name])
+        done = Asked(store, instance, used=used).execute(job, config=config.get(job), ops=[node.name])
         assert done.success
         required = definitions.resolve_job_def(job).get_node_named(node.name).definition
         assert used == set(required.required_resource_keys), node.name  # type: ignore[union-attr]
@@ -346,23 +346,23 @@ def test_an_op_asks_for_the_resources_that_it_uses_and_no_more(
 
 @pytest.mark.parametrize("sensor", ["erasure_sensor", "inbox_sensor", "alert_sensor"])
 def test_a_sensor_asks_for_the_resources_that_it_uses_and_no_more(
-    sensor: str, outside: Store, instance: dg.DagsterInstance
+    sensor: str, store: Store, instance: dg.DagsterInstance
 ) -> None:
     used: set[str] = set()
-    world = Asked(outside, instance, sensor, used=used)
+    world = Asked(store, instance, sensor, used=used)
     world.tick()
     if sensor == "inbox_sensor":  # while something has landed it looks no further
-        world.outside = replace(outside, events=replace(outside.events, landing=LandingFiles(None)))
+        world.store = replace(store, events=replace(store.events, landing=LandingFiles(None)))
         world.tick()
     (definition,) = (one for one in world.definitions.sensors or () if one.name == sensor)
     assert used == set(definition.required_resource_keys)  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("name", ["publish_due_hourly", "restate_monthly"])
-def test_a_schedule_asks_for_the_resources_that_it_uses_and_no_more(name: str, outside: Store, tmp_path: Path) -> None:
+def test_a_schedule_asks_for_the_resources_that_it_uses_and_no_more(name: str, store: Store, tmp_path: Path) -> None:
     used: set[str] = set()
-    schedule = definitions_under(outside.settings).get_schedule_def(name)
-    found = watched(outside, used)
+    schedule = definitions_under(store.settings).get_schedule_def(name)
+    found = watched(store, used)
     asked = {key: found[key] for key in schedule.required_resource_keys}
     noon = datetime.combine(TODAY, time(12), UTC)
     with dg.DagsterInstance.local_temp(str(tmp_path)) as kept, dg.build_schedule_context(kept, noon, asked) as context:
@@ -370,24 +370,24 @@ def test_a_schedule_asks_for_the_resources_that_it_uses_and_no_more(name: str, o
     assert used == set(asked)
 
 
-def test_using_a_resource_that_was_not_asked_for_fails_and_names_it(outside: Store) -> None:
-    project = Project(outside.settings, lambda instance, schedule: False)
-    store = project.store(accountant=outside.accountant, state=outside.state)
-    assert store.accountant is outside.accountant and not isinstance(store.state.activity, NotAsked)
+def test_using_a_resource_that_was_not_asked_for_fails_and_names_it(store: Store) -> None:
+    project = Project(store.settings, lambda instance, schedule: False)
+    handed = project.store(accountant=store.accountant, state=store.state)
+    assert handed.accountant is store.accountant and not isinstance(handed.state.activity, NotAsked)
     with pytest.raises(AttributeError, match="resource `noise`, which this step did not ask for"):
-        _ = store.noise.private
+        _ = handed.noise.private
     with pytest.raises(AttributeError, match="resource `sketches`"):
-        store.state.sketches.stored()
+        handed.state.sketches.stored()
 
 
-def test_a_release_that_lacks_its_noise_publishes_nothing(outside: Store) -> None:
+def test_a_release_that_lacks_its_noise_publishes_nothing(store: Store) -> None:
     """Where the step forgot to ask: nothing is sealed, charged or drawn."""
-    project = Project(outside.settings, lambda instance, schedule: False)
-    parts = {name: one for name, one in resources_of(outside).items() if name in ASKED_OF_A_RELEASE - {"noise"}}
-    before = outside.accountant.releases()
+    project = Project(store.settings, lambda instance, schedule: False)
+    parts = {name: one for name, one in resources_of(store).items() if name in ASKED_OF_A_RELEASE - {"noise"}}
+    before = store.accountant.releases()
     with pytest.raises(AttributeError, match="resource `noise`"):
         publish("dau", DAYS[-1], project.store(**parts))
-    assert outside.accountant.releases() == before
+    assert store.accountant.releases() == before
 
 
 ASKED_OF_A_RELEASE = {"clock", "accountant", "erasure_ledger", "events", "state", "sketches", "noise"}

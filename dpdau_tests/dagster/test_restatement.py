@@ -30,29 +30,29 @@ PUBLISHED = [date(2025, 1, 30), date(2025, 1, 31)]
 def test_a_month_is_restated_through_dagster_and_again_changes_nothing(
     make_store: Callable[..., Store], instance: dg.DagsterInstance
 ) -> None:
-    outside = make_store(today=date(2025, 3, 1))
-    put(outside, [(f"user {n}", day) for day in PUBLISHED for n in range(5)])
-    world = World(outside, instance)
+    store = make_store(today=date(2025, 3, 1))
+    put(store, [(f"user {n}", day) for day in PUBLISHED for n in range(5)])
+    world = World(store, instance)
     days = [*PUBLISHED, *days_between(date(2025, 2, 1), date(2025, 2, 3))]
     world.build_at_once(days)
     for day in days:
-        publish("dau", day, outside)
-    erase(outside, "user 1")
+        publish("dau", day, store)
+    erase(store, "user 1")
     assert world.execute(RESTATE_DAU, "2025-01-01").success
-    once = outside.accountant.releases()
+    once = store.accountant.releases()
     assert world.execute(RESTATE_DAU, "2025-01-01").success
     record = instance.fetch_materializations(dg.AssetKey("dau_restatement"), limit=1).records[0]
     assert [found.key.day for found in once if found.key.revision] == PUBLISHED
-    assert outside.accountant.releases() == once
+    assert store.accountant.releases() == once
     assert record.partition_key == "2025-01-01"
 
 
 def test_a_month_that_is_not_due_fails_and_says_when(
     make_store: Callable[..., Store], instance: dg.DagsterInstance
 ) -> None:
-    outside = make_store(today=date(2025, 3, 1))
-    put(outside, [("someone", PUBLISHED[0])])
-    world = World(outside, instance)
+    store = make_store(today=date(2025, 3, 1))
+    put(store, [("someone", PUBLISHED[0])])
+    world = World(store, instance)
     world.build(PUBLISHED[:1])
     world.build(PUBLISHED[:1], PUBLISH_DAU)
     done = world.execute(RESTATE_DAU, "2025-01-01")
@@ -68,13 +68,13 @@ def test_a_run_of_steps_restates_and_the_mart_shows_it(
     for name, value in values.items():
         monkeypatch.setenv(name, str(value))
     stop_the_clock(monkeypatch, date(2025, 2, 3))
-    outside = open_store(read_settings())
-    put(outside, [("someone", PUBLISHED[1])])
+    store = open_store(read_settings())
+    put(store, [("someone", PUBLISHED[1])])
     days = [PUBLISHED[1], date(2025, 2, 1)]
     wanted = [*building(days), *(Step(DAU, day) for day in days), Step(RESTATEMENT, MONTH), Step(REPORTS, None)]
-    run_steps(wanted, build_definitions(outside.settings), instance, lambda _: None)
-    assert [found.key.revision for found in outside.accountant.releases()] == [0, 0, 1]
-    assert (outside.settings.data_dir / "mart" / "active_users.csv").exists()
+    run_steps(wanted, build_definitions(store.settings), instance, lambda _: None)
+    assert [found.key.revision for found in store.accountant.releases()] == [0, 0, 1]
+    assert (store.settings.data_dir / "mart" / "active_users.csv").exists()
 
 
 @pytest.mark.parametrize("start", [date(2025, 1, 1), date(2025, 1, 17)])
@@ -97,22 +97,22 @@ def test_a_month_depends_on_exactly_its_days(start: date) -> None:
 def test_the_schedule_asks_for_the_month_before_each_noon_until_it_is_restated(
     make_store: Callable[..., Store],
 ) -> None:
-    outside = make_store()
+    store = make_store()
     schedule = build_restate_monthly(*project_under(Settings(restatement_day=7, timezone="Asia/Kolkata")))
     assert (schedule.cron_schedule, schedule.execution_timezone) == ("0 12 7-31 * *", "Asia/Kolkata")
 
     def asked(day: int) -> dg.RunRequest | dg.SkipReason:
         noon = datetime(2025, 2, day, 12, tzinfo=UTC)
-        return schedule(dg.build_schedule_context(scheduled_execution_time=noon, resources=asked_of(schedule, outside)))
+        return schedule(dg.build_schedule_context(scheduled_execution_time=noon, resources=asked_of(schedule, store)))
 
     assert isinstance(asked(7), dg.SkipReason)  # nothing is published, and the numbers come first
     days = days_between(PUBLISHED[0], date(2025, 2, 5))
-    prepare(outside, days)
+    prepare(store, days)
     for day in days:
-        publish("dau", day, outside)
+        publish("dau", day, store)
     for day in (7, 8):
         wanted = asked(day)
         assert isinstance(wanted, dg.RunRequest)
         assert (wanted.partition_key, wanted.run_key) == ("2025-01-01", f"2025-01-01/2025-02-{day:02}")
-    restate(MONTH, outside)
+    restate(MONTH, store)
     assert isinstance(asked(9), dg.SkipReason)

@@ -25,9 +25,9 @@ DRAWS = {"dau_release", "mau_release", "dau_restatement", "publish_due_numbers"}
 @pytest.fixture
 def world(make_store: Callable[..., Store], instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(dg.RetryPolicy, "calculate_delay", lambda policy, attempt: 0)
-    outside = make_store(today=date(2025, 1, 5))
-    put(outside, [("somebody", DAY)])
-    return World(outside, instance)
+    store = make_store(today=date(2025, 1, 5))
+    put(store, [("somebody", DAY)])
+    return World(store, instance)
 
 
 def failing(times: int, error: Exception) -> Callable[..., object]:
@@ -54,7 +54,7 @@ def test_a_disk_that_was_full_for_a_moment_is_tried_again(world: World, monkeypa
     monkeypatch.setattr("dpdau_assets.orchestration.bulk.build_days", failing(1, OSError("no space left on device")))
     done = world.execute(REBUILD_DAYS, config=CONFIG)
     assert done.success and attempts(done) == 2
-    assert DAY in world.outside.accountant.processed()
+    assert DAY in world.store.accountant.processed()
 
 
 def test_what_stays_broken_fails_after_a_few_attempts(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -166,7 +166,7 @@ class Operation:
         self.people = [f"user {n}" for n in range(plan.users)]
         self.receipts: list[str] = []
 
-    def outside(self) -> Store:
+    def store(self) -> Store:
         """Of this moment, for the test's own process, which has the real clock."""
         return replace(open_store(self.settings), clock=FixedClock(self.daemon.now().date()))
 
@@ -187,10 +187,10 @@ class Operation:
         chosen = [self.people.pop(self.random.randrange(len(self.people))) for _ in range(people)]
         today = self.daemon.now().date()
         asked = [Event(user, "-", today - timedelta(days=self.random.randrange(200))) for user in chosen]
-        self.receipts += request(asked, self.outside(), confirmed=True).receipts
+        self.receipts += request(asked, self.store(), confirmed=True).receipts
 
     def has_settled(self) -> bool:
-        return self.daemon.is_idle() and not self.outside().state.rebuilds.behind()
+        return self.daemon.is_idle() and not self.store().state.rebuilds.behind()
 
     def apply_and_verify(self, what: str) -> None:
         wait_until(what, self.has_settled)
@@ -200,7 +200,7 @@ class Operation:
         self.apply_and_verify(f"hour {hour} of {day}")
 
     def published(self, metric: Metric) -> list[date]:
-        return [one.key.day for one in self.outside().accountant.releases(metric) if not one.key.revision]
+        return [one.key.day for one in self.store().accountant.releases(metric) if not one.key.revision]
 
 
 @contextmanager
@@ -222,11 +222,11 @@ def operation(plan: Plan, receiver: list[dict]) -> Iterator[Operation]:
         with Daemon(folder / "home", folder / "scratch", os.environ) as daemon:
             found = Operation(plan, folder, daemon, settings)
             daemon.set_clock(at(plan.history[-1] + timedelta(days=1), 0))
-            put(found.outside(), [event for day in plan.history for event in found.events(day)])
+            put(found.store(), [event for day in plan.history for event in found.events(day)])
             for day in plan.history:
-                complete(day, found.outside())
+                complete(day, found.store())
             if plan.begin > BEGIN:
-                begin_publication(plan, found.outside())
+                begin_publication(plan, found.store())
             daemon.start_schedules()
             try:
                 yield found
@@ -236,11 +236,11 @@ def operation(plan: Plan, receiver: list[dict]) -> Iterator[Operation]:
                 raise
 
 
-def begin_publication(plan: Plan, outside: Store) -> None:
+def begin_publication(plan: Plan, store: Store) -> None:
     """By hand: the days of the history are built, and the first number of each metric is out. The rest are due."""
-    mark_reported(build_days(dict.fromkeys(plan.history, 0), outside), outside.state)
-    publish("dau", plan.begin, outside)
-    publish("mau", plan.begin, outside)
+    mark_reported(build_days(dict.fromkeys(plan.history, 0), store), store.state)
+    publish("dau", plan.begin, store)
+    publish("mau", plan.begin, store)
 
 
 def at(day: date, hour: int = 1, minute: int = 5) -> datetime:
@@ -282,7 +282,7 @@ def live_through(today: date, running: Operation) -> None:
     last = plan.last_expected(today)
     assert running.published("dau")[-1] == last, today
     assert running.published("mau")[-1] == last, today
-    assert running.outside().accountant.restated() == plan.restated_by(last), today
+    assert running.store().accountant.restated() == plan.restated_by(last), today
 
 
 def crash_while_publishing(today: date, running: Operation) -> None:
@@ -309,7 +309,7 @@ def assert_nothing_is_missing_or_double(running: Operation) -> None:
     first_mau = max(plan.begin, first_window_end(BEGIN, running.settings.mau_window_days))
     published = {"dau": days_between(plan.begin, last), "mau": days_between(first_mau, last)}
     months = {month_of(day) for day in published["dau"]} - {date(2026, 1, 1)}
-    assert date(2025, 12, 1) in months and running.outside().accountant.restated() == months
+    assert date(2025, 12, 1) in months and running.store().accountant.restated() == months
     for metric, days in published.items():
         assert running.published(metric) == days
         told = running.daemon.instance.fetch_materializations(dg.AssetKey(f"{metric}_release"), limit=1000).records
@@ -317,11 +317,11 @@ def assert_nothing_is_missing_or_double(running: Operation) -> None:
 
 
 def assert_all_is_well(running: Operation) -> None:
-    plan, outside = running.plan, running.outside()
+    plan, store = running.plan, running.store()
     assert len(running.receipts) == plan.erased
-    assert Counter(one.state for one in outside.erasures.ledger.erasures()) == {"verified": plan.erased}
+    assert Counter(one.state for one in store.erasures.ledger.erasures()) == {"verified": plan.erased}
     mart = MartFiles(running.settings.data_dir / "mart")
-    assert [name for name, found in ask_all(outside, mart).items() if not found.passed] == []
+    assert [name for name, found in ask_all(store, mart).items() if not found.passed] == []
     nights = running.daemon.runs(job_name="check_store", statuses=[dg.DagsterRunStatus.SUCCESS])
     assert len(nights) >= len(plan.live) - len(plan.crashes)
 

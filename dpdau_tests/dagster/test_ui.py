@@ -154,12 +154,12 @@ def test_an_erasure_makes_its_day_stale_and_the_sensor_has_it_rebuilt_and_verifi
     others = [one for one in DAYS if one != day]
     for name, value in demo_environment(ui.folder).items():
         monkeypatch.setenv(name, value)
-    outside = open_store(read_settings())
+    store = open_store(read_settings())
     ui.wait_for("the days", lambda: not any(ui.stale("activity", one) for one in DAYS))
     ui.wait_for("the first result", lambda: ui.check_passed("activity", "no_pending_erasures") is True)
     command = [sys.executable, "-m", "dpdau_assets.cli", "erase", "--user-id", "-", "--days", day]
     subprocess.run(command, input=somebody_on(day), text=True, check=True, cwd=ui.folder)
-    with lock_after_mark(ui, outside):
+    with lock_after_mark(ui, store):
         ui.wait_for("staleness", lambda: ui.stale("activity", day))
         assert not any(ui.stale("activity", other) for other in others)
         ui.wait_for("the failed check", lambda: ui.check_passed("activity", "no_pending_erasures") is False)
@@ -167,13 +167,13 @@ def test_an_erasure_makes_its_day_stale_and_the_sensor_has_it_rebuilt_and_verifi
         page.get_by_text("Unsynced").first.wait_for()
         page.screenshot(path=PICTURES / "erasure-stale.png")
         show_node(page, ui, "erasure-check.png")
-    ui.wait_for("freshness", lambda: not outside.state.rebuilds.behind() and not ui.stale("activity", day))
+    ui.wait_for("freshness", lambda: not store.state.rebuilds.behind() and not ui.stale("activity", day))
     ui.wait_for("the fresh sketch", lambda: not ui.stale("day_sketch", day))
     page.goto(f"{ui.address}/assets/activity?view=partitions&partition={day}", wait_until="networkidle")
     page.get_by_text("rebuild_days").first.wait_for()
     assert page.get_by_text("Unsynced").count() == 0
     page.screenshot(path=PICTURES / "erasure-fresh.png")
-    ui.wait_for("the receipt", lambda: {one.state for one in outside.erasures.ledger.erasures()} == {"verified"})
+    ui.wait_for("the receipt", lambda: {one.state for one in store.erasures.ledger.erasures()} == {"verified"})
     ui.wait_for("the passed check", lambda: ui.check_passed("activity", "no_pending_erasures") is True)
     show_node(page, ui, "erasure-check-passed.png")
 
@@ -194,9 +194,9 @@ def somebody_on(day: str) -> str:
 
 
 @contextmanager
-def lock_after_mark(ui: Ui, outside: Store) -> Iterator[None]:
+def lock_after_mark(ui: Ui, store: Store) -> Iterator[None]:
     """Wait for the sensor's mark, and then keep every rebuild waiting."""
-    ui.wait_for("the mark", lambda: bool(outside.state.rebuilds.behind()))
-    with outside.state.activity.lock():
-        assert outside.state.rebuilds.behind(), "the rebuild was quicker than this test"
+    ui.wait_for("the mark", lambda: bool(store.state.rebuilds.behind()))
+    with store.state.activity.lock():
+        assert store.state.rebuilds.behind(), "the rebuild was quicker than this test"
         yield

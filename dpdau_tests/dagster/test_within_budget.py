@@ -36,16 +36,16 @@ TENTH, ELEVENTH = JANUARY[9], JANUARY[10]
 TODAY = date(2025, 1, 14)
 
 
-def twelve_days(outside: Store) -> None:
-    put(outside, [(f"user {n}", day) for day in JANUARY for n in range(3)])
-    complete_all(JANUARY, outside)
-    prepare(outside, JANUARY)
+def twelve_days(store: Store) -> None:
+    put(store, [(f"user {n}", day) for day in JANUARY for n in range(3)])
+    complete_all(JANUARY, store)
+    prepare(store, JANUARY)
 
 
-def with_ten_days_a_month(outside: Store) -> Store:
+def with_ten_days_a_month(store: Store) -> Store:
     """Under settings that would not be loaded: independent noise, of which a month's cap holds ten days."""
-    settings = replace(outside.settings, dau_mechanism="laplace", epsilon_dau=Fraction(3, 10))
-    return replace(outside, settings=settings)
+    settings = replace(store.settings, dau_mechanism="laplace", epsilon_dau=Fraction(3, 10))
+    return replace(store, settings=settings)
 
 
 @pytest.fixture
@@ -89,16 +89,16 @@ def test_a_published_number_passes_and_shows_what_its_month_has_spent_of_its_cap
 
 
 def test_a_number_that_was_published_before_shows_the_check_again_and_stays(world: World) -> None:
-    release = publish("dau", JANUARY[0], world.outside)
+    release = publish("dau", JANUARY[0], world.store)
     for _ in range(2):
         assert world.execute(PUBLISH_DAU, str(JANUARY[0])).success
     assert [answer.passed for answer in answers(world, "dau_release", JANUARY[0])] == [True, True]
-    assert world.outside.accountant.releases() == [release]
+    assert world.store.accountant.releases() == [release]
 
 
 def test_a_refused_number_fails_its_check_with_the_reason_and_its_run(world: World) -> None:
     for day in JANUARY[:10]:
-        publish("dau", day, world.outside)
+        publish("dau", day, world.store)
     done = world.execute(PUBLISH_DAU, str(ELEVENTH))
     (answer,) = answers(world, "dau_release", ELEVENTH)
     assert not done.success and not answer.passed and answer.severity == dg.AssetCheckSeverity.ERROR
@@ -128,11 +128,11 @@ def test_whatever_the_contract_refuses_is_read_on_the_check(
 
 def test_a_restated_month_passes(make_store: MakeStore, instance: dg.DagsterInstance) -> None:
     days = [date(2025, 1, 31), *days_between(date(2025, 2, 1), date(2025, 2, 3))]
-    outside = make_store(today=date(2025, 3, 1))
-    prepare(outside, days)
+    store = make_store(today=date(2025, 3, 1))
+    prepare(store, days)
     for day in days:
-        publish("dau", day, outside)
-    world = World(outside, instance)
+        publish("dau", day, store)
+    world = World(store, instance)
     assert world.execute(RESTATE_DAU, "2025-01-01").success
     (answer,) = answers(world, "dau_restatement", date(2025, 1, 1))
     assert answer.passed and "next_day" not in answer.metadata
@@ -140,7 +140,7 @@ def test_a_restated_month_passes(make_store: MakeStore, instance: dg.DagsterInst
 
 
 def test_a_number_of_predictable_noise_fails_its_check(world: World) -> None:
-    world.outside = replace(world.outside, noise=Silent())
+    world.store = replace(world.store, noise=Silent())
     assert world.execute(PUBLISH_DAU, str(JANUARY[0])).success
     assert [one.passed for one in answers(world, "dau_release", JANUARY[0], NOISE_IS_PRIVATE)] == [False]
 
@@ -149,16 +149,16 @@ def test_a_run_of_steps_keeps_the_check_and_raises_the_refusal_itself(
     world: World, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As `dpdau run` does, whose exit code follows from it; resources read the environment."""
-    folder = world.outside.settings.data_dir
+    folder = world.store.settings.data_dir
     for name, value in {"DATA_DIR": folder, "HASH_SALT_SECRET": SECRET}.items():
         monkeypatch.setenv(name, str(value))
     stop_the_clock(monkeypatch, TODAY)
-    outside = open_store(read_settings())
+    store = open_store(read_settings())
     for day in JANUARY[:10]:
-        publish("dau", day, world.outside)
+        publish("dau", day, world.store)
     done: list[Step] = []
     with pytest.raises(BudgetRefused) as refused:
-        run_steps([Step(DAU, TENTH), Step(DAU, ELEVENTH)], build_definitions(outside.settings), instance, done.append)
+        run_steps([Step(DAU, TENTH), Step(DAU, ELEVENTH)], build_definitions(store.settings), instance, done.append)
     assert done == [Step(DAU, TENTH)] and refused.value.fields["month"] == "2025-01"
     (answer,) = answers(world, "dau_release", ELEVENTH)
     assert not answer.passed and refused.value.reason in str(answer.description)
@@ -177,7 +177,7 @@ def test_publish_due_tells_the_check_of_every_number_and_of_those_that_are_refus
     (passed,) = answers(world, "dau_release", TENTH)
     assert passed.target_materialization_data is not None
     assert passed.target_materialization_data.storage_id == storage_id(world, "dau_release", TENTH)
-    assert (world.outside.settings.data_dir / "mart" / "active_users.csv").exists(), "readers get what is out"
+    assert (world.store.settings.data_dir / "mart" / "active_users.csv").exists(), "readers get what is out"
     assert world.execute(PUBLISH_DUE).success
     assert {day: len(answers(world, "dau_release", day)) for day in JANUARY} == dict.fromkeys(JANUARY, 1)
 
@@ -202,7 +202,7 @@ def test_a_number_that_another_process_leaves_no_room_for_is_told_and_fails_the_
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is due was looked up before the other one published."""
-    other, world.outside = world.outside, replace(world.outside, clock=FixedClock(TODAY - timedelta(days=2)))
+    other, world.store = world.store, replace(world.store, clock=FixedClock(TODAY - timedelta(days=2)))
 
     def while_another_publishes(*parts: Any) -> Any:
         for day in JANUARY[2:]:
@@ -241,10 +241,10 @@ def test_a_built_day_says_that_its_sketches_are_fresh_and_an_older_sketch_is_not
     world.build([day])
     world.build_at_once([day])
     assert [one.passed for one in answers(world, "day_sketch", day, "sketch_is_fresh")] == [True, True]
-    kept = [(path, path.read_bytes()) for path in (world.outside.settings.data_dir / "sketches").rglob(f"day={day}/*")]
-    erase(world.outside, "user 1")
-    prepare(world.outside, [day])
-    assert kept and is_fresh(day, world.outside)
+    kept = [(path, path.read_bytes()) for path in (world.store.settings.data_dir / "sketches").rglob(f"day={day}/*")]
+    erase(world.store, "user 1")
+    prepare(world.store, [day])
+    assert kept and is_fresh(day, world.store)
     for path, content in kept:
         path.write_bytes(content)
-    assert not is_fresh(day, world.outside)
+    assert not is_fresh(day, world.store)

@@ -48,26 +48,26 @@ def project_under(settings: Settings) -> tuple[Project, Jobs]:
     return project, build_jobs(project)
 
 
-def resources_of(outside: Store) -> dict[str, Any]:
+def resources_of(store: Store) -> dict[str, Any]:
     """The parts of a store in place of those that Dagster would open; nobody is told anything."""
     return {
-        "accountant": outside.accountant,
-        "erasure_ledger": outside.erasures,
-        "events": outside.events,
-        "state": outside.state,
-        "sketches": outside.state.sketches,
-        "noise": outside.noise,
-        "clock": outside.clock,
+        "accountant": store.accountant,
+        "erasure_ledger": store.erasures,
+        "events": store.events,
+        "state": store.state,
+        "sketches": store.state.sketches,
+        "noise": store.noise,
+        "clock": store.clock,
         "duckdb": DuckDBResource(database=":memory:"),
-        "mart": MartFiles(outside.settings.data_dir / "mart"),
-        "reports": ReportFiles(outside.settings.data_dir / "report"),
+        "mart": MartFiles(store.settings.data_dir / "mart"),
+        "reports": ReportFiles(store.settings.data_dir / "report"),
         "alerts": KeptAlerts(),
     }
 
 
-def asked_of(schedule: dg.ScheduleDefinition, outside: Store) -> dict[str, Any]:
+def asked_of(schedule: dg.ScheduleDefinition, store: Store) -> dict[str, Any]:
     """The resources that the schedule asks for."""
-    return {name: found for name, found in resources_of(outside).items() if name in schedule.required_resource_keys}
+    return {name: found for name, found in resources_of(store).items() if name in schedule.required_resource_keys}
 
 
 class KeptAlerts:
@@ -84,7 +84,7 @@ class KeptAlerts:
 class World:
     """The daemon's part played by hand, for one sensor: `cursor` is what it would have kept."""
 
-    outside: Store
+    store: Store
     instance: dg.DagsterInstance
     cursor: str | None = None
     sensor: str = "erasure_sensor"
@@ -92,7 +92,7 @@ class World:
     definitions: dg.Definitions = field(init=False)
 
     def __post_init__(self) -> None:
-        self.definitions = definitions_under(self.outside.settings)
+        self.definitions = definitions_under(self.store.settings)
 
     def build(self, days: Iterable[date], job: str = "build_state") -> None:
         for day in days:
@@ -106,7 +106,7 @@ class World:
     @property
     def resources(self) -> dict[str, Any]:
         """In place of those that read the environment."""
-        return {**resources_of(self.outside), "alerts": self.alerts}
+        return {**resources_of(self.store), "alerts": self.alerts}
 
     def execute(
         self,
@@ -205,10 +205,10 @@ def stop_the_clock(patch: pytest.MonkeyPatch, today: date) -> None:
     patch.setattr("resources.store.SystemClock.today", lambda clock: today)
 
 
-def erase(outside: Store, *users: str, through: date | None = None, days: tuple[date, ...] = ()) -> list[str]:
+def erase(store: Store, *users: str, through: date | None = None, days: tuple[date, ...] = ()) -> list[str]:
     """Ask, as the edges do; the receipts."""
-    day = max(days) if days else through or outside.clock.today() - timedelta(days=1)
-    return list(request([Event(user, "-", day, days) for user in users], outside).receipts)
+    day = max(days) if days else through or store.clock.today() - timedelta(days=1)
+    return list(request([Event(user, "-", day, days) for user in users], store).receipts)
 
 
 # --- What an instance in memory holds ----------------------------------------------------------------------------

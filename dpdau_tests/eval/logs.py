@@ -55,27 +55,27 @@ def erasures_of(name: str, which: str) -> list[tuple[str, date]]:
     return [(row["user_id"], date.fromisoformat(row["erase_day"])) for row in _rows(name, f"erasures_{which}.csv")]
 
 
-def take_in_log(name: str, outside: Store) -> None:
+def take_in_log(name: str, store: Store) -> None:
     """Ingest all of its events."""
-    ingest([file_of(name, "events.parquet")], outside)
+    ingest([file_of(name, "events.parquet")], store)
 
 
-def take_in_days(name: str, days: list[date], outside: Store) -> None:
+def take_in_days(name: str, days: list[date], store: Store) -> None:
     """Ingest its events of these days, from a file of their own."""
     whole = pq.read_table(file_of(name, "events.parquet"))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "events.parquet"
         pq.write_table(whole.filter(pc.is_in(whole["day"], value_set=pa.array(days))), path)
-        ingest([path], outside)
+        ingest([path], store)
 
 
-def counted(days: list[date], outside: Store) -> tuple[Series, Series]:
+def counted(days: list[date], store: Store) -> tuple[Series, Series]:
     """DAU of these days and MAU of each whole window among them, counted straight from the state's files."""
-    rotation = outside.settings.hash_salt_rotation_days
+    rotation = store.settings.hash_salt_rotation_days
     users = {
         place: keys
-        for place in outside.state.activity.stored()
-        if (keys := outside.state.activity.read(*place)) is not None
+        for place in store.state.activity.stored()
+        if (keys := store.state.activity.read(*place)) is not None
     }
     dau = {day: len(users[day, epoch_of(day, rotation)]) for day in days}
     mau = {end: len(unite([users[day, epoch_of(end, rotation)] for day in window(end, 30)])) for end in days[29:]}

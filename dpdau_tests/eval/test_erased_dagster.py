@@ -76,5 +76,5 @@ def through(last: date, log: Activity) -> Activity:
     return Activity({user: days for user, days in active.items() if days}, log.erased)
 
 
-def erase(people: list[tuple[str, date]], outside: Store) -> None:
-    request([Event(user, "-", day) for user, day in people], outside, confirmed=True)
+def erase(people: list[tuple[str, date]], store: Store) -> None:
+    request([Event(user, "-", day) for user, day in people], store, confirmed=True)

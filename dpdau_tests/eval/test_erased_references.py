@@ -107,16 +107,16 @@ def test_after_all_erasures_the_state_equals_the_reference(make_store: Make, nam
     days = sorted(dau)
     if LENGTH != "soak":
         days = days_between(*BUSY_DAYS[name, which])
-    outside = make_store(start_date=days[0])
-    take_in_days(name, days, outside)
-    prepare(outside, days)
+    store = make_store(start_date=days[0])
+    take_in_days(name, days, store)
+    prepare(store, days)
     people = [(user, day) for user, day in erasures_of(name, which) if day >= days[0]]
-    erase(people, outside)
-    settled = apply_and_verify(outside)
-    assert counted(days, outside) == ({day: dau[day] for day in days}, {day: mau[day] for day in days[29:]})
+    erase(people, store)
+    settled = apply_and_verify(store)
+    assert counted(days, store) == ({day: dau[day] for day in days}, {day: mau[day] for day in days[29:]})
     assert settled.unverified == ()
-    assert settled.verified == len(people) == len(outside.erasures.ledger.erasures(["verified"]))
-    assert len(outside.erasures.ledger.erasures()) == settled.verified
+    assert settled.verified == len(people) == len(store.erasures.ledger.erasures(["verified"]))
+    assert len(store.erasures.ledger.erasures()) == settled.verified
 
 
 # --- Day by day --------------------------------------------------------------------------------------------------
@@ -126,9 +126,9 @@ def test_after_all_erasures_the_state_equals_the_reference(make_store: Make, nam
 @days_of_every_erasure
 def test_many_erased_people_leave_the_numbers_of_their_day(make_store: Make, name: str, which: str) -> None:
     first, last = BUSY_DAYS[name, which]
-    outside = make_store(start_date=first)
+    store = make_store(start_date=first)
     assert sum(first <= day <= last for _, day in erasures_of(name, which)) > 25
-    check_day_by_day(outside, name, which, days_between(first, last))
+    check_day_by_day(store, name, which, days_between(first, last))
 
 
 @pytest.mark.slow
@@ -136,12 +136,12 @@ def test_many_erased_people_leave_the_numbers_of_their_day(make_store: Make, nam
 def test_every_number_of_a_whole_log_is_without_those_erased_by_then(make_store: Make, name: str, which: str) -> None:
     """With retention, so that it ends: each erasure reads all the state there is."""
     days = read_activity(name, which).days[: at_length(ci=75, soak=10_000)]
-    outside = make_store(start_date=days[0], retention_days=31, restatements_per_month=0)
-    check_day_by_day(outside, name, which, days)
-    assert outside.accountant.purged_through() == days[-1] - timedelta(days=31)
+    store = make_store(start_date=days[0], retention_days=31, restatements_per_month=0)
+    check_day_by_day(store, name, which, days)
+    assert store.accountant.purged_through() == days[-1] - timedelta(days=31)
 
 
-def check_day_by_day(outside: Store, name: str, which: str, days: list[date]) -> None:
+def check_day_by_day(store: Store, name: str, which: str, days: list[date]) -> None:
     """Each day is built and published on the next one, after its own erasures were asked for.
 
     The store begins with the first of these days. It is that of the log, or of a month: nobody is held out into it.
@@ -151,28 +151,28 @@ def check_day_by_day(outside: Store, name: str, which: str, days: list[date]) ->
         people[day].append((user, day))
     dau, mau = {}, {}
     for day in days:
-        today = silent(replace(outside, clock=FixedClock(day + timedelta(days=1))))
+        today = silent(replace(store, clock=FixedClock(day + timedelta(days=1))))
         if day == days[0] or day.day == 1:
-            put_month(day, log, outside)
+            put_month(day, log, store)
         process_days([day], today)
         erase(people[day], today)
         dau[day] = publish("dau", day, today).noisy_value
         if day >= days[29]:
             mau[day] = round(publish("mau", day, today).noisy_value, 3)
-        if outside.settings.retention_days:
+        if store.settings.retention_days:
             purge(today)
     expected = mau_asof(log, hold_out=True)
     assert dau == {day: reference_of(name, f"_erased_{which}_asof")[0][day] for day in days}
     assert mau == {day: expected[day] for day in days[29:]}
 
 
-def put_month(first: date, log: Activity, outside: Store) -> None:
+def put_month(first: date, log: Activity, store: Store) -> None:
     """Ingest the month's events from its first day that the store knows on."""
     last = end_of_month(first)
     rows = ((user, day) for user, days in log.active.items() for day in days if first <= day <= last)
-    put(replace(outside, clock=FixedClock(last)), rows)
+    put(replace(store, clock=FixedClock(last)), rows)
 
 
-def erase(people: Iterable[tuple[str, date]], outside: Store) -> None:
+def erase(people: Iterable[tuple[str, date]], store: Store) -> None:
     """Confirmed: on some days more ask than the guard lets through."""
-    request([Event(user, "-", day) for user, day in people], outside, confirmed=True)
+    request([Event(user, "-", day) for user, day in people], store, confirmed=True)

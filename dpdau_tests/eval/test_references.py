@@ -48,10 +48,10 @@ def test_state_equals_the_reference_on_every_day_and_in_every_window(
 ) -> None:
     dau, mau = reference_of(name)
     days = sorted(dau)[part]
-    outside = make_store(start_date=days[0], hash_salt_rotation_days=rotation)
-    take_in_days(name, days, outside)
-    prepare(outside, days)
-    assert counted(days, outside) == ({day: dau[day] for day in days}, {day: mau[day] for day in days[29:]})
+    store = make_store(start_date=days[0], hash_salt_rotation_days=rotation)
+    take_in_days(name, days, store)
+    prepare(store, days)
+    assert counted(days, store) == ({day: dau[day] for day in days}, {day: mau[day] for day in days[29:]})
     assert len({epoch_of(day, rotation) for day in days}) > 2  # windows did cross from one salt epoch into the next
 
 
@@ -66,15 +66,15 @@ def residuals() -> dict[str, dict[date, float]]:
     days = sorted(reference_of(OULAD)[0])
     with fast_folder() as folder:
         settings = Settings(data_dir=folder, hash_salt_secret=SECRET, start_date=days[0])
-        outside = replace(open_store(settings), clock=FixedClock(date(2030, 1, 1)))
-        take_in_log(OULAD, outside)
-        prepare(outside, days)
+        store = replace(open_store(settings), clock=FixedClock(date(2030, 1, 1)))
+        take_in_log(OULAD, store)
+        prepare(store, days)
         found: dict[str, dict[date, float]] = {"dau": {}, "mau": {}}
         for day in days_between(date(2012, 6, 1), date(2014, 5, 31)):
             for metric in METRICS:
-                noisy = publish(metric, day, outside).noisy_value
+                noisy = publish(metric, day, store).noisy_value
                 key = ReleaseKey(metric, settings.window_days(metric), day)
-                found[metric][day] = noisy - read_statistic(key, ExactEstimator(), outside)
+                found[metric][day] = noisy - read_statistic(key, ExactEstimator(), store)
         open_store.cache_clear()
     return found
 

@@ -140,17 +140,17 @@ class Life:
     def restart(self) -> None:
         """With the kind's next settings, if it has several."""
         open_store.cache_clear()
-        self.outside: Store = replace(open_store(next(self._settings)), clock=FixedClock(TODAY))
+        self.store: Store = replace(open_store(next(self._settings)), clock=FixedClock(TODAY))
 
     def put(self, rows: list[tuple[str, date]]) -> None:
         self._told += rows
-        put(self.outside, rows)
+        put(self.store, rows)
 
     def replay(self) -> None:
-        put(self.outside, self._told)
+        put(self.store, self._told)
 
     def live_bytes(self) -> dict[str, bytes]:
-        root = self.outside.settings.data_dir
+        root = self.store.settings.data_dir
         folders = ("activity", "late", "sketches", "inbox")
         files = (path for folder in folders for path in (root / folder).rglob("*") if path.is_file())
         return {path.relative_to(root).as_posix(): path.read_bytes() for path in files}
@@ -159,35 +159,35 @@ class Life:
 def live(history: list[tuple], life: Life, skip: str | None) -> None:
     """Tell the store the history, less all of the one to skip."""
     for kind, *rest in history:
-        outside = life.outside
+        store = life.store
         match kind:
             case "batch":
                 life.put([(user, name) for _, user, name in rest[0] if user != skip])
             case "seal":
-                process_days([rest[0]], outside)  # what a release does: only processed days are ever sealed
-                outside.accountant.seal([rest[0]])
+                process_days([rest[0]], store)  # what a release does: only processed days are ever sealed
+                store.accountant.seal([rest[0]])
             case "fold":
-                process_days(rest[0], outside)
-                refresh(rest[0], outside)
+                process_days(rest[0], store)
+                refresh(rest[0], store)
             case "settle":
-                apply_and_verify(outside)
+                apply_and_verify(store)
             case "replay":
                 life.replay()
             case "restart":
                 life.restart()
             case "erase" if rest[0] != skip:
-                request([Event(rest[0], "-", rest[1])], outside)
+                request([Event(rest[0], "-", rest[1])], store)
             case "killed":
                 with killed_at(rest[0]):
-                    apply_and_verify(outside)
+                    apply_and_verify(store)
                 life.restart()
 
 
 def ended(life: Life) -> dict[str, bytes]:
     """Everything folded, applied and rebuilt; the bytes of all that lives."""
-    process_days(DAYS, life.outside)
-    apply_and_verify(life.outside)
-    refresh(DAYS, life.outside)
+    process_days(DAYS, life.store)
+    apply_and_verify(life.store)
+    refresh(DAYS, life.store)
     return life.live_bytes()
 
 
@@ -205,7 +205,7 @@ def empty_store(root: Path, rotation_days: int, kind: str) -> Path:
     folder = root / f"empty, {rotation_days} days"
     if not folder.exists():
         first = epoch_of(START, rotation_days)
-        Life(folder, rotation_days, kind).outside.state.salts.epoch_keys(range(first, first + 5))
+        Life(folder, rotation_days, kind).store.state.salts.epoch_keys(range(first, first + 5))
     return folder
 
 
@@ -218,9 +218,9 @@ def check(history: list[tuple], rotation_days: int, as_event: bool, root: Path, 
         half = history[part * len(history) // 2 : (part + 1) * len(history) // 2]
         live(half, with_her, skip=None)
         if part == 0 and as_event:
-            put(with_her.outside, [("her", DAYS[-1], "-")])
+            put(with_her.store, [("her", DAYS[-1], "-")])
         elif part == 0:
-            request([Event("her", "-", DAYS[-1])], with_her.outside)
+            request([Event("her", "-", DAYS[-1])], with_her.store)
         live(half, without_her, skip="her")
     found = ended(with_her)
     assert found == ended(without_her)
@@ -257,7 +257,7 @@ def test_the_comparison_notices_her(memory: Path) -> None:
     """The check can fail: without the erasure the bytes differ."""
     root = memory / "noticed"
     life = Life(root / "a", 90)
-    life.outside.state.salts.epoch_keys(range(200, 250))
+    life.store.state.salts.epoch_keys(range(200, 250))
     shutil.copytree(root / "a", root / "b")
     life.put([("her", START), ("a", START)])
     found = ended(life)

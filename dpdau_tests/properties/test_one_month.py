@@ -41,23 +41,23 @@ SAMPLING: dict[str, dict[str, object]] = {
 
 def test_one_month(make_store: Callable[..., Store], sketch_settings: dict, tmp_path: Path) -> None:
     kind = sketch_settings.get("sketch_impl", "set")
-    outside = make_store(restatements_per_month=0, **SAMPLING[kind])
-    check(outside.settings)
+    store = make_store(restatements_per_month=0, **SAMPLING[kind])
+    check(store.settings)
     events = tmp_path / "events.parquet"
     generate_synthetic(events, days=59, users=3_000, events=60_000, first_day=START, seed=1)
-    report = ingest([events], outside)
+    report = ingest([events], store)
     assert (report.ingested, report.rejected) == (60_000, 0)
-    prepare(outside, days_between(START, LAST))
+    prepare(store, days_between(START, LAST))
 
     for day in days_between(date(2025, 2, 1), LAST):
-        publish("dau", day, outside)
+        publish("dau", day, store)
     for day in days_between(FIRST_MAU, LAST):
-        publish("mau", day, outside)
+        publish("mau", day, store)
 
     inside = []
-    for release in outside.accountant.releases():
+    for release in store.accountant.releases():
         exact = exact_count(events, release.key.day, release.key.window_days)
-        answer = release_answer(release, outside.settings, outside.accountant)
+        answer = release_answer(release, store.settings, store.accountant)
         assert abs(answer["noisy_value"] - exact) < 3.5 * (answer["upper_95"] - answer["lower_95"]) / 2  # 6.9 std
         assert answer["lower_95"] <= answer["estimate"] <= answer["upper_95"]
         assert (answer["sketch_impl"], answer["private"]) == (kind, True)
@@ -66,17 +66,17 @@ def test_one_month(make_store: Callable[..., Store], sketch_settings: dict, tmp_
             inside.append(answer["lower_95"] <= exact <= answer["upper_95"])
     # Days of a month share little noise. A sample they share, and so do the windows of MAU: one month shows nothing.
     assert kind != "set" or sum(inside) >= 0.6 * len(inside)  # a false alarm has odds of 1.5e-5
-    spent = budget_answer("dau", date(2025, 2, 1), outside.settings, outside.accountant)
+    spent = budget_answer("dau", date(2025, 2, 1), store.settings, store.accountant)
     assert (spent["releases_made"], spent["releases_planned"]) == (28, 28)
     assert 2.98 < spent["epsilon_spent"] <= 3.0  # the whole month is out: all of its cap, and not a hair more
-    assert budget_answer("mau", date(2025, 2, 1), outside.settings, outside.accountant)["epsilon_spent"] <= 3.5
+    assert budget_answer("mau", date(2025, 2, 1), store.settings, store.accountant)["epsilon_spent"] <= 3.5
 
 
 def test_the_mart_holds_every_release_and_nothing_exact(make_store: Callable[..., Store]) -> None:
-    outside = make_store()
-    prepare(outside, [START])
-    release = publish("dau", START, outside)
-    files = open_mart(outside.settings).replace(mart_rows(outside.accountant))
+    store = make_store()
+    prepare(store, [START])
+    release = publish("dau", START, store)
+    files = open_mart(store.settings).replace(mart_rows(store.accountant))
     with duckdb.connect(str(files.table), read_only=True) as mart:
         relation = mart.sql("SELECT * FROM active_users")
         assert relation.columns == [
@@ -101,9 +101,9 @@ def test_the_mart_holds_every_release_and_nothing_exact(make_store: Callable[...
         (row,) = relation.fetchall()
     assert row[:4] == ("dau", START, 1, 0)
     assert row[8:12] == (release.noisy_value, release.half_width, release.mechanism, release.run)
-    assert row[4] == release_answer(release, outside.settings, outside.accountant)["noisy_value"]
+    assert row[4] == release_answer(release, store.settings, store.accountant)["noisy_value"]
     assert files.csv.read_text().count("\n") == 2
-    assert open_mart(outside.settings).read() == mart_rows(outside.accountant)
+    assert open_mart(store.settings).read() == mart_rows(store.accountant)
     assert files.chart.read_text().startswith("<?xml")
 
 
@@ -121,14 +121,14 @@ def test_what_is_shown_of_a_number_is_never_below_zero_and_the_number_as_drawn_s
 
 
 def test_the_mart_is_replaced_while_a_reader_has_it_open(make_store: Callable[..., Store]) -> None:
-    outside = make_store()
-    prepare(outside, [START, date(2025, 1, 2)])
-    publish("dau", START, outside)
-    mart = open_mart(outside.settings)
-    old = mart.replace(mart_rows(outside.accountant))
+    store = make_store()
+    prepare(store, [START, date(2025, 1, 2)])
+    publish("dau", START, store)
+    mart = open_mart(store.settings)
+    old = mart.replace(mart_rows(store.accountant))
     with duckdb.connect(str(old.table), read_only=True) as reader:
-        publish("dau", date(2025, 1, 2), outside)
-        mart.replace(mart_rows(outside.accountant))
+        publish("dau", date(2025, 1, 2), store)
+        mart.replace(mart_rows(store.accountant))
         assert reader.sql("SELECT count(*) FROM active_users").fetchall() == [(1,)]
     with duckdb.connect(str(old.table), read_only=True) as reader:
         assert reader.sql("SELECT count(*) FROM active_users").fetchall() == [(2,)]
@@ -138,11 +138,11 @@ def test_a_number_from_predictable_noise_is_refused_by_the_mart(make_store: Call
     from dpdau_assets.core.errors import Refused
     from dpdau_tests.conftest import silent
 
-    outside = silent(make_store())
-    prepare(outside, [START])
-    assert publish("dau", START, outside).private is False
+    store = silent(make_store())
+    prepare(store, [START])
+    assert publish("dau", START, store).private is False
     with pytest.raises(Refused, match="predictable noise"):
-        mart_rows(outside.accountant)
+        mart_rows(store.accountant)
 
 
 def exact_count(events: Path, day: date, window_days: int) -> int:

@@ -59,9 +59,9 @@ def run_races(months: int, url: str, folder: Path) -> None:
     settings = Settings(
         data_dir=folder, hash_salt_secret=SECRET, ledger_url=url, start_date=START, dau_mechanism="laplace"
     )
-    outside = open_at(settings)
+    store = open_at(settings)
     firsts = [month_of_round(number) for number in range(0, 3 * months, 3)]
-    prepare(outside, [day for first in firsts for day in days_between(first, first + timedelta(days=FIT + PROCESSES))])
+    prepare(store, [day for first in firsts for day in days_between(first, first + timedelta(days=FIT + PROCESSES))])
     rounds = race_in_rounds(ask, [(settings, process) for process in range(PROCESSES)], 3 * months)
 
     for number, given in enumerate(rounds):
@@ -71,11 +71,11 @@ def run_races(months: int, url: str, folder: Path) -> None:
         assert [release is not None for release in given] == [day in won for day in asked]
     everything = [release for given in rounds for release in given if release is not None]
     assert len(set(everything)) == len({release.key for release in everything}) == FIT * months
-    assert set(outside.accountant.releases()) == set(everything)
+    assert set(store.accountant.releases()) == set(everything)
     for month in firsts:
-        assert len(outside.accountant.charges("dau", month)) == FIT
-    assert len(outside.accountant.mechanism_runs()) == FIT * months
-    assert verification.problems(outside.settings, outside.accountant, everything) == []
+        assert len(store.accountant.charges("dau", month)) == FIT
+    assert len(store.accountant.mechanism_runs()) == FIT * months
+    assert verification.problems(store.settings, store.accountant, everything) == []
 
 
 def test_of_sixteen_processes_one_gets_the_last_release_that_fits_and_a_key_has_one_number(

@@ -130,7 +130,7 @@ def erased_between(schedule: Schedule) -> tuple[Person, Person]:
 class Publication:
     """A store that one person more may be in, and all that its publication by schedule tells: `trace` and numbers."""
 
-    outside: Store
+    store: Store
     person: Person
     schedule: Schedule
     trace: list[object] = field(default_factory=list)
@@ -139,29 +139,29 @@ class Publication:
 
     def publish_up_to(self, last: date, first: date) -> None:
         """All of these days, some days later; then, not every time, what is refused."""
-        self.outside = replace(self.outside, clock=FixedClock(last + timedelta(days=4)))
+        self.store = replace(self.store, clock=FixedClock(last + timedelta(days=4)))
         self.put((user, day) for user, day in OTHERS)
-        for step in self.mark_reported("plan", lambda: plan_run(first, last, self.outside)) or ():
+        for step in self.mark_reported("plan", lambda: plan_run(first, last, self.store)) or ():
             self.hear_of_her()
-            self.mark_reported(step, lambda step=step: execute(step, self.outside))
+            self.mark_reported(step, lambda step=step: execute(step, self.store))
             self.steps += 1
         if first < last or last.day % 7 == 0 or last == self.schedule.last:
-            for asked, act in impossible(last, self.schedule.first, self.outside):
+            for asked, act in impossible(last, self.schedule.first, self.store):
                 self.mark_reported(asked, act)
-        self.mark_reported("purge", lambda: purge(self.outside))
+        self.mark_reported("purge", lambda: purge(self.store))
 
     def hear_of_her(self) -> None:
         """Whatever of her has come to be known, on a day that is accepted by now."""
         self.put(("her", day) for day, at_step in self.person.active if at_step <= self.steps)
         if (asked := self.person.asked) and asked.at_step == self.steps:
-            tomorrow = last_day(self.outside.clock)
+            tomorrow = last_day(self.store.clock)
             listed = tuple(sorted({min(day, tomorrow) for day in asked.listed}))
-            request([Event("her", "-", listed[-1] if listed else min(asked.through, tomorrow), listed)], self.outside)
+            request([Event("her", "-", listed[-1] if listed else min(asked.through, tomorrow), listed)], self.store)
 
     def put(self, rows: Iterator[tuple[str, date]]) -> None:
         """Ingest those of them that are not refused as too early or too late."""
-        first, last = first_day(self.outside.settings, self.outside.accountant), last_day(self.outside.clock)
-        put(self.outside, [(user, day) for user, day in rows if first <= day <= last])
+        first, last = first_day(self.store.settings, self.store.accountant), last_day(self.store.clock)
+        put(self.store, [(user, day) for user, day in rows if first <= day <= last])
 
     def mark_reported(self, asked: object, act: Callable[[], Answer]) -> Answer | None:
         """Do it, and note all that whoever asked gets to know but noisy values."""
@@ -175,44 +175,44 @@ class Publication:
 
     def close(self) -> None:
         """Add what the ledger says in the end."""
-        ledger, months = self.outside.accountant, [date(2024, 12, 1), *(date(2025, month, 1) for month in range(1, 7))]
+        ledger, months = self.store.accountant, [date(2024, 12, 1), *(date(2025, month, 1) for month in range(1, 7))]
         self.numbers = {found.key: found.noisy_value for found in ledger.releases()}
         self.trace += [without_numbers(ledger.releases()), ledger.mechanism_runs(), ledger.restated()]
         self.trace += [(metric, month, ledger.charges(metric, month)) for metric in ("dau", "mau") for month in months]
         self.trace += [ledger.sealed(), ledger.processed(), ledger.purged_through()]
 
 
-def execute(step: Step, outside: Store) -> object:
+def execute(step: Step, store: Store) -> object:
     """What the step's job calls in core."""
     match step:
         case Step(job, None, days) if job == BUILD:
-            process_days(days, outside)
-            refresh(days, outside)
+            process_days(days, store)
+            refresh(days, store)
         case Step(job, date() as day) if job in (DAU, MAU):
-            return publish(step.metric, day, outside)
+            return publish(step.metric, day, store)
         case Step(job, date() as month) if job == RESTATEMENT:
-            return restate(month, outside)
+            return restate(month, store)
     return None
 
 
-def impossible(last: date, first_published: date, outside: Store) -> Iterator[tuple[str, Callable[[], object]]]:
+def impossible(last: date, first_published: date, store: Store) -> Iterator[tuple[str, Callable[[], object]]]:
     """What must be refused once this day is published, and says so to whoever asks."""
     one_day = timedelta(days=1)
-    hasty = replace(outside, settings=replace(outside.settings, retention_days=10))
-    yield "a day without state", lambda: publish("dau", last + 3 * one_day, outside)
-    yield "a sketch of a day without state", lambda: refresh([last + 3 * one_day], outside)
-    yield "a day that has not ended", lambda: publish("dau", outside.clock.today(), outside)
-    yield "a MAU before the first one", lambda: publish("mau", FIRST_MAU - one_day, outside)
-    yield "a run of a day that has not ended", lambda: plan_run(last + one_day, outside.clock.today(), outside)
-    yield "a month that is not over", lambda: restate(month_of(last), outside)
-    yield "a month without numbers", lambda: restate(date(2024, 12, 1), outside)
+    hasty = replace(store, settings=replace(store.settings, retention_days=10))
+    yield "a day without state", lambda: publish("dau", last + 3 * one_day, store)
+    yield "a sketch of a day without state", lambda: refresh([last + 3 * one_day], store)
+    yield "a day that has not ended", lambda: publish("dau", store.clock.today(), store)
+    yield "a MAU before the first one", lambda: publish("mau", FIRST_MAU - one_day, store)
+    yield "a run of a day that has not ended", lambda: plan_run(last + one_day, store.clock.today(), store)
+    yield "a month that is not over", lambda: restate(month_of(last), store)
+    yield "a month without numbers", lambda: restate(date(2024, 12, 1), store)
     if last >= FIRST_MAU:
-        yield "a run that leaves a gap", lambda: plan_run(last + 2 * one_day, last + 2 * one_day, outside)
-        yield "state ahead of publication", lambda: process_days([last + one_day, last + 2 * one_day], outside)
-        yield "a MAU out of order", lambda: publish("mau", last + 2 * one_day, outside)
+        yield "a run that leaves a gap", lambda: plan_run(last + 2 * one_day, last + 2 * one_day, store)
+        yield "state ahead of publication", lambda: process_days([last + one_day, last + 2 * one_day], store)
+        yield "a MAU out of order", lambda: publish("mau", last + 2 * one_day, store)
         yield "a purge too early", lambda: purge(hasty)
-    if month_of(first_published) in outside.accountant.restated():
-        yield "a day that was left out of a restated month", lambda: publish("dau", first_published - one_day, outside)
+    if month_of(first_published) in store.accountant.restated():
+        yield "a day that was left out of a restated month", lambda: publish("dau", first_published - one_day, store)
 
 
 def without_numbers(answer: object) -> object:
@@ -235,7 +235,7 @@ def publication(schedule: Schedule, person: Person) -> Publication:
             found.publish_up_to(last, first)
             first = last + timedelta(days=1)
             if schedule.settles:
-                apply_and_verify(found.outside)
+                apply_and_verify(found.store)
         found.close()
         open_store.cache_clear()
     return found

@@ -37,8 +37,8 @@ FIRST, OTHER = DAYS[3:6], DAYS[10:13]
 TODAY = date(2025, 2, 5)
 
 
-def two_came(outside: Store) -> None:
-    put(outside, [(f"user {n}", day) for day in DAYS for n in range(2)])
+def two_came(store: Store) -> None:
+    put(store, [(f"user {n}", day) for day in DAYS for n in range(2)])
 
 
 def lived(make_store: Make, name: str, hers: list[date]) -> Store:

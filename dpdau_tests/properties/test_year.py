@@ -33,13 +33,13 @@ def test_every_month_of_a_year_ends_as_planned_and_within_half_a_percent_of_its_
     """In CI, of a quarter."""
     months = at_length(ci=3, soak=12)
     last = {3: date(2025, 5, 7), 12: date(2026, 2, 6)}[months]  # with its number, the stream's filter has left them
-    with store(last) as outside:
-        planned = forecast(outside.accountant, outside.settings, months, BEGIN)
+    with year_of(last) as store:
+        planned = forecast(store.accountant, store.settings, months, BEGIN)
         assert not planned.refused
-        refused = run(BEGIN, last, outside)
+        refused = run(BEGIN, last, store)
         assert refused == []
         for row in planned.months:
-            assert what_became_of(row, outside) == row
+            assert what_became_of(row, store) == row
             assert 0.995 * row.cap <= row.charged <= row.cap
             assert row.spent <= row.charged  # less where a short month ends before the noise's worst case, 60 windows
     whole = [row for row in planned.months if row.month >= BEGIN]
@@ -84,37 +84,37 @@ def test_months_of_independent_noise_are_refused_on_the_planned_days_and_no_othe
         "epsilon_mau": Fraction(1, 10),
         "mau_budget_total": Fraction(5),
     }
-    with store(last, **settings) as outside:
-        planned = forecast(outside.accountant, outside.settings, months, BEGIN)
-        refused = run(BEGIN, last, outside)
+    with year_of(last, **settings) as store:
+        planned = forecast(store.accountant, store.settings, months, BEGIN)
+        refused = run(BEGIN, last, store)
         for row in planned.months:
-            assert what_became_of(row, outside) == replace(row, refused=0)
+            assert what_became_of(row, store) == replace(row, refused=0)
     assert {(one.release.metric, one.release.revision) for one in planned.refused} == {("dau", 1), ("mau", 0)}
     assert refused == [refusal_of(one) for one in planned.refused if one.release.day <= last]
 
 
 @contextmanager
-def store(last: date, **settings: object) -> Iterator[Store]:
+def year_of(last: date, **settings: object) -> Iterator[Store]:
     """With a few users and all the state that publication up to this day reads."""
     with fast_folder() as folder:
         chosen = {"data_dir": folder, "hash_salt_secret": SECRET, "start_date": FIRST_DATA, **settings}
-        outside = replace(open_store(Settings(**chosen)), clock=FixedClock(date(2030, 1, 1)))  # type: ignore[arg-type]
+        store = replace(open_store(Settings(**chosen)), clock=FixedClock(date(2030, 1, 1)))  # type: ignore[arg-type]
         days = days_between(FIRST_DATA, last)
-        put(outside, [(f"user {n}", day) for day in days for n in range(5) if (day.day + n) % 3])
-        prepare(outside, days)
-        yield outside
+        put(store, [(f"user {n}", day) for day in days for n in range(5) if (day.day + n) % 3])
+        prepare(store, days)
+        yield store
         open_store.cache_clear()
 
 
-def run(first: date, last: date, outside: Store) -> list[tuple]:
+def run(first: date, last: date, store: Store) -> list[tuple]:
     """Publish these days as `dpdau run` would, but past refusals; what was refused, in order."""
     refused = []
     work = {
-        DAU: lambda day: publish("dau", day, outside),
-        MAU: lambda day: publish("mau", day, outside),
-        RESTATEMENT: lambda month: restate(month, outside),
+        DAU: lambda day: publish("dau", day, store),
+        MAU: lambda day: publish("mau", day, store),
+        RESTATEMENT: lambda month: restate(month, store),
     }
-    for step in plan_run(first, last, outside):
+    for step in plan_run(first, last, store):
         if step.kind in work:
             try:
                 work[step.kind](step.day)
@@ -130,16 +130,16 @@ def refusal_of(one: RefusedRelease) -> tuple:
     return job, day, one.error.fields
 
 
-def what_became_of(row: MonthForecast, outside: Store) -> MonthForecast:
+def what_became_of(row: MonthForecast, store: Store) -> MonthForecast:
     """The same row, from what the ledger holds in the end."""
-    metric, month, delta = row.metric, row.month, outside.settings.delta
+    metric, month, delta = row.metric, row.month, store.settings.delta
     releases = [
         found
-        for found in outside.accountant.releases(metric)
+        for found in store.accountant.releases(metric)
         if month in months_read(found.key.day, found.key.window_days)
     ]
-    charged = total(cost(charge.mechanism) for charge in outside.accountant.charges(metric, month))
-    budget = budget_answer(metric, month, outside.settings, outside.accountant)
+    charged = total(cost(charge.mechanism) for charge in store.accountant.charges(metric, month))
+    budget = budget_answer(metric, month, store.settings, store.accountant)
     slots = [date.fromisoformat(found.published_at[:10]) for found in releases]
     restated = sum(found.key.revision for found in releases)
     return replace(

@@ -55,22 +55,20 @@ def modes(*roots: Path) -> dict[str, set[int]]:
     return found
 
 
-def work(outside: Store, events: Path, backup: Path) -> None:
+def work(store: Store, events: Path, backup: Path) -> None:
     """All that writes: ingest, late events, a quarantine, numbers, an erasure, receipts, mart, reports, a backup."""
-    ingest(event_files(events), outside, partial=True)
-    prepare(outside, DAYS)
-    publish("dau", DAYS[0], outside)
-    ingest(event_files(events.with_name("late.csv")), outside, partial=True)
-    request([Event("user 1", "-", TODAY, None)], outside)
-    apply_and_verify(outside)
-    prepare(outside, DAYS)
-    mart = open_mart(outside.settings)
-    mart.replace(mart_rows(outside.accountant))
-    open_reports(outside.settings).replace(
-        readers_report(outside.settings, outside.accountant), operators_report(outside, [])
-    )
-    back_up(backup, outside)
-    ingest(event_files(events.with_name("more.csv")), outside, partial=True)
+    ingest(event_files(events), store, partial=True)
+    prepare(store, DAYS)
+    publish("dau", DAYS[0], store)
+    ingest(event_files(events.with_name("late.csv")), store, partial=True)
+    request([Event("user 1", "-", TODAY, None)], store)
+    apply_and_verify(store)
+    prepare(store, DAYS)
+    mart = open_mart(store.settings)
+    mart.replace(mart_rows(store.accountant))
+    open_reports(store.settings).replace(readers_report(store.settings, store.accountant), operators_report(store, []))
+    back_up(backup, store)
+    ingest(event_files(events.with_name("more.csv")), store, partial=True)
 
 
 @UMASKS
@@ -82,23 +80,23 @@ def test_every_file_that_is_written_is_its_owners_alone_under_any_umask(umask: i
         rows = [f"user {n} {name if name == 'more' else ''},{day}" for day in DAYS for n in range(4)]
         rows += [f"{name},{DAYS[0]}"]
         (handed_in / f"{name}.csv").write_text("\n".join(["user_id,day", *rows]) + "\nnobody,never\n")
-    store, ledger, backup = (
+    data, ledger, backup = (
         tmp_path / "data",
         tmp_path / "elsewhere" / "deep" / "ledger.sqlite",
         tmp_path / "backups" / "1",
     )
     settings = {"ledger_url": f"sqlite:///{ledger}"}
     with under(umask), closed_at_the_end():
-        outside = opened(store, TODAY, **settings)
-        work(outside, handed_in / "events.csv", backup)
+        store = opened(data, TODAY, **settings)
+        work(store, handed_in / "events.csv", backup)
         assert {path.name for path in ledger.parent.iterdir()} >= {
             "ledger.sqlite",
             "ledger.sqlite-wal",
             "ledger.sqlite-shm",
         }
-        found = modes(store, ledger.parents[1], backup.parent)
+        found = modes(data, ledger.parents[1], backup.parent)
     wanted = {"activity", "late", "sketches", "inbox", "quarantine", "mart", "report", "state.lock", "quarantine.lock"}
-    assert {path.name for path in store.iterdir()} == wanted
+    assert {path.name for path in data.iterdir()} == wanted
     assert found == {"files": {0o600}, "folders": {0o700}}
 
     with under(umask), closed_at_the_end():

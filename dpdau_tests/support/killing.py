@@ -52,61 +52,61 @@ def open_at(root: Path, **chosen: Any) -> Store:
     return replace(open_store(settings), clock=FixedClock(LAST + timedelta(days=2)))
 
 
-def prepare_apply(outside: Store) -> None:
+def prepare_apply(store: Store) -> None:
     days = days_between(START, date(2025, 1, 15))
-    put(outside, [(f"user {n}", day) for day in days for n in range(30)])
-    prepare(outside, days)
-    outside.accountant.seal(days[:5])
-    put(outside, [("late", days[2]), ("user 3", days[4]), ("someone", days[9])])
-    request([Event(f"user {n}", "-", days[12]) for n in range(0, 30, 3)], outside)
-    request([Event("late", "-", days[2]), Event("nobody", "-", days[2])], outside)
+    put(store, [(f"user {n}", day) for day in days for n in range(30)])
+    prepare(store, days)
+    store.accountant.seal(days[:5])
+    put(store, [("late", days[2]), ("user 3", days[4]), ("someone", days[9])])
+    request([Event(f"user {n}", "-", days[12]) for n in range(0, 30, 3)], store)
+    request([Event("late", "-", days[2]), Event("nobody", "-", days[2])], store)
 
 
-def apply(outside: Store) -> None:
-    apply_and_verify(outside)
+def apply(store: Store) -> None:
+    apply_and_verify(store)
 
 
-def prepare_restatement(outside: Store) -> None:
+def prepare_restatement(store: Store) -> None:
     days = days_between(FIRST, date(2025, 2, 3))
-    put(outside, [(f"user {n}", day) for day in days for n in range(30)])
-    prepare(outside, days)
+    put(store, [(f"user {n}", day) for day in days for n in range(30)])
+    prepare(store, days)
     for day in days:
-        publish("dau", day, outside)
-    put(outside, [("late", day) for day in days[:4]])
-    request([Event("user 3", "-", days[7])], outside)
+        publish("dau", day, store)
+    put(store, [("late", day) for day in days[:4]])
+    request([Event("user 3", "-", days[7])], store)
 
 
-def restatement(outside: Store) -> None:
-    restate(JANUARY, outside)
+def restatement(store: Store) -> None:
+    restate(JANUARY, store)
 
 
-def prepare_retention(outside: Store) -> None:
+def prepare_retention(store: Store) -> None:
     """The first 21 days are past retention."""
     days = days_between(FIRST, date(2025, 3, 3))
-    put(outside, [(f"user {n}", day) for day in days for n in range(30)])
-    prepare(outside, days)
+    put(store, [(f"user {n}", day) for day in days for n in range(30)])
+    prepare(store, days)
     for day in days:
-        publish("dau", day, outside)
-    put(outside, [("late", days[2]), ("user 40", days[-1])])
-    restate(JANUARY, outside)
-    restate(FEBRUARY, outside)
+        publish("dau", day, store)
+    put(store, [("late", days[2]), ("user 40", days[-1])])
+    restate(JANUARY, store)
+    restate(FEBRUARY, store)
 
 
-def retention(outside: Store) -> None:
-    purge(outside)
+def retention(store: Store) -> None:
+    purge(store)
 
 
-def prepare_fold(outside: Store) -> None:
+def prepare_fold(store: Store) -> None:
     days = days_between(START, date(2025, 1, 3))
-    put(outside, [(f"user {n}", day) for day in days for n in range(3)])
-    prepare(outside, days)
-    outside.accountant.seal(days[:1])
-    put(outside, [("late", days[0]), ("in time", days[1])])
+    put(store, [(f"user {n}", day) for day in days for n in range(3)])
+    prepare(store, days)
+    store.accountant.seal(days[:1])
+    put(store, [("late", days[0]), ("in time", days[1])])
 
 
-def fold(outside: Store) -> None:
-    with outside.state.activity.lock():
-        apply_pending(outside)
+def fold(store: Store) -> None:
+    with store.state.activity.lock():
+        apply_pending(store)
 
 
 Act = Callable[[Store], None]
@@ -118,47 +118,47 @@ WORKS: dict[str, tuple[Act, Act]] = {
 }
 
 
-def outcome(outside: Store) -> dict[str, object]:
+def outcome(store: Store) -> dict[str, object]:
     """All that must be the same in the end: live bytes, requests, numbers that are there, salts."""
-    root = outside.settings.data_dir
+    root = store.settings.data_dir
     folders = ("activity", "late", "sketches", "inbox", "quarantine")
     files = (path for folder in folders for path in (root / folder).rglob("*") if path.is_file())
     return {
         "files": {path.relative_to(root).as_posix(): path.read_bytes().hex() for path in sorted(files)},
-        "keys": [str(found.key) for found in outside.accountant.releases()],
-        "states": [one.state for one in outside.erasures.ledger.erasures()],
-        "behind": [[str(day), mark] for day, mark in outside.state.rebuilds.behind()],
-        "purged": str(outside.accountant.purged_through()),
-        "shredded": outside.state.salts.shredded_through(),
+        "keys": [str(found.key) for found in store.accountant.releases()],
+        "states": [one.state for one in store.erasures.ledger.erasures()],
+        "behind": [[str(day), mark] for day, mark in store.state.rebuilds.behind()],
+        "purged": str(store.accountant.purged_through()),
+        "shredded": store.state.salts.shredded_through(),
     }
 
 
-def damage(outside: Store, numbers_before: dict[str, float]) -> list[str]:
+def damage(store: Store, numbers_before: dict[str, float]) -> list[str]:
     """What must not be, right after a kill: a file that cannot be read, a number lost, a month restated in part."""
     found = []
-    for name, store in (("activity", outside.state.activity), ("late", outside.state.late)):
-        found += [f"{name} {place} cannot be read" for place in store.stored() if store.read(*place) is None]
-    numbers = {str(release.key): release.noisy_value for release in outside.accountant.releases()}
+    for name, files in (("activity", store.state.activity), ("late", store.state.late)):
+        found += [f"{name} {place} cannot be read" for place in files.stored() if files.read(*place) is None]
+    numbers = {str(release.key): release.noisy_value for release in store.accountant.releases()}
     found += [f"{key} was lost" for key, value in numbers_before.items() if numbers.get(key) != value]
-    again = sum(release.key.revision > 0 for release in outside.accountant.releases())
+    again = sum(release.key.revision > 0 for release in store.accountant.releases())
     if again not in (0, 10, 38):
         found.append(f"{again} numbers were restated")
     return found
 
 
-def damage_in_the_end(outside: Store) -> list[str]:
+def damage_in_the_end(store: Store) -> list[str]:
     """A receipt that does not hold, a temporary file that stayed."""
     left = [
         str(path)
         for folder in ("activity", "late", "sketches", "inbox")
-        for path in (outside.settings.data_dir / folder).rglob("*.tmp")
+        for path in (store.settings.data_dir / folder).rglob("*.tmp")
     ]
-    names = [one.receipt for one in outside.erasures.ledger.erasures(["verified"])]
-    return left + [f"receipt {name}" for name in names[:2] if not receipt(name, outside)["verified"]]
+    names = [one.receipt for one in store.erasures.ledger.erasures(["verified"])]
+    return left + [f"receipt {name}" for name in names[:2] if not receipt(name, store)["verified"]]
 
 
-def numbers_of(outside: Store) -> dict[str, float]:
-    return {str(release.key): release.noisy_value for release in outside.accountant.releases()}
+def numbers_of(store: Store) -> dict[str, float]:
+    return {str(release.key): release.noisy_value for release in store.accountant.releases()}
 
 
 @contextmanager
@@ -247,9 +247,9 @@ def trials_at_steps(work: str, begin: int, apart: int) -> dict[str, object]:
 
 
 def steps_of(place: Path, act: Act, dies_at: int | None = None) -> int:
-    outside = open_at(place)
+    store = open_at(place)
     with counted_steps(dies_at) as taken:
-        act(outside)
+        act(store)
     return taken()
 
 

@@ -78,29 +78,29 @@ KINDS = (BOOKKEEPING, WHOLE_PATH, A_MOMENT)
 LONGEST = {BOOKKEEPING: 500.0, WHOLE_PATH: 4_500.0, A_MOMENT: 0.1}  # lines or seconds of a day, to begin with
 
 
-def prepare_releases(outside: Store) -> None:
+def prepare_releases(store: Store) -> None:
     days = days_between(START, LAST)
-    put(outside, [(f"user {n}", day) for day in days for n in range(5)])
-    prepare(outside, days)
+    put(store, [(f"user {n}", day) for day in days for n in range(5)])
+    prepare(store, days)
 
 
-def released(day: date, outside: Store) -> Iterator[Release]:
+def released(day: date, store: Store) -> Iterator[Release]:
     """The numbers that a run of this day makes, one by one: DAU, MAU, and the restatement that is due."""
-    for step in plan_run(day, day, outside):
+    for step in plan_run(day, day, store):
         if step.day is None:
             continue
         if step.kind == DAU:
-            yield publish("dau", step.day, outside)
+            yield publish("dau", step.day, store)
         elif step.kind == MAU:
-            yield publish("mau", step.day, outside)
+            yield publish("mau", step.day, store)
         elif step.kind == RESTATEMENT:
-            yield from restate(step.day, outside)
+            yield from restate(step.day, store)
 
 
-def happen(day: date, outside: Store) -> None:
+def happen(day: date, store: Store) -> None:
     """What the next release has to take in first: someone in time, someone late, and a removal."""
-    put(outside, [(f"user of {day}", day + timedelta(days=1)), (f"late {day}", day)])
-    request([Event(f"user {day.day % 5}", "-", day)], outside, confirmed=True)
+    put(store, [(f"user of {day}", day + timedelta(days=1)), (f"late {day}", day)])
+    request([Event(f"user {day.day % 5}", "-", day)], store, confirmed=True)
 
 
 @dataclass
@@ -174,25 +174,25 @@ class Releasing:
 
     def publish(self, lines: Lines | None) -> None:
         """Every number is told to the world before the next one is made."""
-        outside = self.opened()
+        store = self.opened()
         with (self.root / "seen").open("ab", buffering=0) as seen:
             sys.settrace(lines)
-            for release in released(self.day, outside):
+            for release in released(self.day, store):
                 seen.write(pickle.dumps(release))
 
     def aftermath(self, *, complete: bool) -> dict[str, object]:
         """What is wrong now, and after the same again without a kill."""
-        outside = self.opened()
-        with outside.accountant.transaction():
+        store = self.opened()
+        with store.accountant.transaction():
             pass  # a server may still be busy with the last statement of the one that was killed
-        problems = [] if not self.head or outside.accountant.holds(self.head) else ["What was there before is gone."]
-        problems += inconsistent(outside, self.seen())
+        problems = [] if not self.head or store.accountant.holds(self.head) else ["What was there before is gone."]
+        problems += inconsistent(store, self.seen())
         if complete:
-            before = outside.accountant.releases()
-            again = list(released(self.day, outside))
-            problems += inconsistent(outside, [*self.seen(), *before, *again])
-            happen(self.day, outside)
-        return {"problems": problems, "head": outside.accountant.head()}
+            before = store.accountant.releases()
+            again = list(released(self.day, store))
+            problems += inconsistent(store, [*self.seen(), *before, *again])
+            happen(self.day, store)
+        return {"problems": problems, "head": store.accountant.head()}
 
     def seen(self) -> list[Release]:
         found = []
@@ -204,31 +204,31 @@ class Releasing:
         return found
 
 
-def inconsistent(outside: Store, seen: list[Release]) -> list[str]:
+def inconsistent(store: Store, seen: list[Release]) -> list[str]:
     """Numbers that were seen and are not there, and whatever is there without what belongs to it."""
-    found = verification.problems(outside.settings, outside.accountant, seen)
-    releases = outside.accountant.releases()
+    found = verification.problems(store.settings, store.accountant, seen)
+    releases = store.accountant.releases()
     owed: set[tuple[Metric, date, str]] = {
         (one.key.metric, month, one.run) for one in releases for month in months_read(one.key.day, one.key.window_days)
     }
     months = {month for _, month, _ in owed} | {date(2024, 12, 1), date(2025, 4, 1)}
     for metric in ("dau", "mau"):
         for month in months:
-            charged = sorted(charge.run for charge in outside.accountant.charges(metric, month))
+            charged = sorted(charge.run for charge in store.accountant.charges(metric, month))
             if charged != sorted(name for asked, read, name in owed if (asked, read) == (metric, month)):
                 found.append(f"{metric} of {month} was charged for {charged}.")
     given = Counter(one.run for one in releases)
-    for instance in outside.accountant.mechanism_runs():
+    for instance in store.accountant.mechanism_runs():
         if not given[instance.name]:
             found.append(f"{instance.name} has no number.")
         if isinstance(instance.mechanism, Stream):
-            with outside.accountant.transaction() as books:
+            with store.accountant.transaction() as books:
                 kept = min(given[instance.name], len(instance.mechanism.filter) - 1)  # the others nobody reads again
                 if len(books.frozen(instance.name, 10_000)) != kept:
                     found.append(f"{instance.name} has frozen a statistic without a number.")
-    for month in outside.accountant.restated():
+    for month in store.accountant.restated():
         restated = sorted(one.key for one in releases if one.key.revision and month_of(one.key.day) == month)
-        if restated != restated_keys(month, (one.key for one in outside.accountant.releases())):
+        if restated != restated_keys(month, (one.key for one in store.accountant.releases())):
             found.append(f"{month:%Y-%m} was restated in part.")
     return found
 

@@ -18,18 +18,18 @@ DAYS = days_between(MONTH, date(2025, 2, 6))
 """Through the day whose publication lets January be restated."""
 
 
-def a_month_published(outside: Store) -> None:
+def a_month_published(store: Store) -> None:
     """DAU of every day, and MAU of every day that has a window; January is due to be restated, and is not."""
-    put(outside, [(f"user {n}", day) for day in DAYS for n in range(3)] + [("she", day) for day in DAYS[3:6]])
-    prepare(outside, DAYS)
-    first_mau = MONTH.replace(day=outside.settings.mau_window_days)
+    put(store, [(f"user {n}", day) for day in DAYS for n in range(3)] + [("she", day) for day in DAYS[3:6]])
+    prepare(store, DAYS)
+    first_mau = MONTH.replace(day=store.settings.mau_window_days)
     for day in DAYS:
-        publish("dau", day, outside)
+        publish("dau", day, store)
         if day >= first_mau:
-            publish("mau", day, outside)
+            publish("mau", day, store)
 
 
-def a_month_restated(outside: Store) -> None:
+def a_month_restated(store: Store) -> None:
     """A month published, and January's DAU once more."""
-    a_month_published(outside)
-    restate(MONTH, outside)
+    a_month_published(store)
+    restate(MONTH, store)

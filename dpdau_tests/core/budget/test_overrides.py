@@ -33,18 +33,18 @@ Make = Callable[..., Store]
 @pytest.fixture
 def two_fit(make_store: Make, database_url: str) -> Store:
     """A store whose January has published all that its cap admits."""
-    outside = make_store(
+    store = make_store(
         today=TODAY,
         ledger_url=database_url,
         dau_mechanism="laplace",
         dau_budget_total=Fraction(3),
         epsilon_dau=Fraction(3, 2),
     )
-    put(outside, [("someone", DAYS[1])])
-    prepare(outside, [*DAYS[:4], FEBRUARY])
+    put(store, [("someone", DAYS[1])])
+    prepare(store, [*DAYS[:4], FEBRUARY])
     for day in DAYS[:2]:
-        publish("dau", day, outside)
-    return outside
+        publish("dau", day, store)
+    return store
 
 
 def test_an_override_admits_what_the_cap_refused_and_no_more(two_fit: Store) -> None:
@@ -117,28 +117,28 @@ def test_overrides_are_kept_in_order_and_read_back_alike(two_fit: Store) -> None
 def test_an_override_without_a_positive_cap_a_month_a_name_or_a_reason_is_bad_input(
     make_store: Make, month: date, epsilon: Fraction, who: str, why: str, reason: str
 ) -> None:
-    outside = make_store(today=TODAY)
+    store = make_store(today=TODAY)
     with pytest.raises(BadInput, match=reason):
-        reset_budget("dau", month, epsilon, who, why, outside)
-    assert outside.accountant.overrides() == []
+        reset_budget("dau", month, epsilon, who, why, store)
+    assert store.accountant.overrides() == []
 
 
 def test_a_changed_delta_admits_nothing_more_in_a_month_that_was_charged(make_store: Make) -> None:
-    outside = make_store(today=TODAY, dau_mechanism="gaussian", dau_budget_total=Fraction(2))
-    prepare(outside, DAYS)
+    store = make_store(today=TODAY, dau_mechanism="gaussian", dau_budget_total=Fraction(2))
+    prepare(store, DAYS)
     for day in DAYS[:15]:
-        publish("dau", day, outside)
-    looser = replace(outside, settings=replace(outside.settings, delta=1e-3))
+        publish("dau", day, store)
+    looser = replace(store, settings=replace(store.settings, delta=1e-3))
     admitted = 0
     for day in DAYS[15:31]:
         with suppress(BudgetRefused):
             publish("dau", day, looser)
             admitted += 1
-    charged = total(cost(charge.mechanism) for charge in outside.accountant.charges("dau", JANUARY))
+    charged = total(cost(charge.mechanism) for charge in store.accountant.charges("dau", JANUARY))
     assert admitted and epsilon_of(charged, 1e-6) <= 2
     for delta in (1e-3, 1e-6, 1e-9):
-        settings = replace(outside.settings, delta=delta)
-        assert verification.problems(settings, outside.accountant) == []
+        settings = replace(store.settings, delta=delta)
+        assert verification.problems(settings, store.accountant) == []
 
 
 def test_an_override_below_what_a_month_was_charged_is_refused(two_fit: Store) -> None:
@@ -148,11 +148,11 @@ def test_an_override_below_what_a_month_was_charged_is_refused(two_fit: Store) -
 
 
 def test_an_override_under_which_the_living_stream_could_not_go_on_is_refused(make_store: Make) -> None:
-    outside = make_store(today=TODAY)
-    prepare(outside, DAYS[:30])
-    publish("mau", DAYS[29], outside)
+    store = make_store(today=TODAY)
+    prepare(store, DAYS[:30])
+    publish("mau", DAYS[29], store)
     with pytest.raises(Refused, match=r"mau of 2025-06 is charged epsilon 3\.5"):
-        reset_budget("mau", date(2025, 6, 1), Fraction(3), "A", "B", outside)
+        reset_budget("mau", date(2025, 6, 1), Fraction(3), "A", "B", store)
 
 
 def test_a_label_states_the_largest_cap_on_record_and_no_mechanism_that_was_not_used(two_fit: Store) -> None:
@@ -182,38 +182,38 @@ def test_a_month_that_a_number_reads_and_was_never_charged_for_it_is_found(
     make_store: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a window that reads two months; nothing of the ledger was changed, so its chain holds."""
-    outside = make_store(today=TODAY, mau_mechanism="gaussian", mau_window_days=7)
+    store = make_store(today=TODAY, mau_mechanism="gaussian", mau_window_days=7)
     days = days_between(date(2025, 1, 28), date(2025, 2, 3))
     real = SqlLedgerTransaction.charge
     monkeypatch.setattr(
         SqlLedgerTransaction, "charge", lambda books, charge: None if charge.month == JANUARY else real(books, charge)
     )
-    prepare(outside, days)
-    publish("mau", days[-1], outside)
+    prepare(store, days)
+    publish("mau", days[-1], store)
     name = "mau-7-gaussian-2025-02-03-r0"
-    assert [charge.run for charge in outside.accountant.charges("mau", FEBRUARY)] == [name]
-    assert verification.problems(outside.settings, outside.accountant) == [
+    assert [charge.run for charge in store.accountant.charges("mau", FEBRUARY)] == [name]
+    assert verification.problems(store.settings, store.accountant) == [
         f"mau of 2025-01 was never charged for {name}, which has published numbers of it."
     ]
 
 
 def test_a_day_that_is_read_and_no_longer_sealed_is_found(make_store: Make) -> None:
-    outside = make_store(today=TODAY)
-    prepare(outside, DAYS[:2])
-    publish("dau", DAYS[0], outside)
+    store = make_store(today=TODAY)
+    prepare(store, DAYS[:2])
+    publish("dau", DAYS[0], store)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SqlLedger, "seal", lambda *_: None)
-        publish("dau", DAYS[1], outside)
-    assert verification.problems(outside.settings, outside.accountant) == [
+        publish("dau", DAYS[1], store)
+    assert verification.problems(store.settings, store.accountant) == [
         "2025-01-02 is read by published numbers, and is not sealed."
     ]
 
 
 def test_the_noise_of_a_restated_month_goes_whatever_mechanism_it_is_restated_by(make_store: Make) -> None:
-    outside = make_store(recipe=a_month_published)
-    reset_budget("dau", JANUARY, Fraction(90), "A", "B", outside)
-    swapped = replace(outside, settings=replace(outside.settings, dau_mechanism="gaussian"))
+    store = make_store(recipe=a_month_published)
+    reset_budget("dau", JANUARY, Fraction(90), "A", "B", store)
+    swapped = replace(store, settings=replace(store.settings, dau_mechanism="gaussian"))
     restate(JANUARY, swapped)
-    with outside.accountant.transaction() as books:
+    with store.accountant.transaction() as books:
         assert books.shared_noise("dau-1-gaussian_shared-2025-01") is None
         assert books.shared_noise("dau-1-gaussian_shared-2025-02") is not None

@@ -39,24 +39,24 @@ BUILT = days_between(START, date(2025, 4, 10))
 MakeStore = Callable[..., Store]
 
 
-def at(day: date, outside: Store) -> Store:
-    return replace(outside, clock=FixedClock(day))
+def at(day: date, store: Store) -> Store:
+    return replace(store, clock=FixedClock(day))
 
 
-def under(outside: Store, **changes: object) -> Store:
+def under(store: Store, **changes: object) -> Store:
     """The same store with other settings."""
-    return replace(outside, settings=replace(outside.settings, **changes))
+    return replace(store, settings=replace(store.settings, **changes))
 
 
-def close(metric: Metric, month: date, outside: Store) -> None:
+def close(metric: Metric, month: date, store: Store) -> None:
     """As a restore closes what it may have lost numbers of."""
-    with restored_books(Database(ledger_url(outside.settings), SECRET)) as books:
-        books.close(metric, month, outside.clock.today())
+    with restored_books(Database(ledger_url(store.settings), SECRET)) as books:
+        books.close(metric, month, store.clock.today())
 
 
-def mark_reported(metric: Metric, day: date, outside: Store, revision: int | None = None) -> NotPublished:
+def mark_reported(metric: Metric, day: date, store: Store, revision: int | None = None) -> NotPublished:
     with pytest.raises(NotPublished) as raised:
-        latest_release(metric, day, outside.settings.window_days(metric), revision, outside)
+        latest_release(metric, day, store.settings.window_days(metric), revision, store)
     assert raised.value.exit_code == 3
     return raised.value
 
@@ -66,10 +66,10 @@ def built_by(today: date, make_store: MakeStore, name: str = "store", **settings
     return at(today, make_store(name, today=BUILT[-1] + timedelta(days=2), recipe=built, **settings))
 
 
-def built(outside: Store) -> None:
+def built(store: Store) -> None:
     """A hundred days of state, and nothing published."""
-    put(outside, [("somebody", day) for day in BUILT[::7]])
-    prepare(outside, BUILT)
+    put(store, [("somebody", day) for day in BUILT[::7]])
+    prepare(store, BUILT)
 
 
 # --- One after the other -----------------------------------------------------------------------------------------
@@ -105,66 +105,66 @@ def test_a_day_that_no_calendar_reaches_is_said_to_be_not_over(make_store: MakeS
 
 
 def test_a_day_of_a_salt_epoch_whose_key_was_lost_never_comes_and_the_day_after_it_does(make_store: MakeStore) -> None:
-    outside = make_store(today=date(2025, 9, 1))
+    store = make_store(today=date(2025, 9, 1))
     first, last = days_of_epoch(epoch_of(date(2025, 5, 1), 90), 90, 1)
-    with restored_books(Database(ledger_url(outside.settings), SECRET)) as books:
+    with restored_books(Database(ledger_url(store.settings), SECRET)) as books:
         books.lose_epochs({epoch_of(first, 90)})
     for day in (first, last):
-        error = mark_reported("dau", day, outside)
+        error = mark_reported("dau", day, store)
         assert (error.fields["never"], error.fields["why"]) == (True, "lost_epoch")
         assert f"Ask from {last + timedelta(days=1)} on." in str(error)
         with pytest.raises(Refused, match="was lost"):
-            prepare(outside, [day])
-    assert mark_reported("dau", last + timedelta(days=1), outside).fields["never"] is False
+            prepare(store, [day])
+    assert mark_reported("dau", last + timedelta(days=1), store).fields["never"] is False
 
 
 def test_after_a_restore_the_day_that_mau_goes_on_with_is_named_and_none_that_never_comes(
     make_store: MakeStore,
 ) -> None:
-    outside = built_by(date(2025, 4, 11), make_store)
-    publish("mau", FIRST_MAU, outside)
-    close("mau", date(2025, 1, 1), outside)
-    close("mau", date(2025, 2, 1), outside)
-    error = mark_reported("mau", date(2025, 4, 1), outside)
+    store = built_by(date(2025, 4, 11), make_store)
+    publish("mau", FIRST_MAU, store)
+    close("mau", date(2025, 1, 1), store)
+    close("mau", date(2025, 2, 1), store)
+    error = mark_reported("mau", date(2025, 4, 1), store)
     assert error.fields["never"] is False and "makes 2025-03-30 next" in str(error)
-    assert mark_reported("mau", date(2025, 3, 29), outside).fields["never"] is True
+    assert mark_reported("mau", date(2025, 3, 29), store).fields["never"] is True
 
 
 def test_a_day_of_a_restated_month_and_its_restatement_never_come(make_store: MakeStore) -> None:
-    outside = make_store(today=date(2025, 2, 9), recipe=skipping)
+    store = make_store(today=date(2025, 2, 9), recipe=skipping)
     for revision in (None, 0, 1):
-        error = mark_reported("dau", date(2025, 1, 2), outside, revision)
+        error = mark_reported("dau", date(2025, 1, 2), store, revision)
         assert (error.fields["never"], error.fields["why"]) == (True, "restated")
         assert "2025-01 was restated without it" in error.reason
 
 
-def skipping(outside: Store) -> None:
+def skipping(store: Store) -> None:
     """Two days of January and those of February that let it be restated."""
     days = [date(2025, 1, 1), date(2025, 1, 3), *days_between(date(2025, 2, 1), date(2025, 2, 6))]
-    prepare(outside, days)
+    prepare(store, days)
     for day in days:
-        publish("dau", day, outside)
-    restate(START, outside)
+        publish("dau", day, store)
+    restate(START, store)
 
 
 def test_a_day_before_the_series_of_mau_never_comes_and_one_after_it_names_the_next(make_store: MakeStore) -> None:
-    outside = built_by(date(2025, 3, 20), make_store)
-    publish("mau", date(2025, 2, 10), outside)
-    before, after = mark_reported("mau", date(2025, 2, 9), outside), mark_reported("mau", date(2025, 2, 20), outside)
+    store = built_by(date(2025, 3, 20), make_store)
+    publish("mau", date(2025, 2, 10), store)
+    before, after = mark_reported("mau", date(2025, 2, 9), store), mark_reported("mau", date(2025, 2, 20), store)
     assert (before.fields["never"], before.fields["why"]) == (True, "before_series")
     assert "begins with 2025-02-10, which is fixed for ever" in before.reason
     assert (after.fields["never"], after.fields["why"]) == (False, "to_come") and "2025-02-11 next" in after.remedy
 
 
 def test_a_day_between_two_series_never_comes_from_the_change_of_settings_on(make_store: MakeStore) -> None:
-    outside = built_by(date(2025, 4, 9), make_store)
-    publish("mau", date(2025, 2, 10), outside)
-    changed = under(outside, mau_budget_total=Fraction(3))
+    store = built_by(date(2025, 4, 9), make_store)
+    publish("mau", date(2025, 2, 10), store)
+    changed = under(store, mau_budget_total=Fraction(3))
     gap = mark_reported("mau", date(2025, 2, 20), changed)
     assert (gap.fields["never"], gap.fields["why"]) == (True, "no_budget")
     assert "as things stand" in gap.reason and "go on with 2025-03-30" in gap.remedy
     publish("mau", date(2025, 3, 30), changed)
-    for now in (changed, outside):
+    for now in (changed, store):
         gap = mark_reported("mau", date(2025, 2, 20), now)
         assert (gap.fields["never"], gap.fields["why"]) == (True, "between_series")
         assert "Ask from 2025-03-30 on" in gap.remedy
@@ -173,69 +173,69 @@ def test_a_day_between_two_series_never_comes_from_the_change_of_settings_on(mak
 def test_a_month_that_a_restore_has_closed_gets_no_number_until_it_is_opened_on_the_record(
     make_store: MakeStore,
 ) -> None:
-    outside = built_by(date(2025, 4, 9), make_store)
+    store = built_by(date(2025, 4, 9), make_store)
     for metric in ("dau", "mau"):
-        close(metric, date(2025, 2, 1), outside)
+        close(metric, date(2025, 2, 1), store)
     asked: list[tuple[Metric, date]] = [("dau", date(2025, 2, 3)), ("mau", date(2025, 3, 3))]
     for metric, day in asked:
-        error = mark_reported(metric, day, outside)
+        error = mark_reported(metric, day, store)
         assert (error.fields["never"], error.fields["why"]) == (True, "closed")
         assert "2025-02, of which numbers may have been lost in a restore" in error.reason
-        reset_budget(metric, date(2025, 2, 1), Fraction(4), "Ada", "a test", outside)
-        assert mark_reported(metric, day, outside).fields["why"] == "to_come"
+        reset_budget(metric, date(2025, 2, 1), Fraction(4), "Ada", "a test", store)
+        assert mark_reported(metric, day, store).fields["why"] == "to_come"
 
 
 def test_a_day_past_retention_never_comes(make_store: MakeStore) -> None:
-    outside = built_by(date(2025, 4, 9), make_store)
-    outside.accountant.purge_through(date(2025, 1, 20))
-    dau, mau = mark_reported("dau", date(2025, 1, 20), outside), mark_reported("mau", date(2025, 2, 18), outside)
+    store = built_by(date(2025, 4, 9), make_store)
+    store.accountant.purge_through(date(2025, 1, 20))
+    dau, mau = mark_reported("dau", date(2025, 1, 20), store), mark_reported("mau", date(2025, 2, 18), store)
     assert dau.fields["why"] == mau.fields["why"] == "past_retention"
     assert "Ask from 2025-01-21 on" in dau.remedy and "Ask from 2025-02-19 on" in mau.remedy
-    assert mark_reported("mau", date(2025, 2, 19), outside).fields["why"] == "to_come"
+    assert mark_reported("mau", date(2025, 2, 19), store).fields["why"] == "to_come"
 
 
 def test_a_day_to_come_says_when_it_is_due_and_one_that_is_due_names_its_asset(make_store: MakeStore) -> None:
-    outside = built_by(date(2025, 3, 1), make_store)
+    store = built_by(date(2025, 3, 1), make_store)
     for day, due in (
         (date(2025, 3, 1), "2025-03-03"),
         (date(2025, 2, 28), "2025-03-02"),
         (date(2027, 1, 1), "2027-01-03"),
     ):
         for metric in ("dau", "mau"):
-            error = mark_reported(metric, day, outside)
+            error = mark_reported(metric, day, store)
             assert (error.fields["never"], error.fields["why"], error.fields["due"]) == (False, "not_due", due)
             assert f"due on {due}" in str(error) and f"{metric}_release" in error.remedy
-    error = mark_reported("dau", date(2025, 2, 27), outside)
+    error = mark_reported("dau", date(2025, 2, 27), store)
     assert (error.fields["why"], "due" in error.fields) == ("to_come", False) and "dau_release" in error.remedy
 
 
 def test_a_restatement_that_comes_says_when_and_one_that_never_does_why(make_store: MakeStore) -> None:
-    outside = built_by(date(2025, 2, 3), make_store)
-    publish("dau", date(2025, 1, 5), outside)
-    error = mark_reported("dau", date(2025, 1, 5), outside, 1)
+    store = built_by(date(2025, 2, 3), make_store)
+    publish("dau", date(2025, 1, 5), store)
+    error = mark_reported("dau", date(2025, 1, 5), store, 1)
     assert (error.fields["never"], error.fields["due"]) == (False, "2025-02-05") and "dau_restatement" in error.remedy
-    assert mark_reported("dau", date(2025, 1, 5), at(date(2025, 2, 9), outside), 1).fields["why"] == "to_come"
-    assert mark_reported("dau", date(2024, 12, 5), outside, 1).fields["why"] == "before_start"
+    assert mark_reported("dau", date(2025, 1, 5), at(date(2025, 2, 9), store), 1).fields["why"] == "to_come"
+    assert mark_reported("dau", date(2024, 12, 5), store, 1).fields["why"] == "before_start"
     without = make_store("without", today=date(2025, 2, 3), restatements_per_month=0)
     assert mark_reported("dau", date(2025, 1, 5), without, 1).fields["why"] == "not_restated"
     for metric, window, revision in (("mau", 30, 1), ("dau", 1, 2), ("mau", 7, None)):
         with pytest.raises(NotPublished, match="Only the configured window") as raised:
-            latest_release(metric, date(2025, 1, 30), window, revision, outside)
+            latest_release(metric, date(2025, 1, 30), window, revision, store)
         assert raised.value.fields["never"] is True
 
 
 def test_while_a_restored_ledger_waits_for_erasures_a_day_is_neither_promised_nor_given_up(
     make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    outside = built_by(date(2025, 4, 9), make_store)
-    monkeypatch.setattr(type(outside.accountant), "awaits_erasures", lambda self: True)
-    error = mark_reported("dau", date(2025, 2, 3), outside)
+    store = built_by(date(2025, 4, 9), make_store)
+    monkeypatch.setattr(type(store.accountant), "awaits_erasures", lambda self: True)
+    error = mark_reported("dau", date(2025, 2, 3), store)
     assert (error.fields["never"], error.fields["why"]) == (False, "awaits_erasures") and "reopen" in error.remedy
 
 
 def test_where_nothing_says_how_to_count_the_answer_names_what_to_set(make_store: MakeStore) -> None:
-    outside = make_store(today=date(2025, 4, 9), sketch_impl="theta")
-    error = mark_reported("dau", date(2025, 2, 3), outside)
+    store = make_store(today=date(2025, 4, 9), sketch_impl="theta")
+    error = mark_reported("dau", date(2025, 2, 3), store)
     assert (error.fields["never"], error.fields["why"]) == (False, "settings") and "DAU_THETA0" in str(error)
 
 
@@ -243,14 +243,14 @@ def test_what_is_said_of_a_missing_number_is_the_same_with_and_without_any_one_u
     """Of a store with all kinds of days: what it says, word by word."""
     found = []
     for name in ("with", "without"):
-        outside = make_store(name, today=date(2025, 2, 9), recipe=a_month_restated)
+        store = make_store(name, today=date(2025, 2, 9), recipe=a_month_restated)
         if name == "with":
-            put(outside, [("she", day) for day in MONTH])
+            put(store, [("she", day) for day in MONTH])
         days = days_between(date(2024, 12, 30), date(2025, 3, 9))[::4]
         keys = [
-            ReleaseKey(metric, outside.settings.window_days(metric), day) for metric in ("dau", "mau") for day in days
+            ReleaseKey(metric, store.settings.window_days(metric), day) for metric in ("dau", "mau") for day in days
         ]
-        found.append([prospect(key, outside) for key in keys if outside.accountant.release(key) is None])
+        found.append([prospect(key, store) for key in keys if store.accountant.release(key) is None])
     assert found[0] == found[1] and {one.why for one in found[0]} >= {"before_start", "before_first_window", "not_due"}
 
 
@@ -293,26 +293,26 @@ ASKED = st.lists(
 )
 
 
-def lived(history: History, outside: Store) -> Store:
+def lived(history: History, store: Store) -> Store:
     """The store after it; what the contract refuses has not happened."""
     for day in sorted(history.dau):
-        attempt(lambda day=day: publish("dau", day, outside))
+        attempt(lambda day=day: publish("dau", day, store))
     if history.restated:
-        attempt(lambda: publish("dau", date(2025, 2, 3), outside))
-        attempt(lambda: restate(START, outside))
+        attempt(lambda: publish("dau", date(2025, 2, 3), store))
+        attempt(lambda: restate(START, store))
     if history.mau_from:
         for n in range(history.mau_days):
-            attempt(lambda n=n: publish("mau", history.mau_from + timedelta(days=n), outside))
+            attempt(lambda n=n: publish("mau", history.mau_from + timedelta(days=n), store))
     if history.changed:
-        outside = under(outside, mau_budget_total=Fraction(3))
+        store = under(store, mau_budget_total=Fraction(3))
         for n in range(history.second_days):
-            attempt(lambda n=n: publish("mau", date(2025, 3, 30) + timedelta(days=n), outside))
+            attempt(lambda n=n: publish("mau", date(2025, 3, 30) + timedelta(days=n), store))
     if history.closed:
-        close(*history.closed, outside)
+        close(*history.closed, store)
     if history.kept_days:
-        kept = under(outside, retention_days=history.kept_days)
+        kept = under(store, retention_days=history.kept_days)
         attempt(lambda: purge(kept))
-    return outside
+    return store
 
 
 def attempt(step: Callable[[], object]) -> bool:
@@ -336,43 +336,43 @@ numbers = count()
 def test_what_is_said_never_to_come_is_refused_by_a_release_and_what_is_said_to_come_is_not(
     make_store: MakeStore, history: History, asked: list[tuple[Metric, date]]
 ) -> None:
-    outside = lived(history, built_by(history.today, make_store, f"store {next(numbers)}"))
-    last = max((one.key.day for one in outside.accountant.releases("mau")), default=None)
+    store = lived(history, built_by(history.today, make_store, f"store {next(numbers)}"))
+    last = max((one.key.day for one in store.accountant.releases("mau")), default=None)
     for metric, day in asked:
-        key = ReleaseKey(metric, outside.settings.window_days(metric), day)
-        if outside.accountant.release(key):
+        key = ReleaseKey(metric, store.settings.window_days(metric), day)
+        if store.accountant.release(key):
             continue
-        found = prospect(key, outside)
-        is_over = day < outside.clock.today()
+        found = prospect(key, store)
+        is_over = day < store.clock.today()
         if found.never:
-            assert is_refused(key, at(date(2025, 5, 1), outside)), (key, found)
+            assert is_refused(key, at(date(2025, 5, 1), store)), (key, found)
         elif not is_over:
-            assert is_refused(key, outside) and found.due, (key, found)
+            assert is_refused(key, store) and found.due, (key, found)
         elif metric == "mau" and last and "MAU follow one another" in found.remedy and day > last + timedelta(days=1):
-            assert is_made_in_order(key, outside), (key, found)
+            assert is_made_in_order(key, store), (key, found)
         else:
-            assert not is_refused(key, outside), (key, found)
+            assert not is_refused(key, store), (key, found)
 
 
-def is_refused(key: ReleaseKey, outside: Store) -> bool:
+def is_refused(key: ReleaseKey, store: Store) -> bool:
     """By a release, before it reads or seals anything."""
     try:
-        require_publishable(key, outside)
+        require_publishable(key, store)
     except DpdauError:
         return True
     return False
 
 
-def is_made_in_order(key: ReleaseKey, outside: Store) -> bool:
+def is_made_in_order(key: ReleaseKey, store: Store) -> bool:
     """Or, of a stream that was changed, at once; of others by a walk over all days before it."""
-    walked = [one for one in coming(outside.accountant, outside.settings, key.day) if one.release.metric == "mau"]
+    walked = [one for one in coming(store.accountant, store.settings, key.day) if one.release.metric == "mau"]
     made = {one.release.day for one in walked if isinstance(one, PlannedRelease)}
-    return key.day in made or not is_refused(key, outside)
+    return key.day in made or not is_refused(key, store)
 
 
 def test_days_that_are_said_to_come_after_others_come_when_those_are_there(make_store: MakeStore) -> None:
-    outside = built_by(date(2025, 3, 20), make_store)
-    publish("mau", date(2025, 2, 26), outside)
-    assert mark_reported("mau", date(2025, 3, 3), outside).fields["never"] is False
+    store = built_by(date(2025, 3, 20), make_store)
+    publish("mau", date(2025, 2, 26), store)
+    assert mark_reported("mau", date(2025, 3, 3), store).fields["never"] is False
     for day in days_between(date(2025, 2, 27), date(2025, 3, 3)):
-        publish("mau", day, outside)
+        publish("mau", day, store)

@@ -42,26 +42,24 @@ SMALL = {"hll_registers": 1 << 10, "kmv_k": 1 << 11}
 SAMPLERS = ("theta", "kmv", "hllpp")
 
 
-def counted(outside: Store, release: Release) -> dict[str, str]:
+def counted(store: Store, release: Release) -> dict[str, str]:
     """Kind and public parameters, as the ledger has them."""
-    (instance,) = (one for one in outside.accountant.mechanism_runs() if one.name == release.run)
+    (instance,) = (one for one in store.accountant.mechanism_runs() if one.name == release.run)
     return {name: value for name, value in instance.parameters.items() if not name.startswith("restatement")}
 
 
-def with_people(outside: Store, days: list[date], people: int = 30) -> Store:
-    put(outside, [(f"user {n}", day) for day in days for n in range(people)])
-    return outside
+def with_people(store: Store, days: list[date], people: int = 30) -> Store:
+    put(store, [(f"user {n}", day) for day in days for n in range(people)])
+    return store
 
 
-def crowd(outside: Store, days: list[date]) -> Store:
+def crowd(store: Store, days: list[date]) -> Store:
     """As many random keys a day as a release would sample, straight into the state: events would take long."""
-    process_days(days, outside)
+    process_days(days, store)
     random = np.random.default_rng(1)
     keys = np.unique(random.integers(0, 2**64, PEOPLE, dtype=np.uint64))
-    outside.state.activity.replace(
-        DaySet(day, epoch, keys) for day in days for epoch in epochs_of(day, outside.settings)
-    )
-    return outside
+    store.state.activity.replace(DaySet(day, epoch, keys) for day in days for epoch in epochs_of(day, store.settings))
+    return store
 
 
 # --- Where parameters come from ----------------------------------------------------------------------------------
@@ -72,35 +70,35 @@ def test_a_first_number_without_a_parameter_is_refused_and_says_what_to_set(
     make_store: Make, kind: str, name: str
 ) -> None:
     unset = {setting: None for setting in ("dau_theta0", "mau_theta0", "dau_level", "mau_level")}
-    outside = make_store(**{**SKETCHES[kind], **unset})
-    with_people(outside, [START])
+    store = make_store(**{**SKETCHES[kind], **unset})
+    with_people(store, [START])
     with pytest.raises(BadSetting, match=f"{name} is not set, and no dau is published yet") as raised:
-        prepare(outside, [START])
+        prepare(store, [START])
     assert raised.value.fields["variables"][0] == name and "for 1,000,000" in raised.value.remedy
     with pytest.raises(BadSetting, match=name):
-        publish("dau", START, outside)
-    assert not outside.accountant.sealed() and not outside.accountant.releases()
+        publish("dau", START, store)
+    assert not store.accountant.sealed() and not store.accountant.releases()
 
 
 @pytest.mark.parametrize("kind", SAMPLERS)
 def test_the_configured_parameter_is_recorded_with_the_release(make_store: Make, kind: str) -> None:
-    outside = with_people(make_store(**SKETCHES[kind]), [START])
-    prepare(outside, [START])
-    release = publish("dau", START, outside)
-    recorded = counted(outside, release)
+    store = with_people(make_store(**SKETCHES[kind]), [START])
+    prepare(store, [START])
+    release = publish("dau", START, store)
+    recorded = counted(store, release)
     expected = {
         "theta": {"theta0": "1"},
         "kmv": {"k": "65536", "theta0": "1"},
         "hllpp": {"registers": "16384", "level": "1"},
     }[kind]
     assert recorded == {"sketch_impl": kind, **expected}
-    answer = release_answer(release, outside.settings, outside.accountant)
+    answer = release_answer(release, store.settings, store.accountant)
     assert (answer["sketch_impl"], release.sketch_impl) == (kind, kind)
     assert answer["sketch_parameters"] == {name: float(value) for name, value in expected.items()}
-    (row,) = mart_rows(outside.accountant)
+    (row,) = mart_rows(store.accountant)
     assert row.parameters == recorded
     assert columns_of(row)["sketch_parameters"] == answer["sketch_parameters"]
-    assert series("dau", START, START, outside.settings, outside.accountant)[0]["noisy_value"] == answer["noisy_value"]
+    assert series("dau", START, START, store.settings, store.accountant)[0]["noisy_value"] == answer["noisy_value"]
 
 
 @pytest.mark.parametrize(
@@ -117,8 +115,8 @@ def test_without_one_the_next_instance_is_counted_as_suits_the_last_published_nu
     """40,000 people: 16,384 to 32,768 of them, a quarter to half of k, a load of 1.1 to 2.3."""
     days = [*JANUARY[-1:], date(2025, 2, 1)]
     settings = {**SMALL, "mau_mechanism": "gaussian"}
-    outside = silent(crowd(make_store(**settings), days))
-    publish("dau", days[0], outside)
+    store = silent(crowd(make_store(**settings), days))
+    publish("dau", days[0], store)
     later = silent(make_store(sketch_impl=kind, **settings))
     assert counted(later, publish("dau", days[0], later)) == {"sketch_impl": "set"}, "published is published"
     second = publish("dau", days[1], later)
@@ -142,9 +140,9 @@ def test_a_month_and_its_restatement_are_counted_as_it_was_begun(make_store: Mak
 
 def test_a_stream_keeps_its_sample_when_later_numbers_would_suggest_another(make_store: Make) -> None:
     begun = {"sketch_impl": "theta", "dau_theta0": Fraction(1, 4), "mau_theta0": Fraction(1, 4)}
-    outside = silent(with_people(make_store(**begun), JANUARY))
-    prepare(outside, JANUARY)
-    first = publish("mau", FIRST_MAU, outside)
+    store = silent(with_people(make_store(**begun), JANUARY))
+    prepare(store, JANUARY)
+    first = publish("mau", FIRST_MAU, store)
     unset = silent(make_store(sketch_impl="theta", dau_theta0=Fraction(1, 4)))
     second = publish("mau", JANUARY[-1], unset)
     assert counted(unset, second) == counted(unset, first) == {"sketch_impl": "theta", "theta0": "1/4"}
@@ -159,9 +157,9 @@ def test_another_sample_would_begin_another_stream_and_is_refused(
     make_store: Make, other: dict[str, object], named: str
 ) -> None:
     begun = {"sketch_impl": "theta", "dau_theta0": Fraction(1, 4), "mau_theta0": Fraction(1, 4)}
-    outside = silent(with_people(make_store(**begun), JANUARY))
-    prepare(outside, JANUARY)
-    publish("mau", FIRST_MAU, outside)
+    store = silent(with_people(make_store(**begun), JANUARY))
+    prepare(store, JANUARY)
+    publish("mau", FIRST_MAU, store)
     with pytest.raises(BudgetRefused, match=f"was begun otherwise .*{named}.* would begin another"):
         publish("mau", JANUARY[-1], silent(make_store(**{**begun, **other})))
 
@@ -175,8 +173,8 @@ def test_a_number_read_with_other_parameters_than_are_on_the_books_by_then_is_re
         {"sketch_impl": "theta", "dau_theta0": theta0, "mau_theta0": theta0}
         for theta0 in (Fraction(1), Fraction(1, 16))
     )
-    outside = silent(with_people(make_store(**coarse), days))
-    prepare(outside, days)
+    store = silent(with_people(make_store(**coarse), days))
+    prepare(store, days)
     real, reads = main_path.read_statistics, []
 
     def overtaken(keys: list, store: Store) -> tuple:
@@ -189,16 +187,16 @@ def test_a_number_read_with_other_parameters_than_are_on_the_books_by_then_is_re
         return found
 
     monkeypatch.setattr(main_path, "read_statistics", overtaken)
-    late = publish("dau", days[1], outside)
-    assert len(reads) == 2 and counted(outside, late)["theta0"] == "1" and late.noisy_value == 30
+    late = publish("dau", days[1], store)
+    assert len(reads) == 2 and counted(store, late)["theta0"] == "1" and late.noisy_value == 30
 
 
 def test_the_plan_of_the_coming_months_says_what_to_set_before_anything_is_published(make_store: Make) -> None:
-    outside = make_store(sketch_impl="theta")
+    store = make_store(sketch_impl="theta")
     with pytest.raises(BadSetting, match="_THETA0 is not set"):
-        forecast(outside.accountant, outside.settings, 2)
-    configured = replace(outside.settings, dau_theta0=Fraction(1, 4), mau_theta0=Fraction(1, 64))
-    assert forecast(outside.accountant, configured, 2).refused == ()
+        forecast(store.accountant, store.settings, 2)
+    configured = replace(store.settings, dau_theta0=Fraction(1, 4), mau_theta0=Fraction(1, 64))
+    assert forecast(store.accountant, configured, 2).refused == ()
 
 
 # --- What is kept ------------------------------------------------------------------------------------------------
@@ -206,15 +204,15 @@ def test_the_plan_of_the_coming_months_says_what_to_set_before_anything_is_publi
 
 def test_one_sketch_a_day_serves_both_metrics_and_is_not_built_twice(make_store: Make) -> None:
     begun = {"sketch_impl": "theta", "dau_theta0": Fraction(1, 2), "mau_theta0": Fraction(1, 16)}
-    outside = silent(with_people(make_store(**begun), JANUARY))
-    prepare(outside, JANUARY)
-    folder = outside.settings.data_dir / "sketches"
+    store = silent(with_people(make_store(**begun), JANUARY))
+    prepare(store, JANUARY)
+    folder = store.settings.data_dir / "sketches"
     files = {path: path.stat().st_ino for path in folder.rglob("*.sketch")}
     for day in JANUARY[-3:]:
-        publish("dau", day, outside)
-    publish("mau", FIRST_MAU, outside)
+        publish("dau", day, store)
+    publish("mau", FIRST_MAU, store)
     assert {path: path.stat().st_ino for path in folder.rglob("*.sketch")} == files
-    sketch = outside.state.sketches.read(FIRST_MAU, 223)
+    sketch = store.state.sketches.read(FIRST_MAU, 223)
     assert isinstance(sketch, ThetaSketch) and sketch.header.parameters == {"theta0": 0.5}
 
 
@@ -222,9 +220,9 @@ def test_sketches_of_months_with_other_samples_are_united_in_one_window(make_sto
     """January is kept with the larger sample that its DAU needs; February's windows read it with their own."""
     days = days_between(START, date(2025, 3, 1))
     fine = {"sketch_impl": "theta", "dau_theta0": Fraction(1), "mau_theta0": Fraction(1, 4)}
-    outside = silent(with_people(make_store(**fine), days))
-    prepare(outside, JANUARY)
-    publish("dau", JANUARY[-1], outside)
+    store = silent(with_people(make_store(**fine), days))
+    prepare(store, JANUARY)
+    publish("dau", JANUARY[-1], store)
     coarse = silent(make_store(**{**fine, "dau_theta0": Fraction(1, 8)}))
     prepare(coarse, days)
     found = {sketch.header.parameters["theta0"] for day in days if (sketch := coarse.state.sketches.read(day, 223))}
@@ -236,15 +234,15 @@ def test_sketches_of_months_with_other_samples_are_united_in_one_window(make_sto
 
 
 def test_a_sketch_of_what_state_was_is_gone_before_the_state_is_another(make_store: Make) -> None:
-    outside = with_people(make_store(), [START])
-    prepare(outside, [START])
-    assert {day for day, _ in outside.state.sketches.stored()} == {START}
-    put(outside, [("someone new", START)])
-    with outside.state.activity.lock():
-        apply_pending(outside)
-    assert outside.state.sketches.stored() == []
-    apply_and_verify(outside)
-    assert {day for day, _ in outside.state.sketches.stored()} == {START}
+    store = with_people(make_store(), [START])
+    prepare(store, [START])
+    assert {day for day, _ in store.state.sketches.stored()} == {START}
+    put(store, [("someone new", START)])
+    with store.state.activity.lock():
+        apply_pending(store)
+    assert store.state.sketches.stored() == []
+    apply_and_verify(store)
+    assert {day for day, _ in store.state.sketches.stored()} == {START}
 
 
 @pytest.mark.parametrize("kind", SKETCHES)
@@ -266,9 +264,9 @@ def test_who_is_held_out_of_a_window_is_in_no_sketch_of_it_also_in_a_kind_that_c
 
 
 def test_another_sample_is_another_version_of_the_sketch(make_store: Make) -> None:
-    outside = with_people(make_store(**SKETCHES["theta"]), [START])
-    prepare(outside, [START])
-    first = sketch_version(START, outside)
+    store = with_people(make_store(**SKETCHES["theta"]), [START])
+    prepare(store, [START])
+    first = sketch_version(START, store)
     other = make_store(sketch_impl="theta", dau_theta0=Fraction(1, 4), mau_theta0=Fraction(1, 4))
     for _, epoch in other.state.sketches.stored():
         other.state.sketches.discard(START, epoch)
@@ -280,35 +278,35 @@ def test_another_sample_is_another_version_of_the_sketch(make_store: Make) -> No
 
 
 def test_an_erasure_is_verified_where_nothing_says_yet_how_users_are_counted(make_store: Make) -> None:
-    outside = make_store(sketch_impl="theta")
-    with_people(outside, [START])
+    store = make_store(sketch_impl="theta")
+    with_people(store, [START])
     with pytest.raises(BadSetting):
-        prepare(outside, [START])
-    (name,) = request([Event("user 1", "-", START)], outside).receipts
-    assert apply_and_verify(outside).verified == 1 and receipt(name, outside)["verified"] is True
+        prepare(store, [START])
+    (name,) = request([Event("user 1", "-", START)], store).receipts
+    assert apply_and_verify(store).verified == 1 and receipt(name, store)["verified"] is True
 
 
 def test_the_hash_of_an_erased_user_in_a_stray_theta_sketch_is_found(make_store: Make) -> None:
     """In a copy that nobody's reader reads, her hash stands where her key does not."""
-    outside = with_people(make_store(**SKETCHES["theta"]), [START])
-    prepare(outside, [START])
-    ((day, epoch), *_) = outside.state.sketches.stored()
-    sketch = outside.state.sketches.read(day, epoch)
+    store = with_people(make_store(**SKETCHES["theta"]), [START])
+    prepare(store, [START])
+    ((day, epoch), *_) = store.state.sketches.stored()
+    sketch = store.state.sketches.read(day, epoch)
     assert sketch is not None
-    (outside.settings.data_dir / "handed-on.bin").write_bytes(sketch.body())
-    (name,) = request([Event("user 1", "-", START)], outside).receipts
-    apply_and_verify(outside)
-    found = receipt(name, outside)
+    (store.settings.data_dir / "handed-on.bin").write_bytes(sketch.body())
+    (name,) = request([Event("user 1", "-", START)], store).receipts
+    apply_and_verify(store)
+    found = receipt(name, store)
     assert found["verified"] is False and {one["file"] for one in found["survivors"]} == {"handed-on.bin"}
 
 
 def test_the_guard_compares_people_with_people_and_not_with_a_sample(make_store: Make) -> None:
     begun = {"sketch_impl": "theta", "dau_theta0": Fraction(1, 4), "mau_theta0": Fraction(1, 4)}
-    outside = silent(with_people(make_store(**begun), JANUARY, people=100))
-    prepare(outside, JANUARY)
-    release = publish("mau", FIRST_MAU, outside)
+    store = silent(with_people(make_store(**begun), JANUARY, people=100))
+    prepare(store, JANUARY)
+    release = publish("mau", FIRST_MAU, store)
     assert (
-        guard_limit(outside.settings, outside.accountant) == pytest.approx(0.2 * 4 * release.noisy_value)
+        guard_limit(store.settings, store.accountant) == pytest.approx(0.2 * 4 * release.noisy_value)
         and release.noisy_value < 60
     )
 
@@ -320,17 +318,17 @@ def test_a_sketch_of_what_state_was_is_a_survivor_of_everyone_who_was_erased_fro
     """Put back from a copy, it names its state in its header, whatever its sample or registers still show."""
     small = {**SKETCHES[kind], "kmv_k": 16, "hll_registers": 16}
     small |= {"dau_theta0": Fraction(1, 4)} if kind == "theta" else {}
-    outside = with_people(make_store(**small), [START], people=60)
-    prepare(outside, [START])
-    ((_, epoch), *_) = outside.state.sketches.stored()
-    path = outside.settings.data_dir / "sketches" / f"day={START}" / f"epoch={epoch}.sketch"
+    store = with_people(make_store(**small), [START], people=60)
+    prepare(store, [START])
+    ((_, epoch), *_) = store.state.sketches.stored()
+    path = store.settings.data_dir / "sketches" / f"day={START}" / f"epoch={epoch}.sketch"
     copy = path.read_bytes()
-    receipts = request([Event(f"user {n}", "-", START) for n in range(5)], outside).receipts
-    assert apply_and_verify(outside).verified == 5
+    receipts = request([Event(f"user {n}", "-", START) for n in range(5)], store).receipts
+    assert apply_and_verify(store).verified == 5
     path.write_bytes(copy)
-    assert [receipt(name, outside)["verified"] for name in receipts] == [False] * 5
-    apply_and_verify(outside)  # brings it up to its state
-    assert [receipt(name, outside)["verified"] for name in receipts] == [True] * 5
+    assert [receipt(name, store)["verified"] for name in receipts] == [False] * 5
+    apply_and_verify(store)  # brings it up to its state
+    assert [receipt(name, store)["verified"] for name in receipts] == [True] * 5
 
 
 @pytest.mark.parametrize(
@@ -348,10 +346,10 @@ def test_after_a_change_of_settings_no_file_tells_from_which_days_somebody_was_e
     make_store: Make, before: dict[str, object], after: dict[str, object]
 ) -> None:
     days = JANUARY[:4]
-    outside = with_people(make_store(**before), days)
-    put(outside, [("her", days[1])])
-    prepare(outside, days)
-    request([Event("her", "-", days[1])], outside)
+    store = with_people(make_store(**before), days)
+    put(store, [("her", days[1])])
+    prepare(store, days)
+    request([Event("her", "-", days[1])], store)
     later = make_store(**after)
     apply_and_verify(later)
     shapes = {
@@ -364,24 +362,24 @@ def test_after_a_change_of_settings_no_file_tells_from_which_days_somebody_was_e
 
 def test_where_nothing_says_any_more_how_to_count_no_day_keeps_a_sketch(make_store: Make) -> None:
     """Or those that are missing would be the days from which she was erased."""
-    outside = with_people(make_store(), JANUARY[:3])
-    prepare(outside, JANUARY[:3])
-    request([Event("user 1", "-", JANUARY[1], (JANUARY[1],))], outside)
+    store = with_people(make_store(), JANUARY[:3])
+    prepare(store, JANUARY[:3])
+    request([Event("user 1", "-", JANUARY[1], (JANUARY[1],))], store)
     unset = make_store(sketch_impl="theta")
     assert apply_and_verify(unset).verified == 1 and unset.state.sketches.stored() == []
 
 
 def test_the_damaged_state_of_another_day_is_named_and_holds_up_no_erasure(make_store: Make) -> None:
     days = JANUARY[:2]
-    outside = with_people(make_store(), days)
-    prepare(outside, days)
-    (path,) = (outside.settings.data_dir / "activity" / f"day={days[1]}").iterdir()
+    store = with_people(make_store(), days)
+    prepare(store, days)
+    (path,) = (store.settings.data_dir / "activity" / f"day={days[1]}").iterdir()
     path.write_bytes(path.read_bytes()[:-9])
-    (name,) = request([Event("user 1", "-", days[0], (days[0],))], outside).receipts
-    assert apply_and_verify(outside).unverified == (name,)
-    named = {one["file"] for one in receipt(name, outside)["survivors"]}
+    (name,) = request([Event("user 1", "-", days[0], (days[0],))], store).receipts
+    assert apply_and_verify(store).unverified == (name,)
+    named = {one["file"] for one in receipt(name, store)["survivors"]}
     assert named == {f"activity/day={days[1]}/{path.name}"}
-    keys = outside.state.activity.read(days[0], 223)
+    keys = store.state.activity.read(days[0], 223)
     assert keys is not None and len(keys) == 29
 
 
@@ -389,9 +387,9 @@ def test_the_damaged_state_of_another_day_is_named_and_holds_up_no_erasure(make_
 
 
 def test_a_run_names_all_that_is_not_set_before_it_publishes_anything(make_store: Make) -> None:
-    outside = with_people(make_store(sketch_impl="theta"), JANUARY)
+    store = with_people(make_store(sketch_impl="theta"), JANUARY)
     with pytest.raises(ParameterNotSet, match="DAU_THETA0 and MAU_THETA0 are not set") as raised:
-        plan_run(JANUARY[0], JANUARY[-1], outside)
+        plan_run(JANUARY[0], JANUARY[-1], store)
     assert raised.value.fields["variables"] == ["DAU_THETA0", "MAU_THETA0"]
     half = with_people(make_store("half", sketch_impl="theta", dau_theta0=Fraction(1)), JANUARY)
     with pytest.raises(ParameterNotSet, match="MAU_THETA0 is not set"):
@@ -411,25 +409,25 @@ def test_a_run_names_all_that_is_not_set_before_it_publishes_anything(make_store
 def test_no_stream_begins_with_a_sketch_that_it_may_not_have_even_if_settings_were_not_checked(
     make_store: Make, unchecked: dict[str, object]
 ) -> None:
-    outside = with_people(make_store(**unchecked), JANUARY)
-    process_days(JANUARY, outside)
+    store = with_people(make_store(**unchecked), JANUARY)
+    process_days(JANUARY, store)
     with pytest.raises(BadSetting, match=r"not for a stream|too few for a sample"):
-        publish("mau", FIRST_MAU, outside)
-    assert not outside.accountant.mechanism_runs()
+        publish("mau", FIRST_MAU, store)
+    assert not store.accountant.mechanism_runs()
 
 
 def test_a_full_sketch_is_published_without_an_upper_bound_and_the_mart_shows_it(
     make_store: Make, tmp_path: Path
 ) -> None:
-    outside = with_people(make_store(**{**SKETCHES["kmv"], "kmv_k": 16}), [START], people=60)
-    prepare(outside, [START])
-    answer = release_answer(publish("dau", START, outside), outside.settings, outside.accountant)
+    store = with_people(make_store(**{**SKETCHES["kmv"], "kmv_k": 16}), [START], people=60)
+    prepare(store, [START])
+    answer = release_answer(publish("dau", START, store), store.settings, store.accountant)
     wide = with_people(make_store("wide", **{**SKETCHES["hllpp"], "hll_registers": 16}), [START], people=900)
     prepare(wide, [START])
     release = replace(publish("dau", START, wide), noisy_value=16.0)  # all registers, whatever was drawn
     (instance,) = wide.accountant.mechanism_runs()
     assert interval(release, instance)["upper_95"] is None
-    row = replace(mart_rows(outside.accountant)[0], upper_95=None)
+    row = replace(mart_rows(store.accountant)[0], upper_95=None)
     files = MartFiles(tmp_path / "mart").replace([row])
     assert files.chart.read_text().startswith("<?xml")
     assert _interval_in_words([row]) == ", no upper bound: the sketch is full"
@@ -440,9 +438,9 @@ def test_a_full_sketch_is_published_without_an_upper_bound_and_the_mart_shows_it
 def test_a_living_store_with_another_size_builds_its_sketches_anew(make_store: Make) -> None:
     days = [*JANUARY[-1:], date(2025, 2, 1)]
     for kind, size in (("kmv", {"kmv_k": 128}), ("hllpp", {"hll_registers": 1 << 11})):
-        outside = silent(with_people(make_store(kind, **SKETCHES[kind]), days))
-        prepare(outside, days)
-        publish("dau", days[0], outside)
+        store = silent(with_people(make_store(kind, **SKETCHES[kind]), days))
+        prepare(store, days)
+        publish("dau", days[0], store)
         other = silent(make_store(kind, **{**SKETCHES[kind], **size}))
         assert publish("dau", days[1], other).noisy_value == pytest.approx(30, abs=2)
         (value,) = size.values()

@@ -24,32 +24,32 @@ START = date(2025, 1, 1)
 TODAY, TENTH = date(2025, 3, 10), date(2025, 1, 10)
 
 
-def a_quarter(outside: Store) -> None:
-    prepare(outside, days_between(START, date(2025, 3, 5)))
+def a_quarter(store: Store) -> None:
+    prepare(store, days_between(START, date(2025, 3, 5)))
 
 
-def published(outside: Store, metric: str, first: date, last: date) -> Store:
+def published(store: Store, metric: str, first: date, last: date) -> Store:
     for day in days_between(first, last):
-        publish(metric, day, outside)  # type: ignore[arg-type]
-    return outside
+        publish(metric, day, store)  # type: ignore[arg-type]
+    return store
 
 
-def asked(metric: str, day: date, outside: Store, refusal: Refused | None = None) -> WithinBudget:
-    key = ReleaseKey(metric, outside.settings.window_days(metric), day)  # type: ignore[arg-type]
-    return within_budget(key, outside.accountant, outside.settings, refusal)
+def asked(metric: str, day: date, store: Store, refusal: Refused | None = None) -> WithinBudget:
+    key = ReleaseKey(metric, store.settings.window_days(metric), day)  # type: ignore[arg-type]
+    return within_budget(key, store.accountant, store.settings, refusal)
 
 
-def january_is_spent(outside: Store) -> None:
+def january_is_spent(store: Store) -> None:
     """Ten days of DAU, which is all that its cap holds, and a few days of MAU."""
-    a_quarter(outside)
-    published(with_ten_days_a_month(outside), "dau", START, TENTH)
-    published(outside, "mau", date(2025, 1, 30), date(2025, 2, 3))
+    a_quarter(store)
+    published(with_ten_days_a_month(store), "dau", START, TENTH)
+    published(store, "mau", date(2025, 1, 30), date(2025, 2, 3))
 
 
-def with_ten_days_a_month(outside: Store) -> Store:
+def with_ten_days_a_month(store: Store) -> Store:
     """Under settings that would not be loaded."""
-    settings = replace(outside.settings, dau_mechanism="laplace", epsilon_dau=Fraction(3, 10))
-    return replace(outside, settings=settings)
+    settings = replace(store.settings, dau_mechanism="laplace", epsilon_dau=Fraction(3, 10))
+    return replace(store, settings=settings)
 
 
 @pytest.fixture
@@ -58,8 +58,8 @@ def spent(make_store: MakeStore) -> Store:
 
 
 def test_a_published_number_is_within_the_cap_that_its_month_was_charged_under(make_store: MakeStore) -> None:
-    outside = published(make_store(today=TODAY, recipe=a_quarter), "dau", START, START)
-    found = asked("dau", START, outside)
+    store = published(make_store(today=TODAY, recipe=a_quarter), "dau", START, START)
+    found = asked("dau", START, store)
     (month,) = found.months
     assert found.passed and month == found.tightest and month.month == START
     assert month.charged == pytest.approx(3.0, abs=3e-3) and month.cap == 3.0 and 0 < month.left < 3e-3
@@ -70,15 +70,15 @@ def test_a_published_number_is_within_the_cap_that_its_month_was_charged_under(m
 
 
 def test_what_is_spent_grows_with_the_numbers_and_what_is_charged_does_not(make_store: MakeStore) -> None:
-    outside = published(make_store(today=TODAY, recipe=a_quarter), "dau", START, START)
-    first = asked("dau", START, outside).tightest
-    later = asked("dau", START, published(outside, "dau", date(2025, 1, 2), TENTH)).tightest
+    store = published(make_store(today=TODAY, recipe=a_quarter), "dau", START, START)
+    first = asked("dau", START, store).tightest
+    later = asked("dau", START, published(store, "dau", date(2025, 1, 2), TENTH)).tightest
     assert later.spent > first.spent and later.charged == first.charged
 
 
 def test_a_window_names_every_month_that_it_reads_and_the_tightest_of_them(make_store: MakeStore) -> None:
-    outside = published(make_store(today=TODAY, recipe=a_quarter), "mau", date(2025, 1, 30), date(2025, 3, 1))
-    found = asked("mau", date(2025, 3, 1), outside)
+    store = published(make_store(today=TODAY, recipe=a_quarter), "mau", date(2025, 1, 30), date(2025, 3, 1))
+    found = asked("mau", date(2025, 3, 1), store)
     assert [month.month for month in found.months] == [START, date(2025, 2, 1), date(2025, 3, 1)]
     assert {round(month.charged, 3) for month in found.months} == {3.5}
     assert found.passed and found.next_day == date(2025, 3, 2)
@@ -134,22 +134,22 @@ def test_the_next_day_that_fits_is_the_first_of_all_days_that_does(metric: str, 
 def test_it_is_the_same_whoever_was_active(make_store: MakeStore) -> None:
     answers = []
     for name, people in (("with her", [("she", START)]), ("without", [])):
-        outside = make_store(name, today=TODAY)
-        put(outside, [*people, ("somebody", START)])
-        prepare(outside, [START])
-        publish("dau", START, outside)
-        answers.append(asked("dau", START, outside))
+        store = make_store(name, today=TODAY)
+        put(store, [*people, ("somebody", START)])
+        prepare(store, [START])
+        publish("dau", START, store)
+        answers.append(asked("dau", START, store))
     assert answers[0] == answers[1]
 
 
-def _draft(outside: Store) -> DryRunLedger:
-    return DryRunLedger(outside.accountant, outside.settings)
+def _draft(store: Store) -> DryRunLedger:
+    return DryRunLedger(store.accountant, store.settings)
 
 
-def _fits(key: ReleaseKey, ledger: DryRunLedger, outside: Store) -> bool:
+def _fits(key: ReleaseKey, ledger: DryRunLedger, store: Store) -> bool:
     try:
         require_open(key, ledger)
-        require_room(key, ledger, outside.settings)
+        require_room(key, ledger, store.settings)
     except (Refused, BadSetting):
         return False
     return True

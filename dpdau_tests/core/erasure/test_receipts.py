@@ -53,20 +53,20 @@ THROUGH = date(2025, 3, 10)
 EPOCH = epoch_of(START, 90)
 
 
-def all_came(outside: Store) -> None:
+def all_came(store: Store) -> None:
     """Her and twenty others on every day, state and sketches built."""
-    put(outside, [(user, day) for day in DAYS for user in ("her", *(f"user {n}" for n in range(20)))])
-    prepare(outside, DAYS)
+    put(store, [(user, day) for day in DAYS for user in ("her", *(f"user {n}" for n in range(20)))])
+    prepare(store, DAYS)
 
 
-def two_erased(outside: Store) -> None:
+def two_erased(store: Store) -> None:
     """User 3 was erased, and she after him. What a day's files were before is kept in its own folder."""
-    all_came(outside)
-    before = [(path, path.read_bytes()) for path in files_of_a_day(outside.settings.data_dir)]
+    all_came(store)
+    before = [(path, path.read_bytes()) for path in files_of_a_day(store.settings.data_dir)]
     for user in ("user 3", "her"):
-        erase(outside, user)
-        assert apply_and_verify(outside).unverified == ()
-    kept = outside.settings.data_dir / "before"
+        erase(store, user)
+        assert apply_and_verify(store).unverified == ()
+    kept = store.settings.data_dir / "before"
     kept.mkdir()
     for path, content in before:
         (kept / path.name).write_bytes(content)
@@ -118,13 +118,13 @@ def erased(opened: Make, tmp_path: Path) -> Erased:
     return Erased(store, name, other, {"activity": activity, "sketches": sketches})
 
 
-def erase(outside: Store, user: str = "her", through: date = THROUGH, days: tuple[date, ...] = ()) -> str:
-    (name,) = request([Event(user, "-", through, days)], outside).receipts
+def erase(store: Store, user: str = "her", through: date = THROUGH, days: tuple[date, ...] = ()) -> str:
+    (name,) = request([Event(user, "-", through, days)], store).receipts
     return name
 
 
-def key_of(user: str, outside: Store, epoch: int = EPOCH) -> int:
-    return user_key(outside.state.salts.epoch_keys([epoch])[epoch].secret, user)
+def key_of(user: str, store: Store, epoch: int = EPOCH) -> int:
+    return user_key(store.state.salts.epoch_keys([epoch])[epoch].secret, user)
 
 
 def old_parquet(store: Store, _: int, before: dict[str, bytes]) -> str:
@@ -413,8 +413,8 @@ def test_the_inspection_reads_what_stands_there_now(erased: Erased) -> None:
     assert second["inspected_on"] == "2025-03-27" and second["previous"] == first["hash"]
 
 
-def called(outside: Store, user: str, reference: str, through: date = THROUGH) -> str:
-    (name,) = request([Event(user, "-", through, reference=reference)], outside).receipts
+def called(store: Store, user: str, reference: str, through: date = THROUGH) -> str:
+    (name,) = request([Event(user, "-", through, reference=reference)], store).receipts
     return name
 
 
@@ -479,14 +479,14 @@ def test_a_batch_is_no_receipt(store: Store) -> None:
 
 def test_a_day_that_nobody_asked_for_is_purged_of_her_and_waits_for_no_rebuild(make_store: Make) -> None:
     """Whether a day can be published must not depend on who was active on it."""
-    outside = make_store(start_date=START, today=date(2025, 3, 26))
-    put(outside, [("her", day) for day in DAYS])
-    prepare(outside, DAYS[:3])
-    assert apply_and_verify(outside).unverified == ()
-    name = erase(outside)
-    assert apply_and_verify(outside).unverified == () and receipt(name, outside)["verified"] is True
-    assert [day for day, _ in days_to_rebuild(outside)] == DAYS[:3]
-    assert outside.accountant.processed() == frozenset(DAYS[:3])
+    store = make_store(start_date=START, today=date(2025, 3, 26))
+    put(store, [("her", day) for day in DAYS])
+    prepare(store, DAYS[:3])
+    assert apply_and_verify(store).unverified == ()
+    name = erase(store)
+    assert apply_and_verify(store).unverified == () and receipt(name, store)["verified"] is True
+    assert [day for day, _ in days_to_rebuild(store)] == DAYS[:3]
+    assert store.accountant.processed() == frozenset(DAYS[:3])
 
 
 @pytest.mark.parametrize(

@@ -42,12 +42,12 @@ THROUGH = DAYS[-1]
 EPOCH = epoch_of(THROUGH, 90)
 
 
-def published(outside: Store) -> None:
+def published(store: Store) -> None:
     """She and two others, and ten days of MAU."""
-    put(outside, [(f"user {n}", day) for day in DAYS for n in range(2)] + [(HER, day) for day in HERS])
-    prepare(outside, DAYS)
+    put(store, [(f"user {n}", day) for day in DAYS for n in range(2)] + [(HER, day) for day in HERS])
+    prepare(store, DAYS)
     for day in WINDOWS:
-        publish("mau", day, outside)
+        publish("mau", day, store)
 
 
 @dataclass

@@ -38,14 +38,14 @@ class AnySalts:
         return frozenset()
 
 
-def outside_with(purged: date | None) -> SimpleNamespace:
+def store_with(purged: date | None) -> SimpleNamespace:
     accountant = SimpleNamespace(purged_through=lambda: purged)
     state = SimpleNamespace(salts=AnySalts())
     return SimpleNamespace(settings=Settings(start_date=START), accountant=accountant, state=state)
 
 
-def limits_of(outside: SimpleNamespace) -> Limits:
-    return Limits(first_day(outside.settings, outside.accountant), TOMORROW, ZoneInfo("UTC"))  # type: ignore[arg-type]
+def limits_of(store: SimpleNamespace) -> Limits:
+    return Limits(first_day(store.settings, store.accountant), TOMORROW, ZoneInfo("UTC"))  # type: ignore[arg-type]
 
 
 def read(text: str) -> date | None:
@@ -58,9 +58,9 @@ def read(text: str) -> date | None:
 def test_whatever_days_are_listed_those_that_can_hold_something_are_taken_and_the_others_named(
     listed: list[str], own: str, purged: date | None
 ) -> None:
-    outside = outside_with(purged)
-    first = first_day(outside.settings, outside.accountant)  # type: ignore[arg-type]
-    found = validate(Row("u", "-", min(own, str(TOMORROW)), days=tuple(listed)), limits_of(outside))
+    store = store_with(purged)
+    first = first_day(store.settings, store.accountant)  # type: ignore[arg-type]
+    found = validate(Row("u", "-", min(own, str(TOMORROW)), days=tuple(listed)), limits_of(store))
     if not listed or None in map(read, listed):
         assert found == events.BAD_LIST
         return
@@ -68,13 +68,13 @@ def test_whatever_days_are_listed_those_that_can_hold_something_are_taken_and_th
         assert found == events.LIST_TOO_LATE
         return
     assert isinstance(found, Event)
-    (removal,) = keyed([found], outside)  # type: ignore[arg-type]
+    (removal,) = keyed([found], store)  # type: ignore[arg-type]
     asked = sorted({date.fromisoformat(day) for day in listed})
     assert removal.days == tuple(asked) and removal.through == asked[-1]
     assert removal.taken == tuple(day for day in asked if day >= first)
     assert removal.passed_over == tuple(day for day in asked if day < first)
     assert bool(removal.keys) == bool(removal.taken)
-    assert request_of({"user_id": "u", "days": listed}, limits_of(outside)) == found, "as in a file, or as --days"
+    assert request_of({"user_id": "u", "days": listed}, limits_of(store)) == found, "as in a file, or as --days"
 
 
 @pytest.mark.also_long
@@ -83,8 +83,8 @@ def test_whatever_days_are_listed_those_that_can_hold_something_are_taken_and_th
 def test_whatever_the_through_day_is_it_is_taken_passed_over_or_after_tomorrow(
     through: str | None, purged: date | None
 ) -> None:
-    outside = outside_with(purged)
-    found = validate(Row("u", "-", through), limits_of(outside))
+    store = store_with(purged)
+    found = validate(Row("u", "-", through), limits_of(store))
     if through == "soon":
         assert found == events.BAD_DAY
         return
@@ -93,9 +93,9 @@ def test_whatever_the_through_day_is_it_is_taken_passed_over_or_after_tomorrow(
         assert found == events.TOO_LATE
         return
     assert isinstance(found, Event)
-    (removal,) = keyed([found], outside)  # type: ignore[arg-type]
-    can_hold = day >= first_day(outside.settings, outside.accountant)  # type: ignore[arg-type]
+    (removal,) = keyed([found], store)  # type: ignore[arg-type]
+    can_hold = day >= first_day(store.settings, store.accountant)  # type: ignore[arg-type]
     assert (removal.through, removal.days) == (day, ())
     assert (removal.taken, removal.passed_over) == (((day,), ()) if can_hold else ((), (day,)))
     assert bool(removal.keys) == can_hold
-    assert request_of({"user_id": "u", "through": through}, limits_of(outside)) == found
+    assert request_of({"user_id": "u", "through": through}, limits_of(store)) == found

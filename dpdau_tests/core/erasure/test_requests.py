@@ -44,9 +44,9 @@ def minus(user: str, through: date, *days: date) -> Event:
     return Event(user, "-", through, days)
 
 
-def ten_people(outside: Store) -> None:
-    put(outside, [(f"user {n}", day) for day in DAYS for n in range(10)])
-    prepare(outside, DAYS)
+def ten_people(store: Store) -> None:
+    put(store, [(f"user {n}", day) for day in DAYS for n in range(10)])
+    prepare(store, DAYS)
 
 
 @pytest.fixture
@@ -55,8 +55,8 @@ def store(make_store: Make) -> Store:
     return silent(make_store(today=date(2025, 2, 12), recipe=ten_people))
 
 
-def count(outside: Store, day: date) -> int:
-    keys = outside.state.activity.read(day, day_number(day) // 90)
+def count(store: Store, day: date) -> int:
+    keys = store.state.activity.read(day, day_number(day) // 90)
     return -1 if keys is None else len(keys)
 
 
@@ -141,19 +141,19 @@ def test_whom_a_request_names_is_gone_from_the_quarantine_also_while_it_is_parke
 def test_the_quarantine_expires_when_events_come_when_erasures_are_verified_and_when_days_are_purged(
     store: Store,
 ) -> None:
-    outside = replace(store, settings=replace(store.settings, retention_days=36, quarantine_days=7))
+    store = replace(store, settings=replace(store.settings, retention_days=36, quarantine_days=7))
 
-    def purge_it(outside: Store) -> object:
+    def purge_it(store: Store) -> object:
         with suppress(Refused):
-            return purge(outside)
+            return purge(store)
 
-    for act in (lambda outside: put(outside, [("a", START)]), apply_and_verify, purge_it):
+    for act in (lambda store: put(store, [("a", START)]), apply_and_verify, purge_it):
         for age in (7, 8):
-            kept = outside.events.quarantine.keep([RejectedRow("e.csv", age, "No.")])
-            written = datetime.combine(outside.clock.today() - timedelta(days=age), time(12), UTC).timestamp()
+            kept = store.events.quarantine.keep([RejectedRow("e.csv", age, "No.")])
+            written = datetime.combine(store.clock.today() - timedelta(days=age), time(12), UTC).timestamp()
             assert kept
             os.utime(kept, (written, written))
-            act(outside)
+            act(store)
             assert kept.exists() is (age == 7)
 
 

@@ -35,33 +35,33 @@ MISSING = (date(2025, 1, 29), date(2025, 2, 2))
 NO_RESTATEMENT = {"restatements_per_month": 0, "hash_salt_rotation_days": 30}
 
 
-def most_published(outside: Store) -> None:
+def most_published(store: Store) -> None:
     """She and another come every day; DAU of all days but those that are MISSING, without noise."""
-    put(outside, [(user, day) for day in DAYS for user in ("her", "a")])
-    prepare(outside, DAYS)
+    put(store, [(user, day) for day in DAYS for user in ("her", "a")])
+    prepare(store, DAYS)
     for day in DAYS:
         if day not in MISSING:
-            publish("dau", day, silent(outside))
+            publish("dau", day, silent(store))
 
 
-def all_published(outside: Store) -> None:
+def all_published(store: Store) -> None:
     """DAU and MAU of all days, January and February restated."""
-    most_published(outside)
-    completed(outside)
+    most_published(store)
+    completed(store)
     for day in days_between(FIRST_MAU, LAST):
-        publish("mau", day, silent(outside))
-    restate_both(silent(outside))
+        publish("mau", day, silent(store))
+    restate_both(silent(store))
 
 
-def completed(outside: Store) -> Store:
+def completed(store: Store) -> Store:
     for day in MISSING:
-        publish("dau", day, silent(outside))
-    return outside
+        publish("dau", day, silent(store))
+    return store
 
 
-def restate_both(outside: Store) -> None:
-    restate(date(2025, 1, 1), outside)
-    restate(date(2025, 2, 1), outside)
+def restate_both(store: Store) -> None:
+    restate(date(2025, 1, 1), store)
+    restate(date(2025, 2, 1), store)
 
 
 @pytest.fixture
@@ -99,49 +99,49 @@ def test_what_follows_is_published_as_if_nothing_had_been_purged(store: Store) -
 
 
 def test_nothing_is_purged_while_a_restatement_that_reads_it_is_missing(opened: Make) -> None:
-    outside = completed(opened())
-    before = outside.state.activity.stored()
+    store = completed(opened())
+    before = store.state.activity.stored()
     with pytest.raises(Refused, match="the restatement of 2025-01 is missing"):
-        purge(outside)
-    assert outside.state.activity.stored() == before and outside.accountant.purged_through() is None
-    restate_both(outside)
-    assert purge(outside) == PURGED
+        purge(store)
+    assert store.state.activity.stored() == before and store.accountant.purged_through() is None
+    restate_both(store)
+    assert purge(store) == PURGED
 
 
 def test_nothing_is_purged_while_a_number_that_reads_it_is_missing(opened: Make) -> None:
-    outside = opened(**NO_RESTATEMENT)
-    publish("dau", MISSING[0], outside)
+    store = opened(**NO_RESTATEMENT)
+    publish("dau", MISSING[0], store)
     with pytest.raises(Refused, match="dau of 2025-02-02 is missing"):
-        purge(outside)
-    publish("dau", MISSING[1], outside)
-    assert purge(outside) == PURGED
+        purge(store)
+    publish("dau", MISSING[1], store)
+    assert purge(store) == PURGED
 
 
 def test_nothing_is_purged_while_the_last_window_that_reads_it_is_missing(make_store: Make) -> None:
     """Of independent noise, whose days need not follow one another; windows are of a week."""
     days = days_between(date(2025, 2, 1), date(2025, 2, 16))
-    outside = silent(
+    store = silent(
         make_store(
             start_date=days[0], retention_days=8, mau_window_days=7, mau_mechanism="gaussian", restatements_per_month=0
         )
     )
-    prepare(outside, days)
+    prepare(store, days)
     for day in days:
-        publish("dau", day, outside)
+        publish("dau", day, store)
         if day > date(2025, 2, 11) and day != date(2025, 2, 14):
-            publish("mau", day, outside)
+            publish("mau", day, store)
     with pytest.raises(Refused, match="Days up to 2025-02-08 are past retention, but mau of 2025-02-14 is missing"):
-        purge(outside)
-    publish("mau", date(2025, 2, 14), outside)
-    assert purge(outside) == date(2025, 2, 8)
+        purge(store)
+    publish("mau", date(2025, 2, 14), store)
+    assert purge(store) == date(2025, 2, 8)
 
 
 def test_a_mau_that_lags_behind_holds_its_window_back(opened: Make) -> None:
-    outside = completed(opened(**NO_RESTATEMENT))
+    store = completed(opened(**NO_RESTATEMENT))
     for day in days_between(FIRST_MAU, date(2025, 3, 9)):
-        publish("mau", day, outside)
-    assert purge(outside) == date(2025, 1, 28)
-    assert publish("mau", date(2025, 3, 10), outside).noisy_value == pytest.approx(2)
+        publish("mau", day, store)
+    assert purge(store) == date(2025, 1, 28)
+    assert publish("mau", date(2025, 3, 10), store).noisy_value == pytest.approx(2)
 
 
 @pytest.mark.slow
@@ -195,42 +195,42 @@ def test_a_day_that_waited_in_the_inbox_when_its_state_was_purged_is_dropped(sto
 
 
 def test_no_number_that_reads_a_purged_day_is_made(opened: Make) -> None:
-    outside = completed(opened(**NO_RESTATEMENT))
-    purge(outside)  # no MAU was ever published, so none was scheduled that reads these days
+    store = completed(opened(**NO_RESTATEMENT))
+    purge(store)  # no MAU was ever published, so none was scheduled that reads these days
     with pytest.raises(Refused, match="2025-02-10 is past retention"):
-        publish("mau", date(2025, 3, 11), outside)
-    assert publish("mau", date(2025, 3, 12), outside).noisy_value == pytest.approx(2)
+        publish("mau", date(2025, 3, 11), store)
+    assert publish("mau", date(2025, 3, 12), store).noisy_value == pytest.approx(2)
 
 
 def test_an_erasure_of_living_days_works_on_after_a_purge_and_shreds_with_its_epoch(opened: Make) -> None:
-    outside = completed(opened(**NO_RESTATEMENT))
-    (early,) = request([Event("a", "-", START)], outside).receipts
-    apply_and_verify(outside)
-    purge(outside)
-    gone = outside.state.salts.shredded_through()
+    store = completed(opened(**NO_RESTATEMENT))
+    (early,) = request([Event("a", "-", START)], store).receipts
+    apply_and_verify(store)
+    purge(store)
+    gone = store.state.salts.shredded_through()
     assert gone is not None and gone >= epoch_of(START, 30)
-    assert min(outside.erasures.ledger.keys_of([early])[early], default=gone + 1) > gone
-    (name,) = request([Event("her", "-", LAST)], outside).receipts
-    assert min(outside.erasures.ledger.keys_of([name])[name]) > gone
-    apply_and_verify(outside)
-    assert receipt(name, outside)["verified"] is True
-    assert receipt(early, outside)["state"] == "verified"
+    assert min(store.erasures.ledger.keys_of([early])[early], default=gone + 1) > gone
+    (name,) = request([Event("her", "-", LAST)], store).receipts
+    assert min(store.erasures.ledger.keys_of([name])[name]) > gone
+    apply_and_verify(store)
+    assert receipt(name, store)["verified"] is True
+    assert receipt(early, store)["state"] == "verified"
     with pytest.raises(Refused, match="was shredded"):
-        outside.state.salts.epoch_keys([gone])
+        store.state.salts.epoch_keys([gone])
 
 
 def test_without_retention_everything_is_kept(make_store: Make) -> None:
-    outside = make_store()
-    prepare(outside, DAYS[:3])
+    store = make_store()
+    prepare(store, DAYS[:3])
     with pytest.raises(BadSetting, match="RETENTION_DAYS is not set"):
-        purge(outside)
-    assert overdue(outside) == []
+        purge(store)
+    assert overdue(store) == []
 
 
 def test_nothing_is_due_before_anything_is_published(make_store: Make) -> None:
-    outside = make_store(retention_days=KEPT)
-    prepare(outside, DAYS[:3])
-    assert purge(outside) is None and len(outside.state.activity.stored()) >= 3
+    store = make_store(retention_days=KEPT)
+    prepare(store, DAYS[:3])
+    assert purge(store) is None and len(store.state.activity.stored()) >= 3
 
 
 def test_the_watchdog_names_days_that_are_kept_too_long_even_when_publishing_stands_still(store: Store) -> None:
@@ -255,7 +255,7 @@ def test_requests_for_days_that_are_all_purged_are_each_their_own_and_verified_w
 ) -> None:
     """Of all salt epochs that the last day of January reaches, with windows of a week."""
     first_day = date(2025, 1, 31)
-    outside = silent(
+    store = silent(
         make_store(
             retention_days=20,
             hash_salt_rotation_days=7,
@@ -266,70 +266,70 @@ def test_requests_for_days_that_are_all_purged_are_each_their_own_and_verified_w
         )
     )
     days = days_between(first_day, date(2025, 3, 5))
-    put(outside, [("a", day) for day in days])
-    prepare(outside, days)
+    put(store, [("a", day) for day in days])
+    prepare(store, days)
     for day in days:
-        publish("dau", day, outside)
-    purge(outside)
-    first, second = request([Event("a", "-", first_day), Event("b", "-", first_day)], outside).receipts
-    assert first != second and outside.erasures.ledger.keys_of([first, second]) == {}
-    assert apply_and_verify(outside).verified == 2
-    assert receipt(first, outside)["epochs"] == []
+        publish("dau", day, store)
+    purge(store)
+    first, second = request([Event("a", "-", first_day), Event("b", "-", first_day)], store).receipts
+    assert first != second and store.erasures.ledger.keys_of([first, second]) == {}
+    assert apply_and_verify(store).verified == 2
+    assert receipt(first, store)["epochs"] == []
 
 
 def test_a_day_that_a_restated_month_left_without_a_number_is_not_waited_for(opened: Make) -> None:
-    outside = opened()
-    publish("dau", MISSING[1], outside)
-    restate_both(outside)
-    assert purge(outside) == PURGED
+    store = opened()
+    publish("dau", MISSING[1], store)
+    restate_both(store)
+    assert purge(store) == PURGED
 
 
 def store_with_a_copy(opened: Make) -> tuple[Store, str, Path]:
     """Everything published, somebody erased, and a copy of a day of hers left in the data directory."""
-    outside = completed(opened(**NO_RESTATEMENT))
-    copied = outside.settings.data_dir / "export.parquet"
-    folder = outside.settings.data_dir / f"activity/day={START + timedelta(days=1)}"
+    store = completed(opened(**NO_RESTATEMENT))
+    copied = store.settings.data_dir / "export.parquet"
+    folder = store.settings.data_dir / f"activity/day={START + timedelta(days=1)}"
     (state,) = [path for path in folder.iterdir() if path.stem == f"epoch={epoch_of(START, 30)}"]
     copied.write_bytes(state.read_bytes())
-    (name,) = request([Event("her", "-", date(2025, 1, 29))], outside).receipts
-    return outside, name, copied
+    (name,) = request([Event("her", "-", date(2025, 1, 29))], store).receipts
+    return store, name, copied
 
 
 def test_no_key_is_shredded_while_something_is_left_of_an_erased_person(opened: Make) -> None:
-    outside, name, copied = store_with_a_copy(opened)
-    assert apply_and_verify(outside).unverified == (name,)
-    purge(outside)
-    assert outside.state.salts.shredded_through() is None
-    assert receipt(name, outside)["verified"] is False
+    store, name, copied = store_with_a_copy(opened)
+    assert apply_and_verify(store).unverified == (name,)
+    purge(store)
+    assert store.state.salts.shredded_through() is None
+    assert receipt(name, store)["verified"] is False
     copied.unlink()
-    apply_and_verify(outside)
-    purge(outside)
-    assert (outside.state.salts.shredded_through() or 0) >= epoch_of(START, 30)
-    assert receipt(name, outside)["verified"] is True
+    apply_and_verify(store)
+    purge(store)
+    assert (store.state.salts.shredded_through() or 0) >= epoch_of(START, 30)
+    assert receipt(name, store)["verified"] is True
 
 
 def test_what_a_receipt_has_named_stays_named_when_its_key_is_shredded(opened: Make) -> None:
-    outside, name, copied = store_with_a_copy(opened)
+    store, name, copied = store_with_a_copy(opened)
     kept = copied.read_bytes()
     copied.unlink()
-    assert apply_and_verify(outside).verified == 1
+    assert apply_and_verify(store).verified == 1
     copied.write_bytes(kept)
-    assert receipt(name, outside)["verified"] is False
-    purge(outside)
-    gone = outside.state.salts.shredded_through()
+    assert receipt(name, store)["verified"] is False
+    purge(store)
+    gone = store.state.salts.shredded_through()
     assert gone is not None and gone >= epoch_of(START, 30)
-    assert [left["file"] for left in receipt(name, outside)["survivors"]] == ["export.parquet"]
+    assert [left["file"] for left in receipt(name, store)["survivors"]] == ["export.parquet"]
     copied.unlink()
-    assert receipt(name, outside)["verified"] is True
+    assert receipt(name, store)["verified"] is True
 
 
 def test_state_of_a_day_whose_keys_are_shredded_cannot_be_vouched_for(make_store: Make) -> None:
-    outside = silent(make_store(hash_salt_rotation_days=30))
-    put(outside, [("a", START)])
-    prepare(outside, DAYS[:2])
-    (name,) = request([Event("a", "-", START)], outside).receipts
-    apply_and_verify(outside)
-    outside.state.salts.shred_through(epoch_of(date(2025, 3, 30), 30))  # no purge does this while there is state
-    found = receipt(name, outside)
+    store = silent(make_store(hash_salt_rotation_days=30))
+    put(store, [("a", START)])
+    prepare(store, DAYS[:2])
+    (name,) = request([Event("a", "-", START)], store).receipts
+    apply_and_verify(store)
+    store.state.salts.shred_through(epoch_of(date(2025, 3, 30), 30))  # no purge does this while there is state
+    found = receipt(name, store)
     assert found["verified"] is False
     assert any("shredded" in survivor["how"] for survivor in found["survivors"])

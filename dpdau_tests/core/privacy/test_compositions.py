@@ -513,11 +513,11 @@ def test_the_report_counts_under_the_caps_it_is_given() -> None:
 def test_a_released_number_shows_the_summary_and_the_budget_of_its_month_the_whole_report(
     make_store: Callable[..., Store],
 ) -> None:
-    outside = make_store()
-    prepare(outside, [JANUARY])
-    release = publish("dau", JANUARY, outside)
-    answer = budget_answer("dau", JANUARY, outside.settings, outside.accountant)
-    summary = release_answer(release, outside.settings, outside.accountant)["budget"]
+    store = make_store()
+    prepare(store, [JANUARY])
+    release = publish("dau", JANUARY, store)
+    answer = budget_answer("dau", JANUARY, store.settings, store.accountant)
+    summary = release_answer(release, store.settings, store.accountant)["budget"]
     assert set(summary) == {
         "epsilon_cap",
         "epsilon_spent",
@@ -529,17 +529,17 @@ def test_a_released_number_shows_the_summary_and_the_budget_of_its_month_the_who
     assert {name: answer[name] for name in summary if name != "comparison"}.items() <= summary.items()
     assert set(answer) - set(summary) == {"charged", "joint", "user_months", "overrides"}
     assert json.loads(json.dumps(answer))["charged"]["epsilon"] == pytest.approx(2.998, abs=5e-4)
-    (row,) = budget_rows(outside.settings, outside.accountant)
+    (row,) = budget_rows(store.settings, store.accountant)
     assert row == {"metric": "dau", "month": "2025-01", **answer}
 
 
 def test_what_only_compares_stands_apart_and_each_figure_says_in_a_sentence_that_it_stops_nothing(
     make_store: Callable[..., Store],
 ) -> None:
-    outside = make_store()
-    prepare(outside, [JANUARY])
-    answers = [release_answer(publish("dau", JANUARY, outside), outside.settings, outside.accountant)["budget"]]
-    answers.append(budget_answer("dau", JANUARY, outside.settings, outside.accountant))
+    store = make_store()
+    prepare(store, [JANUARY])
+    answers = [release_answer(publish("dau", JANUARY, store), store.settings, store.accountant)["budget"]]
+    answers.append(budget_answer("dau", JANUARY, store.settings, store.accountant))
     comparing = {"rdp_curve", "advanced_epsilon", "advanced_delta"}
     for answer, more in zip(answers, (set(), {"compositions"}), strict=True):
         compared = dict(answer["comparison"])
@@ -557,14 +557,14 @@ def test_the_numbers_of_a_longer_window_charge_each_month_they_read_once(
 ) -> None:
     first = date(2025, 3, 1)  # January and February are 59 days
     start = first - timedelta(days=window_days - 1)
-    outside = make_store(start_date=start, mau_window_days=window_days)
-    prepare(outside, days_between(start, first + timedelta(days=1)))
+    store = make_store(start_date=start, mau_window_days=window_days)
+    prepare(store, days_between(start, first + timedelta(days=1)))
     for day in days_between(first, first + timedelta(days=1)):
-        publish("mau", day, outside)
+        publish("mau", day, store)
     assert len(months_read(first, window_days)) == months
     for month in months_read(first, window_days):
-        assert [charge.mechanism.name for charge in outside.accountant.charges("mau", month)] == ["gaussian_stream"]
-        answer = budget_answer("mau", month, outside.settings, outside.accountant)
+        assert [charge.mechanism.name for charge in store.accountant.charges("mau", month)] == ["gaussian_stream"]
+        answer = budget_answer("mau", month, store.settings, store.accountant)
         assert answer["charged"]["epsilon"] == pytest.approx(3.5, abs=1e-4)
         assert answer["epsilon_spent"] < answer["charged"]["epsilon"]
         assert answer["releases_made"] == 2

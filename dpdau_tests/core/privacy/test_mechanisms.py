@@ -397,8 +397,8 @@ def user_histories(draw: st.DrawFn, months: int = 1) -> tuple[Stream, date, date
         walk += timedelta(days=gap)
     days = {first_out + timedelta(days=offset) for offset in draw(st.sets(OFFSETS, min_size=1, max_size=31))}
     inside = set(days_between(first_out, last_out))
-    outside = frozenset(active - inside)
-    return mechanism, first_out, last_out, outside | ((days | active) & inside), outside
+    store = frozenset(active - inside)
+    return mechanism, first_out, last_out, store | ((days | active) & inside), store
 
 
 def window_bits(active: frozenset[date], first: date, days: int, window_days: int) -> list[int]:
@@ -446,8 +446,8 @@ def test_whenever_she_comes_a_short_month_of_hers_changes_a_short_windows_stream
     month, mechanism = [date(2025, 1, 5) + timedelta(days=n) for n in range(3)], replace(MAU, window_days=3)
     around = [month[0] + timedelta(days=n) for n in (-3, -2, -1, 3, 4, 5)]
     longest = set()
-    for inside, outside in product(subsets(month), subsets(around)):
-        change = stream_change(mechanism, month[0], inside | outside, outside)
+    for inside, store in product(subsets(month), subsets(around)):
+        change = stream_change(mechanism, month[0], inside | store, store)
         changed = [n for n, bit in enumerate(change) if bit]
         assert set(change) <= {0, 1} and (not changed or changed == list(range(changed[0], changed[-1] + 1)))
         longest.add(len(changed))

@@ -19,16 +19,16 @@ DAYS = days_between(date(2025, 1, 1), date(2025, 1, 3))
 
 
 @pytest.fixture
-def outside(make_store: Callable[..., Store]) -> Store:
+def store(make_store: Callable[..., Store]) -> Store:
     return make_store(today=TODAY)
 
 
-def test_a_day_is_declared_and_its_declaration_is_taken_back(outside: Store) -> None:
-    complete_all(DAYS, outside)
-    complete_all(DAYS[:1], outside)  # again
-    assert is_declared(outside.events, outside.accountant) == frozenset(DAYS)
-    withdraw_all(DAYS[1:], outside)
-    assert is_declared(outside.events, outside.accountant) == {DAYS[0]}
+def test_a_day_is_declared_and_its_declaration_is_taken_back(store: Store) -> None:
+    complete_all(DAYS, store)
+    complete_all(DAYS[:1], store)  # again
+    assert is_declared(store.events, store.accountant) == frozenset(DAYS)
+    withdraw_all(DAYS[1:], store)
+    assert is_declared(store.events, store.accountant) == {DAYS[0]}
 
 
 @pytest.mark.parametrize(
@@ -40,30 +40,30 @@ def test_a_day_is_declared_and_its_declaration_is_taken_back(outside: Store) -> 
     ],
 )
 def test_one_day_that_cannot_be_declared_refuses_them_all(
-    outside: Store, day: date, kind: type[Exception], said: str
+    store: Store, day: date, kind: type[Exception], said: str
 ) -> None:
     with pytest.raises(kind, match=said):
-        complete_all([*DAYS, day], outside)
-    assert is_declared(outside.events, outside.accountant) == frozenset()
+        complete_all([*DAYS, day], store)
+    assert is_declared(store.events, store.accountant) == frozenset()
 
 
-def test_a_day_that_a_number_has_read_is_declared_for_good(outside: Store) -> None:
-    complete_all(DAYS, outside)
-    prepare(outside, DAYS)
-    publish("dau", DAYS[1], outside)
+def test_a_day_that_a_number_has_read_is_declared_for_good(store: Store) -> None:
+    complete_all(DAYS, store)
+    prepare(store, DAYS)
+    publish("dau", DAYS[1], store)
     with pytest.raises(Refused, match=f"{DAYS[1]} was read by a published number"):
-        withdraw_all(DAYS, outside)
-    assert is_declared(outside.events, outside.accountant) == frozenset(DAYS)
+        withdraw_all(DAYS, store)
+    assert is_declared(store.events, store.accountant) == frozenset(DAYS)
 
 
-def test_a_day_that_is_published_by_hand_needs_no_declaration(outside: Store) -> None:
-    prepare(outside, DAYS)
-    publish("dau", DAYS[1], outside)
-    assert is_declared(outside.events, outside.accountant) == {DAYS[1]}
+def test_a_day_that_is_published_by_hand_needs_no_declaration(store: Store) -> None:
+    prepare(store, DAYS)
+    publish("dau", DAYS[1], store)
+    assert is_declared(store.events, store.accountant) == {DAYS[1]}
 
 
-def test_a_purged_day_cannot_be_declared(outside: Store) -> None:
-    outside.accountant.purge_through(DAYS[1])
+def test_a_purged_day_cannot_be_declared(store: Store) -> None:
+    store.accountant.purge_through(DAYS[1])
     with pytest.raises(Refused, match="past retention"):
-        complete(DAYS[0], outside)
-    complete(DAYS[2], outside)
+        complete(DAYS[0], store)
+    complete(DAYS[2], store)

@@ -26,19 +26,19 @@ FIRST_MAU = date(2025, 1, 30)
 MakeStore = Callable[..., Store]
 
 
-def at(day: date, outside: Store) -> Store:
-    return replace(outside, clock=FixedClock(day))
+def at(day: date, store: Store) -> Store:
+    return replace(store, clock=FixedClock(day))
 
 
-def declared(outside: Store, first: date, last: date) -> Store:
-    complete_all(days_between(first, last), at(last + timedelta(days=1), outside))
-    return outside
+def declared(store: Store, first: date, last: date) -> Store:
+    complete_all(days_between(first, last), at(last + timedelta(days=1), store))
+    return store
 
 
 def test_a_day_is_due_when_its_whole_grace_has_passed_and_not_before(make_store: MakeStore) -> None:
-    outside = declared(make_store(today=date(2025, 1, 2)), START, START)
-    assert due(outside).numbers == ()
-    assert due(at(date(2025, 1, 3), outside)).numbers == (Step(DAU, START),)
+    store = declared(make_store(today=date(2025, 1, 2)), START, START)
+    assert due(store).numbers == ()
+    assert due(at(date(2025, 1, 3), store)).numbers == (Step(DAU, START),)
     without = declared(make_store("hasty", today=date(2025, 1, 2), grace_days=0), START, START)
     assert due(without).numbers == (Step(DAU, START),)
 
@@ -46,8 +46,8 @@ def test_a_day_is_due_when_its_whole_grace_has_passed_and_not_before(make_store:
 def test_days_come_in_order_each_with_its_dau_and_mau_and_a_month_is_restated_on_its_day(
     make_store: MakeStore,
 ) -> None:
-    outside = declared(make_store(today=date(2025, 2, 8)), START, date(2025, 2, 6))
-    numbers = due(outside).numbers
+    store = declared(make_store(today=date(2025, 2, 8)), START, date(2025, 2, 6))
+    numbers = due(store).numbers
     days = [step.day for step in numbers if step.kind == DAU]
     assert days == days_between(START, date(2025, 2, 6))
     assert [step.day for step in numbers if step.kind == MAU] == days_between(FIRST_MAU, date(2025, 2, 6))
@@ -61,43 +61,43 @@ def test_days_come_in_order_each_with_its_dau_and_mau_and_a_month_is_restated_on
 
 
 def test_an_undeclared_day_is_waited_for_and_those_after_it_with_it(make_store: MakeStore) -> None:
-    outside = declared(make_store(today=date(2025, 1, 10)), START, date(2025, 1, 2))
-    complete_all(days_between(date(2025, 1, 4), date(2025, 1, 8)), outside)
-    found = due(outside)
+    store = declared(make_store(today=date(2025, 1, 10)), START, date(2025, 1, 2))
+    complete_all(days_between(date(2025, 1, 4), date(2025, 1, 8)), store)
+    found = due(store)
     assert [step.day for step in found.numbers] == days_between(START, date(2025, 1, 2))
     assert found.unmarked == (date(2025, 1, 3),)
-    assert late(found, outside.settings, outside.clock) == days_between(START, date(2025, 1, 2))
+    assert late(found, store.settings, store.clock) == days_between(START, date(2025, 1, 2))
 
 
 def test_only_what_was_never_built_is_missing(make_store: MakeStore) -> None:
-    outside = declared(make_store(today=date(2025, 1, 5)), START, date(2025, 1, 3))
-    prepare(outside, [date(2025, 1, 2)])
-    assert due(outside).missing == (START, date(2025, 1, 3))
-    assert due(outside).built == ()
-    prepare(outside, [START])
-    assert due(outside).built == (Step(DAU, START), Step(DAU, date(2025, 1, 2)))
+    store = declared(make_store(today=date(2025, 1, 5)), START, date(2025, 1, 3))
+    prepare(store, [date(2025, 1, 2)])
+    assert due(store).missing == (START, date(2025, 1, 3))
+    assert due(store).built == ()
+    prepare(store, [START])
+    assert due(store).built == (Step(DAU, START), Step(DAU, date(2025, 1, 2)))
 
 
 def test_what_is_published_is_not_due_again(make_store: MakeStore) -> None:
-    outside = declared(make_store(today=date(2025, 1, 5)), START, date(2025, 1, 3))
-    prepare(outside, days_between(START, date(2025, 1, 3)))
-    publish("dau", START, outside)
-    assert [step.day for step in due(outside).numbers] == days_between(date(2025, 1, 2), date(2025, 1, 3))
+    store = declared(make_store(today=date(2025, 1, 5)), START, date(2025, 1, 3))
+    prepare(store, days_between(START, date(2025, 1, 3)))
+    publish("dau", START, store)
+    assert [step.day for step in due(store).numbers] == days_between(date(2025, 1, 2), date(2025, 1, 3))
 
 
 def test_a_number_that_will_be_refused_is_named_and_holds_up_none_of_those_that_fit(make_store: MakeStore) -> None:
-    outside = make_store(today=date(2025, 1, 20))
-    declared(outside, START, date(2025, 1, 18))
-    small = replace(outside, settings=replace(outside.settings, dau_mechanism="laplace"))
+    store = make_store(today=date(2025, 1, 20))
+    declared(store, START, date(2025, 1, 18))
+    small = replace(store, settings=replace(store.settings, dau_mechanism="laplace"))
     found = due(small)
     assert [step.day for step in found.numbers] == days_between(START, date(2025, 1, 10))
     assert found.refused.startswith("dau of 2025-01-11 is refused")
 
 
-def begun(outside: Store) -> None:
+def begun(store: Store) -> None:
     """A week is declared, and nothing is built."""
-    declared(outside, START, date(2025, 1, 7))
-    put(outside, [("somebody", START)])
+    declared(store, START, date(2025, 1, 7))
+    put(store, [("somebody", START)])
 
 
 HISTORIES = st.lists(st.tuples(st.sampled_from(days_between(START, date(2025, 1, 8))), st.booleans()), max_size=6)
@@ -119,32 +119,32 @@ def test_what_is_due_is_the_same_with_and_without_any_one_user(
     """`history` is hers: days on which she was active, before the days were built or after it."""
     found = []
     for name in ("without", "with"):
-        outside = make_store(f"{name} {next(numbers)}", today=date(2025, 1, 10), recipe=begun)
+        store = make_store(f"{name} {next(numbers)}", today=date(2025, 1, 10), recipe=begun)
         hers = history if name == "with" else []
-        put(outside, [("she", day) for day, early in hers if early])
-        prepare(outside, days_between(START, date(2025, 1, 3)))
-        put(outside, [("she", day) for day, early in hers if not early])
+        put(store, [("she", day) for day, early in hers if early])
+        prepare(store, days_between(START, date(2025, 1, 3)))
+        put(store, [("she", day) for day, early in hers if not early])
         for day in days_between(START, date(2025, 1, 3))[:published]:
-            publish("dau", day, outside)
-        found.append(due(outside))
+            publish("dau", day, store)
+        found.append(due(store))
     assert found[0] == found[1]
 
 
 def test_a_month_that_waits_for_its_day_is_due_even_if_nothing_else_is(make_store: MakeStore) -> None:
     days = days_between(date(2025, 1, 30), date(2025, 2, 3))
-    outside = make_store(today=date(2025, 2, 5), start_date=days[0], mau_mechanism="gaussian")
-    complete_all(days, outside)
-    prepare(outside, days)
+    store = make_store(today=date(2025, 2, 5), start_date=days[0], mau_mechanism="gaussian")
+    complete_all(days, store)
+    prepare(store, days)
     for day in days:
-        publish("dau", day, outside)
-    assert Step(RESTATEMENT, START) in due(outside).numbers
-    restate(START, outside)
-    assert Step(RESTATEMENT, START) not in due(outside).numbers
+        publish("dau", day, store)
+    assert Step(RESTATEMENT, START) in due(store).numbers
+    restate(START, store)
+    assert Step(RESTATEMENT, START) not in due(store).numbers
 
 
 @pytest.mark.parametrize("days_down", [1, 5, 40])
 def test_after_downtime_everything_that_is_due_comes_in_order(make_store: MakeStore, days_down: int) -> None:
     last = START + timedelta(days=days_down)
-    outside = declared(make_store(today=last + timedelta(days=2)), START, last)
-    days = [step.day for step in due(outside).numbers if step.kind == DAU]
+    store = declared(make_store(today=last + timedelta(days=2)), START, last)
+    days = [step.day for step in due(store).numbers if step.kind == DAU]
     assert days == days_between(START, last)

@@ -114,7 +114,7 @@ class Folder:
         self.erasures = NotedErasures(self.inbox)
         self.said: list[str] = []
 
-    def outside(self, settings: Settings) -> Store:
+    def store(self, settings: Settings) -> Store:
         """What an ingest uses of it; the rest is not there."""
         unused = cast(Any, None)
         return Store(
@@ -138,14 +138,14 @@ class Folder:
         )
 
     def ingest(self, *files: Path, settings: Settings = SETTINGS, partial: bool = False) -> IngestReport:
-        return ingest(list(files), self.outside(settings), self.said.append, partial=partial)
+        return ingest(list(files), self.store(settings), self.said.append, partial=partial)
 
     def contents(self) -> dict[tuple[date, int], list[int]]:
         return {(found.day, found.epoch): found.keys.tolist() for found in self.inbox.read(self.inbox.batches())}
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Folder:
+def folder(tmp_path: Path) -> Folder:
     return Folder(tmp_path / "data")
 
 
@@ -167,55 +167,55 @@ def minus(user_id: str, day: str, *days: str) -> dict[str, object]:
     return {"user_id": user_id, "day": day, "op": "-", **({"metadata": {"days": days}} if days else {})}
 
 
-def test_each_day_is_keyed_under_every_epoch_whose_windows_reach_it(store: Folder, tmp_path: Path) -> None:
+def test_each_day_is_keyed_under_every_epoch_whose_windows_reach_it(folder: Folder, tmp_path: Path) -> None:
     days = [date(2025, 1, 1), date(2025, 3, 1), date(2025, 4, 30)]  # an epoch begins on 2025-03-13
-    report = store.ingest(lines(tmp_path, "e.jsonl", *(plus(user, str(day)) for day in days for user in ("a", "b"))))
+    report = folder.ingest(lines(tmp_path, "e.jsonl", *(plus(user, str(day)) for day in days for user in ("a", "b"))))
     wanted = {
         (day, epoch): sorted(key_of(user, epoch) for user in ("a", "b"))
         for day in days
         for epoch in epochs_of_day(day, 90, 30)
     }
     assert sorted(wanted) == [(days[0], 223), (days[1], 223), (days[1], 224), (days[2], 224)]
-    assert store.contents() == wanted
-    assert report == IngestReport(6, 0, tuple(days), store.inbox.batches()[0], None)
-    assert store.salts.asked == [sorted({epoch for _, epoch in wanted})]
+    assert folder.contents() == wanted
+    assert report == IngestReport(6, 0, tuple(days), folder.inbox.batches()[0], None)
+    assert folder.salts.asked == [sorted({epoch for _, epoch in wanted})]
 
 
-def test_all_days_of_all_epochs_are_one_batch_and_twice_is_the_same_batch(store: Folder, tmp_path: Path) -> None:
+def test_all_days_of_all_epochs_are_one_batch_and_twice_is_the_same_batch(folder: Folder, tmp_path: Path) -> None:
     rows = [plus(f"u{n % 7}", f"2025-{1 + n % 4:02}-{1 + n % 28:02}") for n in range(200)]
-    first = store.ingest(lines(tmp_path, "e.jsonl", *rows))
-    again = store.ingest(lines(tmp_path, "shuffled.jsonl", *rows[::-1], *rows))
-    assert first.batch == again.batch and store.inbox.batches() == [first.batch]
+    first = folder.ingest(lines(tmp_path, "e.jsonl", *rows))
+    again = folder.ingest(lines(tmp_path, "shuffled.jsonl", *rows[::-1], *rows))
+    assert first.batch == again.batch and folder.inbox.batches() == [first.batch]
     assert first.days == again.days and again.ingested == 2 * first.ingested
 
 
 def test_a_removal_is_recorded_in_every_epoch_it_reaches_before_the_batch_is_there(
-    store: Folder, tmp_path: Path
+    folder: Folder, tmp_path: Path
 ) -> None:
-    report = store.ingest(lines(tmp_path, "e.jsonl", plus("a", "2025-01-01"), minus("gone", "2025-02-10")))
-    [noted] = store.erasures.noted
+    report = folder.ingest(lines(tmp_path, "e.jsonl", plus("a", "2025-01-01"), minus("gone", "2025-02-10")))
+    [noted] = folder.erasures.noted
     assert noted == [Removal(date(2025, 2, 10), (), tuple((epoch, key_of("gone", epoch)) for epoch in (223, 224)))]
-    assert store.erasures.batches_then == [0] and report.batch
+    assert folder.erasures.batches_then == [0] and report.batch
     assert report.ingested == 2 and report.days == (date(2025, 1, 1),)
 
 
-def test_a_removal_of_listed_days_ends_with_the_last_of_them(store: Folder, tmp_path: Path) -> None:
-    report = store.ingest(lines(tmp_path, "e.jsonl", minus("gone", "2025-01-02", "2025-04-30", "2025-01-31")))
-    [noted] = store.erasures.noted
+def test_a_removal_of_listed_days_ends_with_the_last_of_them(folder: Folder, tmp_path: Path) -> None:
+    report = folder.ingest(lines(tmp_path, "e.jsonl", minus("gone", "2025-01-02", "2025-04-30", "2025-01-31")))
+    [noted] = folder.erasures.noted
     through = date(2025, 4, 30)
     assert {(found.through, found.days) for found in noted} == {(through, (date(2025, 1, 31), through))}
     assert [epoch for epoch, _ in noted[0].keys] == list(epochs_reached(through, SETTINGS))
-    assert report.batch is None and report.days == () and store.inbox.batches() == []
+    assert report.batch is None and report.days == () and folder.inbox.batches() == []
 
 
-def test_every_removal_gets_its_own_reach_and_the_salts_are_made_at_once(store: Folder, tmp_path: Path) -> None:
+def test_every_removal_gets_its_own_reach_and_the_salts_are_made_at_once(folder: Folder, tmp_path: Path) -> None:
     settings = Settings(start_date=date(2024, 1, 1), hash_salt_rotation_days=30, mau_window_days=30)
-    store.ingest(lines(tmp_path, "e.jsonl", minus("x", "2024-01-05"), minus("y", "2025-04-05")), settings=settings)
-    [noted] = store.erasures.noted
+    folder.ingest(lines(tmp_path, "e.jsonl", minus("x", "2024-01-05"), minus("y", "2025-04-05")), settings=settings)
+    [noted] = folder.erasures.noted
     for user, through in (("x", date(2024, 1, 5)), ("y", date(2025, 4, 5))):
         [found] = [removal for removal in noted if removal.through == through]
         assert found.keys == tuple((epoch, key_of(user, epoch)) for epoch in epochs_reached(through, settings))
-    assert store.salts.asked[-2] == list(epochs_reached(date(2025, 4, 5), settings))
+    assert folder.salts.asked[-2] == list(epochs_reached(date(2025, 4, 5), settings))
 
 
 def test_the_tombstone_epochs_reach_the_last_window_that_holds_the_user_out() -> None:
@@ -227,9 +227,9 @@ def test_the_tombstone_epochs_reach_the_last_window_that_holds_the_user_out() ->
     assert last == epoch_of(date(2025, 3, 29), 97) == epoch_of(date(2025, 3, 28), 97) + 1
 
 
-def test_bad_rows_go_to_the_quarantine_and_in_part_stop_nothing(store: Folder, tmp_path: Path) -> None:
+def test_bad_rows_go_to_the_quarantine_and_in_part_stop_nothing(folder: Folder, tmp_path: Path) -> None:
     path = lines(tmp_path, "e.jsonl", plus("a", "2025-02-01"), plus("secret-person", "never"), plus("b", "2025-05-01"))
-    report = store.ingest(path, partial=True)
+    report = folder.ingest(path, partial=True)
     assert (report.ingested, report.rejected) == (1, 2)
     assert report.quarantine
     found = list(csv.reader(report.quarantine.read_text().splitlines()))
@@ -237,25 +237,25 @@ def test_bad_rows_go_to_the_quarantine_and_in_part_stop_nothing(store: Folder, t
     assert [(file, line) for file, line, _ in found[1:]] == [(str(path), "2"), (str(path), "3")]
     assert "secret-person" not in report.quarantine.read_text() and "never" not in report.quarantine.read_text()
     assert report.rejections.by_reason() == {BAD_DAY: 1, TOO_LATE: 1}
-    assert store.ingest(path, partial=True).quarantine == report.quarantine
+    assert folder.ingest(path, partial=True).quarantine == report.quarantine
 
 
 # --- A wrong input never becomes a number --------------------------------------------------------------------------
 
 
-def nothing_taken(store: Folder) -> bool:
-    return not store.erasures.noted and store.inbox.batches() == []
+def nothing_taken(folder: Folder) -> bool:
+    return not folder.erasures.noted and folder.inbox.batches() == []
 
 
 @pytest.mark.parametrize("partial", [False, True])
 def test_an_input_without_one_valid_row_is_bad_input_and_nothing_is_taken(
-    store: Folder, tmp_path: Path, partial: bool
+    folder: Folder, tmp_path: Path, partial: bool
 ) -> None:
     path = lines(tmp_path, "e.jsonl", plus("a", "never"), plus("secret", "2024-12-31"), plus("b", "never"))
     with pytest.raises(NoValidRow) as raised:
-        store.ingest(path, partial=partial)
+        folder.ingest(path, partial=partial)
     report = raised.value.report
-    assert raised.value.exit_code == 5 and nothing_taken(store)
+    assert raised.value.exit_code == 5 and nothing_taken(folder)
     assert (report.ingested, report.rejected, report.days, report.batch) == (0, 3, (), None)
     assert list(report.rejections.by_reason().items()) == [(BAD_DAY, 2), (TOO_EARLY, 1)]
     assert report.quarantine and report.quarantine.read_text().count("\n") == 4
@@ -268,45 +268,45 @@ def good_and_bad(folder: Path, good: int, bad: int, *others: dict[str, object]) 
 
 
 def test_more_bad_rows_than_the_share_admits_are_refused_and_no_removal_is_taken_either(
-    store: Folder, tmp_path: Path
+    folder: Folder, tmp_path: Path
 ) -> None:
     path = good_and_bad(tmp_path, 296, 4, minus("x", "2025-02-01"), minus("y", "2025-02-01"))
     with pytest.raises(TooManyRejected, match=r"1\.32 % of the rows are bad.*admits 1 %") as raised:
-        store.ingest(path)
+        folder.ingest(path)
     report = raised.value.report
-    assert raised.value.exit_code == 4 and nothing_taken(store)
+    assert raised.value.exit_code == 4 and nothing_taken(folder)
     assert (report.ingested, report.rejected, report.removals_waiting) == (0, 4, 2)
     assert report.quarantine and report.quarantine.exists()
-    taken = store.ingest(path, partial=True)
+    taken = folder.ingest(path, partial=True)
     assert (taken.ingested, taken.rejected, taken.removals_waiting) == (298, 4, 0)
-    assert len(store.erasures.noted[0]) == 2 and store.inbox.batches() == [taken.batch]
+    assert len(folder.erasures.noted[0]) == 2 and folder.inbox.batches() == [taken.batch]
 
 
-def test_the_share_itself_is_admitted_and_one_row_more_is_not(store: Folder, tmp_path: Path) -> None:
-    assert store.ingest(good_and_bad(tmp_path, 198, 2)).ingested == 198
+def test_the_share_itself_is_admitted_and_one_row_more_is_not(folder: Folder, tmp_path: Path) -> None:
+    assert folder.ingest(good_and_bad(tmp_path, 198, 2)).ingested == 198
     with pytest.raises(TooManyRejected):
-        store.ingest(good_and_bad(tmp_path, 197, 2))
+        folder.ingest(good_and_bad(tmp_path, 197, 2))
     none = replace(SETTINGS, max_rejected_share=Fraction(0))
-    assert store.ingest(good_and_bad(tmp_path, 5, 0), settings=none).ingested == 5
+    assert folder.ingest(good_and_bad(tmp_path, 5, 0), settings=none).ingested == 5
     with pytest.raises(TooManyRejected):
-        store.ingest(good_and_bad(tmp_path, 500, 1), settings=none)
+        folder.ingest(good_and_bad(tmp_path, 500, 1), settings=none)
 
 
 def test_rows_before_start_date_do_not_count_in_the_share_and_rows_after_tomorrow_do(
-    store: Folder, tmp_path: Path
+    folder: Folder, tmp_path: Path
 ) -> None:
     early = [plus(f"u{n}", "2024-06-01") for n in range(50)]
-    report = store.ingest(good_and_bad(tmp_path, 10, 0, *early))
+    report = folder.ingest(good_and_bad(tmp_path, 10, 0, *early))
     assert (report.ingested, report.rejected) == (10, 50)
     with pytest.raises(TooManyRejected):
-        store.ingest(good_and_bad(tmp_path, 50, 0, plus("a", "2025-05-01"), *early))
+        folder.ingest(good_and_bad(tmp_path, 50, 0, plus("a", "2025-05-01"), *early))
 
 
 @pytest.mark.parametrize("content", ["", "\n\n"])
-def test_an_empty_input_is_no_error(store: Folder, tmp_path: Path, content: str) -> None:
+def test_an_empty_input_is_no_error(folder: Folder, tmp_path: Path, content: str) -> None:
     (tmp_path / "e.jsonl").write_text(content)
     (tmp_path / "e.csv").write_text(content)
-    report = store.ingest(tmp_path / "e.jsonl", tmp_path / "e.csv")
+    report = folder.ingest(tmp_path / "e.jsonl", tmp_path / "e.csv")
     assert (report.ingested, report.rejected, report.batch, report.quarantine) == (0, 0, None, None)
 
 
@@ -318,14 +318,14 @@ def test_either_all_good_rows_are_taken_or_none_by_the_share_of_the_bad_ones(
 ) -> None:
     rows = [Row(f"u{n}", day="2025-02-01") for n in range(good)] + [None] * bad + [Row("u", day="2024-01-01")] * early
     scan = RowScan((("e", line, row) for line, row in enumerate(rows, 1)), LIMITS)
-    store = Folder(tmp_path_factory.mktemp("share"))
-    outside = store.outside(replace(SETTINGS, max_rejected_share=share))
+    folder = Folder(tmp_path_factory.mktemp("share"))
+    store = folder.store(replace(SETTINGS, max_rejected_share=share))
     try:
-        report = ingest_scan(scan, outside, progress=lambda _: None)
+        report = ingest_scan(scan, store, progress=lambda _: None)
     except NotTaken as error:
         assert (good == 0 and bad + early) or bad > share * (good + bad)
-        assert error.report.rejected == bad + early and nothing_taken(store)
-        assert [one.taken for one in outside.events.quarantine.shares()] == [False]
+        assert error.report.rejected == bad + early and nothing_taken(folder)
+        assert [one.taken for one in store.events.quarantine.shares()] == [False]
         assert error.exit_code == (4 if good else 5)
     else:
         assert bad <= share * (good + bad) and (report.ingested, report.rejected) == (good, bad + early)
@@ -333,21 +333,21 @@ def test_either_all_good_rows_are_taken_or_none_by_the_share_of_the_bad_ones(
 
 
 def test_a_refused_input_is_made_good_by_the_same_files_and_one_taken_in_part_is_not(
-    store: Folder, tmp_path: Path
+    folder: Folder, tmp_path: Path
 ) -> None:
-    quarantine = store.outside(SETTINGS).events.quarantine
+    quarantine = folder.store(SETTINGS).events.quarantine
     with pytest.raises(TooManyRejected):
-        store.ingest(good_and_bad(tmp_path, 10, 5))
+        folder.ingest(good_and_bad(tmp_path, 10, 5))
     (share,) = quarantine.shares()
     assert (share.taken, share.share) == (False, 5 / 15)
     other = tmp_path / "other"
     other.mkdir()
-    store.ingest(good_and_bad(other, 10, 0))
+    folder.ingest(good_and_bad(other, 10, 0))
     assert quarantine.shares() == [share]
-    store.ingest(good_and_bad(tmp_path, 15, 0))
+    folder.ingest(good_and_bad(tmp_path, 15, 0))
     assert quarantine.shares() == []
-    store.ingest(good_and_bad(tmp_path, 10, 5), partial=True)
-    store.ingest(good_and_bad(tmp_path, 15, 0))
+    folder.ingest(good_and_bad(tmp_path, 10, 5), partial=True)
+    folder.ingest(good_and_bad(tmp_path, 15, 0))
     assert [(one.taken, one.share) for one in quarantine.shares()] == [(True, 5 / 15)]
 
 
@@ -356,16 +356,16 @@ def test_a_refused_input_is_made_good_by_the_same_files_and_one_taken_in_part_is
 
 @pytest.mark.parametrize("name", ["e.jsonl", "e.csv", "e.parquet", "e.parquet.gz"])
 def test_of_a_folder_that_is_named_after_a_day_the_share_of_other_days_is_told(
-    store: Folder, tmp_path: Path, name: str
+    folder: Folder, tmp_path: Path, name: str
 ) -> None:
     for day, others in (("2025-02-01", 3), ("2025-02-02", 0)):
-        folder = tmp_path / "landing" / f"day={day}" / "hour=1"
-        folder.mkdir(parents=True)
+        there = tmp_path / "landing" / f"day={day}" / "hour=1"
+        there.mkdir(parents=True)
         table = pa.table(
             {"user_id": [f"u{n}" for n in range(8)], "day": ["2025-03-01"] * others + [day] * (8 - others)}
         )
-        write_table(table, folder / name)
-    report = store.ingest(*sorted((tmp_path / "landing").rglob("e.*")))
+        write_table(table, there / name)
+    report = folder.ingest(*sorted((tmp_path / "landing").rglob("e.*")))
     assert (report.ingested, report.elsewhere) == (16, {date(2025, 2, 1): 3 / 8})
     rows = [("day=2025-02-01/e", n, Row(f"u{n}", day="2025-03-01" if n < 3 else "2025-02-01")) for n in range(8)]
     assert RowScan(rows, LIMITS).elsewhere() == report.elsewhere
@@ -384,67 +384,67 @@ def write_table(table: pa.Table, path: Path) -> None:
 
 
 def test_a_bad_row_of_a_file_named_after_somebody_who_is_erased_by_it_is_kept_without_the_name(
-    store: Folder, tmp_path: Path
+    folder: Folder, tmp_path: Path
 ) -> None:
     path = lines(tmp_path, "of-anna.jsonl", minus("anna", "2025-02-01"), plus("b", "never"))
     other = lines(tmp_path, "e.jsonl", plus("b", "never"))
-    report = store.ingest(path, other, partial=True)
+    report = folder.ingest(path, other, partial=True)
     assert report.rejected == 2 and report.quarantine and report.quarantine.read_text().count("\n") == 3
     assert "anna" not in report.quarantine.read_text() and str(other) in report.quarantine.read_text()
     assert "(a name that is left out),2," in report.quarantine.read_text()
-    refused = raised_by(store, path, other)
+    refused = raised_by(folder, path, other)
     assert refused.quarantine and "anna" in refused.quarantine.read_text(), "nobody is erased by it"
 
 
-def raised_by(store: Folder, *files: Path) -> IngestReport:
+def raised_by(folder: Folder, *files: Path) -> IngestReport:
     with pytest.raises(NotTaken) as raised:
-        store.ingest(*files)
+        folder.ingest(*files)
     return raised.value.report
 
 
-def test_tomorrow_is_taken_and_the_day_after_is_not(store: Folder, tmp_path: Path) -> None:
+def test_tomorrow_is_taken_and_the_day_after_is_not(folder: Folder, tmp_path: Path) -> None:
     path = lines(tmp_path, "e.jsonl", plus("a", "2025-04-30"), plus("a", "2025-05-01"))
-    report = store.ingest(path, partial=True)
+    report = folder.ingest(path, partial=True)
     assert (report.days, report.rejected) == ((date(2025, 4, 30),), 1)
 
 
-def test_one_file_that_cannot_be_read_stops_everything_and_nothing_is_kept(store: Folder, tmp_path: Path) -> None:
+def test_one_file_that_cannot_be_read_stops_everything_and_nothing_is_kept(folder: Folder, tmp_path: Path) -> None:
     sound = lines(tmp_path, "a.jsonl", plus("a", "2025-02-01"), minus("b", "2025-02-01"), plus("", "2025-02-01"))
     broken = tmp_path / "b.jsonl.gz"
     broken.write_bytes(gzip.compress(sound.read_bytes())[:-8])
     with pytest.raises(BadInput, match=r"b\.jsonl\.gz"):
-        store.ingest(sound, broken)
-    assert store.erasures.noted == [] and not list(store.root.rglob("*"))
+        folder.ingest(sound, broken)
+    assert folder.erasures.noted == [] and not list(folder.root.rglob("*"))
 
 
-def test_nobody_is_written_down_by_name(store: Folder, tmp_path: Path) -> None:
+def test_nobody_is_written_down_by_name(folder: Folder, tmp_path: Path) -> None:
     planted = [f"planted-person-{n}" for n in range(50)]
     rows = [
         row for user in planted for row in (plus(user, "2025-02-01"), plus(user, "soon"), minus(user, "2025-02-02"))
     ]
-    report = store.ingest(lines(tmp_path, "e.jsonl", *rows), partial=True)
-    files = [path for path in store.root.rglob("*") if path.is_file()]
+    report = folder.ingest(lines(tmp_path, "e.jsonl", *rows), partial=True)
+    files = [path for path in folder.root.rglob("*") if path.is_file()]
     assert sorted(path.suffix for path in files) == [".csv", ".json", ".lock", ".parquet"]
-    for text in (*(path.read_bytes() for path in files), repr(report).encode(), "".join(store.said).encode()):
+    for text in (*(path.read_bytes() for path in files), repr(report).encode(), "".join(folder.said).encode()):
         assert b"planted" not in text
 
 
 @pytest.mark.parametrize("name", ["e.jsonl", "e.csv.gz", "e.parquet", "e.parquet.gz"])
-def test_how_far_the_reading_is_grows_to_the_whole(store: Folder, tmp_path: Path, name: str) -> None:
+def test_how_far_the_reading_is_grows_to_the_whole(folder: Folder, tmp_path: Path, name: str) -> None:
     table = pa.table({"user_id": [f"u{n}" for n in range(900)], "day": ["2025-02-01"] * 900})
     files = [tmp_path / str(n) / name for n in range(3)]
     for path in files:
         path.parent.mkdir()
         write_table(table, path)
     told: list[float] = []
-    ingest(files, store.outside(SETTINGS), tell=told.append)
+    ingest(files, folder.store(SETTINGS), tell=told.append)
     assert told == sorted(told) and told[-1] == 1.0 and len(told) >= 3
 
 
-def test_progress_is_told_without_counting_people(store: Folder, tmp_path: Path) -> None:
-    store.ingest(lines(tmp_path, "e.jsonl", plus("a", "2025-02-01"), minus("b", "2025-02-01")))
-    assert store.said[0] == "Reading 1 file(s)."
-    assert any("salt epoch" in text for text in store.said) and "Recording removals." in store.said
+def test_progress_is_told_without_counting_people(folder: Folder, tmp_path: Path) -> None:
+    folder.ingest(lines(tmp_path, "e.jsonl", plus("a", "2025-02-01"), minus("b", "2025-02-01")))
+    assert folder.said[0] == "Reading 1 file(s)."
+    assert any("salt epoch" in text for text in folder.said) and "Recording removals." in folder.said
 
 
 def test_rows_in_memory_take_the_same_path_to_the_same_batch(tmp_path: Path) -> None:
@@ -454,7 +454,7 @@ def test_rows_in_memory_take_the_same_path_to_the_same_batch(tmp_path: Path) -> 
     report = by_file.ingest(path, partial=True)
     found = [Row(user, day=day) for user, day in rows] + [Row("u9", "-", "2025-02-01")]
     scan = RowScan((("e.jsonl", line, row) for line, row in enumerate(found, 1)), LIMITS)
-    other = ingest_scan(scan, by_rows.outside(SETTINGS), progress=lambda _: None, partial=True)
+    other = ingest_scan(scan, by_rows.store(SETTINGS), progress=lambda _: None, partial=True)
     assert (other.batch, other.ingested, other.days) == (report.batch, report.ingested, report.days)
     assert by_rows.erasures.noted == by_file.erasures.noted
     assert by_rows.contents() == by_file.contents()
@@ -481,16 +481,16 @@ KILLED = """
 
 
 def test_an_ingest_killed_before_the_rename_is_invisible_and_the_rerun_completes_it(
-    store: Folder, tmp_path: Path
+    folder: Folder, tmp_path: Path
 ) -> None:
     path = lines(tmp_path, "e.jsonl", *(plus(f"u{n}", "2025-02-01") for n in range(500)), plus("", "2025-02-01"))
-    command = [sys.executable, "-c", textwrap.dedent(KILLED), Path(__file__).parent, store.root, path]
+    command = [sys.executable, "-c", textwrap.dedent(KILLED), Path(__file__).parent, folder.root, path]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     killed = subprocess.run([str(part) for part in command], env=environment, check=False)
     assert killed.returncode == -signal.SIGKILL
-    assert list(store.root.rglob("*.tmp")) and store.inbox.batches() == []
-    assert not list(store.root.rglob("*.csv"))
-    report = store.ingest(path)
-    assert store.inbox.batches() == [report.batch] and report.quarantine
-    assert not list(store.root.rglob("*.tmp"))
-    assert {len(found) for found in store.contents().values()} == {500}
+    assert list(folder.root.rglob("*.tmp")) and folder.inbox.batches() == []
+    assert not list(folder.root.rglob("*.csv"))
+    report = folder.ingest(path)
+    assert folder.inbox.batches() == [report.batch] and report.quarantine
+    assert not list(folder.root.rglob("*.tmp"))
+    assert {len(found) for found in folder.contents().values()} == {500}

@@ -46,15 +46,15 @@ def after(day: date, days: int) -> date:
     return day + timedelta(days=days)
 
 
-def days_without_anyone(outside: Store) -> None:
+def days_without_anyone(store: Store) -> None:
     """Every day has its state and its sketch."""
-    prepare(outside, days_between(START, LAST))
+    prepare(store, days_between(START, LAST))
 
 
-def an_archive(outside: Store) -> None:
+def an_archive(store: Store) -> None:
     """Seventeen people come on one day or another."""
-    put(outside, ARCHIVE)
-    prepare(outside, days_between(START, LAST))
+    put(store, ARCHIVE)
+    prepare(store, days_between(START, LAST))
 
 
 @pytest.fixture
@@ -78,10 +78,10 @@ def test_two_stores_with_the_same_events_publish_different_numbers(make_store: M
     days = days_between(START, after(START, 9))
     series = []
     for name in ("one", "two"):
-        outside = make_store(name)
-        put(outside, [("user", START)])
-        prepare(outside, days)
-        series.append([publish("dau", day, outside).noisy_value for day in days])
+        store = make_store(name)
+        put(store, [("user", START)])
+        prepare(store, days)
+        series.append([publish("dau", day, store).noisy_value for day in days])
     assert series[0] != series[1]  # ten equal pairs of draws of std 6.9 by chance: below 1e-12
 
 
@@ -109,23 +109,23 @@ def test_a_day_that_has_not_ended_is_refused(make_store: Make) -> None:
 
 
 def test_a_release_without_state_is_refused_and_leaves_nothing(make_store: Make) -> None:
-    outside = make_store()
+    store = make_store()
     with pytest.raises(Refused, match="no state"):
-        publish("dau", START, outside)
-    assert outside.accountant.sealed() == frozenset()
-    assert outside.accountant.releases() == []
+        publish("dau", START, store)
+    assert store.accountant.sealed() == frozenset()
+    assert store.accountant.releases() == []
 
 
 @pytest.mark.parametrize("she_was_active", [True, False])
 def test_a_day_that_nobody_asked_for_is_refused_whether_or_not_someone_was_active(
     make_store: Make, she_was_active: bool
 ) -> None:
-    outside = make_store()
-    put(outside, [("bob", START), *([("her", after(START, 1))] if she_was_active else [])])
-    prepare(outside, [START])  # folds the whole inbox
+    store = make_store()
+    put(store, [("bob", START), *([("her", after(START, 1))] if she_was_active else [])])
+    prepare(store, [START])  # folds the whole inbox
     with pytest.raises(Refused, match="no state for 2025-01-02"):
-        publish("dau", after(START, 1), outside)
-    assert outside.accountant.sealed() == frozenset()
+        publish("dau", after(START, 1), store)
+    assert store.accountant.sealed() == frozenset()
 
 
 def test_what_was_acknowledged_before_a_release_is_in_it(store: Store) -> None:
@@ -137,15 +137,15 @@ def test_what_was_acknowledged_before_a_release_is_in_it(store: Store) -> None:
 def test_a_release_completes_a_fold_that_was_killed_between_two_epochs_of_a_day(make_store: Make) -> None:
     """Left half done, she would be in the windows of one salt epoch and not in those of the next."""
     day = date(2025, 3, 5)  # two epochs of 90 days read it
-    outside = make_store()
-    prepare(outside, days_between(date(2025, 2, 1), date(2025, 4, 2)))
-    put(outside, [("her", day)])
-    (batch,) = outside.events.inbox.batches()
-    first, _ = sorted(outside.events.inbox.read([batch]), key=lambda found: found.epoch)
-    outside.state.activity.replace([first])  # as if the process had died here
-    publish("dau", day, outside)
-    assert [len(outside.state.activity.read(day, epoch)) for epoch in (223, 224)] == [1, 1]  # type: ignore[arg-type]
-    assert outside.state.late.stored() == []
+    store = make_store()
+    prepare(store, days_between(date(2025, 2, 1), date(2025, 4, 2)))
+    put(store, [("her", day)])
+    (batch,) = store.events.inbox.batches()
+    first, _ = sorted(store.events.inbox.read([batch]), key=lambda found: found.epoch)
+    store.state.activity.replace([first])  # as if the process had died here
+    publish("dau", day, store)
+    assert [len(store.state.activity.read(day, epoch)) for epoch in (223, 224)] == [1, 1]  # type: ignore[arg-type]
+    assert store.state.late.stored() == []
 
 
 def test_a_release_out_of_order_seals_no_day_and_charges_nothing(store: Store) -> None:
@@ -286,26 +286,26 @@ def test_a_published_number_stays_when_its_user_is_removed(store: Store) -> None
 @pytest.mark.parametrize("mechanism", ["gaussian", "laplace"])
 def test_independent_noise_is_charged_for_every_number(make_store: Make, mechanism: str) -> None:
     small = Fraction(1, 100)
-    outside = make_store(dau_mechanism=mechanism, mau_mechanism=mechanism, epsilon_dau=small, epsilon_mau=small)
-    prepare(outside, days_between(START, after(FIRST_MAU, 2)))
+    store = make_store(dau_mechanism=mechanism, mau_mechanism=mechanism, epsilon_dau=small, epsilon_mau=small)
+    prepare(store, days_between(START, after(FIRST_MAU, 2)))
     for day in days_between(FIRST_MAU, after(FIRST_MAU, 2)):
-        publish("dau", day, outside)
-        publish("mau", day, outside)
-    assert [len(outside.accountant.charges("dau", month)) for month in (START, date(2025, 2, 1))] == [2, 1]
-    assert [len(outside.accountant.charges("mau", month)) for month in (START, date(2025, 2, 1))] == [3, 1]
-    assert publish("mau", FIRST_MAU, silent(outside)).mechanism == mechanism
+        publish("dau", day, store)
+        publish("mau", day, store)
+    assert [len(store.accountant.charges("dau", month)) for month in (START, date(2025, 2, 1))] == [2, 1]
+    assert [len(store.accountant.charges("mau", month)) for month in (START, date(2025, 2, 1))] == [3, 1]
+    assert publish("mau", FIRST_MAU, silent(store)).mechanism == mechanism
 
 
 def test_a_release_that_the_cap_does_not_admit_leaves_no_charge_and_no_number(make_store: Make) -> None:
-    outside = make_store(dau_mechanism="laplace")  # 0.3 a day: settings that the start refuses, forced in here
+    store = make_store(dau_mechanism="laplace")  # 0.3 a day: settings that the start refuses, forced in here
     days = days_between(START, date(2025, 1, 11))
-    prepare(outside, days)
+    prepare(store, days)
     for day in days[:10]:
-        publish("dau", day, outside)
+        publish("dau", day, store)
     with pytest.raises(BudgetRefused, match="cap 3"):
-        publish("dau", days[10], outside)
-    assert len(outside.accountant.releases()) == len(outside.accountant.charges("dau", START)) == 10
-    assert days[10] not in outside.accountant.sealed()
+        publish("dau", days[10], store)
+    assert len(store.accountant.releases()) == len(store.accountant.charges("dau", START)) == 10
+    assert days[10] not in store.accountant.sealed()
 
 
 def publish_in_a_process(data_dir: Path) -> float:
@@ -367,57 +367,57 @@ def test_a_begun_month_of_shared_noise_keeps_its_terms(store: Store) -> None:
 
 def test_a_begun_month_that_was_charged_by_the_margin_goes_on_and_is_believed(make_store: Make) -> None:
     """Of a cap so large that the noise's own price of the same parameters would not fit it any more."""
-    outside = make_store(recipe=an_archive, dau_budget_total=Fraction(10))
+    store = make_store(recipe=an_archive, dau_budget_total=Fraction(10))
     key, kappa = ReleaseKey("dau", 1, START), (math.sqrt(62) + 1) / mu_of(10.0, 1e-6) ** 2 * (1 + 1e-11)
     sigmas = 1.001 * math.sqrt(math.sqrt(62) * kappa), 1.001 * math.sqrt(kappa)
     assert shared_mu2(SharedNoise(62, *sigmas)) > mu_of(10.0, 1e-6) ** 2
-    with outside.accountant.transaction() as books:
-        begun = replace(new_run(key, books, outside.settings), mechanism=SharedNoiseByMargin(62, *sigmas))
+    with store.accountant.transaction() as books:
+        begun = replace(new_run(key, books, store.settings), mechanism=SharedNoiseByMargin(62, *sigmas))
         (charge,) = charges_for_release("dau", START, 1, begun.mechanism, begun.name)
         admits([], charge, Budget(Fraction(10), 1e-6))
         enter(Plan(begun, True, (charge,)), books)
     for day in (START, after(START, 1)):
-        publish("dau", day, outside)
-    assert [one.mechanism.to_json()["version"] for one in outside.accountant.mechanism_runs()] == [1]
-    assert len(outside.accountant.charges("dau", START)) == 1
-    assert verification.problems(outside.settings, outside.accountant) == []
-    assert publish("dau", date(2025, 2, 1), outside).run != begun.name
-    assert [one.mechanism.to_json()["version"] for one in outside.accountant.mechanism_runs()] == [1, 2]
-    assert verification.problems(outside.settings, outside.accountant) == []
+        publish("dau", day, store)
+    assert [one.mechanism.to_json()["version"] for one in store.accountant.mechanism_runs()] == [1]
+    assert len(store.accountant.charges("dau", START)) == 1
+    assert verification.problems(store.settings, store.accountant) == []
+    assert publish("dau", date(2025, 2, 1), store).run != begun.name
+    assert [one.mechanism.to_json()["version"] for one in store.accountant.mechanism_runs()] == [1, 2]
+    assert verification.problems(store.settings, store.accountant) == []
 
 
 def test_the_shared_noise_is_destroyed_with_the_months_last_number(make_store: Make) -> None:
-    outside = make_store(restatements_per_month=0)
+    store = make_store(restatements_per_month=0)
     days = days_between(START, date(2025, 1, 31))
-    prepare(outside, days)
+    prepare(store, days)
     kept = []
     for day in days:
-        publish("dau", day, outside)
-        with outside.accountant.transaction() as books:
-            kept.append(books.shared_noise(outside.accountant.mechanism_runs()[0].name) is not None)
+        publish("dau", day, store)
+        with store.accountant.transaction() as books:
+            kept.append(books.shared_noise(store.accountant.mechanism_runs()[0].name) is not None)
     assert kept == [True] * 30 + [False]
 
 
 def test_destroyed_noise_is_in_no_byte_of_the_ledger(make_store: Make) -> None:
     """The month's days before START_DATE will never have a number, so its noise goes with the others' last one."""
-    outside = make_store(start_date=date(2025, 1, 30), restatements_per_month=0)
-    prepare(outside, [date(2025, 1, 30), date(2025, 1, 31)])
-    publish("dau", date(2025, 1, 30), outside)
-    files = list(outside.settings.data_dir.glob("ledger.sqlite*"))
-    with sqlite3.connect(outside.settings.data_dir / "ledger.sqlite") as ledger:
+    store = make_store(start_date=date(2025, 1, 30), restatements_per_month=0)
+    prepare(store, [date(2025, 1, 30), date(2025, 1, 31)])
+    publish("dau", date(2025, 1, 30), store)
+    files = list(store.settings.data_dir.glob("ledger.sqlite*"))
+    with sqlite3.connect(store.settings.data_dir / "ledger.sqlite") as ledger:
         ((secret,),) = ledger.execute("SELECT encrypted FROM shared_noise").fetchall()
     assert any(secret in path.read_bytes() for path in files)
     ledger.close()
-    publish("dau", date(2025, 1, 31), outside)
+    publish("dau", date(2025, 1, 31), store)
     assert not any(secret in path.read_bytes() for path in files if path.exists())
 
 
 def test_a_sketch_of_a_day_that_nobody_asked_for_is_refused_whoever_was_active(make_store: Make) -> None:
-    outside = make_store()
-    put(outside, [("her", after(START, 1))])
-    process_days([START], outside)
+    store = make_store()
+    put(store, [("her", after(START, 1))])
+    process_days([START], store)
     with pytest.raises(Refused, match="no state for 2025-01-02"):
-        refresh([after(START, 1)], outside)
+        refresh([after(START, 1)], store)
 
 
 def test_a_removal_recorded_while_the_statistic_is_read_is_in_the_number(store: Store) -> None:
@@ -436,11 +436,11 @@ def test_a_removal_recorded_while_the_statistic_is_read_is_in_the_number(store: 
 
 
 def test_a_removed_user_is_out_of_mau_until_the_next_month(make_store: Make) -> None:
-    outside = make_store(recipe=days_without_anyone)
-    put(outside, [("her", date(2025, 1, 17)), ("her", date(2025, 2, 20)), ("her", date(2025, 3, 5))])
-    quiet = silent(outside)
+    store = make_store(recipe=days_without_anyone)
+    put(store, [("her", date(2025, 1, 17)), ("her", date(2025, 2, 20)), ("her", date(2025, 3, 5))])
+    quiet = silent(store)
     before = [publish("mau", day, quiet).noisy_value for day in days_between(date(2025, 2, 15), date(2025, 2, 21))]
-    put(outside, [("her", date(2025, 2, 12), "-")])  # her 20 February is not removed, and yet held out
+    put(store, [("her", date(2025, 2, 12), "-")])  # her 20 February is not removed, and yet held out
     then = [publish("mau", day, quiet).noisy_value for day in days_between(date(2025, 2, 22), date(2025, 3, 6))]
     assert before == [1] + [0] * 4 + [1] * 2
     assert then == [0] * 11 + [1] * 2
@@ -486,12 +486,12 @@ def test_without_noise_mau_is_the_rule_of_the_contract_computed_another_way(
     make_store: Make, everyone: list[Person]
 ) -> None:
     """M(t) as the sum of each one's bits, with every removal recorded before the MAU of its day."""
-    outside = make_store(f"history {next(HISTORIES)}", recipe=days_without_anyone)
-    put(outside, [(f"user {n}", after(START, day)) for n, person in enumerate(everyone) for day in person.active])
-    quiet = silent(outside)
+    store = make_store(f"history {next(HISTORIES)}", recipe=days_without_anyone)
+    put(store, [(f"user {n}", after(START, day)) for n, person in enumerate(everyone) for day in person.active])
+    quiet = silent(store)
     for day in days_between(FIRST_MAU, LAST):
         for n, person in enumerate(everyone):
             if person.removal and day == after(FIRST_MAU, person.removal[2]):
                 listed = None if person.reached is None else tuple(person.reached)
-                put(outside, [(f"user {n}", after(START, person.removal[0]), "-", listed)])
+                put(store, [(f"user {n}", after(START, person.removal[0]), "-", listed)])
         assert publish("mau", day, quiet).noisy_value == sum(person.counts(day) for person in everyone)

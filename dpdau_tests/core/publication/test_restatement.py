@@ -28,18 +28,18 @@ DUE = date(2025, 2, 3)  # with one day of grace its number comes out on the fift
 DAYS = days_between(JANUARY, DUE)
 
 
-def three_came(outside: Store) -> None:
-    put(outside, [(user, day) for day in DAYS for user in ("her", "a", "b")])
-    prepare(outside, DAYS)
+def three_came(store: Store) -> None:
+    put(store, [(user, day) for day in DAYS for user in ("her", "a", "b")])
+    prepare(store, DAYS)
 
 
-def all_published(outside: Store) -> None:
-    three_came(outside)
-    publish_all(outside)
+def all_published(store: Store) -> None:
+    three_came(store)
+    publish_all(store)
 
 
-def all_published_without_noise(outside: Store) -> None:
-    all_published(silent(outside))
+def all_published_without_noise(store: Store) -> None:
+    all_published(silent(store))
 
 
 @pytest.fixture
@@ -79,13 +79,13 @@ def test_a_month_in_which_nothing_changed_is_restated_all_the_same(published: St
 
 
 def test_restating_again_returns_the_same_numbers_and_charges_nothing(make_store: Make) -> None:
-    outside = make_store(recipe=all_published)
-    charged = outside.accountant.charges("dau", JANUARY)
-    first = restate(JANUARY, outside)
-    put(outside, [("another", day) for day in DAYS])
-    assert restate(JANUARY, outside) == first
-    assert outside.accountant.charges("dau", JANUARY) == charged and len(charged) == 1
-    assert len(outside.accountant.releases("dau")) == 34 + 31
+    store = make_store(recipe=all_published)
+    charged = store.accountant.charges("dau", JANUARY)
+    first = restate(JANUARY, store)
+    put(store, [("another", day) for day in DAYS])
+    assert restate(JANUARY, store) == first
+    assert store.accountant.charges("dau", JANUARY) == charged and len(charged) == 1
+    assert len(store.accountant.releases("dau")) == 34 + 31
 
 
 def test_a_month_is_not_restated_before_publication_has_come_to_its_day(store: Store) -> None:
@@ -102,9 +102,9 @@ def test_the_restatement_day_is_fixed_with_the_months_first_number(published: St
 
 
 def test_a_month_that_was_priced_without_a_restatement_has_none(make_store: Make) -> None:
-    outside = silent(make_store(restatements_per_month=0))
-    prepare(outside, DAYS[:1])
-    publish_all(outside, DAYS[:1])
+    store = silent(make_store(restatements_per_month=0))
+    prepare(store, DAYS[:1])
+    publish_all(store, DAYS[:1])
     with pytest.raises(Refused, match="none is to be restated"):
         restate(JANUARY, silent(make_store(restatements_per_month=1)))
 
@@ -155,16 +155,16 @@ def test_a_removal_recorded_while_the_month_is_read_is_in_all_of_its_numbers(pub
 
 
 def test_both_series_are_in_the_mart(make_store: Make) -> None:
-    outside = make_store(recipe=all_published)  # with its real noise: a mart takes no other
-    put(outside, [("late", DAYS[0])])
-    restate(JANUARY, outside)
-    paths = open_mart(outside.settings).replace(mart_rows(outside.accountant))
+    store = make_store(recipe=all_published)  # with its real noise: a mart takes no other
+    put(store, [("late", DAYS[0])])
+    restate(JANUARY, store)
+    paths = open_mart(store.settings).replace(mart_rows(store.accountant))
     with duckdb.connect(str(paths.table), read_only=True) as mart:
         first = mart.sql("SELECT day, revision FROM as_published").fetchall()
         latest = mart.sql("SELECT day, revision, noisy_statistic FROM latest").fetchall()
     assert first == [(day, 0) for day in DAYS]
     assert [(day, revision) for day, revision, _ in latest] == [(day, int(day < date(2025, 2, 1))) for day in DAYS]
-    published = {found.key.day: found.noisy_value for found in restate(JANUARY, outside)}
+    published = {found.key.day: found.noisy_value for found in restate(JANUARY, store)}
     assert all(published.get(day, value) == value for day, _, value in latest)
     for name, revisions in (("as_published", {0}), ("latest", {0, 1})):
         rows = duckdb.sql(f"SELECT DISTINCT revision FROM '{paths.table.parent}/{name}.csv'").fetchall()
@@ -172,23 +172,23 @@ def test_both_series_are_in_the_mart(make_store: Make) -> None:
 
 
 def test_a_run_restates_each_month_whose_day_it_passes(published: Store) -> None:
-    outside = published
-    wanted = [(step.kind, step.day) for step in plan_run(JANUARY, date(2025, 3, 10), outside)]
+    store = published
+    wanted = [(step.kind, step.day) for step in plan_run(JANUARY, date(2025, 3, 10), store)]
     at = wanted.index((RESTATEMENT, JANUARY))
     assert wanted[at - 1] == (MAU, DUE)
     assert [day for job, day in wanted if job == RESTATEMENT] == [JANUARY, date(2025, 2, 1)]
-    later = plan_run(DUE + timedelta(days=1), date(2025, 2, 6), outside)
+    later = plan_run(DUE + timedelta(days=1), date(2025, 2, 6), store)
     assert [step.day for step in later if step.kind == RESTATEMENT] == [JANUARY], "passed, and not done yet"
-    restate(JANUARY, outside)
-    assert all(step.kind != RESTATEMENT for step in plan_run(DUE, date(2025, 2, 6), outside))
+    restate(JANUARY, store)
+    assert all(step.kind != RESTATEMENT for step in plan_run(DUE, date(2025, 2, 6), store))
 
 
 def test_independent_noise_is_restated_too_and_charged_for_each_number(make_store: Make) -> None:
-    outside = make_store(dau_mechanism="gaussian", start_date=DAYS[24])
-    prepare(outside, DAYS[24:])
-    publish_all(outside, DAYS[24:])
-    assert len(restate(JANUARY, outside)) == 7
-    assert len(outside.accountant.charges("dau", JANUARY)) == 14
+    store = make_store(dau_mechanism="gaussian", start_date=DAYS[24])
+    prepare(store, DAYS[24:])
+    publish_all(store, DAYS[24:])
+    assert len(restate(JANUARY, store)) == 7
+    assert len(store.accountant.charges("dau", JANUARY)) == 14
 
 
 def test_a_first_number_that_comes_while_the_month_is_restated_is_restated_too(store: Store) -> None:

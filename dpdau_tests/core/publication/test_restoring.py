@@ -65,22 +65,22 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Two more days and the restatement of January came out since.
     """
     root = tmp_path_factory.mktemp("backups")
-    outside = opened(root / "store", TODAY)
-    people(outside, days_between(START, TODAY))
-    publish_days(days_between(START, PUBLISHED), outside)
-    request([Event("user 1", "-", PUBLISHED)], outside)
+    store = opened(root / "store", TODAY)
+    people(store, days_between(START, TODAY))
+    publish_days(days_between(START, PUBLISHED), store)
+    request([Event("user 1", "-", PUBLISHED)], store)
     back_up(root / "backup", opened(root / "store", PUBLISHED + timedelta(days=2)))
-    publish_days([PUBLISHED + timedelta(days=1)], outside)
-    restate(JANUARY, outside)
-    publish_days([PUBLISHED + timedelta(days=2)], outside)
-    MartFiles(root / "mart").replace(mart_rows(outside.accountant))
+    publish_days([PUBLISHED + timedelta(days=1)], store)
+    restate(JANUARY, store)
+    publish_days([PUBLISHED + timedelta(days=2)], store)
+    MartFiles(root / "mart").replace(mart_rows(store.accountant))
     return root
 
 
-def people(outside: Store, days: list[date]) -> Store:
-    put(outside, [(f"user {n}", day) for day in days for n in range(5)])
-    prepare(outside, days)
-    return outside
+def people(store: Store, days: list[date]) -> Store:
+    put(store, [(f"user {n}", day) for day in days for n in range(5)])
+    prepare(store, days)
+    return store
 
 
 def opened(folder: Path, today: date, **chosen: object) -> Store:
@@ -92,11 +92,11 @@ def settings_of(folder: Path, **chosen: object) -> Settings:
     return Settings(**{"data_dir": folder, "hash_salt_secret": SECRET, **chosen})
 
 
-def publish_days(days: Iterable[date], outside: Store) -> None:
+def publish_days(days: Iterable[date], store: Store) -> None:
     for day in days:
-        publish("dau", day, outside)
+        publish("dau", day, store)
         if day >= date(2025, 1, 30):
-            publish("mau", day, outside)
+            publish("mau", day, store)
 
 
 def show(rows: list[MartRow], folder: Path) -> None:
@@ -124,8 +124,8 @@ def restored(
     return found, opened(folder, today, **chosen)
 
 
-def numbers(outside: Store) -> dict[ReleaseKey, float]:
-    return {one.key: one.noisy_value for one in outside.accountant.releases()}
+def numbers(store: Store) -> dict[ReleaseKey, float]:
+    return {one.key: one.noisy_value for one in store.accountant.releases()}
 
 
 def rows(url: str) -> list[tuple[str, dict]]:
@@ -141,9 +141,9 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in backup_files._live_files(folder)}
 
 
-def reopened(outside: Store) -> Store:
-    reopen("Ada", "all requests of the ticket queue", outside.clock, outside.accountant)
-    return outside
+def reopened(store: Store) -> Store:
+    reopen("Ada", "all requests of the ticket queue", store.clock, store.accountant)
+    return store
 
 
 # --- The backup --------------------------------------------------------------------------------------------------
@@ -169,36 +169,36 @@ def test_a_backup_says_when_it_expires_and_what_it_holds_and_shows_no_secret(wor
 
 
 def test_a_backup_is_refused_where_receipts_would_find_it_and_where_something_is(tmp_path: Path) -> None:
-    outside = opened(tmp_path / "data", TODAY, dagster_home=tmp_path / "home")
+    store = opened(tmp_path / "data", TODAY, dagster_home=tmp_path / "home")
     (tmp_path / "there").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "data")
     for target in ("data", "data/backup", "home/deep/backup", "link/backup", "there"):
         with pytest.raises(BadInput, match=r"is inside|exists"):
-            back_up(tmp_path / target, outside)
+            back_up(tmp_path / target, store)
     assert not any("backup" in path.name for path in tmp_path.rglob("*"))
 
 
 def test_a_backup_that_fails_midway_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    outside = opened(tmp_path / "data", TODAY)
-    people(outside, [START])
+    store = opened(tmp_path / "data", TODAY)
+    people(store, [START])
 
     def fails(connection: object) -> Iterator[None]:
         raise OSError("the disk is full")
 
     monkeypatch.setattr(backup_files, "read_out", fails)
     with pytest.raises(OSError, match="disk is full"):
-        back_up(tmp_path / "backups" / "new", outside)
+        back_up(tmp_path / "backups" / "new", store)
     assert not any(path.is_file() for path in tmp_path.rglob("*") if "backups" in path.parts)
 
 
 def test_a_ledger_that_does_not_hold_is_not_backed_up(tmp_path: Path) -> None:
-    outside = opened(tmp_path / "data", TODAY)
-    people(outside, [START])
-    publish("dau", START, outside)
+    store = opened(tmp_path / "data", TODAY)
+    people(store, [START])
+    publish("dau", START, store)
     with Database(ledger_of(tmp_path / "data"), SECRET).write() as connection:
         connection.execute(schema.releases.update().values(noisy_value=schema.releases.c.noisy_value + 1))
     with pytest.raises(Refused, match="does not hold"):
-        back_up(tmp_path / "backup", outside)
+        back_up(tmp_path / "backup", store)
     assert not (tmp_path / "backup").exists()
 
 
@@ -206,7 +206,7 @@ def test_a_ledger_that_does_not_hold_is_not_backed_up(tmp_path: Path) -> None:
 
 
 def test_from_sqlite_to_postgresql_and_back_it_is_the_same_ledger(world: Path, tmp_path: Path) -> None:
-    outside = opened(world / "store", TODAY)
+    store = opened(world / "store", TODAY)
     lines = [list(to_lines(rows(ledger_of(world / "store"))))]
     with schema_url() as url:
         for place in (url, ledger_of(tmp_path)):
@@ -214,11 +214,11 @@ def test_from_sqlite_to_postgresql_and_back_it_is_the_same_ledger(world: Path, t
             put_rows(database, from_lines(lines[-1]))
             lines.append(list(to_lines(rows(place))))
             ledger = SqlLedger(database)
-            assert ledger.problems() == [] and ledger.head() == outside.accountant.head()
-            store = replace(outside, accountant=ledger)
-            assert verification.problems(store.settings, store.accountant, outside.accountant.releases()) == []
+            assert ledger.problems() == [] and ledger.head() == store.accountant.head()
+            copied = replace(store, accountant=ledger)
+            assert verification.problems(copied.settings, copied.accountant, store.accountant.releases()) == []
             february = next(one.name for one in ledger.mechanism_runs() if one.name.endswith("2025-02"))
-            with ledger.transaction() as books, outside.accountant.transaction() as original:
+            with ledger.transaction() as books, store.accountant.transaction() as original:
                 assert books.shared_noise(february) == original.shared_noise(february) is not None
                 stream = books.last_run("mau", 30)
                 assert stream and books.frozen(stream.name, 4) == original.frozen(stream.name, 4)
@@ -233,13 +233,13 @@ def test_from_sqlite_to_postgresql_and_back_it_is_the_same_ledger(world: Path, t
 def test_a_restore_into_postgresql_is_that_into_sqlite(world: Path, tmp_path: Path) -> None:
     in_sqlite, _ = restored(world, tmp_path / "sqlite", mart=True)
     with schema_url() as url:
-        in_postgresql, outside = restored(world, tmp_path / "postgresql", mart=True, ledger_url=url)
+        in_postgresql, store = restored(world, tmp_path / "postgresql", mart=True, ledger_url=url)
         assert in_postgresql == in_sqlite
-        assert verification.problems(outside.settings, outside.accountant) == []
-        outside = replace(reopened(outside), clock=FixedClock(date(2025, 3, 2)))
-        people(outside, [MARCH])
-        publish("dau", MARCH, outside)
-        assert verification.problems(outside.settings, outside.accountant) == []
+        assert verification.problems(store.settings, store.accountant) == []
+        store = replace(reopened(store), clock=FixedClock(date(2025, 3, 2)))
+        people(store, [MARCH])
+        publish("dau", MARCH, store)
+        assert verification.problems(store.settings, store.accountant) == []
 
 
 # --- The restore -------------------------------------------------------------------------------------------------
@@ -253,33 +253,33 @@ def test_restored_twice_it_is_the_same_store(world: Path, tmp_path: Path) -> Non
 
 
 def test_what_the_mart_shows_is_taken_back_to_the_last_digit(world: Path, tmp_path: Path) -> None:
-    found, outside = restored(world, tmp_path, mart=True)
+    found, store = restored(world, tmp_path, mart=True)
     before = opened(world / "store", TODAY)
     assert found.taken_back == 2 + 2 + 31
-    assert numbers(outside) == numbers(before)
-    assert mart_rows(outside.accountant) == mart_rows(before.accountant) == MartFiles(world / "mart").read()
-    assert outside.accountant.releases() == before.accountant.releases()
+    assert numbers(store) == numbers(before)
+    assert mart_rows(store.accountant) == mart_rows(before.accountant) == MartFiles(world / "mart").read()
+    assert store.accountant.releases() == before.accountant.releases()
     last = before.accountant.releases("mau")[-1]
-    assert release_answer(last, outside.settings, outside.accountant) == release_answer(
+    assert release_answer(last, store.settings, store.accountant) == release_answer(
         last, before.settings, before.accountant
     )
-    assert verification.problems(outside.settings, outside.accountant, before.accountant.releases()) == []
-    assert publish("mau", last.key.day, outside) == last and restate(JANUARY, outside) == restate(JANUARY, before)
+    assert verification.problems(store.settings, store.accountant, before.accountant.releases()) == []
+    assert publish("mau", last.key.day, store) == last and restate(JANUARY, store) == restate(JANUARY, before)
 
 
 def test_without_the_mart_all_that_may_be_out_is_charged_closed_and_sealed(world: Path, tmp_path: Path) -> None:
-    found, outside = restored(world, tmp_path)
+    found, store = restored(world, tmp_path)
     # DAU from 3 to 9 February, MAU of the same days, and the restatement of January and, with the longest grace that
     # could have been set meanwhile, of the 9 days of February
     assert (found.lost, found.taken_back, found.lost_epochs, found.files_kept) == (7 + 7 + 31 + 9, 0, [], False)
     assert found.closed == [(metric, month) for metric in METRICS for month in (JANUARY, FEBRUARY)]
-    assert all(outside.accountant.is_closed(metric, month) for metric, month in found.closed)
-    assert set(days_between(START, TODAY - timedelta(days=1))) <= outside.accountant.sealed()
-    assert TODAY not in outside.accountant.sealed()
-    with outside.accountant.transaction() as books:  # no number can come of it any more
+    assert all(store.accountant.is_closed(metric, month) for metric, month in found.closed)
+    assert set(days_between(START, TODAY - timedelta(days=1))) <= store.accountant.sealed()
+    assert TODAY not in store.accountant.sealed()
+    with store.accountant.transaction() as books:  # no number can come of it any more
         assert books.shared_noise("dau-1-gaussian_shared-2025-02") is None
-    assert verification.problems(outside.settings, outside.accountant) == []
-    assert outside.accountant.holds(json.loads((world / "backup" / "manifest.json").read_text())["head"])
+    assert verification.problems(store.settings, store.accountant) == []
+    assert store.accountant.holds(json.loads((world / "backup" / "manifest.json").read_text())["head"])
 
 
 HISTORIES = [(33, 2, True, False), (31, 7, False, False), (10, 26, True, True), (0, 32, False, True)]
@@ -290,15 +290,15 @@ HISTORIES = [(33, 2, True, False), (31, 7, False, False), (10, 26, True, True), 
 def lost(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One store on its way, and of each history what is left of it."""
     root = tmp_path_factory.mktemp("histories")
-    outside = opened(root / "store", TODAY)
-    people(outside, days_between(START, START + timedelta(days=1)))
+    store = opened(root / "store", TODAY)
+    people(store, days_between(START, START + timedelta(days=1)))
     for number in range(max(before + after for before, after, *_ in HISTORIES) + 1):
         day = START + timedelta(days=number - 1)
-        people(outside, [today_of(number)])
+        people(store, [today_of(number)])
         if number:
-            publish_days([day], outside)
+            publish_days([day], store)
         if day == date(2025, 2, 3):
-            restate(JANUARY, outside)
+            restate(JANUARY, store)
         for before, after, _, only_ledger in HISTORIES:
             left = root / f"{before} and {after}"
             if number == before:
@@ -306,7 +306,7 @@ def lost(tmp_path_factory: pytest.TempPathFactory) -> Path:
             if number == before + after:
                 if only_ledger:
                     shutil.copytree(root / "store", left / "store", ignore=shutil.ignore_patterns("ledger.sqlite*"))
-                show(mart_rows(outside.accountant), left / "mart")
+                show(mart_rows(store.accountant), left / "mart")
     return root
 
 
@@ -332,15 +332,15 @@ def test_however_much_is_published_before_and_after_the_backup_no_key_gets_a_sec
     root = tmp_path_factory.mktemp("lost")
     days = days_between(START, START + timedelta(days=before + after))[:-1]
     today = today_of(before + after)
-    outside = opened(root / "store", today)
-    people(outside, days_between(START, today))
-    publish_days(days[:before], outside)
-    back_up(root / "backup", outside)
-    publish_days(days[before:], outside)
+    store = opened(root / "store", today)
+    people(store, days_between(START, today))
+    publish_days(days[:before], store)
+    back_up(root / "backup", store)
+    publish_days(days[before:], store)
     for month, reached in ((JANUARY, date(2025, 2, 3)), (FEBRUARY, date(2025, 3, 3))):
         if after and days[-1] >= reached:
-            restate(month, outside)
-    show(mart_rows(outside.accountant), root / "mart")
+            restate(month, store)
+    show(mart_rows(store.accountant), root / "mart")
     for path in root.glob("store/ledger.sqlite*") if only_ledger else [root / "store"]:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     never_a_second_number(root, today, mart, only_ledger)
@@ -349,31 +349,31 @@ def test_however_much_is_published_before_and_after_the_backup_no_key_gets_a_sec
 def never_a_second_number(root: Path, today: date, mart: bool, only_ledger: bool) -> None:
     """The backup is restored, and everything is asked for again."""
     seen = {one.key: one.noisy_value for one in MartFiles(root / "mart").read()}
-    found, outside = restored(root, root / "store", mart=mart, today=today)
+    found, store = restored(root, root / "store", mart=mart, today=today)
     assert found.files_kept == only_ledger
-    reopened(outside)
+    reopened(store)
     if mart:
-        assert numbers(outside) == seen
+        assert numbers(store) == seen
     for day in days_between(START, today - timedelta(days=1)):
         for metric in METRICS:
-            number = published(metric, day, outside)
+            number = published(metric, day, store)
             assert number in (None, seen.get(ReleaseKey(metric, 1 if metric == "dau" else 30, day)))
     for month in (JANUARY, FEBRUARY):
-        restated = again(month, outside)
-        assert restated is None or restated == {key: seen.get(key) for key in restated} == again(month, outside)
-    assert verification.problems(outside.settings, outside.accountant) == []
+        restated = again(month, store)
+        assert restated is None or restated == {key: seen.get(key) for key in restated} == again(month, store)
+    assert verification.problems(store.settings, store.accountant) == []
 
 
-def published(metric: Metric, day: date, outside: Store) -> float | None:
+def published(metric: Metric, day: date, store: Store) -> float | None:
     try:
-        return publish(metric, day, outside).noisy_value
+        return publish(metric, day, store).noisy_value
     except DpdauError:
         return None
 
 
-def again(month: date, outside: Store) -> dict[ReleaseKey, float] | None:
+def again(month: date, store: Store) -> dict[ReleaseKey, float] | None:
     try:
-        return {one.key: one.noisy_value for one in restate(month, outside)}
+        return {one.key: one.noisy_value for one in restate(month, store)}
     except DpdauError:
         return None
 
@@ -381,29 +381,27 @@ def again(month: date, outside: Store) -> dict[ReleaseKey, float] | None:
 def test_what_a_closed_month_was_charged_is_never_free_again(world: Path, tmp_path: Path) -> None:
     older_mart = [one for one in MartFiles(world / "mart").read() if not one.key.revision]
     backup_files.restore(world / "backup", settings_of(tmp_path), FixedClock(TODAY), older_mart)
-    outside = reopened(opened(tmp_path, TODAY))
+    store = reopened(opened(tmp_path, TODAY))
     charged = {
-        (metric, month): outside.accountant.charges(metric, month)
-        for metric in METRICS
-        for month in (JANUARY, FEBRUARY)
+        (metric, month): store.accountant.charges(metric, month) for metric in METRICS for month in (JANUARY, FEBRUARY)
     }
     assert all(charged.values())
     for metric in METRICS:
         for day in days_between(PUBLISHED + timedelta(days=3), TODAY - timedelta(days=1)):
             with pytest.raises(Refused, match="may have been lost in a restore"):
-                publish(metric, day, outside)
+                publish(metric, day, store)
     with pytest.raises(Refused, match="may have been lost in a restore"):
-        restate(JANUARY, outside)
-    assert charged == {key: outside.accountant.charges(*key) for key in charged}
+        restate(JANUARY, store)
+    assert charged == {key: store.accountant.charges(*key) for key in charged}
     # Opened with the cap that it had, the month has nothing left; with a larger one, another instance is charged.
-    outside.accountant.override(Override("cap", "Ada", "a test", TODAY, "dau", FEBRUARY, Fraction(3)))
+    store.accountant.override(Override("cap", "Ada", "a test", TODAY, "dau", FEBRUARY, Fraction(3)))
     with pytest.raises(Refused, match=r"has spent epsilon 2\.998 of its cap 3"):
-        publish("dau", PUBLISHED + timedelta(days=3), outside)
-    outside.accountant.override(Override("cap", "Ada", "a test", TODAY, "dau", FEBRUARY, Fraction(6)))
-    other = publish("dau", PUBLISHED + timedelta(days=3), outside)
+        publish("dau", PUBLISHED + timedelta(days=3), store)
+    store.accountant.override(Override("cap", "Ada", "a test", TODAY, "dau", FEBRUARY, Fraction(6)))
+    other = publish("dau", PUBLISHED + timedelta(days=3), store)
     assert other.run == "dau-1-gaussian_shared-2025-02-after-1"
-    assert len(outside.accountant.charges("dau", FEBRUARY)) == 2
-    assert verification.problems(outside.settings, outside.accountant) == []
+    assert len(store.accountant.charges("dau", FEBRUARY)) == 2
+    assert verification.problems(store.settings, store.accountant) == []
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -411,58 +409,58 @@ def test_a_lost_number_of_independent_noise_is_charged_again_if_it_is_drawn_agai
     tmp_path: Path, metric: Metric
 ) -> None:
     chosen = {"mau_window_days": 1, "mau_mechanism": "gaussian", "dau_mechanism": "gaussian"}
-    outside = opened(tmp_path / "store", TODAY, **chosen)
-    people(outside, [START])
+    store = opened(tmp_path / "store", TODAY, **chosen)
+    people(store, [START])
     back_up(tmp_path / "backup", opened(tmp_path / "store", START, **chosen))
     shutil.rmtree(tmp_path / "store")
-    _, outside = restored(tmp_path, tmp_path / "store", today=START + timedelta(days=1), **chosen)
-    assert len(outside.accountant.charges(metric, JANUARY)) == 1
-    reopened(outside).accountant.override(Override("cap", "Ada", "a test", TODAY, metric, JANUARY, Fraction(9)))
-    publish(metric, START, outside)
-    assert len(outside.accountant.charges(metric, JANUARY)) == 2
+    _, store = restored(tmp_path, tmp_path / "store", today=START + timedelta(days=1), **chosen)
+    assert len(store.accountant.charges(metric, JANUARY)) == 1
+    reopened(store).accountant.override(Override("cap", "Ada", "a test", TODAY, metric, JANUARY, Fraction(9)))
+    publish(metric, START, store)
+    assert len(store.accountant.charges(metric, JANUARY)) == 2
 
 
 def test_events_of_a_day_that_had_no_state_in_the_backup_can_be_brought_in_again(tmp_path: Path) -> None:
-    outside = opened(tmp_path / "store", TODAY)
-    people(outside, [START])
-    back_up(tmp_path / "backup", outside)
+    store = opened(tmp_path / "store", TODAY)
+    people(store, [START])
+    back_up(tmp_path / "backup", store)
     lost = START + timedelta(days=1)
-    publish_days([lost], people(outside, [lost]))
+    publish_days([lost], people(store, [lost]))
     shutil.rmtree(tmp_path / "store")
-    _, outside = restored(tmp_path, tmp_path / "store")
-    assert outside.accountant.sealed() == {START}
-    people(reopened(outside), [lost])
-    outside.accountant.override(Override("cap", "Ada", "a test", TODAY, "dau", JANUARY, Fraction(6)))
-    assert publish("dau", lost, outside).run == "dau-1-gaussian_shared-2025-01-after-1"
+    _, store = restored(tmp_path, tmp_path / "store")
+    assert store.accountant.sealed() == {START}
+    people(reopened(store), [lost])
+    store.accountant.override(Override("cap", "Ada", "a test", TODAY, "dau", JANUARY, Fraction(6)))
+    assert publish("dau", lost, store).run == "dau-1-gaussian_shared-2025-01-after-1"
 
 
 def test_nothing_is_published_before_somebody_declares_that_erasures_are_submitted(world: Path, tmp_path: Path) -> None:
-    _, outside = restored(world, tmp_path)
-    outside = replace(outside, clock=FixedClock(date(2025, 3, 2)))
-    people(outside, [MARCH])
-    (receipt,) = request([Event("user 2", "-", MARCH)], outside).receipts
-    apply_and_verify(outside)
-    assert outside.erasures.ledger.find([receipt])[0].state == "verified"
+    _, store = restored(world, tmp_path)
+    store = replace(store, clock=FixedClock(date(2025, 3, 2)))
+    people(store, [MARCH])
+    (receipt,) = request([Event("user 2", "-", MARCH)], store).receipts
+    apply_and_verify(store)
+    assert store.erasures.ledger.find([receipt])[0].state == "verified"
     with pytest.raises(Refused, match="erasure requests made since the backup"):
-        publish("dau", MARCH, outside)
+        publish("dau", MARCH, store)
     with pytest.raises(BadInput):
-        reopen("Ada", " ", outside.clock, outside.accountant)
-    reopened(outside)
-    assert publish("dau", MARCH, outside).key.day == MARCH
-    (declared,) = outside.accountant.overrides()
+        reopen("Ada", " ", store.clock, store.accountant)
+    reopened(store)
+    assert publish("dau", MARCH, store).key.day == MARCH
+    (declared,) = store.accountant.overrides()
     assert (declared.kind, declared.who, declared.made_on) == ("erasures_submitted", "Ada", date(2025, 3, 2))
     with pytest.raises(Refused, match="waits for no"):
-        reopened(outside)
+        reopened(store)
 
 
 def test_after_a_second_restore_one_declaration_and_one_override_are_enough_and_old_ones_do_not_count(
     world: Path, tmp_path: Path
 ) -> None:
-    _, outside = restored(world, tmp_path / "once")
-    back_up(tmp_path / "not reopened", outside)
-    reopened(outside)
-    outside.accountant.override(Override("cap", "Ada", "a test", TODAY, "dau", FEBRUARY, Fraction(9)))
-    back_up(tmp_path / "reopened", outside)
+    _, store = restored(world, tmp_path / "once")
+    back_up(tmp_path / "not reopened", store)
+    reopened(store)
+    store.accountant.override(Override("cap", "Ada", "a test", TODAY, "dau", FEBRUARY, Fraction(9)))
+    back_up(tmp_path / "reopened", store)
     for name in ("not reopened", "reopened"):
         place = settings_of(tmp_path / f"{name} store")
         backup_files.restore(tmp_path / name, place, FixedClock(TODAY))
@@ -477,31 +475,31 @@ def test_after_a_second_restore_one_declaration_and_one_override_are_enough_and_
 def test_the_stream_goes_on_as_another_one_with_the_first_day_that_reads_no_closed_month(
     world: Path, tmp_path: Path
 ) -> None:
-    _, outside = restored(world, tmp_path)
-    outside = replace(reopened(outside), clock=FixedClock(date(2025, 4, 5)))
-    people(outside, days_between(TODAY, date(2025, 4, 1)))
+    _, store = restored(world, tmp_path)
+    store = replace(reopened(store), clock=FixedClock(date(2025, 4, 5)))
+    people(store, days_between(TODAY, date(2025, 4, 1)))
     first = date(2025, 3, 30)  # its window begins on 1 March
     for day in days_between(PUBLISHED + timedelta(days=1), first - timedelta(days=1)):
         with pytest.raises(Refused, match="2025-02, of which numbers may have been lost"):
-            publish("mau", day, outside)
-    assert publish("mau", first, outside).run == "mau-30-gaussian_stream-from-2025-03-30-after-2"
-    assert publish("mau", first + timedelta(days=1), outside).run == "mau-30-gaussian_stream-from-2025-03-30-after-2"
-    assert [len(outside.accountant.charges("mau", month)) for month in (JANUARY, FEBRUARY, MARCH)] == [1, 1, 1]
-    assert verification.problems(outside.settings, outside.accountant) == []
+            publish("mau", day, store)
+    assert publish("mau", first, store).run == "mau-30-gaussian_stream-from-2025-03-30-after-2"
+    assert publish("mau", first + timedelta(days=1), store).run == "mau-30-gaussian_stream-from-2025-03-30-after-2"
+    assert [len(store.accountant.charges("mau", month)) for month in (JANUARY, FEBRUARY, MARCH)] == [1, 1, 1]
+    assert verification.problems(store.settings, store.accountant) == []
 
 
 def test_the_stream_goes_on_earlier_where_the_months_it_reads_were_opened_with_a_larger_cap(
     world: Path, tmp_path: Path
 ) -> None:
-    _, outside = restored(world, tmp_path)
-    outside = replace(reopened(outside), clock=FixedClock(date(2025, 4, 5)))
-    people(outside, days_between(TODAY, MARCH))
+    _, store = restored(world, tmp_path)
+    store = replace(reopened(store), clock=FixedClock(date(2025, 4, 5)))
+    people(store, days_between(TODAY, MARCH))
     for month in (JANUARY, FEBRUARY):
-        outside.accountant.override(Override("cap", "Ada", "a test", TODAY, "mau", month, Fraction(7)))
-    release = publish("mau", PUBLISHED + timedelta(days=1), outside)
+        store.accountant.override(Override("cap", "Ada", "a test", TODAY, "mau", month, Fraction(7)))
+    release = publish("mau", PUBLISHED + timedelta(days=1), store)
     assert release.run == "mau-30-gaussian_stream-from-2025-02-03-after-2"
-    assert [len(outside.accountant.charges("mau", month)) for month in (JANUARY, FEBRUARY)] == [2, 2]
-    assert verification.problems(outside.settings, outside.accountant) == []
+    assert [len(store.accountant.charges("mau", month)) for month in (JANUARY, FEBRUARY)] == [2, 2]
+    assert verification.problems(store.settings, store.accountant) == []
 
 
 def test_somebody_can_declare_how_far_publication_had_come_but_not_against_what_is_shown(
@@ -512,23 +510,23 @@ def test_somebody_can_declare_how_far_publication_had_come_but_not_against_what_
     with pytest.raises(BadInput, match="2025-02-02 is published"):
         restored(world, tmp_path, declared=Declared(START, "Ada", "the last report"))
     assert not any(path.suffix == ".parquet" for path in tmp_path.rglob("*"))
-    found, outside = restored(world, tmp_path, declared=Declared(date(2025, 2, 4), "Ada", "the last report"))
+    found, store = restored(world, tmp_path, declared=Declared(date(2025, 2, 4), "Ada", "the last report"))
     assert found.closed == [(metric, month) for metric in METRICS for month in (JANUARY, FEBRUARY)]
     assert found.lost == 2 + 2 + 31
     with Database(ledger_of(tmp_path), SECRET).read() as connection:
         (row,) = connection.execute(select(schema.restores)).all()
     assert row[1:] == ("2025-02-04", "2025-02-10", "2025-02-04", "Ada", "the last report")
-    assert outside.accountant.problems() == []
+    assert store.accountant.problems() == []
 
 
 def test_with_nothing_published_since_only_what_could_be_is_lost(world: Path, tmp_path: Path) -> None:
     declared = Declared(PUBLISHED, "Ada", "the last report")  # which is too early for the restatement
-    found, outside = restored(world, tmp_path, declared=declared)
+    found, store = restored(world, tmp_path, declared=declared)
     assert (found.lost, found.closed) == (0, [])
-    assert outside.accountant.awaits_erasures()
-    publish_days([PUBLISHED + timedelta(days=1)], reopened(outside))
-    assert len(restate(JANUARY, outside)) == 31
-    assert verification.problems(outside.settings, outside.accountant) == []
+    assert store.accountant.awaits_erasures()
+    publish_days([PUBLISHED + timedelta(days=1)], reopened(store))
+    assert len(restate(JANUARY, store)) == 31
+    assert verification.problems(store.settings, store.accountant) == []
 
 
 # --- What is refused ---------------------------------------------------------------------------------------------
@@ -618,8 +616,8 @@ def test_a_mart_of_another_store_or_of_other_settings_is_refused(world: Path, tm
 def test_only_an_empty_ledger_is_restored_into(world: Path, tmp_path: Path) -> None:
     opened(tmp_path / "looked at", TODAY)  # which fixes its terms, and no more
     restored(world, tmp_path / "looked at")
-    outside = opened(tmp_path / "used", TODAY)
-    people(outside, [START])
+    store = opened(tmp_path / "used", TODAY)
+    people(store, [START])
     before = rows(ledger_of(tmp_path / "used")), files_of(tmp_path / "used")
     for place in ("looked at", "used"):
         with pytest.raises(Refused, match="not empty"):
@@ -636,42 +634,42 @@ def test_where_only_the_ledger_was_lost_the_live_files_stay_as_they_are(world: P
     for path in (tmp_path / "store").glob("ledger.sqlite*"):
         path.unlink()
     before = files_of(tmp_path / "store")
-    found, outside = restored(world, tmp_path / "store")
+    found, store = restored(world, tmp_path / "store")
     assert found.files_kept and files_of(tmp_path / "store") == before
-    with outside.state.activity.lock():
-        apply_pending(outside)
-    assert len(outside.state.activity.read(TODAY, 223)) == 6
+    with store.state.activity.lock():
+        apply_pending(store)
+    assert len(store.state.activity.read(TODAY, 223)) == 6
 
 
 def test_a_file_whose_epoch_key_was_lost_is_refused_and_that_epoch_never_gets_another(tmp_path: Path) -> None:
     day, later = date(2025, 1, 2), date(2025, 3, 10)
-    outside = opened(tmp_path / "store", later)
-    people(outside, [day])
+    store = opened(tmp_path / "store", later)
+    people(store, [day])
     back_up(tmp_path / "backup", opened(tmp_path / "store", later))
-    people(outside, [later])  # which the windows of another epoch reach
+    people(store, [later])  # which the windows of another epoch reach
     for path in (tmp_path / "store").glob("ledger.sqlite*"):
         path.unlink()
-    found, outside = restored(tmp_path, tmp_path / "store", today=later)
+    found, store = restored(tmp_path, tmp_path / "store", today=later)
     assert found.lost_epochs == [224]
     for touched in (
-        lambda: outside.state.activity.read(later, 224),
-        lambda: outside.state.salts.epoch_keys([224]),
-        lambda: put(outside, [("user 1", later)]),
+        lambda: store.state.activity.read(later, 224),
+        lambda: store.state.salts.epoch_keys([224]),
+        lambda: put(store, [("user 1", later)]),
     ):
         with pytest.raises(Refused, match="key of salt epoch 224 was lost"):
             touched()
-    assert len(outside.state.activity.read(day, 223)) == 5
-    assert outside.state.salts.epoch_keys([225]).keys() == {225}
-    (receipt,) = request([Event("user 1", "-", later)], outside).receipts  # by the epochs that there are
-    apply_and_verify(outside)
-    assert outside.erasures.ledger.find([receipt])[0].state == "verified"
-    assert len(outside.state.activity.read(day, 223)) == 4
+    assert len(store.state.activity.read(day, 223)) == 5
+    assert store.state.salts.epoch_keys([225]).keys() == {225}
+    (receipt,) = request([Event("user 1", "-", later)], store).receipts  # by the epochs that there are
+    apply_and_verify(store)
+    assert store.erasures.ledger.find([receipt])[0].state == "verified"
+    assert len(store.state.activity.read(day, 223)) == 4
 
 
 def test_a_batch_in_the_inbox_whose_epoch_key_was_lost_loses_the_epoch_too(tmp_path: Path) -> None:
-    outside = opened(tmp_path / "store", TODAY)
-    back_up(tmp_path / "backup", outside)
-    put(outside, [("user 1", START)])
+    store = opened(tmp_path / "store", TODAY)
+    back_up(tmp_path / "backup", store)
+    put(store, [("user 1", START)])
     for path in (tmp_path / "store").glob("ledger.sqlite*"):
         path.unlink()
     found, _ = restored(tmp_path, tmp_path / "store")
@@ -686,18 +684,18 @@ def test_who_was_erased_after_the_backup_is_back_until_the_request_is_submitted_
     asked = [Event("user 3", "-", TODAY - timedelta(days=1))]
     request(asked, before)
     apply_and_verify(before)
-    _, outside = restored(world, tmp_path / "store", mart=True)
+    _, store = restored(world, tmp_path / "store", mart=True)
 
     def present(store: Store) -> list[int]:
         return [len(store.state.activity.read(day, 223)) for day in (START, PUBLISHED)]
 
-    assert present(outside) == [5, 5] and present(before) == [3, 3]
+    assert present(store) == [5, 5] and present(before) == [3, 3]
     with pytest.raises(Refused, match="erasure requests made since the backup"):
-        publish("dau", TODAY - timedelta(days=1), outside)
-    request(asked, outside)
-    apply_and_verify(outside)
-    assert present(outside) == [3, 3]
-    assert not reopened(outside).accountant.awaits_erasures()
+        publish("dau", TODAY - timedelta(days=1), store)
+    request(asked, store)
+    apply_and_verify(store)
+    assert present(store) == [3, 3]
+    assert not reopened(store).accountant.awaits_erasures()
 
 
 def test_a_restore_that_was_cut_short_is_completed_by_the_same_backup_and_no_other(
@@ -711,8 +709,8 @@ def test_a_restore_that_was_cut_short_is_completed_by_the_same_backup_and_no_oth
     assert SqlLedger(Database(ledger_of(tmp_path / "store"), SECRET)).head() == ""
     with pytest.raises(Refused, match="backup of 2025-02-04 was cut short"):
         restored(tmp_path, tmp_path / "store")
-    found, outside = restored(world, tmp_path / "store")
-    assert not found.files_kept and verification.problems(outside.settings, outside.accountant) == []
+    found, store = restored(world, tmp_path / "store")
+    assert not found.files_kept and verification.problems(store.settings, store.accountant) == []
     assert files_of(tmp_path / "store") == files_of(world / "backup" / "files")
     assert not (tmp_path / "store" / ".restoring").exists()
 
@@ -775,18 +773,18 @@ def tell_what_is_left(world: Path, place: Path, root: Path) -> None:
 
 def test_a_month_that_may_have_been_restated_under_a_longer_grace_is_closed(tmp_path: Path) -> None:
     days, first = days_between(date(2025, 1, 25), date(2025, 2, 3)), {"start_date": date(2025, 1, 25)}
-    outside = opened(tmp_path / "store", date(2025, 2, 4), grace_days=3, **first)
-    people(outside, days)
+    store = opened(tmp_path / "store", date(2025, 2, 4), grace_days=3, **first)
+    people(store, days)
     for day in days[:-3]:
-        publish("dau", day, outside)
-    back_up(tmp_path / "backup", outside)
+        publish("dau", day, store)
+    back_up(tmp_path / "backup", store)
     for day in days[-3:]:
-        publish("dau", day, outside)
-    restate(JANUARY, outside)  # on 7 February, by its calendar
+        publish("dau", day, store)
+    restate(JANUARY, store)  # on 7 February, by its calendar
     shutil.rmtree(tmp_path / "store")
-    _, outside = restored(tmp_path, tmp_path / "store", today=date(2025, 2, 4), grace_days=0, **first)
-    assert outside.accountant.is_closed("dau", JANUARY)
-    with outside.accountant.transaction() as books:
+    _, store = restored(tmp_path, tmp_path / "store", today=date(2025, 2, 4), grace_days=0, **first)
+    assert store.accountant.is_closed("dau", JANUARY)
+    with store.accountant.transaction() as books:
         assert books.shared_noise("dau-1-gaussian_shared-2025-01") is None
 
 
@@ -799,15 +797,15 @@ def test_a_backup_from_the_future_is_refused(world: Path, tmp_path: Path) -> Non
 def test_numbers_of_a_sketch_come_back_from_the_mart_to_the_last_digit(tmp_path: Path, kind: str) -> None:
     """Also of a month whose parameter followed a number."""
     chosen = {**SKETCHES[kind], "mau_theta0": Fraction(1, 2), "mau_level": 2}
-    outside = opened(tmp_path / "store", TODAY, **chosen)
+    store = opened(tmp_path / "store", TODAY, **chosen)
     days = days_between(START, PUBLISHED)
-    people(outside, days)
-    back_up(tmp_path / "backup", outside)
+    people(store, days)
+    back_up(tmp_path / "backup", store)
     followed = {**chosen, "dau_theta0": None, "dau_level": None}
-    publish_days(days[:5], outside)
+    publish_days(days[:5], store)
     publish_days(days[29:], opened(tmp_path / "store", TODAY, **followed))
-    show(mart_rows(outside.accountant), tmp_path / "mart")
-    seen = {one.key: release_answer(one, outside.settings, outside.accountant) for one in outside.accountant.releases()}
+    show(mart_rows(store.accountant), tmp_path / "mart")
+    seen = {one.key: release_answer(one, store.settings, store.accountant) for one in store.accountant.releases()}
     assert {key.metric for key in seen} == {"dau", "mau"}
     shutil.rmtree(tmp_path / "store")
     _, again = restored(tmp_path, tmp_path / "store", mart=True, **chosen)
@@ -825,12 +823,12 @@ def test_a_stream_that_may_have_been_begun_anew_since_the_mart_is_charged_beside
     tmp_path: Path,
 ) -> None:
     before, after = ({**SKETCHES["theta"], "mau_theta0": Fraction(1, n)} for n in (2, 4))
-    outside = opened(tmp_path / "store", TODAY, **before)
+    store = opened(tmp_path / "store", TODAY, **before)
     days = days_between(START, PUBLISHED)
-    people(outside, days)
-    back_up(tmp_path / "backup", outside)
-    publish("mau", days[29], outside)
-    show(mart_rows(outside.accountant), tmp_path / "mart")
+    people(store, days)
+    back_up(tmp_path / "backup", store)
+    publish("mau", days[29], store)
+    show(mart_rows(store.accountant), tmp_path / "mart")
     shutil.rmtree(tmp_path / "store")
     streams = {}
     for name, chosen in (("same", before), ("other", after)):
@@ -847,11 +845,11 @@ SPARSE = {**SKETCHES["theta"], "dau_theta0": Fraction(1, 2**25)}
 def one_number(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A backup, and the mart of the one number that was published since, which a restore takes back."""
     root = tmp_path_factory.mktemp("one number")
-    outside = opened(root / "store", TODAY, **SPARSE)
-    people(outside, [START])
-    back_up(root / "backup", outside)
-    publish("dau", START, outside)
-    show(mart_rows(outside.accountant), root / "mart")
+    store = opened(root / "store", TODAY, **SPARSE)
+    people(store, [START])
+    back_up(root / "backup", store)
+    publish("dau", START, store)
+    show(mart_rows(store.accountant), root / "mart")
     assert len(restored(root, root / "good", mart=True, **SPARSE)[1].accountant.releases()) == 1
     return root
 
@@ -907,13 +905,13 @@ def test_a_stream_that_began_later_than_is_supposed_comes_back_with_the_width_of
     tmp_path: Path,
 ) -> None:
     """Its first days have less noise than the later ones. Also in a second restore, by the mart of the first."""
-    outside = opened(tmp_path / "store", TODAY)
+    store = opened(tmp_path / "store", TODAY)
     days = days_between(START, PUBLISHED)
-    people(outside, days)
-    back_up(tmp_path / "backup", outside)
+    people(store, days)
+    back_up(tmp_path / "backup", store)
     for day in days[31:]:
-        publish("mau", day, outside)
-    before = mart_rows(outside.accountant)
+        publish("mau", day, store)
+    before = mart_rows(store.accountant)
     widths = [row.half_width for row in before]
     assert widths == sorted(set(widths)) and len(widths) == 2
     assert {row.mechanism_run for row in before} == {"mau-30-gaussian_stream-from-2025-02-01"}
@@ -928,15 +926,15 @@ def test_a_stream_that_began_later_than_is_supposed_comes_back_with_the_width_of
 
 
 def test_a_number_of_a_stream_with_the_width_of_another_of_its_days_is_refused(tmp_path: Path) -> None:
-    outside = opened(tmp_path / "store", TODAY)
+    store = opened(tmp_path / "store", TODAY)
     days = days_between(START, PUBLISHED)
-    people(outside, days)
-    back_up(tmp_path / "backup", outside)
+    people(store, days)
+    back_up(tmp_path / "backup", store)
     for day in days[29:]:
-        publish("mau", day, outside)
-    rows = mart_rows(outside.accountant)
-    (run,) = outside.accountant.mechanism_runs()
-    releases = outside.accountant.releases()
+        publish("mau", day, store)
+    rows = mart_rows(store.accountant)
+    (run,) = store.accountant.mechanism_runs()
+    releases = store.accountant.releases()
     narrow = replace(releases[-1], half_width=releases[0].half_width)
     forged = replace(rows[-1], half_width=narrow.half_width, **interval(narrow, run))
     for shown, says in ((rows, None), ([*rows[:-1], forged], "another noise")):
@@ -950,11 +948,11 @@ def test_a_number_of_a_stream_with_the_width_of_another_of_its_days_is_refused(t
 
 def test_months_of_different_samples_come_back_from_the_mart_whatever_is_configured_by_then(tmp_path: Path) -> None:
     fine, coarse = ({**SKETCHES["theta"], "dau_theta0": Fraction(1, n)} for n in (2, 4))
-    outside = opened(tmp_path / "store", TODAY, **fine)
+    store = opened(tmp_path / "store", TODAY, **fine)
     days = days_between(START, PUBLISHED)
-    people(outside, days)
-    back_up(tmp_path / "backup", outside)
-    publish("dau", days[30], outside)
+    people(store, days)
+    back_up(tmp_path / "backup", store)
+    publish("dau", days[30], store)
     later = opened(tmp_path / "store", TODAY, **coarse)
     publish("dau", days[31], later)
     show(mart_rows(later.accountant), tmp_path / "mart")
@@ -974,11 +972,11 @@ def test_months_of_different_samples_come_back_from_the_mart_whatever_is_configu
 
 def test_a_mart_that_shows_another_noise_than_is_configured_is_refused(tmp_path: Path) -> None:
     chosen = {"dau_mechanism": "laplace", "epsilon_dau": Fraction(1)}
-    outside = opened(tmp_path / "store", TODAY, **chosen)
-    people(outside, [START])
-    back_up(tmp_path / "backup", outside)
-    publish("dau", START, outside)
-    show(mart_rows(outside.accountant), tmp_path / "mart")
+    store = opened(tmp_path / "store", TODAY, **chosen)
+    people(store, [START])
+    back_up(tmp_path / "backup", store)
+    publish("dau", START, store)
+    show(mart_rows(store.accountant), tmp_path / "mart")
     shutil.rmtree(tmp_path / "store")
     with pytest.raises(Refused, match="with another noise or sketch than is configured"):
         restored(tmp_path, tmp_path / "store", mart=True, **{**chosen, "epsilon_dau": Fraction(1, 10)})

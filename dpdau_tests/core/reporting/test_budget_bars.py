@@ -19,23 +19,23 @@ INLINE = 1000  # the most letters that Dagster shows in place
 
 
 @pytest.fixture
-def outside(make_store: Callable[..., Store]) -> Store:
+def store(make_store: Callable[..., Store]) -> Store:
     """Two days of DAU and MAU, over the end of a month."""
-    outside = make_store()
+    store = make_store()
     days = [DAY, DAY + timedelta(days=1)]
-    prepare(outside, days_between(date(2025, 1, 1), days[-1]))
+    prepare(store, days_between(date(2025, 1, 1), days[-1]))
     for day in days:
-        publish("dau", day, outside)
-        publish("mau", day, outside)
-    return outside
+        publish("dau", day, store)
+        publish("mau", day, store)
+    return store
 
 
 def test_each_begun_month_shows_what_its_numbers_have_cost_and_the_coming_ones_what_is_planned(
-    outside: Store,
+    store: Store,
 ) -> None:
-    bars = {(bar.month, bar.metric): bar for bar in budget_bars(outside.settings, outside.accountant)}
+    bars = {(bar.month, bar.metric): bar for bar in budget_bars(store.settings, store.accountant)}
     january, february, march = (date(2025, month, 1) for month in (1, 2, 3))
-    spent = budget_answer("dau", january, outside.settings, outside.accountant)
+    spent = budget_answer("dau", january, store.settings, store.accountant)
     assert bars[january, "dau"].spent == spent["epsilon_spent"] > 0
     assert (bars[january, "dau"].made, bars[february, "dau"].made) == (1, 1)
     assert bars[february, "dau"].planned == 28 * 2
@@ -54,10 +54,10 @@ def test_a_store_without_a_number_shows_what_is_planned(make_store: Callable[...
 
 
 def test_a_metric_that_has_not_begun_for_years_adds_no_months(make_store: Callable[..., Store]) -> None:
-    outside = make_store(start_date=date(2020, 1, 1))
-    prepare(outside, [DAY])
-    publish("dau", DAY, outside)
-    months = sorted({bar.month for bar in budget_bars(outside.settings, outside.accountant)})
+    store = make_store(start_date=date(2020, 1, 1))
+    prepare(store, [DAY])
+    publish("dau", DAY, store)
+    months = sorted({bar.month for bar in budget_bars(store.settings, store.accountant)})
     assert months == [date(2025, 1, 1), date(2025, 2, 1), date(2025, 3, 1)]
 
 

@@ -38,7 +38,7 @@ TODAY = date(2025, 2, 9)
 
 
 @pytest.fixture
-def outside(make_store: MakeStore) -> Store:
+def store(make_store: MakeStore) -> Store:
     """A month restated, for a test that changes something in it."""
     return make_store(today=TODAY, recipe=a_month_restated)
 
@@ -59,9 +59,9 @@ def for_operators(unchanged: Store) -> Report:
     return operators(unchanged)
 
 
-def operators(outside: Store) -> Report:
-    mart = MartFiles(outside.settings.data_dir / "mart")
-    return operators_report(outside, check_lines(outside, mart))
+def operators(store: Store) -> Report:
+    mart = MartFiles(store.settings.data_dir / "mart")
+    return operators_report(store, check_lines(store, mart))
 
 
 class Page(HTMLParser):
@@ -102,40 +102,40 @@ def test_the_promise_is_the_contracts(for_readers: Report) -> None:
 
 
 def test_without_one_noise_for_both_what_the_metrics_promise_is_added_up(make_store: MakeStore) -> None:
-    outside = make_store(today=date(2025, 1, 9), dau_mechanism="laplace", dau_budget_total=Fraction(10))
-    prepare(outside, DAYS[:2])
-    publish("dau", DAYS[0], outside)
-    other = replace(outside, settings=replace(outside.settings, dau_mechanism="gaussian"))
+    store = make_store(today=date(2025, 1, 9), dau_mechanism="laplace", dau_budget_total=Fraction(10))
+    prepare(store, DAYS[:2])
+    publish("dau", DAYS[0], store)
+    other = replace(store, settings=replace(store.settings, dau_mechanism="gaussian"))
     promise = readers_report(other.settings, other.accountant).promise
     assert not promise.composed and promise.user_months == ()
     assert promise.epsilon == sum(one.epsilon for one in promise.metrics)
 
 
-def test_each_months_budget_is_the_ledgers_with_every_override(outside: Store) -> None:
-    reset_budget("dau", date(2025, 2, 1), Fraction(7, 2), "An officer", HOSTILE, outside)
-    budget = {(one.metric, one.month): one for one in readers_report(outside.settings, outside.accountant).budget}
+def test_each_months_budget_is_the_ledgers_with_every_override(store: Store) -> None:
+    reset_budget("dau", date(2025, 2, 1), Fraction(7, 2), "An officer", HOSTILE, store)
+    budget = {(one.metric, one.month): one for one in readers_report(store.settings, store.accountant).budget}
     for (metric, month), one in budget.items():
-        said = budget_answer(metric, month, outside.settings, outside.accountant)
+        said = budget_answer(metric, month, store.settings, store.accountant)
         assert (one.spent, one.charged) == (said["epsilon_spent"], said["charged"]["epsilon"])
     february = budget["dau", date(2025, 2, 1)]
     assert [(change.epsilon_cap, change.why) for change in february.overrides] == [(3.5, HOSTILE)]
     assert february.cap == 3.5
 
 
-def test_the_erasures_that_wait_are_told_by_day_and_age_and_not_by_number(outside: Store) -> None:
-    early, late = (replace(outside, clock=FixedClock(day)) for day in (date(2025, 2, 9), date(2025, 2, 20)))
+def test_the_erasures_that_wait_are_told_by_day_and_age_and_not_by_number(store: Store) -> None:
+    early, late = (replace(store, clock=FixedClock(day)) for day in (date(2025, 2, 9), date(2025, 2, 20)))
     erase(early, "user 1", "user 2", through=date(2025, 2, 1))
     erase(late, "user 3", through=date(2025, 2, 1))
-    now = replace(outside, clock=FixedClock(date(2025, 3, 15)))
+    now = replace(store, clock=FixedClock(date(2025, 3, 15)))
     assert [(one.received_on, one.age_days, one.is_overdue) for one in waiting_days(now.clock, now.erasures)] == [
         (date(2025, 2, 9), 34, True),
         (date(2025, 2, 20), 23, False),
     ]
 
 
-def test_a_number_of_predictable_noise_is_in_no_report(outside: Store) -> None:
+def test_a_number_of_predictable_noise_is_in_no_report(store: Store) -> None:
     day = DAYS[-1] + timedelta(days=1)
-    later = replace(outside, clock=FixedClock(date(2025, 3, 1)))
+    later = replace(store, clock=FixedClock(date(2025, 3, 1)))
     prepare(later, [day])
     publish("dau", day, silent(later))
     with pytest.raises(Refused, match=r"predictable|private"):
@@ -154,18 +154,18 @@ def test_every_number_is_in_the_readers_file_with_its_interval(for_readers: Repo
                 assert f"{number.lower_95:,.1f} to {number.upper_95:,.1f}" in text
 
 
-def test_the_readers_file_has_the_same_bytes_for_the_same_numbers_whatever_else_went_on(outside: Store) -> None:
-    before = render(readers_report(outside.settings, outside.accountant))
-    erase(outside, "user 1")
-    put(outside, [("somebody late", DAYS[0])])
-    prepare(outside, DAYS)
-    later = replace(outside, clock=FixedClock(date(2025, 6, 1)))
+def test_the_readers_file_has_the_same_bytes_for_the_same_numbers_whatever_else_went_on(store: Store) -> None:
+    before = render(readers_report(store.settings, store.accountant))
+    erase(store, "user 1")
+    put(store, [("somebody late", DAYS[0])])
+    prepare(store, DAYS)
+    later = replace(store, clock=FixedClock(date(2025, 6, 1)))
     assert render(readers_report(later.settings, later.accountant)) == before
 
 
-def test_readers_are_not_shown_what_waits_nor_the_checks(outside: Store) -> None:
-    erase(outside, "user 1", through=DAYS[0])
-    their_file, our_file = render(readers_report(outside.settings, outside.accountant)), render(operators(outside))
+def test_readers_are_not_shown_what_waits_nor_the_checks(store: Store) -> None:
+    erase(store, "user 1", through=DAYS[0])
+    their_file, our_file = render(readers_report(store.settings, store.accountant)), render(operators(store))
     for said in ("Erasures that wait", "no_pending_erasures", "For operators", "2025-02-09"):
         assert said in our_file and said not in their_file
 
@@ -179,9 +179,9 @@ def test_the_file_asks_for_nothing_and_runs_nothing(for_operators: Report) -> No
     assert ("meta", "content", "default-src 'none'; style-src 'unsafe-inline'") in page.attributes
 
 
-def test_what_people_wrote_is_shown_as_they_wrote_it(outside: Store) -> None:
-    reset_budget("dau", date(2025, 2, 1), Fraction(7, 2), HOSTILE, HOSTILE, outside)
-    page = Page(render(readers_report(outside.settings, outside.accountant)))
+def test_what_people_wrote_is_shown_as_they_wrote_it(store: Store) -> None:
+    reset_budget("dau", date(2025, 2, 1), Fraction(7, 2), HOSTILE, HOSTILE, store)
+    page = Page(render(readers_report(store.settings, store.accountant)))
     assert "script" not in page.tags
     assert page.text.count(HOSTILE) == 2
 
@@ -200,8 +200,8 @@ def test_a_sketch_that_is_full_has_no_upper_bound_and_is_drawn_all_the_same(for_
 
 
 def test_a_store_without_numbers_has_a_report_that_says_so(make_store: MakeStore) -> None:
-    outside = make_store(today=date(2025, 1, 2))
-    for report in (readers_report(outside.settings, outside.accountant), operators(outside)):
+    store = make_store(today=date(2025, 1, 2))
+    for report in (readers_report(store.settings, store.accountant), operators(store)):
         text = Page(render(report)).text
         assert "Nothing is published yet." in text and "Nothing is charged yet." in text and "4.811" in text
 

@@ -28,35 +28,35 @@ SMALL = {"mau_window_days": 3, "mau_mechanism": "gaussian", "epsilon_mau": Fract
 MakeStore = Callable[..., Store]
 
 
-def standing(outside: Store, day: date = TODAY) -> Status:
-    return status(replace(outside, clock=FixedClock(day)), MartFiles(outside.settings.data_dir / "mart"))
+def standing(store: Store, day: date = TODAY) -> Status:
+    return status(replace(store, clock=FixedClock(day)), MartFiles(store.settings.data_dir / "mart"))
 
 
 @pytest.fixture
-def outside(make_store: MakeStore) -> Store:
+def store(make_store: MakeStore) -> Store:
     """The end of January declared, and published but for its last day."""
     return make_store(today=TODAY, recipe=january, start_date=START, **SMALL)
 
 
-def january(outside: Store) -> None:
-    fill(outside, "somebody")
+def january(store: Store) -> None:
+    fill(store, "somebody")
 
 
-def january_with_her(outside: Store) -> None:
-    fill(outside, "somebody", "she")
+def january_with_her(store: Store) -> None:
+    fill(store, "somebody", "she")
 
 
-def fill(outside: Store, *people: str) -> None:
-    put(outside, [(user, day) for day in DAYS for user in people])
-    complete_all(DAYS, outside)
-    prepare(outside, DAYS[:-1])
+def fill(store: Store, *people: str) -> None:
+    put(store, [(user, day) for day in DAYS for user in people])
+    complete_all(DAYS, store)
+    prepare(store, DAYS[:-1])
     for day in DAYS[:-1]:
-        publish("dau", day, outside)
-    publish("mau", DAYS[2], outside)
+        publish("dau", day, store)
+    publish("mau", DAYS[2], store)
 
 
-def test_it_says_how_far_each_metric_has_come_and_when_the_next_number_is_due(outside: Store) -> None:
-    dau, mau = standing(outside).published
+def test_it_says_how_far_each_metric_has_come_and_when_the_next_number_is_due(store: Store) -> None:
+    dau, mau = standing(store).published
     assert (dau.last_day, dau.slot, dau.next_day, dau.next_slot) == (
         date(2025, 1, 30),
         date(2025, 2, 1),
@@ -66,41 +66,41 @@ def test_it_says_how_far_each_metric_has_come_and_when_the_next_number_is_due(ou
     assert mau.last_day == date(2025, 1, 30)
 
 
-def test_it_says_what_can_be_published_and_which_days_upstream_owes(outside: Store) -> None:
-    found = standing(outside)
+def test_it_says_what_can_be_published_and_which_days_upstream_owes(store: Store) -> None:
+    found = standing(store)
     assert found.ready_days == [date(2025, 1, 31)] and found.unmarked == (date(2025, 2, 1),)
     assert found.overdue == ("1 day(s) are due and not declared complete: upstream, or `dpdau complete` (2025-02-01).",)
-    on_time = standing(outside, date(2025, 2, 2))
+    on_time = standing(store, date(2025, 2, 2))
     assert on_time.ready_days == [date(2025, 1, 31)] and on_time.overdue == ()
 
 
-def test_it_says_which_days_are_to_be_built(outside: Store) -> None:
-    outside.state.rebuilds.mark_reported(outside.state.rebuilds.changed())  # Dagster knows of what was built
-    assert standing(outside).behind == (date(2025, 1, 31),)
-    prepare(outside, DAYS)
-    put(outside, [("somebody new", DAYS[2])])
-    assert standing(outside).behind == (DAYS[2],)
+def test_it_says_which_days_are_to_be_built(store: Store) -> None:
+    store.state.rebuilds.mark_reported(store.state.rebuilds.changed())  # Dagster knows of what was built
+    assert standing(store).behind == (date(2025, 1, 31),)
+    prepare(store, DAYS)
+    put(store, [("somebody new", DAYS[2])])
+    assert standing(store).behind == (DAYS[2],)
 
 
-def test_it_says_since_when_erasures_wait_and_that_one_is_overdue(outside: Store) -> None:
-    erase(outside, "somebody")
-    assert [one.age_days for one in standing(outside).erasures] == [0]
-    late = standing(outside, TODAY + timedelta(days=31))
+def test_it_says_since_when_erasures_wait_and_that_one_is_overdue(store: Store) -> None:
+    erase(store, "somebody")
+    assert [one.age_days for one in standing(store).erasures] == [0]
+    late = standing(store, TODAY + timedelta(days=31))
     assert late.erasures[0].is_overdue
     assert any("erasure is past its deadline" in one for one in late.overdue)
 
 
 def test_it_says_what_a_purge_would_let_go_of(make_store: MakeStore) -> None:
     today = date(2025, 1, 29)
-    outside = make_store(today=today, retention_days=10, restatements_per_month=0, **SMALL)
+    store = make_store(today=today, retention_days=10, restatements_per_month=0, **SMALL)
     days = days_between(date(2025, 1, 1), date(2025, 1, 26))
-    prepare(outside, days)
+    prepare(store, days)
     for day in days:
-        publish("dau", day, outside)
-    before = standing(outside, today)
+        publish("dau", day, store)
+    before = standing(store, today)
     assert (before.purged_through, before.purge_due) == (None, date(2025, 1, 16))
-    purge(outside)
-    assert standing(outside, today).purged_through == date(2025, 1, 16)
+    purge(store)
+    assert standing(store, today).purged_through == date(2025, 1, 16)
 
 
 def test_it_is_the_same_with_and_without_any_one_user(make_store: MakeStore) -> None:
@@ -112,9 +112,9 @@ def test_it_is_the_same_with_and_without_any_one_user(make_store: MakeStore) -> 
     assert standing(one) == standing(other)
 
 
-def test_it_waits_for_nobody_who_holds_the_lock(outside: Store) -> None:
-    with folding(outside) as thread:
-        assert standing(outside).published[0].last_day == date(2025, 1, 30)
+def test_it_waits_for_nobody_who_holds_the_lock(store: Store) -> None:
+    with folding(store) as thread:
+        assert standing(store).published[0].last_day == date(2025, 1, 30)
         assert thread.is_alive()
 
 

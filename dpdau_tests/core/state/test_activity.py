@@ -38,11 +38,11 @@ def expected(history: list[tuple], name: date) -> set[str]:
     return here - gone
 
 
-def state_bytes(outside: Store) -> dict[tuple[date, int], bytes]:
-    folder = outside.settings.data_dir / "activity"
+def state_bytes(store: Store) -> dict[tuple[date, int], bytes]:
+    folder = store.settings.data_dir / "activity"
     return {
         place: (folder / f"day={place[0]}" / f"epoch={place[1]}.parquet").read_bytes()
-        for place in outside.state.activity.stored()
+        for place in store.state.activity.stored()
     }
 
 
@@ -54,17 +54,17 @@ def state_bytes(outside: Store) -> dict[tuple[date, int], bytes]:
 )
 @given(history=events, cuts=st.sets(st.integers(0, 24)))
 def test_state_follows_the_rule_of_the_two_phase_set_in_any_batches(make_store: Make, history: list, cuts: set) -> None:
-    outside = make_store(f"store {next(NAMES)}", start_date=DAYS[0])
+    store = make_store(f"store {next(NAMES)}", start_date=DAYS[0])
     for number, event in enumerate(history):
-        put(outside, [event])
+        put(store, [event])
         if number in cuts:
-            prepare(outside, DAYS)
-    prepare(outside, DAYS)
-    for name, epoch in outside.state.activity.stored():
-        users = outside.state.activity.read(name, epoch)
+            prepare(store, DAYS)
+    prepare(store, DAYS)
+    for name, epoch in store.state.activity.stored():
+        users = store.state.activity.read(name, epoch)
         assert users is not None and len(users) == len(expected(history, name))
-    assert {name for name, _ in outside.state.activity.stored()} == set(DAYS)
-    assert outside.events.inbox.batches() == []
+    assert {name for name, _ in store.state.activity.stored()} == set(DAYS)
+    assert store.events.inbox.batches() == []
 
 
 @pytest.mark.also_long
@@ -75,90 +75,88 @@ def test_state_follows_the_rule_of_the_two_phase_set_in_any_batches(make_store: 
 )
 @given(history=events, order=st.randoms(use_true_random=False))
 def test_order_and_replay_change_no_byte_of_the_state(make_store: Make, history: list, order) -> None:
-    outside = make_store(f"store {next(NAMES)}", start_date=DAYS[0])
-    put(outside, history)
-    prepare(outside, DAYS)
-    before = state_bytes(outside)
+    store = make_store(f"store {next(NAMES)}", start_date=DAYS[0])
+    put(store, history)
+    prepare(store, DAYS)
+    before = state_bytes(store)
     shuffled = [*history]
     order.shuffle(shuffled)
-    put(outside, shuffled)
-    prepare(outside, DAYS)
-    assert state_bytes(outside) == before
+    put(store, shuffled)
+    prepare(store, DAYS)
+    assert state_bytes(store) == before
 
 
 def test_a_removal_that_came_first_stops_what_arrives_later(make_store: Make) -> None:
-    outside = make_store(start_date=START)
-    put(outside, [("her", DAYS[5], "-")])
-    prepare(outside, DAYS)
-    put(outside, [("her", found) for found in DAYS])
-    prepare(outside, DAYS)
-    active = {
-        found for found, epoch in outside.state.activity.stored() if len(outside.state.activity.read(found, epoch))
-    }  # type: ignore[arg-type]
+    store = make_store(start_date=START)
+    put(store, [("her", DAYS[5], "-")])
+    prepare(store, DAYS)
+    put(store, [("her", found) for found in DAYS])
+    prepare(store, DAYS)
+    active = {found for found, epoch in store.state.activity.stored() if len(store.state.activity.read(found, epoch))}  # type: ignore[arg-type]
     assert active == set(DAYS[6:])
 
 
 def test_a_batch_that_comes_while_the_inbox_is_folded_waits_for_the_next_fold(make_store: Make) -> None:
-    outside = make_store(start_date=START)
-    real = outside.events.inbox.read
+    store = make_store(start_date=START)
+    real = store.events.inbox.read
 
     def read_while_another_comes(batches: list[str]) -> object:
-        put(outside, [("him", DAYS[0])])
+        put(store, [("him", DAYS[0])])
         return real(batches)
 
-    put(outside, [("her", DAYS[0])])
-    outside.events.inbox.read = read_while_another_comes  # type: ignore[method-assign, assignment]
-    process_days(DAYS[:1], outside)
-    outside.events.inbox.read = real  # type: ignore[method-assign]
-    assert len(outside.events.inbox.batches()) == 1
-    process_days(DAYS[:1], outside)
-    users = [outside.state.activity.read(*place) for place in outside.state.activity.stored()]
+    put(store, [("her", DAYS[0])])
+    store.events.inbox.read = read_while_another_comes  # type: ignore[method-assign, assignment]
+    process_days(DAYS[:1], store)
+    store.events.inbox.read = real  # type: ignore[method-assign]
+    assert len(store.events.inbox.batches()) == 1
+    process_days(DAYS[:1], store)
+    users = [store.state.activity.read(*place) for place in store.state.activity.stored()]
     assert [0 if found is None else len(found) for found in users] == [2]
-    assert outside.events.inbox.batches() == []
+    assert store.events.inbox.batches() == []
 
 
 def test_who_is_left_in_a_day_is_seen_in_its_state_and_among_its_late_events(make_store: Make) -> None:
     """As a copy from a backup would bring her back."""
     name = DAYS[-1]
-    outside = make_store(start_date=START)
-    put(outside, [("her", name), ("her", name + timedelta(days=1))])
-    process_days([name], outside)
+    store = make_store(start_date=START)
+    put(store, [("her", name), ("her", name + timedelta(days=1))])
+    process_days([name], store)
     hers = [
         DaySet(*place, found)
-        for place in outside.state.activity.stored()
-        if place[0] == name and (found := outside.state.activity.read(*place)) is not None
+        for place in store.state.activity.stored()
+        if place[0] == name and (found := store.state.activity.read(*place)) is not None
     ]
-    put(outside, [("her", name, "-")])
-    process_days([name], outside)
-    assert hers and is_clean(name, outside)
-    for store in (outside.state.activity, outside.state.late):
+    put(store, [("her", name, "-")])
+    process_days([name], store)
+    assert hers and is_clean(name, store)
+    for files in (store.state.activity, store.state.late):
         for brought_back in hers:
-            store.replace([brought_back])
-            assert not is_clean(name, outside), store
-            store.replace([DaySet(name, brought_back.epoch, EMPTY)])
-            assert is_clean(name, outside)
+            files.replace([brought_back])
+            assert not is_clean(name, store), files
+            files.replace([DaySet(name, brought_back.epoch, EMPTY)])
+            assert is_clean(name, store)
 
 
 def test_every_processed_day_has_its_files_empty_ones_too(make_store: Make) -> None:
-    outside = make_store(start_date=START)
-    prepare(outside, DAYS)
-    assert {found for found, _ in outside.state.activity.stored()} == set(DAYS)
+    store = make_store(start_date=START)
+    prepare(store, DAYS)
+    assert {found for found, _ in store.state.activity.stored()} == set(DAYS)
 
 
 def test_a_day_without_anyone_is_keyed_under_each_epoch_whose_windows_reach_it(make_store: Make) -> None:
-    outside = make_store(start_date=START, hash_salt_rotation_days=30)
+    store = make_store(start_date=START, hash_salt_rotation_days=30)
     days = days_between(START, START + timedelta(days=29))  # each place that a day can have in an epoch
-    process_days(days, outside)
+    process_days(days, store)
     reached = {(day, epoch_of(day + timedelta(days=ahead), 30)) for day in days for ahead in range(30)}
-    assert set(outside.state.activity.stored()) == reached
+    assert set(store.state.activity.stored()) == reached
 
 
 def test_a_day_is_keyed_under_each_epoch_whose_windows_reach_it(make_store: Make) -> None:
-    outside = make_store(start_date=START, hash_salt_rotation_days=30)
-    put(outside, [("her", found) for found in DAYS])
-    prepare(outside, DAYS)
+    store = make_store(start_date=START, hash_salt_rotation_days=30)
+    put(store, [("her", found) for found in DAYS])
+    prepare(store, DAYS)
     for name in DAYS:
-        epochs = [epoch for found, epoch in outside.state.activity.stored() if found == name]
-        keys = [outside.state.activity.read(name, epoch) for epoch in epochs]
+        epochs = [epoch for found, epoch in store.state.activity.stored() if found == name]
+        keys = [store.state.activity.read(name, epoch) for epoch in epochs]
         assert len(epochs) in (1, 2)
         assert len({int(found[0]) for found in keys if found is not None}) == len(epochs)  # another key under each

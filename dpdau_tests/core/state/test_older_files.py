@@ -45,13 +45,13 @@ DAYS = days_between(START, date(2025, 2, 3))
 LIVE = ("activity", "late", "sketches", "inbox")
 
 
-def ten_came(outside: Store) -> None:
+def ten_came(store: Store) -> None:
     """Ten people on every day, one more late on the first; state and sketches built, and the first day published."""
-    put(outside, [(f"user {n}", day) for day in DAYS for n in range(10)])
-    prepare(outside, DAYS)
-    publish("dau", START, silent(outside))
-    put(outside, [("late", START), ("her", START)])
-    process_days([START], outside)
+    put(store, [(f"user {n}", day) for day in DAYS for n in range(10)])
+    prepare(store, DAYS)
+    publish("dau", START, silent(store))
+    put(store, [("late", START), ("her", START)])
+    process_days([START], store)
 
 
 @pytest.fixture
@@ -59,31 +59,31 @@ def store(make_store: Make) -> Store:
     return silent(make_store(recipe=ten_came, today=date(2025, 2, 6), mau_mechanism="gaussian"))
 
 
-def folder_of(outside: Store, name: str = "") -> Path:
-    return outside.settings.data_dir / name
+def folder_of(store: Store, name: str = "") -> Path:
+    return store.settings.data_dir / name
 
 
-def copy_of(outside: Store, to: Path) -> Path:
+def copy_of(store: Store, to: Path) -> Path:
     """What lives now, in a folder beside."""
     for name in LIVE:
-        shutil.copytree(folder_of(outside, name), to / name)
+        shutil.copytree(folder_of(store, name), to / name)
     return to
 
 
-def put_back(copy: Path, outside: Store, names: Iterable[str] = LIVE) -> None:
+def put_back(copy: Path, store: Store, names: Iterable[str] = LIVE) -> None:
     """Whole folders, in the place of what is there."""
     for name in names:
-        shutil.rmtree(folder_of(outside, name))
-        shutil.copytree(copy / name, folder_of(outside, name))
+        shutil.rmtree(folder_of(store, name))
+        shutil.copytree(copy / name, folder_of(store, name))
 
 
-def live_bytes(outside: Store) -> dict[str, bytes]:
-    files = (path for name in LIVE for path in folder_of(outside, name).rglob("*") if path.is_file())
-    return {path.relative_to(folder_of(outside)).as_posix(): path.read_bytes() for path in files}
+def live_bytes(store: Store) -> dict[str, bytes]:
+    files = (path for name in LIVE for path in folder_of(store, name).rglob("*") if path.is_file())
+    return {path.relative_to(folder_of(store)).as_posix(): path.read_bytes() for path in files}
 
 
-def erase(outside: Store, *users: str, through: date = DAYS[-1]) -> list[str]:
-    return list(request([Event(user, "-", through) for user in users], outside).receipts)
+def erase(store: Store, *users: str, through: date = DAYS[-1]) -> list[str]:
+    return list(request([Event(user, "-", through) for user in users], store).receipts)
 
 
 # --- Healed ------------------------------------------------------------------------------------------------------
@@ -442,7 +442,7 @@ class Two:
             shutil.rmtree(root / name, ignore_errors=True)
             shutil.copytree(source, root / name)
         self.lives = [Life(root / name, 90) for name in ("tampered", "spared")]
-        self.tampered, self.spared = (silent(life.outside) for life in self.lives)
+        self.tampered, self.spared = (silent(life.store) for life in self.lives)
         self.copies: list[Path] = []
         self.root = root
 
@@ -488,11 +488,11 @@ def keys_in(folder: Path, day: date, epoch: int) -> set[int] | None:
     return set(pq.read_table(path)["key"].to_pylist()) if path.exists() else None
 
 
-def statistic(day: date, outside: Store) -> int:
+def statistic(day: date, store: Store) -> int:
     """What noise would go on."""
-    process_days([day], outside)
+    process_days([day], store)
     key = ReleaseKey("dau", 1, day)
-    return read_statistics([key], outside)[0][key].statistic
+    return read_statistics([key], store)[0][key].statistic
 
 
 def compare(day: date, two: Two) -> None:
@@ -515,7 +515,7 @@ def begun_store(root: Path) -> Path:
         shutil.copytree(empty_store(root, 90, "set"), folder)
         life = Life(folder, 90)
         life.put([("her", name) for name in HISTORY_DAYS] + [("a", HISTORY_DAYS[0])])
-        process_days(HISTORY_DAYS[:3], life.outside)
+        process_days(HISTORY_DAYS[:3], life.store)
     return folder
 
 
@@ -528,8 +528,8 @@ def play(history: list[tuple], root: Path) -> None:
                 for life in two.lives:
                     life.put(rest[0])
             case "erase":
-                for outside in (two.tampered, two.spared):
-                    erase(outside, rest[0], through=rest[1])
+                for store in (two.tampered, two.spared):
+                    erase(store, rest[0], through=rest[1])
             case "apply":
                 apply_to_both(two)
             case "copy":
@@ -538,8 +538,8 @@ def play(history: list[tuple], root: Path) -> None:
                 two.put_back(*rest)
             case "publish":
                 compare(rest[0], two)
-    for outside in (two.tampered, two.spared):
-        erase(outside, "her", through=HISTORY_DAYS[-1])
+    for store in (two.tampered, two.spared):
+        erase(store, "her", through=HISTORY_DAYS[-1])
     if apply_to_both(two):
         assert live_bytes(two.tampered) == live_bytes(two.spared)
 

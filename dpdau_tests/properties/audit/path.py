@@ -42,9 +42,9 @@ FIRST_MAU = date(2025, 2, 1)
 _IN_MEMORY = Path("/dev/shm")
 
 
-def honest(outside: Store) -> AbstractContextManager[Store]:
+def honest(store: Store) -> AbstractContextManager[Store]:
     """No fault."""
-    return nullcontext(outside)
+    return nullcontext(store)
 
 
 class BulkNoise:
@@ -76,14 +76,14 @@ def opened(settings: Settings, fault: Fault = honest) -> Iterator[Store]:
         chosen = replace(settings, data_dir=Path(folder), start_date=START, hash_salt_secret=SECRET)
         settings_check.check(chosen)
         store = open_store.__wrapped__(chosen)  # not remembered: it is gone in a moment
-        with fault(replace(store, noise=BulkNoise(store.noise))) as outside:
-            yield outside
+        with fault(replace(store, noise=BulkNoise(store.noise))) as store:
+            yield store
 
 
-def published(statistics: dict[ReleaseKey, int], outside: Store) -> Numbers:
+def published(statistics: dict[ReleaseKey, int], store: Store) -> Numbers:
     """The numbers of these keys, made in one transaction, in order of keys."""
     counted = {key: Counted(statistic, ExactEstimator()) for key, statistic in statistics.items()}
-    releases = commit(counted, outside.erasures.ledger.recorded(), outside)
+    releases = commit(counted, store.erasures.ledger.recorded(), store)
     assert releases is not None and [found.key for found in releases] == sorted(statistics)
     return np.array([found.noisy_value for found in releases])
 
@@ -103,7 +103,7 @@ class Design(Protocol):
         """How many trials one ledger takes."""
         ...
 
-    def statistics(self, present: Sequence[bool], outside: Store) -> list[float]:
+    def statistics(self, present: Sequence[bool], store: Store) -> list[float]:
         """One trial each, on an empty store."""
         ...
 
@@ -124,17 +124,17 @@ class Independent:
     def months(self, trials: int) -> list[date]:
         return list(islice(months_from(START), trials))
 
-    def numbers(self, present: Sequence[bool], outside: Store) -> Numbers:
+    def numbers(self, present: Sequence[bool], store: Store) -> Numbers:
         """One row a trial, one column a day."""
         counts = {
             ReleaseKey("dau", 1, day): int(here)
             for month, here in zip(self.months(len(present)), present, strict=True)
             for day in days_between(month, month + timedelta(days=self.days - 1))
         }
-        return published(counts, outside).reshape(len(present), self.days)
+        return published(counts, store).reshape(len(present), self.days)
 
-    def statistics(self, present: Sequence[bool], outside: Store) -> list[float]:
-        return self.numbers(present, outside).min(axis=1).tolist()
+    def statistics(self, present: Sequence[bool], store: Store) -> list[float]:
+        return self.numbers(present, store).min(axis=1).tolist()
 
 
 @dataclass(frozen=True)
@@ -155,19 +155,19 @@ class SharedMonth:
     def months(self, trials: int) -> list[date]:
         return list(islice(months_from(START), trials))
 
-    def statistics(self, present: Sequence[bool], outside: Store) -> list[float]:
+    def statistics(self, present: Sequence[bool], store: Store) -> list[float]:
         return [
-            self._statistic(month, self.numbers(month, here, outside))
+            self._statistic(month, self.numbers(month, here, store))
             for month, here in zip(self.months(len(present)), present, strict=True)
         ]
 
-    def numbers(self, month: date, present: bool, outside: Store) -> Numbers:
+    def numbers(self, month: date, present: bool, store: Store) -> Numbers:
         """One row for what was published, one for what was restated, and one column a day."""
         days = self._days(month)
         rows = []
         for revision, row in enumerate((present * self.seen(month)).astype(int)):
             keys = [ReleaseKey("dau", 1, day, revision) for day in days]
-            rows.append(published(dict(zip(keys, row.tolist(), strict=True)), outside))
+            rows.append(published(dict(zip(keys, row.tolist(), strict=True)), store))
         return np.array(rows)
 
     def seen(self, month: date) -> npt.NDArray[np.bool_]:
@@ -219,16 +219,16 @@ class StreamInterval:
         last = FIRST_MAU + timedelta(days=trials * self._outputs - 1)
         return list(takewhile(lambda month: month <= last, months_from(FIRST_MAU)))
 
-    def statistics(self, present: Sequence[bool], outside: Store) -> list[float]:
+    def statistics(self, present: Sequence[bool], store: Store) -> list[float]:
         counts = np.outer(np.array(present, dtype=int), self._interval)
-        outputs = self.outputs(counts.ravel().tolist(), outside).reshape(counts.shape)
+        outputs = self.outputs(counts.ravel().tolist(), store).reshape(counts.shape)
         change = np.convolve(self._interval, self.mechanism.filter)[: self._outputs]
         return (outputs @ change / np.linalg.norm(change) / self.mechanism.sigma).tolist()
 
-    def outputs(self, counts: Sequence[int], outside: Store) -> Numbers:
+    def outputs(self, counts: Sequence[int], store: Store) -> Numbers:
         """The integers that the published numbers were made from: anyone can compute them from those."""
         keys = [ReleaseKey("mau", 30, FIRST_MAU + timedelta(days=n)) for n in range(len(counts))]
-        numbers = published(dict(zip(keys, counts, strict=True)), outside)
+        numbers = published(dict(zip(keys, counts, strict=True)), store)
         return np.convolve(numbers, self.mechanism.filter)[: len(numbers)]
 
     @property
@@ -281,18 +281,18 @@ def run(design: Design, trials: int, fault: Fault = honest) -> Trials:
         size = min(design.per_ledger, 2 * trials - begun)
         # The worlds take turns, and from year to year the other one gets the long months.
         present = [bool((n + n // 12) % 2) for n in range(begun, begun + size)]
-        with opened(design.settings, fault) as outside:
-            for here, statistic in zip(present, design.statistics(present, outside), strict=True):
+        with opened(design.settings, fault) as store:
+            for here, statistic in zip(present, design.statistics(present, store), strict=True):
                 found[here].append(statistic)
-            charged.append(_dearest(design.metric, design.months(size)[:12], outside))
+            charged.append(_dearest(design.metric, design.months(size)[:12], store))
     delta = design.settings.delta
     return Trials(np.array(found[True]), np.array(found[False]), _most(charged, delta), delta)
 
 
-def _dearest(metric: Metric, months: Collection[date], outside: Store) -> Cost:
+def _dearest(metric: Metric, months: Collection[date], store: Store) -> Cost:
     """Of a year: what follows is charged alike."""
-    prices = [total(cost(charge.mechanism) for charge in outside.accountant.charges(metric, month)) for month in months]
-    return _most(prices, outside.settings.delta)
+    prices = [total(cost(charge.mechanism) for charge in store.accountant.charges(metric, month)) for month in months]
+    return _most(prices, store.settings.delta)
 
 
 def _most(prices: Collection[Cost], delta: float) -> Cost:

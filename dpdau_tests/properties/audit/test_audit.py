@@ -182,9 +182,9 @@ def months_of_noise(months: list[date], fault: Fault = honest) -> list[Numbers]:
     """What the published and the restated numbers of these months are off by."""
     design, residuals = SharedMonth(DEFAULT), []
     for begun in range(0, len(months), design.per_ledger):
-        with opened(DEFAULT, fault) as outside:
+        with opened(DEFAULT, fault) as store:
             residuals += [
-                design.numbers(month, True, outside) - design.seen(month)
+                design.numbers(month, True, store) - design.seen(month)
                 for month in months[begun : begun + design.per_ledger]
             ]
     return residuals
@@ -206,8 +206,8 @@ def honest_months() -> list[Numbers]:
 def single_numbers(settings: Settings, months: int, fault: Fault = honest) -> tuple[Numbers, Numbers]:
     """Numbers of days with 0 users and with 1 in turn, with noise of their own, and how many users there were."""
     counts = np.arange(months) % 2
-    with opened(settings, fault) as outside:
-        return Independent(settings).numbers([bool(count) for count in counts], outside)[:, 0], counts
+    with opened(settings, fault) as store:
+        return Independent(settings).numbers([bool(count) for count in counts], store)[:, 0], counts
 
 
 @cache
@@ -224,8 +224,8 @@ def odds_of_single_numbers(settings: Settings, numbers: Numbers, counts: Numbers
 
 def stream_outputs(counts: Sequence[int], fault: Fault = honest) -> Numbers:
     """Of the default stream on such days."""
-    with opened(DEFAULT, fault) as outside:
-        return StreamInterval(DEFAULT).outputs(counts, outside)
+    with opened(DEFAULT, fault) as store:
+        return StreamInterval(DEFAULT).outputs(counts, store)
 
 
 @cache
@@ -343,21 +343,21 @@ def test_publishing_and_restating_real_events_go_through_the_path_that_is_audite
 
     A false alarm has odds of 1e-6.
     """
-    outside, january = make_store(), days_between(START, month_end(START))
+    store, january = make_store(), days_between(START, month_end(START))
     days = days_between(START, date(2025, 2, 3))
-    put(outside, [*(("bob", day) for day in days), *(("her", day) for day in days[:17])])
-    prepare(outside, days)
+    put(store, [*(("bob", day) for day in days), *(("her", day) for day in days[:17])])
+    prepare(store, days)
     committed = {}
 
-    def recording(statistics: dict, watermark: int, outside: Store) -> object:
+    def recording(statistics: dict, watermark: int, store: Store) -> object:
         committed.update({key: one.statistic for key, one in statistics.items()})
-        return commit(statistics, watermark, outside)
+        return commit(statistics, watermark, store)
 
     commit = release.commit
     with patch.object(release, "commit", recording):
-        made = [*(release.publish("dau", day, outside) for day in days), *release.restate(START, outside)]
+        made = [*(release.publish("dau", day, store) for day in days), *release.restate(START, store)]
     assert [committed[one.key] for one in made] == [2] * 17 + [1] * 17 + [2] * 17 + [1] * 14
-    assert outside.accountant.charges("dau", START)[0].mechanism == SHARED
+    assert store.accountant.charges("dau", START)[0].mechanism == SHARED
     in_january = [one for one in made if one.key.day in january]
     residuals = np.array([one.noisy_value - committed[one.key] for one in in_january])
     assert spread_odds(float((standardised(residuals, SHARED) ** 2).sum()), len(residuals)) > FEW

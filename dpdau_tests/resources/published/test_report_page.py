@@ -45,21 +45,21 @@ def folder(make_store: Callable[..., Store]) -> Path:
     return make_store(today=DAYS[-1] + timedelta(days=2), recipe=reported).settings.data_dir / "report"
 
 
-def reported(outside: Store) -> None:
+def reported(store: Store) -> None:
     """Reports with all that they can show: two restated months, an override, waiting erasures, a failing check."""
-    put(outside, [(f"user {n}", day) for day in DAYS for n in range(40 + day.day * 3 + 60 * (day.weekday() < 5))])
-    prepare(outside, DAYS)
+    put(store, [(f"user {n}", day) for day in DAYS for n in range(40 + day.day * 3 + 60 * (day.weekday() < 5))])
+    prepare(store, DAYS)
     for day in DAYS:
-        publish("dau", day, outside)
+        publish("dau", day, store)
         if day >= DAYS[29]:
-            publish("mau", day, outside)
+            publish("mau", day, store)
     for month in (date(2025, 1, 1), date(2025, 2, 1)):
-        restate(month, outside)
-    reset_budget("dau", date(2025, 3, 1), Fraction(7, 2), "An officer", "agreed with the <works> council", outside)
-    erase(outside, "user 1")
-    late = replace(outside, clock=FixedClock(DAYS[-1] + timedelta(days=40)))
-    checks = check_lines(late, MartFiles(outside.settings.data_dir / "mart"))
-    report = ReportFiles(outside.settings.data_dir / "report")
+        restate(month, store)
+    reset_budget("dau", date(2025, 3, 1), Fraction(7, 2), "An officer", "agreed with the <works> council", store)
+    erase(store, "user 1")
+    late = replace(store, clock=FixedClock(DAYS[-1] + timedelta(days=40)))
+    checks = check_lines(late, MartFiles(store.settings.data_dir / "mart"))
+    report = ReportFiles(store.settings.data_dir / "report")
     report.replace(readers_report(late.settings, late.accountant), operators_report(late, checks))
 
 

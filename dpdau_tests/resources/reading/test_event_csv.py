@@ -380,7 +380,7 @@ def ends_line(text: str, at: int) -> bool:
 
 def taken_or_not(scan: Scan, store: Folder) -> tuple[str, IngestReport]:
     try:
-        return "taken", ingest_scan(scan, store.outside(SETTINGS), progress=lambda _: None)
+        return "taken", ingest_scan(scan, store.store(SETTINGS), progress=lambda _: None)
     except NotTaken as error:
         return "refused", error.report
 
