@@ -121,6 +121,11 @@ def variable_that_holds(field: str, value: str | None) -> str | None:
     return next((name for name, held in os.environ.items() if name.lower() == field and held == value), None)
 
 
+def is_held_by_a_variable(value: str) -> bool:
+    """Whether some variable of the environment has this value, whatever its name."""
+    return value in os.environ.values()
+
+
 def environment_for(settings: Settings) -> dict[str, str]:
     """The environment of a child process which has these settings, whatever folder it runs in, and Dagster's home.
 

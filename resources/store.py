@@ -33,6 +33,7 @@ from resources.ledger_sql.ledger import SqlLedger
 from resources.ledger_sql.rebuilds import SqlRebuilds
 from resources.ledger_sql.receipts import SqlReceipts
 from resources.ledger_sql.salts import SqlSalts
+from resources.storage.data_dir import require_of_one_store, store_id_in, write_store_id
 from resources.storage.durable import PRIVATE_FOLDER, make_folder
 from resources.storage.file_lock import FileLock
 
@@ -61,11 +62,17 @@ _opened: WeakValueDictionary[int, Store] = WeakValueDictionary()
 
 @cache
 def open_store(settings: Settings) -> Store:
-    """Every adapter on this data directory, made if it is not there. Raises BadSetting for another store's terms.
+    """Every adapter on this data directory, made if it is not there.
 
-    Warns of a living store's master secret that a new one would be refused for.
+    Raises BadSetting for a folder and a ledger of two stores, and for settings that differ from those the store was
+    begun with. Warns of a living store's master secret that a new one would be refused for.
     """
-    store = store_on(open_ledger(settings), settings)
+    database = open_ledger(settings)
+    require_of_one_store(settings.data_dir, SqlLedger(database))
+    store = store_on(database, settings)
+    store_id = store.accountant.store_id()
+    if store_id and store_id_in(settings.data_dir) is None:
+        write_store_id(settings.data_dir, store_id)
     weak = warning(settings.hash_salt_secret)
     if weak:
         warnings.warn(weak, WeakSecret, stacklevel=1)

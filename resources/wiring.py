@@ -4,7 +4,8 @@ What a resource has a field for can be set at launch. Three fields say which sto
 alone: `erasure_ledger`, `state`, `sketches`, `events`, `mart` and `reports` are of the store that it has opened. Were
 each to be set by itself, one run could charge one ledger for what it reads from another's state.
 
-A secret is in no field: there stands the name of the environment's variable, or nothing where it comes from `.env`.
+A secret is in no field: there stands the name of the environment's variable, or nothing where it comes from `.env`. One
+that is typed into a launch is refused.
 """
 
 import inspect
@@ -27,7 +28,7 @@ from dpdau_assets.core.ports.store import Alerts, Clock, Erasures, Events, Mart,
 from dpdau_assets.core.reporting.report_model import Reports
 from dpdau_assets.core.settings import Settings
 from resources.alerts_webhook import WebhookAlerts
-from resources.settings_env import variable_that_holds
+from resources.settings_env import is_held_by_a_variable, variable_that_holds
 from resources.store import SystemClock, events_of, open_mart, open_noise, open_reports, open_store, store_of
 
 _OF_THE_STORE = "The budget ledger, which says which store this is."
@@ -43,18 +44,15 @@ class _OfProject(dg.ConfigurableResource):
 _Resource = TypeVar("_Resource", bound=_OfProject)
 
 
-def _require_one_store(wanted: Settings, loaded: Settings) -> None:
-    """Raises BadSetting where only one of folder and ledger differs from what the project was loaded with: removals
-    on record in the one would be passed over in the other.
-    """
-    if loaded.ledger_url and wanted.data_dir != loaded.data_dir and wanted.ledger_url == loaded.ledger_url:
+def _of_a_variable(field: str, value: str | None) -> str | None:
+    """The value, which a variable of the environment holds. Raises BadSetting for one that was typed into a launch."""
+    if value and not is_held_by_a_variable(value):
         raise BadSetting(
-            "data_dir names another store, and ledger_url the same ledger.", "Name the ledger of that store too."
+            f"{field} was typed into the launch, and Dagster keeps it in the run's configuration.",
+            f"Name the environment's variable that holds it: {{env: {field.upper()}}}. A secret that was typed is none "
+            "any more: change it.",
         )
-    if wanted.ledger_url != loaded.ledger_url and wanted.data_dir == loaded.data_dir:
-        raise BadSetting(
-            "ledger_url names another ledger, and data_dir the same store.", "Name the folder of that ledger too."
-        )
+    return value
 
 
 class AccountantResource(_OfProject):
@@ -81,10 +79,10 @@ class AccountantResource(_OfProject):
         wanted = replace(
             self.settings,
             data_dir=Path(self.data_dir),
-            ledger_url=self.ledger_url or self.settings.ledger_url,
-            hash_salt_secret=self.hash_salt_secret or self.settings.hash_salt_secret,
+            ledger_url=_of_a_variable("ledger_url", self.ledger_url) or self.settings.ledger_url,
+            hash_salt_secret=_of_a_variable("hash_salt_secret", self.hash_salt_secret)
+            or self.settings.hash_salt_secret,
         )
-        _require_one_store(wanted, self.settings)
         _require_right(wanted)
         return open_store(wanted).accountant
 
@@ -143,10 +141,8 @@ class NoiseResource(dg.ConfigurableResource):
 class ClockResource(_OfProject):
     """Today, in the project's time zone: a day is published only once it is over there."""
 
-    timezone: str = Field(description="TIMEZONE, in which days begin and end. A living store keeps the one it has.")
-
     def create_resource(self, context: dg.InitResourceContext) -> Clock:
-        return SystemClock(self.timezone)
+        return SystemClock(self.settings.timezone)
 
 
 class MartResource(dg.ConfigurableResource):
@@ -179,7 +175,7 @@ class AlertsResource(_OfProject):
     )
 
     def create_resource(self, context: dg.InitResourceContext) -> Alerts:
-        return WebhookAlerts(self.alert_webhook or self.settings.alert_webhook)
+        return WebhookAlerts(_of_a_variable("alert_webhook", self.alert_webhook) or self.settings.alert_webhook)
 
 
 def resources_under(settings: Settings) -> dict[str, Any]:
@@ -202,7 +198,7 @@ def resources_under(settings: Settings) -> dict[str, Any]:
         "state": of_settings(StateResource)(accountant=accountant),
         "sketches": of_settings(SketchesResource)(accountant=accountant),
         "noise": NoiseResource(),
-        "clock": of_settings(ClockResource)(timezone=settings.timezone),
+        "clock": of_settings(ClockResource)(),
         "duckdb": DuckDBResource(database=":memory:"),  # the mart's work: no file that somebody reads is opened
         "mart": MartResource(accountant=accountant, mart_dir=mart_dir),
         "reports": ReportsResource(accountant=accountant, mart_dir=mart_dir),
@@ -273,6 +269,7 @@ UNDER: Mapping[str, Mapping[str, str]] = {
         "mau_level": "the rank from which registers count for MAU",
     },
     "ClockResource": {
+        "timezone": "in which days begin and end",
         "start_date": "the first day that counts",
         "grace_days": "whole days that pass between a day and its publication",
     },

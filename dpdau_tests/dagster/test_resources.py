@@ -130,12 +130,22 @@ def test_the_page_of_the_docs_has_every_resource_with_its_fields_and_what_each_a
 # --- What is configured ------------------------------------------------------------------------------------------
 
 
-def build_a_day(definitions: dg.Definitions, config: dict[str, Any] | None = None) -> dg.ExecuteInProcessResult:
+def build_a_day(
+    definitions: dg.Definitions, config: dict[str, Any] | None = None, *, raise_on_error: bool = False
+) -> dg.ExecuteInProcessResult:
     """In a run with what the definitions would hand it, and perhaps other values at launch."""
     run_config = {**QUIET, "resources": config or {}, "ops": {"build_many_days": {"config": {"days": [str(START)]}}}}
     with dg.DagsterInstance.ephemeral() as instance:
         job = definitions.resolve_job_def(REBUILD_DAYS)
-        return job.execute_in_process(instance=instance, run_config=run_config, raise_on_error=False)
+        return job.execute_in_process(instance=instance, run_config=run_config, raise_on_error=raise_on_error)
+
+
+def refusal(config: dict[str, Any]) -> BadSetting:
+    """Why the resources of such a launch are not made."""
+    with pytest.raises(Exception) as refused:
+        build_a_day(build_definitions(read_settings()), {"accountant": {"config": config}}, raise_on_error=True)
+    assert isinstance(refused.value.__cause__, BadSetting)
+    return refused.value.__cause__
 
 
 def test_all_parts_of_a_run_are_of_the_store_that_is_named_at_its_launch(
@@ -150,6 +160,56 @@ def test_all_parts_of_a_run_are_of_the_store_that_is_named_at_its_launch(
     assert other.accountant.processed() == {START} and not other.events.inbox.batches()
     assert usual.accountant.processed() == set() and usual.events.inbox.batches()
     assert [day for day, _ in other.state.sketches.stored()] == [START]
+
+
+@pytest.mark.parametrize("named", [("data_dir",), ("ledger_url",), ("ledger_url", "hash_salt_secret")], ids="+".join)
+def test_a_launch_that_names_a_folder_and_a_ledger_of_two_stores_changes_neither(
+    named: tuple[str, ...], environment: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    of_each = {name: f"sqlite:///{tmp_path}/{name}.sqlite" for name in ("usual", "other")}
+    environment.setenv("LEDGER_URL", of_each["usual"])
+    usual = open_store(read_settings())
+    others = replace(read_settings(), data_dir=tmp_path / "other", ledger_url=of_each["other"])
+    other = open_store(others)
+    for store in (usual, other):
+        put(store, [("somebody", START)])
+    environment.setenv("OTHER_LEDGER", of_each["other"])
+    values = {
+        "data_dir": str(others.data_dir),
+        "ledger_url": {"env": "OTHER_LEDGER"},
+        "hash_salt_secret": {"env": "HASH_SALT_SECRET"},
+    }
+    assert "is of another store than the ledger" in str(refusal({name: values[name] for name in named}))
+    for store in (usual, other):
+        assert store.accountant.processed() == set() and store.events.inbox.batches()
+    both = {"accountant": {"config": {name: values[name] for name in ("data_dir", "ledger_url")}}}
+    assert build_a_day(build_definitions(read_settings()), both).success
+    assert other.accountant.processed() == {START} and usual.accountant.processed() == set()
+
+
+@pytest.mark.parametrize("field", ["ledger_url", "hash_salt_secret"])
+def test_a_secret_that_is_typed_into_a_launch_is_refused_and_not_repeated(
+    field: str, environment: pytest.MonkeyPatch
+) -> None:
+    store = open_store(read_settings())
+    put(store, [("somebody", START)])
+    typed = "sqlite:////nowhere/word-of-the-launch.sqlite"
+    said = str(refusal({field: typed}))
+    assert f"{field} was typed into the launch" in said and "word-of-the-launch" not in said
+    assert store.accountant.processed() == set()
+
+
+def test_a_webhook_that_is_typed_into_a_launch_is_refused_and_one_that_a_variable_holds_is_taken(
+    environment: pytest.MonkeyPatch,
+) -> None:
+    environment.setenv("ANOTHER_WEBHOOK", HIDDEN["ALERT_WEBHOOK"])
+    alerts = resources_under(read_settings())["alerts"]
+    context = dg.build_init_resource_context()
+    assert alerts.__class__(alert_webhook=HIDDEN["ALERT_WEBHOOK"]).create_resource(context)
+    environment.delenv("ANOTHER_WEBHOOK")
+    with pytest.raises(BadSetting, match="alert_webhook was typed into the launch") as refused:
+        alerts.__class__(alert_webhook=HIDDEN["ALERT_WEBHOOK"]).create_resource(context)
+    assert "token-of-the-webhook" not in str(refused.value)
 
 
 @pytest.mark.parametrize("held_by", ["the environment", ".env"])

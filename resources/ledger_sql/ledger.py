@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, timedelta
 from fractions import Fraction
+from secrets import token_hex
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Executable, Row, Table, func, select, true
@@ -29,6 +30,8 @@ from resources.ledger_sql.keyring import Keyring
 from resources.ledger_sql.retention import fact, raise_fact
 from resources.ledger_sql.secret_values import NOISE, STATISTIC, destroy, keep, reveal
 from resources.ledger_sql.verification import verify
+
+_STORE, _STORE_ID_BYTES = "STORE", 16  # the random name of the store, among its fixed settings
 
 
 class SqlLedgerTransaction:
@@ -317,20 +320,24 @@ class SqlLedger:
         with self._database.read() as connection:
             return days_in(connection, table)
 
-    def fix_settings(self, terms: Mapping[str, str]) -> None:
+    def store_id(self) -> str | None:
+        with self._database.read() as connection:
+            return connection.scalar(select(schema.terms.c.value).where(schema.terms.c.name == _STORE))
+
+    def fix_settings(self, fixed_settings: Mapping[str, str]) -> None:
         with self._database.write() as connection:
-            rows = connection.execute(select(schema.terms))
-            fixed = {row.name: row.value for row in rows}
+            fixed = {row.name: row.value for row in connection.execute(select(schema.terms))}
             wrong = [
                 f"{name}={value}: this store was begun with {fixed[name]}"
-                for name, value in terms.items()
+                for name, value in fixed_settings.items()
                 if fixed.get(name, value) != value
             ]
             if wrong:
                 raise BadSetting("; ".join(wrong) + ".", "Set them back, or begin a new DATA_DIR.")
             if not fixed:
                 self._database.keyring.require_strong_secret()
-            new = [{"name": name, "value": terms[name]} for name in sorted(terms.keys() - fixed.keys())]
+            wanted = {_STORE: token_hex(_STORE_ID_BYTES), **fixed_settings}
+            new = [{"name": name, "value": wanted[name]} for name in sorted(wanted.keys() - fixed.keys())]
             if self._database.keyring.has_secret:  # without it nothing can be kept that they would bind
                 append(connection, self._database.keyring, schema.terms, new)
 

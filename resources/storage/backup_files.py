@@ -18,6 +18,7 @@ from typing import BinaryIO
 
 from dpdau_assets.core.erasure.requests import DEADLINE_DAYS
 from dpdau_assets.core.errors import BadInput, Refused
+from dpdau_assets.core.ports.ledger import Ledger
 from dpdau_assets.core.ports.store import Clock, Store
 from dpdau_assets.core.privacy.schedule import METRICS
 from dpdau_assets.core.publication.restoring import (
@@ -33,11 +34,11 @@ from resources.ledger_sql import chain, schema
 from resources.ledger_sql.backup import from_lines, put, read_out, require_empty, restored_books, to_lines
 from resources.ledger_sql.database import Database
 from resources.ledger_sql.ledger import SqlLedger, SqlLedgerTransaction
+from resources.storage.data_dir import LIVE, files_in, live_files, store_id_in, write_store_id
 from resources.storage.durable import Write, make_folder, sync_folder, write_all_durably, write_durably
 from resources.store import open_ledger, store_on
 
 MANIFEST, LEDGER, FILES = "manifest.json", "ledger.jsonl", "files"
-LIVE = ("activity", "late", "sketches", "inbox", "quarantine")
 RESTORING = ".restoring"
 
 
@@ -136,7 +137,7 @@ def _written(folder: Path, store: Store) -> Manifest:
         schema=schema.VERSION,
         head=head,
         last_published={metric: day and str(day) for metric, day in last.items()},
-        files={path.relative_to(folder).as_posix(): _hash_of(path) for path in _files_in(folder)},
+        files={path.relative_to(folder).as_posix(): _hash_of(path) for path in files_in(folder)},
     )
     write_durably(folder / MANIFEST, lambda file: file.writelines([_to_json(manifest)]))
     return manifest
@@ -161,6 +162,7 @@ def restore(
     database = open_ledger(settings)
     with store.state.activity.lock():
         _require_empty(database, settings.data_dir)
+        _require_its_files(settings.data_dir, store.accountant)
         lost = lost_keys(shown, declared, store)
         maybe = maybe_published(lost, shown)
         with restored_books(memory) as books:
@@ -171,6 +173,7 @@ def restore(
         if files_kept:  # written since the backup, so the ledger takes them as they are
             store.state.activity.adopt(store.accountant.processed() | store.accountant.sealed())
             store.state.late.adopt(frozenset())
+        write_store_id(settings.data_dir, str(store.accountant.store_id()))  # first: a ledger without it would not open
         with memory.read() as connection:
             put(database, read_out(connection))
         _forget_staged(settings.data_dir)
@@ -236,6 +239,16 @@ def _require_empty(database: Database, data_dir: Path) -> None:
         raise
 
 
+def _require_its_files(data_dir: Path, ledger: Ledger) -> None:
+    """Files that nobody named the store of are taken for this one's, as those of a copy that was made by hand."""
+    here = store_id_in(data_dir)
+    if here not in (None, ledger.store_id()) and any(live_files(data_dir)):
+        raise Refused(
+            f"{data_dir} has files of another store than the backup is of.",
+            "Name the data directory of the store that the backup is of, or an empty one.",
+        )
+
+
 def _place(source: Path, manifest: Manifest, data_dir: Path) -> bool:
     """Copy the live files in; False where there are some that are not from this restore.
 
@@ -243,7 +256,7 @@ def _place(source: Path, manifest: Manifest, data_dir: Path) -> bool:
     """
     staged, half = data_dir / RESTORING, data_dir / f"{RESTORING}.tmp"
     if not staged.exists():
-        if any(_live_files(data_dir)):
+        if any(live_files(data_dir)):
             return False
         shutil.rmtree(half, ignore_errors=True)
         write_all_durably(_copies(source / FILES, half))
@@ -252,7 +265,7 @@ def _place(source: Path, manifest: Manifest, data_dir: Path) -> bool:
         sync_folder(data_dir)
     began = _manifest(staged)
     to_come = [name for name in LIVE if (staged / name).exists()]
-    if began != manifest or any(path for name in to_come for path in _files_in(data_dir / name)):
+    if began != manifest or any(path for name in to_come for path in files_in(data_dir / name)):
         raise Refused(
             f"A restore from the backup of {began.made_on} was cut short, and this is another, or files came since.",
             f"Restore from that one; or move what is in the data directory away, {staged} too, and begin again.",
@@ -271,21 +284,9 @@ def _forget_staged(data_dir: Path) -> None:
 # --- Files -------------------------------------------------------------------------------------------------------
 
 
-def _live_files(root: Path) -> Iterator[Path]:
-    """The files that hold state; what writers are in the middle of is left out."""
-    for name in LIVE:
-        yield from _files_in(root / name)
-
-
-def _files_in(folder: Path) -> Iterator[Path]:
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts):
-            yield path
-
-
 def _copies(root: Path, target: Path) -> Iterator[tuple[Path, Write]]:
     """A durable copy below `target` of each live file below `root`."""
-    for path in _live_files(root):
+    for path in live_files(root):
         yield target / path.relative_to(root), partial(_copy, path)
 
 

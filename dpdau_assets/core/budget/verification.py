@@ -15,7 +15,7 @@ from dpdau_assets.core.errors import Refused
 from dpdau_assets.core.facts import Release, ReleaseKey
 from dpdau_assets.core.ports.ledger import Ledger
 from dpdau_assets.core.privacy.accounting import cost, epsilon_of, fits, total
-from dpdau_assets.core.privacy.mechanisms import SharedNoise, Stream
+from dpdau_assets.core.privacy.mechanisms import SharedNoise, Stream, half_width_95
 from dpdau_assets.core.settings import Metric, Settings
 from dpdau_assets.core.sketches.base import Estimator
 
@@ -47,6 +47,7 @@ def problems(settings: Settings, accountant: Ledger, published: Iterable[Numbere
         *_out_of_order(accountant),
         *_unsealed(accountant),
         *_predictable(accountant),
+        *_of_another_width(accountant),
         *_missing(published, accountant),
     ]
 
@@ -119,6 +120,16 @@ def _predictable(accountant: Ledger) -> Iterator[str]:
         if not release.private:
             key = release.key
             yield f"{key.metric} of {key.day} was drawn from predictable noise, and must not be published."
+
+
+def _of_another_width(accountant: Ledger) -> Iterator[str]:
+    """The width that is kept with a number is that of its run's noise, and of a stream that of its day in it."""
+    runs = {run.name: run for run in accountant.mechanism_runs()}
+    for release in accountant.releases():
+        key, run = release.key, runs[release.run]
+        wanted = half_width_95(run.mechanism, (key.day - run.first_day).days + 1)
+        if not math.isclose(release.half_width, wanted, rel_tol=1e-9):
+            yield f"{key.metric} of {key.day} is kept with half_width {release.half_width}; {run.name} has {wanted}."
 
 
 def _missing(published: Iterable[Numbered], accountant: Ledger) -> Iterator[str]:

@@ -184,7 +184,11 @@ class Ledger(LedgerReader, Protocol):
         """Whether this was the head at some time, so that nothing which stood before it has gone."""
         ...
 
-    def fix_settings(self, terms: Mapping[str, str]) -> None:
+    def store_id(self) -> str | None:
+        """The random name of the store that this is the ledger of; None until it is begun."""
+        ...
+
+    def fix_settings(self, fixed_settings: Mapping[str, str]) -> None:
         """Remember these for ever at the first call; BadSetting, naming each that differs, at any later one.
 
         The first call begins a store: BadSetting for a master secret that can be guessed.

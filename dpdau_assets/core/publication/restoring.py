@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date, timedelta
+from datetime import date, time, timedelta
 from zoneinfo import ZoneInfo
 
 from dpdau_assets.core.budget.numbers import interval
@@ -20,7 +20,7 @@ from dpdau_assets.core.budget.planning import Plan, budget_of, enter, living_run
 from dpdau_assets.core.budget.settings_check import LONGEST_GRACE
 from dpdau_assets.core.budget.sketch_choice import estimator_of, estimators
 from dpdau_assets.core.budget.verification import is_shown_as
-from dpdau_assets.core.dates import days_between, first_window_end, month_of, months_read, window
+from dpdau_assets.core.dates import days_between, first_window_end, month_of, months_read, next_month, window
 from dpdau_assets.core.errors import BadInput, Refused
 from dpdau_assets.core.facts import Release, ReleaseKey
 from dpdau_assets.core.ports.ledger import Ledger, RestoreTransaction
@@ -116,27 +116,27 @@ def account_for(
     mart shows numbers of another mechanism than is configured, since their price is not known, or of a run that the
     backup knows otherwise.
     """
-    numbers = {one.key: one for one in shown}
-    estimators, first_days = _countings_of(lost, numbers), _first_days(shown, ledger)
+    numbers = {row.key: row for row in shown}
+    estimators, first_days = _estimators_of(lost, numbers), _first_days(lost, shown, ledger)
     for key in lost:
-        run = _charged(key, estimators[key], ledger, settings)
+        run = _charged(key, estimators[key], first_days.get(key), ledger, settings)
         ledger.destroy_shared_noise(run.name)
         if key in numbers:
             row = numbers[key]
-            _require_run_of(row, run, first_days, ledger)
+            _require_run_of(row, run)
+            _require_scheduled(row, settings)
             ledger.store(_taken_back(row, run, settings))
     for key in lost:
-        if key not in numbers and estimators[key] is not None:  # it may have been counted as is configured by now:
-            _charged(
-                key, None, ledger, settings
-            )  # for a stream that is another one, charged beside what the mart shows
+        # It may have been counted as is configured by now: for a stream that is another one, charged beside the first.
+        if key not in numbers and estimators[key] is not None:
+            _charged(key, None, None, ledger, settings)
     for closed in maybe_published(lost, shown):
         for month in closed.months:
             ledger.close(closed.metric, month, restore.restored_on)
     ledger.note_restore(restore)
 
 
-def _countings_of(
+def _estimators_of(
     lost: Sequence[ReleaseKey], shown: Mapping[ReleaseKey, MartRow]
 ) -> dict[ReleaseKey, Estimator | None]:
     """How the mart says that each number was counted; of one it does not show, as the one before it, or the next.
@@ -214,11 +214,18 @@ def _slot(key: ReleaseKey, settings: Settings) -> date:
 
 
 def _charged(
-    key: ReleaseKey, estimator: Estimator | None, ledger: RestoreTransaction, settings: Settings
+    key: ReleaseKey,
+    estimator: Estimator | None,
+    first_day: date | None,
+    ledger: RestoreTransaction,
+    settings: Settings,
 ) -> MechanismRun:
-    """The instance that the release would have gone on with when the backup was made; on the books from here on."""
+    """The run that the release went on with, or that began with it; a stream began on `first_day`, where that is known.
+
+    It is on the books from here on.
+    """
     living = living_run(key, ledger, settings, estimator)
-    run = living or new_run(key, ledger, settings, estimator)
+    run = living or new_run(replace(key, day=first_day or key.day), ledger, settings, estimator)
     asked = charges_for_release(key.metric, key.day, key.window_days, run.mechanism, run.name)
     charges = tuple(
         replace(charge, budget=budget_of(charge.metric, charge.month, ledger, settings))
@@ -229,36 +236,61 @@ def _charged(
     return run
 
 
-def _first_days(shown: Sequence[MartRow], ledger: RestoreTransaction) -> dict[str, date]:
-    """On which day each run began that the mart shows: as the backup says, else with its first number in the mart."""
-    first_days: dict[str, date] = {}
-    for row in shown:
-        known = ledger.mechanism_run(row.mechanism_run)
-        first = row.key.day if known is None else known.first_day
-        first_days[row.mechanism_run] = min(first, first_days.get(row.mechanism_run, first))
+def _first_days(
+    lost: Iterable[ReleaseKey], shown: Sequence[MartRow], ledger: RestoreTransaction
+) -> dict[ReleaseKey, date]:
+    """On which day the stream began that each lost number was of, by the next number of it in the mart.
+
+    Only where the mart knows better than the backup: of a stream that the backup has, nothing is said.
+    """
+    began: dict[str, date] = {}
+    for row in sorted(shown, key=lambda row: row.key.day, reverse=True):
+        if row.mechanism == Stream.name and ledger.mechanism_run(row.mechanism_run) is None:
+            began[row.mechanism_run] = row.key.day
+    streams = sorted((row for row in shown if row.mechanism_run in began), key=lambda row: row.key.day)
+    first_days: dict[ReleaseKey, date] = {}
+    for key in lost:
+        later = (row for row in streams if row.key.metric == key.metric and row.key.day >= key.day)
+        if (following := next(later, None)) is not None:
+            first_days[key] = began[following.mechanism_run]
     return first_days
 
 
-def _require_run_of(
-    shown: MartRow, run: MechanismRun, first_days: Mapping[str, date], ledger: RestoreTransaction
-) -> None:
-    """Raises Refused unless the number has the very noise that is charged: with less of it, it would have cost more."""
+def _require_run_of(shown: MartRow, run: MechanismRun) -> None:
+    """Raises Refused unless the number is of the run that is charged, and has its very noise: another run, or less
+    noise, would have cost more.
+    """
     key = shown.key
     if shown.mechanism != run.mechanism.name:
         raise Refused(
             f"The mart shows {key.metric} of {key.day} by {shown.mechanism}; {run.mechanism.name} is configured.",
             "Restore with the settings that it was published with, and change them afterwards.",
         )
-    if shown.mechanism_run != run.name and ledger.mechanism_run(shown.mechanism_run) is not None:
+    if shown.mechanism_run != run.name:
         raise Refused(
             f"The mart shows {key.metric} of {key.day} as a number of {shown.mechanism_run}, which cannot be by the "
             f"backup: it would be one of {run.name}.",
             "Name the mart of the store that the backup is of, and restore with the settings that it was published "
-            "with.",
+            "with; if there was another restore since the backup, use a backup that was made after it.",
         )
-    stream_day = (key.day - first_days[shown.mechanism_run]).days + 1
+    stream_day = (key.day - run.first_day).days + 1
     if not math.isclose(shown.half_width, half_width_95(run.mechanism, stream_day), rel_tol=1e-9):
         raise _otherwise(key)
+
+
+def _require_scheduled(shown: MartRow, settings: Settings) -> None:
+    """Raises Refused for a number that no schedule publishes, or not at that time, whatever the settings were."""
+    key, at = shown.key, shown.published_at.astimezone(ZoneInfo(settings.timezone))
+    if key.revision:
+        is_due = (key.metric, key.revision) == ("dau", 1) and month_of(at.date()) == next_month(month_of(key.day))
+    else:
+        is_due = 1 <= (at.date() - key.day).days <= 1 + LONGEST_GRACE
+    if not is_due or at.time() != time():
+        raise Refused(
+            f"The mart shows {key.metric} of {key.day}, revision {key.revision}, published at {at.isoformat()}, when "
+            "none was due.",
+            "Name the mart as dpdau wrote it.",
+        )
 
 
 def _taken_back(shown: MartRow, run: MechanismRun, settings: Settings) -> Release:

@@ -22,7 +22,6 @@ from dpdau_assets.core.reporting.answers import budget_answer
 from dpdau_assets.core.reporting.label import settings_on_record
 from dpdau_tests.conftest import prepare, put
 from dpdau_tests.support.stores import a_month_published
-from resources.ledger_sql.ledger import SqlLedger, SqlLedgerTransaction
 
 JANUARY, FEBRUARY = date(2025, 1, 1), date(2025, 2, 1)
 DAYS = days_between(JANUARY, JANUARY + timedelta(days=40))
@@ -176,37 +175,6 @@ def test_what_readers_have_seen_and_the_ledger_has_lost_is_never_overwritten(two
         verification.require_nothing_lost(
             [replace(seen[1], key=replace(seen[1].key, day=DAYS[30]))], two_fit.accountant
         )
-
-
-def test_a_month_that_a_number_reads_and_was_never_charged_for_it_is_found(
-    make_store: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of a window that reads two months; nothing of the ledger was changed, so its chain holds."""
-    store = make_store(today=TODAY, mau_mechanism="gaussian", mau_window_days=7)
-    days = days_between(date(2025, 1, 28), date(2025, 2, 3))
-    real = SqlLedgerTransaction.charge
-    monkeypatch.setattr(
-        SqlLedgerTransaction, "charge", lambda books, charge: None if charge.month == JANUARY else real(books, charge)
-    )
-    prepare(store, days)
-    publish("mau", days[-1], store)
-    name = "mau-7-gaussian-2025-02-03-r0"
-    assert [charge.run for charge in store.accountant.charges("mau", FEBRUARY)] == [name]
-    assert verification.problems(store.settings, store.accountant) == [
-        f"mau of 2025-01 was never charged for {name}, which has published numbers of it."
-    ]
-
-
-def test_a_day_that_is_read_and_no_longer_sealed_is_found(make_store: Make) -> None:
-    store = make_store(today=TODAY)
-    prepare(store, DAYS[:2])
-    publish("dau", DAYS[0], store)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SqlLedger, "seal", lambda *_: None)
-        publish("dau", DAYS[1], store)
-    assert verification.problems(store.settings, store.accountant) == [
-        "2025-01-02 is read by published numbers, and is not sealed."
-    ]
 
 
 def test_the_noise_of_a_restated_month_goes_whatever_mechanism_it_is_restated_by(make_store: Make) -> None:

@@ -47,6 +47,7 @@ from resources.published import mart_duckdb
 from resources.published.mart_duckdb import MartFiles
 from resources.storage import backup_files
 from resources.storage.backup_files import Restored, back_up
+from resources.storage.data_dir import live_files
 from resources.store import open_store
 
 START = date(2025, 1, 1)
@@ -138,7 +139,7 @@ def ledger_of(folder: Path) -> str:
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in backup_files._live_files(folder)}
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in live_files(folder)}
 
 
 def reopened(store: Store) -> Store:
@@ -641,6 +642,20 @@ def test_where_only_the_ledger_was_lost_the_live_files_stay_as_they_are(world: P
     assert len(store.state.activity.read(TODAY, 223)) == 6
 
 
+def test_a_ledger_is_not_restored_beside_the_files_of_another_store(world: Path, tmp_path: Path) -> None:
+    put(opened(tmp_path / "store", TODAY), [("someone", TODAY)])
+    for path in (tmp_path / "store").glob("ledger.sqlite*"):
+        path.unlink()
+    before = files_of(tmp_path / "store")
+    with pytest.raises(Refused, match="files of another store than the backup"):
+        restored(world, tmp_path / "store")
+    assert files_of(tmp_path / "store") == before and SqlLedger(Database(ledger_of(tmp_path / "store"))).head() == ""
+    for name in before:
+        (tmp_path / "store" / name).unlink()
+    found, store = restored(world, tmp_path / "store")
+    assert not found.files_kept and store.accountant.processed()
+
+
 def test_a_file_whose_epoch_key_was_lost_is_refused_and_that_epoch_never_gets_another(tmp_path: Path) -> None:
     day, later = date(2025, 1, 2), date(2025, 3, 10)
     store = opened(tmp_path / "store", later)
@@ -872,6 +887,14 @@ def changed(mart: Path, folder: Path, statement: str) -> Path:
         ("half_width = half_width / 2", "with another noise or sketch than is configured"),
         ("half_width = NULL", "has no half_width"),
         ("mechanism = 'laplace'", "by laplace; gaussian_shared is configured"),
+        ("mechanism_run = mechanism_run || '-after-1'", "which cannot be by the backup: it would be one of dau-1-"),
+        ("mechanism_run = 'mau' || substr(mechanism_run, 4)", "which cannot be by the backup"),
+        ("revision = 1", "revision 1, published at .* when none was due"),
+        ("revision = 2", "when none was due"),
+        ("revision = -1", "when none was due"),
+        ("published_at = published_at + INTERVAL 1 HOUR", "when none was due"),
+        ("published_at = published_at - INTERVAL 5 DAY", "when none was due"),
+        ("published_at = published_at + INTERVAL 60 DAY", "when none was due"),
         ("""sketch_parameters = '{"theta0": 0}'""", "counted with parameters that are none"),
         ("""sketch_parameters = '{"theta0": null}'""", "counted with parameters that are none"),
         ("sketch_parameters = '{}'", "counted with parameters that are none"),
@@ -918,11 +941,29 @@ def test_a_stream_that_began_later_than_is_supposed_comes_back_with_the_width_of
     show(before, tmp_path / "mart")
     _, once = restored(tmp_path, tmp_path / "once", mart=True)
     back = mart_rows(once.accountant)
-    assert {row.mechanism_run for row in back} == {"mau-30-gaussian_stream-from-2025-01-30"}
-    assert [replace(row, mechanism_run=before[0].mechanism_run) for row in back] == before
-    verification.require_nothing_lost(before, once.accountant)
+    assert back == before and [len(once.accountant.charges("mau", month)) for month in (JANUARY, FEBRUARY)] == [1, 1]
+    assert verification.problems(once.settings, once.accountant, before) == []
     show(back, tmp_path / "mart")
     assert mart_rows(restored(tmp_path, tmp_path / "twice", mart=True)[1].accountant) == back
+
+
+def test_numbers_from_before_and_after_another_restore_are_not_taken_back_for_the_price_of_one_run(
+    world: Path, tmp_path: Path
+) -> None:
+    """The backup knows nothing of that restore, after which a month that it closed was opened and charged again."""
+    _, once = restored(world, tmp_path / "once", mart=True)
+    once = replace(reopened(once), clock=FixedClock(date(2025, 2, 20)))
+    once.accountant.override(Override("cap", "Ada", "a test", TODAY, "dau", FEBRUARY, Fraction(6)))
+    day = PUBLISHED + timedelta(days=3)
+    people(once, [day])
+    assert publish("dau", day, once).run.endswith("2025-02-after-1")
+    assert len(once.accountant.charges("dau", FEBRUARY)) == 2
+    (tmp_path / "backup").symlink_to(world / "backup")
+    show(mart_rows(once.accountant), tmp_path / "mart")
+    with pytest.raises(Refused, match=r"2025-02-after-1, which cannot be by the backup") as refused:
+        restored(tmp_path, tmp_path / "twice", mart=True)
+    assert "use a backup that was made after it" in refused.value.remedy
+    assert SqlLedger(Database(ledger_of(tmp_path / "twice"), SECRET)).head() == ""
 
 
 def test_a_number_of_a_stream_with_the_width_of_another_of_its_days_is_refused(tmp_path: Path) -> None:

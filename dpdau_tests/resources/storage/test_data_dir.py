@@ -1,0 +1,103 @@
+"""A data directory and its ledger: each is used with the other one alone."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from dpdau_assets.core.errors import BadSetting
+from dpdau_assets.core.ports.store import Store
+from dpdau_assets.core.settings import Settings
+from dpdau_tests.conftest import SECRET, prepare, put
+from resources.ledger_sql.ledger import SqlLedger
+from resources.storage.data_dir import live_files, store_id_in
+from resources.store import open_ledger, open_store
+
+DAY = date(2025, 1, 2)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    open_store.cache_clear()
+    return tmp_path
+
+
+def settings(root: Path, folder: str, ledger: str, secret: str | None = SECRET) -> Settings:
+    return Settings(data_dir=root / folder, ledger_url=f"sqlite:///{root}/{ledger}.sqlite", hash_salt_secret=secret)
+
+
+def opened(root: Path, folder: str, ledger: str, secret: str | None = SECRET) -> Store:
+    open_store.cache_clear()
+    return open_store(settings(root, folder, ledger, secret))
+
+
+def with_an_event(root: Path, name: str) -> Store:
+    store = opened(root, name, name)
+    put(store, [("somebody", DAY)])
+    return store
+
+
+def of_a_store_without_its_id(root: Path) -> None:
+    with_an_event(root, "a")
+    (root / "a" / "store.id").unlink()
+
+
+def test_a_folder_and_a_ledger_know_each_other_from_the_first_use(root: Path) -> None:
+    store = opened(root, "a", "a")
+    name = store.accountant.store_id()
+    assert name and re.fullmatch("[0-9a-f]{32}", name) and store_id_in(root / "a") == name
+    assert opened(root, "a", "a").accountant.store_id() == name != opened(root, "b", "b").accountant.store_id()
+
+
+@pytest.mark.parametrize("is_used", [False, True])
+def test_a_folder_is_not_opened_with_the_ledger_of_another_store(root: Path, is_used: bool) -> None:
+    for name in ("a", "b"):
+        with_an_event(root, name) if is_used else opened(root, name, name)
+    for folder, ledger in (("a", "b"), ("b", "a")):
+        with pytest.raises(BadSetting, match=f"DATA_DIR={root / folder} is of another store than the ledger\\."):
+            opened(root, folder, ledger)
+    for name in ("a", "b"):
+        assert len(opened(root, name, name).events.inbox.batches()) == is_used
+
+
+def test_a_ledger_that_was_lost_is_not_begun_anew_beside_the_files_of_its_store(root: Path) -> None:
+    before = with_an_event(root, "a").accountant.store_id()
+    for secret in (SECRET, None):
+        with pytest.raises(BadSetting, match="another store than the ledger, which is empty") as refused:
+            opened(root, "a", "new", secret)
+        assert "dpdau restore" in refused.value.remedy
+        assert SqlLedger(open_ledger(settings(root, "a", "new"))).store_id() is None
+    assert store_id_in(root / "a") == before
+
+
+def test_state_that_no_store_is_named_of_is_taken_by_no_ledger(root: Path) -> None:
+    of_a_store_without_its_id(root)
+    opened(root, "b", "b")
+    shutil.rmtree(root / "b")
+    for ledger in ("a", "b", "new"):
+        with pytest.raises(BadSetting, match="holds state, and nothing says that it is of this ledger's store"):
+            opened(root, "a", ledger)
+    assert store_id_in(root / "a") is None and any(live_files(root / "a"))
+
+
+def test_an_empty_folder_does_not_take_the_place_of_the_state_that_a_ledger_has_on_record(root: Path) -> None:
+    prepare(with_an_event(root, "a"), [DAY])
+    with pytest.raises(BadSetting, match=r"is empty, and the ledger has 1 day\(s\) of state on record"):
+        opened(root, "elsewhere", "a")
+    assert store_id_in(root / "elsewhere") is None
+
+
+def test_a_first_use_that_was_killed_before_it_named_the_folder_is_completed_by_the_next(root: Path) -> None:
+    store = opened(root, "a", "a")
+    (root / "a" / "store.id").unlink()
+    assert opened(root, "a", "a").accountant.store_id() == store.accountant.store_id() == store_id_in(root / "a")
+
+
+def test_without_a_secret_nothing_is_begun_and_nothing_is_named(root: Path) -> None:
+    assert opened(root, "a", "a", None).accountant.store_id() is None and store_id_in(root / "a") is None
+    assert opened(root, "a", "a").accountant.store_id() == store_id_in(root / "a")
+    assert opened(root, "a", "a", None).accountant.store_id() == store_id_in(root / "a")
