@@ -60,7 +60,6 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     **{f"dpdau_assets.core.{room}": up_to(room) for room in ROOMS},
     "dpdau_assets.core.sketches": up_to("sketches") | {"datasketches"},
     "resources": ADAPTER,
-    "resources.published.chart": ADAPTER | {"matplotlib"},
     "resources.dagster_instance": ADAPTER
     | {"dagster", "dagster_shared", "yaml", "dpdau_assets.orchestration.names"},  # whether a schedule is on, by name
     "resources.storage.file_lock": ADAPTER | {"filelock"},
@@ -71,7 +70,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "resources.published.mart_duckdb": ADAPTER | {"duckdb"},
     "resources.published.frames": ADAPTER | {"pandas"},
     "resources.noise_opendp": ADAPTER | {"opendp"},
-    "resources.published.report_html": ADAPTER | {"jinja2"},
+    "resources.published.templates": ADAPTER | {"jinja2"},
     "resources.settings_env": ADAPTER | {"pydantic", "pydantic_settings"},
     "resources.wiring": ADAPTER | {"dagster", "dagster_duckdb", "pydantic"},
     "dpdau_assets.orchestration": frozenset(),

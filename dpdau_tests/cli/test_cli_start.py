@@ -25,7 +25,6 @@ FOR_WORK = {
     "duckdb",
     "filelock",
     "jinja2",
-    "matplotlib",
     "opendp",
     "pandas",
     "pyarrow",

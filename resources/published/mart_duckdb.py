@@ -16,10 +16,11 @@ import duckdb
 from dpdau_assets.core.errors import BadInput, Refused
 from dpdau_assets.core.facts import MartPaths, ReleaseKey
 from dpdau_assets.core.reporting.answers import columns_of
+from dpdau_assets.core.reporting.series import all_series
 from dpdau_assets.core.restored import MartRow
 from dpdau_assets.core.sketches import estimator_from, parameters_of
 from dpdau_assets.core.sketches.sampling import is_threshold
-from resources.published.chart import chart_in_markdown, draw_series, sparkline_in_markdown
+from resources.published.charts import drawing, drawing_in_markdown, sparkline_in_markdown
 from resources.storage.durable import PRIVATE_FOLDER, make_folder, mode_in, sync_file
 
 Connect = Callable[[], AbstractContextManager[duckdb.DuckDBPyConnection]]
@@ -102,17 +103,18 @@ class MartFiles:
 
     def replace(self, rows: Sequence[MartRow], connect: Connect = duckdb.connect) -> MartPaths:
         make_folder(self._folder, self._folder_mode)
+        series = all_series(rows)
         paths = MartPaths(
             table=self._folder / "active_users.duckdb",
             csv=self._folder / "active_users.csv",
             chart=self._folder / "active_users.svg",
-            chart_in_markdown=chart_in_markdown(rows),
-            sparkline_in_markdown=sparkline_in_markdown(rows),
+            chart_in_markdown=drawing_in_markdown(series),
+            sparkline_in_markdown=sparkline_in_markdown(series),
         )
         with connect() as work:
             _fill(work, rows)
             staged = [_staged(path, write) for path, write in self._files(work)]
-        staged.append(_staged(paths.chart, lambda path: draw_series(rows, path)))
+        staged.append(_staged(paths.chart, lambda path: path.write_text(drawing(series), encoding="utf-8")))
         for temporary, path in staged:
             temporary.replace(path)
         return paths

@@ -10,17 +10,15 @@ from datetime import date
 from pathlib import Path
 from typing import BinaryIO
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from dpdau_assets.core.errors import BadInput
 from dpdau_assets.core.facts import ReportPaths
 from dpdau_assets.core.reporting.report_model import Report
-from resources.published import report_svg
+from resources.published.charts import BOX, TITLES, chart_of
+from resources.published.templates import environment, template
 from resources.storage.durable import PRIVATE, PRIVATE_FOLDER, make_folder, mode_in, write_durably
 
 READERS, OPERATORS = "readers.html", "operators.html"
 
-_TITLES = {"dau": "Daily active users", "mau": "Monthly active users"}
 _SHORT = {"dau": "DAU", "mau": "MAU"}
 
 
@@ -58,17 +56,10 @@ def write_report(report: Report, path: Path, mode: int = PRIVATE) -> None:
 
 def render(report: Report) -> str:
     """The whole file. What people wrote, as why a cap was changed, is shown as they wrote it and never as HTML."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"users": _users, "epsilon": _epsilon, "small": _small, "month": _month}
-    charts = {series.metric: report_svg.chart_of(series) for series in report.series}
-    return environment.get_template("report.html.j2").render(
-        report=report, charts=charts, titles=_TITLES, short=_SHORT, svg=report_svg, shares=_shares(report)
+    environment().filters.update({"users": _users, "epsilon": _epsilon, "small": _small, "month": _month})
+    charts = {series.metric: chart_of(series) for series in report.series}
+    return template("report.html.j2").render(
+        report=report, charts=charts, titles=TITLES, short=_SHORT, box=BOX, shares=_shares(report)
     )
 
 

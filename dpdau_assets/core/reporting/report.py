@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import date
 from fractions import Fraction
-from itertools import groupby
 
 from dpdau_assets.core.budget.sketch_choice import configured, estimator_of
 from dpdau_assets.core.erasure.requests import waiting_days
@@ -27,15 +26,12 @@ from dpdau_assets.core.reporting.report_model import (
     BudgetMonth,
     CapOverride,
     CheckLine,
-    Day,
     ForOperators,
     MetricPromise,
-    Number,
     Promise,
     Report,
-    Series,
 )
-from dpdau_assets.core.restored import MartRow
+from dpdau_assets.core.reporting.series import series_of
 from dpdau_assets.core.secret_strength import warning
 from dpdau_assets.core.settings import Metric, Settings
 from dpdau_assets.core.sketches import parameters_of
@@ -50,7 +46,7 @@ _STEADY_DAY = 1000  # a stream's noise has its steady width long before
 def readers_report(settings: Settings, accountant: Ledger) -> Report:
     """For the published zone. Raises Refused for a number that was drawn from predictable noise."""
     rows = mart_rows(accountant)
-    series = tuple(_series(metric, rows, settings) for metric in METRICS)
+    series = tuple(series_of(metric, settings.window_days(metric), rows) for metric in METRICS)
     slots = [number.due_on for one in series for day in one.days for number in day.numbers]
     budget = tuple(_budget(settings, accountant))
     return Report(max(slots, default=None), series, _promise(budget, settings, accountant), budget, VERSION)
@@ -72,23 +68,6 @@ def check_lines(store: Store, mart: Mart) -> list[CheckLine]:
     return [
         CheckLine(check.name, check.guards, found[check.name].passed, found[check.name].sentence) for check in CHECKS
     ]
-
-
-# --- Numbers -----------------------------------------------------------------------------------------------------
-
-
-def _series(metric: Metric, rows: Iterable[MartRow], settings: Settings) -> Series:
-    """The rows come in order of window, day and revision; a living store has one window a metric."""
-    window_days = settings.window_days(metric)
-    mine = (row for row in rows if (row.key.metric, row.key.window_days) == (metric, window_days))
-    days = (Day(day, tuple(map(_number, same_day))) for day, same_day in groupby(mine, key=lambda row: row.key.day))
-    return Series(metric, window_days, tuple(days))
-
-
-def _number(row: MartRow) -> Number:
-    return Number(
-        row.key.revision, row.noisy_value, row.estimate, row.lower_95, row.upper_95, due_on=row.published_at.date()
-    )
 
 
 # --- Budget ------------------------------------------------------------------------------------------------------

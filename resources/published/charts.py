@@ -1,18 +1,33 @@
-"""The report's charts, as plain coordinates for the template: a day is as wide as any other, and gaps stay gaps."""
+"""Charts of published series as SVG: those in the report, the mart's file, and a line that fits into a metadata cell.
+
+A day is as wide as any other, and gaps stay gaps. The bytes follow from the numbers alone.
+"""
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from math import floor, log10
+from urllib.parse import quote
 
 from dpdau_assets.core.reporting.report_model import Day, Series
+from resources.published.templates import template
 
 WIDTH, HEIGHT = 720, 240
 LEFT, RIGHT, TOP, BOTTOM = 64, 8, 8, 28
+BOX = {"WIDTH": WIDTH, "HEIGHT": HEIGHT, "LEFT": LEFT, "RIGHT": RIGHT, "TOP": TOP, "BOTTOM": BOTTOM}
+"""The size of a panel and its margins, in the units of its viewBox, as templates need them."""
+
+TITLES = {"dau": "Daily active users", "mau": "Monthly active users"}
 _TICKS, _MOST_LABELS = 4, 6
 _STEPS = (1, 2, 5, 10)
+_INLINE_DAYS = 400  # of a chart that Dagster keeps with each materialization
+_SPARK_WIDTH, _SPARK_HEIGHT, _SPARK_POINTS = 240, 40, 50
+_SPARK_COLOURS = {"dau": "#1b6ca8", "mau": "#a84a1a"}
+_SPARK_LIMIT = 1000  # Dagster shows Markdown in place below this length, and behind a button from it on
+_UNQUOTED = "/:=',.-"
 
 
 @dataclass(frozen=True)
@@ -32,6 +47,31 @@ class Chart:
     as_published: tuple[str, ...]
     across: tuple[Tick, ...]
     up: tuple[Tick, ...]
+
+
+def drawing(all_series: Sequence[Series]) -> str:
+    """A whole SVG file with one panel a series that has two days at least: the latest number of each day in its 95 %
+    interval, and dashed what was published first where a day was restated.
+    """
+    panels = [(series, _title(series), chart) for series in all_series if (chart := chart_of(series))]
+    return template("chart.svg.j2").render(panels=panels, box=BOX)
+
+
+def drawing_in_markdown(all_series: Sequence[Series]) -> str:
+    """The last 400 days of each series, as a Markdown image that carries itself."""
+    recent = [replace(series, days=series.days[-_INLINE_DAYS:]) for series in all_series]
+    svg = b64encode(drawing(recent).encode()).decode()
+    return f"![DAU and MAU with 95 % intervals](data:image/svg+xml;base64,{svg})"
+
+
+def sparkline_in_markdown(all_series: Sequence[Series]) -> str:
+    """Each series as a tiny line, scaled to its own largest number; short enough to be shown in place."""
+    height = _SPARK_HEIGHT + 5
+    lines = "".join(_spark(series, height * number) for number, series in enumerate(all_series))
+    size = f"viewBox='0,0,{_SPARK_WIDTH},{height * max(1, len(all_series))}' width='{2 * _SPARK_WIDTH}'"
+    svg = f"<svg xmlns='http://www.w3.org/2000/svg' {size} fill='none'>{lines}</svg>"
+    markdown = f"![{_in_words(all_series)}](data:image/svg+xml,{quote(svg, safe=_UNQUOTED)})"
+    return markdown if len(markdown) < _SPARK_LIMIT else "See chart."
 
 
 def chart_of(series: Series) -> Chart | None:
@@ -58,6 +98,31 @@ def chart_of(series: Series) -> Chart | None:
         across=tuple(Tick(y(value), f"{value:,.0f}") for value in _round_values(low, high)),
         up=tuple(Tick(x(month), f"{month:%b %Y}") for month in _months(first, last)),
     )
+
+
+def _title(series: Series) -> str:
+    """With the interval: on the scale of most series the band is thinner than the line."""
+    window = f", {series.window_days}-day window" if series.window_days > 1 else ""
+    last = series.days[-1].latest
+    if last.upper_95 is None:
+        return f"{TITLES[series.metric]}{window}, no upper bound: the sketch is full"
+    return f"{TITLES[series.metric]}{window}, 95 % interval ±{last.upper_95 - last.noisy_value:.1f}"
+
+
+def _in_words(all_series: Sequence[Series]) -> str:
+    return " above, ".join(series.metric.upper() for series in all_series) + (" below" if len(all_series) > 1 else "")
+
+
+def _spark(series: Series, top: int) -> str:
+    values = [day.latest.estimate for day in series.days]
+    if len(values) < 2:
+        return ""
+    step = max(1, -(-len(values) // _SPARK_POINTS))
+    means = [sum(part) / len(part) for part in (values[n : n + step] for n in range(0, len(values), step))]
+    scale = _SPARK_HEIGHT / (max(means) or 1)
+    across = _SPARK_WIDTH / max(1, len(means) - 1)
+    points = ",".join(f"{n * across:.0f},{top + _SPARK_HEIGHT - mean * scale:.0f}" for n, mean in enumerate(means))
+    return f"<polyline points='{points}' stroke='{_SPARK_COLOURS[series.metric]}'/>"
 
 
 def _range(days: Sequence[Day]) -> tuple[float, float]:
