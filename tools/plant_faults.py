@@ -5,8 +5,9 @@ Usage: python tools/plant_faults.py [--tree DIR] [--only NAME...] [--list] [--jo
 A fault is an edit of product code that `faults.py` lists with the tests that are named for the behaviour. Each
 gets a fresh copy, in which these tests are run until one fails; what they miss is planted again with --full, for what
 `make test` runs and then for the long tests. In the end the tests that failed are run in a copy without any fault,
-where they must pass. The tree itself is only read, and its .venv used. What only keeps a file from being imported is no
-fault: it is broken, as is one whose test fails anyway. Ends with 1 unless every fault is caught.
+where they must pass. The tree itself is only read, and its .venv used. What only keeps a file from being imported, or
+asks for a name that is not there, is no fault: it is broken, as is one whose test fails anyway. Ends with 1 unless
+every fault is caught.
 """
 
 import argparse
@@ -38,7 +39,11 @@ LONG = "slow or also_long"  # what CI runs beside it
 SUITES = {"make test": QUICK, "long tests": LONG}
 
 _FAILED = re.compile(r"^(?:FAILED|ERROR) (?P<test>\S+?\.py(?:::\S.*?)?)(?: - (?P<why>.*))?$", re.MULTILINE)
-_NOT_RUNNING = re.compile(r"(Syntax|Indentation|Import|ModuleNotFound|Name)Error\b")
+_NOT_RUNNING = re.compile(
+    r"(Syntax|Indentation|Import|ModuleNotFound|Name|UnboundLocal)Error\b"
+    r"|AttributeError: '(Store|Events|State|Erasures|Settings)' object has no attribute"
+    r"|TypeError: \S+\(\) (missing|takes|got an unexpected)"
+)
 
 # Hypothesis would look for the smallest example of what is wrong, for minutes.
 _PLUGIN = "without_shrinking"
