@@ -72,6 +72,8 @@ def test_what_was_published_first_is_dashed_beside_what_holds_where_a_day_was_re
     assert chart is not None
     (first,), (latest,) = map(points, chart.as_published), map(points, chart.latest)
     assert len(first) == 10 and all(old[1] < new[1] for old, new in zip(first, latest[:10], strict=True))
+    said = "dashed: as published at first"
+    assert said in drawing([series("dau", 30, restated=10)]) and said not in drawing([series("dau", 30)])
 
 
 def test_the_file_is_an_svg_with_a_titled_panel_a_series_and_the_same_bytes_for_the_same_numbers() -> None:
