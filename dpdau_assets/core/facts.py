@@ -239,7 +239,7 @@ class ReleaseKey:
 
 @dataclass(frozen=True)
 class Release:
-    """A published number: a noisy statistic, from which its instance's counting says how many users there are.
+    """A published number: a noisy statistic, from which its mechanism run's estimator says how many users there are.
 
     `noisy_value` is as drawn, and `half_width` is of the noise's 95 % interval; with the exact set both are in users.
     """

@@ -1,8 +1,8 @@
-"""The checks of `core.checking` as Dagster's: run `check_store` in CI, or look at the assets in the UI.
+"""The checks of `core.reporting.checks` as Dagster's: run `check_store` in CI, or look at the assets in the UI.
 
-The check of a single day, `erasures_applied`, is written by the run that builds the day; `no_pending_erasures` is
-written by the sensor too. A blocking check that fails makes `check_store` exit with 1; `dpdau check` ends non-zero for
-the others too, but for one that only says that work is under way.
+The four checks of one partition (`orchestration.recorder.ANSWERED_IN_RUNS`) are written by the run that makes it, and
+`no_pending_erasures` by the sensor too. A blocking check that fails makes `check_store` exit with
+1; `dpdau check` ends non-zero for the others too, but for one that only says that work is under way.
 """
 
 from typing import Any, cast

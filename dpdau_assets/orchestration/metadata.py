@@ -17,16 +17,16 @@ import dagster as dg
 from dpdau_assets.core.erasure.requests import WaitingDay
 
 CODE_VERSION = "1"
-"""Of every asset: Dagster compares each partition's event with it."""
+"""The code version of every asset: Dagster compares each partition's event with it."""
 
 NO_USER_DATA = {"dpdau/user-data": "none"}
-"""The tag of an asset that holds nobody. The others are in `core.inspection.HOLDS_USER_DATA`."""
+"""The tag of an asset that holds nobody. The others are in `core.erasure.inspection.HOLDS_USER_DATA`."""
 
 DOCS_URL = "{{DOCS_URL}}"
 """Where the folder docs/ is browsed; until it is filled in, pages are named by their path on this machine."""
 
 DAILY = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=50), warn_window=timedelta(hours=26))
-"""Of what follows each day's publication: a warning after a missed day, a failure after two."""
+"""How fresh what follows each day's publication is held: a warning after a missed day, a failure after two."""
 
 ALLOWED = frozenset(
     {

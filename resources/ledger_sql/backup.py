@@ -28,7 +28,7 @@ from resources.ledger_sql.rows import insert_rows
 Rows = Iterable[tuple[str, Mapping[str, Any]]]
 
 _TABLES = [table for table in schema.metadata.sorted_tables if table is not schema.version]
-_OF_AN_EMPTY_LEDGER = (schema.terms, schema.entries, schema.wrapped_keys)  # the terms, chained
+_OF_AN_EMPTY_LEDGER = (schema.terms, schema.entries, schema.wrapped_keys)  # the fixed settings, chained
 _AT_ONCE = 5_000
 
 
@@ -76,7 +76,7 @@ def from_lines(lines: Iterable[bytes]) -> Iterator[tuple[str, Mapping[str, Any]]
 
 
 class SqlRestoredBooks(SqlLedgerTransaction):
-    """The port RestoredBooks."""
+    """The port RestoreTransaction."""
 
     def close(self, metric: Metric, month: date, closed_on: date) -> None:
         self._append(schema.closures, metric=metric, month=month.isoformat(), closed_on=closed_on.isoformat())

@@ -35,7 +35,7 @@ class UserMonthBound:
 
 
 @dataclass(frozen=True)
-class NoiseWidth:
+class SteadyNoise:
     """How far a number's noise reaches, in users with the exact set, else in units of the sketch's statistic."""
 
     std: float
@@ -51,10 +51,10 @@ def user_month_bound(metrics: Sequence[Metric], settings: Settings) -> UserMonth
     )
 
 
-def widest_noise(mechanisms: Iterable[Mechanism]) -> NoiseWidth:
+def widest_noise(mechanisms: Iterable[Mechanism]) -> SteadyNoise:
     """The largest of these mechanisms' noises, one at least, from public constants alone."""
     listed = list(mechanisms)
-    return NoiseWidth(
+    return SteadyNoise(
         std=max(noise_std(mechanism, _STEADY_DAY) for mechanism in listed),
         half_width_95=max(half_width_95(mechanism, _STEADY_DAY) for mechanism in listed),
     )
