@@ -86,34 +86,34 @@ def mark_new(store: Store) -> None:
 
 # --- What to tell ------------------------------------------------------------------------------------------------
 
-Told = dg.AssetMaterialization | dg.AssetObservation | dg.AssetCheckEvaluation
+Reported = dg.AssetMaterialization | dg.AssetObservation | dg.AssetCheckEvaluation
 
 
 def what_to_tell(
     found: Pending, waiting: Sequence[WaitingDay], cursor: Cursor, project: Project, instance: dg.DagsterInstance
-) -> tuple[list[Told], Cursor]:
+) -> tuple[list[Reported], Cursor]:
     """New marks, and the check's result where it changed, once a day at least while something waits; and the cursor
     once that is told.
     """
     new = sorted((mark, day.isoformat()) for day, mark in found.days)
     new = [one for one in new if one > (cursor.mark, cursor.day)][:EVENTS_PER_TICK]
-    events: list[Told] = [told_mark(project.asset("erasures"), day, mark) for mark, day in new]
+    events: list[Reported] = [reported_mark(project.asset("erasures"), day, mark) for mark, day in new]
     activity = project.asset("activity")
     target = _last(activity, instance)
     oldest = max((one.age_days for one in waiting), default=None)
     shown = (len(found.days), oldest, target.storage_id if target else 0)
     if shown != cursor.shown:
-        events.append(told_pending(activity, found, waiting, target))
+        events.append(reported_pending(activity, found, waiting, target))
     mark, day = new[-1] if new else (cursor.mark, cursor.day)
     return events, Cursor(mark, day, shown)
 
 
-def told_mark(erasures: dg.AssetKey, day: str, mark: int) -> dg.AssetMaterialization:
+def reported_mark(erasures: dg.AssetKey, day: str, mark: int) -> dg.AssetMaterialization:
     """The day has another mark, so what was built from it is stale."""
     return dg.AssetMaterialization(erasures, partition=day, tags={"dagster/data_version": str(mark)})
 
 
-def told_pending(
+def reported_pending(
     activity: dg.AssetKey, found: Pending, waiting: Sequence[WaitingDay], target: Target | None
 ) -> dg.AssetCheckEvaluation:
     """The check's result, on the newest materialisation: the graph shows no other one. Never one of a partition:

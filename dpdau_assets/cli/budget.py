@@ -116,7 +116,7 @@ def label() -> None:
 
 def _tell_refusal(one: RefusedRelease) -> None:
     of = "the restatement of " if one.release.revision else ""
-    what = f"{of}{one.release.metric} of {one.release.day}, due {one.release.slot}"
+    what = f"{of}{one.release.metric} of {one.release.day}, due {one.release.due_on}"
     tell(f"The first refusal: {what}. {one.error.reason}\n{one.error.remedy}", style="bold")
 
 
@@ -136,8 +136,8 @@ def _cells(one: MonthForecast) -> tuple[str, ...]:
         one.metric,
         str(one.published),
         f"{to_come}, {one.refused} refused" if one.refused else to_come,
-        str(one.first_slot or ""),
-        str(one.last_slot or ""),
+        str(one.first_due or ""),
+        str(one.last_due or ""),
         f"{one.charged:.3f}",
         f"{one.cap:g}",
         f"{round(one.headroom, 3) + 0.0:.3f}",
@@ -160,9 +160,9 @@ def _tried(changed: list[str]) -> dict[str, str]:
 
 
 def _ledger(settings: Settings) -> Ledger:
-    """The living one, which refuses other terms than its own; or, where there is none yet, an empty one in memory.
+    """The living ledger, which refuses other fixed settings than its own; without one, an empty one in memory.
 
-    Opening a store for the first time fixes its terms for ever, which is not for a plan to do.
+    Opening a store for the first time fixes settings for ever, which is not for a plan to do.
     """
     begun = schema_version(open_engine(ledger_url(settings))) is not None
     return open_store(settings).accountant if begun else SqlLedger(Database("sqlite://"))

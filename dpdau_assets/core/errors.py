@@ -42,7 +42,7 @@ class NotPublished(DpdauError):
 
 
 class Refused(DpdauError):
-    """The privacy contract forbids it: order of days, sealed state, a changed instance, a missing input."""
+    """The privacy contract forbids it: order of days, sealed state, a changed mechanism run, a missing input."""
 
     exit_code = 4
 

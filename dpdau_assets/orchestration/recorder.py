@@ -164,7 +164,7 @@ class Recorder:
     project: Project
     instance: dg.DagsterInstance
 
-    def told(self, records: Iterable[Record], newest: Mapping[str, str] | None = None) -> Iterator[Event]:
+    def reported(self, records: Iterable[Record], newest: Mapping[str, str] | None = None) -> Iterator[Event]:
         """The events of these records of one asset: first what is there, then what the checks say of it."""
         records = list(records)
         yield from (record.materialization(self.project, newest or {}) for record in records if record.is_made)

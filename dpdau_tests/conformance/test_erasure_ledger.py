@@ -44,10 +44,10 @@ def removal(key: int, through: date = DAY, days: tuple[date, ...] = (), epochs: 
 
 
 def publish_mau(database: Database, day: date) -> None:
-    with SqlLedger(database).transaction() as books:
-        if books.mechanism_run("stream") is None:
-            books.open_run(MechanismRun("stream", "mau", 30, FIRST_MAU, Laplace(1), {}))  # type: ignore[arg-type]
-        books.store(Release(ReleaseKey("mau", 30, day), "stream", "x", 1.0, 1.0, "set", "", True, ""))
+    with SqlLedger(database).transaction() as transaction:
+        if transaction.mechanism_run("stream") is None:
+            transaction.open_run(MechanismRun("stream", "mau", 30, FIRST_MAU, Laplace(1), {}))  # type: ignore[arg-type]
+        transaction.store(Release(ReleaseKey("mau", 30, day), "stream", "x", 1.0, 1.0, "set", "", True, ""))
 
 
 def in_force(erasures: SqlErasures, epoch: int = 5) -> dict[int, int]:

@@ -405,9 +405,9 @@ def test_kind_and_public_parameters_survive_the_terms_of_an_instance(estimator: 
 
 
 def test_terms_that_are_not_known_are_refused() -> None:
-    for terms in ({"sketch_impl": "bloom"}, {"sketch_impl": "theta"}):
+    for parameters in ({"sketch_impl": "bloom"}, {"sketch_impl": "theta"}):
         with pytest.raises(Refused, match="not known here"):
-            estimator_from(terms)
+            estimator_from(parameters)
 
 
 @pytest.mark.parametrize("users", [0.0, -3.0, 1.0, 1e3, 16_384.0, 32_768.0, 5e4, 1e6, 1e9, 1e20])

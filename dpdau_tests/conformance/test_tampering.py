@@ -34,7 +34,7 @@ from dpdau_tests.support.lengths import at_length, chance
 from dpdau_tests.support.postgres import schema_url
 from dpdau_tests.support.prepared import Prepared
 from resources.ledger_sql import schema
-from resources.ledger_sql.backup import restored_books
+from resources.ledger_sql.backup import restore_transaction
 from resources.ledger_sql.database import Database, open_engine
 from resources.ledger_sql.keyring import KEY_BYTES, LEDGER, RECEIPTS, Keyring
 from resources.ledger_sql.ledger import SqlLedger
@@ -82,11 +82,11 @@ def write_a_ledger(store: Store, database: Database) -> None:
     request([Event("user 6", "-", date(2024, 12, 31))], store)
     apply_and_verify(store)  # and what it has inspected is there in the end
     request([Event("user 6", "-", date(2025, 3, 1))], store)
-    with restored_books(database) as books:
-        books.close("dau", date(2025, 3, 1), date(2025, 3, 2))
-        books.close("mau", date(2025, 3, 1), date(2025, 3, 2))
-        books.note_restore(Restore(date(2025, 3, 1), date(2025, 3, 2), None))
-        books.lose_epochs([300])
+    with restore_transaction(database) as transaction:
+        transaction.close("dau", date(2025, 3, 1), date(2025, 3, 2))
+        transaction.close("mau", date(2025, 3, 1), date(2025, 3, 2))
+        transaction.note_restore(Restore(date(2025, 3, 1), date(2025, 3, 2), None))
+        transaction.lose_epochs([300])
     store.accountant.override(
         Override("cap", "An officer", "Agreed", date(2025, 3, 2), "dau", date(2025, 3, 1), Fraction(7, 2))
     )
@@ -207,8 +207,8 @@ def test_numbers_are_chained_as_they_are_read_back(tampered: Tampered) -> None:
     before = {one: tampered.rows(one) for one in (table, schema.entries)}
     key = ReleaseKey("dau", 1, JANUARY)
     for number in (-5.0, -0.0, 0.1, 1e300, 2.0**53):
-        with tampered.ledger.transaction() as books:
-            books.store(replace(tampered.ledger.releases()[0], key=key, noisy_value=number))
+        with tampered.ledger.transaction() as transaction:
+            transaction.store(replace(tampered.ledger.releases()[0], key=key, noisy_value=number))
         assert tampered.ledger.problems() == []
         tampered.do(
             delete(table).where(table.c.id > before[table][-1]["id"]),
@@ -371,7 +371,7 @@ def test_a_signing_key_that_is_gone_or_another_is_found(tampered: Tampered) -> N
 def test_a_charge_that_names_a_cheaper_instance_is_found(tampered: Tampered) -> None:
     table = schema.charges
     for row in tampered.rows(table):
-        for name in {instance["name"] for instance in tampered.rows(schema.instances)} - {row["instance"]}:
+        for name in {run["name"] for run in tampered.rows(schema.instances)} - {row["instance"]}:
             assert tampered.is_found_after(update(table).where(is_row(table, row)).values(instance=name))
 
 

@@ -33,8 +33,8 @@ from dpdau_tests.eval.logs import (
     OULAD,
     counted,
     erasures_of,
+    ingest_days,
     reference_of,
-    take_in_days,
 )
 from dpdau_tests.support.lengths import LENGTH, at_length
 
@@ -108,7 +108,7 @@ def test_after_all_erasures_the_state_equals_the_reference(make_store: Make, nam
     if LENGTH != "soak":
         days = days_between(*BUSY_DAYS[name, which])
     store = make_store(start_date=days[0])
-    take_in_days(name, days, store)
+    ingest_days(name, days, store)
     prepare(store, days)
     people = [(user, day) for user, day in erasures_of(name, which) if day >= days[0]]
     erase(people, store)

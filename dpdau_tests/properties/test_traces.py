@@ -122,10 +122,10 @@ def test_the_comparison_notices_what_used_to_be_kept(
 
 
 def frozen(store: Store) -> list[int]:
-    with store.accountant.transaction() as books:
-        instance = books.last_run("mau", 30)
-        assert instance is not None
-        return books.frozen(instance.name, 99)
+    with store.accountant.transaction() as transaction:
+        run = transaction.last_run("mau", 30)
+        assert run is not None
+        return transaction.frozen(run.name, 99)
 
 
 def test_of_a_streams_counts_only_those_are_kept_that_numbers_to_come_are_made_of(make_store: Make) -> None:

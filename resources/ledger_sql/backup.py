@@ -54,7 +54,7 @@ def put(database: Database, rows: Rows) -> None:
 
 
 def require_empty(connection: Connection) -> None:
-    """Raise Refused for a ledger that says more than the terms of its store."""
+    """Raise Refused for a ledger that says more than the fixed settings of its store."""
     for table in _TABLES:
         if table not in _OF_AN_EMPTY_LEDGER and connection.execute(select(table).limit(1)).first():
             raise Refused(
@@ -75,7 +75,7 @@ def from_lines(lines: Iterable[bytes]) -> Iterator[tuple[str, Mapping[str, Any]]
         yield name, {column: _value(schema.metadata.tables[name], column, value) for column, value in columns.items()}
 
 
-class SqlRestoredBooks(SqlLedgerTransaction):
+class SqlRestoreTransaction(SqlLedgerTransaction):
     """The port RestoreTransaction."""
 
     def close(self, metric: Metric, month: date, closed_on: date) -> None:
@@ -105,10 +105,10 @@ class SqlRestoredBooks(SqlLedgerTransaction):
 
 
 @contextmanager
-def restored_books(database: Database) -> Iterator[SqlRestoredBooks]:
+def restore_transaction(database: Database) -> Iterator[SqlRestoreTransaction]:
     """One transaction on a ledger that is being restored."""
     with database.write() as connection:
-        yield SqlRestoredBooks(connection, database.keyring)
+        yield SqlRestoreTransaction(connection, database.keyring)
 
 
 def _value(table: Table, column: str, value: Any) -> Any:

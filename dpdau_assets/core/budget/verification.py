@@ -69,9 +69,9 @@ def is_shown_as(release: Release, estimator: Estimator, shown: Numbered) -> bool
 
 
 def _unpaid(accountant: Ledger) -> Iterator[str]:
-    """No number without its charge, in every month that it reads; no instance with more numbers than it was priced."""
-    for (metric, month), instances in _read(accountant).items():
-        for run in sorted(instances - {charge.run for charge in accountant.charges(metric, month)}):
+    """No number without its charge, in every month that it reads; no run with more numbers than it was priced."""
+    for (metric, month), runs in _read(accountant).items():
+        for run in sorted(runs - {charge.run for charge in accountant.charges(metric, month)}):
             yield f"{metric} of {month:%Y-%m} was never charged for {run}, which has published numbers of it."
     made = Counter(release.run for release in accountant.releases())
     for run in accountant.mechanism_runs():
@@ -133,7 +133,7 @@ def _missing(published: Iterable[Numbered], accountant: Ledger) -> Iterator[str]
 
 
 def _read(accountant: Ledger) -> dict[tuple[Metric, date], set[str]]:
-    """Every month of every metric that published numbers read, with the instances that they are of."""
+    """Every month of every metric that published numbers read, with the mechanism runs that they are of."""
     read: dict[tuple[Metric, date], set[str]] = defaultdict(set)
     for release in accountant.releases():
         for month in months_read(release.key.day, release.key.window_days):

@@ -32,7 +32,7 @@ Document = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Settled:
+class VerificationOutcome:
     """What was verified, and what was found on the way.
 
     Attributes:
@@ -48,7 +48,7 @@ class Settled:
     broken: tuple[str, ...] = ()
 
 
-def apply_and_verify(store: Store) -> Settled:
+def apply_and_verify(store: Store) -> VerificationOutcome:
     """Apply all that was received, bring every sketch up to its state, read everything back, write receipts."""
     with store.state.activity.lock():
         expire(store)
@@ -60,7 +60,7 @@ def apply_and_verify(store: Store) -> Settled:
         if any(verdicts.values()):
             _leave_no_marks(store)
     unverified = tuple(receipt for receipt, clean in verdicts.items() if not clean)
-    return Settled(sum(verdicts.values()), unverified, repaired, broken)
+    return VerificationOutcome(sum(verdicts.values()), unverified, repaired, broken)
 
 
 def apply(store: Store) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -148,7 +148,7 @@ class BudgetReport:
 def budget_summary(
     published: Sequence[Published], month: date, budget: Budget, releases_planned: int, settings: Settings
 ) -> BudgetSummary:
-    """The summary of one month from all that was published of the instances charged to it."""
+    """The summary of one month from all that was published of the mechanism runs charged to it."""
     price = cost_so_far(published, month)
     spent, made = epsilon_of(price, budget.delta), sum(one.releases for one in published)
     return BudgetSummary(

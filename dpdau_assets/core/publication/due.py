@@ -31,7 +31,7 @@ class Due:
         built: those of them, from the first on, that read no missing day.
         unmarked: days whose number is due and that upstream has not declared complete, in order.
         refused: why numbers that are due will not come, in words; "" if all will.
-        refusals: these numbers, in order of slots.
+        refusals: these numbers, in order of due days.
     """
 
     missing: tuple[date, ...]

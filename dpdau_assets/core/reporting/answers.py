@@ -242,7 +242,7 @@ def _with_caps_of(month: date, settings: Settings, accountant: Ledger) -> Settin
 
 
 def _published(metric: Metric, month: date, releases: list[Release], accountant: Ledger) -> list[Published]:
-    """What is public of every instance of which some number reads the month."""
+    """What is public of every mechanism run of which some number reads the month."""
     by_instance: dict[str, list[Release]] = {}
     for release in releases:
         by_instance.setdefault(release.run, []).append(release)

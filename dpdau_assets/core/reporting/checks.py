@@ -262,8 +262,8 @@ def _restatement_on_time(store: Store, _: Mart) -> Verdict:
     numbers = store.accountant.releases("dau")
     last = max((release.key.day for release in numbers), default=None)
     months = {month_of(release.key.day) for release in numbers} - store.accountant.restated()
-    instances = store.accountant.mechanism_runs()
-    dates = {month: restatement_due(month, instances, store.settings) for month in sorted(months)}
+    runs = store.accountant.mechanism_runs()
+    dates = {month: restatement_due(month, runs, store.settings) for month in sorted(months)}
     missed = [month for month, day in dates.items() if last and day and day < due_on(store.settings, last)]
     if missed:
         return Verdict(False, f"{missed[0]:%Y-%m} should be restated by now: materialise `dau_restatement` for it.")

@@ -1,7 +1,7 @@
 """What the report for people says, as plain data: published numbers, what they promise, and what they have cost.
 
 The readers' report holds nothing that depends on one person's data but through the noisy values, and no time but
-scheduled slots: for the same published numbers it is the same report. The operators' one adds what waits and what the
+scheduled days: for the same published numbers it is the same report. The operators' one adds what waits and what the
 checks found, and is not for readers.
 """
 
@@ -55,9 +55,9 @@ def readers_report(settings: Settings, accountant: Ledger) -> Report:
     """For the published zone. Raises Refused for a number that was drawn from predictable noise."""
     rows = mart_rows(accountant)
     series = tuple(_series(metric, rows, settings) for metric in METRICS)
-    slots = [number.due_on for one in series for day in one.days for number in day.numbers]
+    due_days = [number.due_on for one in series for day in one.days for number in day.numbers]
     budget = tuple(_budget(settings, accountant))
-    return Report(max(slots, default=None), series, _promise(budget, settings, accountant), budget, VERSION)
+    return Report(max(due_days, default=None), series, _promise(budget, settings, accountant), budget, VERSION)
 
 
 def operators_report(store: Store, checks: Sequence[CheckLine]) -> Report:
@@ -160,7 +160,7 @@ def _bound(month: BudgetMonth) -> Fraction:
 
 
 def _used(metric: Metric, accountant: Ledger) -> list[MechanismRun]:
-    """The instances of which a number is published, in the order in which they were opened."""
+    """The mechanism runs of which a number is published, in the order in which they were opened."""
     names = {release.run for release in accountant.releases(metric)}
     return [run for run in accountant.mechanism_runs() if run.name in names]
 

@@ -40,12 +40,12 @@ def empty_ledger() -> SqlLedger:
 
 def release(ledger: SqlLedger, settings: Settings, metric: Metric, days: list[date], revision: int = 0) -> None:
     """Enter these numbers as a release does; what the numbers are does not matter here."""
-    with ledger.transaction() as books:
+    with ledger.transaction() as transaction:
         for day in days:
             key = ReleaseKey(metric, settings.window_days(metric), day, revision)
-            planned = plan(key, books, settings)
-            enter(planned, books)
-            books.store(Release(key, planned.run.name, planned.run.mechanism.name, 0, 1, "set", "", True, ""))
+            planned = plan(key, transaction, settings)
+            enter(planned, transaction)
+            transaction.store(Release(key, planned.run.name, planned.run.mechanism.name, 0, 1, "set", "", True, ""))
 
 
 def row(found: Forecast, metric: Metric, month: date) -> MonthForecast:
@@ -64,10 +64,10 @@ def test_each_month_has_its_numbers_their_slots_and_their_cost(ledger: SqlLedger
     ]
     january, march = row(found, "dau", JANUARY), row(found, "mau", MARCH)
     assert (january.first_numbers, january.restatements, january.refused, january.published) == (31, 31, 0, 0)
-    assert (january.first_slot, january.last_slot) == (date(2025, 1, 3), date(2025, 2, 5))
+    assert (january.first_due, january.last_due) == (date(2025, 1, 3), date(2025, 2, 5))
     assert january.mu2 == mu2(mechanism_for(Settings(), "dau", JANUARY))  # type: ignore[arg-type]
     assert (march.first_numbers, march.restatements) == (60, 0)
-    assert (march.first_slot, march.last_slot) == (date(2025, 3, 3), date(2025, 5, 1))
+    assert (march.first_due, march.last_due) == (date(2025, 3, 3), date(2025, 5, 1))
     assert [row(found, "mau", month).first_numbers for month in (JANUARY, FEBRUARY)] == [31, 57]
 
 
@@ -97,16 +97,16 @@ def test_publication_goes_on_after_the_last_published_day_of_each_metric(ledger:
     january, february = row(found, "dau", JANUARY), row(found, "dau", FEBRUARY)
     assert (january.published, january.first_numbers, january.restatements) == (31, 0, 31)
     assert january.charged_now == january.charged == row(forecast(empty_ledger(), settings, 1), "dau", JANUARY).charged
-    assert (february.published, february.first_numbers, february.first_slot) == (2, 26, date(2025, 2, 5))
+    assert (february.published, february.first_numbers, february.first_due) == (2, 26, date(2025, 2, 5))
     mau = row(found, "mau", JANUARY)
-    assert (mau.published, mau.first_numbers, mau.first_slot) == (12, 19, date(2025, 2, 13))
+    assert (mau.published, mau.first_numbers, mau.first_due) == (12, 19, date(2025, 2, 13))
 
 
 def test_a_first_day_is_where_an_empty_ledger_begins(ledger: SqlLedger) -> None:
     found = forecast(ledger, Settings(), 1, date(2025, 3, 20))
     assert [(one.month, one.metric) for one in found.months] == [(FEBRUARY, "mau"), (MARCH, "dau"), (MARCH, "mau")]
     march = row(found, "dau", MARCH)
-    assert (march.first_numbers, march.restatements, march.first_slot) == (12, 12, date(2025, 3, 22))
+    assert (march.first_numbers, march.restatements, march.first_due) == (12, 12, date(2025, 3, 22))
     assert row(found, "mau", FEBRUARY).first_numbers == 10
 
 
@@ -120,8 +120,8 @@ def test_a_living_stream_that_is_not_to_go_on_before_a_later_day_is_refused_the_
 def test_a_month_is_restated_on_the_day_that_was_fixed_with_its_first_number(ledger: SqlLedger) -> None:
     release(ledger, Settings(), "dau", [START])
     found = forecast(ledger, Settings(restatement_day=20), 2)
-    assert row(found, "dau", JANUARY).last_slot == date(2025, 2, 5)
-    assert row(found, "dau", FEBRUARY).last_slot == date(2025, 3, 20)
+    assert row(found, "dau", JANUARY).last_due == date(2025, 2, 5)
+    assert row(found, "dau", FEBRUARY).last_due == date(2025, 3, 20)
 
 
 def test_a_month_that_was_priced_without_a_restatement_gets_none(ledger: SqlLedger) -> None:
@@ -172,7 +172,7 @@ def test_the_first_refusal_from_an_empty_ledger_is_the_calendars(
     first = found.refused[0]
     release, fields = first.release, first.error.fields
     assert isinstance(first.error, BudgetRefused)
-    assert release.slot == expected.slot
+    assert release.due_on == expected.due_on
     if release.metric == expected.metric:  # of two on one day either may be named
         assert (release.day, release.revision) == (expected.day, expected.revision)
         assert (fields["month"], fields["cap"]) == (f"{expected.month:%Y-%m}", expected.cap)
@@ -223,7 +223,7 @@ def test_a_month_that_a_restore_has_closed_is_refused_in_every_window_that_reads
 
     found = forecast(Closed(Database("sqlite://", SECRET)), Settings(), 2, FEBRUARY)
     assert row(found, "mau", FEBRUARY).first_numbers == 0
-    assert row(found, "mau", MARCH).first_slot == date(2025, 4, 1)  # the window of 30 March is the first that does not
+    assert row(found, "mau", MARCH).first_due == date(2025, 4, 1)  # the window of 30 March is the first that does not
     assert row(found, "dau", FEBRUARY).first_numbers == 28
 
 

@@ -186,7 +186,9 @@ def test_a_month_that_a_number_reads_and_was_never_charged_for_it_is_found(
     days = days_between(date(2025, 1, 28), date(2025, 2, 3))
     real = SqlLedgerTransaction.charge
     monkeypatch.setattr(
-        SqlLedgerTransaction, "charge", lambda books, charge: None if charge.month == JANUARY else real(books, charge)
+        SqlLedgerTransaction,
+        "charge",
+        lambda own, charge: None if charge.month == JANUARY else real(own, charge),
     )
     prepare(store, days)
     publish("mau", days[-1], store)
@@ -214,6 +216,6 @@ def test_the_noise_of_a_restated_month_goes_whatever_mechanism_it_is_restated_by
     reset_budget("dau", JANUARY, Fraction(90), "A", "B", store)
     swapped = replace(store, settings=replace(store.settings, dau_mechanism="gaussian"))
     restate(JANUARY, swapped)
-    with store.accountant.transaction() as books:
-        assert books.shared_noise("dau-1-gaussian_shared-2025-01") is None
-        assert books.shared_noise("dau-1-gaussian_shared-2025-02") is not None
+    with store.accountant.transaction() as transaction:
+        assert transaction.shared_noise("dau-1-gaussian_shared-2025-01") is None
+        assert transaction.shared_noise("dau-1-gaussian_shared-2025-02") is not None

@@ -28,7 +28,7 @@ from dpdau_tests.support.lengths import at_length
 from dpdau_tests.support.master_secret import SECRET
 from dpdau_tests.support.stores import DAYS as MONTH
 from dpdau_tests.support.stores import a_month_restated
-from resources.ledger_sql.backup import restored_books
+from resources.ledger_sql.backup import restore_transaction
 from resources.ledger_sql.database import Database
 from resources.store import ledger_url
 
@@ -50,8 +50,8 @@ def under(store: Store, **changes: object) -> Store:
 
 def close(metric: Metric, month: date, store: Store) -> None:
     """As a restore closes what it may have lost numbers of."""
-    with restored_books(Database(ledger_url(store.settings), SECRET)) as books:
-        books.close(metric, month, store.clock.today())
+    with restore_transaction(Database(ledger_url(store.settings), SECRET)) as transaction:
+        transaction.close(metric, month, store.clock.today())
 
 
 def mark_reported(metric: Metric, day: date, store: Store, revision: int | None = None) -> NotPublished:
@@ -107,8 +107,8 @@ def test_a_day_that_no_calendar_reaches_is_said_to_be_not_over(make_store: MakeS
 def test_a_day_of_a_salt_epoch_whose_key_was_lost_never_comes_and_the_day_after_it_does(make_store: MakeStore) -> None:
     store = make_store(today=date(2025, 9, 1))
     first, last = days_of_epoch(epoch_of(date(2025, 5, 1), 90), 90, 1)
-    with restored_books(Database(ledger_url(store.settings), SECRET)) as books:
-        books.lose_epochs({epoch_of(first, 90)})
+    with restore_transaction(Database(ledger_url(store.settings), SECRET)) as transaction:
+        transaction.lose_epochs({epoch_of(first, 90)})
     for day in (first, last):
         error = mark_reported("dau", day, store)
         assert (error.fields["never"], error.fields["why"]) == (True, "lost_epoch")

@@ -1,4 +1,4 @@
-"""How users are counted, through the whole path: from settings, from the last number, fixed by an instance, refused."""
+"""How users are counted, through the whole path: from settings, from the last number, fixed by a run, refused."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ SAMPLERS = ("theta", "kmv", "hllpp")
 
 def counted(store: Store, release: Release) -> dict[str, str]:
     """Kind and public parameters, as the ledger has them."""
-    (instance,) = (one for one in store.accountant.mechanism_runs() if one.name == release.run)
-    return {name: value for name, value in instance.parameters.items() if not name.startswith("restatement")}
+    (run,) = (one for one in store.accountant.mechanism_runs() if one.name == release.run)
+    return {name: value for name, value in run.parameters.items() if not name.startswith("restatement")}
 
 
 def with_people(store: Store, days: list[date], people: int = 30) -> Store:
@@ -253,8 +253,8 @@ def test_who_is_held_out_of_a_window_is_in_no_sketch_of_it_also_in_a_kind_that_c
     put(store, [(f"user {n}", day) for n in range(10)])
     prepare(store, [day])
     epoch = epoch_of(day, store.settings.hash_salt_rotation_days)
-    with store.accountant.transaction() as books:
-        estimator = planned_estimator(ReleaseKey("mau", 30, date(2025, 1, 30)), books, store.settings)
+    with store.accountant.transaction() as transaction:
+        estimator = planned_estimator(ReleaseKey("mau", 30, date(2025, 1, 30)), transaction, store.settings)
     with store.state.activity.lock():
         keys = store.state.activity.read(day, epoch)
         assert keys is not None and len(keys) == 10
@@ -425,8 +425,8 @@ def test_a_full_sketch_is_published_without_an_upper_bound_and_the_mart_shows_it
     wide = with_people(make_store("wide", **{**SKETCHES["hllpp"], "hll_registers": 16}), [START], people=900)
     prepare(wide, [START])
     release = replace(publish("dau", START, wide), noisy_value=16.0)  # all registers, whatever was drawn
-    (instance,) = wide.accountant.mechanism_runs()
-    assert interval(release, instance)["upper_95"] is None
+    (run,) = wide.accountant.mechanism_runs()
+    assert interval(release, run)["upper_95"] is None
     row = replace(mart_rows(store.accountant)[0], upper_95=None)
     files = MartFiles(tmp_path / "mart").replace([row])
     assert files.chart.read_text().startswith("<?xml")

@@ -273,16 +273,16 @@ def test_a_stream_is_charged_once_to_every_month_that_its_windows_read(window_da
     mechanism = mechanisms.stream(window_days, 3.5, DELTA)
     start = date(2024, 11, 10)
     first, last = first_window_end(start, window_days), date(2025, 12, 31)
-    books: dict[date, list[Charge]] = {}
+    by_month: dict[date, list[Charge]] = {}
     for day in days_between(first, last):
         for charge in charges_for_release("mau", day, window_days, mechanism, "stream"):
-            made = books.setdefault(charge.month, [])
+            made = by_month.setdefault(charge.month, [])
             if charge not in made:
                 admits(made, charge, MAU)
                 made.append(charge)
-    assert sorted(books) == months_read(last, (last - start).days + 1)
-    assert {len(made) for made in books.values()} == {1}
-    assert all(epsilon_of(cost(made[0].mechanism), DELTA) <= 3.5 for made in books.values())
+    assert sorted(by_month) == months_read(last, (last - start).days + 1)
+    assert {len(made) for made in by_month.values()} == {1}
+    assert all(epsilon_of(cost(made[0].mechanism), DELTA) <= 3.5 for made in by_month.values())
 
 
 @pytest.mark.parametrize(("window_days", "fewest", "most"), [(30, 1, 3), (60, 2, 3), (90, 3, 4)])

@@ -259,7 +259,7 @@ def killed_before_settling() -> Iterator[None]:
             raise Killed
 
     with pytest.MonkeyPatch.context() as patch, suppress(Killed):
-        patch.setattr(VouchedState, "_settle", die)
+        patch.setattr(VouchedState, "_record_builds", die)
         yield
 
 
