@@ -111,10 +111,10 @@ class Rejections:
 
 
 def _summed(counts: Iterable[tuple[str, int]]) -> dict[str, int]:
-    found: Counter[str] = Counter()
+    totals: Counter[str] = Counter()
     for name, count in counts:
-        found[name] += count
-    return dict(found.most_common())
+        totals[name] += count
+    return dict(totals.most_common())
 
 
 NOTHING_REJECTED = Rejections({})

@@ -275,6 +275,6 @@ def _refused(refusals: Iterable[RefusedRelease], recorder: Recorder, store: Stor
         release = refused.release
         key = ReleaseKey(release.metric, store.settings.window_days(release.metric), release.day, release.revision)
         by_asset.setdefault(asset_of(key), {})[partition_of(key)] = key, refused.error
-    for asset, found in by_asset.items():
-        for day in sorted(found.keys() - recorder.refused_before(asset, list(found))):
-            yield from recorder.reported([refusal(*found[day], store)])
+    for asset, by_day in by_asset.items():
+        for day in sorted(by_day.keys() - recorder.refused_before(asset, list(by_day))):
+            yield from recorder.reported([refusal(*by_day[day], store)])

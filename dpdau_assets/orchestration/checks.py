@@ -58,12 +58,12 @@ def _asset_check(project: Project, check: Check) -> dg.AssetChecksDefinition:
         parts = {name: getattr(context.resources, project.name(name)) for name in ASKED_OF[check.name]}
         mart = cast(Mart, parts.pop("mart", NotAsked("mart")))
         store = project.store(context.instance, **cast(dict[str, Any], parts))
-        found = answer(check, store, mart)
+        verdict = answer(check, store, mart)
         return dg.AssetCheckResult(
-            passed=found.passed,
+            passed=verdict.passed,
             severity=severity(check),
-            description=found.sentence,
-            metadata=reveal(_metadata(check, found.places, store)),
+            description=verdict.sentence,
+            metadata=reveal(_metadata(check, verdict.places, store)),
         )
 
     return asked

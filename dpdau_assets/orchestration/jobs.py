@@ -60,7 +60,7 @@ class Jobs:
     purge: dg.JobDefinition
 
     def all(self) -> list[Any]:
-        return [getattr(self, one.name) for one in fields(self)]
+        return [getattr(self, job.name) for job in fields(self)]
 
 
 def build_jobs(project: Project) -> Jobs:

@@ -90,12 +90,12 @@ def described(page: str, docs_url: str = DOCS_URL) -> dict[str, dg.MetadataValue
 def erasure_queue(waiting: Sequence[WaitingDay]) -> dict[str, Any]:
     """The days on which requests came in that are not verified yet, oldest first: not whose, nor how many."""
     rows = [
-        (str(one.received_on), f"{one.age_days} day(s)", f"{one.deadline}{', overdue' if one.is_overdue else ''}")
-        for one in waiting
+        (str(day.received_on), f"{day.age_days} day(s)", f"{day.deadline}{', overdue' if day.is_overdue else ''}")
+        for day in waiting
     ]
     lines = [("received", "waits for", "deadline"), ("---",) * 3, *rows]
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines) if rows else "Nothing waits."
     return {
         "erasures_waiting": dg.MetadataValue.md(table),
-        "oldest_erasure_days": max((one.age_days for one in waiting), default=0),
+        "oldest_erasure_days": max((day.age_days for day in waiting), default=0),
     }

@@ -67,7 +67,7 @@ def _alike_everywhere() -> Iterator[None]:
     import matplotlib as mpl
     from matplotlib import font_manager
 
-    if all(one.name != _FONT for one in font_manager.fontManager.ttflist):
+    if all(font.name != _FONT for font in font_manager.fontManager.ttflist):
         brought = Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
         font_manager.fontManager.ttflist.append(font_manager.FontEntry(fname=str(brought), name=_FONT))
     with mpl.rc_context():

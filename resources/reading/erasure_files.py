@@ -62,11 +62,11 @@ def read_requests(path: Path, limits: Limits) -> RequestFile:
     asked: dict[int, Event] = {}
     bad: dict[int, str] = {}
     for line, fields in _rows(path):
-        found = request_of(fields, limits)
-        if isinstance(found, str):
-            bad[line] = found
+        request = request_of(fields, limits)
+        if isinstance(request, str):
+            bad[line] = request
         else:
-            asked[line] = found
+            asked[line] = request
     people = {event.user_id for event in asked.values()}
     bad |= {line: REFERENCE_IS_ID for line, event in asked.items() if event.reference in people}
     if bad:
@@ -101,15 +101,15 @@ def request_of(fields: object, limits: Limits) -> Event | str:
     through = limit.get("through", limit.get("erase_day"))
     metadata = {"days": limit.get("days", limit.get("metadata.days"))}
     row = row_of_object({"user_id": fields.get("user_id"), "op": "-", "day": through, "metadata": metadata})
-    found = validate(row, limits)
-    if isinstance(found, str):
-        return _IN_OUR_WORDS.get(found, found)
+    request = validate(row, limits)
+    if isinstance(request, str):
+        return _IN_OUR_WORDS.get(request, request)
     reference = fields.get("reference")
     if reference is None:
-        return found
+        return request
     if not isinstance(reference, str) or not REFERENCE.fullmatch(reference):
         return BAD_REFERENCE
-    return REFERENCE_IS_ID if reference == found.user_id else replace(found, reference=reference)
+    return REFERENCE_IS_ID if reference == request.user_id else replace(request, reference=reference)
 
 
 def misspelt(names: Iterable[str]) -> list[str]:

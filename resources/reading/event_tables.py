@@ -98,7 +98,9 @@ def parquet_columns(path: Path) -> list[str]:
 
 def _with_broken(batch: pa.RecordBatch) -> pa.Table:
     """The batch; rows of which a field is unsound have no field at all, and are broken."""
-    plain = [one.dictionary_decode() if isinstance(one, pa.DictionaryArray) else one for one in batch.columns]
+    plain = [
+        column.dictionary_decode() if isinstance(column, pa.DictionaryArray) else column for column in batch.columns
+    ]
     bad = {row for column in plain for row in _unsound(column)}
     if not bad:
         return pa.table(plain, batch.schema.names)

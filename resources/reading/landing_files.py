@@ -35,15 +35,15 @@ class LandingFiles:
 
     def files(self, day: date) -> list[Path]:
         folder = self.folder(day)
-        found = offered(folder) if folder and _is_complete(folder) else Offered([], [])
-        if found.others:
-            in_order = sorted([*found.files, *found.others])
+        there = offered(folder) if folder and _is_complete(folder) else Offered([], [])
+        if there.others:
+            in_order = sorted([*there.files, *there.others])
             raise BadInput(
-                f"File {in_order.index(found.others[0]) + 1} of {len(in_order)} has an ending that is not read, or is "
+                f"File {in_order.index(there.others[0]) + 1} of {len(in_order)} has an ending that is not read, or is "
                 "a link to a folder or to nothing.",
                 f"Write it so that it ends in {ENDINGS}, or take it out.",
             )
-        return found.files
+        return there.files
 
     def folder(self, day: date) -> Path | None:
         return self._folder / f"day={day}" if self._folder else None
@@ -69,10 +69,10 @@ def _is_complete(folder: Path) -> bool:
 
 def _fingerprint(folder: Path) -> str:
     """Another one whenever a file came, went or was written anew. No name is in it: Dagster is told some of it."""
-    found = []
+    seen = []
     for place, _, names in os.walk(folder):
         for path in (Path(place) / name for name in names):
             with suppress(OSError):  # it has gone meanwhile, or nobody can say more of it
                 status = path.stat()
-                found.append((kind_of(path.relative_to(folder)), status.st_size, status.st_mtime_ns))
-    return hashlib.sha256(repr(sorted(found)).encode()).hexdigest()
+                seen.append((kind_of(path.relative_to(folder)), status.st_size, status.st_mtime_ns))
+    return hashlib.sha256(repr(sorted(seen)).encode()).hexdigest()

@@ -66,17 +66,17 @@ class Restored:
     @property
     def lost(self) -> int:
         """How many numbers are taken for published since the backup."""
-        return sum(one.numbers for one in self.maybe_published)
+        return sum(of_metric.numbers for of_metric in self.maybe_published)
 
     @property
     def taken_back(self) -> int:
         """How many of them the mart shows."""
-        return sum(one.taken_back for one in self.maybe_published)
+        return sum(of_metric.taken_back for of_metric in self.maybe_published)
 
     @property
     def closed(self) -> list[tuple[Metric, date]]:
         """Every month of a metric that is closed for them."""
-        return [(one.metric, month) for one in self.maybe_published for month in one.months]
+        return [(of_metric.metric, month) for of_metric in self.maybe_published for month in of_metric.months]
 
 
 # --- Making one --------------------------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ class DryRunLedger:
         self._last_days_of: dict[str, date] = {}
         self._restated: Counter[date] = Counter()
         # Numbers first, charges last: what is published meanwhile is at least among the charges.
-        for release in sorted(ledger.releases(metric), key=lambda one: (one.key.day, one.key.revision)):
+        for release in sorted(ledger.releases(metric), key=lambda release: (release.key.day, release.key.revision)):
             self.publish(release.key, release.run)
             self._last_releases[release.key.metric] = release
         self._runs = {run.name: run for run in ledger.mechanism_runs()}

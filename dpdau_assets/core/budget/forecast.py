@@ -154,8 +154,10 @@ def coming(ledger: Ledger, settings: Settings, last: date) -> list[PlannedReleas
     """
     draft = DryRunLedger(ledger, settings)
     firsts: dict[Metric, date] = {metric: _next_day(metric, draft, settings, None) for metric in METRICS}
-    made, refused = _walk(_due(firsts, last, draft, settings), draft, settings)
-    return sorted([*made, *refused], key=lambda one: (one.release.due_on, one.release.revision, one.release.metric))
+    planned, refused = _walk(_due(firsts, last, draft, settings), draft, settings)
+    return sorted(
+        [*planned, *refused], key=lambda number: (number.release.due_on, number.release.revision, number.release.metric)
+    )
 
 
 # --- What is due -------------------------------------------------------------------------------------------------
@@ -203,34 +205,34 @@ def _walk(
     due: Iterable[ScheduledRelease], ledger: DryRunLedger, settings: Settings
 ) -> tuple[list[PlannedRelease], list[RefusedRelease]]:
     """Publish on the draft, each first number by itself and each restatement whole."""
-    made: list[PlannedRelease] = []
+    planned: list[PlannedRelease] = []
     refused: list[RefusedRelease] = []
     for release in due:
         key = ReleaseKey(release.metric, settings.window_days(release.metric), release.day)
         keys = ledger.restatement(release.day) if release.revision else [key]
-        found = _publish(keys, release.due_on, ledger, settings)
-        if isinstance(found, RefusedRelease):
-            refused.append(found)
+        outcome = _publish(keys, release.due_on, ledger, settings)
+        if isinstance(outcome, RefusedRelease):
+            refused.append(outcome)
         else:
-            made += found
-    return made, refused
+            planned += outcome
+    return planned, refused
 
 
 def _publish(
     keys: Sequence[ReleaseKey], due_day: date, ledger: DryRunLedger, settings: Settings
 ) -> list[PlannedRelease] | RefusedRelease:
-    made: list[tuple[ReleaseKey, Plan]] = []
+    entered: list[tuple[ReleaseKey, Plan]] = []
     for key in keys:
         try:
             planned = plan(key, ledger, settings)
         except Refused as error:
-            for earlier in made:
+            for earlier in entered:
                 ledger.withdraw(*earlier)
             return RefusedRelease(_planned(key, due_day), _months(key), len(keys), error)
         enter(planned, ledger)
         ledger.publish(key, planned.run.name)
-        made.append((key, planned))
-    return [PlannedRelease(_planned(key, due_day), _months(key), planned.run) for key, planned in made]
+        entered.append((key, planned))
+    return [PlannedRelease(_planned(key, due_day), _months(key), planned.run) for key, planned in entered]
 
 
 def _planned(key: ReleaseKey, due_day: date) -> ScheduledRelease:
@@ -312,21 +314,21 @@ _IN_JSON = {"due_on": "slot", "first_due": "first_slot", "last_due": "last_slot"
 """The fields that have another name in JSON."""
 
 
-def forecast_answer(found: Forecast) -> dict[str, Any]:
+def forecast_answer(coming: Forecast) -> dict[str, Any]:
     """A forecast as JSON; of the refusals the first, and how many numbers are refused in all."""
     return {
-        "fits": not found.refused,
-        "first_refusal": _refusal_answer(found.refused[0]) if found.refused else None,
-        "numbers_refused": sum(refused.numbers for refused in found.refused),
-        "new_streams": [_plain(asdict(stream)) for stream in found.new_streams],
-        "delta": found.delta,
-        "months": [_plain(asdict(month)) for month in found.months],
+        "fits": not coming.refused,
+        "first_refusal": _refusal_answer(coming.refused[0]) if coming.refused else None,
+        "numbers_refused": sum(refused.numbers for refused in coming.refused),
+        "new_streams": [_plain(asdict(stream)) for stream in coming.new_streams],
+        "delta": coming.delta,
+        "months": [_plain(asdict(month)) for month in coming.months],
     }
 
 
-def _refusal_answer(one: RefusedRelease) -> dict[str, Any]:
-    what = {**_plain(asdict(one.release)), "numbers": one.numbers}
-    return {**what, "reason": one.error.reason, "remedy": one.error.remedy, **one.error.fields}
+def _refusal_answer(refused: RefusedRelease) -> dict[str, Any]:
+    what = {**_plain(asdict(refused.release)), "numbers": refused.numbers}
+    return {**what, "reason": refused.error.reason, "remedy": refused.error.remedy, **refused.error.fields}
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
@@ -336,5 +338,5 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
 
 def _text(value: object, *, as_month: bool) -> object:
     if isinstance(value, tuple):
-        return [_text(one, as_month=as_month) for one in value]
+        return [_text(part, as_month=as_month) for part in value]
     return value if not isinstance(value, date) else f"{value:%Y-%m}" if as_month else value.isoformat()

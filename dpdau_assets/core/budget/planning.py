@@ -98,7 +98,7 @@ def _explained(refused: BudgetRefused, key: ReleaseKey, run: MechanismRun, ledge
     last, last_day = ledger.last_run(key.metric, key.window_days), ledger.last_day(key.metric, key.window_days)
     if last is None or last_day is None or not isinstance(last.mechanism, Stream) or last.name == run.name:
         return refused
-    old, new = ({**one.mechanism.to_json(), **one.parameters} for one in (last, run))
+    old, new = ({**begun.mechanism.to_json(), **begun.parameters} for begun in (last, run))
     differing = {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
     of_kind = differing & {"sketch_impl"} or differing & {"kind"}  # then the rest differs with it
     changed = sorted({_SET_BY.get(name, name) for name in of_kind or differing})
@@ -234,17 +234,18 @@ def widest_estimator(month: date, wanted: Estimator | None, ledger: BudgetLedger
     that all of a month are alike whoever was erased from some. Raises ParameterNotSet if no metric says how to count.
     """
     keys = (ReleaseKey("dau", 1, month), ReleaseKey("mau", settings.mau_window_days, month))
-    found, unknown = [] if wanted is None else [wanted], []
+    estimators, unknown = [] if wanted is None else [wanted], []
     for key in keys:
         try:
-            found.append(planned_estimator(key, ledger, settings))
+            estimators.append(planned_estimator(key, ledger, settings))
         except ParameterNotSet as error:
             unknown.append(error)
-    if not found:
+    if not estimators:
         raise unknown[0]
-    alike = [estimator for estimator in found if estimator.kind == found[0].kind]
+    alike = [estimator for estimator in estimators if estimator.kind == estimators[0].kind]
     return next(
-        (estimator for estimator in alike if all(other.reads(estimator.header(0, "")) for other in alike)), found[0]
+        (estimator for estimator in alike if all(other.reads(estimator.header(0, "")) for other in alike)),
+        estimators[0],
     )
 
 

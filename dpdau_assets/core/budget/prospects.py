@@ -52,8 +52,8 @@ class Prospect:
 def prospect(key: ReleaseKey, store: Store) -> Prospect:
     """What becomes of a number that is not published."""
     ledger = DryRunLedger(store.accountant, store.settings)
-    found = (rule(key, ledger, store) for rule in (_RESTATED_RULES if key.revision else _RULES))
-    return next(prospect for prospect in found if prospect)
+    prospects = (rule(key, ledger, store) for rule in (_RESTATED_RULES if key.revision else _RULES))
+    return next(prospect for prospect in prospects if prospect)
 
 
 # --- What never comes --------------------------------------------------------------------------------------------

@@ -38,19 +38,19 @@ class Published:
 
 def cost_so_far(published: Iterable[Published], month: date) -> Cost:
     """What the published numbers have cost this user-month; at most what was charged for them."""
-    return total(_cost_so_far(one, month) for one in published)
+    return total(_cost_so_far(run, month) for run in published)
 
 
-def _cost_so_far(one: Published, month: date) -> Cost:
-    match one.mechanism:
+def _cost_so_far(run: Published, month: date) -> Cost:
+    match run.mechanism:
         case SharedNoise():
-            return Cost(mu2=shared_mu2_so_far(one.releases, one.mechanism))
+            return Cost(mu2=shared_mu2_so_far(run.releases, run.mechanism))
         case Stream():
-            return Cost(mu2=stream_mu2_so_far(one.mechanism, month, one.first_day, one.last_day))
+            return Cost(mu2=stream_mu2_so_far(run.mechanism, month, run.first_day, run.last_day))
         case Gaussian() | Laplace():
-            return cost(one.mechanism).times(one.releases)
+            return cost(run.mechanism).times(run.releases)
         case _:
-            assert_never(one.mechanism)
+            assert_never(run.mechanism)
 
 
 def shared_mu2_so_far(published: int, mechanism: SharedNoise) -> float:

@@ -173,8 +173,8 @@ def mechanism_for(settings: Settings, metric: Metric, month: date) -> Mechanism:
 
 def first_refusal(settings: Settings) -> Refusal | None:
     """The first release, in order of publication, that its month's cap will not admit; None when all fit for ever."""
-    found = [refusal for metric in METRICS if (refusal := _first_refusal(settings, metric))]
-    return min(found, key=lambda refusal: refusal.due_on, default=None)
+    refusals = [refusal for metric in METRICS if (refusal := _first_refusal(settings, metric))]
+    return min(refusals, key=lambda refusal: refusal.due_on, default=None)
 
 
 def _first_refusal(settings: Settings, metric: Metric) -> Refusal | None:

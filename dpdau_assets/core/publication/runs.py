@@ -47,8 +47,8 @@ class Step:
 
 def building(days: Iterable[date]) -> list[Step]:
     """The step that builds these days, if there are any."""
-    found = tuple(sorted(days))
-    return [Step(BUILD, days=found)] if found else []
+    in_order = tuple(sorted(days))
+    return [Step(BUILD, days=in_order)] if in_order else []
 
 
 def plan_run(first: date, last: date, store: Store) -> list[Step]:

@@ -55,7 +55,7 @@ def readers_report(settings: Settings, accountant: Ledger) -> Report:
     """For the published zone. Raises Refused for a number that was drawn from predictable noise."""
     rows = mart_rows(accountant)
     series = tuple(_series(metric, rows, settings) for metric in METRICS)
-    due_days = [number.due_on for one in series for day in one.days for number in day.numbers]
+    due_days = [number.due_on for metric_series in series for day in metric_series.days for number in day.numbers]
     budget = tuple(_budget(settings, accountant))
     return Report(max(due_days, default=None), series, _promise(budget, settings, accountant), budget, VERSION)
 
@@ -72,9 +72,10 @@ def operators_report(store: Store, checks: Sequence[CheckLine]) -> Report:
 
 def check_lines(store: Store, mart: Mart) -> list[CheckLine]:
     """Every check of the store, asked now: it reads all that is kept."""
-    found = ask_all(store, mart)
+    verdicts = ask_all(store, mart)
     return [
-        CheckLine(check.name, check.guards, found[check.name].passed, found[check.name].sentence) for check in CHECKS
+        CheckLine(check.name, check.guards, verdicts[check.name].passed, verdicts[check.name].sentence)
+        for check in CHECKS
     ]
 
 
@@ -122,7 +123,7 @@ def _budget_month(metric: Metric, month: date, settings: Settings, accountant: L
         delta=accountant.delta(metric, month) or settings.delta,
         releases_made=answer["releases_made"],
         releases_planned=answer["releases_planned"],
-        overrides=tuple(CapOverride(**one) for one in answer["overrides"]),
+        overrides=tuple(CapOverride(**override) for override in answer["overrides"]),
     )
 
 

@@ -133,9 +133,9 @@ def require_same(headers: Sequence[Header]) -> Header:
     first = headers[0]
     for other in headers[1:]:
         for name in ("kind", "epoch", "hash_seed", "parameters"):
-            one, another = getattr(first, name), getattr(other, name)
-            if one != another:
-                raise BadInput(f"Sketches of different {name} cannot be united: {one}, {another}.", _REBUILD)
+            wanted, given = getattr(first, name), getattr(other, name)
+            if wanted != given:
+                raise BadInput(f"Sketches of different {name} cannot be united: {wanted}, {given}.", _REBUILD)
     return first
 
 

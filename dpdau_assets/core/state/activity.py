@@ -182,10 +182,10 @@ def version_of_state(label: str, day: date, settings: Settings, state: State) ->
 
 def require_digest(day: date, epoch: int, state: State) -> str:
     """Digest of the day's keys under this epoch. Raises Refused when the day was never processed."""
-    found = state.activity.digest(day, epoch)
-    if found is None:
+    content = state.activity.digest(day, epoch)
+    if content is None:
         raise Refused(f"There is no state for {day}.", f"Materialise `activity` for {day}.", day=day.isoformat())
-    return found
+    return content
 
 
 def require_version(day: date, epoch: int, state: State) -> Version:

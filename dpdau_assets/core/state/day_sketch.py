@@ -164,8 +164,8 @@ def is_fresh(day: date, store: Store) -> bool:
 
 def sketch_version(day: date, store: Store) -> str:
     """The data version of the day's sketches: keyed, and the same for the same users, kind and parameters."""
-    found = [store.state.sketches.header(day, epoch) for epoch in epochs_of(day, store.settings)]
-    shapes = sorted({f"{header.kind} {header.parameters or ''}".strip() for header in found if header})
+    headers = [store.state.sketches.header(day, epoch) for epoch in epochs_of(day, store.settings)]
+    shapes = sorted({f"{header.kind} {header.parameters or ''}".strip() for header in headers if header})
     return version_of_state(f"day_sketch {'/'.join(shapes)}", day, store.settings, store.state)
 
 
