@@ -191,7 +191,7 @@ def one_process(days: list[date], instance: dg.DagsterInstance) -> None:
 
 @contextmanager
 def daemon(folder: Path) -> Iterator[None]:
-    """As it runs beside the UI."""
+    """Dagster's daemon, as it runs beside the UI."""
     command = [str(Path(sys.executable).with_name("dagster-daemon")), "run", "-w", str(PROJECT / "workspace.yaml")]
     with (folder / "daemon.log").open("wb") as log:
         process = subprocess.Popen(command, cwd=PROJECT, stdout=log, stderr=log)

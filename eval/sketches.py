@@ -204,7 +204,7 @@ def main() -> None:
 
 
 def parameters_of(estimator: Estimator) -> str:
-    """As a table says them."""
+    """The estimator's public parameters, as a table says them."""
     return ", ".join(f"{name} {value}" for name, value in public_parameters(estimator).items())
 
 

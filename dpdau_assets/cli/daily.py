@@ -109,7 +109,7 @@ def _verdicts(verdicts: Sequence[tuple[Check, Verdict]]) -> Table:
 
 
 def _plain(standing: Status) -> dict[str, Any]:
-    """As JSON has it: days as text, and of each step what it publishes."""
+    """The status as values for JSON: days as text, and of each step what it publishes."""
     values = asdict(standing)
     del values["ready"]
     spans = {"ready": standing.ready_days, "unmarked": standing.unmarked, "behind": standing.behind}

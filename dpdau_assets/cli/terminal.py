@@ -116,7 +116,7 @@ class ProgressSink(Protocol):
         ...
 
     def advance(self, done: int, steps: int, text: str) -> None:
-        """So many of its steps are done; the last one was `text`."""
+        """So many of the steps are done; the last one was `text`."""
         ...
 
 

@@ -17,11 +17,11 @@ class DpdauError(Exception):
         self.fields = fields
 
     def saying(self, **fields: object) -> Self:
-        """This error again, with these fields besides its own."""
+        """The error again, with these fields besides its own."""
         return type(self)(self.reason, self.remedy, **{**self.fields, **fields})
 
     def __reduce__(self) -> tuple[object, ...]:
-        """So that it crosses from one process to another whole."""
+        """How pickle makes it anew, so that it crosses from one process to another whole."""
         return _same_error, (type(self), self.reason, self.remedy, self.fields)
 
 

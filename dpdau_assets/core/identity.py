@@ -13,7 +13,7 @@ from dpdau_assets.core.facts import EpochKey
 
 KEY_BYTES = 8
 REFERENCE = "reference"
-"""As what the reference of a request is committed to."""
+"""The kind under which the reference of a request is committed to."""
 
 # No UTF-8 text holds the byte 0xFF, so nothing below can ever be the hash of a user's id.
 _COMMITMENT = b"\xffdpdau epoch key commitment"

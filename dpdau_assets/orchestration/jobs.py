@@ -129,7 +129,7 @@ def _asset_job(
 
 
 def _building(project: Project, *assets: str) -> dg.AssetSelection:
-    """These assets, and of their checks those that their own steps answer: others would be asked again on every day."""
+    """Assets, and of their checks those that their own steps answer: others would be asked again on every day."""
     selection = dg.AssetSelection.assets(*map(project.asset, assets)).without_checks()
     answered = check_keys(project, assets)
     return selection | dg.AssetSelection.checks(*answered) if answered else selection

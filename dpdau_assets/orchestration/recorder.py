@@ -275,7 +275,7 @@ def asset_of(key: ReleaseKey) -> str:
 
 
 def partition_of(key: ReleaseKey) -> date:
-    """Its day; of a restated number its month."""
+    """The partition of a number: its day, or of a restated one its month."""
     return month_of(key.day) if key.revision else key.day
 
 

@@ -105,9 +105,9 @@ def test_a_seal_is_for_ever(database_url: str) -> None:
 
 
 def test_salts_are_made_once_and_only_the_secret_opens_them(database_url: str) -> None:
-    made = SqlSalts(Database(database_url, SECRET)).epoch_keys([7, 8])
-    assert SqlSalts(Database(database_url, SECRET)).epoch_keys([8, 7]) == made
-    assert len({key.secret for key in made.values()}) == 2
+    keys = SqlSalts(Database(database_url, SECRET)).epoch_keys([7, 8])
+    assert SqlSalts(Database(database_url, SECRET)).epoch_keys([8, 7]) == keys
+    assert len({key.secret for key in keys.values()}) == 2
     with pytest.raises(BadSetting, match="does not open"):
         SqlSalts(Database(database_url, "t" * 40)).epoch_keys([7])
     with pytest.raises(BadSetting, match="HASH_SALT_SECRET is not set"):
@@ -134,7 +134,7 @@ def test_no_secret_stands_in_the_clear_in_the_database(database_url: str) -> Non
 
 def spend(url: str, worker: int) -> int:
     """Try to make twenty releases, each its own key, with a price of which ten fit; how many went through."""
-    ledger, made = open_ledger(url), 0
+    ledger, spent = open_ledger(url), 0
     for number in range(20):
         name = worker * 20 + number
         try:
@@ -144,14 +144,14 @@ def spend(url: str, worker: int) -> int:
                 transaction.open_run(run(name))
                 transaction.charge(charge)
                 transaction.store(release(name))
-            made += 1
+            spent += 1
         except BudgetRefused:
             pass
-    return made
+    return spent
 
 
 def test_processes_that_race_for_a_budget_never_overspend_it(database_url: str) -> None:
-    made = race(spend, [(database_url, worker) for worker in range(4)])
-    assert sum(made) == 10
+    spent = race(spend, [(database_url, worker) for worker in range(4)])
+    assert sum(spent) == 10
     ledger = open_ledger(database_url)
     assert len(ledger.charges("dau", MONTH)) == len(ledger.releases()) == 10

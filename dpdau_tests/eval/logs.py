@@ -34,7 +34,7 @@ Series = dict[date, int]
 
 
 def file_of(name: str, file: str) -> Path:
-    """This file of this log; the test that asks is skipped where there is none."""
+    """A file of a log; the test that asks is skipped where there is none."""
     found = [place / name / file for place in (BUNDLED, BESIDE) if (place / name / file).exists()]
     if not found:
         pytest.skip(f"{file} of {name} is not bundled, and not in {BESIDE}")

@@ -102,7 +102,7 @@ def test_what_the_rule_takes_off_mau_is_what_the_docs_say(name: str, which: str,
 @pytest.mark.also_long
 @days_of_every_erasure
 def test_after_all_erasures_the_state_equals_the_reference(make_store: Make, name: str, which: str) -> None:
-    """But in a soak, of some days only; who was erased before them is not asked for."""
+    """All days are compared in a soak, and some otherwise; who was erased before them is not asked for."""
     dau, mau = reference_of(name, f"_erased_{which}")
     days = sorted(dau)
     if LENGTH != "soak":

@@ -56,7 +56,7 @@ def test_state_equals_the_reference_on_every_day_and_in_every_window(
 
 
 def in_a_soak(test: Callable) -> Callable:
-    """Neither in `make test` nor in CI, where the audit asks this of fewer numbers."""
+    """Marks a test that runs neither in `make test` nor in CI, where the audit asks this of fewer numbers."""
     return test if LENGTH == "ci" else pytest.mark.slow(test)
 
 

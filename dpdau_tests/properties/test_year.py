@@ -131,7 +131,7 @@ def refusal_of(one: RefusedRelease) -> tuple:
 
 
 def what_became_of(row: MonthForecast, store: Store) -> MonthForecast:
-    """The same row, from what the ledger holds in the end."""
+    """The row of the forecast, from what the ledger holds in the end."""
     metric, month, delta = row.metric, row.month, store.settings.delta
     releases = [
         found

@@ -219,7 +219,7 @@ class SqlErasures:
     # Inside a transaction
 
     def _add(self, connection: Connection, new: Sequence[_Asked], received_on: date) -> dict[str, int]:
-        """Their receipts and ids, in order."""
+        """Insert requests as one batch; their receipts and ids, in order."""
         batch = secrets.token_hex(8)
         rows = [
             {

@@ -125,7 +125,7 @@ def in_this_transaction(connection: Connection) -> dict[str, Any]:
 
 
 def begin_anew(connection: Connection) -> None:
-    """Another transaction begins, and nothing is known of it yet."""
+    """Forget what was read once: another transaction begins, and nothing is known of it yet."""
     connection.info.pop(_READ_ONCE, None)
 
 

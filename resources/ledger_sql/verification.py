@@ -162,7 +162,7 @@ def _are_in_force_from(effective_from: int | None, by_epoch: _ByEpoch) -> bool:
 
 
 def _committed_to(stones: list[Any]) -> str | None:
-    """None if they do not all have the one opening."""
+    """A request's commitment to its tombstones; None if they do not all have the one opening."""
     return committed_to(stones) if len({stone["opening"] for stone in stones}) == 1 else None
 
 

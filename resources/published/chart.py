@@ -46,7 +46,7 @@ def chart_in_markdown(rows: Sequence[MartRow]) -> str:
 
 
 def sparkline_in_markdown(rows: Sequence[MartRow]) -> str:
-    """Both series as tiny lines, each scaled to its own largest number; short enough to be shown in place."""
+    """DAU and MAU as tiny lines, each scaled to its own largest number; short enough to be shown in place."""
     lines = "".join(_line(_latest(rows, metric), top, _COLOURS[metric]) for top, metric in ((0, "dau"), (45, "mau")))
     size = f"viewBox='0,0,{_INLINE_WIDTH},90' width='480'"
     svg = f"<svg xmlns='http://www.w3.org/2000/svg' {size} fill='none'>{lines}</svg>"

@@ -152,7 +152,7 @@ class SortedUsers:
         self._are_distinct = bool((self._keys[1:] != self._keys[:-1]).all())
 
     def in_order(self, ids: npt.NDArray[np.int64], masks: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-        """These users' masks in the order of keys, and 0 for all others."""
+        """The masks of users `ids` in the order of keys, and 0 for all others."""
         ordered = np.zeros(len(self._keys), dtype=np.uint64)
         ordered[self._places[ids]] = masks
         return ordered

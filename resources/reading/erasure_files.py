@@ -137,7 +137,7 @@ def _fields(texts: Mapping[str, str]) -> _Fields:
 
 
 def _days(text: str) -> object:
-    """As in a CSV of events: a JSON list, or dates separated by `;`; here by spaces too."""
+    """The days in a cell: a JSON list, or dates separated by `;` as in a CSV of events, and by spaces too."""
     if text.startswith("["):
         return _decoded(text) or []  # an empty list is bad; no list at all would be a removal of everything
     return [day for part in text.split(";") for day in part.split() or [""]]
@@ -151,7 +151,7 @@ def _json_requests(path: Path) -> Iterator[tuple[int, object]]:
 
 
 def _decoded(raw: str) -> object:
-    """None for what is not JSON, or names something twice in one object."""
+    """The value of a JSON text; None for what is not JSON, or names something twice in one object."""
     try:
         return json.loads(raw, object_pairs_hook=_distinct)
     except (ValueError, RecursionError):

@@ -151,7 +151,7 @@ def require_columns(names: Sequence[str], path: Path) -> None:
 
 
 def _is_almost(name: str, meant: str) -> bool:
-    """But for case and space; a long name also but for a letter or two."""
+    """Whether names are equal but for case and space; a long one also but for a letter or two."""
     plain = name.strip().lower()
     return plain == meant or (meant == "metadata.days" and bool(get_close_matches(plain, [meant], 1, _CLOSE)))
 

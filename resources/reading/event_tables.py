@@ -112,7 +112,7 @@ def _with_broken(batch: pa.RecordBatch) -> pa.Table:
 
 
 def _picked(column: pa.Array, rows: pa.Array) -> pa.Array:
-    """These rows of a column; Arrow cannot pick views of texts."""
+    """Rows of a column, by their numbers; Arrow cannot pick views of texts."""
     if column.type != pa.string_view():
         return column.take(rows)
     return pa.array([None if row is None else column[row].as_py() for row in rows.to_pylist()], pa.string())

@@ -60,7 +60,7 @@ class LandingFiles:
 
 
 def _is_complete(folder: Path) -> bool:
-    """Also of a folder that cannot be read: whoever takes it in is told so, and no other day waits for it."""
+    """Whether the marker is there, or the folder cannot be read: then whoever takes it in is told so."""
     try:
         return (folder / _COMPLETE).is_file()
     except PermissionError:
@@ -68,7 +68,7 @@ def _is_complete(folder: Path) -> bool:
 
 
 def _fingerprint(folder: Path) -> str:
-    """Another one whenever a file came, went or was written anew. No name is in it: Dagster is told some of it."""
+    """A hash that changes when a file comes, goes or is written anew. It has no name in it: Dagster is told some."""
     seen = []
     for place, _, names in os.walk(folder):
         for path in (Path(place) / name for name in names):

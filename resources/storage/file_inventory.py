@@ -94,7 +94,7 @@ class DiskFileInventory:
         return sorted(stored, key=lambda file: file.name)
 
     def chunks(self, file: StoredFile) -> Iterator[bytes]:
-        """Its bytes in pieces of 8 MB; none if it is gone by now.
+        """The file's bytes in pieces of 8 MB; none if it is gone by now.
 
         Raises BadInput, before any of them, if it cannot be read, and for what packs its bytes: archives, compressed
         and encrypted files, and formats of tables that may compress; a Parquet file that shows every value is none.
@@ -196,7 +196,7 @@ def _shows_every_value(stream: IO[bytes]) -> bool:
 
 
 def _footer_size(stream: IO[bytes]) -> int:
-    """As the end of a Parquet file says it."""
+    """The bytes that the footer of a Parquet file has, as its end says."""
     stream.seek(-8, os.SEEK_END)
     return int.from_bytes(stream.read(4), "little")
 

@@ -19,7 +19,10 @@ _FOR_EXAMPLE = 1_000_000
 
 
 def configured(metric: Metric, settings: Settings) -> Estimator | None:
-    """As the settings say; None if they leave θ0, or the level, to the last published number."""
+    """The estimator that the settings name; None if they leave θ0, or the level, to the last published number.
+
+    Raises BadSetting for a SKETCH_IMPL that is not there.
+    """
     theta0, level = settings.theta0(metric), settings.level(metric)
     match settings.sketch_impl:
         case ThetaEstimator.kind:

@@ -216,7 +216,7 @@ def _state_of(place: Partition, state: State) -> StateStore:
 
 
 def _tombstones(removals: Sequence[tuple[int, Erasure]]) -> Tombstones:
-    """As the ledger has them, but for what only concerns MAU."""
+    """The removals as tombstones, without what only concerns MAU."""
     rows = [
         (key, day_number(day), bool(erasure.days))
         for key, erasure in removals

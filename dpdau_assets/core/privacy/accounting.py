@@ -110,7 +110,7 @@ def rho(price: Cost) -> float:
 
 
 def total(costs: Iterable[Cost]) -> Cost:
-    """Their sum; nothing is lost to the order of adding."""
+    """The sum of costs; nothing is lost to the order of adding."""
     listed = list(costs)
     epsilon = sum((price.epsilon for price in listed), Fraction(0))
     return Cost(epsilon, math.fsum(price.pure_rho for price in listed), math.fsum(price.mu2 for price in listed))

@@ -226,7 +226,7 @@ def _noise_is_private(store: Store, _: Mart) -> Verdict:
 
 
 def _configuration_is_feasible(store: Store, _: Mart) -> Verdict:
-    """As a whole, and on what this ledger was charged by now."""
+    """Whether the configuration fits its caps, as a whole and on what this ledger was charged by now."""
     require_feasible(store.settings)
     refused = forecast(store.accountant, store.settings, MONTHS_AHEAD).refused
     if refused:

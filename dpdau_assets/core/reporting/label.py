@@ -209,7 +209,7 @@ def _basic(metrics: tuple[Metric, ...], settings: Settings, published: date) -> 
 
 
 def _slug(basic: Record) -> str:
-    """As the registry's `scripts/update_slug.py` makes it."""
+    """The record's name in URLs, as the registry's `scripts/update_slug.py` makes it."""
     parts = (basic["name"], "-".join(basic["data_curators"]), basic["publication_date"][:4])
     return "_".join(re.sub(r"\W+", "_", part.lower()) for part in parts).replace("_", "-")
 

@@ -69,7 +69,7 @@ class Sketch(Protocol):
         ...
 
     def without(self, keys: Keys) -> Self | None:
-        """As if these users (sorted, distinct keys) had never been added; None if only one built anew can tell."""
+        """The sketch as if users (sorted, distinct keys) had never been added; None if only one built anew can tell."""
         ...
 
     def body(self) -> bytes | memoryview:

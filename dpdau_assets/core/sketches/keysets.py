@@ -27,7 +27,7 @@ def unite(arrays: Sequence[Keys]) -> Keys:
 
 
 def sorted_distinct(words: Keys) -> Keys:
-    """These words, in order and each once."""
+    """The words in order, each once."""
     ordered = np.sort(words)
     return ordered[_is_first(ordered)]
 

@@ -326,7 +326,7 @@ def _late(arrived: DaySet, sealed_state: Keys | None, removed: Keys, state: Stat
 def _too_late(
     arrived: DaySet, sealed_state: Keys | None, removed: Keys, settings: Settings, state: State
 ) -> list[RejectedRow]:
-    """That some users of these arrivals were never counted, under the epoch that the day's own number reads."""
+    """A rejected row if some users of these arrivals were never counted, by the epoch that the day's number reads."""
     own_epoch = epoch_of(arrived.day, settings.hash_salt_rotation_days)
     known = unite([_or_empty(sealed_state), _or_empty(state.late.read(arrived.day, arrived.epoch)), removed])
     new = subtract(arrived.keys, known)

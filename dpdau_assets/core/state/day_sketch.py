@@ -68,7 +68,7 @@ def _living_state(processed: Container[date], store: Store) -> list[tuple[date, 
 
 
 def _shapes_if_set(days: Iterable[date], store: Store) -> dict[date, Estimator] | None:
-    """None where nothing says how to count."""
+    """What each day's sketches are built for; None where nothing says how to count."""
     try:
         return _shapes(sorted(days), None, store.settings, store.accountant)
     except ParameterNotSet:
@@ -205,7 +205,7 @@ def _state(day: date, epoch: int, state: State) -> Keys:
 
 
 def _header(day: date, epoch: int, state: State) -> Header | None:
-    """None for a damaged one too: it is rebuilt like a missing one."""
+    """The header of the stored sketch; None for a damaged one too, which is rebuilt like a missing one."""
     try:
         return state.sketches.header(day, epoch)
     except BadInput:

@@ -88,12 +88,12 @@ def test_a_setting_changes_no_cap_of_a_month_that_was_charged(two_fit: Store) ->
 
 
 def test_overrides_are_kept_in_order_and_read_back_alike(two_fit: Store) -> None:
-    made = [
+    overrides = [
         reset_budget("mau", FEBRUARY, Fraction(33, 10), "A", "B", two_fit),
         declare_erasures_submitted("C", "D", two_fit.clock, two_fit.accountant),
     ]
     assert (
-        made
+        overrides
         == two_fit.accountant.overrides()
         == [
             Override("cap", "A", "B", TODAY, "mau", FEBRUARY, Fraction(33, 10)),
@@ -181,7 +181,7 @@ def test_what_readers_have_seen_and_the_ledger_has_lost_is_never_overwritten(two
 def test_a_month_that_a_number_reads_and_was_never_charged_for_it_is_found(
     make_store: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a window that reads two months; nothing of the ledger was changed, so its chain holds."""
+    """The window reads two months; nothing of the ledger was changed, so its chain holds."""
     store = make_store(today=TODAY, mau_mechanism="gaussian", mau_window_days=7)
     days = days_between(date(2025, 1, 28), date(2025, 2, 3))
     real = SqlLedgerTransaction.charge

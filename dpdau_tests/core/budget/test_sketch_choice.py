@@ -44,7 +44,7 @@ SAMPLERS = ("theta", "kmv", "hllpp")
 
 def counted(store: Store, release: Release) -> dict[str, str]:
     """Kind and public parameters, as the ledger has them."""
-    (run,) = (one for one in store.accountant.mechanism_runs() if one.name == release.run)
+    (run,) = (known for known in store.accountant.mechanism_runs() if known.name == release.run)
     return {name: value for name, value in run.parameters.items() if not name.startswith("restatement")}
 
 
@@ -54,7 +54,7 @@ def with_people(store: Store, days: list[date], people: int = 30) -> Store:
 
 
 def crowd(store: Store, days: list[date]) -> Store:
-    """As many random keys a day as a release would sample, straight into the state: events would take long."""
+    """Put as many random keys a day as a release would sample straight into the state: events would take long."""
     process_days(days, store)
     random = np.random.default_rng(1)
     keys = np.unique(random.integers(0, 2**64, PEOPLE, dtype=np.uint64))
@@ -135,7 +135,7 @@ def test_a_month_and_its_restatement_are_counted_as_it_was_begun(make_store: Mak
     later = silent(make_store(**SKETCHES["theta"]))
     kinds = [counted(later, publish("dau", day, later))["sketch_impl"] for day in days[1:]]
     assert kinds == ["set", "theta", "theta", "theta", "theta"]
-    assert [counted(later, one) for one in restate(START, later)] == [{"sketch_impl": "set"}] * 2
+    assert [counted(later, release) for release in restate(START, later)] == [{"sketch_impl": "set"}] * 2
 
 
 def test_a_stream_keeps_its_sample_when_later_numbers_would_suggest_another(make_store: Make) -> None:
@@ -178,13 +178,13 @@ def test_a_number_read_with_other_parameters_than_are_on_the_books_by_then_is_re
     real, reads = main_path.read_statistics, []
 
     def overtaken(keys: list, store: Store) -> tuple:
-        found = real(keys, store)
-        reads.append({one.estimator for one in found[0].values()})
+        statistics = real(keys, store)
+        reads.append({statistic.estimator for statistic in statistics[0].values()})
         if len(reads) == 1:
             monkeypatch.setattr(main_path, "read_statistics", real)
             publish("dau", days[0], silent(make_store(**fine)))
             monkeypatch.setattr(main_path, "read_statistics", overtaken)
-        return found
+        return statistics
 
     monkeypatch.setattr(main_path, "read_statistics", overtaken)
     late = publish("dau", days[1], store)
@@ -225,8 +225,8 @@ def test_sketches_of_months_with_other_samples_are_united_in_one_window(make_sto
     publish("dau", JANUARY[-1], store)
     coarse = silent(make_store(**{**fine, "dau_theta0": Fraction(1, 8)}))
     prepare(coarse, days)
-    found = {sketch.header.parameters["theta0"] for day in days if (sketch := coarse.state.sketches.read(day, 223))}
-    assert found == {1.0, 0.25}
+    thetas = {sketch.header.parameters["theta0"] for day in days if (sketch := coarse.state.sketches.read(day, 223))}
+    assert thetas == {1.0, 0.25}
     first = publish("mau", date(2025, 2, 10), coarse)
     keys = coarse.state.activity.read(JANUARY[-1], 223)
     assert keys is not None and len(keys) == 30
@@ -296,8 +296,10 @@ def test_the_hash_of_an_erased_user_in_a_stray_theta_sketch_is_found(make_store:
     (store.settings.data_dir / "handed-on.bin").write_bytes(sketch.body())
     (name,) = request([Event("user 1", "-", START)], store).receipts
     apply_and_verify(store)
-    found = receipt(name, store)
-    assert found["verified"] is False and {one["file"] for one in found["survivors"]} == {"handed-on.bin"}
+    document = receipt(name, store)
+    assert document["verified"] is False and {survivor["file"] for survivor in document["survivors"]} == {
+        "handed-on.bin"
+    }
 
 
 def test_the_guard_compares_people_with_people_and_not_with_a_sample(make_store: Make) -> None:
@@ -377,7 +379,7 @@ def test_the_damaged_state_of_another_day_is_named_and_holds_up_no_erasure(make_
     path.write_bytes(path.read_bytes()[:-9])
     (name,) = request([Event("user 1", "-", days[0], (days[0],))], store).receipts
     assert apply_and_verify(store).unverified == (name,)
-    named = {one["file"] for one in receipt(name, store)["survivors"]}
+    named = {survivor["file"] for survivor in receipt(name, store)["survivors"]}
     assert named == {f"activity/day={days[1]}/{path.name}"}
     keys = store.state.activity.read(days[0], 223)
     assert keys is not None and len(keys) == 29

@@ -211,7 +211,7 @@ def copies_elsewhere_are_not_read_back(case: Case) -> bool:
 
 
 def put_a_copy_into_the_data_directory(case: Case) -> None:
-    """There it is read."""
+    """Leave a key in the data directory, where files are read."""
     key = case.store.erasures.ledger.keys_of([case.name])[case.name][EPOCH]
     (case.store.settings.data_dir / "export").write_bytes(key.to_bytes(8, "little"))
 

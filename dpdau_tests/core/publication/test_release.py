@@ -167,7 +167,7 @@ def test_what_comes_for_a_published_day_is_late_and_changes_no_later_number(stor
 
 
 def test_what_comes_for_a_published_day_changes_its_state_under_none_of_its_salt_epochs(store: Store) -> None:
-    """Else it would be in the windows of the next epoch, which read the day too."""
+    """Anything else would be in the windows of the next epoch, which read the day too."""
     day = date(2025, 3, 5)
     places = [place for place in store.state.activity.stored() if place[0] == day]
     publish("dau", day, store)
@@ -368,7 +368,7 @@ def test_a_begun_month_of_shared_noise_keeps_its_terms(store: Store) -> None:
 
 
 def test_a_begun_month_that_was_charged_by_the_margin_goes_on_and_is_believed(make_store: Make) -> None:
-    """Of a cap so large that the noise's own price of the same parameters would not fit it any more."""
+    """The cap is so large that the noise's own price of the same parameters would not fit it any more."""
     store = make_store(recipe=an_archive, dau_budget_total=Fraction(10))
     key, kappa = ReleaseKey("dau", 1, START), (math.sqrt(62) + 1) / mu_of(10.0, 1e-6) ** 2 * (1 + 1e-11)
     sigmas = 1.001 * math.sqrt(math.sqrt(62) * kappa), 1.001 * math.sqrt(kappa)

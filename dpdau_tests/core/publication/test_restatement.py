@@ -50,7 +50,7 @@ def store(make_store: Make) -> Store:
 
 @pytest.fixture
 def published(make_store: Make) -> Store:
-    """The same with the DAU of every day through that which lets January be restated."""
+    """A store without noise, with the DAU of every day through that which lets January be restated."""
     return silent(make_store(recipe=all_published_without_noise))
 
 

@@ -97,7 +97,7 @@ def one_charge(store: Store) -> Iterator[Store]:
 
 
 class LeakyNoise:
-    """Of four draws three are 0."""
+    """Noise of which three draws in four are 0."""
 
     def __init__(self, source: Noise) -> None:
         self.private = source.private
@@ -120,7 +120,7 @@ class LeakyNoise:
 
 @contextmanager
 def exact_leak(store: Store) -> Iterator[Store]:
-    """Of four numbers three are published as they are."""
+    """Three numbers in four are published as they are."""
     yield replace(store, noise=LeakyNoise(store.noise))
 
 
