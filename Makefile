@@ -41,7 +41,7 @@ types: $(READY) ## Check types with pyright
 soak: $(READY) ## The long tests for MINUTES, shared among them by weight, every choice under a printed seed
 	$(BIN)/python -m dpdau_tests.support.soak --minutes $(MINUTES)
 
-faults: $(READY) ## Plant faults in copies of the project, one by one, and see that the tests catch each (an hour)
+faults: $(READY) ## Plant faults in copies of the project, one by one, and see that the tests catch each (about twenty minutes)
 	$(BIN)/python tools/plant_faults.py
 
 bench: $(READY) ## Print the measures against bare DuckDB

@@ -59,7 +59,7 @@ def _all_of_it(project: Project) -> dg.Definitions:
             build_inbox_sensor(project, jobs),
             build_alert_sensor(project, jobs),
         ],
-        resources={project.name(name): found for name, found in resources_under(project.settings).items()},
+        resources={project.name(name): resource for name, resource in resources_under(project.settings).items()},
         executor=None if project.prefix else dg.in_process_executor,
     )
 

@@ -251,5 +251,5 @@ class Silent:
 
 
 def silent(store: Store) -> Store:
-    """The same store without noise."""
+    """The store without noise."""
     return replace(store, noise=Silent())

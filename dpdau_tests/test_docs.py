@@ -335,7 +335,7 @@ def test_every_relative_link_leads_somewhere_and_names_what_is_there(page: Path)
 
 
 def anchors(page: Path) -> set[str]:
-    """Of its headings, as GitHub makes them, and those that are set by hand."""
+    """The anchors of a page's headings, as GitHub makes them, and those that are set by hand."""
     text = page.read_text(encoding="utf-8")
     headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     of_headings = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
@@ -578,10 +578,46 @@ def test_no_docstring_begins_with_words_that_need_another_one() -> None:
     """Hover text shows one alone."""
     docstrings = [
         (f"{path.relative_to(PROJECT)}: {getattr(node, 'name', 'module')}", ast.get_docstring(node) or "")
-        for folder in ("dpdau_assets", "resources", "sensors", "eval", "tools")
-        for path in sorted((PROJECT / folder).rglob("*.py"))
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for path, source in SOURCES.items()
+        if not path.is_relative_to(PROJECT / "dpdau_tests")
+        for node in ast.walk(ast.parse(source))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Module)
     ]
     assert len(docstrings) > 1000
-    assert [where for where, text in docstrings if re.match(r"The same\b|Of\b|Those\b", text)] == []
+    assert [
+        where for where, text in docstrings if re.match(r"(The same|Of|Those|As|It)\b(?! (long|soon) as)", text)
+    ] == []
+
+
+MODULES = {".".join(path.relative_to(PROJECT).with_suffix("").parts): source for path, source in SOURCES.items()}
+PACKAGES = {name.removesuffix(".__init__") for name in MODULES if name.endswith(".__init__")}
+FIRST_NAMES = {part for name in MODULES for part in name.split(".")}
+DOTTED = re.compile(r"`([a-z_]\w*(?:\.\w+)+)`")
+OF_FILES = ("csv", "duckdb", "html", "json", "jsonl", "lock", "parquet", "sqlite", "svg", "toml", "yaml", "yml")
+
+
+def is_there(dotted: str) -> bool:
+    """Whether a file, a module, or a name in a module is called so, or has a longer path that ends so."""
+    if dotted.endswith(".py"):
+        return any(f"/{path.relative_to(PROJECT)}".endswith(f"/{dotted}") for path in SOURCES)
+    if any(f".{module}".endswith(f".{dotted}") for module in {*MODULES, *PACKAGES}):
+        return True
+    module, _, name = dotted.rpartition(".")
+    named = [source for path, source in MODULES.items() if f".{path.removesuffix('.__init__')}".endswith(f".{module}")]
+    return any(re.search(rf"\b{name}\b", source) for source in named)
+
+
+def test_every_module_and_name_in_it_that_a_docstring_or_comment_has_in_backticks_is_there() -> None:
+    said = {
+        (str(path.relative_to(PROJECT)), dotted)
+        for path, source in SOURCES.items()
+        for dotted in DOTTED.findall(source)
+        if dotted.partition(".")[0] in FIRST_NAMES and dotted.rpartition(".")[2] not in OF_FILES
+    }
+    assert len(said) > 10
+    assert sorted((where, dotted) for where, dotted in said if not is_there(dotted)) == []
+
+
+def test_a_module_that_is_not_there_is_noticed() -> None:
+    assert all(map(is_there, ("core.events", "identity.user_key", "plant_faults.py", "core.reporting.checks")))
+    assert not any(map(is_there, ("core.checking", "core.inspection.HOLDS_USER_DATA", "identity.no_such", "none.py")))

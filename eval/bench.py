@@ -99,12 +99,12 @@ def show(figures: Mapping[str, list[Figure]]) -> None:
     """Print medians of seconds, the ratio to the first line, and the highest peak."""
     bare = statistics.median(figure.seconds for figure in next(iter(figures.values())))
     print(f"{'work':39}{'seconds':>9}{'x bare':>9}{'peak MB':>9}   all runs")
-    for name, found in figures.items():
-        seconds = statistics.median(figure.seconds for figure in found)
-        runs = ", ".join(f"{figure.seconds:.1f}" for figure in found)
-        print(f"{name:39}{seconds:9.2f}{seconds / bare:9.2f}{max(f.peak_mb for f in found):9d}   {runs}")
-        for part in found[0].parts:
-            print(f"  {part:37}{statistics.median(figure.parts[part] for figure in found):9.2f}")
+    for name, repeats in figures.items():
+        seconds = statistics.median(figure.seconds for figure in repeats)
+        runs = ", ".join(f"{figure.seconds:.1f}" for figure in repeats)
+        print(f"{name:39}{seconds:9.2f}{seconds / bare:9.2f}{max(f.peak_mb for f in repeats):9d}   {runs}")
+        for part in repeats[0].parts:
+            print(f"  {part:37}{statistics.median(figure.parts[part] for figure in repeats):9.2f}")
 
 
 def measure(work: Work, events: Path, data_dir: Path, rotation_days: int) -> Figure:

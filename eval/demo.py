@@ -81,7 +81,9 @@ def check(environment: dict[str, str]) -> int:
         [sys.executable, "-m", "dpdau_assets.cli", "check", *names],
         [*job, "-j", "check_store"],
     ]
-    codes = [subprocess.run(one, env=environment, cwd=HOME, stdout=subprocess.DEVNULL).returncode for one in asked]
+    codes = [
+        subprocess.run(command, env=environment, cwd=HOME, stdout=subprocess.DEVNULL).returncode for command in asked
+    ]
     return next((code for code in codes if code), 0)
 
 

@@ -191,7 +191,7 @@ def one_process(days: list[date], instance: dg.DagsterInstance) -> None:
 
 @contextmanager
 def daemon(folder: Path) -> Iterator[None]:
-    """As it runs beside the UI."""
+    """Dagster's daemon, as it runs beside the UI."""
     command = [str(Path(sys.executable).with_name("dagster-daemon")), "run", "-w", str(PROJECT / "workspace.yaml")]
     with (folder / "daemon.log").open("wb") as log:
         process = subprocess.Popen(command, cwd=PROJECT, stdout=log, stderr=log)
@@ -224,10 +224,14 @@ def separate_runs(days: list[date], instance: dg.DagsterInstance) -> None:
         return len(runs) == len(days) and all(run.is_finished for run in runs)
 
     wait_until("the backfill", finished)
-    records = [one for one in instance.get_run_records(limit=2 * len(days)) if one.dagster_run.run_id not in known]
-    records = [one for one in records if one.dagster_run.job_name == BUILD_STATE]
-    whole = max(one.end_time or 0 for one in records) - min(one.create_timestamp.timestamp() for one in records)
-    each = [(one.end_time or 0) - (one.start_time or 0) for one in records]
+    records = [
+        record for record in instance.get_run_records(limit=2 * len(days)) if record.dagster_run.run_id not in known
+    ]
+    records = [record for record in records if record.dagster_run.job_name == BUILD_STATE]
+    whole = max(record.end_time or 0 for record in records) - min(
+        record.create_timestamp.timestamp() for record in records
+    )
+    each = [(record.end_time or 0) - (record.start_time or 0) for record in records]
     inside = sum(each) / len(each)
     print(f"{BUILD_STATE}, a process a run under the daemon: {whole / len(days):.2f} s a day, of a run {inside:.2f} s")
 

@@ -59,7 +59,7 @@ def _pieces(
 
 
 def _scattered(ranks: _Places, users: int) -> _Places:
-    """Another order of the same users, so that the busiest do not have neighbouring ids."""
+    """The users in another order, so that the busiest do not have neighbouring ids."""
     step = next(step for step in range(int(users * 0.618) + 1, 2 * users + 2) if np.gcd(step, users) == 1)
     return ranks * step % users
 

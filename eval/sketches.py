@@ -103,7 +103,7 @@ def cell(estimator: Estimator, users: int, statistics: npt.NDArray[np.float64], 
     errors = np.array([estimator.users(statistic) for statistic in statistics]) / users - 1
     noisy = np.repeat(statistics, NOISES) + month_noise(NOISES * len(statistics), random)
     width = noise_width(NOISE, half_width_95(NOISE))
-    bounds = [estimator.interval(one, width) for one in noisy.tolist()]
+    bounds = [estimator.interval(value, width) for value in noisy.tolist()]
     held = [low <= users and (high is None or users <= high) for low, high in bounds]
     return Cell(
         estimator,
@@ -144,7 +144,7 @@ def speeds() -> list[Speed]:
     everybody = random_keys(EVERYBODY, random)
     days = [everybody[np.sort(random.choice(len(everybody), A_DAY, replace=False))] for _ in range(DAYS)]
     estimators = [ExactEstimator(), *countings_for(A_DAY), ThetaEstimator(Fraction(1))]
-    return [*(speed(one, days) for one in estimators), *library_speeds(days[0])]
+    return [*(speed(estimator, days) for estimator in estimators), *library_speeds(days[0])]
 
 
 def speed(estimator: Estimator, days: Sequence[Keys]) -> Speed:
@@ -164,12 +164,12 @@ def library_speeds(keys: Keys) -> list[Speed]:
     signed = keys.astype(np.int64).tolist()
     theta = datasketches.update_theta_sketch(26, p=float(ThetaEstimator.for_users(len(keys)).theta0))
     hll = datasketches.hll_sketch(14, datasketches.tgt_hll_type.HLL_8)
-    found = []
+    speeds_measured = []
     for name, sketch in (("datasketches theta", theta), ("datasketches HLL_8", hll)):
         seconds = timed(lambda update=sketch.update: [update(key) for key in signed])
         size = len(theta.compact().serialize() if sketch is theta else hll.serialize_compact())
-        found.append(Speed(name, len(keys) / seconds, size, math.nan))
-    return found
+        speeds_measured.append(Speed(name, len(keys) / seconds, size, math.nan))
+    return speeds_measured
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -188,23 +188,23 @@ def main() -> None:
     options.add_argument("--users", type=int, nargs="*", default=USERS)
     chosen = options.parse_args()
     print("| sketch on one core | million keys/s | bytes a day, 1 M users | 30-day union, ms |\n|---|---|---|---|")
-    for one in speeds():
-        union = "" if math.isnan(one.union_seconds) else f"{1000 * one.union_seconds:.1f}"
-        print(f"| {one.name} | {one.keys_a_second / 1e6:,.1f} | {one.bytes_a_day:,} | {union} |")
+    for row in speeds():
+        union = "" if math.isnan(row.union_seconds) else f"{1000 * row.union_seconds:.1f}"
+        print(f"| {row.name} | {row.keys_a_second / 1e6:,.1f} | {row.bytes_a_day:,} | {union} |")
     print("\n| users | sketch | parameters | error | theory | bias | in standard errors | intervals hold |")
     print("|---" * 8 + "|")
     with multiprocessing.get_context("spawn").Pool() as cores:
         for cells in cores.map(measure, sorted(chosen.users, reverse=True), chunksize=1):
-            for one in cells:
+            for row in cells:
                 print(
-                    f"| {one.users:,} | {one.estimator.kind} | {parameters_of(one.estimator)} | {one.error:.2%} "
-                    f"| {one.theory:.2%} | {one.bias:+.3%} | {one.bias_in_standard_errors:+.1f} "
-                    f"| {one.coverage:.1%} |"
+                    f"| {row.users:,} | {row.estimator.kind} | {parameters_of(row.estimator)} | {row.error:.2%} "
+                    f"| {row.theory:.2%} | {row.bias:+.3%} | {row.bias_in_standard_errors:+.1f} "
+                    f"| {row.coverage:.1%} |"
                 )
 
 
 def parameters_of(estimator: Estimator) -> str:
-    """As a table says them."""
+    """The estimator's public parameters, as a table says them."""
     return ", ".join(f"{name} {value}" for name, value in public_parameters(estimator).items())
 
 

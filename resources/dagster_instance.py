@@ -36,7 +36,7 @@ def is_switched_on(instance: dg.DagsterInstance, schedule: str) -> bool:
     schedules = instance.all_instigator_state(
         instigator_type=InstigatorType.SCHEDULE, instigator_statuses={InstigatorStatus.RUNNING}
     )
-    return any(one.name == schedule for one in schedules)
+    return any(switched.name == schedule for switched in schedules)
 
 
 def is_scheduled_in(home: Path) -> bool:
@@ -59,5 +59,5 @@ def _instance_of(home: Path) -> dg.DagsterInstance:
 
 def _settings(home: Path) -> dict[str, Any]:
     """Dagster looks for them by a pattern, and so passes them over in a folder that is called [this]."""
-    found: Any = load_yaml_from_globs(glob.escape(str(home / CONFIGURATION)))
-    return found
+    configuration: Any = load_yaml_from_globs(glob.escape(str(home / CONFIGURATION)))
+    return configuration

@@ -139,7 +139,7 @@ def environment_for(settings: Settings) -> dict[str, str]:
 
 
 def _text(value: object) -> str:
-    """As it is written in an environment, and means the same in every folder."""
+    """A setting as text for an environment, which means the same in every folder."""
     if isinstance(value, Path):
         return str(value.resolve())
     text = value.get_secret_value() if isinstance(value, SecretStr) else str(value)

@@ -92,13 +92,13 @@ def what_to_tell(cursor: Cursor, failures: "Failures", store: Store) -> Iterator
     for alert, told in failures.since(cursor):
         yield alert, told
         cursor = told
-    for check in (one for one in CHECKS if one.watched):
-        found, before = answer(check, store, mart), cursor.told.get(check.name)
-        now = None if found.passed else str(store.clock.today())
+    for check in (check for check in CHECKS if check.watched):
+        verdict, before = answer(check, store, mart), cursor.told.get(check.name)
+        now = None if verdict.passed else str(store.clock.today())
         if now != before:
             others = {name: text for name, text in cursor.told.items() if name != check.name}
             cursor = replace(cursor, told=others if now is None else {**others, check.name: now})
-            yield (None if found.passed else Alert(check.name, found.sentence)), cursor
+            yield (None if verdict.passed else Alert(check.name, verdict.sentence)), cursor
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,9 @@ def _error_of(run: dg.DagsterRun, instance: dg.DagsterInstance) -> str:
         event = record.event_log_entry.dagster_event
         error = event.step_failure_data.error if event else None
         chain = list(_chain(error))
-        ours = [one for one in chain if one.cls_name in {kind.__name__ for kind in _kinds(DpdauError)}]
+        ours = [
+            error_info for error_info in chain if error_info.cls_name in {kind.__name__ for kind in _kinds(DpdauError)}
+        ]
         if chain:
             return _CLASS.sub("", ours[0].message).strip() if ours else str(chain[-1].cls_name)
     return "no step says why: its process, or the machine, went down"

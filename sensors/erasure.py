@@ -67,11 +67,11 @@ def build_erasure_sensor(project: Project, jobs: Jobs) -> dg.SensorDefinition:
         store = project.store(clock=clock, accountant=accountant, erasure_ledger=erasure_ledger, state=state)
         mark_new(store)
         tries = tries_of(tasks_of(pending(store), project), context.instance)
-        found = pending(store)  # after the runs: one that ends in between must not look as if it had done nothing
+        open_work = pending(store)  # after the runs: one that ends in between must not look as if it had done nothing
         cursor = Cursor.read(context.cursor)
         waiting = waiting_days(clock, erasure_ledger)
-        events, told = what_to_tell(found, waiting, cursor, project, context.instance)
-        wanted = wanted_runs(found, tries, clock.today(), project, jobs)
+        events, told = what_to_tell(open_work, waiting, cursor, project, context.instance)
+        wanted = wanted_runs(open_work, tries, clock.today(), project, jobs)
         return dg.SensorResult(wanted, cursor=told.text(), asset_events=events)
 
     return erasure_sensor
@@ -86,35 +86,35 @@ def mark_new(store: Store) -> None:
 
 # --- What to tell ------------------------------------------------------------------------------------------------
 
-Told = dg.AssetMaterialization | dg.AssetObservation | dg.AssetCheckEvaluation
+Reported = dg.AssetMaterialization | dg.AssetObservation | dg.AssetCheckEvaluation
 
 
 def what_to_tell(
-    found: Pending, waiting: Sequence[WaitingDay], cursor: Cursor, project: Project, instance: dg.DagsterInstance
-) -> tuple[list[Told], Cursor]:
+    open_work: Pending, waiting: Sequence[WaitingDay], cursor: Cursor, project: Project, instance: dg.DagsterInstance
+) -> tuple[list[Reported], Cursor]:
     """New marks, and the check's result where it changed, once a day at least while something waits; and the cursor
     once that is told.
     """
-    new = sorted((mark, day.isoformat()) for day, mark in found.days)
-    new = [one for one in new if one > (cursor.mark, cursor.day)][:EVENTS_PER_TICK]
-    events: list[Told] = [told_mark(project.asset("erasures"), day, mark) for mark, day in new]
+    new = sorted((mark, day.isoformat()) for day, mark in open_work.days)
+    new = [mark_and_day for mark_and_day in new if mark_and_day > (cursor.mark, cursor.day)][:EVENTS_PER_TICK]
+    events: list[Reported] = [reported_mark(project.asset("erasures"), day, mark) for mark, day in new]
     activity = project.asset("activity")
     target = _last(activity, instance)
-    oldest = max((one.age_days for one in waiting), default=None)
-    shown = (len(found.days), oldest, target.storage_id if target else 0)
+    oldest = max((day.age_days for day in waiting), default=None)
+    shown = (len(open_work.days), oldest, target.storage_id if target else 0)
     if shown != cursor.shown:
-        events.append(told_pending(activity, found, waiting, target))
+        events.append(reported_pending(activity, open_work, waiting, target))
     mark, day = new[-1] if new else (cursor.mark, cursor.day)
     return events, Cursor(mark, day, shown)
 
 
-def told_mark(erasures: dg.AssetKey, day: str, mark: int) -> dg.AssetMaterialization:
+def reported_mark(erasures: dg.AssetKey, day: str, mark: int) -> dg.AssetMaterialization:
     """The day has another mark, so what was built from it is stale."""
     return dg.AssetMaterialization(erasures, partition=day, tags={"dagster/data_version": str(mark)})
 
 
-def told_pending(
-    activity: dg.AssetKey, found: Pending, waiting: Sequence[WaitingDay], target: Target | None
+def reported_pending(
+    activity: dg.AssetKey, open_work: Pending, waiting: Sequence[WaitingDay], target: Target | None
 ) -> dg.AssetCheckEvaluation:
     """The check's result, on the newest materialisation: the graph shows no other one. Never one of a partition:
     the second such event outside of a run breaks an index, and every later tick.
@@ -122,16 +122,18 @@ def told_pending(
     return dg.AssetCheckEvaluation(
         activity,
         "no_pending_erasures",
-        passed=found.is_none,
-        metadata=reveal({"days_pending": len(found.days), **erasure_queue(waiting)}),
+        passed=open_work.is_none,
+        metadata=reveal({"days_pending": len(open_work.days), **erasure_queue(waiting)}),
         target_materialization_data=target,
-        description=found.sentence,
+        description=open_work.sentence,
     )
 
 
 def _last(asset: dg.AssetKey, instance: dg.DagsterInstance) -> Target | None:
     records = instance.fetch_materializations(asset, limit=1).records
-    targets = (Target(storage_id=one.storage_id, run_id=one.run_id, timestamp=one.timestamp) for one in records)
+    targets = (
+        Target(storage_id=record.storage_id, run_id=record.run_id, timestamp=record.timestamp) for record in records
+    )
     return next(targets, None)
 
 
@@ -139,26 +141,26 @@ def _last(asset: dg.AssetKey, instance: dg.DagsterInstance) -> Target | None:
 
 
 def wanted_runs(
-    found: Pending, tries: Mapping[str, Tries], today: date, project: Project, jobs: Jobs
+    open_work: Pending, tries: Mapping[str, Tries], today: date, project: Project, jobs: Jobs
 ) -> list[dg.RunRequest]:
     """A rebuild of all days that are behind; once it could help no more, the verification.
 
     Days whose rebuild has failed a few times are left to people, and do not hold up the verification of others; the
     rebuild is tried once a day all the same.
     """
-    rebuild, verification = tasks_of(found, project)
+    rebuild, verification = tasks_of(open_work, project)
     wanted = []
-    if found.days:
+    if open_work.days:
         wanted.append((rebuild, jobs.rebuild.name))
-    if found.receipts and (not found.days or is_given_up(rebuild, tries)):
+    if open_work.receipts and (not open_work.days or is_given_up(rebuild, tries)):
         wanted.append((verification, jobs.verification.name))
     keyed = ((task, job, next_key(task, tries, today)) for task, job in wanted)
     return [dg.RunRequest(key, job_name=job, tags={TASK: task}) for task, job, key in keyed if key]
 
 
-def tasks_of(found: Pending, project: Project) -> tuple[str, str]:
+def tasks_of(open_work: Pending, project: Project) -> tuple[str, str]:
     """The rebuild of these days and the verification of these receipts, which are random."""
     return (
-        task_name(project.name("erase/rebuild"), (f"{day}/{mark}" for day, mark in found.days)),
-        task_name(project.name("erase/verify"), found.receipts),
+        task_name(project.name("erase/rebuild"), (f"{day}/{mark}" for day, mark in open_work.days)),
+        task_name(project.name("erase/verify"), open_work.receipts),
     )

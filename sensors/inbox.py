@@ -85,7 +85,7 @@ class Asking:
 
 
 def _reasons(behind: Mapping[date, list[str]]) -> list[str]:
-    """Not while batches wait, which are the reason: each attempt to fold one gives its days' changes another name."""
+    """Days behind with what for, asked where no batch waits: each attempt to fold one renames its days' changes."""
     return [f"{day} {reason}" for day, reasons in behind.items() for reason in reasons]
 
 

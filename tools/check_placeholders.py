@@ -63,13 +63,13 @@ def read_table(text: str) -> tuple[set[Use], list[str]]:
     rows: set[Use] = set()
     malformed = []
     for number, line in enumerate(text.splitlines(), start=1):
-        if not (found := _ROW.match(line)):
+        if not (row := _ROW.match(line)):
             continue
         cells = [cell.strip() for cell in _CELL_EDGE.split(line.strip().strip("|"))]
         if len(cells) != COLUMNS or not all(cells):
             malformed.append(f"{TABLE} line {number}: a row has {COLUMNS} filled cells, this one does not.")
             continue
-        rows.add((found[1], cells[1].strip("`")))
+        rows.add((row[1], cells[1].strip("`")))
     return rows, malformed
 
 

@@ -594,7 +594,7 @@ ERASURE_REQUESTS = (
     Fault(
         "a-request-that-has-nothing-to-erase-waits-for-ever",
         "resources/ledger_sql/erasures.py",
-        '        self._change_state(connection, [one for one in ids if one not in identities], "applied")\n',
+        '        self._change_state(connection, [erasure for erasure in ids if erasure not in identities], "applied")\n',
         "",
         (
             "conformance/test_erasure_ledger.py::"
@@ -606,7 +606,7 @@ ERASURE_REQUESTS = (
     Fault(
         "a-duplicate-moves-the-first-day-in-force",
         "resources/ledger_sql/erasures.py",
-        "min(soonest, since.get(identities.get(one), soonest))",
+        "min(soonest, since.get(identities.get(erasure), soonest))",
         "soonest",
         (
             "conformance/test_erasure_ledger.py::"
@@ -729,7 +729,7 @@ RECEIPTS = (
     Fault(
         "the-byte-scan-misses-keys-that-lie-across-chunks",
         "dpdau_assets/core/erasure/byte_scan.py",
-        "            self._mark(memoryview(tail + view[:_OVERLAP]), found)\n",
+        "            self._mark(memoryview(tail + view[:_OVERLAP]), is_found)\n",
         "",
         ("core/erasure/test_byte_scan.py",),
     ),
@@ -750,7 +750,7 @@ RECEIPTS = (
     Fault(
         "a-request-becomes-verified-whatever-is-left",
         "dpdau_assets/core/erasure/receipts.py",
-        "clean = [erasure.receipt for erasure in erasures if not found.survivors[erasure.receipt]]",
+        "clean = [erasure.receipt for erasure in erasures if not inspection.survivors[erasure.receipt]]",
         "clean = [erasure.receipt for erasure in erasures]",
         (
             "core/erasure/test_receipts.py::test_a_planted_survivor_is_named_and_the_receipt_is_not_verified",
@@ -1096,7 +1096,7 @@ INGEST = (
     Fault(
         "the-rest-of-an-id-that-a-line-break-has-cut-is-an-id",
         "resources/reading/event_csv.py",
-        "            found = _broken(found) if columns.cuts_after(before, found) else found\n",
+        "            trusted = _broken(trusted) if columns.cuts_after(before, trusted) else trusted\n",
         "",
         (
             "resources/reading/test_event_csv.py::test_an_id_beside_a_line_without_a_comma_may_be_a_piece_of_one_and_is_nobodys",
@@ -1396,8 +1396,8 @@ SCHEDULES = (
     Fault(
         "an-undeclared-day-is-published",
         "dpdau_assets/core/publication/due.py",
-        "complete = list(_reading_only(declared, made, store.settings))",
-        "complete = list(made)",
+        "complete = list(_reading_only(declared, planned, store.settings))",
+        "complete = list(planned)",
         ("core/publication/test_due.py",),
     ),
 )

@@ -70,21 +70,21 @@ def problems(graph: Graph) -> list[str]:
     """A sentence for everything that breaks the order."""
     rooms = rooms_of(graph)
     unknown = sorted(rooms - set(ORDER))
-    found = [f"core/{room} has no place in ORDER." for room in unknown]
+    broken = [f"core/{room} has no place in ORDER." for room in unknown]
     if unknown:
-        return found
+        return broken
     for module, imported in graph.items():
         here = ORDER.index(room_of(module, rooms))
-        found += [
+        broken += [
             f"{module} imports {name}, which is above it."
             for name in sorted(imported)
             if ORDER.index(room_of(name, rooms)) > here
         ]
-    found += [f"These import one another: {' -> '.join(circle)}." for circle in circles(graph)]
+    broken += [f"These import one another: {' -> '.join(circle)}." for circle in circles(graph)]
     flat = [module for module in graph if module and "." not in module and module not in rooms]
     if len(flat) > FLAT_FILES:
-        found.append(f"{len(flat)} files lie flat in core/; at most {FLAT_FILES} may.")
-    return found
+        broken.append(f"{len(flat)} files lie flat in core/; at most {FLAT_FILES} may.")
+    return broken
 
 
 def rooms_of(graph: Graph) -> frozenset[str]:

@@ -17,11 +17,11 @@ from dpdau_assets.orchestration.project import Project
 from dpdau_assets.orchestration.recorder import Result, mark_of
 
 
-def told_mark(day: date, erasures: dg.AssetKey, instance: dg.DagsterInstance) -> str:
+def last_reported_mark(day: date, erasures: dg.AssetKey, instance: dg.DagsterInstance) -> str:
     """The last mark that Dagster was told, "0" for none: the ledger forgets the mark of a day that waits no more."""
     event = instance.get_latest_data_version_record(erasures, partition_key=day.isoformat())
-    told = extract_data_version_from_entry(event.event_log_entry) if event else None
-    return told.value if told else "0"
+    version = extract_data_version_from_entry(event.event_log_entry) if event else None
+    return version.value if version else "0"
 
 
 def build_erasures(project: Project, calendar: Calendar) -> dg.AssetsDefinition:
@@ -41,7 +41,7 @@ def build_erasures(project: Project, calendar: Calendar) -> dg.AssetsDefinition:
     @project.asking
     def erasures(context: dg.AssetExecutionContext, state: dg.ResourceParam[State]) -> Iterator[Result]:
         day = day_of(context)
-        mark = state.rebuilds.wanted(day) or told_mark(day, context.asset_key, context.instance)
+        mark = state.rebuilds.wanted(day) or last_reported_mark(day, context.asset_key, context.instance)
         yield from mark_of(day, str(mark)).results()
 
     return erasures

@@ -15,7 +15,7 @@ from dpdau_assets.orchestration.retries import SAFE, refusals_fail_at_once
 
 
 def build_report(project: Project) -> dg.AssetsDefinition:
-    """Both files, replaced whole."""
+    """The asset of the readers' and the operators' report, whose files are replaced whole."""
 
     @dg.asset(
         key=project.asset("report"),

@@ -67,14 +67,14 @@ def plan(
     settings = read_settings(tried)
     if first and first.date() < settings.start_date:
         raise typer.BadParameter(f"--from {first:%Y-%m-%d} is before START_DATE.")
-    found = forecast(_ledger(settings), settings, months, first.date() if first else None)
-    answer({"changed": tried, **forecast_answer(found)})
-    tell_table(forecast_table(found), TABLE_WIDTH)  # narrower, figures would be cut short
-    for stream in found.new_streams:
+    coming = forecast(_ledger(settings), settings, months, first.date() if first else None)
+    answer({"changed": tried, **forecast_answer(coming)})
+    tell_table(forecast_table(coming), TABLE_WIDTH)  # narrower, figures would be cut short
+    for stream in coming.new_streams:
         twice = ", ".join(f"{month:%Y-%m}" for month in stream.months_charged_twice) or "no month"
         tell(f"{stream.metric} begins another stream on {stream.first_day}; charged for both: {twice}.")
-    if found.refused:
-        _tell_refusal(found.refused[0])
+    if coming.refused:
+        _tell_refusal(coming.refused[0])
         raise typer.Exit(REFUSED)
 
 
@@ -114,42 +114,42 @@ def label() -> None:
     answer(privacy_label(settings_on_record(store.accountant, store.settings), first))
 
 
-def _tell_refusal(one: RefusedRelease) -> None:
-    of = "the restatement of " if one.release.revision else ""
-    what = f"{of}{one.release.metric} of {one.release.day}, due {one.release.slot}"
-    tell(f"The first refusal: {what}. {one.error.reason}\n{one.error.remedy}", style="bold")
+def _tell_refusal(refused: RefusedRelease) -> None:
+    of = "the restatement of " if refused.release.revision else ""
+    what = f"{of}{refused.release.metric} of {refused.release.day}, due {refused.release.due_on}"
+    tell(f"The first refusal: {what}. {refused.error.reason}\n{refused.error.remedy}", style="bold")
 
 
-def forecast_table(found: Forecast) -> Table:
+def forecast_table(coming: Forecast) -> Table:
     """One row a month and metric, in Markdown."""
     columns = ("month", "metric", "out", "to come", "first due", "last due", "charged", "cap", "left", "std", "95 %")
     table = Table(*columns, box=box.MARKDOWN)
-    for month in found.months:
+    for month in coming.months:
         table.add_row(*_cells(month))
     return table
 
 
-def _cells(one: MonthForecast) -> tuple[str, ...]:
-    to_come = f"{one.first_numbers} + {one.restatements}" if one.restatements else f"{one.first_numbers}"
+def _cells(row: MonthForecast) -> tuple[str, ...]:
+    to_come = f"{row.first_numbers} + {row.restatements}" if row.restatements else f"{row.first_numbers}"
     return (
-        f"{one.month:%Y-%m}",
-        one.metric,
-        str(one.published),
-        f"{to_come}, {one.refused} refused" if one.refused else to_come,
-        str(one.first_slot or ""),
-        str(one.last_slot or ""),
-        f"{one.charged:.3f}",
-        f"{one.cap:g}",
-        f"{round(one.headroom, 3) + 0.0:.3f}",
-        "" if one.std is None else f"{one.std:.2f}",
-        "" if one.half_width_95 is None else f"± {one.half_width_95:.1f}",
+        f"{row.month:%Y-%m}",
+        row.metric,
+        str(row.published),
+        f"{to_come}, {row.refused} refused" if row.refused else to_come,
+        str(row.first_due or ""),
+        str(row.last_due or ""),
+        f"{row.charged:.3f}",
+        f"{row.cap:g}",
+        f"{round(row.headroom, 3) + 0.0:.3f}",
+        "" if row.std is None else f"{row.std:.2f}",
+        "" if row.half_width_95 is None else f"± {row.half_width_95:.1f}",
     )
 
 
 def _tried(changed: list[str]) -> dict[str, str]:
     tried = {}
-    for one in changed:
-        name, given, value = one.partition("=")
+    for setting in changed:
+        name, given, value = setting.partition("=")
         if not given or name.lower() not in Environment.model_fields:
             raise BadSetting(f"--set {name}: no such setting.", "Write --set NAME=VALUE, with a name of .env.example.")
         if name.upper() in NOT_TRIED:
@@ -160,9 +160,9 @@ def _tried(changed: list[str]) -> dict[str, str]:
 
 
 def _ledger(settings: Settings) -> Ledger:
-    """The living one, which refuses other terms than its own; or, where there is none yet, an empty one in memory.
+    """The living ledger, which refuses other fixed settings than its own; without one, an empty one in memory.
 
-    Opening a store for the first time fixes its terms for ever, which is not for a plan to do.
+    Opening a store for the first time fixes settings for ever, which is not for a plan to do.
     """
     begun = schema_version(open_engine(ledger_url(settings))) is not None
     return open_store(settings).accountant if begun else SqlLedger(Database("sqlite://"))

@@ -66,10 +66,10 @@ def check(
     chosen = _chosen(names or [])
     store = knowing_the_schedule(opened_store())
     mart = open_mart(store.settings)
-    found = [(check, ask(check, store, mart)) for check in chosen]
-    answer([_row(check, verdict) for check, verdict in found])
-    tell_table(_verdicts(found), WIDTH)
-    failed = [check.name for check, verdict in found if not verdict.passed and not check.waiting]
+    verdicts = [(check, ask(check, store, mart)) for check in chosen]
+    answer([_row(check, verdict) for check, verdict in verdicts])
+    tell_table(_verdicts(verdicts), WIDTH)
+    failed = [check.name for check, verdict in verdicts if not verdict.passed and not check.waiting]
     if failed:
         tell(f"Failed: {', '.join(failed)}.", style="bold")
         raise typer.Exit(FAILED)
@@ -97,9 +97,9 @@ def _row(check: Check, verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def _verdicts(found: Sequence[tuple[Check, Verdict]]) -> Table:
+def _verdicts(verdicts: Sequence[tuple[Check, Verdict]]) -> Table:
     table = Table("check", "verdict", "found", box=box.SIMPLE_HEAD)
-    for check, verdict in found:
+    for check, verdict in verdicts:
         word = "passed" if verdict.passed else "waits" if check.waiting else "FAILED"
         table.add_row(check.name, word, escape(verdict.sentence))
     return table
@@ -109,7 +109,7 @@ def _verdicts(found: Sequence[tuple[Check, Verdict]]) -> Table:
 
 
 def _plain(standing: Status) -> dict[str, Any]:
-    """As JSON has it: days as text, and of each step what it publishes."""
+    """The status as values for JSON: days as text, and of each step what it publishes."""
     values = asdict(standing)
     del values["ready"]
     spans = {"ready": standing.ready_days, "unmarked": standing.unmarked, "behind": standing.behind}
@@ -124,9 +124,9 @@ def _span(days: Sequence[date]) -> dict[str, Any]:
 
 def _texts(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: _texts(one) for name, one in value.items()}
+        return {name: _texts(part) for name, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_texts(one) for one in value]
+        return [_texts(part) for part in value]
     return str(value) if isinstance(value, date) else value
 
 

@@ -249,8 +249,8 @@ def _of_file(source: Path, store: Store) -> tuple[Sequence[Event], Sequence[int]
     """The requests, and the lines to warn of."""
     from resources.reading.erasure_files import read_requests
 
-    found = read_requests(source, _limits(store))
-    return found.asked, found.alike
+    requests = read_requests(source, _limits(store))
+    return requests.asked, requests.alike
 
 
 def _of_one(
@@ -268,10 +268,10 @@ def _of_one(
         "days": [f"{day:%Y-%m-%d}" for day in days] if days else None,
         "reference": reference,
     }
-    found = request_of(fields, _limits(store))
-    if isinstance(found, str):
-        raise BadInput(found, "Nothing was taken.")
-    return [found]
+    asked = request_of(fields, _limits(store))
+    if isinstance(asked, str):
+        raise BadInput(asked, "Nothing was taken.")
+    return [asked]
 
 
 def _limits(store: Store) -> Limits:
@@ -288,12 +288,12 @@ def _id_from_stdin() -> str:
 
 def _document(path: Path) -> receipts.Document:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BadInput(f"{path} cannot be opened: {error.strerror}.", "Name a receipt's file.") from None
     except (ValueError, RecursionError):
         raise BadInput(f"{path} is not JSON.", "Name the file of one receipt, as `dpdau receipt` prints it.") from None
-    return found if isinstance(found, dict) else {}
+    return document if isinstance(document, dict) else {}
 
 
 def _secret(content: bytes) -> str:

@@ -40,8 +40,8 @@ def ingest(
         names = ", ".join(str(path) for path in others[:_NAMED]) + (", and more" if len(others) > _NAMED else "")
         tell(f"Passed over, since they are no files with an ending that is read: {names}.")
     try:
-        with progress() as shown:
-            report = ingest_files(files, store, shown.stage, shown.share, partial=partial)
+        with progress() as sink:
+            report = ingest_files(files, store, sink.stage, sink.share, partial=partial)
     except NotTaken as error:
         _tell_and_answer(error.report)
         raise

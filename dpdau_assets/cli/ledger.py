@@ -53,15 +53,15 @@ def backup(target: Annotated[Path, typer.Option("--to", help="A new folder, outs
 
     It holds people who are erased later, so it expires with the deadline of erasures: delete it by then.
     """
-    made = backup_files.back_up(target, _living())
+    manifest = backup_files.back_up(target, _living())
     answer(
         {
             "backup": str(target),
-            "files": len(made.files),
-            "made_on": made.made_on,
-            "expires_on": made.expires_on,
-            "head": made.head,
-            "last_published": made.last_published,
+            "files": len(manifest.files),
+            "made_on": manifest.made_on,
+            "expires_on": manifest.expires_on,
+            "head": manifest.head,
+            "last_published": manifest.last_published,
         }
     )
 
@@ -135,21 +135,21 @@ def migrate() -> None:
     from resources.ledger_sql.migration import migrate as migrate_ledger  # with Alembic, which nobody else needs
 
     settings = read_settings()
-    found, now = migrate_ledger(ledger_url(settings), settings)
-    answer({"from": found, "to": now})
+    before, now = migrate_ledger(ledger_url(settings), settings)
+    answer({"from": before, "to": now})
 
 
 def _by_metric(maybe: list[core.MaybePublished]) -> list[dict[str, object]]:
     return [
         {
-            "metric": one.metric,
-            "maybe_published": one.numbers,
-            "taken_back": one.taken_back,
-            "months_closed": len(one.months),
-            "first_closed": f"{one.months[0]:%Y-%m}",
-            "last_closed": f"{one.months[-1]:%Y-%m}",
+            "metric": lost.metric,
+            "maybe_published": lost.numbers,
+            "taken_back": lost.taken_back,
+            "months_closed": len(lost.months),
+            "first_closed": f"{lost.months[0]:%Y-%m}",
+            "last_closed": f"{lost.months[-1]:%Y-%m}",
         }
-        for one in maybe
+        for lost in maybe
     ]
 
 

@@ -55,10 +55,12 @@ def series(
 
 def _show(metric: Metric, day: date, window_days: int, revision: int | None) -> None:
     store = opened_store()
-    found = release_answer(latest_release(metric, day, window_days, revision, store), store.settings, store.accountant)
-    upper = "no upper bound" if found["upper_95"] is None else found["upper_95"]
-    tell_plainly(f"{metric} {day}: {found['estimate']} [{found['lower_95']}, {upper}] at 95 %")
-    answer(found)
+    release = release_answer(
+        latest_release(metric, day, window_days, revision, store), store.settings, store.accountant
+    )
+    upper = "no upper bound" if release["upper_95"] is None else release["upper_95"]
+    tell_plainly(f"{metric} {day}: {release['estimate']} [{release['lower_95']}, {upper}] at 95 %")
+    answer(release)
 
 
 def _one_day(argument: datetime | None, option: datetime | None, name: str) -> date:

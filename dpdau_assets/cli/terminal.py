@@ -95,16 +95,16 @@ def run_through_dagster(title: str, wanted: Sequence[Step], store: Store) -> Non
     from resources.settings_env import dagster_home
 
     definitions = build_definitions(store.settings)
-    with open_run(dagster_home(store.settings)) as instance, progress() as shown:
-        shown.stage(f"{title}.")
+    with open_run(dagster_home(store.settings)) as instance, progress() as sink:
+        sink.stage(f"{title}.")
         steps = count(1)
-        run_steps(list(wanted), definitions, instance, lambda step: shown.advance(next(steps), len(wanted), step.title))
+        run_steps(list(wanted), definitions, instance, lambda step: sink.advance(next(steps), len(wanted), step.title))
 
 
 # --- Progress ----------------------------------------------------------------------------------------------------
 
 
-class Shown(Protocol):
+class ProgressSink(Protocol):
     """What people see of long work. Each method may be called often, and by any thread."""
 
     def stage(self, text: str) -> None:
@@ -116,12 +116,12 @@ class Shown(Protocol):
         ...
 
     def advance(self, done: int, steps: int, text: str) -> None:
-        """So many of its steps are done; the last one was `text`."""
+        """So many of the steps are done; the last one was `text`."""
         ...
 
 
 @contextmanager
-def progress() -> Iterator[Shown]:
+def progress() -> Iterator[ProgressSink]:
     """A bar on a terminal; elsewhere whole lines."""
     if not on_terminal() or console().is_dumb_terminal:
         yield Lines(tell_plainly, monotonic)
@@ -134,7 +134,7 @@ def progress() -> Iterator[Shown]:
 
 
 class Bar:
-    """Shown on a terminal: the stage, a bar, and how far it is."""
+    """Progress on a terminal: the stage, a bar, and how far it is."""
 
     def __init__(self, bars: Progress) -> None:
         self._bars = bars
@@ -154,7 +154,7 @@ class Bar:
 
 
 class Lines:
-    """Shown where nothing can be taken back, as in a log: a line a stage, and one at a further tenth of it.
+    """Progress where nothing can be taken back, as in a log: a line a stage, and one at a further tenth of it.
 
     A second or more lies between the lines of a stage, so that short work shows none but the first; nor does a stage
     say that it is done, since what follows does.

@@ -49,7 +49,7 @@ def next_month(month: date) -> date:
 
 
 def months_from(month: date) -> Iterator[date]:
-    """This month and all that follow, without end."""
+    """`month` and all months that follow, without end."""
     while True:
         yield month
         month = next_month(month)

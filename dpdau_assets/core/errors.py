@@ -17,11 +17,11 @@ class DpdauError(Exception):
         self.fields = fields
 
     def saying(self, **fields: object) -> Self:
-        """This error again, with these fields besides its own."""
+        """The error again, with these fields besides its own."""
         return type(self)(self.reason, self.remedy, **{**self.fields, **fields})
 
     def __reduce__(self) -> tuple[object, ...]:
-        """So that it crosses from one process to another whole."""
+        """How pickle makes it anew, so that it crosses from one process to another whole."""
         return _same_error, (type(self), self.reason, self.remedy, self.fields)
 
 
@@ -42,7 +42,7 @@ class NotPublished(DpdauError):
 
 
 class Refused(DpdauError):
-    """The privacy contract forbids it: order of days, sealed state, a changed instance, a missing input."""
+    """The privacy contract forbids it: order of days, sealed state, a changed mechanism run, a missing input."""
 
     exit_code = 4
 

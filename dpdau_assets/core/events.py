@@ -135,16 +135,16 @@ def validate(row: Row | None, limits: Limits) -> Event | str:
     return Event(row.user_id, row.op or "+", listed[-1] if listed else reading.day or limits.last, tuple(listed))
 
 
-def row_of_object(found: object) -> Row | None:
+def row_of_object(value: object) -> Row | None:
     """The row in one decoded JSON value; None when it is no object or its user_id cannot be written as UTF-8."""
-    if not isinstance(found, Mapping):
+    if not isinstance(value, Mapping):
         return None
-    user_id = found.get("user_id")
+    user_id = value.get("user_id")
     user_id = user_id if isinstance(user_id, str) else None
     if user_id is not None and not _has_utf8(user_id):
         return None
-    op, day, ts = (_text(found.get(name)) for name in ("op", "day", "ts"))
-    return Row(user_id, op, day, ts, _days_of_metadata(found.get("metadata")))
+    op, day, ts = (_text(value.get(name)) for name in ("op", "day", "ts"))
+    return Row(user_id, op, day, ts, _days_of_metadata(value.get("metadata")))
 
 
 def calendar_day(text: str) -> date | None:

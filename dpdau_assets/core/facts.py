@@ -111,10 +111,10 @@ class Rejections:
 
 
 def _summed(counts: Iterable[tuple[str, int]]) -> dict[str, int]:
-    found: Counter[str] = Counter()
+    totals: Counter[str] = Counter()
     for name, count in counts:
-        found[name] += count
-    return dict(found.most_common())
+        totals[name] += count
+    return dict(totals.most_common())
 
 
 NOTHING_REJECTED = Rejections({})
@@ -239,7 +239,7 @@ class ReleaseKey:
 
 @dataclass(frozen=True)
 class Release:
-    """A published number: a noisy statistic, from which its instance's counting says how many users there are.
+    """A published number: a noisy statistic, from which its mechanism run's estimator says how many users there are.
 
     `noisy_value` is as drawn, and `half_width` is of the noise's 95 % interval; with the exact set both are in users.
     """

@@ -13,7 +13,7 @@ from dpdau_assets.core.facts import EpochKey
 
 KEY_BYTES = 8
 REFERENCE = "reference"
-"""As what the reference of a request is committed to."""
+"""The kind under which the reference of a request is committed to."""
 
 # No UTF-8 text holds the byte 0xFF, so nothing below can ever be the hash of a user's id.
 _COMMITMENT = b"\xffdpdau epoch key commitment"
@@ -55,20 +55,20 @@ class Named:
     """
 
     def __init__(self, ids: Iterable[str]) -> None:
-        self._ids = [one for one in dict.fromkeys(ids) if one]
+        self._ids = [user_id for user_id in dict.fromkeys(ids) if user_id]
 
     def is_in(self, text: str) -> bool:
         """For one text; cost goes with the number of ids."""
-        return any(one in text and _stands_alone(one, text) for one in self._ids)
+        return any(user_id in text and _stands_alone(user_id, text) for user_id in self._ids)
 
 
-def _stands_alone(one: str, text: str) -> bool:
-    at = text.find(one)
+def _stands_alone(user_id: str, text: str) -> bool:
+    at = text.find(user_id)
     while at >= 0:
-        end = at + len(one)
+        end = at + len(user_id)
         if not (_in_word(text[at - 1 : at]) or _in_word(text[end : end + 1])):
             return True
-        at = text.find(one, at + 1)
+        at = text.find(user_id, at + 1)
     return False
 
 

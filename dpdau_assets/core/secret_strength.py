@@ -57,7 +57,7 @@ def alphabet_size(text: str) -> int:
         return len(string.digits)
     if any(there <= set(digits) for digits in _HEX):
         return len(_HEX[0])
-    sizes = [len(one) for one in _CLASSES if there & set(one)]
+    sizes = [len(kind) for kind in _CLASSES if there & set(kind)]
     return sum(sizes) + (_ANY_OTHER if there - set().union(*_CLASSES) else 0)
 
 

@@ -27,7 +27,7 @@ class Tombstones:
         keys: uint64, any order, repeats allowed.
         days: day numbers: the through-day, or the listed day.
         listed: True where only this very day is removed, False where it and all before it are.
-        held_until: H, the last day of the month in which the removal ends.
+        excluded_until: H, the last day of the month in which the removal ends.
         effective_from: e, the first MAU day that the removal reaches; fixed when the request was recorded.
     """
 

@@ -11,7 +11,7 @@ from typing import cast
 import dagster as dg
 from dagster_duckdb import DuckDBResource
 
-from dpdau_assets.assets.erasures import told_mark
+from dpdau_assets.assets.erasures import last_reported_mark
 from dpdau_assets.assets.mart import refresh_budget_report, refresh_mart
 from dpdau_assets.assets.releases import publishing
 from dpdau_assets.assets.report import refresh_report
@@ -205,9 +205,9 @@ def build_refresh(project: Project) -> dg.OpDefinition:
         )
         recorder = Recorder(project, context.instance)
         with refusals_fail_at_once():
-            yield from recorder.told([Record("active_users", metadata=refresh_mart(store, mart, duckdb))])
-            yield from recorder.told([Record("budget_report", metadata=refresh_budget_report(store))])
-            yield from recorder.told([Record("report", metadata=refresh_report(store, mart, reports))])
+            yield from recorder.reported([Record("active_users", metadata=refresh_mart(store, mart, duckdb))])
+            yield from recorder.reported([Record("budget_report", metadata=refresh_budget_report(store))])
+            yield from recorder.reported([Record("report", metadata=refresh_report(store, mart, reports))])
 
     return files
 
@@ -219,13 +219,13 @@ def _build(days: Iterable[date], recorder: Recorder, store: Store) -> Iterator[E
     marks = {day: store.state.rebuilds.wanted(day) for day in days}
     known, erasures = recorder.materialized(ERASURES), recorder.project.asset(ERASURES)
     for day, mark in marks.items():
-        before = told_mark(day, erasures, recorder.instance) if not mark and day.isoformat() in known else "0"
-        yield from recorder.told([mark_of(day, str(mark or before))])
+        before = last_reported_mark(day, erasures, recorder.instance) if not mark and day.isoformat() in known else "0"
+        yield from recorder.reported([mark_of(day, str(mark or before))])
     read = recorder.newest([ERASURES])  # before anything is applied: a later mark makes its day stale
     days_built = build_days(marks, store)
     states, sketches = built(days_built)
-    yield from recorder.told(states, read)
-    yield from recorder.told(sketches, recorder.newest([ACTIVITY]))
+    yield from recorder.reported(states, read)
+    yield from recorder.reported(sketches, recorder.newest([ACTIVITY]))
     mark_reported(days_built, store.state)
 
 
@@ -241,7 +241,7 @@ def _publish(recorder: Recorder, store: Store) -> Iterator[Event]:
         else:  # withdrawn: what follows waits for it
             return
         for record in records:
-            yield from recorder.told([record], read)
+            yield from recorder.reported([record], read)
     yield from _refused(waiting.refusals, recorder, store)
 
 
@@ -254,7 +254,7 @@ def _unreported(recorder: Recorder, store: Store) -> Iterator[Event]:
             again.setdefault(month_of(release.key.day), []).append(release)
     for month, releases in sorted(again.items()):
         if month.isoformat() not in known:
-            yield from recorder.told([restatement(month, releases, store)], recorder.newest(READ))
+            yield from recorder.reported([restatement(month, releases, store)], recorder.newest(READ))
 
 
 def _unreported_numbers(recorder: Recorder, store: Store) -> Iterator[Event]:
@@ -262,7 +262,7 @@ def _unreported_numbers(recorder: Recorder, store: Store) -> Iterator[Event]:
         known = recorder.materialized(DAU if metric == "dau" else MAU)
         for release in store.accountant.releases(metric):
             if release.key.revision == 0 and release.key.day.isoformat() not in known:
-                yield from recorder.told([number(release, store)], recorder.newest(READ))
+                yield from recorder.reported([number(release, store)], recorder.newest(READ))
 
 
 def _refused(refusals: Iterable[RefusedRelease], recorder: Recorder, store: Store) -> Iterator[Event]:
@@ -275,6 +275,6 @@ def _refused(refusals: Iterable[RefusedRelease], recorder: Recorder, store: Stor
         release = refused.release
         key = ReleaseKey(release.metric, store.settings.window_days(release.metric), release.day, release.revision)
         by_asset.setdefault(asset_of(key), {})[partition_of(key)] = key, refused.error
-    for asset, found in by_asset.items():
-        for day in sorted(found.keys() - recorder.refused_before(asset, list(found))):
-            yield from recorder.told([refusal(*found[day], store)])
+    for asset, by_day in by_asset.items():
+        for day in sorted(by_day.keys() - recorder.refused_before(asset, list(by_day))):
+            yield from recorder.reported([refusal(*by_day[day], store)])

@@ -1,8 +1,8 @@
-"""The checks of `core.checking` as Dagster's: run `check_store` in CI, or look at the assets in the UI.
+"""The checks of `core.reporting.checks` as Dagster's: run `check_store` in CI, or look at the assets in the UI.
 
-The check of a single day, `erasures_applied`, is written by the run that builds the day; `no_pending_erasures` is
-written by the sensor too. A blocking check that fails makes `check_store` exit with 1; `dpdau check` ends non-zero for
-the others too, but for one that only says that work is under way.
+The four checks of one partition (`orchestration.recorder.ANSWERED_IN_RUNS`) are written by the run that makes it, and
+`no_pending_erasures` by the sensor too. A blocking check that fails makes `check_store` exit with
+1; `dpdau check` ends non-zero for the others too, but for one that only says that work is under way.
 """
 
 from typing import Any, cast
@@ -58,12 +58,12 @@ def _asset_check(project: Project, check: Check) -> dg.AssetChecksDefinition:
         parts = {name: getattr(context.resources, project.name(name)) for name in ASKED_OF[check.name]}
         mart = cast(Mart, parts.pop("mart", NotAsked("mart")))
         store = project.store(context.instance, **cast(dict[str, Any], parts))
-        found = answer(check, store, mart)
+        verdict = answer(check, store, mart)
         return dg.AssetCheckResult(
-            passed=found.passed,
+            passed=verdict.passed,
             severity=severity(check),
-            description=found.sentence,
-            metadata=reveal(_metadata(check, found.places, store)),
+            description=verdict.sentence,
+            metadata=reveal(_metadata(check, verdict.places, store)),
         )
 
     return asked

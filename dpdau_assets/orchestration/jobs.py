@@ -60,7 +60,7 @@ class Jobs:
     purge: dg.JobDefinition
 
     def all(self) -> list[Any]:
-        return [getattr(self, one.name) for one in fields(self)]
+        return [getattr(self, job.name) for job in fields(self)]
 
 
 def build_jobs(project: Project) -> Jobs:
@@ -129,7 +129,7 @@ def _asset_job(
 
 
 def _building(project: Project, *assets: str) -> dg.AssetSelection:
-    """These assets, and of their checks those that their own steps answer: others would be asked again on every day."""
+    """Assets, and of their checks those that their own steps answer: others would be asked again on every day."""
     selection = dg.AssetSelection.assets(*map(project.asset, assets)).without_checks()
     answered = check_keys(project, assets)
     return selection | dg.AssetSelection.checks(*answered) if answered else selection

@@ -17,16 +17,16 @@ import dagster as dg
 from dpdau_assets.core.erasure.requests import WaitingDay
 
 CODE_VERSION = "1"
-"""Of every asset: Dagster compares each partition's event with it."""
+"""The code version of every asset: Dagster compares each partition's event with it."""
 
 NO_USER_DATA = {"dpdau/user-data": "none"}
-"""The tag of an asset that holds nobody. The others are in `core.inspection.HOLDS_USER_DATA`."""
+"""The tag of an asset that holds nobody. The others are in `core.erasure.inspection.HOLDS_USER_DATA`."""
 
 DOCS_URL = "{{DOCS_URL}}"
 """Where the folder docs/ is browsed; until it is filled in, pages are named by their path on this machine."""
 
 DAILY = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=50), warn_window=timedelta(hours=26))
-"""Of what follows each day's publication: a warning after a missed day, a failure after two."""
+"""How fresh what follows each day's publication is held: a warning after a missed day, a failure after two."""
 
 ALLOWED = frozenset(
     {
@@ -90,12 +90,12 @@ def described(page: str, docs_url: str = DOCS_URL) -> dict[str, dg.MetadataValue
 def erasure_queue(waiting: Sequence[WaitingDay]) -> dict[str, Any]:
     """The days on which requests came in that are not verified yet, oldest first: not whose, nor how many."""
     rows = [
-        (str(one.received_on), f"{one.age_days} day(s)", f"{one.deadline}{', overdue' if one.is_overdue else ''}")
-        for one in waiting
+        (str(day.received_on), f"{day.age_days} day(s)", f"{day.deadline}{', overdue' if day.is_overdue else ''}")
+        for day in waiting
     ]
     lines = [("received", "waits for", "deadline"), ("---",) * 3, *rows]
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines) if rows else "Nothing waits."
     return {
         "erasures_waiting": dg.MetadataValue.md(table),
-        "oldest_erasure_days": max((one.age_days for one in waiting), default=0),
+        "oldest_erasure_days": max((day.age_days for day in waiting), default=0),
     }

@@ -130,7 +130,7 @@ class Project:
 
         The instance is that of a step which asks whether a schedule publishes.
         """
-        found = Store(
+        store = Store(
             settings=self.settings,
             clock=clock or _not_asked("clock"),
             events=events or _not_asked("events"),
@@ -140,8 +140,8 @@ class Project:
             noise=noise or _not_asked("noise"),
         )
         if instance is None:
-            return found
-        return replace(found, is_scheduled=partial(self.publishes_by, instance, self.name(PUBLISH_DUE_HOURLY)))
+            return store
+        return replace(store, is_scheduled=partial(self.publishes_by, instance, self.name(PUBLISH_DUE_HOURLY)))
 
 
 def _not_asked(resource: str) -> Any:

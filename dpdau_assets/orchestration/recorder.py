@@ -164,7 +164,7 @@ class Recorder:
     project: Project
     instance: dg.DagsterInstance
 
-    def told(self, records: Iterable[Record], newest: Mapping[str, str] | None = None) -> Iterator[Event]:
+    def reported(self, records: Iterable[Record], newest: Mapping[str, str] | None = None) -> Iterator[Event]:
         """The events of these records of one asset: first what is there, then what the checks say of it."""
         records = list(records)
         yield from (record.materialization(self.project, newest or {}) for record in records if record.is_made)
@@ -275,32 +275,33 @@ def asset_of(key: ReleaseKey) -> str:
 
 
 def partition_of(key: ReleaseKey) -> date:
-    """Its day; of a restated number its month."""
+    """The partition of a number: its day, or of a restated one its month."""
     return month_of(key.day) if key.revision else key.day
 
 
 def _budget_answer(key: ReleaseKey, store: Store, error: Refused | None = None) -> Answer:
-    found = within_budget(key, store.accountant, store.settings, error)
-    return Answer(WITHIN_BUDGET, found.passed, found.sentence, reveal(_budget_metadata(found)))
+    standing = within_budget(key, store.accountant, store.settings, error)
+    return Answer(WITHIN_BUDGET, standing.passed, standing.sentence, reveal(_budget_metadata(standing)))
 
 
-def _budget_metadata(found: WithinBudget) -> dict[str, Any]:
+def _budget_metadata(standing: WithinBudget) -> dict[str, Any]:
     """The tightest month in numbers, which Dagster plots, and all of them in words."""
-    tightest, error = found.tightest, found.refusal
+    tightest, error = standing.tightest, standing.refusal
     return {
         "month": f"{tightest.month:%Y-%m}",
         "epsilon_spent": round(tightest.spent, 4),
         "epsilon_charged": round(tightest.charged, 4),
         "epsilon_cap": round(tightest.cap, 4),
         "epsilon_left": round(tightest.left, 4),
-        "months_read": _months_in_words(found.months),
+        "months_read": _months_in_words(standing.months),
         **({"epsilon_asked": round(float(str(error.fields["asked"])), 4)} if isinstance(error, BudgetRefused) else {}),
         **({"reason": error.reason, "remedy": error.remedy} if error else {}),
-        **({"next_day": found.next_day.isoformat()} if found.next_day else {}),
+        **({"next_day": standing.next_day.isoformat()} if standing.next_day else {}),
     }
 
 
 def _months_in_words(months: Sequence[MonthBudget]) -> str:
     return "; ".join(
-        f"{one.month:%Y-%m}: {one.spent:.3f} spent, {one.charged:.3f} of {one.cap:.3f} charged" for one in months
+        f"{month.month:%Y-%m}: {month.spent:.3f} spent, {month.charged:.3f} of {month.cap:.3f} charged"
+        for month in months
     )

@@ -48,21 +48,21 @@ def build_publish_due_hourly(project: Project, jobs: Jobs) -> dg.ScheduleDefinit
         accountant: dg.ResourceParam[Ledger],
         events: dg.ResourceParam[Events],
     ) -> dg.RunRequest | dg.SkipReason:
-        made = [dg.DagsterRunStatus.NOT_STARTED, *UNDER_WAY]  # what was made and not launched will be
-        if context.instance.get_runs(dg.RunsFilter(tags=IN_ORDER, statuses=made), limit=1):
+        under_way = [dg.DagsterRunStatus.NOT_STARTED, *UNDER_WAY]  # what was made and not launched will be
+        if context.instance.get_runs(dg.RunsFilter(tags=IN_ORDER, statuses=under_way), limit=1):
             return dg.SkipReason("Publication is under way.")
-        found = due(project.store(clock=clock, accountant=accountant, events=events))
-        if not found.numbers:
-            return dg.SkipReason(_why_nothing(found))
+        waiting = due(project.store(clock=clock, accountant=accountant, events=events))
+        if not waiting.numbers:
+            return dg.SkipReason(_why_nothing(waiting))
         return dg.RunRequest(f"publish/{context.scheduled_execution_time:%Y-%m-%dT%H%z}")
 
     return publish_due_hourly
 
 
-def _why_nothing(found: Due) -> str:
-    if found.unmarked:
-        return f"{found.unmarked[0]} is not declared complete: `dpdau complete`, or its _SUCCESS file."
-    return found.refused or "Everything that is due is published."
+def _why_nothing(waiting: Due) -> str:
+    if waiting.unmarked:
+        return f"{waiting.unmarked[0]} is not declared complete: `dpdau complete`, or its _SUCCESS file."
+    return waiting.refused or "Everything that is due is published."
 
 
 def build_restate_monthly(project: Project, jobs: Jobs) -> dg.ScheduleDefinition:
@@ -85,7 +85,7 @@ def build_restate_monthly(project: Project, jobs: Jobs) -> dg.ScheduleDefinition
         if month in accountant.restated():
             return dg.SkipReason(f"{month:%Y-%m} is restated.")
         public_day = restatement_due(month, accountant.mechanism_runs(), project.settings)
-        published = [found.key.day for found in accountant.releases("dau")]
+        published = [release.key.day for release in accountant.releases("dau")]
         if public_day is None or due_on(project.settings, max(published)) < public_day:
             return dg.SkipReason(f"Publication has not come to the day on which {month:%Y-%m} is restated.")
         return dg.RunRequest(run_key=f"{month}/{today}", partition_key=month.isoformat())

@@ -60,7 +60,7 @@ class Section:
 
 
 def sections(page: str) -> list[Section]:
-    """Those that have commands. A block of JSON or text belongs to the command before it."""
+    """The sections of a page that have commands. A block of JSON or text belongs to the command before it."""
     found = [Section("", [])]
     for part in re.finditer(r"^#+ (?P<heading>[^\n]+)$|^```(?P<kind>\w*)\n(?P<block>.*?)^```$", page, re.M | re.S):
         if part["heading"]:
@@ -144,12 +144,12 @@ def an_archive(folder: Path) -> None:
 
 
 def nothing_is_lost(folder: Path) -> None:
-    """And the mart is not saved yet."""
+    """Nothing happens to the store, and its mart is not saved yet."""
     shutil.rmtree(folder / "backups" / "2025-02-02-mart")
 
 
 def all_is_lost(folder: Path) -> None:
-    """But the backup and the saved mart, which lie elsewhere, and what is handed in again."""
+    """Everything goes but the backup and the saved mart, which lie elsewhere, and what is handed in again."""
     shutil.rmtree(folder / "data")
     (folder / "requests-since-2025-02-01.csv").write_text("user_id\nuser 3\n")
     are_at_hand(folder, BACKED_UP)
@@ -253,7 +253,7 @@ PLACEHOLDERS: dict[str, Callable[[Path], str]] = {
 
 
 def clock(today: date) -> AbstractContextManager[object]:
-    """Of every store that is opened meanwhile."""
+    """Set the clock of every store that is opened meanwhile."""
     return patch("resources.store.SystemClock.today", lambda _: today)
 
 

@@ -27,8 +27,10 @@ def new(tmp_path: Path) -> Dpdau:
 
 
 def row(answer: dict, metric: str, month: str) -> dict:
-    (one,) = [one for one in answer["months"] if (one["metric"], one["month"]) == (metric, month)]
-    return one
+    (month_row,) = [
+        month_row for month_row in answer["months"] if (month_row["metric"], month_row["month"]) == (metric, month)
+    ]
+    return month_row
 
 
 def contents(folder: Path) -> dict[Path, str]:
@@ -41,11 +43,11 @@ def contents(folder: Path) -> dict[Path, str]:
 
 
 def test_before_anything_is_published_the_whole_year_is_shown_and_no_store_is_made(new: Dpdau) -> None:
-    found = new("plan")
-    assert found.code == 0, found.said
-    assert (found.json["fits"], found.json["first_refusal"], found.json["numbers_refused"]) == (True, None, 0)
-    assert len(found.json["months"]) == 24
-    assert row(found.json, "dau", "2025-12")["last_slot"] == "2026-01-05"
+    done = new("plan")
+    assert done.code == 0, done.said
+    assert (done.json["fits"], done.json["first_refusal"], done.json["numbers_refused"]) == (True, None, 0)
+    assert len(done.json["months"]) == 24
+    assert row(done.json, "dau", "2025-12")["last_slot"] == "2026-01-05"
     assert not (new.folder / "data").exists()
 
 
@@ -56,9 +58,9 @@ def test_people_get_a_table_of_the_same_however_narrow_their_terminal(new: Dpdau
 
 def test_a_plan_goes_on_from_what_is_published_and_leaves_every_file_as_it_was(living: Dpdau) -> None:
     before = contents(living.folder)
-    found = living("plan", "--months", "2")
-    assert found.code == 0, found.said
-    january = row(found.json, "dau", "2025-01")
+    done = living("plan", "--months", "2")
+    assert done.code == 0, done.said
+    january = row(done.json, "dau", "2025-01")
     assert (january["published"], january["first_numbers"], january["restatements"]) == (2, 1, 3)
     assert january["charged_now"] == january["charged"]
     assert january["first_slot"] == "2025-02-02"
@@ -66,24 +68,24 @@ def test_a_plan_goes_on_from_what_is_published_and_leaves_every_file_as_it_was(l
 
 
 def test_a_change_that_takes_hold_in_later_months_can_be_tried(living: Dpdau) -> None:
-    found = living("plan", "--months", "2", "--set", "RESTATEMENT_DAY=9", "--set", "dau_budget_total=2.5")
-    assert found.code == 0, found.said
-    assert found.json["changed"] == {"RESTATEMENT_DAY": "9", "DAU_BUDGET_TOTAL": "2.5"}
-    january, february = (row(found.json, "dau", month) for month in ("2025-01", "2025-02"))
+    done = living("plan", "--months", "2", "--set", "RESTATEMENT_DAY=9", "--set", "dau_budget_total=2.5")
+    assert done.code == 0, done.said
+    assert done.json["changed"] == {"RESTATEMENT_DAY": "9", "DAU_BUDGET_TOTAL": "2.5"}
+    january, february = (row(done.json, "dau", month) for month in ("2025-01", "2025-02"))
     assert (january["cap"], january["last_slot"]) == (3.0, "2025-02-05")
     assert (february["cap"], february["last_slot"]) == (2.5, "2025-03-09")
     assert living("plan", "--months", "1").json["changed"] == {}
 
 
 def test_a_change_that_the_living_ledger_would_refuse_ends_with_code_4_and_says_when(living: Dpdau) -> None:
-    found = living("plan", "--months", "3", "--set", "MAU_BUDGET_TOTAL=3")
-    assert found.code == 4
-    refusal = found.json["first_refusal"]
+    done = living("plan", "--months", "3", "--set", "MAU_BUDGET_TOTAL=3")
+    assert done.code == 4
+    refusal = done.json["first_refusal"]
     assert (refusal["metric"], refusal["day"], refusal["slot"]) == ("mau", "2025-01-31", "2025-02-02")
     assert (refusal["month"], refusal["cap"]) == ("2025-01", 3.5)
     assert refusal["next_day"] == "2025-03-02"
-    assert "The first refusal: mau of 2025-01-31" in found.said
-    assert "mau begins another stream on 2025-03-02; charged for both: no month" in found.said
+    assert "The first refusal: mau of 2025-01-31" in done.said
+    assert "mau begins another stream on 2025-03-02; charged for both: no month" in done.said
 
 
 def test_the_refusal_that_was_foreseen_is_the_one_that_comes(living: Dpdau, tmp_path: Path) -> None:
@@ -105,9 +107,9 @@ def test_a_wrong_value_is_told_as_it_would_be_in_the_environment(new: Dpdau, nam
 
 
 def test_the_terms_of_a_living_store_cannot_be_tried_otherwise(living: Dpdau, new: Dpdau) -> None:
-    found = living("plan", "--set", "START_DATE=2024-06-01")
-    assert found.code == 2
-    assert "START_DATE=2024-06-01: this store was begun with 2025-01-01" in found.said
+    done = living("plan", "--set", "START_DATE=2024-06-01")
+    assert done.code == 2
+    assert "START_DATE=2024-06-01: this store was begun with 2025-01-01" in done.said
     assert new("plan", "--set", "START_DATE=2024-06-01").json["months"][0]["month"] == "2024-06"
 
 
@@ -122,15 +124,15 @@ def test_the_terms_of_a_living_store_cannot_be_tried_otherwise(living: Dpdau, ne
     ],
 )
 def test_what_cannot_be_tried_is_refused_without_its_value(new: Dpdau, change: str, says: str) -> None:
-    found = new("plan", "--set", change)
-    assert found.code == 2
-    assert says in found.said
-    assert change.partition("=")[2] not in found.said or not change.partition("=")[2]
+    done = new("plan", "--set", change)
+    assert done.code == 2
+    assert says in done.said
+    assert change.partition("=")[2] not in done.said or not change.partition("=")[2]
 
 
 def test_publication_can_be_planned_to_begin_later(new: Dpdau) -> None:
-    found = new("plan", "--months", "1", "--from", "2025-03-20")
-    assert [(one["metric"], one["month"]) for one in found.json["months"]] == [
+    done = new("plan", "--months", "1", "--from", "2025-03-20")
+    assert [(month_row["metric"], month_row["month"]) for month_row in done.json["months"]] == [
         ("mau", "2025-02"),
         ("dau", "2025-03"),
         ("mau", "2025-03"),
@@ -171,12 +173,12 @@ def test_resetting_a_budget_puts_an_override_on_record_that_budget_and_numbers_s
 def test_an_override_that_is_not_complete_is_refused(
     new: Dpdau, arguments: tuple[str, ...], code: int, said: str
 ) -> None:
-    found = new("reset-budget", "dau", "--month", "2025-01", *arguments)
-    assert (found.code, found.json) == (code, None)
-    assert said in found.said
+    done = new("reset-budget", "dau", "--month", "2025-01", *arguments)
+    assert (done.code, done.json) == (code, None)
+    assert said in done.said
 
 
 def test_the_label_names_what_each_series_promises(living: Dpdau) -> None:
-    found = living("label").json
-    assert set(found["records"]) == {"dau", "mau", "dau_and_mau"}
-    assert found["registry"]["repository"] == "https://github.com/opendp/deployments-registry-data"
+    labels = living("label").json
+    assert set(labels["records"]) == {"dau", "mau", "dau_and_mau"}
+    assert labels["registry"]["repository"] == "https://github.com/opendp/deployments-registry-data"

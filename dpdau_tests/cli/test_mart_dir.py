@@ -136,7 +136,7 @@ def test_a_folder_that_cannot_be_written_to_or_holds_the_ledger_is_refused_befor
 def test_a_restore_reads_the_mart_that_the_store_had_before_mart_dir_was_set(
     begun: Begin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else its newest numbers would be drawn a second time."""
+    """Without that mart the newest numbers would be drawn a second time."""
     stop_the_clock(monkeypatch, date(2025, 1, 5))
     dpdau = begun(two_days_are_published)
     assert dpdau("backup", "--to", "saved").code == 0

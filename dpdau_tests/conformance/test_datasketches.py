@@ -28,8 +28,8 @@ key_set = st.sets(st.integers(0, 2**64 - 1), max_size=200)
 thetas = st.sampled_from([Fraction(1, 2**n) for n in (0, 1, 3, 6)])
 
 
-def array(found: set[int]) -> Keys:
-    return np.array(sorted(found), dtype=np.uint64)
+def array(members: set[int]) -> Keys:
+    return np.array(sorted(members), dtype=np.uint64)
 
 
 def ours(keys: Keys, theta0: Fraction) -> ThetaSketch:
@@ -48,9 +48,9 @@ def read(sketch: ThetaSketch) -> datasketches.compact_theta_sketch:
     return datasketches.compact_theta_sketch.deserialize(bytes(sketch.body()))
 
 
-@given(found=key_set.filter(bool), theta0=thetas)
-def test_the_body_is_the_bytes_that_datasketches_writes(found: set[int], theta0: Fraction) -> None:
-    assert bytes(ours(array(found), theta0).body()) == theirs(array(found), theta0).serialize()
+@given(members=key_set.filter(bool), theta0=thetas)
+def test_the_body_is_the_bytes_that_datasketches_writes(members: set[int], theta0: Fraction) -> None:
+    assert bytes(ours(array(members), theta0).body()) == theirs(array(members), theta0).serialize()
 
 
 def test_the_body_of_a_large_day_is_the_bytes_that_datasketches_writes() -> None:
@@ -77,19 +77,19 @@ def test_somebody_who_is_not_sampled_leaves_the_bytes_of_nobody() -> None:
 @given(sets=st.lists(key_set.filter(bool), min_size=1, max_size=4), theta0=thetas)
 def test_unions_are_those_of_datasketches(sets: list[set[int]], theta0: Fraction) -> None:
     union = datasketches.theta_union(LG_K, p=float(theta0))
-    for found in sets:
-        union.update(theirs(array(found), theta0))
-    assert bytes(unite([ours(array(found), theta0) for found in sets]).body()) == union.get_result().serialize()
+    for members in sets:
+        union.update(theirs(array(members), theta0))
+    assert bytes(unite([ours(array(members), theta0) for members in sets]).body()) == union.get_result().serialize()
 
 
-@given(found=key_set.filter(bool), gone=key_set.filter(bool), theta0=thetas)
-def test_taking_users_out_is_a_not_b_of_datasketches(found: set[int], gone: set[int], theta0: Fraction) -> None:
-    left = datasketches.theta_a_not_b().compute(theirs(array(found), theta0), theirs(array(gone), theta0))
-    assert bytes(ours(array(found), theta0).without(array(gone)).body()) == left.serialize()
+@given(members=key_set.filter(bool), gone=key_set.filter(bool), theta0=thetas)
+def test_taking_users_out_is_a_not_b_of_datasketches(members: set[int], gone: set[int], theta0: Fraction) -> None:
+    left = datasketches.theta_a_not_b().compute(theirs(array(members), theta0), theirs(array(gone), theta0))
+    assert bytes(ours(array(members), theta0).without(array(gone)).body()) == left.serialize()
 
 
 def test_a_result_under_another_theta_than_the_public_one_is_refused() -> None:
-    """None of these can come from `build` or from bytes: it is the library's result that is asked."""
+    """Such a sketch cannot come from `build` or from bytes: it is the library's result that is asked."""
     header = ThetaEstimator(Fraction(1, 2)).header(3, "source")
     sampled, other = ours(array(set(range(100))), Fraction(1, 2)), ours(array(set(range(100))), Fraction(1, 4))
     wrong = ThetaSketch(header, other.packed)
@@ -121,15 +121,15 @@ def test_java_reads_the_same_hashes_and_estimates(tmp_path: Path) -> None:
     for file, sketch in zip(files, sketches, strict=True):
         file.write_bytes(sketch.body())
     *each, union = _read_by_java(files)
-    for sketch, found in zip(sketches, each, strict=True):
+    for sketch, by_java in zip(sketches, each, strict=True):
         theta = read(sketch)
-        assert found == {
+        assert by_java == {
             "retained": theta.num_retained,
             "theta": theta.theta64,
             "estimate": str(theta.get_estimate()),
             "sum": str(int(sketch.hashes.sum(dtype=np.uint64))),
         }
-    below = {int(one) for sketch in sketches for one in sketch.hashes if one < 2**57}
+    below = {int(hash_) for sketch in sketches for hash_ in sketch.hashes if hash_ < 2**57}
     assert (union["retained"], union["theta"]) == (len(below), 2**57)
 
 

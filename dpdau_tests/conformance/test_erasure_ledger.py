@@ -44,16 +44,16 @@ def removal(key: int, through: date = DAY, days: tuple[date, ...] = (), epochs: 
 
 
 def publish_mau(database: Database, day: date) -> None:
-    with SqlLedger(database).transaction() as books:
-        if books.mechanism_run("stream") is None:
-            books.open_run(MechanismRun("stream", "mau", 30, FIRST_MAU, Laplace(1), {}))  # type: ignore[arg-type]
-        books.store(Release(ReleaseKey("mau", 30, day), "stream", "x", 1.0, 1.0, "set", "", True, ""))
+    with SqlLedger(database).transaction() as transaction:
+        if transaction.mechanism_run("stream") is None:
+            transaction.open_run(MechanismRun("stream", "mau", 30, FIRST_MAU, Laplace(1), {}))  # type: ignore[arg-type]
+        transaction.store(Release(ReleaseKey("mau", 30, day), "stream", "x", 1.0, 1.0, "set", "", True, ""))
 
 
 def in_force(erasures: SqlErasures, epoch: int = 5) -> dict[int, int]:
     """Key to e."""
-    found = erasures.tombstones(epoch)
-    return dict(zip(found.keys.tolist(), found.effective_from.tolist(), strict=True))
+    tombstones = erasures.tombstones(epoch)
+    return dict(zip(tombstones.keys.tolist(), tombstones.effective_from.tolist(), strict=True))
 
 
 def test_the_same_removal_again_is_the_same_request_and_keeps_its_first_day_in_force(
@@ -64,7 +64,7 @@ def test_the_same_removal_again_is_the_same_request_and_keeps_its_first_day_in_f
     again, other = erasures.record([removal(7), removal(8)], TODAY + timedelta(days=3), parked=False)
     assert again == first and other != first
     assert in_force(erasures) == {12: day_number(FIRST_MAU), 13: day_number(date(2025, 2, 4))}
-    assert [one.received_on for one in erasures.find([first])] == [TODAY]
+    assert [erasure.received_on for erasure in erasures.find([first])] == [TODAY]
 
 
 def test_the_same_removal_twice_at_once_has_two_receipts_and_asking_again_has_the_same_two(
@@ -87,7 +87,7 @@ def test_a_duplicate_keeps_the_first_day_in_force_of_the_same_person_and_days(
     listed = removal(7, days=(date(2025, 1, 2), DAY))
     erasures.record([removal(7), listed], TODAY, parked=False)
     publish_mau(database, date(2025, 2, 3))
-    again = [replace(one, reference="T-1") for one in (removal(7), listed, removal(8), removal(7, TODAY))]
+    again = [replace(asked, reference="T-1") for asked in (removal(7), listed, removal(8), removal(7, TODAY))]
     (parked,) = erasures.record([replace(listed, reference="T-2")], TODAY, parked=True)
     new = erasures.record(again, TODAY, parked=False)
     erasures.confirm([parked])
@@ -106,9 +106,9 @@ def test_a_removal_without_keys_is_applied_once_it_is_in_force_and_the_same_as_n
     (at_once,) = erasures.record([empty], TODAY, parked=False)
     (parked, other) = erasures.record([empty, removal(7)], TODAY, parked=True)
     assert len({at_once, parked, other}) == 3
-    assert [one.state for one in erasures.find([at_once, parked, other])] == ["applied", "parked", "parked"]
+    assert [erasure.state for erasure in erasures.find([at_once, parked, other])] == ["applied", "parked", "parked"]
     erasures.confirm([parked, other])
-    assert [one.state for one in erasures.find([at_once, parked, other])] == ["applied", "applied", "received"]
+    assert [erasure.state for erasure in erasures.find([at_once, parked, other])] == ["applied", "applied", "received"]
     with pytest.raises(Refused, match=parked):
         erasures.cancel([parked])
     assert erasures.keys_of([at_once, parked]) == {} == erasures.references([at_once, parked])
@@ -119,7 +119,7 @@ def test_days_that_are_passed_over_are_part_of_the_request_and_have_no_tombstone
     early = date(2024, 12, 30)
     asked = replace(removal(7, days=(early, DAY)), passed_over=(early,))
     (name,) = erasures.record([asked], TODAY, parked=False)
-    assert [one.days for one in erasures.find([name])] == [(early, DAY)]
+    assert [erasure.days for erasure in erasures.find([name])] == [(early, DAY)]
     assert erasures.tombstones(5).days.tolist() == [day_number(DAY)]
     assert erasures.record([asked], TODAY, parked=False) == [name]
 
@@ -134,11 +134,15 @@ def test_a_reference_is_returned_and_stands_in_no_byte_of_the_database(
         *[replace(removal(key), reference=short) for key in (9, 7)],
     ]
     names = erasures.record(asked, TODAY, parked=False)
-    found = erasures.references(names)
-    assert {name: one.text for name, one in found.items()} == {names[0]: long, names[2]: short, names[3]: short}
-    for name, one in found.items():
-        assert one.commitment == commitment(bytes.fromhex(str(one.opening)), REFERENCE, name, one.text)
-    assert [one.receipt for one in erasures.referred_to(short)] == [names[2], names[3]]
+    references = erasures.references(names)
+    assert {name: erasure.text for name, erasure in references.items()} == {
+        names[0]: long,
+        names[2]: short,
+        names[3]: short,
+    }
+    for name, erasure in references.items():
+        assert erasure.commitment == commitment(bytes.fromhex(str(erasure.opening)), REFERENCE, name, erasure.text)
+    assert [erasure.receipt for erasure in erasures.referred_to(short)] == [names[2], names[3]]
     assert erasures.referred_to("T") == []
     stored = b"".join([everything_in(database), *(path.read_bytes() for path in tmp_path.iterdir())])
     assert long.encode() not in stored and short.encode() not in stored
@@ -162,7 +166,7 @@ def test_a_reference_is_destroyed_with_the_requests_last_tombstone(
         SqlSalts(database).shred_through(5)
     before = erasures.references(names)
     assert (before[names[0]].text, before[names[0]].opening, before[names[1]].text) == (None, None, "T-1")
-    assert [one.receipt for one in erasures.referred_to("T-1")] == names[1:]
+    assert [erasure.receipt for erasure in erasures.referred_to("T-1")] == names[1:]
     assert SqlLedger(database).problems() == []
 
 
@@ -170,8 +174,8 @@ def test_other_days_of_the_same_person_are_another_request(erasures: SqlErasures
     listed = removal(7, days=(date(2025, 1, 2), DAY))
     receipts = erasures.record([removal(7), listed, removal(7, DAY + timedelta(days=1))], TODAY, parked=False)
     assert len(set(receipts)) == 3
-    found = erasures.tombstones(4)
-    rows = sorted(zip(found.days.tolist(), found.listed.tolist(), strict=True))
+    tombstones = erasures.tombstones(4)
+    rows = sorted(zip(tombstones.days.tolist(), tombstones.listed.tolist(), strict=True))
     assert rows == sorted(
         [
             (day_number(DAY), False),
@@ -180,7 +184,7 @@ def test_other_days_of_the_same_person_are_another_request(erasures: SqlErasures
             (day_number(DAY) + 1, False),
         ]
     )
-    assert [one.days for one in erasures.find(receipts)] == [(), (date(2025, 1, 2), DAY), ()]
+    assert [erasure.days for erasure in erasures.find(receipts)] == [(), (date(2025, 1, 2), DAY), ()]
 
 
 def test_keys_come_back_whole_and_stand_in_no_byte_of_the_database(
@@ -206,13 +210,13 @@ def test_a_parked_request_is_not_in_force_until_it_is_confirmed(database: Databa
     assert in_force(erasures) == {12: day_number(date(2025, 2, 10))}  # the day of the confirmation counts
     assert erasures.recorded() > 0
     erasures.confirm([receipt])
-    assert [one.state for one in erasures.erasures()] == ["received"]
+    assert [erasure.state for erasure in erasures.erasures()] == ["received"]
 
 
 def test_asking_for_a_parked_removal_in_force_confirms_it(erasures: SqlErasures) -> None:
     (parked,) = erasures.record([removal(7)], TODAY, parked=True)
     assert erasures.record([removal(7)], TODAY, parked=False) == [parked]
-    assert [one.state for one in erasures.find([parked])] == ["received"] and len(in_force(erasures)) == 1
+    assert [erasure.state for erasure in erasures.find([parked])] == ["received"] and len(in_force(erasures)) == 1
 
 
 def test_a_cancelled_request_leaves_no_tombstone_and_can_be_made_again(erasures: SqlErasures) -> None:
@@ -241,7 +245,10 @@ def test_applying_moves_only_what_its_watermark_holds(erasures: SqlErasures) -> 
     watermark = erasures.recorded()
     (second,) = erasures.record([removal(8)], TODAY, parked=False)
     erasures.mark_applied(watermark)
-    assert [(one.receipt, one.state) for one in erasures.erasures()] == [(first, "applied"), (second, "received")]
+    assert [(erasure.receipt, erasure.state) for erasure in erasures.erasures()] == [
+        (first, "applied"),
+        (second, "received"),
+    ]
     assert erasures.applied() == watermark < erasures.recorded()
     assert erasures.tombstones(5, after=watermark).keys.tolist() == [13]
 
@@ -257,11 +264,11 @@ def test_receipts_are_a_chain_that_two_writers_cannot_fork(database: Database, e
     receipts.append([row(receipt, 1, inspected)], "", [])
     with pytest.raises(Refused, match="Another process"):
         receipts.append([row(receipt, 2, Inspected("nonce", "[2]"))], "", [receipt])
-    assert [one.state for one in erasures.find([receipt])] == ["applied"]
+    assert [erasure.state for erasure in erasures.find([receipt])] == ["applied"]
     second = row(receipt, 2, inspected)
     receipts.append([second], "hash 1", [receipt])
     assert receipts.last(receipt) == replace(second, inspected=None) and receipts.last_hash() == "hash 2"
-    assert [one.state for one in erasures.find([receipt])] == ["verified"]
+    assert [erasure.state for erasure in erasures.find([receipt])] == ["verified"]
     assert receipts.last("nobody's") is None
 
 
@@ -287,10 +294,10 @@ def test_shredding_takes_an_epochs_tombstones_and_no_key_is_ever_made_for_it_aga
     (receipt,) = erasures.record([removal(7)], TODAY, parked=False)
     salts.shred_through(4)
     assert erasures.keys_of([receipt]) == {receipt: {5: 12}} and not len(erasures.tombstones(6).keys)
-    for one in (salts, SqlSalts(database)):
+    for opened in (salts, SqlSalts(database)):
         with pytest.raises(Refused, match="salt epoch 4 was shredded"):
-            one.epoch_keys([4, 5])
-        assert one.shredded_through() == 4
+            opened.epoch_keys([4, 5])
+        assert opened.shredded_through() == 4
     salts.shred_through(3)
     assert salts.shredded_through() == 4
 
@@ -313,9 +320,9 @@ def test_thousands_of_requests_are_found_again_by_receipt_and_by_batch(erasures:
     rng = np.random.default_rng(0)
     keys = sorted({int(key) for key in rng.integers(0, 2**60, size=6_000)})
     receipts = erasures.record([removal(key) for key in keys], TODAY, parked=False)
-    found = erasures.find(receipts)
-    assert [one.receipt for one in found] == receipts and len({one.batch for one in found}) == 1
-    assert erasures.find([found[0].batch]) == found
+    requests = erasures.find(receipts)
+    assert [erasure.receipt for erasure in requests] == receipts and len({erasure.batch for erasure in requests}) == 1
+    assert erasures.find([requests[0].batch]) == requests
     assert erasures.record([removal(key) for key in reversed(keys)], TODAY, parked=False) == receipts[::-1]
 
 
@@ -333,8 +340,8 @@ def test_tombstones_between_two_watermarks_are_those_that_came_into_force_there(
     for key in (7, 8, 9):
         erasures.record([removal(key)], TODAY, parked=False)
         marks.append(erasures.recorded())
-    found = erasures.tombstones(5, after=marks[1], through=marks[2])
-    assert found.keys.tolist() == [13]
+    tombstones = erasures.tombstones(5, after=marks[1], through=marks[2])
+    assert tombstones.keys.tolist() == [13]
     assert sorted(erasures.tombstones(5, through=marks[2]).keys.tolist()) == [12, 13]
 
 

@@ -34,37 +34,37 @@ def open_ledger(url: str) -> SqlLedger:
 
 def release(number: int = 0, noisy_value: float = 1.5) -> Release:
     key = ReleaseKey("dau", 1, date(2025, 1, 1 + number % 31), number // 31)
-    return Release(key, f"instance {number}", "laplace", noisy_value, 3.0, "set", "2025-01-03", True, "0.1.0")
+    return Release(key, f"run {number}", "laplace", noisy_value, 3.0, "set", "2025-01-03", True, "0.1.0")
 
 
-def instance(number: int = 0) -> MechanismRun:
-    return MechanismRun(f"instance {number}", "dau", 1, MONTH, PRICE, {"sketch_impl": "set"})
+def run(number: int = 0) -> MechanismRun:
+    return MechanismRun(f"run {number}", "dau", 1, MONTH, PRICE, {"sketch_impl": "set"})
 
 
 def test_what_is_stored_is_read_back_alike(ledger: SqlLedger) -> None:
-    instances = [
-        instance(),
+    runs = [
+        run(),
         MechanismRun("shared", "dau", 1, MONTH, shared_noise(62, 3.0, 1e-6), {}),
         MechanismRun("stream", "mau", 30, MONTH, stream(30, 3.5, 1e-6), {"a": "b"}),
     ]
-    with ledger.transaction() as books:
-        for opened in instances:
-            books.open_run(opened)
-        books.charge(Charge("dau", MONTH, "instance 0", PRICE))
-        books.store(release())
-    assert ledger.mechanism_runs() == instances
-    assert ledger.charges("dau", MONTH) == [Charge("dau", MONTH, "instance 0", PRICE)]
+    with ledger.transaction() as transaction:
+        for opened in runs:
+            transaction.open_run(opened)
+        transaction.charge(Charge("dau", MONTH, "run 0", PRICE))
+        transaction.store(release())
+    assert ledger.mechanism_runs() == runs
+    assert ledger.charges("dau", MONTH) == [Charge("dau", MONTH, "run 0", PRICE)]
     assert ledger.release(release().key) == release()
     assert ledger.releases() == ledger.releases("dau") == [release()]
     assert ledger.releases("mau") == []
 
 
 def test_an_aborted_transaction_leaves_nothing(ledger: SqlLedger) -> None:
-    with pytest.raises(RuntimeError), ledger.transaction() as books:
-        books.open_run(instance())
-        books.charge(Charge("dau", MONTH, "instance 0", PRICE))
-        books.keep_shared_noise("instance 0", 7)
-        books.store(release())
+    with pytest.raises(RuntimeError), ledger.transaction() as transaction:
+        transaction.open_run(run())
+        transaction.charge(Charge("dau", MONTH, "run 0", PRICE))
+        transaction.keep_shared_noise("run 0", 7)
+        transaction.store(release())
         raise RuntimeError
     assert (ledger.mechanism_runs(), ledger.charges("dau", MONTH), ledger.releases()) == ([], [], [])
 
@@ -72,21 +72,21 @@ def test_an_aborted_transaction_leaves_nothing(ledger: SqlLedger) -> None:
 def test_a_key_is_stored_once(ledger: SqlLedger) -> None:
     from sqlalchemy.exc import IntegrityError
 
-    with ledger.transaction() as books:
-        books.open_run(instance())
-        books.store(release())
-    with pytest.raises(IntegrityError), ledger.transaction() as books:
-        books.store(release(noisy_value=2.5))
+    with ledger.transaction() as transaction:
+        transaction.open_run(run())
+        transaction.store(release())
+    with pytest.raises(IntegrityError), ledger.transaction() as transaction:
+        transaction.store(release(noisy_value=2.5))
     assert ledger.releases() == [release()]
 
 
 def test_an_error_does_not_quote_what_was_bound(ledger: SqlLedger) -> None:
     from sqlalchemy.exc import IntegrityError
 
-    with pytest.raises(IntegrityError) as caught, ledger.transaction() as books:
-        books.open_run(instance())
-        books.keep_shared_noise("instance 0", 987_654_321)
-        books.keep_shared_noise("instance 0", 987_654_321)
+    with pytest.raises(IntegrityError) as caught, ledger.transaction() as transaction:
+        transaction.open_run(run())
+        transaction.keep_shared_noise("run 0", 987_654_321)
+        transaction.keep_shared_noise("run 0", 987_654_321)
     assert "987654321" not in str(caught.value)
 
 
@@ -105,9 +105,9 @@ def test_a_seal_is_for_ever(database_url: str) -> None:
 
 
 def test_salts_are_made_once_and_only_the_secret_opens_them(database_url: str) -> None:
-    made = SqlSalts(Database(database_url, SECRET)).epoch_keys([7, 8])
-    assert SqlSalts(Database(database_url, SECRET)).epoch_keys([8, 7]) == made
-    assert len({key.secret for key in made.values()}) == 2
+    keys = SqlSalts(Database(database_url, SECRET)).epoch_keys([7, 8])
+    assert SqlSalts(Database(database_url, SECRET)).epoch_keys([8, 7]) == keys
+    assert len({key.secret for key in keys.values()}) == 2
     with pytest.raises(BadSetting, match="does not open"):
         SqlSalts(Database(database_url, "t" * 40)).epoch_keys([7])
     with pytest.raises(BadSetting, match="HASH_SALT_SECRET is not set"):
@@ -117,41 +117,41 @@ def test_salts_are_made_once_and_only_the_secret_opens_them(database_url: str) -
 def test_no_secret_stands_in_the_clear_in_the_database(database_url: str) -> None:
     database = Database(database_url, SECRET)
     salt = SqlSalts(database).epoch_keys([7])[7]
-    with SqlLedger(database).transaction() as books:
-        books.open_run(instance())
-        books.keep_shared_noise("instance 0", 7_190_283_746_501)
-        books.freeze("instance 0", MONTH, 8_190_283_746_502)
+    with SqlLedger(database).transaction() as transaction:
+        transaction.open_run(run())
+        transaction.keep_shared_noise("run 0", 7_190_283_746_501)
+        transaction.freeze("run 0", MONTH, 8_190_283_746_502)
     seen = everything_in(database)
     for secret in (salt.secret, salt.secret.hex().encode(), b"7190283746501", b"8190283746502"):
         assert secret not in seen
     for number in (7_190_283_746_501, 8_190_283_746_502):
         assert number.to_bytes(8, "little") not in seen and number.to_bytes(6, "big") not in seen
     assert salt.secret.hex() not in repr(salt)
-    with SqlLedger(database).transaction() as books:
-        assert books.shared_noise("instance 0") == 7_190_283_746_501
-        assert books.frozen("instance 0", 9) == [8_190_283_746_502]
+    with SqlLedger(database).transaction() as transaction:
+        assert transaction.shared_noise("run 0") == 7_190_283_746_501
+        assert transaction.frozen("run 0", 9) == [8_190_283_746_502]
 
 
 def spend(url: str, worker: int) -> int:
     """Try to make twenty releases, each its own key, with a price of which ten fit; how many went through."""
-    ledger, made = open_ledger(url), 0
+    ledger, spent = open_ledger(url), 0
     for number in range(20):
         name = worker * 20 + number
         try:
-            with ledger.transaction() as books:
-                charge = Charge("dau", MONTH, f"instance {name}", PRICE)
-                admits(books.charges("dau", MONTH), charge, CAP)
-                books.open_run(instance(name))
-                books.charge(charge)
-                books.store(release(name))
-            made += 1
+            with ledger.transaction() as transaction:
+                charge = Charge("dau", MONTH, f"run {name}", PRICE)
+                admits(transaction.charges("dau", MONTH), charge, CAP)
+                transaction.open_run(run(name))
+                transaction.charge(charge)
+                transaction.store(release(name))
+            spent += 1
         except BudgetRefused:
             pass
-    return made
+    return spent
 
 
 def test_processes_that_race_for_a_budget_never_overspend_it(database_url: str) -> None:
-    made = race(spend, [(database_url, worker) for worker in range(4)])
-    assert sum(made) == 10
+    spent = race(spend, [(database_url, worker) for worker in range(4)])
+    assert sum(spent) == 10
     ledger = open_ledger(database_url)
     assert len(ledger.charges("dau", MONTH)) == len(ledger.releases()) == 10

@@ -52,15 +52,17 @@ of_few_bits = st.builds(lambda bit, low: (1 << bit) | low, st.integers(0, 63), s
 keys_of_users = st.one_of(st.integers(0, LAST_KEY), near_an_edge, of_few_bits)
 key_set = st.sets(keys_of_users, max_size=50)
 examples = settings(max_examples=at_length(test=20, ci=60, soak=1_000))  # of each counting
-every_counting = pytest.mark.parametrize("estimator", COUNTED, ids=lambda one: "-".join(parameters_of(one).values()))
+every_counting = pytest.mark.parametrize(
+    "estimator", COUNTED, ids=lambda counted_by: "-".join(parameters_of(counted_by).values())
+)
 
 
-def array(found: Iterable[int]) -> Keys:
-    return np.array(sorted(found), dtype=np.uint64)
+def array(members: Iterable[int]) -> Keys:
+    return np.array(sorted(members), dtype=np.uint64)
 
 
-def sketch_of(estimator: Estimator, found: Iterable[int], epoch: int = 3) -> Sketch:
-    return build(estimator.header(epoch, "source"), array(found))
+def sketch_of(estimator: Estimator, members: Iterable[int], epoch: int = 3) -> Sketch:
+    return build(estimator.header(epoch, "source"), array(members))
 
 
 def as_bytes(sketch: Sketch) -> bytes:
@@ -68,7 +70,7 @@ def as_bytes(sketch: Sketch) -> bytes:
 
 
 def counted(estimator: Estimator, *sets: Iterable[int]) -> int:
-    return estimator.statistic(unite([sketch_of(estimator, found) for found in sets]))
+    return estimator.statistic(unite([sketch_of(estimator, members) for members in sets]))
 
 
 def test_every_kind_has_its_counting_and_is_tested_here() -> None:
@@ -81,11 +83,11 @@ def test_every_kind_has_its_counting_and_is_tested_here() -> None:
 @pytest.mark.also_long
 @every_counting
 @examples
-@given(one=key_set, other=key_set, new=keys_of_users)
+@given(first=key_set, other=key_set, new=keys_of_users)
 def test_one_more_user_changes_the_statistic_of_a_union_by_0_or_1(
-    estimator: Estimator, one: set[int], other: set[int], new: int
+    estimator: Estimator, first: set[int], other: set[int], new: int
 ) -> None:
-    assert counted(estimator, one | {new}, other) - counted(estimator, one, other) in (0, 1)
+    assert counted(estimator, first | {new}, other) - counted(estimator, first, other) in (0, 1)
 
 
 @pytest.mark.slow
@@ -96,12 +98,12 @@ def test_in_adversarial_unions_one_more_user_changes_the_statistic_by_0_or_1(kin
     random, cases, changed = np.random.default_rng(20251125), 0, 0
     while cases < at_length(ci=50_000, soak=1_000_000):
         estimator = estimators[cases % len(estimators)]
-        one, other = (_adversarial(random, int(random.integers(0, 80))) for _ in range(2))
+        first, other = (_adversarial(random, int(random.integers(0, 80))) for _ in range(2))
         second = build(estimator.header(3, "b"), other)
-        before = estimator.statistic(unite([build(estimator.header(3, "a"), one), second]))
+        before = estimator.statistic(unite([build(estimator.header(3, "a"), first), second]))
         for new in _adversarial(random, 251):
-            after = estimator.statistic(unite([build(estimator.header(3, "a"), np.union1d(one, [new])), second]))
-            assert after - before in (0, 1), (estimator, one, other, new)
+            after = estimator.statistic(unite([build(estimator.header(3, "a"), np.union1d(first, [new])), second]))
+            assert after - before in (0, 1), (estimator, first, other, new)
             changed += after - before
             cases += 1
     assert 0 < changed < cases
@@ -129,8 +131,8 @@ def test_a_statistic_is_what_its_definition_says_of_all_users(estimator: Estimat
     users = set().union(*sets)
     match estimator:
         case ThetaEstimator(theta0):
-            hashes = {int(found) for found in theta_hashes(array(users))}
-            expected = sum(0 < found < theta0 * 2**63 for found in hashes)
+            hashes = {int(hash_) for hash_ in theta_hashes(array(users))}
+            expected = sum(0 < hash_ < theta0 * 2**63 for hash_ in hashes)
         case KmvEstimator(k, theta0):
             expected = min(k, sum(key < theta0 * 2**64 for key in users))
         case HllEstimator(registers, level):
@@ -155,7 +157,7 @@ def rank(bits: str, registers: int) -> int:
 @examples
 @given(sets=st.lists(key_set, min_size=1, max_size=4))
 def test_order_and_repeats_do_not_matter_in_a_union(estimator: Estimator, sets: list[set[int]]) -> None:
-    sketches = [sketch_of(estimator, found) for found in sets]
+    sketches = [sketch_of(estimator, members) for members in sets]
     assert as_bytes(unite(sketches)) == as_bytes(unite([*reversed(sketches), sketches[0]]))
 
 
@@ -164,30 +166,30 @@ def test_order_and_repeats_do_not_matter_in_a_union(estimator: Estimator, sets: 
 @examples
 @given(sets=st.lists(key_set, min_size=1, max_size=4))
 def test_a_union_is_the_sketch_of_the_users_in_any_of_the_days(estimator: Estimator, sets: list[set[int]]) -> None:
-    united = unite([sketch_of(estimator, found) for found in sets])
+    united = unite([sketch_of(estimator, members) for members in sets])
     assert bytes(united.body()) == bytes(sketch_of(estimator, set().union(*sets)).body())
     assert bytes(unite([united, united]).body()) == bytes(united.body())
 
 
-@given(found=key_set, larger=st.integers(0, 6), smaller=st.integers(0, 6))
+@given(members=key_set, larger=st.integers(0, 6), smaller=st.integers(0, 6))
 def test_a_sketch_of_a_larger_sample_is_counted_as_one_of_a_smaller_sample(
-    found: set[int], larger: int, smaller: int
+    members: set[int], larger: int, smaller: int
 ) -> None:
     assume(smaller >= larger)
     wide, narrow = ThetaEstimator(Fraction(1, 2**larger)), ThetaEstimator(Fraction(1, 2**smaller))
     assert narrow.reads(wide.header(3, "source")) and (wide.reads(narrow.header(3, "source")) is (larger == smaller))
-    assert as_bytes(narrow.narrowed(sketch_of(wide, found))) == as_bytes(sketch_of(narrow, found))
+    assert as_bytes(narrow.narrowed(sketch_of(wide, members))) == as_bytes(sketch_of(narrow, members))
 
 
 @pytest.mark.parametrize("other", COUNTED)
 @every_counting
 def test_a_mixed_union_is_refused_by_name(estimator: Estimator, other: Estimator) -> None:
-    one, two = sketch_of(estimator, {1}), sketch_of(other, {2})
-    if one.header == two.header:
-        assert unite([one, two]).header.parameters == one.header.parameters
+    first, second = sketch_of(estimator, {1}), sketch_of(other, {2})
+    if first.header == second.header:
+        assert unite([first, second]).header.parameters == first.header.parameters
         return
     with pytest.raises(BadInput) as raised:
-        unite([one, two])
+        unite([first, second])
     named = "parameters" if estimator.kind == other.kind else estimator.kind
     assert named in raised.value.reason and (named == "parameters" or other.kind in raised.value.reason)
 
@@ -216,27 +218,27 @@ def test_a_union_of_nothing_is_refused() -> None:
 @pytest.mark.also_long
 @every_counting
 @examples
-@given(found=key_set, gone=key_set)
+@given(members=key_set, gone=key_set)
 def test_a_removed_user_leaves_the_bytes_of_a_sketch_that_never_had_her(
-    estimator: Estimator, found: set[int], gone: set[int]
+    estimator: Estimator, members: set[int], gone: set[int]
 ) -> None:
     """Or the sketch says that only one built anew can tell, which the linear ones never do."""
-    left = sketch_of(estimator, found | gone).without(array(gone))
+    left = sketch_of(estimator, members | gone).without(array(gone))
     if left is None:
         assert not estimator.linear
     else:
-        assert as_bytes(left) == as_bytes(sketch_of(estimator, found - gone))
+        assert as_bytes(left) == as_bytes(sketch_of(estimator, members - gone))
 
 
-@given(found=key_set, gone=key_set)
+@given(members=key_set, gone=key_set)
 def test_a_kmv_sketch_with_room_loses_a_user_exactly_and_a_full_one_only_users_it_does_not_hold(
-    found: set[int], gone: set[int]
+    members: set[int], gone: set[int]
 ) -> None:
     roomy, full = KmvEstimator(200, Fraction(1)), KmvEstimator(4, Fraction(1))
-    left = sketch_of(roomy, found).without(array(gone))
-    assert left is not None and as_bytes(left) == as_bytes(sketch_of(roomy, found - gone))
-    held = set(sorted(found)[:4])
-    assert (sketch_of(full, found).without(array(gone)) is None) == (len(held) == 4 and bool(held & gone))
+    left = sketch_of(roomy, members).without(array(gone))
+    assert left is not None and as_bytes(left) == as_bytes(sketch_of(roomy, members - gone))
+    held = set(sorted(members)[:4])
+    assert (sketch_of(full, members).without(array(gone)) is None) == (len(held) == 4 and bool(held & gone))
 
 
 def test_a_register_keeps_no_trace_of_a_user_below_its_rank() -> None:
@@ -264,12 +266,12 @@ def test_a_counting_reads_no_sketch_of_another_size_or_kind(estimator: Estimator
 @pytest.mark.also_long
 @every_counting
 @examples
-@given(found=key_set, her=keys_of_users)
+@given(members=key_set, her=keys_of_users)
 def test_without_a_trace_of_her_the_sketch_is_as_if_she_had_never_been(
-    estimator: Estimator, found: set[int], her: int
+    estimator: Estimator, members: set[int], her: int
 ) -> None:
-    sketch = sketch_of(estimator, found | {her})
-    never = sketch_of(estimator, found - {her})
+    sketch = sketch_of(estimator, members | {her})
+    never = sketch_of(estimator, members - {her})
     assert len(never.traces(array({her}))) == 0 or not estimator.linear
     if not len(sketch.traces(array({her}))):
         assert as_bytes(sketch) == as_bytes(never)
@@ -281,9 +283,9 @@ def test_without_a_trace_of_her_the_sketch_is_as_if_she_had_never_been(
 @pytest.mark.also_long
 @every_counting
 @examples
-@given(found=key_set)
-def test_a_sketch_survives_its_bytes(estimator: Estimator, found: set[int]) -> None:
-    sketch = sketch_of(estimator, found)
+@given(members=key_set)
+def test_a_sketch_survives_its_bytes(estimator: Estimator, members: set[int]) -> None:
+    sketch = sketch_of(estimator, members)
     back = from_bytes(as_bytes(sketch))
     assert back.header == sketch.header and estimator.reads(back.header)
     assert as_bytes(back) == as_bytes(sketch)
@@ -293,9 +295,9 @@ def test_a_sketch_survives_its_bytes(estimator: Estimator, found: set[int]) -> N
 @pytest.mark.also_long
 @every_counting
 @examples
-@given(found=st.sets(keys_of_users, min_size=1, max_size=20), data=st.data())
-def test_any_changed_byte_is_refused(estimator: Estimator, found: set[int], data: st.DataObject) -> None:
-    good = bytearray(as_bytes(sketch_of(estimator, found)))
+@given(members=st.sets(keys_of_users, min_size=1, max_size=20), data=st.data())
+def test_any_changed_byte_is_refused(estimator: Estimator, members: set[int], data: st.DataObject) -> None:
+    good = bytearray(as_bytes(sketch_of(estimator, members)))
     place = data.draw(st.integers(0, len(good) - 1))
     good[place] ^= data.draw(st.integers(1, 255))
     with pytest.raises(BadInput):
@@ -305,9 +307,9 @@ def test_any_changed_byte_is_refused(estimator: Estimator, found: set[int], data
 @pytest.mark.also_long
 @every_counting
 @examples
-@given(found=key_set, data=st.data())
-def test_cut_off_bytes_are_refused(estimator: Estimator, found: set[int], data: st.DataObject) -> None:
-    good = as_bytes(sketch_of(estimator, found))
+@given(members=key_set, data=st.data())
+def test_cut_off_bytes_are_refused(estimator: Estimator, members: set[int], data: st.DataObject) -> None:
+    good = as_bytes(sketch_of(estimator, members))
     with pytest.raises(BadInput):
         from_bytes(good[: data.draw(st.integers(0, len(good) - 1))])
 
@@ -325,7 +327,7 @@ def test_another_format_and_an_unknown_kind_are_refused_by_name(estimator: Estim
 
 @every_counting
 def test_a_body_that_is_not_of_its_header_is_refused(estimator: Estimator) -> None:
-    """Its checksum holds: so a writer that errs is noticed as well as a damaged disk."""
+    """The checksum of the bytes holds: so a writer that errs is noticed as well as a damaged disk."""
     sketch = sketch_of(estimator, {2**n for n in range(8)})
     shorter = bytes(sketch.body())[:-3]
     with pytest.raises(BadInput, match="cannot be read"):
@@ -405,9 +407,9 @@ def test_kind_and_public_parameters_survive_the_terms_of_an_instance(estimator: 
 
 
 def test_terms_that_are_not_known_are_refused() -> None:
-    for terms in ({"sketch_impl": "bloom"}, {"sketch_impl": "theta"}):
+    for parameters in ({"sketch_impl": "bloom"}, {"sketch_impl": "theta"}):
         with pytest.raises(Refused, match="not known here"):
-            estimator_from(terms)
+            estimator_from(parameters)
 
 
 @pytest.mark.parametrize("users", [0.0, -3.0, 1.0, 1e3, 16_384.0, 32_768.0, 5e4, 1e6, 1e9, 1e20])

@@ -34,7 +34,7 @@ from dpdau_tests.support.lengths import at_length, chance
 from dpdau_tests.support.postgres import schema_url
 from dpdau_tests.support.prepared import Prepared
 from resources.ledger_sql import schema
-from resources.ledger_sql.backup import restored_books
+from resources.ledger_sql.backup import restore_transaction
 from resources.ledger_sql.database import Database, open_engine
 from resources.ledger_sql.keyring import KEY_BYTES, LEDGER, RECEIPTS, Keyring
 from resources.ledger_sql.ledger import SqlLedger
@@ -82,11 +82,11 @@ def write_a_ledger(store: Store, database: Database) -> None:
     request([Event("user 6", "-", date(2024, 12, 31))], store)
     apply_and_verify(store)  # and what it has inspected is there in the end
     request([Event("user 6", "-", date(2025, 3, 1))], store)
-    with restored_books(database) as books:
-        books.close("dau", date(2025, 3, 1), date(2025, 3, 2))
-        books.close("mau", date(2025, 3, 1), date(2025, 3, 2))
-        books.note_restore(Restore(date(2025, 3, 1), date(2025, 3, 2), None))
-        books.lose_epochs([300])
+    with restore_transaction(database) as transaction:
+        transaction.close("dau", date(2025, 3, 1), date(2025, 3, 2))
+        transaction.close("mau", date(2025, 3, 1), date(2025, 3, 2))
+        transaction.note_restore(Restore(date(2025, 3, 1), date(2025, 3, 2), None))
+        transaction.lose_epochs([300])
     store.accountant.override(
         Override("cap", "An officer", "Agreed", date(2025, 3, 2), "dau", date(2025, 3, 1), Fraction(7, 2))
     )
@@ -112,7 +112,7 @@ class Tampered:
 
     @contextmanager
     def after(self, *statements: Any) -> Iterator[None]:
-        """Their tables are as they were in the end."""
+        """What statements do, inside of the block: their tables are as they were in the end."""
         before = {table: self.rows(table) for table in dict.fromkeys(statement.table for statement in statements)}
         self.do(*statements)
         try:
@@ -162,7 +162,7 @@ def ledger_at(url: str, folder: Path) -> SqlLedger:
 
 
 def ledger_file(folder: Path, prepared: Prepared) -> Path:
-    """Such a ledger in a file, closed."""
+    """A ledger with rows in every table, in a file, closed."""
 
     def fill(empty: Path) -> None:
         with closed_at_the_end():
@@ -184,10 +184,10 @@ def shared(request: pytest.FixtureRequest, prepared: Prepared) -> Iterator[Tampe
 
 
 def opened(ledger: SqlLedger, url: str) -> Iterator[Tampered]:
-    found = Tampered(ledger, without_constraints(url))
-    assert all(found.rows(table) for table in TABLES)
-    yield found
-    found.behind.dispose()
+    tampered = Tampered(ledger, without_constraints(url))
+    assert all(tampered.rows(table) for table in TABLES)
+    yield tampered
+    tampered.behind.dispose()
 
 
 @pytest.fixture
@@ -204,11 +204,11 @@ def is_row(table: Table, row: Row) -> Any:
 def test_numbers_are_chained_as_they_are_read_back(tampered: Tampered) -> None:
     """Some databases keep a whole number otherwise than it was given."""
     table = schema.releases
-    before = {one: tampered.rows(one) for one in (table, schema.entries)}
+    before = {changed_table: tampered.rows(changed_table) for changed_table in (table, schema.entries)}
     key = ReleaseKey("dau", 1, JANUARY)
     for number in (-5.0, -0.0, 0.1, 1e300, 2.0**53):
-        with tampered.ledger.transaction() as books:
-            books.store(replace(tampered.ledger.releases()[0], key=key, noisy_value=number))
+        with tampered.ledger.transaction() as transaction:
+            transaction.store(replace(tampered.ledger.releases()[0], key=key, noisy_value=number))
         assert tampered.ledger.problems() == []
         tampered.do(
             delete(table).where(table.c.id > before[table][-1]["id"]),
@@ -221,23 +221,23 @@ def test_numbers_are_chained_as_they_are_read_back(tampered: Tampered) -> None:
 
 def changes(value: object, nullable: bool) -> list[list[Any]]:
     """Every small change of a value: for each, some that would do, since the database itself may refuse one."""
-    made: list[list[Any]]
+    others: list[list[Any]]
     match value:
         case None:
             return [[1, "x", b"x"]]
         case bool():
-            made = [[not value]]
+            others = [[not value]]
         case int():
-            made = [[value + 1, value + 1001], [value - 1, value - 1001]]
+            others = [[value + 1, value + 1001], [value - 1, value - 1001]]
         case float():
-            made = [[struct.unpack("d", one)[0] for one in some] for some in flipped(struct.pack("d", value))]
+            others = [[struct.unpack("d", bits)[0] for bits in some] for some in flipped(struct.pack("d", value))]
         case str():
-            made = [[one.decode() for one in some] for some in flipped(value.encode())]
+            others = [[bits.decode() for bits in some] for some in flipped(value.encode())]
         case bytes():
-            made = list(flipped(value))
+            others = list(flipped(value))
         case _:
             raise TypeError(value)
-    return [*made, [None]] if nullable else made
+    return [*others, [None]] if nullable else others
 
 
 def flipped(value: bytes) -> Iterator[list[bytes]]:
@@ -246,9 +246,9 @@ def flipped(value: bytes) -> Iterator[list[bytes]]:
         yield [value[:place] + bytes([value[place] ^ bit]) + value[place + 1 :] for bit in (1, 2, 4, 64)]
 
 
-def sample(made: Sequence[Any], number: int, step: int) -> Sequence[Any]:
+def sample(choices: Sequence[Any], number: int, step: int) -> Sequence[Any]:
     """Every `step`-th and one at least, if there is one; another `number` takes others."""
-    return made[number % max(1, min(step, len(made))) :: step]
+    return choices[number % max(1, min(step, len(choices))) :: step]
 
 
 def sampled_rows(tampered: Tampered, table: Table) -> Sequence[Row]:
@@ -301,10 +301,10 @@ def test_two_rows_in_each_others_place_are_found(tampered: Tampered) -> None:
     for table in TABLES:
         if table in NO_ORDER:
             continue
-        for one, other in sample(list(pairwise(tampered.rows(table))), BEGIN, ROWS):
-            exchanged = [{**row, **place(table, at)} for row, at in ((one, other), (other, one))]
-            here = is_row(table, one) | is_row(table, other)
-            assert tampered.is_found_after(delete(table).where(here), insert(table).values(exchanged)), (one, other)
+        for first, other in sample(list(pairwise(tampered.rows(table))), BEGIN, ROWS):
+            exchanged = [{**row, **place(table, at)} for row, at in ((first, other), (other, first))]
+            here = is_row(table, first) | is_row(table, other)
+            assert tampered.is_found_after(delete(table).where(here), insert(table).values(exchanged)), (first, other)
 
 
 def place(table: Table, row: Row) -> Row:
@@ -350,7 +350,7 @@ def test_a_chain_whose_key_is_gone_is_found(tampered: Tampered) -> None:
 
 
 def test_the_list_of_what_was_written_last_is_found_to_be_gone(tampered: Tampered) -> None:
-    """Also when all of it is."""
+    """The list of the newest builds is missed in part, and when all of it is gone."""
     builds, digests = schema.builds, schema.build_digests
     assert tampered.is_found_after(delete(builds))
     assert tampered.is_found_after(delete(builds), delete(digests))
@@ -371,7 +371,7 @@ def test_a_signing_key_that_is_gone_or_another_is_found(tampered: Tampered) -> N
 def test_a_charge_that_names_a_cheaper_instance_is_found(tampered: Tampered) -> None:
     table = schema.charges
     for row in tampered.rows(table):
-        for name in {instance["name"] for instance in tampered.rows(schema.instances)} - {row["instance"]}:
+        for name in {run["name"] for run in tampered.rows(schema.instances)} - {row["instance"]}:
             assert tampered.is_found_after(update(table).where(is_row(table, row)).values(instance=name))
 
 
@@ -392,10 +392,10 @@ def test_an_instance_that_is_renamed_wherever_it_is_named_is_found(tampered: Tam
 
 @pytest.mark.parametrize("table", [schema.shared_noise, schema.stream_state])
 def test_secret_numbers_of_one_kind_that_were_exchanged_are_found(tampered: Tampered, table: Table) -> None:
-    one, other = tampered.rows(table)
+    first, other = tampered.rows(table)
     assert tampered.is_found_after(
-        update(table).where(is_row(table, one)).values(encrypted=other["encrypted"]),
-        update(table).where(is_row(table, other)).values(encrypted=one["encrypted"]),
+        update(table).where(is_row(table, first)).values(encrypted=other["encrypted"]),
+        update(table).where(is_row(table, other)).values(encrypted=first["encrypted"]),
     )
 
 
@@ -438,7 +438,12 @@ def another(table: Table, tampered: Tampered) -> dict[str, Any]:
     """A row that the table takes beside those that it has: the last one under another name, day or number."""
     row = dict(tampered.rows(table)[-1])
     unique = {column.name for column in table.columns if column.primary_key or column.unique}
-    unique |= {column.name for one in table.constraints if isinstance(one, UniqueConstraint) for column in one.columns}
+    unique |= {
+        column.name
+        for constraint in table.constraints
+        if isinstance(constraint, UniqueConstraint)
+        for column in constraint.columns
+    }
     for name in unique:
         row[name] = row[name] + 1000 if isinstance(row[name], int) else f"{row[name]} again"
     if "id" in row:
@@ -459,14 +464,14 @@ def test_every_table_is_appended_to_or_vouched_for_or_is_written_down_as_harmles
 def test_a_row_of_any_table_that_is_inserted_or_changed_or_deleted_is_found(tampered: Tampered, name: str) -> None:
     table = EVERY[name]
     row = sampled_rows(tampered, table)[-1]
-    column = next(one for one in table.columns if one not in ONLY_ORDER)
+    column = next(candidate for candidate in table.columns if candidate not in ONLY_ORDER)
     (first, *_) = changes(row[column.name], bool(column.nullable))
     assert tampered.is_found_after(insert(table).values(**another(table, tampered)))
     assert tampered.is_found_after(delete(table).where(is_row(table, row)))
     other = changed(tampered, table, row, column.name, first)
-    found = tampered.is_found()
+    is_found = tampered.is_found()
     tampered.do(update(table).where(is_row(table, other)).values(**row))
-    assert found
+    assert is_found
 
 
 def test_a_table_that_was_emptied_is_found(tampered: Tampered) -> None:
@@ -561,8 +566,8 @@ def unfound_bits(path: Path) -> Iterator[str]:
     ledger = SqlLedger(database)
     assert ledger.problems() == []
     for table in TABLES:
-        found = list(records(content, roots[table.name]))
-        for record in sample(found, BEGIN, BUILDS) if table is schema.builds else found:
+        rows_of_page = list(records(content, roots[table.name]))
+        for record in sample(rows_of_page, BEGIN, BUILDS) if table is schema.builds else rows_of_page:
             spared = never_read(table, content, record)
             for place in sample(record, record.start + FIRST_BYTE, BYTES):
                 bits = range(8) if table in PUBLISHED and BYTES == 1 else [place % 8]

@@ -44,7 +44,7 @@ class Ui:
         self._clock = clock
 
     def wait_for(self, what: str, ready: Callable[[], bool]) -> None:
-        """As time goes by quickly: sensors and backfills look every half a minute."""
+        """Wait while time goes by quickly: sensors and backfills look every half a minute."""
         wait_for(what, ready, self.skip_time)
 
     def skip_time(self) -> None:

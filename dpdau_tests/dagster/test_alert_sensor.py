@@ -37,7 +37,7 @@ def world(make_store: MakeStore, instance: dg.DagsterInstance) -> World:
 
 
 def later(world: World, day: date) -> World:
-    """The same sensor on another day."""
+    """The world's sensor on another day."""
     store = replace(world.store, clock=FixedClock(day))
     return World(store, world.instance, world.cursor, world.sensor, world.alerts)
 

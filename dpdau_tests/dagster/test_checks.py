@@ -81,7 +81,7 @@ def let_a_request_wait_for_too_long(store: Store) -> Store:
 
 
 def bring_somebody_back(store: Store) -> Store:
-    """As a copy from a backup would."""
+    """Bring an erased user back, as a copy from a backup would."""
     (file,) = (store.settings.data_dir / "activity" / f"day={DAYS[1]}").iterdir()
     kept = file.read_bytes()
     erase(store, "user 1")

@@ -182,7 +182,7 @@ def test_a_tick_that_dies_before_its_cursor_is_kept_costs_an_event_and_no_run(wo
 
 
 def test_a_run_that_was_made_and_never_launched_is_asked_for_again_under_its_key(world: World) -> None:
-    """As Dagster does when it dies between the two: it launches the run that has this key."""
+    """Dagster died between making and launching it: it launches the run that has this key."""
     erase(world.store, "she")
     first = world.tick()
     job = world.definitions.resolve_job_def(REBUILD_DAYS)

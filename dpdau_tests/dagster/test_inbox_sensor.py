@@ -227,7 +227,7 @@ def test_a_folder_with_too_many_bad_rows_makes_no_day_complete_and_nothing_of_it
 def test_a_folder_that_goes_or_changes_while_it_is_taken_in_makes_no_day_complete(
     world: World, landing: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As Spark does it: it takes the marker away, and then the files, before it writes them anew."""
+    """Spark writes a folder anew so: it takes the marker away, and then the files, before it writes them anew."""
     folder = land(landing, NEW, "user 1")
     seen = LandingFiles.files
 

@@ -35,7 +35,7 @@ TAKEN = ("activity", "day_sketch", "dau_release", "active_users", "report")
 
 
 class Theirs(dg.ConfigurableResource):
-    """Of the team: nothing that dpdau could use."""
+    """A resource of the other team's: nothing that dpdau could use."""
 
     word: str = "theirs"
 
@@ -103,7 +103,7 @@ class Both:
         return set(self.instance.get_materialized_partitions(dg.AssetKey(list(path))))
 
     def tick(self, sensor: str, cursor: str | None = None) -> dg.SensorResult:
-        """As the daemon does: with the resources that the repository has, and nothing handed in."""
+        """Evaluate a sensor as the daemon does: with the resources that the repository has, and nothing handed in."""
         repository = self.merged.get_repository_def()
         definition = repository.get_sensor_def(sensor)
         with dg.build_sensor_context(

@@ -202,8 +202,8 @@ def test_after_downtime_one_run_publishes_in_order_under_the_slots_of_each_day(d
     complete_all(new, later.store)
     assert publish_due(later)
     assert mark_reported(done, "dau_release")[-5:] == [str(day) for day in new]
-    slots = {one.key.day: one.published_at[:10] for one in done.store.accountant.releases("mau")}
-    assert [slots[day] for day in new] == [str(day + timedelta(days=2)) for day in new]
+    due_days = {release.key.day: release.published_at[:10] for release in done.store.accountant.releases("mau")}
+    assert [due_days[day] for day in new] == [str(day + timedelta(days=2)) for day in new]
 
 
 # --- What Dagster takes for fresh --------------------------------------------------------------------------------

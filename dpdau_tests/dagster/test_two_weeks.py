@@ -167,7 +167,7 @@ class Operation:
         self.receipts: list[str] = []
 
     def store(self) -> Store:
-        """Of this moment, for the test's own process, which has the real clock."""
+        """The store at this moment, for the test's own process, which has the real clock."""
         return replace(open_store(self.settings), clock=FixedClock(self.daemon.now().date()))
 
     def events(self, day: date) -> list[tuple[str, date]]:

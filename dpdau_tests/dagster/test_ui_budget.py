@@ -42,7 +42,7 @@ def page(ui: Ui) -> Iterator[Page]:
 
 
 def settings(folder: Path) -> dict[str, str]:
-    """As anybody sets them, in this folder."""
+    """An environment as anybody sets it, with all of the store in the folder."""
     paths = {"DATA_DIR": str(folder / "data"), "DAGSTER_HOME": str(folder / "home")}
     return {**os.environ, **paths, "HASH_SALT_SECRET": SECRET, "START_DATE": "2025-01-01"}
 

@@ -148,7 +148,7 @@ def test_a_number_of_predictable_noise_fails_its_check(world: World) -> None:
 def test_a_run_of_steps_keeps_the_check_and_raises_the_refusal_itself(
     world: World, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As `dpdau run` does, whose exit code follows from it; resources read the environment."""
+    """The run is one of `dpdau run`, whose exit code follows from the refusal; resources read the environment."""
     folder = world.store.settings.data_dir
     for name, value in {"DATA_DIR": folder, "HASH_SALT_SECRET": SECRET}.items():
         monkeypatch.setenv(name, str(value))

@@ -201,7 +201,7 @@ class World:
 
 
 def stop_the_clock(patch: pytest.MonkeyPatch, today: date) -> None:
-    """Of every store that is opened by its settings: years in which days became due would all be looked at."""
+    """Set the clock of every store that is opened by its settings, which else had years of days that are due."""
     patch.setattr("resources.store.SystemClock.today", lambda clock: today)
 
 

@@ -34,7 +34,7 @@ Series = dict[date, int]
 
 
 def file_of(name: str, file: str) -> Path:
-    """This file of this log; the test that asks is skipped where there is none."""
+    """A file of a log; the test that asks is skipped where there is none."""
     found = [place / name / file for place in (BUNDLED, BESIDE) if (place / name / file).exists()]
     if not found:
         pytest.skip(f"{file} of {name} is not bundled, and not in {BESIDE}")
@@ -55,13 +55,13 @@ def erasures_of(name: str, which: str) -> list[tuple[str, date]]:
     return [(row["user_id"], date.fromisoformat(row["erase_day"])) for row in _rows(name, f"erasures_{which}.csv")]
 
 
-def take_in_log(name: str, store: Store) -> None:
-    """Ingest all of its events."""
+def ingest_log(name: str, store: Store) -> None:
+    """Ingest all events of the log."""
     ingest([file_of(name, "events.parquet")], store)
 
 
-def take_in_days(name: str, days: list[date], store: Store) -> None:
-    """Ingest its events of these days, from a file of their own."""
+def ingest_days(name: str, days: list[date], store: Store) -> None:
+    """Ingest the log's events of these days, from a file of their own."""
     whole = pq.read_table(file_of(name, "events.parquet"))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "events.parquet"

@@ -23,7 +23,7 @@ from dpdau_assets.core.publication.release import publish, read_statistic
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.sketches.exact import ExactEstimator
 from dpdau_tests.conftest import SECRET, FixedClock, prepare
-from dpdau_tests.eval.logs import COLLEGE, OULAD, counted, reference_of, take_in_days, take_in_log
+from dpdau_tests.eval.logs import COLLEGE, OULAD, counted, ingest_days, ingest_log, reference_of
 from dpdau_tests.support.fast_folder import fast_folder
 from dpdau_tests.support.lengths import LENGTH
 from resources.store import open_store
@@ -49,14 +49,14 @@ def test_state_equals_the_reference_on_every_day_and_in_every_window(
     dau, mau = reference_of(name)
     days = sorted(dau)[part]
     store = make_store(start_date=days[0], hash_salt_rotation_days=rotation)
-    take_in_days(name, days, store)
+    ingest_days(name, days, store)
     prepare(store, days)
     assert counted(days, store) == ({day: dau[day] for day in days}, {day: mau[day] for day in days[29:]})
     assert len({epoch_of(day, rotation) for day in days}) > 2  # windows did cross from one salt epoch into the next
 
 
 def in_a_soak(test: Callable) -> Callable:
-    """Neither in `make test` nor in CI, where the audit asks this of fewer numbers."""
+    """Marks a test that runs neither in `make test` nor in CI, where the audit asks this of fewer numbers."""
     return test if LENGTH == "ci" else pytest.mark.slow(test)
 
 
@@ -67,7 +67,7 @@ def residuals() -> dict[str, dict[date, float]]:
     with fast_folder() as folder:
         settings = Settings(data_dir=folder, hash_salt_secret=SECRET, start_date=days[0])
         store = replace(open_store(settings), clock=FixedClock(date(2030, 1, 1)))
-        take_in_log(OULAD, store)
+        ingest_log(OULAD, store)
         prepare(store, days)
         found: dict[str, dict[date, float]] = {"dau": {}, "mau": {}}
         for day in days_between(date(2012, 6, 1), date(2014, 5, 31)):

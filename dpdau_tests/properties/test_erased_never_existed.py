@@ -201,7 +201,7 @@ def memory() -> Iterator[Path]:
 
 
 def empty_store(root: Path, rotation_days: int, kind: str) -> Path:
-    """Of which both lives are copies: without the same keys no bytes could be equal."""
+    """The store of which both lives are copies: without the same keys no bytes could be equal."""
     folder = root / f"empty, {rotation_days} days"
     if not folder.exists():
         first = epoch_of(START, rotation_days)

@@ -114,8 +114,8 @@ def test_what_is_shown_of_a_number_is_never_below_zero_and_the_number_as_drawn_s
     noisy: float, shown: tuple[float, float, float]
 ) -> None:
     release = Release(ReleaseKey("dau", 1, START), "one", "gaussian_shared", noisy, 13.5, "set", "today", True, "1")
-    instance = MechanismRun("one", "dau", 1, START, shared_noise(62, 3.0, 1e-6), parameters_of(ExactEstimator()))
-    found = interval(release, instance)
+    run = MechanismRun("one", "dau", 1, START, shared_noise(62, 3.0, 1e-6), parameters_of(ExactEstimator()))
+    found = interval(release, run)
     assert (found["estimate"], found["lower_95"], found["upper_95"]) == shown
     assert found["noisy_value"] == found["noisy_statistic"] == noisy
 

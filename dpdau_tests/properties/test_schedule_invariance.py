@@ -284,7 +284,7 @@ def test_it_is_the_numbers_that_she_changes(schedule: Schedule) -> None:
 
 @every_schedule
 def test_the_publication_is_whole_and_all_kinds_of_refusal_occur(schedule: Schedule) -> None:
-    """So that the comparison is of something."""
+    """A comparison of publications is one of something."""
     found = without_her(schedule)
     assert found.steps >= schedule.steps
     by_kind = {(key.metric, key.revision): key.day for key in sorted(found.numbers)}

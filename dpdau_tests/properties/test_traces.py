@@ -92,7 +92,7 @@ def mark_reported(store: Store) -> dict[str, list[dict[str, Any]]]:
 
 
 def plain(row: dict[str, Any]) -> dict[str, Any]:
-    """Of a receipt's text what is said of files, days and states."""
+    """A row with what its receipt's text says of files, days and states."""
     if row.get("body"):
         body = json.loads(row["body"])
         row["body"] = {name: body[name] for name in ("state", "survivors", "scope", "epochs", "remains")}
@@ -122,10 +122,10 @@ def test_the_comparison_notices_what_used_to_be_kept(
 
 
 def frozen(store: Store) -> list[int]:
-    with store.accountant.transaction() as books:
-        instance = books.last_run("mau", 30)
-        assert instance is not None
-        return books.frozen(instance.name, 99)
+    with store.accountant.transaction() as transaction:
+        run = transaction.last_run("mau", 30)
+        assert run is not None
+        return transaction.frozen(run.name, 99)
 
 
 def test_of_a_streams_counts_only_those_are_kept_that_numbers_to_come_are_made_of(make_store: Make) -> None:
@@ -142,7 +142,7 @@ def test_of_a_streams_counts_only_those_are_kept_that_numbers_to_come_are_made_o
 
 
 def found_by_trying(version: str, day: date, store: Store, users: list[str]) -> list[str]:
-    """Those of these people with whom the day would have had this version: by every key and nonce that lives."""
+    """The people with whom the day would have had this version: by every key and nonce that lives."""
     epoch = epoch_of(day, 90)
     secret = store.state.salts.epoch_keys([epoch])[epoch].secret
     keys = store.state.activity.read(day, epoch)

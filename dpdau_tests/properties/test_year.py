@@ -131,7 +131,7 @@ def refusal_of(one: RefusedRelease) -> tuple:
 
 
 def what_became_of(row: MonthForecast, store: Store) -> MonthForecast:
-    """The same row, from what the ledger holds in the end."""
+    """The row of the forecast, from what the ledger holds in the end."""
     metric, month, delta = row.metric, row.month, store.settings.delta
     releases = [
         found
@@ -140,7 +140,7 @@ def what_became_of(row: MonthForecast, store: Store) -> MonthForecast:
     ]
     charged = total(cost(charge.mechanism) for charge in store.accountant.charges(metric, month))
     budget = budget_answer(metric, month, store.settings, store.accountant)
-    slots = [date.fromisoformat(found.published_at[:10]) for found in releases]
+    due_days = [date.fromisoformat(found.published_at[:10]) for found in releases]
     restated = sum(found.key.revision for found in releases)
     return replace(
         row,
@@ -148,8 +148,8 @@ def what_became_of(row: MonthForecast, store: Store) -> MonthForecast:
         first_numbers=len(releases) - restated,
         restatements=restated,
         refused=0,
-        first_slot=min(slots),
-        last_slot=max(slots),
+        first_due=min(due_days),
+        last_due=max(due_days),
         charged=epsilon_of(charged, delta),
         mu2=2 * rho(charged),
         spent=budget["epsilon_spent"],

@@ -47,7 +47,7 @@ def upgrade():
 
 @pytest.fixture
 def ledger(tmp_path: Path, prepared: Prepared) -> str:
-    """Of a month that was published, as this version writes it."""
+    """The ledger of a month that was published, as this version writes it."""
     copied(prepared, a_month_published, tmp_path / "store", date(2030, 1, 1))
     return f"sqlite:///{tmp_path}/store/ledger.sqlite"
 

@@ -47,7 +47,7 @@ def under(umask: int) -> Iterator[None]:
 
 
 def modes(*roots: Path) -> dict[str, set[int]]:
-    """Those of all files and of all folders, these themselves included."""
+    """The modes of all files and of all folders, the roots included."""
     found: dict[str, set[int]] = {"files": set(), "folders": set()}
     for path in (path for root in roots for path in (root, *root.rglob("*"))):
         kind = "folders" if path.is_dir() else "files"

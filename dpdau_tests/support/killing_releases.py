@@ -218,14 +218,14 @@ def inconsistent(store: Store, seen: list[Release]) -> list[str]:
             if charged != sorted(name for asked, read, name in owed if (asked, read) == (metric, month)):
                 found.append(f"{metric} of {month} was charged for {charged}.")
     given = Counter(one.run for one in releases)
-    for instance in store.accountant.mechanism_runs():
-        if not given[instance.name]:
-            found.append(f"{instance.name} has no number.")
-        if isinstance(instance.mechanism, Stream):
-            with store.accountant.transaction() as books:
-                kept = min(given[instance.name], len(instance.mechanism.filter) - 1)  # the others nobody reads again
-                if len(books.frozen(instance.name, 10_000)) != kept:
-                    found.append(f"{instance.name} has frozen a statistic without a number.")
+    for run in store.accountant.mechanism_runs():
+        if not given[run.name]:
+            found.append(f"{run.name} has no number.")
+        if isinstance(run.mechanism, Stream):
+            with store.accountant.transaction() as transaction:
+                kept = min(given[run.name], len(run.mechanism.filter) - 1)  # the others nobody reads again
+                if len(transaction.frozen(run.name, 10_000)) != kept:
+                    found.append(f"{run.name} has frozen a statistic without a number.")
     for month in store.accountant.restated():
         restated = sorted(one.key for one in releases if one.key.revision and month_of(one.key.day) == month)
         if restated != restated_keys(month, (one.key for one in store.accountant.releases())):

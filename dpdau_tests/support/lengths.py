@@ -22,12 +22,12 @@ assert LENGTH in ("test", "ci", "soak"), f"DPDAU_LENGTH={LENGTH}: it is test, ci
 
 
 def at_length(*, ci: int, soak: int, test: int | None = None) -> int:
-    """So many examples, points or trials; `test` is of those that run in `make test` too."""
+    """How many examples, points or trials there are at this length; `test` is of those that run in `make test` too."""
     return {"test": ci if test is None else test, "ci": ci, "soak": soak}[LENGTH]
 
 
 def seed() -> int:
-    """Of this run and all of its workers."""
+    """The seed of this run and all of its workers."""
     return int(os.environ.setdefault("DPDAU_SEED", str(secrets.randbits(32))))
 
 

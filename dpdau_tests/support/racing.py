@@ -27,7 +27,7 @@ def race(work: Callable[..., Any], arguments: Sequence[tuple]) -> list[Any]:
 
 
 def race_in_rounds(work: Callable[..., Any], arguments: Sequence[tuple], rounds: int) -> list[list[Any]]:
-    """The same with a race each round, whose number is the first argument of `work`; the processes stay the same."""
+    """Race once each round, whose number is the first argument of `work`; the processes stay the same."""
     context = _context()
     start = context.Barrier(len(arguments))
     with ProcessPoolExecutor(len(arguments), context, initializer=_meet_at, initargs=(start,)) as pool:

@@ -108,7 +108,7 @@ class Clock:
         self._write(0.0)
 
     def environment(self, given: Mapping[str, str]) -> dict[str, str]:
-        """The same with this clock. Python's path begins with what repairs `time.sleep`."""
+        """A process environment with this clock. Python's path begins with what repairs `time.sleep`."""
         paths = [str(self._sitecustomize), given.get("PYTHONPATH", "")]
         return {
             **given,
@@ -256,7 +256,7 @@ class Daemon:
         return self._process is not None and self._process.poll() is None
 
     def stop(self) -> None:
-        """As an operator does; the code server goes on."""
+        """Stop it as an operator does; the code server goes on."""
         self._end(signal.SIGTERM)
 
     def kill(self) -> None:
@@ -337,7 +337,7 @@ class Daemon:
         return self.runs(statuses=NOT_FINISHED_STATUSES)
 
     def ticks(self, name: str | None = None, since: datetime | None = None) -> list[Tick]:
-        """Those of a schedule or sensor, or of all of them, oldest first."""
+        """The ticks of a schedule or sensor, or of all of them, oldest first."""
         found = [
             _tick_of(tick, self.clock)
             for state in self._instigators()

@@ -175,7 +175,7 @@ def _outcome(planned: Round, until: Until) -> tuple[str, str]:
 
 
 def _cut_off(process: subprocess.Popen[str]) -> str:
-    """As by ^C, so that a test ends what it has started; and if it does not, all of its group."""
+    """End it as by ^C, so that a test ends what it has started; and if it does not, all of its group."""
     process.send_signal(signal.SIGINT)
     try:
         return process.communicate(timeout=_PATIENCE_SECONDS)[0]

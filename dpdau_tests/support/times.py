@@ -74,7 +74,7 @@ def _processor() -> float:
 
 
 def recorded(folder: Path) -> list[Spent]:
-    """Of every run that was kept there."""
+    """The times of every run that was kept there."""
     return [Spent(**row) for path in sorted(folder.glob("*.json")) for row in json.loads(path.read_text())]
 
 

@@ -28,7 +28,7 @@ from resources.ledger_sql.rows import insert_rows
 Rows = Iterable[tuple[str, Mapping[str, Any]]]
 
 _TABLES = [table for table in schema.metadata.sorted_tables if table is not schema.version]
-_OF_AN_EMPTY_LEDGER = (schema.terms, schema.entries, schema.wrapped_keys)  # the terms, chained
+_OF_AN_EMPTY_LEDGER = (schema.terms, schema.entries, schema.wrapped_keys)  # the fixed settings, chained
 _AT_ONCE = 5_000
 
 
@@ -54,7 +54,7 @@ def put(database: Database, rows: Rows) -> None:
 
 
 def require_empty(connection: Connection) -> None:
-    """Raise Refused for a ledger that says more than the terms of its store."""
+    """Raise Refused for a ledger that says more than the fixed settings of its store."""
     for table in _TABLES:
         if table not in _OF_AN_EMPTY_LEDGER and connection.execute(select(table).limit(1)).first():
             raise Refused(
@@ -75,8 +75,8 @@ def from_lines(lines: Iterable[bytes]) -> Iterator[tuple[str, Mapping[str, Any]]
         yield name, {column: _value(schema.metadata.tables[name], column, value) for column, value in columns.items()}
 
 
-class SqlRestoredBooks(SqlLedgerTransaction):
-    """The port RestoredBooks."""
+class SqlRestoreTransaction(SqlLedgerTransaction):
+    """The port RestoreTransaction."""
 
     def close(self, metric: Metric, month: date, closed_on: date) -> None:
         self._append(schema.closures, metric=metric, month=month.isoformat(), closed_on=closed_on.isoformat())
@@ -105,10 +105,10 @@ class SqlRestoredBooks(SqlLedgerTransaction):
 
 
 @contextmanager
-def restored_books(database: Database) -> Iterator[SqlRestoredBooks]:
+def restore_transaction(database: Database) -> Iterator[SqlRestoreTransaction]:
     """One transaction on a ledger that is being restored."""
     with database.write() as connection:
-        yield SqlRestoredBooks(connection, database.keyring)
+        yield SqlRestoreTransaction(connection, database.keyring)
 
 
 def _value(table: Table, column: str, value: Any) -> Any:

@@ -99,8 +99,8 @@ class SqlBuilds:
 
 def encrypted_rows(connection: Connection) -> _Rows:
     """Every row as it is kept, by its partition."""
-    found = connection.execute(select(_rows)).all()
-    return {Partition(row.store, date.fromisoformat(row.day), row.epoch): row.encrypted for row in found}
+    rows = connection.execute(select(_rows)).all()
+    return {Partition(row.store, date.fromisoformat(row.day), row.epoch): row.encrypted for row in rows}
 
 
 def digest_of(rows: Mapping[Partition, bytes]) -> str:

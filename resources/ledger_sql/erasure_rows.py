@@ -23,7 +23,7 @@ def change_state(
 ) -> None:
     """Append the change, and note the state that each request has by now."""
     table, effective = schema.erasures, effective_from or {}
-    changes = [{"erasure": one, "state": state, "effective_from": effective.get(one)} for one in ids]
+    changes = [{"erasure": erasure, "state": state, "effective_from": effective.get(erasure)} for erasure in ids]
     append(connection, keyring, schema.erasure_states, changes)
     for some in in_pieces(ids):
         connection.execute(update(table).where(table.c.id.in_(some)).values(state=state))

@@ -94,7 +94,9 @@ class SqlErasures:
             living = [[pair for pair in pairs if gone is None or pair[0] > gone] for _, pairs in with_keys]
             asked = [_Asked(removal, pairs) for (removal, _), pairs in zip(with_keys, living, strict=True)]
             known = _known(connection, self._database.keyring, asked)
-            ids = self._add(connection, [one for one, name in zip(asked, known, strict=True) if not name], received_on)
+            ids = self._add(
+                connection, [request for request, name in zip(asked, known, strict=True) if not name], received_on
+            )
             if parked:
                 self._change_state(connection, list(ids.values()), "parked")
             else:  # what waited to be confirmed and was asked for again comes into force too
@@ -134,18 +136,18 @@ class SqlErasures:
     def find(self, names: Iterable[str]) -> list[Erasure]:
         with self._database.read() as connection:
             rows = {row.id: row for row in rows_of(connection, list(set(names)))}
-        return [_erasure(rows[one]) for one in sorted(rows)]
+        return [_erasure(rows[erasure]) for erasure in sorted(rows)]
 
     def references(self, receipts: Iterable[str]) -> Mapping[str, Reference]:
         table, wanted = schema.commitments.c, list(set(receipts))
-        found: dict[str, Reference] = {}
+        by_receipt: dict[str, Reference] = {}
         with self._database.read() as connection:
             for some in in_pieces(wanted):
                 query = select(table.subject, table.commitment).where(table.kind == REFERENCE, table.subject.in_(some))
-                found |= {row.subject: Reference(row.commitment) for row in connection.execute(query)}
-            for name, opening, text in _references(connection, self._database.keyring, list(found)):
-                found[name] = Reference(found[name].commitment, text, opening.hex())
-        return found
+                by_receipt |= {row.subject: Reference(row.commitment) for row in connection.execute(query)}
+            for name, opening, text in _references(connection, self._database.keyring, list(by_receipt)):
+                by_receipt[name] = Reference(by_receipt[name].commitment, text, opening.hex())
+        return by_receipt
 
     def referred_to(self, reference: str) -> list[Erasure]:
         with self._database.read() as connection:
@@ -156,13 +158,13 @@ class SqlErasures:
 
     def keys_of(self, receipts: Iterable[str]) -> Mapping[str, Mapping[int, int]]:
         e, t = schema.erasures.c, schema.tombstones.c
-        found: list[Any] = []
+        key_rows: list[Any] = []
         with self._database.read() as connection:
             for some in in_pieces(list(set(receipts))):
                 query = select(e.receipt, t.epoch, t.encrypted_key).join(schema.erasures, t.erasure == e.id)
-                found += connection.execute(query.where(e.receipt.in_(some)).distinct())
+                key_rows += connection.execute(query.where(e.receipt.in_(some)).distinct())
         keys: dict[str, dict[int, int]] = defaultdict(dict)
-        for epoch, rows in _by_epoch(found):
+        for epoch, rows in _by_epoch(key_rows):
             opened = self._decrypted(epoch, [row.encrypted_key for row in rows])
             for row, key in zip(rows, opened.tolist(), strict=True):
                 keys[row.receipt][epoch] = key
@@ -217,31 +219,33 @@ class SqlErasures:
     # Inside a transaction
 
     def _add(self, connection: Connection, new: Sequence[_Asked], received_on: date) -> dict[str, int]:
-        """Their receipts and ids, in order."""
+        """Insert requests as one batch; their receipts and ids, in order."""
         batch = secrets.token_hex(8)
         rows = [
             {
                 "receipt": secrets.token_hex(8),
                 "batch": batch,
-                "through": one.removal.through.isoformat(),
-                "scope": one.removal.scope,
+                "through": request.removal.through.isoformat(),
+                "scope": request.removal.scope,
                 "received_on": received_on.isoformat(),
-                "commitments": one.commitments(),
+                "commitments": request.commitments(),
                 "state": "",
                 "watermark": 0,
             }
-            for one in new
+            for request in new
         ]
         append(connection, self._database.keyring, schema.erasures, rows)
         ids = {row.receipt: row.id for row in rows_of(connection, [batch])}
         receipts = {str(row["receipt"]): ids[str(row["receipt"])] for row in rows}
         stones = [
             {"erasure": erasure, **stone}
-            for one, erasure in zip(new, receipts.values(), strict=True)
-            for stone in one.tombstones
+            for request, erasure in zip(new, receipts.values(), strict=True)
+            for stone in request.tombstones
         ]
         insert_rows(connection, schema.tombstones, stones)
-        called = {name: one.removal.reference for one, name in zip(new, receipts, strict=True) if one.tombstones}
+        called = {
+            name: request.removal.reference for request, name in zip(new, receipts, strict=True) if request.tombstones
+        }
         references = {name: reference for name, reference in called.items() if reference is not None}
         keep_all(connection, self._database.keyring, REFERENCE, references)
         return receipts
@@ -253,16 +257,16 @@ class SqlErasures:
         """
         identities = _identities(connection, ids)
         since, soonest = _in_force_since(connection, identities.values()), day_number(self._next_mau_day(connection))
-        effective = {one: min(soonest, since.get(identities.get(one), soonest)) for one in ids}
+        effective = {erasure: min(soonest, since.get(identities.get(erasure), soonest)) for erasure in ids}
         self._change_state(connection, ids, "received", effective)
         table, stones = schema.erasures, schema.tombstones
         watermark = connection.scalar(select(func.max(schema.erasure_states.c.id)))
         for some in in_pieces(ids):
             connection.execute(update(table).where(table.c.id.in_(some)).values(watermark=watermark))
         for day in set(effective.values()):
-            for some in in_pieces([one for one in ids if effective[one] == day]):
+            for some in in_pieces([erasure for erasure in ids if effective[erasure] == day]):
                 connection.execute(update(stones).where(stones.c.erasure.in_(some)).values(effective_from=day))
-        self._change_state(connection, [one for one in ids if one not in identities], "applied")
+        self._change_state(connection, [erasure for erasure in ids if erasure not in identities], "applied")
 
     def _change_state(
         self,
@@ -286,9 +290,9 @@ class SqlErasures:
             for epoch, key in removal.keys:
                 by_epoch[epoch].append((place, key))
         encrypted: list[list[tuple[int, bytes]]] = [[] for _ in removals]
-        for epoch, found in sorted(by_epoch.items()):
-            keys = np.array([key for _, key in found], dtype=np.uint64)
-            for (place, _), block in zip(found, encrypt(keys, self._key(epoch)), strict=True):
+        for epoch, placed_keys in sorted(by_epoch.items()):
+            keys = np.array([key for _, key in placed_keys], dtype=np.uint64)
+            for (place, _), block in zip(placed_keys, encrypt(keys, self._key(epoch)), strict=True):
                 encrypted[place].append((epoch, block))
         return encrypted
 
@@ -320,16 +324,16 @@ def _known(connection: Connection, keyring: Keyring, asked: Sequence[_Asked]) ->
     e, t, r = schema.erasures.c, schema.tombstones.c, schema.erasure_references.c
     query = select(t.epoch, t.encrypted_key, e.scope, e.receipt, r.encrypted).join(schema.erasures, t.erasure == e.id)
     query = query.outerjoin(schema.erasure_references, r.subject == e.receipt)
-    found: dict[str, Any] = {}
-    for some in in_pieces(sorted({one.identity for one in asked})):
+    rows: dict[str, Any] = {}
+    for some in in_pieces(sorted({request.identity for request in asked})):
         keys = [key for _, key, _ in some]
         for row in connection.execute(query.where(t.encrypted_key.in_(keys)).order_by(e.id)):
-            found[row.receipt] = row
+            rows[row.receipt] = row
     waiting: dict[tuple[_Identity, str | None], deque[str]] = defaultdict(deque)
-    for name, row in found.items():
+    for name, row in rows.items():
         called = row.encrypted and str(opened(connection, keyring, REFERENCE, name, row.encrypted)[1])
         waiting[(row.epoch, row.encrypted_key, row.scope), called].append(name)
-    same = (waiting[one.identity, one.removal.reference] for one in asked)
+    same = (waiting[request.identity, request.removal.reference] for request in asked)
     return [names.popleft() if names else None for names in same]
 
 
@@ -353,11 +357,11 @@ def _identities(connection: Connection, ids: Sequence[int]) -> dict[int, _Identi
     """Who and what days each of these requests is about, under its last epoch; none for one without tombstones."""
     e, t = schema.erasures.c, schema.tombstones.c
     query = select(t.erasure, t.epoch, t.encrypted_key, e.scope).join(schema.erasures, t.erasure == e.id).distinct()
-    found = {}
+    identities = {}
     for some in in_pieces(ids):
         for row in connection.execute(query.where(t.erasure.in_(some)).order_by(t.erasure, t.epoch)):
-            found[row.erasure] = (row.epoch, row.encrypted_key, row.scope)
-    return found
+            identities[row.erasure] = (row.epoch, row.encrypted_key, row.scope)
+    return identities
 
 
 def _in_force_since(connection: Connection, identities: Iterable[_Identity]) -> dict[_Identity | None, int]:
@@ -368,12 +372,12 @@ def _in_force_since(connection: Connection, identities: Iterable[_Identity]) -> 
     e, t = schema.erasures.c, schema.tombstones.c
     query = select(t.epoch, t.encrypted_key, e.scope, func.min(t.effective_from).label("since"))
     query = query.join(schema.erasures, t.erasure == e.id).where(t.effective_from.is_not(None))
-    found: dict[_Identity | None, int] = {}
+    since: dict[_Identity | None, int] = {}
     for some in in_pieces(sorted(set(identities))):
         keys = [key for _, key, _ in some]
         same = query.where(t.encrypted_key.in_(keys)).group_by(t.epoch, t.encrypted_key, e.scope)
-        found |= {(row.epoch, row.encrypted_key, row.scope): row.since for row in connection.execute(same)}
-    return found
+        since |= {(row.epoch, row.encrypted_key, row.scope): row.since for row in connection.execute(same)}
+    return since
 
 
 def committed_to(tombstones: Sequence[Mapping[str, Any]]) -> str:

@@ -58,14 +58,14 @@ class Keyring:
         return None if wrapped is None else self._opened[wrapped]
 
     def _stored_or_made(self, connection: Connection, name: str) -> bytes:
-        found = self.stored(connection, name)
-        if found is None:
+        key = self.stored(connection, name)
+        if key is None:
             self.require_right_secret(connection)
-            found = secrets.token_bytes(KEY_BYTES)
-            wrapped = self.wrap(name, found)
+            key = secrets.token_bytes(KEY_BYTES)
+            wrapped = self.wrap(name, key)
             connection.execute(insert(schema.wrapped_keys).values(name=name, wrapped=wrapped))
-            self._opened[wrapped] = found
-        return found
+            self._opened[wrapped] = key
+        return key
 
     def wrap(self, name: str, secret: bytes) -> bytes:
         return _encrypt(self._wrapping(), name, secret)
@@ -125,7 +125,7 @@ def in_this_transaction(connection: Connection) -> dict[str, Any]:
 
 
 def begin_anew(connection: Connection) -> None:
-    """Another transaction begins, and nothing is known of it yet."""
+    """Forget what was read once: another transaction begins, and nothing is known of it yet."""
     connection.info.pop(_READ_ONCE, None)
 
 

@@ -32,23 +32,24 @@ def migrate(url: str, settings: Settings, scripts: Path = _SCRIPTS) -> tuple[str
     number or lower what any month was charged.
     """
     engine = open_engine(url)
-    found = schema_version(engine)
-    if found is None:
+    old_version = schema_version(engine)
+    if old_version is None:
         raise NotPublished("There is no ledger to migrate.", "The first command that needs one makes it.")
     with engine.begin() as connection:
         before = _charged(connection), _numbers(connection)
         config = _config(connection, settings, scripts)
-        if found not in {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}:
+        if old_version not in {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}:
             raise Refused(
-                f"No migration leads from the schema version {found}, which no released version of dpdau has written.",
+                f"No migration leads from the schema version {old_version}, which no released version of dpdau has "
+                "written.",
                 "Use the version that wrote it.",
             )
         command.upgrade(config, "head")
         _require_not_less(before, (_charged(connection), _numbers(connection)))
     overwrite_deleted(engine, [schema.salts, schema.shared_noise, schema.stream_state, schema.tombstones])
-    now = schema_version(engine)
+    new_version = schema_version(engine)
     engine.dispose()
-    return found, now or ""
+    return old_version, new_version or ""
 
 
 def _config(connection: Connection, settings: Settings, scripts: Path) -> Config:
@@ -63,10 +64,10 @@ def _config(connection: Connection, settings: Settings, scripts: Path) -> Config
 def _charged(connection: Connection) -> dict[tuple[str, str], Cost]:
     """What each month of each metric was charged, from columns that every version has."""
     query = "SELECT c.metric, c.month, i.mechanism FROM charges c JOIN instances i ON c.instance = i.name"
-    found: dict[tuple[str, str], list[Cost]] = defaultdict(list)
+    costs_charged: dict[tuple[str, str], list[Cost]] = defaultdict(list)
     for row in connection.execute(text(query)):
-        found[row.metric, row.month].append(cost(mechanism_from_json(json.loads(row.mechanism))))
-    return {place: total(costs) for place, costs in found.items()}
+        costs_charged[row.metric, row.month].append(cost(mechanism_from_json(json.loads(row.mechanism))))
+    return {place: total(costs) for place, costs in costs_charged.items()}
 
 
 def _numbers(connection: Connection) -> set[tuple[object, ...]]:

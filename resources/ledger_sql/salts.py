@@ -74,16 +74,16 @@ class SqlSalts:
         with self._database.write() as connection:
             _require_not_gone(connection, epochs)
             rows = connection.execute(select(schema.salts).where(schema.salts.c.epoch.in_(epochs)))
-            found = {row.epoch: self._keyring.unwrap(str(row.epoch), row.wrapped) for row in rows}
-            made = {epoch: secrets.token_bytes(KEY_BYTES) for epoch in epochs if epoch not in found}
-            if made and not found:
+            known = {row.epoch: self._keyring.unwrap(str(row.epoch), row.wrapped) for row in rows}
+            new = {epoch: secrets.token_bytes(KEY_BYTES) for epoch in epochs if epoch not in known}
+            if new and not known:
                 self._keyring.require_right_secret(connection)
-            self._add(connection, made)
-        return {epoch: EpochKey(epoch, secret) for epoch, secret in (found | made).items()}
+            self._add(connection, new)
+        return {epoch: EpochKey(epoch, secret) for epoch, secret in (known | new).items()}
 
-    def _add(self, connection: Connection, made: Mapping[int, bytes]) -> None:
+    def _add(self, connection: Connection, secrets_by_epoch: Mapping[int, bytes]) -> None:
         commitments = []
-        for epoch, secret in made.items():
+        for epoch, secret in secrets_by_epoch.items():
             opening, wrapped = new_opening(), self._keyring.wrap(str(epoch), secret)
             connection.execute(insert(schema.salts).values(epoch=epoch, wrapped=wrapped, opening=opening))
             commitments.append((str(epoch), commitment(opening, SALT, epoch, secret.hex())))

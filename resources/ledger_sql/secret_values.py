@@ -96,7 +96,7 @@ def supersede(connection: Connection, keyring: Keyring, kind: str, value: Value)
 
 def commit(connection: Connection, keyring: Keyring, kind: str, commitments: Iterable[tuple[str, str]]) -> None:
     """Append commitments, given as (subject, commitment)."""
-    rows = [{"kind": kind, "subject": subject, "commitment": made} for subject, made in commitments]
+    rows = [{"kind": kind, "subject": subject, "commitment": commitment} for subject, commitment in commitments]
     append(connection, keyring, schema.commitments, rows)
 
 

@@ -40,7 +40,7 @@ _ByEpoch = dict[int, list[Any]]  # tombstones of one request
 
 def verify(database: Database) -> list[str]:
     """A sentence for everything that does not hold, in what order it was found."""
-    found: list[str] = []
+    problems: list[str] = []
     for what, look in (
         ("The database", _structure),
         ("The chain", lambda connection: chain.problems(connection, database.keyring)),
@@ -52,13 +52,13 @@ def verify(database: Database) -> list[str]:
     ):
         try:
             with database.read() as connection:
-                found += look(connection)
+                problems += look(connection)
         except BadSetting:
             raise
         # Bytes that are no text, no JSON, no number, a text where bytes should be, ...
         except (SQLAlchemyError, ValueError, TypeError, LookupError, AttributeError) as error:
-            found.append(f"{what} cannot be read: {type(error).__name__}.")
-    return found
+            problems.append(f"{what} cannot be read: {type(error).__name__}.")
+    return problems
 
 
 def _structure(connection: Connection) -> Iterator[str]:
@@ -162,7 +162,7 @@ def _are_in_force_from(effective_from: int | None, by_epoch: _ByEpoch) -> bool:
 
 
 def _committed_to(stones: list[Any]) -> str | None:
-    """None if they do not all have the one opening."""
+    """A request's commitment to its tombstones; None if they do not all have the one opening."""
     return committed_to(stones) if len({stone["opening"] for stone in stones}) == 1 else None
 
 

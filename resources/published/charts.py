@@ -89,11 +89,11 @@ def chart_of(series: Series) -> Chart | None:
 
     stretches = list(_stretches(series.days))
     return Chart(
-        latest=tuple(_points((x(one.day), y(one.latest.estimate)) for one in part) for part in stretches),
+        latest=tuple(_points((x(day.day), y(day.latest.estimate)) for day in part) for part in stretches),
         bands=tuple(_band(part, high, x, y) for part in stretches),
         as_published=tuple(
-            _points((x(one.day), y(one.as_published.estimate)) for one in part)
-            for part in _stretches([one for one in series.days if one.is_restated])
+            _points((x(day.day), y(day.as_published.estimate)) for day in part)
+            for part in _stretches([day for day in series.days if day.is_restated])
         ),
         across=tuple(Tick(y(value), f"{value:,.0f}") for value in _round_values(low, high)),
         up=tuple(Tick(x(month), f"{month:%b %Y}") for month in _months(first, last)),
@@ -160,7 +160,7 @@ def _round_values(low: float, high: float) -> Iterator[float]:
     """Round values in the range, about as many as there are to be."""
     rough = (high - low) / _TICKS
     power = 10 ** floor(log10(rough))
-    step = max(1.0, next(power * one for one in _STEPS if power * one >= rough))
+    step = max(1.0, next(power * digit for digit in _STEPS if power * digit >= rough))
     value = step * -(-low // step)
     while value <= high:
         yield value

@@ -39,7 +39,7 @@ def read_mart(folder: Path | str) -> pd.DataFrame:
     `upper_95` for display, NaN where a sketch is full and nothing bounds the number from above; `noisy_statistic` and
     the `half_width` of its noise, in units of the sketch's statistic, which are users with the exact set; `mechanism`,
     `mechanism_run`, `sketch_impl`, `privacy_unit`, `version` (categories), `sketch_parameters` (JSON), `published_at`
-    (datetime64 in UTC, the scheduled slot).
+    (datetime64 in UTC, the scheduled day).
 
     Raises BadInput where there is no mart, or one that this version does not read.
     """

@@ -16,6 +16,7 @@ import duckdb
 from dpdau_assets.core.errors import BadInput, Refused
 from dpdau_assets.core.facts import MartPaths, ReleaseKey
 from dpdau_assets.core.reporting.answers import columns_of
+from dpdau_assets.core.reporting.report_model import Series
 from dpdau_assets.core.reporting.series import all_series
 from dpdau_assets.core.restored import MartRow
 from dpdau_assets.core.sketches import estimator_from, parameters_of
@@ -114,7 +115,7 @@ class MartFiles:
         with connect() as work:
             _fill(work, rows)
             staged = [_staged(path, write) for path, write in self._files(work)]
-        staged.append(_staged(paths.chart, lambda path: path.write_text(drawing(series), encoding="utf-8")))
+        staged.append(_staged(paths.chart, partial(_write_chart, series)))
         for temporary, path in staged:
             temporary.replace(path)
         return paths
@@ -190,6 +191,10 @@ def _copy_database(work: duckdb.DuckDBPyConnection, path: Path) -> None:
 
 def _copy_csv(work: duckdb.DuckDBPyConnection, query: str, path: Path) -> None:
     work.execute(f"COPY ({query}) TO '{_quoted(path)}' (HEADER, FORMAT csv)")
+
+
+def _write_chart(series: Sequence[Series], path: Path) -> None:
+    path.write_text(drawing(series), encoding="utf-8")
 
 
 def _quoted(path: Path) -> str:

@@ -1,6 +1,6 @@
-"""The port Reports: one HTML file for readers and one for operators, each whole in itself.
+"""The port `Reports` of `core.reporting.report_model`: one HTML file for readers and one for operators.
 
-No script, nothing fetched, no clock: readable offline, and for the same report the same bytes.
+Each is whole in itself. No script, nothing fetched, no clock: readable offline, and for the same report the same bytes.
 """
 
 from __future__ import annotations

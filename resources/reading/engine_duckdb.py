@@ -100,11 +100,11 @@ class DuckDBScan:
             """SELECT DISTINCT user_id, day, coalesce(list_sort(list_distinct(listed)), []) AS days, second
             FROM odd WHERE code = 0 ORDER BY ALL"""
         )
-        found = (
+        removals = (
             Event(user_id, "-", day if second is None else day_of_second(second, self._zone) or day, tuple(days))
             for user_id, day, days, second in rows
         )
-        yield from dict.fromkeys(found)
+        yield from dict.fromkeys(removals)
 
     def user_days(self, key: EpochKey, first: date, last: date) -> Iterator[DaySet]:
         """Hashes each user who has a day there once. Memory: every user's key, and the bits of one block of days."""
@@ -121,15 +121,15 @@ class DuckDBScan:
             masks = users.in_order(*self._arrays(f"SELECT id, mask FROM bits WHERE block = {block}"))
             for bit in range(BLOCK_DAYS):
                 day = self._day(block, bit)
-                if first <= day <= last and len(found := users.with_bit(masks, bit)):
-                    yield DaySet(day, key.epoch, found)
+                if first <= day <= last and len(keys := users.with_bit(masks, bit)):
+                    yield DaySet(day, key.epoch, keys)
 
     def _rows(self, query: str, parameters: Sequence[bytes] = ()) -> Iterator[tuple]:
         """Rows a few at a time, by a cursor of their own, so that other queries may run in between."""
         with own_words(failed), self._connection.cursor() as cursor:
             quiet(cursor).execute(query, parameters)
-            while found := cursor.fetchmany(_ROWS_AT_ONCE):
-                yield from found
+            while rows := cursor.fetchmany(_ROWS_AT_ONCE):
+                yield from rows
 
     def _arrays(self, query: str, parameters: Sequence[bytes] = ()) -> list[np.ndarray]:
         with own_words(failed):
@@ -152,15 +152,15 @@ class SortedUsers:
         self._are_distinct = bool((self._keys[1:] != self._keys[:-1]).all())
 
     def in_order(self, ids: npt.NDArray[np.int64], masks: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-        """These users' masks in the order of keys, and 0 for all others."""
+        """The masks of users `ids` in the order of keys, and 0 for all others."""
         ordered = np.zeros(len(self._keys), dtype=np.uint64)
         ordered[self._places[ids]] = masks
         return ordered
 
     def with_bit(self, masks: npt.NDArray[np.uint64], bit: int) -> Keys:
         """The keys, sorted and distinct, of the users whose mask has this bit."""
-        found = self._keys[(masks & np.uint64(1 << bit)) != 0]
-        return found if self._are_distinct else np.unique(found)
+        keys = self._keys[(masks & np.uint64(1 << bit)) != 0]
+        return keys if self._are_distinct else np.unique(keys)
 
 
 def hmac_blocks(secret: bytes) -> tuple[bytes, bytes]:

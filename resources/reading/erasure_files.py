@@ -62,11 +62,11 @@ def read_requests(path: Path, limits: Limits) -> RequestFile:
     asked: dict[int, Event] = {}
     bad: dict[int, str] = {}
     for line, fields in _rows(path):
-        found = request_of(fields, limits)
-        if isinstance(found, str):
-            bad[line] = found
+        request = request_of(fields, limits)
+        if isinstance(request, str):
+            bad[line] = request
         else:
-            asked[line] = found
+            asked[line] = request
     people = {event.user_id for event in asked.values()}
     bad |= {line: REFERENCE_IS_ID for line, event in asked.items() if event.reference in people}
     if bad:
@@ -101,15 +101,15 @@ def request_of(fields: object, limits: Limits) -> Event | str:
     through = limit.get("through", limit.get("erase_day"))
     metadata = {"days": limit.get("days", limit.get("metadata.days"))}
     row = row_of_object({"user_id": fields.get("user_id"), "op": "-", "day": through, "metadata": metadata})
-    found = validate(row, limits)
-    if isinstance(found, str):
-        return _IN_OUR_WORDS.get(found, found)
+    request = validate(row, limits)
+    if isinstance(request, str):
+        return _IN_OUR_WORDS.get(request, request)
     reference = fields.get("reference")
     if reference is None:
-        return found
+        return request
     if not isinstance(reference, str) or not REFERENCE.fullmatch(reference):
         return BAD_REFERENCE
-    return REFERENCE_IS_ID if reference == found.user_id else replace(found, reference=reference)
+    return REFERENCE_IS_ID if reference == request.user_id else replace(request, reference=reference)
 
 
 def misspelt(names: Iterable[str]) -> list[str]:
@@ -137,7 +137,7 @@ def _fields(texts: Mapping[str, str]) -> _Fields:
 
 
 def _days(text: str) -> object:
-    """As in a CSV of events: a JSON list, or dates separated by `;`; here by spaces too."""
+    """The days in a cell: a JSON list, or dates separated by `;` as in a CSV of events, and by spaces too."""
     if text.startswith("["):
         return _decoded(text) or []  # an empty list is bad; no list at all would be a removal of everything
     return [day for part in text.split(";") for day in part.split() or [""]]
@@ -151,7 +151,7 @@ def _json_requests(path: Path) -> Iterator[tuple[int, object]]:
 
 
 def _decoded(raw: str) -> object:
-    """None for what is not JSON, or names something twice in one object."""
+    """The value of a JSON text; None for what is not JSON, or names something twice in one object."""
     try:
         return json.loads(raw, object_pairs_hook=_distinct)
     except (ValueError, RecursionError):

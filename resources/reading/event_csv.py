@@ -139,11 +139,11 @@ def _trusted(records: Iterable[_Record], columns: _Columns) -> Iterator[_Record]
     for record in records:
         if _is_blank(record):
             continue
-        found = record if columns.are_in(record) else _broken(record)
+        trusted = record if columns.are_in(record) else _broken(record)
         if before is not None:
             yield _broken(before) if columns.cuts_before(record, before) else before
-            found = _broken(found) if columns.cuts_after(before, found) else found
-        before = found
+            trusted = _broken(trusted) if columns.cuts_after(before, trusted) else trusted
+        before = trusted
     if before is not None:
         yield before
 
@@ -185,10 +185,10 @@ def _require_one_reading(path: Path, columns: _Columns, line: int) -> None:
     with opened(path) as file, opened(path) as same:
         plain, escaped = _records(_Lines(file, path), path), _records(_Lines(same, path), path, "\\")
         try:
-            for one, other in zip_longest(plain, escaped):
-                broken, broken_so = broken + _is_off(one, columns), broken_so + _is_off(other, columns)
-                differ = differ or _meaning(one, columns) != _meaning(other, columns)
-                removes = removes or (differ and columns.removal_in(one) != columns.removal_in(other))
+            for record, other in zip_longest(plain, escaped):
+                broken, broken_so = broken + _is_off(record, columns), broken_so + _is_off(other, columns)
+                differ = differ or _meaning(record, columns) != _meaning(other, columns)
+                removes = removes or (differ and columns.removal_in(record) != columns.removal_in(other))
         except BadInput:  # read so it is unsound
             return
     if differ and (removes or broken or not broken_so):

@@ -109,19 +109,19 @@ def _is_known(file: Path) -> bool:
 
 def format_of(path: Path) -> Format:
     """The format by the file's ending. Raises BadInput for any other."""
-    found = _FORMATS.get(_bare(path).suffix.lower())
-    if found is None:
+    format_ = _FORMATS.get(_bare(path).suffix.lower())
+    if format_ is None:
         raise BadInput(f"{path} has no known ending.", f"Name it after its format: {ENDINGS}.", path=str(path))
-    return found
+    return format_
 
 
 def text_format_of(path: Path) -> Format:
     """The format of a file whose lines are read as they stand: JSON Lines or CSV. Raises BadInput for Parquet too."""
-    found = _FORMATS.get(_bare(path).suffix.lower())
-    if found is None or found == "parquet":
-        reason = f"{path} {'is named as a Parquet file' if found else 'has no known ending'}."
+    format_ = _FORMATS.get(_bare(path).suffix.lower())
+    if format_ is None or format_ == "parquet":
+        reason = f"{path} {'is named as a Parquet file' if format_ else 'has no known ending'}."
         raise BadInput(reason, f"Write it as JSON Lines or CSV, and name it so: {_TEXT_ENDINGS}.", path=str(path))
-    return found
+    return format_
 
 
 def is_gzip(path: Path) -> bool:
@@ -141,17 +141,17 @@ def require_columns(names: Sequence[str], path: Path) -> None:
             path=str(path),
         )
     for meant in ("op", "metadata", "metadata.days"):
-        found = [name for name in names if name not in COLUMNS and _is_almost(name, meant)]
-        if found and meant not in known:
+        almost = [name for name in names if name not in COLUMNS and _is_almost(name, meant)]
+        if almost and meant not in known:
             raise BadInput(
-                f"{path} has the column {found[0]}, and none that is called {meant}.",
+                f"{path} has the column {almost[0]}, and none that is called {meant}.",
                 f"Name it {meant}, or otherwise if it is something else: what it says would be passed over.",
                 path=str(path),
             )
 
 
 def _is_almost(name: str, meant: str) -> bool:
-    """But for case and space; a long name also but for a letter or two."""
+    """Whether names are equal but for case and space; a long one also but for a letter or two."""
     plain = name.strip().lower()
     return plain == meant or (meant == "metadata.days" and bool(get_close_matches(plain, [meant], 1, _CLOSE)))
 

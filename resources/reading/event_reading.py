@@ -116,7 +116,7 @@ class _Share:
             self._tell((self._read + self._open.tell()) / self._total)
 
     def done(self, path: Path) -> None:
-        """This file was read whole."""
+        """Note that a file was read whole."""
         self._open = None
         self._read += _size(path)
         self._tell(self._read / self._total)

@@ -201,12 +201,12 @@ def _offset_changes(limits: Limits) -> Iterator[tuple[int, int]]:
 
 def _listed(types: Types) -> str:
     """The days of metadata.days as a DATE list; empty when something stands there that is no list of days."""
-    found = []
+    lists = []
     if "metadata.days" in types:
-        found.append(_dates('"metadata.days"', types["metadata.days"]))
+        lists.append(_dates('"metadata.days"', types["metadata.days"]))
     if "metadata" in types:
-        found.append(_listed_in_metadata(types["metadata"]))
-    return f"coalesce({', '.join([*found, 'NULL::DATE[]'])})"
+        lists.append(_listed_in_metadata(types["metadata"]))
+    return f"coalesce({', '.join([*lists, 'NULL::DATE[]'])})"
 
 
 def _listed_in_metadata(kind: DuckDBPyType) -> str:

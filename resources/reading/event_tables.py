@@ -98,7 +98,9 @@ def parquet_columns(path: Path) -> list[str]:
 
 def _with_broken(batch: pa.RecordBatch) -> pa.Table:
     """The batch; rows of which a field is unsound have no field at all, and are broken."""
-    plain = [one.dictionary_decode() if isinstance(one, pa.DictionaryArray) else one for one in batch.columns]
+    plain = [
+        column.dictionary_decode() if isinstance(column, pa.DictionaryArray) else column for column in batch.columns
+    ]
     bad = {row for column in plain for row in _unsound(column)}
     if not bad:
         return pa.table(plain, batch.schema.names)
@@ -110,7 +112,7 @@ def _with_broken(batch: pa.RecordBatch) -> pa.Table:
 
 
 def _picked(column: pa.Array, rows: pa.Array) -> pa.Array:
-    """These rows of a column; Arrow cannot pick views of texts."""
+    """Rows of a column, by their numbers; Arrow cannot pick views of texts."""
     if column.type != pa.string_view():
         return column.take(rows)
     return pa.array([None if row is None else column[row].as_py() for row in rows.to_pylist()], pa.string())

@@ -35,15 +35,15 @@ class LandingFiles:
 
     def files(self, day: date) -> list[Path]:
         folder = self.folder(day)
-        found = offered(folder) if folder and _is_complete(folder) else Offered([], [])
-        if found.others:
-            in_order = sorted([*found.files, *found.others])
+        there = offered(folder) if folder and _is_complete(folder) else Offered([], [])
+        if there.others:
+            in_order = sorted([*there.files, *there.others])
             raise BadInput(
-                f"File {in_order.index(found.others[0]) + 1} of {len(in_order)} has an ending that is not read, or is "
+                f"File {in_order.index(there.others[0]) + 1} of {len(in_order)} has an ending that is not read, or is "
                 "a link to a folder or to nothing.",
                 f"Write it so that it ends in {ENDINGS}, or take it out.",
             )
-        return found.files
+        return there.files
 
     def folder(self, day: date) -> Path | None:
         return self._folder / f"day={day}" if self._folder else None
@@ -60,7 +60,7 @@ class LandingFiles:
 
 
 def _is_complete(folder: Path) -> bool:
-    """Also of a folder that cannot be read: whoever takes it in is told so, and no other day waits for it."""
+    """Whether the marker is there, or the folder cannot be read: then whoever takes it in is told so."""
     try:
         return (folder / _COMPLETE).is_file()
     except PermissionError:
@@ -68,11 +68,11 @@ def _is_complete(folder: Path) -> bool:
 
 
 def _fingerprint(folder: Path) -> str:
-    """Another one whenever a file came, went or was written anew. No name is in it: Dagster is told some of it."""
-    found = []
+    """A hash that changes when a file comes, goes or is written anew. It has no name in it: Dagster is told some."""
+    seen = []
     for place, _, names in os.walk(folder):
         for path in (Path(place) / name for name in names):
             with suppress(OSError):  # it has gone meanwhile, or nobody can say more of it
                 status = path.stat()
-                found.append((kind_of(path.relative_to(folder)), status.st_size, status.st_mtime_ns))
-    return hashlib.sha256(repr(sorted(found)).encode()).hexdigest()
+                seen.append((kind_of(path.relative_to(folder)), status.st_size, status.st_mtime_ns))
+    return hashlib.sha256(repr(sorted(seen)).encode()).hexdigest()

@@ -31,7 +31,7 @@ from dpdau_assets.core.publication.restoring import (
 from dpdau_assets.core.restored import Declared, MartRow, Restore
 from dpdau_assets.core.settings import Metric, Settings
 from resources.ledger_sql import chain, schema
-from resources.ledger_sql.backup import from_lines, put, read_out, require_empty, restored_books, to_lines
+from resources.ledger_sql.backup import from_lines, put, read_out, require_empty, restore_transaction, to_lines
 from resources.ledger_sql.database import Database
 from resources.ledger_sql.ledger import SqlLedger, SqlLedgerTransaction
 from resources.storage.data_dir import LIVE, files_in, live_files, store_id_in, write_store_id
@@ -67,17 +67,17 @@ class Restored:
     @property
     def lost(self) -> int:
         """How many numbers are taken for published since the backup."""
-        return sum(one.numbers for one in self.maybe_published)
+        return sum(of_metric.numbers for of_metric in self.maybe_published)
 
     @property
     def taken_back(self) -> int:
         """How many of them the mart shows."""
-        return sum(one.taken_back for one in self.maybe_published)
+        return sum(of_metric.taken_back for of_metric in self.maybe_published)
 
     @property
     def closed(self) -> list[tuple[Metric, date]]:
         """Every month of a metric that is closed for them."""
-        return [(one.metric, month) for one in self.maybe_published for month in one.months]
+        return [(of_metric.metric, month) for of_metric in self.maybe_published for month in of_metric.months]
 
 
 # --- Making one --------------------------------------------------------------------------------------------------
@@ -128,8 +128,8 @@ def _written(folder: Path, store: Store) -> Manifest:
     database = open_ledger(store.settings)
     with database.read() as connection:
         write_durably(folder / LEDGER, lambda file: file.writelines(to_lines(read_out(connection))))
-        head, books = chain.head(connection), SqlLedgerTransaction(connection, database.keyring)
-        last = {metric: books.last_day(metric, store.settings.window_days(metric)) for metric in METRICS}
+        head, transaction = chain.head(connection), SqlLedgerTransaction(connection, database.keyring)
+        last = {metric: transaction.last_day(metric, store.settings.window_days(metric)) for metric in METRICS}
     today = store.clock.today()
     manifest = Manifest(
         made_on=today.isoformat(),
@@ -165,11 +165,11 @@ def restore(
         _require_its_files(settings.data_dir, store.accountant)
         lost = lost_keys(shown, declared, store)
         maybe = maybe_published(lost, shown)
-        with restored_books(memory) as books:
-            account_for(lost, shown, Restore(made_on, clock.today(), declared), books, settings)
+        with restore_transaction(memory) as transaction:
+            account_for(lost, shown, Restore(made_on, clock.today(), declared), transaction, settings)
         files_kept = not _place(source, manifest, settings.data_dir)
-        with restored_books(memory) as books:
-            lost_epochs = account_for_files(lost, books, store.events, store.state)
+        with restore_transaction(memory) as transaction:
+            lost_epochs = account_for_files(lost, transaction, store.events, store.state)
         if files_kept:  # written since the backup, so the ledger takes them as they are
             store.state.activity.adopt(store.accountant.processed() | store.accountant.sealed())
             store.state.late.adopt(frozenset())

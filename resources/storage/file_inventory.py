@@ -74,27 +74,27 @@ class DiskFileInventory:
 
         A folder that cannot be read is listed too: whoever reads it as a file is told so, and nobody vouches for it.
         """
-        found: list[StoredFile] = []
+        stored: list[StoredFile] = []
         seen: set[tuple[int, int]] = set()
         folders, linked = deque(self._roots), deque[StoredFile]()
         while folders or linked:
             place = (folders or linked).popleft()  # links last: a folder is known by its own name where it has one
             mode, this_folder = _kind(place)
             if stat.S_ISREG(mode) and not _is_being_written(place):
-                found.append(place if place.name else StoredFile(place.path.name, place.path))
+                stored.append(place if place.name else StoredFile(place.path.name, place.path))
             elif stat.S_ISDIR(mode) and this_folder not in seen:
                 seen.add(this_folder)
                 try:
                     children = _children(place)
                 except BadInput:
-                    found.append(place)
+                    stored.append(place)
                     continue
                 for child in children:
                     (linked if child.path.is_symlink() else folders).append(child)
-        return sorted(found, key=lambda file: file.name)
+        return sorted(stored, key=lambda file: file.name)
 
     def chunks(self, file: StoredFile) -> Iterator[bytes]:
-        """Its bytes in pieces of 8 MB; none if it is gone by now.
+        """The file's bytes in pieces of 8 MB; none if it is gone by now.
 
         Raises BadInput, before any of them, if it cannot be read, and for what packs its bytes: archives, compressed
         and encrypted files, and formats of tables that may compress; a Parquet file that shows every value is none.
@@ -196,7 +196,7 @@ def _shows_every_value(stream: IO[bytes]) -> bool:
 
 
 def _footer_size(stream: IO[bytes]) -> int:
-    """As the end of a Parquet file says it."""
+    """The bytes that the footer of a Parquet file has, as its end says."""
     stream.seek(-8, os.SEEK_END)
     return int.from_bytes(stream.read(4), "little")
 

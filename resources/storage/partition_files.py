@@ -19,5 +19,5 @@ def partition_path(folder: Path, day: date, epoch: int, suffix: str) -> Path:
 def partitions_in(folder: Path, suffix: str) -> list[tuple[date, int]]:
     """Every (day, epoch) that has a file, sorted; files with other names are nobody's partition."""
     names = (path.relative_to(folder).as_posix() for path in folder.glob(f"day=*/epoch=*.{suffix}"))
-    found = (_NAME.fullmatch(name) for name in names)
-    return sorted((day, int(match[2])) for match in found if match and (day := calendar_day(match[1])))
+    matches = (_NAME.fullmatch(name) for name in names)
+    return sorted((day, int(match[2])) for match in matches if match and (day := calendar_day(match[1])))

@@ -46,8 +46,8 @@ class FileQuarantine:
                 _note(kept, {"share": share, "taken": taken})
 
     def shares(self) -> list[BadShare]:
-        found = [(path, _noted(path)) for path in self._files()]
-        shares = [BadShare(path.stem, noted["share"], noted["taken"], _written(path)) for path, noted in found if noted]
+        notes = [(path, _noted(path)) for path in self._files()]
+        shares = [BadShare(path.stem, noted["share"], noted["taken"], _written(path)) for path, noted in notes if noted]
         return sorted(shares, key=lambda share: (share.seen_on, share.rows))
 
     def made_good(self, files: Set[str], within: Path | None = None) -> None:
@@ -166,8 +166,8 @@ def _note(path: Path, noted: dict[str, Any]) -> None:
 def _noted(path: Path) -> dict[str, Any] | None:
     """What stands beside a CSV; None for nothing, or what this project did not write."""
     try:
-        found = json.loads(_beside(path).read_bytes())
-        return {"share": float(found["share"]), "taken": bool(found["taken"])}
+        note = json.loads(_beside(path).read_bytes())
+        return {"share": float(note["share"]), "taken": bool(note["taken"])}
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

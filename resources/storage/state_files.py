@@ -117,9 +117,9 @@ class StateFiles:
         ):  # the folder of another epoch's file, or of none; an empty one says that a file was there
             path.parent.rmdir()
 
-    def _writer(self, found: DaySet, content: str) -> Write:
-        footer = {"digest": content, "epoch_key_commitment": self._commitment(found.epoch)}
-        table = pa.table({"key": pa.array(found.keys, pa.uint64())}).replace_schema_metadata(footer)
+    def _writer(self, day_set: DaySet, content: str) -> Write:
+        footer = {"digest": content, "epoch_key_commitment": self._commitment(day_set.epoch)}
+        table = pa.table({"key": pa.array(day_set.keys, pa.uint64())}).replace_schema_metadata(footer)
 
         def write(file: BinaryIO) -> None:
             pq.write_table(table, file, compression="none", use_dictionary=False, column_encoding="PLAIN")

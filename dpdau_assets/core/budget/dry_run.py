@@ -1,4 +1,4 @@
-"""A draft of the ledger's books, to plan on: begun from what the ledger says, kept in memory, never written back."""
+"""A draft of the ledger, to plan on: begun from what the ledger says, kept in memory, never written back."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from dpdau_assets.core.settings import Metric, Settings
 class DryRunLedger:
     """The port BudgetLedger, on a copy; of one metric alone, if one is named.
 
-    A number is a key and the instance that gives it: a draft has no values and no noise.
+    A number is a key and the mechanism run that gives it: a draft has no values and no noise.
     """
 
     def __init__(self, ledger: Ledger, settings: Settings, metric: Metric | None = None) -> None:
@@ -34,11 +34,11 @@ class DryRunLedger:
         self._last_days_of: dict[str, date] = {}
         self._restated: Counter[date] = Counter()
         # Numbers first, charges last: what is published meanwhile is at least among the charges.
-        for release in sorted(ledger.releases(metric), key=lambda one: (one.key.day, one.key.revision)):
+        for release in sorted(ledger.releases(metric), key=lambda release: (release.key.day, release.key.revision)):
             self.publish(release.key, release.run)
             self._last_releases[release.key.metric] = release
-        self._instances = {run.name: run for run in ledger.mechanism_runs()}
-        self._living = frozenset(self._instances)
+        self._runs = {run.name: run for run in ledger.mechanism_runs()}
+        self._living = frozenset(self._runs)
         self._added: dict[tuple[Metric, date], list[Charge]] = defaultdict(list)
         self._awaits_erasures = ledger.awaits_erasures()
         self._cap_on_record = cache(ledger.cap)
@@ -60,16 +60,16 @@ class DryRunLedger:
         return self._last_releases.get(metric)
 
     def mechanism_run(self, name: str) -> MechanismRun | None:
-        return self._instances.get(name)
+        return self._runs.get(name)
 
     def last_run(self, metric: Metric, window_days: int) -> MechanismRun | None:
         of_series = (
-            run for run in reversed(self._instances.values()) if (run.metric, run.window_days) == (metric, window_days)
+            run for run in reversed(self._runs.values()) if (run.metric, run.window_days) == (metric, window_days)
         )
         return next(of_series, None)
 
     def open_run(self, run: MechanismRun) -> None:
-        self._instances[run.name] = run
+        self._runs[run.name] = run
 
     def charges(self, metric: Metric, month: date) -> list[Charge]:
         return [*self.charged_by_now(metric, month), *self._added[metric, month]]
@@ -94,7 +94,7 @@ class DryRunLedger:
     # What only a draft has
 
     def publish(self, key: ReleaseKey, run: str) -> None:
-        """From now on this key has its number, from this instance."""
+        """From now on this key has its number, from this mechanism run."""
         self._numbers[key] = run
         series = key.metric, key.window_days
         self._last_days[series] = max(key.day, self._last_days.get(series, key.day))
@@ -111,7 +111,7 @@ class DryRunLedger:
         self._reading[key.metric, month_of(key.day)][name] -= 1
         self._restated[month_of(key.day)] -= 1
         if planned.is_new:
-            del self._instances[name], self._last_days_of[name]
+            del self._runs[name], self._last_days_of[name]
         for charge in planned.charges:
             self._added[charge.metric, charge.month].remove(charge)
 
@@ -125,7 +125,7 @@ class DryRunLedger:
 
     def parameters(self, month: date) -> Mapping[str, str]:
         """What DAU of the month was begun under, or will be."""
-        begun = [run for run in self._instances.values() if run.metric == "dau" and month_of(run.first_day) == month]
+        begun = [run for run in self._runs.values() if run.metric == "dau" and month_of(run.first_day) == month]
         return (
             min(begun, key=lambda run: run.first_day).parameters
             if begun
@@ -133,14 +133,12 @@ class DryRunLedger:
         )
 
     def published(self, metric: Metric, month: date) -> list[Published]:
-        """How much is out of each instance of which some number reads the month."""
-        instances = ((self._instances[name], count) for name, count in (+self._reading[metric, month]).items())
-        return [
-            Published(run.mechanism, count, run.first_day, self._last_days_of[run.name]) for run, count in instances
-        ]
+        """How much is out of each mechanism run of which some number reads the month."""
+        runs = ((self._runs[name], count) for name, count in (+self._reading[metric, month]).items())
+        return [Published(run.mechanism, count, run.first_day, self._last_days_of[run.name]) for run, count in runs]
 
     def begun_anew(self) -> list[MechanismRun]:
         """Streams that the draft has begun where the metric had one already."""
-        streams = [run for run in self._instances.values() if isinstance(run.mechanism, Stream)]
+        streams = [run for run in self._runs.values() if isinstance(run.mechanism, Stream)]
         first = {run.metric: run for run in reversed(streams)}
         return [run for run in streams if run.name not in self._living and run != first[run.metric]]

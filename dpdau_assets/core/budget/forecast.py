@@ -1,4 +1,4 @@
-"""The budget calendar of a living ledger: a dry run of every release to come, on a draft of the ledger's books.
+"""The budget calendar of a living ledger: a dry run of every release to come, on a draft of the ledger.
 
 Each number is planned and entered by the code that will do it when its day comes, so what is refused here is what will
 be refused then. Only facts and charges are read; nothing is written, drawn or sealed.
@@ -62,7 +62,7 @@ _Number = TypeVar("_Number", PlannedRelease, RefusedRelease)
 class NewStream:
     """A stream that will begin where the metric has one already: the months that both read are charged for both."""
 
-    instance: str
+    run: str
     metric: Metric
     first_day: date
     months_charged_twice: tuple[date, ...]
@@ -78,7 +78,7 @@ class MonthForecast:
         charged_now: what is charged by now.
         first_numbers, restatements: how many are to come.
         refused: how many would have come.
-        first_slot, last_slot: when the first and the last of those to come are due; None without any.
+        first_due, last_due: when the first and the last of those to come are due; None without any.
         charged: all charges, those to come included.
         mu2: the same as μ²; of pure epsilon, twice its ρ.
         spent: what the numbers themselves will have cost once they are out; at most `charged`.
@@ -95,8 +95,8 @@ class MonthForecast:
     first_numbers: int
     restatements: int
     refused: int
-    first_slot: date | None
-    last_slot: date | None
+    first_due: date | None
+    last_due: date | None
     charged: float
     mu2: float
     spent: float
@@ -108,7 +108,7 @@ class MonthForecast:
 
 @dataclass(frozen=True)
 class Forecast:
-    """The coming months in order, and every number that will be refused, in order of slots."""
+    """The coming months in order, and every number that will be refused, in order of due days."""
 
     delta: float
     months: tuple[MonthForecast, ...]
@@ -123,10 +123,10 @@ def forecast(ledger: Ledger, settings: Settings, months: int, first_day: date | 
     window. Neither does so before `first_day`. Months count from the later of the two. When a day is refused, those
     after it are tried all the same.
     """
-    books = DryRunLedger(ledger, settings)
-    firsts: dict[Metric, date] = {metric: _next_day(metric, books, settings, first_day) for metric in METRICS}
+    draft = DryRunLedger(ledger, settings)
+    firsts: dict[Metric, date] = {metric: _next_day(metric, draft, settings, first_day) for metric in METRICS}
     *_, last_month = islice(months_from(month_of(max(firsts.values()))), months)
-    planned, refused = _walk(_due(firsts, _last_day(last_month, settings), books, settings), books, settings)
+    planned, refused = _walk(_due(firsts, _last_day(last_month, settings), draft, settings), draft, settings)
     seen = {(month, number.release.metric) for number in [*planned, *refused] for month in number.months}
     return Forecast(
         delta=settings.delta,
@@ -136,26 +136,28 @@ def forecast(ledger: Ledger, settings: Settings, months: int, first_day: date | 
                 month,
                 _reading(metric, month, planned),
                 _reading(metric, month, refused),
-                books,
+                draft,
                 settings,
             )
             for month, metric in sorted(seen)
             if month <= last_month
         ),
         refused=tuple(refused),
-        new_streams=tuple(_new_stream(stream, books) for stream in books.begun_anew()),
+        new_streams=tuple(_new_stream(stream, draft) for stream in draft.begun_anew()),
     )
 
 
 def coming(ledger: Ledger, settings: Settings, last: date) -> list[PlannedRelease | RefusedRelease]:
-    """Every number of the days up to `last` that is not out yet, in order of slots: made, or refused and why.
+    """Every number of the days up to `last` that is not out yet, in order of due days: planned, or refused and why.
 
     As `forecast` walks it; a restatement stands there number by number. Raises ParameterNotSet as a release would.
     """
-    books = DryRunLedger(ledger, settings)
-    firsts: dict[Metric, date] = {metric: _next_day(metric, books, settings, None) for metric in METRICS}
-    made, refused = _walk(_due(firsts, last, books, settings), books, settings)
-    return sorted([*made, *refused], key=lambda one: (one.release.slot, one.release.revision, one.release.metric))
+    draft = DryRunLedger(ledger, settings)
+    firsts: dict[Metric, date] = {metric: _next_day(metric, draft, settings, None) for metric in METRICS}
+    planned, refused = _walk(_due(firsts, last, draft, settings), draft, settings)
+    return sorted(
+        [*planned, *refused], key=lambda number: (number.release.due_on, number.release.revision, number.release.metric)
+    )
 
 
 # --- What is due -------------------------------------------------------------------------------------------------
@@ -176,22 +178,24 @@ def _last_day(last_month: date, settings: Settings) -> date:
 
 
 def _due(firsts: Mapping[Metric, date], last: date, ledger: DryRunLedger, settings: Settings) -> list[ScheduledRelease]:
-    """In order of slots. A restatement stands there once, with its month for a day."""
+    """Releases in order of due days. A restatement stands there once, with its month for a day."""
     first_numbers = [
         ScheduledRelease(metric, day, 0, due_on(settings, day))
         for metric in METRICS
         for day in days_between(firsts[metric], last)
     ]
     restatements = _restatements(days_between(firsts["dau"], last), ledger, settings)
-    due = [*first_numbers, *(release for release in restatements if release.slot <= due_on(settings, last))]
-    return sorted(due, key=lambda release: (release.slot, release.revision, release.metric, release.day))
+    due = [*first_numbers, *(release for release in restatements if release.due_on <= due_on(settings, last))]
+    return sorted(due, key=lambda release: (release.due_on, release.revision, release.metric, release.day))
 
 
 def _restatements(days: list[date], ledger: DryRunLedger, settings: Settings) -> Iterator[ScheduledRelease]:
     for month in {month_of(day) for day in [*ledger.days("dau"), *days]} - ledger.restated():
-        slot = restatement_due_under(ledger.parameters(month), month, settings)  # fixed with the month's first number
-        if slot is not None:
-            yield ScheduledRelease("dau", month, 1, slot)
+        due_day = restatement_due_under(
+            ledger.parameters(month), month, settings
+        )  # fixed with the month's first number
+        if due_day is not None:
+            yield ScheduledRelease("dau", month, 1, due_day)
 
 
 # --- The walk ----------------------------------------------------------------------------------------------------
@@ -201,38 +205,38 @@ def _walk(
     due: Iterable[ScheduledRelease], ledger: DryRunLedger, settings: Settings
 ) -> tuple[list[PlannedRelease], list[RefusedRelease]]:
     """Publish on the draft, each first number by itself and each restatement whole."""
-    made: list[PlannedRelease] = []
+    planned: list[PlannedRelease] = []
     refused: list[RefusedRelease] = []
     for release in due:
         key = ReleaseKey(release.metric, settings.window_days(release.metric), release.day)
         keys = ledger.restatement(release.day) if release.revision else [key]
-        found = _publish(keys, release.slot, ledger, settings)
-        if isinstance(found, RefusedRelease):
-            refused.append(found)
+        outcome = _publish(keys, release.due_on, ledger, settings)
+        if isinstance(outcome, RefusedRelease):
+            refused.append(outcome)
         else:
-            made += found
-    return made, refused
+            planned += outcome
+    return planned, refused
 
 
 def _publish(
-    keys: Sequence[ReleaseKey], slot: date, ledger: DryRunLedger, settings: Settings
+    keys: Sequence[ReleaseKey], due_day: date, ledger: DryRunLedger, settings: Settings
 ) -> list[PlannedRelease] | RefusedRelease:
-    made: list[tuple[ReleaseKey, Plan]] = []
+    entered: list[tuple[ReleaseKey, Plan]] = []
     for key in keys:
         try:
             planned = plan(key, ledger, settings)
         except Refused as error:
-            for earlier in made:
+            for earlier in entered:
                 ledger.withdraw(*earlier)
-            return RefusedRelease(_planned(key, slot), _months(key), len(keys), error)
+            return RefusedRelease(_planned(key, due_day), _months(key), len(keys), error)
         enter(planned, ledger)
         ledger.publish(key, planned.run.name)
-        made.append((key, planned))
-    return [PlannedRelease(_planned(key, slot), _months(key), planned.run) for key, planned in made]
+        entered.append((key, planned))
+    return [PlannedRelease(_planned(key, due_day), _months(key), planned.run) for key, planned in entered]
 
 
-def _planned(key: ReleaseKey, slot: date) -> ScheduledRelease:
-    return ScheduledRelease(key.metric, key.day, key.revision, slot)
+def _planned(key: ReleaseKey, due_day: date) -> ScheduledRelease:
+    return ScheduledRelease(key.metric, key.day, key.revision, due_day)
 
 
 def _months(key: ReleaseKey) -> tuple[date, ...]:
@@ -250,7 +254,7 @@ def _month_forecast(
     ledger: DryRunLedger,
     settings: Settings,
 ) -> MonthForecast:
-    """The forecast of the numbers that read the month, given in order of slots."""
+    """The forecast of the numbers that read the month, given in order of due days."""
     restatements = sum(planned.release.revision > 0 for planned in to_come)
     published = ledger.published(metric, month)  # on the draft, so with those to come
     charged_now = _cost_of(ledger.charged_by_now(metric, month))
@@ -266,8 +270,8 @@ def _month_forecast(
         first_numbers=len(to_come) - restatements,
         restatements=restatements,
         refused=sum(refusal.numbers for refusal in refused),
-        first_slot=to_come[0].release.slot if to_come else None,
-        last_slot=to_come[-1].release.slot if to_come else None,
+        first_due=to_come[0].release.due_on if to_come else None,
+        last_due=to_come[-1].release.due_on if to_come else None,
         charged=epsilon_charged,
         mu2=2 * rho(charged),
         spent=epsilon_of(cost_so_far(published, month), settings.delta),
@@ -306,30 +310,33 @@ def _new_stream(stream: MechanismRun, ledger: DryRunLedger) -> NewStream:
 
 # --- As JSON -----------------------------------------------------------------------------------------------------
 
+_IN_JSON = {"due_on": "slot", "first_due": "first_slot", "last_due": "last_slot", "run": "instance"}
+"""The fields that have another name in JSON."""
 
-def forecast_answer(found: Forecast) -> dict[str, Any]:
+
+def forecast_answer(coming: Forecast) -> dict[str, Any]:
     """A forecast as JSON; of the refusals the first, and how many numbers are refused in all."""
     return {
-        "fits": not found.refused,
-        "first_refusal": _refusal_answer(found.refused[0]) if found.refused else None,
-        "numbers_refused": sum(refused.numbers for refused in found.refused),
-        "new_streams": [_plain(asdict(stream)) for stream in found.new_streams],
-        "delta": found.delta,
-        "months": [_plain(asdict(month)) for month in found.months],
+        "fits": not coming.refused,
+        "first_refusal": _refusal_answer(coming.refused[0]) if coming.refused else None,
+        "numbers_refused": sum(refused.numbers for refused in coming.refused),
+        "new_streams": [_plain(asdict(stream)) for stream in coming.new_streams],
+        "delta": coming.delta,
+        "months": [_plain(asdict(month)) for month in coming.months],
     }
 
 
-def _refusal_answer(one: RefusedRelease) -> dict[str, Any]:
-    what = {**_plain(asdict(one.release)), "numbers": one.numbers}
-    return {**what, "reason": one.error.reason, "remedy": one.error.remedy, **one.error.fields}
+def _refusal_answer(refused: RefusedRelease) -> dict[str, Any]:
+    what = {**_plain(asdict(refused.release)), "numbers": refused.numbers}
+    return {**what, "reason": refused.error.reason, "remedy": refused.error.remedy, **refused.error.fields}
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
     """Days as YYYY-MM-DD, months as YYYY-MM."""
-    return {name: _text(value, as_month=name.startswith("month")) for name, value in values.items()}
+    return {_IN_JSON.get(name, name): _text(value, as_month=name.startswith("month")) for name, value in values.items()}
 
 
 def _text(value: object, *, as_month: bool) -> object:
     if isinstance(value, tuple):
-        return [_text(one, as_month=as_month) for one in value]
+        return [_text(part, as_month=as_month) for part in value]
     return value if not isinstance(value, date) else f"{value:%Y-%m}" if as_month else value.isoformat()

@@ -42,18 +42,18 @@ def reset_budget(metric: Metric, month: date, epsilon: Fraction, who: str, why: 
     return override
 
 
-def _require_enough(made: Override, settings: Settings, accountant: Ledger) -> None:
+def _require_enough(override: Override, settings: Settings, accountant: Ledger) -> None:
     """A month that was charged more would never hold again; a stream that could not be charged would never go on."""
-    assert made.metric and made.month and made.epsilon
-    price = total(cost(charge.mechanism) for charge in accountant.charges(made.metric, made.month))
-    streams = [run.mechanism for run in accountant.mechanism_runs() if run.metric == made.metric]
+    assert override.metric and override.month and override.epsilon
+    price = total(cost(charge.mechanism) for charge in accountant.charges(override.metric, override.month))
+    streams = [run.mechanism for run in accountant.mechanism_runs() if run.metric == override.metric]
     if streams and isinstance(streams[-1], Stream) and price == Cost():
         price = cost(streams[-1])
-    delta = accountant.delta(made.metric, made.month) or settings.delta
-    if not fits(price, Budget(made.epsilon, delta)):
+    delta = accountant.delta(override.metric, override.month) or settings.delta
+    if not fits(price, Budget(override.epsilon, delta)):
         raise Refused(
-            f"{made.metric} of {made.month:%Y-%m} is charged epsilon {epsilon_of(price, delta):.4g}, which a cap of "
-            f"{float(made.epsilon):g} does not hold.",
+            f"{override.metric} of {override.month:%Y-%m} is charged epsilon {epsilon_of(price, delta):.4g}, which a "
+            f"cap of {float(override.epsilon):g} does not hold.",
             "Nothing that is spent can be given back; give a larger cap.",
         )
 

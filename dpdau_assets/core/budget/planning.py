@@ -45,7 +45,7 @@ _SET_BY = {
 
 @dataclass(frozen=True)
 class Plan:
-    """What a release needs on the books: its instance, whether that is new, and the charges not made yet."""
+    """What a release needs of the ledger: its mechanism run, whether that is new, and the charges not made yet."""
 
     run: MechanismRun
     is_new: bool
@@ -98,7 +98,7 @@ def _explained(refused: BudgetRefused, key: ReleaseKey, run: MechanismRun, ledge
     last, last_day = ledger.last_run(key.metric, key.window_days), ledger.last_day(key.metric, key.window_days)
     if last is None or last_day is None or not isinstance(last.mechanism, Stream) or last.name == run.name:
         return refused
-    old, new = ({**one.mechanism.to_json(), **one.parameters} for one in (last, run))
+    old, new = ({**begun.mechanism.to_json(), **begun.parameters} for begun in (last, run))
     differing = {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
     of_kind = differing & {"sketch_impl"} or differing & {"kind"}  # then the rest differs with it
     changed = sorted({_SET_BY.get(name, name) for name in of_kind or differing})
@@ -165,7 +165,7 @@ def require_open(key: ReleaseKey, ledger: BudgetLedger) -> None:
 def living_run(
     key: ReleaseKey, ledger: BudgetLedger, settings: Settings, estimator: Estimator | None = None
 ) -> MechanismRun | None:
-    """The instance that the release goes on with, None where one is to be opened.
+    """The mechanism run that the release goes on with, None where one is to be opened.
 
     A month of shared noise keeps what it was opened with, whatever the settings say by now. A stream is one mechanism
     for ever: with other settings, or after a restore that may have lost numbers of it, another one begins. A
@@ -182,11 +182,11 @@ def living_run(
 def new_run(
     key: ReleaseKey, ledger: BudgetLedger, settings: Settings, estimator: Estimator | None = None
 ) -> MechanismRun:
-    """The instance that this release would open under these settings, or with this counting."""
+    """The mechanism run that this release would open under these settings, or with this estimator."""
     mechanism, month = mechanism_for(settings, key.metric, month_of(key.day)), month_of(key.day)
-    estimator = estimator or _counting_to_open(key, ledger, settings)
+    estimator = estimator or _estimator_to_open(key, ledger, settings)
     _require_countable(mechanism, estimator, settings)
-    terms = {**parameters_of(estimator), **restatement_parameters(key.metric, settings)}
+    parameters = {**parameters_of(estimator), **restatement_parameters(key.metric, settings)}
     match mechanism:
         case SharedNoise():
             first_day, label, lost = month, f"{month:%Y-%m}", ledger.closures(key.metric, month)
@@ -195,10 +195,10 @@ def new_run(
         case _:
             first_day, label = key.day, f"{key.day}-r{key.revision}"
             lost = sum(ledger.closures(key.metric, read) for read in months_read(key.day, key.window_days))
-    if lost:  # numbers of an instance before it, which another one must not share noise or charges with
-        label, terms = f"{label}-after-{lost}", {**terms, "closures_before": str(lost)}
+    if lost:  # numbers of a run before it, which another one must not share noise or charges with
+        label, parameters = f"{label}-after-{lost}", {**parameters, "closures_before": str(lost)}
     name = f"{key.metric}-{key.window_days}-{mechanism.name}-{label}"
-    return MechanismRun(name, key.metric, key.window_days, first_day, mechanism, terms)
+    return MechanismRun(name, key.metric, key.window_days, first_day, mechanism, parameters)
 
 
 def _require_countable(mechanism: Mechanism, estimator: Estimator, settings: Settings) -> None:
@@ -213,7 +213,7 @@ def _require_countable(mechanism: Mechanism, estimator: Estimator, settings: Set
 
 
 def restatement_parameters(metric: Metric, settings: Settings) -> dict[str, str]:
-    """What an instance is opened under besides how it is counted: of DAU, when its month is restated."""
+    """The parameters of a mechanism run besides its estimator's: of DAU, when its month is restated."""
     if metric == "mau":
         return {}
     return {
@@ -223,7 +223,7 @@ def restatement_parameters(metric: Metric, settings: Settings) -> dict[str, str]
 
 
 def planned_estimator(key: ReleaseKey, ledger: BudgetLedger, settings: Settings) -> Estimator:
-    """How this release's users are counted: as those of the instance that it goes on with, or opens."""
+    """How this release's users are counted: as those of the mechanism run that it goes on with, or opens."""
     return estimator_of(living_run(key, ledger, settings) or new_run(key, ledger, settings))
 
 
@@ -234,22 +234,26 @@ def widest_estimator(month: date, wanted: Estimator | None, ledger: BudgetLedger
     that all of a month are alike whoever was erased from some. Raises ParameterNotSet if no metric says how to count.
     """
     keys = (ReleaseKey("dau", 1, month), ReleaseKey("mau", settings.mau_window_days, month))
-    found, unknown = [] if wanted is None else [wanted], []
+    estimators, unknown = [] if wanted is None else [wanted], []
     for key in keys:
         try:
-            found.append(planned_estimator(key, ledger, settings))
+            estimators.append(planned_estimator(key, ledger, settings))
         except ParameterNotSet as error:
             unknown.append(error)
-    if not found:
+    if not estimators:
         raise unknown[0]
-    alike = [estimator for estimator in found if estimator.kind == found[0].kind]
+    alike = [estimator for estimator in estimators if estimator.kind == estimators[0].kind]
     return next(
-        (estimator for estimator in alike if all(other.reads(estimator.header(0, "")) for other in alike)), found[0]
+        (estimator for estimator in alike if all(other.reads(estimator.header(0, "")) for other in alike)),
+        estimators[0],
     )
 
 
-def _counting_to_open(key: ReleaseKey, ledger: BudgetLedger, settings: Settings) -> Estimator:
-    """As configured; else a stream keeps what it has, and other instances follow the metric's last published number."""
+def _estimator_to_open(key: ReleaseKey, ledger: BudgetLedger, settings: Settings) -> Estimator:
+    """The configured estimator; without one a stream keeps its own, and other runs follow the last published number.
+
+    Raises ParameterNotSet where there is no number to follow.
+    """
     chosen = configured(key.metric, settings)
     if chosen is not None:
         return chosen
@@ -266,7 +270,7 @@ def _counting_to_open(key: ReleaseKey, ledger: BudgetLedger, settings: Settings)
 
 
 def enter(planned: Plan, ledger: BudgetLedger) -> None:
-    """Put the instance and the charges on the books."""
+    """Enter the mechanism run and the charges in the ledger."""
     if planned.is_new:
         ledger.open_run(planned.run)
     for charge in planned.charges:
@@ -282,18 +286,18 @@ def restated_keys(month: date, published: Iterable[ReleaseKey]) -> list[ReleaseK
     )
 
 
-def restatement_due_under(terms: Mapping[str, str], month: date, settings: Settings) -> date | None:
-    """The public day on which a month is restated that was begun under these terms; None if it never is."""
-    if terms.get("restatements_per_month") == "0":
+def restatement_due_under(parameters: Mapping[str, str], month: date, settings: Settings) -> date | None:
+    """The public day on which a month is restated that was begun under these parameters; None if it never is."""
+    if parameters.get("restatements_per_month") == "0":
         return None
-    day = int(terms.get("restatement_day", settings.restatement_day))
+    day = int(parameters.get("restatement_day", settings.restatement_day))
     return restatement_due_on(replace(settings, restatement_day=day), month)
 
 
-def restatement_due(month: date, instances: Iterable[MechanismRun], settings: Settings) -> date | None:
+def restatement_due(month: date, runs: Iterable[MechanismRun], settings: Settings) -> date | None:
     """The public day on which the month is restated, as fixed with its first number; None if it never is."""
     first = min(
-        (run for run in instances if run.metric == "dau" and month_of(run.first_day) == month),
+        (run for run in runs if run.metric == "dau" and month_of(run.first_day) == month),
         key=lambda run: run.first_day,
         default=None,
     )

@@ -52,8 +52,8 @@ class Prospect:
 def prospect(key: ReleaseKey, store: Store) -> Prospect:
     """What becomes of a number that is not published."""
     ledger = DryRunLedger(store.accountant, store.settings)
-    found = (rule(key, ledger, store) for rule in (_RESTATED_RULES if key.revision else _RULES))
-    return next(prospect for prospect in found if prospect)
+    prospects = (rule(key, ledger, store) for rule in (_RESTATED_RULES if key.revision else _RULES))
+    return next(prospect for prospect in prospects if prospect)
 
 
 # --- What never comes --------------------------------------------------------------------------------------------
@@ -158,13 +158,13 @@ def _waits(_key: ReleaseKey, ledger: DryRunLedger, _: Store) -> Prospect | None:
 
 
 def _comes(key: ReleaseKey, ledger: DryRunLedger, store: Store) -> Prospect:
-    slot, today = due_on(store.settings, key.day), store.clock.today()
+    due_day, today = due_on(store.settings, key.day), store.clock.today()
     made_by = " ".join(_made_by(key, ledger, store))
-    if slot <= today:
+    if due_day <= today:
         return Prospect(False, "to_come", "", made_by)
     if key.day >= today:
-        return Prospect(False, "not_due", f"{key.day} is not over", f"It is due on {slot}. {made_by}", slot)
-    return Prospect(False, "not_due", f"it is due on {slot}, and `dpdau run` makes it at once", made_by, slot)
+        return Prospect(False, "not_due", f"{key.day} is not over", f"It is due on {due_day}. {made_by}", due_day)
+    return Prospect(False, "not_due", f"it is due on {due_day}, and `dpdau run` makes it at once", made_by, due_day)
 
 
 def _made_by(key: ReleaseKey, ledger: DryRunLedger, store: Store) -> Iterator[str]:
@@ -195,7 +195,7 @@ def _never_restated(key: ReleaseKey, ledger: DryRunLedger, store: Store) -> Pros
     return _never("not_restated", f"{month:%Y-%m} is priced without a restatement", "Ask for revision 0.")
 
 
-def _without_a_first(key: ReleaseKey, _books: DryRunLedger, store: Store) -> Prospect | None:
+def _without_a_first(key: ReleaseKey, _ledger: DryRunLedger, store: Store) -> Prospect | None:
     """What has no first number, and never gets one, is not restated."""
     if store.accountant.release(replace(key, revision=0)):
         return None
@@ -205,14 +205,14 @@ def _without_a_first(key: ReleaseKey, _books: DryRunLedger, store: Store) -> Pro
 
 def _comes_again(key: ReleaseKey, ledger: DryRunLedger, store: Store) -> Prospect:
     month = month_of(key.day)
-    slot = restatement_due_under(ledger.parameters(month), month, store.settings)
+    due_day = restatement_due_under(ledger.parameters(month), month, store.settings)
     made_by = (
         "Materialising `dau_restatement` for the month makes it from its public day on, as does `dpdau run` when it "
         "passes that day."
     )
-    if slot is None or slot <= store.clock.today():
+    if due_day is None or due_day <= store.clock.today():
         return Prospect(False, "to_come", "", made_by)
-    return Prospect(False, "not_due", f"it is due on {slot}", made_by, slot)
+    return Prospect(False, "not_due", f"it is due on {due_day}", made_by, due_day)
 
 
 _RULES: tuple[_Rule, ...] = (

@@ -19,7 +19,10 @@ _FOR_EXAMPLE = 1_000_000
 
 
 def configured(metric: Metric, settings: Settings) -> Estimator | None:
-    """As the settings say; None if they leave θ0, or the level, to the last published number."""
+    """The estimator that the settings name; None if they leave θ0, or the level, to the last published number.
+
+    Raises BadSetting for a SKETCH_IMPL that is not there.
+    """
     theta0, level = settings.theta0(metric), settings.level(metric)
     match settings.sketch_impl:
         case ThetaEstimator.kind:
@@ -68,10 +71,10 @@ def not_set(metrics: Sequence[Metric], settings: Settings) -> ParameterNotSet:
 
 
 def estimator_of(run: MechanismRun) -> Estimator:
-    """How all numbers of this instance are counted. It is fixed when the instance is opened."""
+    """How all numbers of this mechanism run are counted. It is fixed when the run is opened."""
     return estimator_from(run.parameters)
 
 
 def estimators(ledger: Ledger) -> dict[str, Estimator]:
-    """How the numbers of each instance are counted, by the instance's name."""
+    """How the numbers of each mechanism run are counted, by the run's name."""
     return {run.name: estimator_of(run) for run in ledger.mechanism_runs()}

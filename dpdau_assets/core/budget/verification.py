@@ -70,15 +70,15 @@ def is_shown_as(release: Release, estimator: Estimator, shown: Numbered) -> bool
 
 
 def _unpaid(accountant: Ledger) -> Iterator[str]:
-    """No number without its charge, in every month that it reads; no instance with more numbers than it was priced."""
-    for (metric, month), instances in _read(accountant).items():
-        for run in sorted(instances - {charge.run for charge in accountant.charges(metric, month)}):
+    """No number without its charge, in every month that it reads; no run with more numbers than it was priced."""
+    for (metric, month), runs in _read(accountant).items():
+        for run in sorted(runs - {charge.run for charge in accountant.charges(metric, month)}):
             yield f"{metric} of {month:%Y-%m} was never charged for {run}, which has published numbers of it."
-    made = Counter(release.run for release in accountant.releases())
+    given = Counter(release.run for release in accountant.releases())
     for run in accountant.mechanism_runs():
         priced = run.mechanism.releases if isinstance(run.mechanism, SharedNoise) else None
-        if priced is not None and made[run.name] > priced:
-            yield f"{run.name} has given {made[run.name]} numbers, and was priced for {priced}."
+        if priced is not None and given[run.name] > priced:
+            yield f"{run.name} has given {given[run.name]} numbers, and was priced for {priced}."
 
 
 def _over_cap(settings: Settings, accountant: Ledger) -> Iterator[str]:
@@ -136,15 +136,15 @@ def _missing(published: Iterable[Numbered], accountant: Ledger) -> Iterator[str]
     """What readers have seen is in the ledger, with the same number."""
     how = estimators(accountant)
     there = {release.key: release for release in accountant.releases()}
-    for one in published:
-        kept = there.get(one.key)
-        if kept is None or not is_shown_as(kept, how[kept.run], one):
-            what = "is published with another number" if one.key in there else "is published, and not in the ledger"
-            yield f"{one.key.metric} of {one.key.day}, revision {one.key.revision}, {what}."
+    for number in published:
+        kept = there.get(number.key)
+        if kept is None or not is_shown_as(kept, how[kept.run], number):
+            what = "is published with another number" if number.key in there else "is published, and not in the ledger"
+            yield f"{number.key.metric} of {number.key.day}, revision {number.key.revision}, {what}."
 
 
 def _read(accountant: Ledger) -> dict[tuple[Metric, date], set[str]]:
-    """Every month of every metric that published numbers read, with the instances that they are of."""
+    """Every month of every metric that published numbers read, with the mechanism runs that they are of."""
     read: dict[tuple[Metric, date], set[str]] = defaultdict(set)
     for release in accountant.releases():
         for month in months_read(release.key.day, release.key.window_days):

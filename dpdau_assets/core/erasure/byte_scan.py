@@ -59,18 +59,18 @@ class Needles:
 
         May be called from many threads at once. Memory: some tens of MB, besides one chunk.
         """
-        found = np.zeros(self._count, dtype=bool)
+        is_found = np.zeros(self._count, dtype=bool)
         if not self._count:
-            return np.flatnonzero(found)
+            return np.flatnonzero(is_found)
         tail = b""
         for chunk in chunks:
             view = memoryview(chunk).cast("B")
-            self._mark(memoryview(tail + view[:_OVERLAP]), found)
-            self._mark(view, found)
+            self._mark(memoryview(tail + view[:_OVERLAP]), is_found)
+            self._mark(view, is_found)
             tail = (tail + view[-_OVERLAP:])[-_OVERLAP:]
-        return np.flatnonzero(found)
+        return np.flatnonzero(is_found)
 
-    def _mark(self, data: memoryview, found: npt.NDArray[np.bool_]) -> None:
+    def _mark(self, data: memoryview, is_found: npt.NDArray[np.bool_]) -> None:
         if len(data) < _HEAD:
             return
         words = np.frombuffer(data, "<u4", len(data) // _WORD)
@@ -78,9 +78,9 @@ class Needles:
         for first in range(0, len(words), _BLOCK):
             block = words[first : first + _BLOCK]
             starts = _starts(first + self._likely_words(block), len(heads))
-            found[self._binary.equal_to(heads[starts])[1]] = True
+            is_found[self._binary.equal_to(heads[starts])[1]] = True
             starts = _starts(first + _hex_words(block), len(heads))
-            found[list(self._texts_at(starts, heads, data))] = True
+            is_found[list(self._texts_at(starts, heads, data))] = True
 
     def _likely_words(self, words: npt.NDArray[np.uint32]) -> Index:
         """Where a word stands that is part of some key's eight bytes, and few others."""

@@ -113,9 +113,9 @@ def left_of_anyone(store: Store) -> list[Survivor]:
     with store.state.activity.lock():
         erasures = store.erasures.ledger.erasures(("applied", "verified"))
         sought = _Sought(erasures, store.erasures.ledger.keys_of(erasure.receipt for erasure in erasures))
-        found = _survivors(sought, _read_back(sought, _NO_KEY, store), store)
+        by_receipt = _survivors(sought, _read_back(sought, _NO_KEY, store), store)
         waiting = {_batch_file(batch) for batch in store.events.inbox.batches()}
-    left = {survivor for survivors in found.values() for survivor in survivors}
+    left = {survivor for survivors in by_receipt.values() for survivor in survivors}
     return sorted(survivor for survivor in left if survivor.file not in waiting or survivor.how != IN_SET)
 
 
@@ -126,12 +126,12 @@ def _read_back(sought: _Sought, signing_key: bytes, store: Store) -> list[_Found
 
 def _survivors(sought: _Sought, files: Sequence[_Found], store: Store) -> dict[str, set[Survivor]]:
     """What is left, by receipt: in the bytes of these files, in the sets and sketches among them, and in the inbox."""
-    live = {found.place for found in files if found.place}
+    live = {file.place for file in files if file.place}
     in_sets = list(work_ahead(partial(_members, sought, store), live))
     survivors: dict[str, set[Survivor]] = {receipt: set() for receipt in sought.receipts}
     for receipt, survivor in (
-        *(left for found in files for left in sought.in_bytes(found)),
-        *(left for found in in_sets for left in found),
+        *(left for file in files for left in sought.in_bytes(file)),
+        *(left for in_file in in_sets for left in in_file),
         *(left for batch in store.events.inbox.batches() for left in _in_batch(sought, batch, store.events)),
         *(left for place in live for left in sought.unknowable(place)),
         *(left for place in _missing(live, store.state) for left in sought.everyone(place, FILE_IS_GONE)),
@@ -154,7 +154,7 @@ class _Sought:
                 of_epoch[epoch].append((key, erasure))
         self._add_hashes()
         self._keys = np.array(sorted(self._owners), dtype=np.uint64)
-        self._of_epoch = {epoch: _tombstones(found) for epoch, found in of_epoch.items()}
+        self._of_epoch = {epoch: _tombstones(removals) for epoch, removals in of_epoch.items()}
         self.needles = Needles(self._keys)
 
     def _add_hashes(self) -> None:
@@ -171,8 +171,8 @@ class _Sought:
 
     def on(self, day: date, epoch: int) -> Keys:
         """The keys that must not be there, sorted."""
-        found = self._of_epoch.get(epoch)
-        return self._keys[:0] if found is None else found.removed_on(day)
+        tombstones = self._of_epoch.get(epoch)
+        return self._keys[:0] if tombstones is None else tombstones.removed_on(day)
 
     def removed(self, keys: Iterable[int], day: date) -> Iterator[str]:
         """The receipts of those who asked to be taken out of this day and have one of these keys."""
@@ -192,14 +192,14 @@ class _Sought:
             (erasure.receipt, Survivor(str(place), how)) for erasure in self._erasures if erasure.removes(place.day)
         )
 
-    def in_bytes(self, found: _Found) -> Iterator[tuple[str, Survivor]]:
+    def in_bytes(self, examined: _Found) -> Iterator[tuple[str, Survivor]]:
         """Who is left in a file; a file that cannot be read may hold anyone."""
-        if found.problem is not None:
-            yield from ((erasure.receipt, Survivor(found.file, found.problem)) for erasure in self._erasures)
-        for needle in found.needles:
+        if examined.problem is not None:
+            yield from ((erasure.receipt, Survivor(examined.file, examined.problem)) for erasure in self._erasures)
+        for needle in examined.needles:
             for erasure in self._owners[int(self._keys[needle])]:
-                if found.place is None or erasure.removes(found.place.day):
-                    yield erasure.receipt, Survivor(found.file, IN_BYTES)
+                if examined.place is None or erasure.removes(examined.place.day):
+                    yield erasure.receipt, Survivor(examined.file, IN_BYTES)
 
 
 def _missing(live: Container[Partition], state: State) -> list[Partition]:
@@ -215,11 +215,11 @@ def _state_of(place: Partition, state: State) -> StateStore:
     return state.activity if place.store == "activity" else state.late
 
 
-def _tombstones(found: Sequence[tuple[int, Erasure]]) -> Tombstones:
-    """As the ledger has them, but for what only concerns MAU."""
+def _tombstones(removals: Sequence[tuple[int, Erasure]]) -> Tombstones:
+    """The removals as tombstones, without what only concerns MAU."""
     rows = [
         (key, day_number(day), bool(erasure.days))
-        for key, erasure in found
+        for key, erasure in removals
         for day in erasure.days or (erasure.through,)
     ]
     keys, days, listed = zip(*rows, strict=True)
@@ -238,8 +238,8 @@ def _examined(needles: Needles, signing_key: bytes, store: Store, file: StoredFi
         raw = needles.found_in(_hashed(store.state.files.chunks(file), content))
     except (DpdauError, OSError) as error:
         return _Found(file.name, place, (), _cannot_be_read(error), "")
-    found = {*named.tolist(), *raw.tolist()}
-    return _Found(file.name, place, tuple(sorted(found)), None, content.hexdigest())
+    needles_found = {*named.tolist(), *raw.tolist()}
+    return _Found(file.name, place, tuple(sorted(needles_found)), None, content.hexdigest())
 
 
 def _hash_key(place: Partition | None, signing_key: bytes, state: State) -> bytes:
@@ -305,9 +305,9 @@ def partition_of(file: str, settings: Settings) -> Partition | None:
     if match is None:
         return None
     store, day, epoch = (group for group in match.groups() if group is not None)
-    found = calendar_day(day)
-    is_ours = found is not None and int(epoch) in epochs_of(found, settings)
-    return Partition(store, found, int(epoch)) if found and is_ours else None
+    of_day = calendar_day(day)
+    is_ours = of_day is not None and int(epoch) in epochs_of(of_day, settings)
+    return Partition(store, of_day, int(epoch)) if of_day and is_ours else None
 
 
 def _version(place: Partition, store: Store) -> str | None:

@@ -32,7 +32,7 @@ Document = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Settled:
+class VerificationOutcome:
     """What was verified, and what was found on the way.
 
     Attributes:
@@ -48,7 +48,7 @@ class Settled:
     broken: tuple[str, ...] = ()
 
 
-def apply_and_verify(store: Store) -> Settled:
+def apply_and_verify(store: Store) -> VerificationOutcome:
     """Apply all that was received, bring every sketch up to its state, read everything back, write receipts."""
     with store.state.activity.lock():
         expire(store)
@@ -60,7 +60,7 @@ def apply_and_verify(store: Store) -> Settled:
         if any(verdicts.values()):
             _leave_no_marks(store)
     unverified = tuple(receipt for receipt, clean in verdicts.items() if not clean)
-    return Settled(sum(verdicts.values()), unverified, repaired, broken)
+    return VerificationOutcome(sum(verdicts.values()), unverified, repaired, broken)
 
 
 def apply(store: Store) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -135,36 +135,36 @@ def write_receipts(erasures: Sequence[Erasure], store: Store) -> list[ReceiptRow
     """
     if not erasures:
         return []
-    found = _with_unsearchable(inspect(erasures, store), erasures, store)
-    inspected = _inspected(found, store.state, store.erasures)
+    inspection = _with_unsearchable(inspect(erasures, store), erasures, store)
+    inspected = _inspected(inspection, store.state, store.erasures)
     follows = previous = store.erasures.receipts.last_hash()
     signing_key = store.state.salts.signing_key()
-    references = store.erasures.ledger.references(one.receipt for one in erasures)
+    references = store.erasures.ledger.references(erasure.receipt for erasure in erasures)
     rows, new = [], []
     for erasure in erasures:
-        left, reference = found.survivors[erasure.receipt], references.get(erasure.receipt)
+        left, reference = inspection.survivors[erasure.receipt], references.get(erasure.receipt)
         row = _unchanged(erasure, left, inspected, store.erasures)
         if row is None:
-            epochs = found.epochs[erasure.receipt]
+            epochs = inspection.epochs[erasure.receipt]
             body = _body(erasure, left, epochs, reference, inspected.digest, previous, store)
             row = _signed(body, inspected, signing_key)
             previous = row.hash
             new.append(row)
         rows.append(row)
-    clean = [erasure.receipt for erasure in erasures if not found.survivors[erasure.receipt]]
+    clean = [erasure.receipt for erasure in erasures if not inspection.survivors[erasure.receipt]]
     store.erasures.receipts.append(new, follows, clean)
     return rows
 
 
-def _inspected(found: Inspection, state: State, erasures: Erasures) -> Inspected:
+def _inspected(inspection: Inspection, state: State, erasures: Erasures) -> Inspected:
     """What was read back: the last inspection again if nothing has changed since."""
     last = erasures.receipts.inspection()
-    if last is not None and last.partitions == found.partitions:
+    if last is not None and last.partitions == inspection.partitions:
         return last
-    return Inspected(state.builds.new_nonce().hex(), found.partitions)
+    return Inspected(state.builds.new_nonce().hex(), inspection.partitions)
 
 
-def _with_unsearchable(found: Inspection, erasures: Sequence[Erasure], store: Store) -> Inspection:
+def _with_unsearchable(inspection: Inspection, erasures: Sequence[Erasure], store: Store) -> Inspection:
     """What an earlier receipt named, and can no longer be searched, is left until it is gone.
 
     A key that was shredded cannot be looked for any more; that must not turn what it was found in into nothing.
@@ -172,17 +172,17 @@ def _with_unsearchable(found: Inspection, erasures: Sequence[Erasure], store: St
     partly = [
         erasure
         for erasure in erasures
-        if len(found.epochs[erasure.receipt]) < len(epochs_reached(erasure.through, store.settings))
+        if len(inspection.epochs[erasure.receipt]) < len(epochs_reached(erasure.through, store.settings))
     ]
     if not partly:
-        return found
+        return inspection
     names = {file.name for file in store.state.files.files()}
     before = {
         erasure.receipt: [left for left in _named_before(erasure, store.erasures) if left.file in names]
         for erasure in partly
     }
-    left = {receipt: sorted({*found.survivors[receipt], *carried}) for receipt, carried in before.items()}
-    return replace(found, survivors={**found.survivors, **left})
+    left = {receipt: sorted({*inspection.survivors[receipt], *carried}) for receipt, carried in before.items()}
+    return replace(inspection, survivors={**inspection.survivors, **left})
 
 
 def _named_before(erasure: Erasure, erasures: Erasures) -> list[Survivor]:
@@ -223,8 +223,8 @@ def _is_called(document: Document, body: Document) -> bool:
         opening = bytes.fromhex(document["reference_opening"])
     except (KeyError, TypeError, ValueError):
         return False
-    found = commitment(opening, REFERENCE, body["receipt"], document["reference"])
-    return hmac.compare_digest(found.encode(), str(body.get("reference_commitment")).encode())
+    committed = commitment(opening, REFERENCE, body["receipt"], document["reference"])
+    return hmac.compare_digest(committed.encode(), str(body.get("reference_commitment")).encode())
 
 
 def _are_of(partitions: object, nonce: object, body: Document) -> bool:

@@ -84,9 +84,9 @@ def guard_limit(settings: Settings, accountant: Ledger) -> float:
 
 def confirm(names: Sequence[str], erasures: Erasures) -> list[Erasure]:
     """Bring parked requests into force, by receipt or batch. Raises BadInput for a name that nothing has."""
-    found = named(names, erasures)
-    erasures.ledger.confirm([erasure.receipt for erasure in found])
-    return erasures.ledger.find(erasure.receipt for erasure in found)
+    erasures_named = named(names, erasures)
+    erasures.ledger.confirm([erasure.receipt for erasure in erasures_named])
+    return erasures.ledger.find(erasure.receipt for erasure in erasures_named)
 
 
 def cancel(names: Sequence[str], state: State, erasures: Erasures) -> list[Erasure]:
@@ -94,19 +94,21 @@ def cancel(names: Sequence[str], state: State, erasures: Erasures) -> list[Erasu
 
     Under the state's lock: a request that is being applied is not one that can be forgotten.
     """
-    found = named(names, erasures)
+    erasures_named = named(names, erasures)
     with state.activity.lock():
-        erasures.ledger.cancel([erasure.receipt for erasure in found])
-    return erasures.ledger.find(erasure.receipt for erasure in found)
+        erasures.ledger.cancel([erasure.receipt for erasure in erasures_named])
+    return erasures.ledger.find(erasure.receipt for erasure in erasures_named)
 
 
 def named(names: Sequence[str], erasures: Erasures) -> list[Erasure]:
     """The requests of these receipts and batches. Raises BadInput for a name that nothing has."""
-    found = erasures.ledger.find(names)
-    unknown = sorted(set(names) - {erasure.receipt for erasure in found} - {erasure.batch for erasure in found})
+    erasures_named = erasures.ledger.find(names)
+    unknown = sorted(
+        set(names) - {erasure.receipt for erasure in erasures_named} - {erasure.batch for erasure in erasures_named}
+    )
     if unknown:
         raise BadInput(f"No erasure has the receipt or batch {unknown[0]}.", "`dpdau erasures` lists them.")
-    return found
+    return erasures_named
 
 
 def deadline(erasure: Erasure) -> date:

@@ -50,7 +50,7 @@ class LedgerReader(Protocol):
 
 
 class BudgetLedger(LedgerReader, Protocol):
-    """What planning a release asks, and what entering it writes; a draft of the books has it too."""
+    """What planning a release asks, and what entering it writes; a draft of the ledger has it too."""
 
     def last_day(self, metric: Metric, window_days: int) -> date | None:
         """The last day that was published, in whatever revision."""
@@ -87,7 +87,7 @@ class LedgerTransaction(BudgetLedger, Protocol):
         ...
 
     def shared_noise(self, run: str) -> int | None:
-        """The secret noise that the instance's numbers share."""
+        """The secret noise that the run's numbers share."""
         ...
 
     def keep_shared_noise(self, run: str, value: int) -> None: ...
@@ -105,21 +105,21 @@ class LedgerTransaction(BudgetLedger, Protocol):
         ...
 
     def numbers(self, run: str) -> list[float]:
-        """`noisy_value` of every release of the instance, in order of days and revisions."""
+        """`noisy_value` of every release of the run, in order of days and revisions."""
         ...
 
     def store(self, release: Release) -> None: ...
 
 
 class RestoreTransaction(LedgerTransaction, Protocol):
-    """The books of a ledger that is being restored from a backup."""
+    """The transaction in which a ledger is restored from a backup."""
 
     def close(self, metric: Metric, month: date, closed_on: date) -> None:
         """No number that reads this month is made any more, unless an override opens it."""
         ...
 
     def seal(self, days: Iterable[date]) -> None:
-        """As in `Ledger`, inside the transaction."""
+        """From now on, events that arrive for these days are late; committed with the transaction."""
         ...
 
     def lose_epochs(self, epochs: Iterable[int]) -> list[int]:
@@ -189,7 +189,7 @@ class Ledger(LedgerReader, Protocol):
         ...
 
     def fix_settings(self, fixed_settings: Mapping[str, str]) -> None:
-        """Remember these for ever at the first call; BadSetting, naming each that differs, at any later one.
+        """Remember these settings for ever at the first call; BadSetting, naming each that differs, at any later one.
 
         The first call begins a store: BadSetting for a master secret that can be guessed.
         """

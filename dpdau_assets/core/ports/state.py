@@ -60,7 +60,7 @@ class FileInventory(Protocol):
         ...
 
     def chunks(self, file: StoredFile) -> Iterator[bytes]:
-        """Its bytes; none if it is gone by now. Raises BadInput where they cannot be read, or pack what it holds."""
+        """The file's bytes; none if it is gone by now. Raises BadInput where they cannot be read, or pack something."""
         ...
 
     def sweep(self) -> None:
@@ -196,7 +196,7 @@ class StateStore(Protocol):
         ...
 
     def note_unreadable(self, places: Iterable[tuple[date, int]], applied: int) -> None:
-        """These could not be read when removals after this watermark were applied: whoever reads them applies them."""
+        """Note files that could not be read when removals after `applied` were applied: their readers apply them."""
         ...
 
     def renew(self) -> None:
@@ -227,7 +227,7 @@ class SketchStore(Protocol):
         ...
 
     def header(self, day: date, epoch: int) -> Header | None:
-        """Its header alone."""
+        """The sketch's header alone; None if there is no sketch."""
         ...
 
     def replace(self, sketches: Iterable[tuple[date, Sketch]]) -> None:
@@ -254,14 +254,14 @@ class Rebuilds(Protocol):
         ...
 
     def mark(self, days: Iterable[date], watermark: int) -> None:
-        """These days are to be rebuilt for what came into force up to the watermark.
+        """Note that days are to be rebuilt for what came into force up to the watermark.
 
         Those that wait for it already keep their mark; the others get one together, higher than any before.
         """
         ...
 
     def mark_alike(self, days: Iterable[date], watermark: int) -> None:
-        """These days and no others are to be rebuilt, all under one new mark, whatever marks there were."""
+        """Note that these days and no others are to be rebuilt, all under one new mark, whatever marks there were."""
         ...
 
     def wanted(self, day: date) -> int:

@@ -42,9 +42,9 @@ Rule: TypeAlias = Literal["naive", "gaussian", "zcdp"]
 
 @dataclass(frozen=True)
 class Charge:
-    """One instance of a mechanism, charged to one month whose data it reads.
+    """One run of a mechanism, charged to one month whose data it reads.
 
-    A shared month or a stream is charged once a month, whole; an independent mechanism has an instance, and so a
+    A shared month or a stream is charged once a month, whole; an independent mechanism has a run, and so a
     charge, for every release. `budget` is the cap under which it was admitted.
     """
 
@@ -80,14 +80,14 @@ class Cost:
 
 
 def cost(mechanism: Mechanism) -> Cost:
-    """The price of a whole instance."""
+    """The price of a whole mechanism run."""
     if isinstance(mechanism, Laplace):
         return Cost(epsilon=mechanism.epsilon, pure_rho=pure_rho(float(mechanism.epsilon)))
     return Cost(mu2=mu2(mechanism))
 
 
 def mu2(mechanism: SharedNoise | Stream | Gaussian) -> float:
-    """μ² of a whole instance of Gaussian noise, what its being discrete adds included."""
+    """μ² of a whole run of Gaussian noise, what its being discrete adds included."""
     match mechanism:
         case SharedNoise():
             return shared_mu2(mechanism)
@@ -110,7 +110,7 @@ def rho(price: Cost) -> float:
 
 
 def total(costs: Iterable[Cost]) -> Cost:
-    """Their sum; nothing is lost to the order of adding."""
+    """The sum of costs; nothing is lost to the order of adding."""
     listed = list(costs)
     epsilon = sum((price.epsilon for price in listed), Fraction(0))
     return Cost(epsilon, math.fsum(price.pure_rho for price in listed), math.fsum(price.mu2 for price in listed))
@@ -156,7 +156,7 @@ def zcdp_epsilon(rho: float, delta: float) -> float:
 def charges_for_release(metric: Metric, day: date, window_days: int, mechanism: Mechanism, run: str) -> list[Charge]:
     """One charge for every month that the release's window reads. Why they add up: docs/privacy.md, lemma 5.
 
-    An instance that a month was charged for already must not be charged to it again: that is for the caller to see.
+    A mechanism run that a month was charged for already must not be charged to it again: that is for the caller to see.
     """
     return [Charge(metric, month, run, mechanism) for month in months_read(day, window_days)]
 

@@ -148,19 +148,19 @@ class BudgetReport:
 def budget_summary(
     published: Sequence[Published], month: date, budget: Budget, releases_planned: int, settings: Settings
 ) -> BudgetSummary:
-    """The summary of one month from all that was published of the instances charged to it."""
+    """The summary of one month from all that was published of the mechanism runs charged to it."""
     price = cost_so_far(published, month)
-    spent, made = epsilon_of(price, budget.delta), sum(one.releases for one in published)
+    spent, releases_made = epsilon_of(price, budget.delta), sum(run.releases for run in published)
     return BudgetSummary(
         epsilon_cap=float(budget.epsilon),
         epsilon_spent=spent,
         epsilon_remaining=max(0.0, float(budget.epsilon) - spent),
-        releases_made=made,
+        releases_made=releases_made,
         releases_planned=releases_planned,
         comparison=Comparison(
             rdp_curve=rdp_curve(published, price, settings.rdp_orders),
             advanced_epsilon=advanced_epsilon(published, month, settings.advanced_delta),
-            advanced_delta=settings.advanced_delta if made else 0.0,
+            advanced_delta=settings.advanced_delta if releases_made else 0.0,
             meaning=dict(COMPARED),
         ),
     )
@@ -237,7 +237,7 @@ def advanced_epsilon(published: Iterable[Published], month: date, delta: float) 
 
 def rdp_curve(published: Iterable[Published], price: Cost, orders: Iterable[int]) -> dict[int, float]:
     """Rényi DP of the published numbers, whose cost so far is `price`: order α > 1 to its ε."""
-    pure = [(float(one.mechanism.epsilon), one.releases) for one in published if isinstance(one.mechanism, Laplace)]
+    pure = [(float(run.mechanism.epsilon), run.releases) for run in published if isinstance(run.mechanism, Laplace)]
     return {
         order: order * price.mu2 / 2 + math.fsum(count * _laplace_rdp(epsilon, order) for epsilon, count in pure)
         for order in orders
@@ -264,18 +264,18 @@ def _noises(published: Iterable[Published], month: date) -> tuple[Counter[Fracti
     """The independent noises behind the numbers: ε of each Laplace, μ of each Gaussian, with how many there are."""
     pure: Counter[Fraction] = Counter()
     gaussian: Counter[float] = Counter()
-    for one in published:
-        match one.mechanism:
+    for run in published:
+        match run.mechanism:
             case Laplace(epsilon):
-                pure[epsilon] += one.releases
+                pure[epsilon] += run.releases
             case Gaussian(sigma):
-                gaussian[independent_mu(sigma)] += one.releases
-            case SharedNoise() as shared if one.releases:
+                gaussian[independent_mu(sigma)] += run.releases
+            case SharedNoise() as shared if run.releases:
                 day, whole = shared_mus(shared)
-                gaussian[day] += one.releases
+                gaussian[day] += run.releases
                 gaussian[whole] += 1
             case Stream() as stream:
-                outputs = stream_outputs(stream, month, one.first_day, one.last_day)
+                outputs = stream_outputs(stream, month, run.first_day, run.last_day)
                 gaussian[output_sensitivity(stream) / stream.sigma] += outputs
     return +pure, +gaussian
 
@@ -295,9 +295,9 @@ def user_months(metric: Metric, settings: Settings) -> Iterable[UserMonths]:
     stream the months change disjoint intervals, whose filtered products are negative: together they cost no more.
     Proof: docs/privacy.md, lemma 5.
     """
-    one, both = _full(settings, metric), _both(settings)
+    alone, both = _full(settings, metric), _both(settings)
     for months in USER_MONTHS:
-        epsilon, together = (_epsilon_of_months(months, price, settings.delta) for price in (one, both))
+        epsilon, together = (_epsilon_of_months(months, price, settings.delta) for price in (alone, both))
         yield UserMonths(months, epsilon, together, _delta(both, settings.delta))
 
 

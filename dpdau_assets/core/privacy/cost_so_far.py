@@ -1,4 +1,4 @@
-"""What the numbers of an instance have cost a user-month once some of them are out, and not all. Display only."""
+"""What the numbers of a mechanism run have cost a user-month once some of them are out, and not all. Display only."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from dpdau_assets.core.privacy.stream_filters import interval_cost_so_far
 
 @dataclass(frozen=True)
 class Published:
-    """How much of one instance is public, as seen from one month.
+    """How much of one mechanism run is public, as seen from one month.
 
-    `releases` counts its published numbers that read the month; `first_day` and `last_day` are those of the instance.
+    `releases` counts its published numbers that read the month; `first_day` and `last_day` are those of the run.
     """
 
     mechanism: Mechanism
@@ -38,23 +38,23 @@ class Published:
 
 def cost_so_far(published: Iterable[Published], month: date) -> Cost:
     """What the published numbers have cost this user-month; at most what was charged for them."""
-    return total(_cost_so_far(one, month) for one in published)
+    return total(_cost_so_far(run, month) for run in published)
 
 
-def _cost_so_far(one: Published, month: date) -> Cost:
-    match one.mechanism:
+def _cost_so_far(run: Published, month: date) -> Cost:
+    match run.mechanism:
         case SharedNoise():
-            return Cost(mu2=shared_mu2_so_far(one.releases, one.mechanism))
+            return Cost(mu2=shared_mu2_so_far(run.releases, run.mechanism))
         case Stream():
-            return Cost(mu2=stream_mu2_so_far(one.mechanism, month, one.first_day, one.last_day))
+            return Cost(mu2=stream_mu2_so_far(run.mechanism, month, run.first_day, run.last_day))
         case Gaussian() | Laplace():
-            return cost(one.mechanism).times(one.releases)
+            return cost(run.mechanism).times(run.releases)
         case _:
-            assert_never(one.mechanism)
+            assert_never(run.mechanism)
 
 
 def shared_mu2_so_far(published: int, mechanism: SharedNoise) -> float:
-    """μ² of the first `published` numbers: the worst user, who is in j of them. Never more than the instance's price.
+    """μ² of the first `published` numbers: the worst user, who is in j of them. Never more than the run's price.
 
     The numerators 2c + ξ_day + ξ_month have covariance σ_day² I + σ_month² 11ᵀ, and a user moves j of them by 2.
     Each sigma counts as that of the continuous noise which has the price of the discrete one.

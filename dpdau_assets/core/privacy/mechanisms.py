@@ -417,6 +417,6 @@ def _mass(first: Probabilities, second: Probabilities, h: int) -> float:
 
 
 def _laplace_covering(epsilon: float) -> int:
-    """As `_covering`, from P(|X| > h) = 2 q^(h+1) / (1 + q) with q = e^-epsilon."""
-    store = (1 - COVERAGE) * (1 + math.exp(-epsilon)) / 2
-    return max(0, math.ceil(-math.log(store) / epsilon) - 1)
+    """The least h with P(|X| <= h) of `COVERAGE`, from P(|X| > h) = 2 q^(h+1) / (1 + q) with q = e^-epsilon."""
+    tail = (1 - COVERAGE) * (1 + math.exp(-epsilon)) / 2
+    return max(0, math.ceil(-math.log(tail) / epsilon) - 1)

@@ -33,12 +33,12 @@ METRICS: tuple[Metric, ...] = ("dau", "mau")
 
 @dataclass(frozen=True)
 class ScheduledRelease:
-    """One release to come. `slot` is the day on which it is published; revision 0 is the first publication."""
+    """One release to come. `due_on` is the day on which it is published; revision 0 is the first publication."""
 
     metric: Metric
     day: date
     revision: int
-    slot: date
+    due_on: date
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Refusal:
     metric: Metric
     day: date
     revision: int
-    slot: date
+    due_on: date
     month: date
     spent: float
     asked: float
@@ -141,9 +141,9 @@ def shortest_retention(settings: Settings) -> int:
 
 def _dau_releases(settings: Settings, first: date, month: date) -> tuple[ScheduledRelease, ...]:
     days = days_between(first, month_end(month))
-    slot = restatement_due_on(settings, month)
+    restated_on = restatement_due_on(settings, month)
     again = [
-        ScheduledRelease("dau", day, revision + 1, slot)
+        ScheduledRelease("dau", day, revision + 1, restated_on)
         for revision in range(settings.restatements_per_month)
         for day in days
     ]
@@ -173,13 +173,13 @@ def mechanism_for(settings: Settings, metric: Metric, month: date) -> Mechanism:
 
 def first_refusal(settings: Settings) -> Refusal | None:
     """The first release, in order of publication, that its month's cap will not admit; None when all fit for ever."""
-    found = [refusal for metric in METRICS if (refusal := _first_refusal(settings, metric))]
-    return min(found, key=lambda refusal: refusal.slot, default=None)
+    refusals = [refusal for metric in METRICS if (refusal := _first_refusal(settings, metric))]
+    return min(refusals, key=lambda refusal: refusal.due_on, default=None)
 
 
 def _first_refusal(settings: Settings, metric: Metric) -> Refusal | None:
     refusals = (_refusal_in(settings, plan) for plan in _deciding_months(settings, metric))
-    return min((refusal for refusal in refusals if refusal), key=lambda refusal: refusal.slot, default=None)
+    return min((refusal for refusal in refusals if refusal), key=lambda refusal: refusal.due_on, default=None)
 
 
 def _deciding_months(settings: Settings, metric: Metric) -> Iterator[MonthPlan]:
@@ -211,7 +211,7 @@ def _refusal_in(settings: Settings, plan: MonthPlan) -> Refusal | None:
         metric=plan.metric,
         day=refused.day,
         revision=refused.revision,
-        slot=refused.slot,
+        due_on=refused.due_on,
         month=plan.month,
         spent=epsilon_of(each.times(admitted), settings.delta),
         asked=epsilon_of(each, settings.delta),

@@ -14,7 +14,7 @@ from types import MappingProxyType
 import numpy as np
 
 STREAM_FILTER = (1024, -505, -126, -64, -41, -30, -24, -22, -32)
-"""Of a 30-day window, the default: the one that the privacy contract names."""
+"""The filter of a 30-day window, the default: the one that the privacy contract names."""
 
 STREAM_FILTERS: Mapping[int, tuple[int, ...]] = MappingProxyType(
     {

@@ -31,7 +31,7 @@ class Due:
         built: those of them, from the first on, that read no missing day.
         unmarked: days whose number is due and that upstream has not declared complete, in order.
         refused: why numbers that are due will not come, in words; "" if all will.
-        refusals: these numbers, in order of slots.
+        refusals: these numbers, in order of due days.
     """
 
     missing: tuple[date, ...]
@@ -49,15 +49,15 @@ def due(store: Store) -> Due:
         numbers = coming(store.accountant, store.settings, last_due(store.settings, store.clock))
     except DpdauError as error:  # nothing says how to count, say: a person has to decide that
         return Due((), (), (), (), str(error))
-    made = [one for one in numbers if isinstance(one, PlannedRelease)]
-    refusals = tuple(one for one in numbers if isinstance(one, RefusedRelease))
-    complete = list(_reading_only(declared, made, store.settings))
+    planned = [number for number in numbers if isinstance(number, PlannedRelease)]
+    refusals = tuple(number for number in numbers if isinstance(number, RefusedRelease))
+    complete = list(_reading_only(declared, planned, store.settings))
     processed = store.accountant.processed()
     return Due(
         missing=tuple(sorted(_all_read(complete, store.settings) - processed)),
         numbers=_steps(complete),
         built=_steps(_reading_only(processed, complete, store.settings)),
-        unmarked=tuple(sorted(_all_read(made, store.settings) - declared)),
+        unmarked=tuple(sorted(_all_read(planned, store.settings) - declared)),
         refused=_why_refused(refusals),
         refusals=refusals,
     )
@@ -68,9 +68,9 @@ def last_due(settings: Settings, clock: Clock) -> date:
     return clock.today() - timedelta(days=1 + settings.grace_days)
 
 
-def late(found: Due, settings: Settings, clock: Clock) -> list[date]:
+def late(waiting: Due, settings: Settings, clock: Clock) -> list[date]:
     """Days of which a number was due before today and could have come: complete, and not published."""
-    days = {step.day for step in found.numbers if step.kind in (DAU, MAU) and step.day}
+    days = {step.day for step in waiting.numbers if step.kind in (DAU, MAU) and step.day}
     return sorted(day for day in days if day < last_due(settings, clock))
 
 
@@ -83,9 +83,9 @@ def _all_read(numbers: Iterable[PlannedRelease], settings: Settings) -> set[date
     return {day for planned in numbers for day in _days_read(planned, settings)}
 
 
-def _days_read(one: PlannedRelease | RefusedRelease, settings: Settings) -> list[date]:
+def _days_read(number: PlannedRelease | RefusedRelease, settings: Settings) -> list[date]:
     """Restated numbers read days that are published, and so declared."""
-    release = one.release
+    release = number.release
     return [] if release.revision else window(release.day, settings.window_days(release.metric))
 
 
@@ -95,8 +95,8 @@ def _steps(numbers: Iterable[PlannedRelease]) -> tuple[Step, ...]:
     )  # of a restated month one, whatever numbers it has
 
 
-def _step(one: PlannedRelease) -> Step:
-    release = one.release
+def _step(planned: PlannedRelease) -> Step:
+    release = planned.release
     if release.revision:
         return Step(RESTATEMENT, month_of(release.day))
     return Step(DAU if release.metric == "dau" else MAU, release.day)

@@ -248,26 +248,26 @@ def draw(key: ReleaseKey, run: MechanismRun, statistic: int, ledger: LedgerTrans
 
 def fact(
     key: ReleaseKey,
-    instance: MechanismRun,
+    run: MechanismRun,
     noisy_value: float,
     ledger: LedgerTransaction,
     settings: Settings,
     noise: Noise,
 ) -> Release:
-    """The release as it is stored and shown, with its scheduled slot for a time: the real one could tell tales."""
+    """The release as it is stored and shown, with its scheduled day for a time: the real one could tell tales."""
     day = due_on(settings, key.day)
     if key.revision:
         day = restatement_due(month_of(key.day), ledger.mechanism_runs(), settings) or day
-    slot = datetime.combine(day, time(), ZoneInfo(settings.timezone))
-    stream_day = (key.day - instance.first_day).days + 1
+    published_at = datetime.combine(day, time(), ZoneInfo(settings.timezone))
+    stream_day = (key.day - run.first_day).days + 1
     return Release(
         key=key,
-        run=instance.name,
-        mechanism=instance.mechanism.name,
+        run=run.name,
+        mechanism=run.mechanism.name,
         noisy_value=noisy_value,
-        half_width=mechanisms.half_width_95(instance.mechanism, stream_day),
-        sketch_impl=estimator_of(instance).kind,
-        published_at=slot.isoformat(),
+        half_width=mechanisms.half_width_95(run.mechanism, stream_day),
+        sketch_impl=estimator_of(run).kind,
+        published_at=published_at.isoformat(),
         private=noise.private,
         version=VERSION,
     )

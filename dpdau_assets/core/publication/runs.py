@@ -47,8 +47,8 @@ class Step:
 
 def building(days: Iterable[date]) -> list[Step]:
     """The step that builds these days, if there are any."""
-    found = tuple(sorted(days))
-    return [Step(BUILD, days=found)] if found else []
+    in_order = tuple(sorted(days))
+    return [Step(BUILD, days=in_order)] if in_order else []
 
 
 def plan_run(first: date, last: date, store: Store) -> list[Step]:
@@ -89,8 +89,8 @@ def _require_countable(first: date, last: date, settings: Settings, accountant: 
 def restatements_due(days: list[date], settings: Settings, accountant: Ledger) -> dict[date, date]:
     """Month to public day, of every month that is not restated yet and has a number, or will have one of these days."""
     published = {month_of(release.key.day) for release in accountant.releases("dau")}
-    instances = accountant.mechanism_runs()
-    due = {month: restatement_due(month, instances, settings) for month in published - accountant.restated()}
+    runs = accountant.mechanism_runs()
+    due = {month: restatement_due(month, runs, settings) for month in published - accountant.restated()}
     if settings.restatements_per_month:
         begun = {month_of(day) for day in days} - published
         due |= {month: restatement_due_on(settings, month) for month in begun}

@@ -50,18 +50,21 @@ def latest_release(metric: Metric, day: date, window_days: int, revision: int | 
 
 
 def _not_published(key: ReleaseKey, revision: int | None, store: Store) -> NotPublished:
-    found = prospect(key, store)
+    expected = prospect(key, store)
     which = "" if revision is None else f" as revision {revision}"
-    never, because = ", and never will be" if found.never else "", f": {found.because}" if found.because else ""
-    due = {} if found.due is None else {"due": found.due.isoformat()}
+    never, because = (
+        ", and never will be" if expected.never else "",
+        f": {expected.because}" if expected.because else "",
+    )
+    due = {} if expected.due is None else {"due": expected.due.isoformat()}
     return NotPublished(
         f"{key.metric} of {key.day} (window {key.window_days} days) is not published{which}{never}{because}".rstrip(".")
         + ".",
-        found.remedy,
+        expected.remedy,
         metric=key.metric,
         day=key.day.isoformat(),
-        never=found.never,
-        why=found.why,
+        never=expected.never,
+        why=expected.why,
         **due,
     )
 
@@ -201,7 +204,7 @@ def series(
     ]
 
 
-def erasure_rows(found: Iterable[Erasure], clock: Clock, erasures: Erasures) -> list[Answer]:
+def erasure_rows(requests: Iterable[Erasure], clock: Clock, erasures: Erasures) -> list[Answer]:
     """One row an erasure request, in order: where it stands and until when it has to be done, not whose it is."""
     late = {erasure.receipt for erasure in overdue(clock, erasures)}
     return [
@@ -214,7 +217,7 @@ def erasure_rows(found: Iterable[Erasure], clock: Clock, erasures: Erasures) -> 
             "deadline": deadline(erasure).isoformat(),
             "overdue": erasure.receipt in late,
         }
-        for erasure in found
+        for erasure in requests
     ]
 
 
@@ -242,7 +245,7 @@ def _with_caps_of(month: date, settings: Settings, accountant: Ledger) -> Settin
 
 
 def _published(metric: Metric, month: date, releases: list[Release], accountant: Ledger) -> list[Published]:
-    """What is public of every instance of which some number reads the month."""
+    """What is public of every mechanism run of which some number reads the month."""
     by_instance: dict[str, list[Release]] = {}
     for release in releases:
         by_instance.setdefault(release.run, []).append(release)

@@ -25,7 +25,7 @@ class Bar:
     spent: float
     charged: float
     cap: float
-    made: int
+    published: int
     planned: int
 
     def text(self) -> str:
@@ -33,14 +33,14 @@ class Bar:
         spent = _places(self.spent / self.cap)
         charged = max(0, _places(self.charged / self.cap) - spent)
         bar = "█" * spent + "▒" * charged + "·" * max(0, _WIDTH - spent - charged)
-        numbers = f"{self.made} of {self.planned} numbers"
+        numbers = f"{self.published} of {self.planned} numbers"
         return f"{self.month:%Y-%m} {self.metric} {bar} {self.spent:.2f} of {self.cap:.2f}, {numbers}"
 
 
 def budget_bars(settings: Settings, accountant: Ledger) -> list[Bar]:
     """The last months that were charged and the next that will be, in order of months."""
     ahead = forecast(accountant, settings, MONTHS_AHEAD).months
-    coming = {(one.metric, one.month): one for one in ahead}
+    coming = {(row.metric, row.month): row for row in ahead}
     begun = {
         (row["metric"], date.fromisoformat(f"{row['month']}-01")): row for row in budget_rows(settings, accountant)
     }
@@ -58,13 +58,13 @@ def bars_in_markdown(bars: Iterable[Bar]) -> str:
 
 def _bar(month: date, metric: Metric, begun: Answer | None, coming: MonthForecast | None) -> Bar:
     spent = begun["epsilon_spent"] if begun else 0.0
-    made = begun["releases_made"] if begun else 0
+    published = begun["releases_made"] if begun else 0
     charged = begun["charged"]["epsilon"] if begun else 0.0
     if coming is None:
         assert begun is not None
-        return Bar(month, metric, spent, charged, begun["epsilon_cap"], made, begun["releases_planned"])
-    planned = made + coming.first_numbers + coming.restatements
-    return Bar(month, metric, spent, max(charged, coming.charged), coming.cap, made, planned)
+        return Bar(month, metric, spent, charged, begun["epsilon_cap"], published, begun["releases_planned"])
+    planned = published + coming.first_numbers + coming.restatements
+    return Bar(month, metric, spent, max(charged, coming.charged), coming.cap, published, planned)
 
 
 def _places(share: float) -> int:

@@ -212,8 +212,10 @@ _WHAT_NOW = {
 
 
 def _ledger_holds(store: Store, mart: Mart) -> Verdict:
-    found = len(verification.problems(store.settings, store.accountant, mart.read()))
-    return Verdict(not found, f"{found} problem(s): `dpdau verify-ledger` lists them." if found else "It is whole.")
+    problems = len(verification.problems(store.settings, store.accountant, mart.read()))
+    return Verdict(
+        not problems, f"{problems} problem(s): `dpdau verify-ledger` lists them." if problems else "It is whole."
+    )
 
 
 def _noise_is_private(store: Store, _: Mart) -> Verdict:
@@ -224,26 +226,26 @@ def _noise_is_private(store: Store, _: Mart) -> Verdict:
 
 
 def _configuration_is_feasible(store: Store, _: Mart) -> Verdict:
-    """As a whole, and on what this ledger was charged by now."""
+    """Whether the configuration fits its caps, as a whole and on what this ledger was charged by now."""
     require_feasible(store.settings)
     refused = forecast(store.accountant, store.settings, MONTHS_AHEAD).refused
     if refused:
-        one = refused[0]
-        return Verdict(False, f"{one.release.metric} of {one.release.day} will be refused: `dpdau plan` says why.")
+        first = refused[0]
+        return Verdict(False, f"{first.release.metric} of {first.release.day} will be refused: `dpdau plan` says why.")
     return Verdict(True, f"Every number of the next {MONTHS_AHEAD} months fits.")
 
 
 def _published_on_time(store: Store, _: Mart) -> Verdict:
-    found = due(store)
+    numbers_due = due(store)
     first = _waited_for_from(store)
-    waiting = [day for day in found.unmarked if first and day >= first]
+    waiting = [day for day in numbers_due.unmarked if first and day >= first]
     if waiting:
         return _days(waiting, "day(s) are due and not declared complete: upstream, or `dpdau complete`", "")
-    missing = late(found, store.settings, store.clock)
+    missing = late(numbers_due, store.settings, store.clock)
     if missing:
         return _days(missing, "day(s) are overdue: the schedule of publication, or `dpdau run`, publishes", "")
-    if found.refused and first:
-        return Verdict(False, found.refused)
+    if numbers_due.refused and first:
+        return Verdict(False, numbers_due.refused)
     return Verdict(True, "Every day that is due and complete is published.")
 
 
@@ -262,8 +264,8 @@ def _restatement_on_time(store: Store, _: Mart) -> Verdict:
     numbers = store.accountant.releases("dau")
     last = max((release.key.day for release in numbers), default=None)
     months = {month_of(release.key.day) for release in numbers} - store.accountant.restated()
-    instances = store.accountant.mechanism_runs()
-    dates = {month: restatement_due(month, instances, store.settings) for month in sorted(months)}
+    runs = store.accountant.mechanism_runs()
+    dates = {month: restatement_due(month, runs, store.settings) for month in sorted(months)}
     missed = [month for month, day in dates.items() if last and day and day < due_on(store.settings, last)]
     if missed:
         return Verdict(False, f"{missed[0]:%Y-%m} should be restated by now: materialise `dau_restatement` for it.")
@@ -281,9 +283,9 @@ def _retention_on_time(store: Store, _: Mart) -> Verdict:
 
 
 def _places(wrong: Iterable[tuple[date, str]], problem: str, fine: str) -> Verdict:
-    found = list(wrong)
-    verdict = _days(sorted({day for day, _ in found}), problem, fine)
-    return Verdict(verdict.passed, verdict.sentence, tuple(place for _, place in found))
+    listed = list(wrong)
+    verdict = _days(sorted({day for day, _ in listed}), problem, fine)
+    return Verdict(verdict.passed, verdict.sentence, tuple(place for _, place in listed))
 
 
 def _days(days: list[date], problem: str, fine: str) -> Verdict:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import date
+from fractions import Fraction
 from types import MappingProxyType
 from typing import Any
 
@@ -17,8 +17,6 @@ from dpdau_assets.core.budget.sketch_choice import configured
 from dpdau_assets.core.dates import first_window_end, months_read
 from dpdau_assets.core.errors import Refused
 from dpdau_assets.core.ports.ledger import Ledger
-from dpdau_assets.core.privacy.accounting import pure_rho
-from dpdau_assets.core.privacy.compositions import joint_epsilon
 from dpdau_assets.core.privacy.mechanisms import (
     LONGEST_MONTH,
     Gaussian,
@@ -26,12 +24,17 @@ from dpdau_assets.core.privacy.mechanisms import (
     Mechanism,
     SharedNoise,
     Stream,
-    half_width_95,
     longest_interval,
-    mu_of,
-    noise_std,
 )
-from dpdau_assets.core.privacy.schedule import METRICS, due_on, mechanism_for, numbers_of_month
+from dpdau_assets.core.privacy.schedule import METRICS, due_on, numbers_of_month
+from dpdau_assets.core.reporting.promise import (
+    LONG_MONTH,
+    configured_mechanism,
+    due_after_days,
+    user_month_bound,
+    widest_noise,
+    with_largest,
+)
 from dpdau_assets.core.settings import Metric, Settings
 from dpdau_assets.core.sketches import public_parameters
 from dpdau_assets.core.sketches.exact import ExactEstimator
@@ -47,8 +50,6 @@ REGISTRY: Mapping[str, str] = MappingProxyType(
     }
 )
 NAMES: Mapping[Metric, str] = MappingProxyType({"dau": "Daily active users", "mau": "Monthly active users"})
-STEADY_DAY = 1000  # a stream's noise has its steady width long before
-_LONG_MONTH = date(2025, 1, 1)  # any month of 31 days: the most numbers, and the most noise
 
 
 def settings_on_record(ledger: Ledger, settings: Settings) -> Settings:
@@ -64,13 +65,14 @@ def settings_on_record(ledger: Ledger, settings: Settings) -> Settings:
                 f"{settings.mechanism(release.key.metric)} is configured.",
                 "Print the label with the settings that were in force, and state since when others are.",
             )
-    caps, deltas = {metric: [settings.cap(metric)] for metric in METRICS}, [settings.delta]
+    caps: dict[Metric, list[Fraction]] = {metric: [] for metric in METRICS}
+    deltas: list[float] = []
     for metric in METRICS:
         keys = [release.key for release in releases if release.key.metric == metric]
         for month in {month for key in keys for month in months_read(key.day, key.window_days)}:
             caps[metric].append(ledger.cap(metric, month) or settings.cap(metric))
             deltas.append(ledger.delta(metric, month) or settings.delta)
-    return replace(settings, dau_budget_total=max(caps["dau"]), mau_budget_total=max(caps["mau"]), delta=max(deltas))
+    return with_largest(settings, caps, deltas)
 
 
 def label(settings: Settings, first_published: Mapping[Metric, date] = MappingProxyType({})) -> Record:
@@ -98,23 +100,19 @@ def label(settings: Settings, first_published: Mapping[Metric, date] = MappingPr
 
 def _parameters(metrics: tuple[Metric, ...], settings: Settings) -> dict[str, float]:
     """Epsilon, delta and rho of a user-month with the caps used up; no delta where all noise is pure."""
-    epsilon = float(settings.cap(metrics[0])) if len(metrics) == 1 else joint_epsilon(settings)
-    delta = {} if _is_pure(metrics, settings) else {"delta": settings.delta}
-    return {"epsilon": epsilon, **delta, "rho": sum(_rho(metric, settings) for metric in metrics)}
-
-
-def _rho(metric: Metric, settings: Settings) -> float:
-    cap = float(settings.cap(metric))
-    return pure_rho(cap) if settings.mechanism(metric) == Laplace.name else mu_of(cap, settings.delta) ** 2 / 2
+    bound = user_month_bound(metrics, settings)
+    delta = {} if bound.is_pure else {"delta": bound.delta}
+    return {"epsilon": bound.epsilon, **delta, "rho": bound.rho}
 
 
 def _is_pure(metrics: tuple[Metric, ...], settings: Settings) -> bool:
-    return all(settings.mechanism(metric) == Laplace.name for metric in metrics)
+    return user_month_bound(metrics, settings).is_pure
 
 
 def _facts(metric: Metric, settings: Settings) -> Record:
     """The facts of a month of 31 days, which has most numbers. Noise is in users, or units of a sketch's statistic."""
-    mechanism = mechanism_for(settings, metric, _LONG_MONTH)
+    mechanism = configured_mechanism(metric, settings)
+    noise = widest_noise([mechanism])
     return {
         "privacy_unit": "user-month",
         **_parameters((metric,), settings),
@@ -123,8 +121,8 @@ def _facts(metric: Metric, settings: Settings) -> Record:
         "numbers_that_read_a_month": _numbers(metric, settings),
         "largest_change_of_a_count": 1,
         "largest_number_of_bit_flips": settings.w_bound if isinstance(mechanism, Stream) else None,
-        "noise_std": noise_std(mechanism, STEADY_DAY),
-        "half_width_95": half_width_95(mechanism, STEADY_DAY),
+        "noise_std": noise.std,
+        "half_width_95": noise.half_width_95,
         "sketch": settings.sketch_impl,
         "sketch_parameters": _parameters_of_sketch(metric, settings),
     }
@@ -137,7 +135,7 @@ def _parameters_of_sketch(metric: Metric, settings: Settings) -> dict[str, float
 
 
 def _numbers(metric: Metric, settings: Settings) -> int:
-    return numbers_of_month(settings, _LONG_MONTH) if metric == "dau" else longest_interval(settings.mau_window_days)
+    return numbers_of_month(settings, LONG_MONTH) if metric == "dau" else longest_interval(settings.mau_window_days)
 
 
 def _first_due_on(metric: Metric, settings: Settings, first_published: Mapping[Metric, date]) -> date:
@@ -211,7 +209,7 @@ def _basic(metrics: tuple[Metric, ...], settings: Settings, published: date) -> 
 
 
 def _slug(basic: Record) -> str:
-    """As the registry's `scripts/update_slug.py` makes it."""
+    """The record's name in URLs, as the registry's `scripts/update_slug.py` makes it."""
     parts = (basic["name"], "-".join(basic["data_curators"]), basic["publication_date"][:4])
     return "_".join(re.sub(r"\W+", "_", part.lower()) for part in parts).replace("_", "-")
 
@@ -247,7 +245,7 @@ def _schedule(metrics: tuple[Metric, ...], settings: Settings) -> str:
         else (f" On day {settings.restatement_day} of the next month every DAU of a month is released once more.")
     )
     return (
-        f"One number a day, {1 + settings.grace_days} day(s) after the day that it is of.{again} The budget is one "
+        f"One number a day, {due_after_days(settings)} day(s) after the day that it is of.{again} The budget is one "
         "user-month's, for all that is ever published about it, and is never given back; a number is charged to each "
         "month that it reads, and refused if it does not fit."
     )
@@ -266,8 +264,8 @@ def _composition(metrics: tuple[Metric, ...], settings: Settings) -> str:
 
 
 def _mechanism(metric: Metric, settings: Settings) -> str:
-    mechanism = mechanism_for(settings, metric, _LONG_MONTH)
-    std = f"standard deviation {noise_std(mechanism, STEADY_DAY):.2f}"
+    mechanism = configured_mechanism(metric, settings)
+    std = f"standard deviation {widest_noise([mechanism]).std:.2f}"
     noise = f"- {NAMES[metric]}: {_noise_in_words(mechanism)}"
     if settings.sketch_impl == ExactEstimator.kind:
         return f"{noise} Noise of a published number: {std} users."

@@ -20,7 +20,7 @@ from dpdau_assets.core.settings import Metric
 class Number:
     """One published number, in users: as drawn, and for display the same and its 95 % bounds, none below 0.
 
-    `upper_95` is None where the sketch is full and nothing bounds the number from above. `slot` is the public day on
+    `upper_95` is None where the sketch is full and nothing bounds the number from above. `due_on` is the public day on
     which it is due, whenever it came out.
     """
 
@@ -105,7 +105,7 @@ class Promise:
         composed: whether that is by composition of the noise; else the metrics' own are added up.
         user_months: what several months of one user cost together; empty where it is not `composed`.
         restatement_day: the day of the next month on which a month of DAU is released again, None for never.
-        slot_days: a number is due so many days after the day that it is of.
+        due_after_days: a number is due so many days after the day that it is of.
     """
 
     metrics: tuple[MetricPromise, ...]
@@ -134,7 +134,7 @@ class BudgetMonth:
 
     Attributes:
         spent: what the published numbers have cost so far.
-        charged: all that is charged to the month, instances whole; this is held to the cap.
+        charged: all that is charged to the month, mechanism runs whole; this is held to the cap.
         overrides: every decision that changed the cap, in order.
     """
 
@@ -176,7 +176,7 @@ class ForOperators:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that the file shows. `as_of` is the last slot of a published number, None before the first."""
+    """Everything that the file shows. `as_of` is the last due day of a published number, None before the first."""
 
     as_of: date | None
     series: tuple[Series, ...]

@@ -91,13 +91,13 @@ class Status:
 
 def status(store: Store, mart: Mart) -> Status:
     """Everything that an operator looks for first."""
-    found = due(store)
+    numbers_due = due(store)
     return Status(
         today=store.clock.today(),
         published=tuple(_published(metric, store.settings, store.accountant) for metric in METRICS),
-        ready=found.numbers,
-        unmarked=found.unmarked,
-        refused=found.refused,
+        ready=numbers_due.numbers,
+        unmarked=numbers_due.unmarked,
+        refused=numbers_due.refused,
         behind=tuple(sorted({*days_behind(store), *(day for day, _ in touched.days_to_rebuild(store))})),
         erasures=tuple(waiting_days(store.clock, store.erasures)),
         overdue=tuple(_overdue(store, mart)),
@@ -130,5 +130,7 @@ def _spent(settings: Settings, accountant: Ledger) -> Iterable[SpentMonth]:
         releases = accountant.releases(metric)
         last = max((month_of(release.key.day) for release in releases), default=date.min)
         for month in [day for day in charged_months(releases) if day <= last][-_CHARGED_MONTHS:]:
-            found = budget_answer(metric, month, settings, accountant)
-            yield SpentMonth(metric, month, found["epsilon_spent"], found["charged"]["epsilon"], found["epsilon_cap"])
+            budget = budget_answer(metric, month, settings, accountant)
+            yield SpentMonth(
+                metric, month, budget["epsilon_spent"], budget["charged"]["epsilon"], budget["epsilon_cap"]
+            )

@@ -1,6 +1,7 @@
 """Distinct-count sketches: `base` is the protocol, `exact` the reference, and here is what goes for all kinds alike.
 
-Which kinds there are, sketches from bytes and from keys, unions, and a counting as the terms that an instance keeps.
+Which kinds there are, sketches from bytes and from keys, unions, and an estimator as the parameters that a
+mechanism run keeps.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from dpdau_assets.core.sketches.theta import ThetaEstimator, ThetaSketch
 
 KINDS: Mapping[str, type[Sketch]] = {"set": ExactSketch, "theta": ThetaSketch, "kmv": KmvSketch, "hllpp": HllSketch}
 ESTIMATORS: Mapping[str, type[Estimator]] = {
-    counting.kind: counting for counting in (ExactEstimator, ThetaEstimator, KmvEstimator, HllEstimator)
+    estimator.kind: estimator for estimator in (ExactEstimator, ThetaEstimator, KmvEstimator, HllEstimator)
 }
 
 
@@ -46,21 +47,21 @@ def unite(sketches: Sequence[Sketch]) -> Sketch:
 
 
 def parameters_of(estimator: Estimator) -> dict[str, str]:
-    """Kind and public parameters as text, as an instance keeps them."""
+    """Kind and public parameters as text, as a mechanism run keeps them."""
     parameters = {name: str(value) for name, value in public_parameters(estimator).items()}
     return {"sketch_impl": estimator.kind, **parameters}
 
 
-def estimator_from(terms: Mapping[str, str]) -> Estimator:
-    """The reverse of `parameters_of`; other terms may stand beside. Raises Refused for what is not known here."""
-    kind = ESTIMATORS.get(terms["sketch_impl"])
+def estimator_from(parameters: Mapping[str, str]) -> Estimator:
+    """The reverse of `parameters_of`; other parameters may stand beside. Raises Refused for what is not known here."""
+    kind = ESTIMATORS.get(parameters["sketch_impl"])
     names = {field.name for field in fields(kind)} if kind else set()  # type: ignore[arg-type]
-    if kind is None or not names <= terms.keys():
+    if kind is None or not names <= parameters.keys():
         raise Refused(
-            f"Numbers counted by {terms['sketch_impl']!r} with {sorted(terms)} are not known here.",
+            f"Numbers counted by {parameters['sketch_impl']!r} with {sorted(parameters)} are not known here.",
             "Read this ledger with the version of dpdau that wrote it, or a later one.",
         )
-    return kind(**{name: _number(name, terms[name]) for name in names})
+    return kind(**{name: _number(name, parameters[name]) for name in names})
 
 
 def public_parameters(estimator: Estimator) -> dict[str, int | Fraction]:

@@ -69,7 +69,7 @@ class Sketch(Protocol):
         ...
 
     def without(self, keys: Keys) -> Self | None:
-        """As if these users (sorted, distinct keys) had never been added; None if only one built anew can tell."""
+        """The sketch as if users (sorted, distinct keys) had never been added; None if only one built anew can tell."""
         ...
 
     def body(self) -> bytes | memoryview:
@@ -133,9 +133,9 @@ def require_same(headers: Sequence[Header]) -> Header:
     first = headers[0]
     for other in headers[1:]:
         for name in ("kind", "epoch", "hash_seed", "parameters"):
-            one, another = getattr(first, name), getattr(other, name)
-            if one != another:
-                raise BadInput(f"Sketches of different {name} cannot be united: {one}, {another}.", _REBUILD)
+            wanted, given = getattr(first, name), getattr(other, name)
+            if wanted != given:
+                raise BadInput(f"Sketches of different {name} cannot be united: {wanted}, {given}.", _REBUILD)
     return first
 
 

@@ -122,7 +122,7 @@ class HllEstimator:
 
     @property
     def _chance(self) -> float:
-        """That a user lifts one given register to the level."""
+        """The probability that a user lifts one given register to the level."""
         return 2.0 ** (1 - self.level) / self.registers
 
     def _mean(self, users: float) -> float:

@@ -27,24 +27,24 @@ def unite(arrays: Sequence[Keys]) -> Keys:
 
 
 def sorted_distinct(words: Keys) -> Keys:
-    """These words, in order and each once."""
+    """The words in order, each once."""
     ordered = np.sort(words)
     return ordered[_is_first(ordered)]
 
 
 def subtract(keys: Keys, removed: Keys) -> Keys:
     """The keys that are not in `removed` (sorted, distinct too), still sorted; the same array when nothing goes."""
-    found = places(keys, removed)
-    return np.delete(keys, found) if len(found) else keys
+    gone = places(keys, removed)
+    return np.delete(keys, gone) if len(gone) else keys
 
 
 def places(keys: Keys, wanted: Keys) -> np.ndarray:
     """Where in `keys` those of `wanted` stand that are there; both sorted and distinct. Cost goes with `wanted`."""
     if not len(keys):
         return np.empty(0, dtype=np.intp)
-    found = np.searchsorted(keys, wanted)
-    found[found == len(keys)] = 0
-    return found[keys[found] == wanted]
+    at = np.searchsorted(keys, wanted)
+    at[at == len(keys)] = 0
+    return at[keys[at] == wanted]
 
 
 def members(keys: Keys, wanted: Keys) -> Keys:

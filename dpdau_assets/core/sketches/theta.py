@@ -100,7 +100,7 @@ class ThetaSketch:
         return np.frombuffer(self.packed, "<u8", offset=8 * self.packed[0]).astype(np.uint64, copy=False)
 
     def read(self) -> CompactSketch:
-        """As DataSketches' own object."""
+        """The sketch as DataSketches' own object."""
         return _library().compact_theta_sketch.deserialize(self.packed, HASH_SEED)
 
     @classmethod

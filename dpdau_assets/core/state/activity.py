@@ -182,10 +182,10 @@ def version_of_state(label: str, day: date, settings: Settings, state: State) ->
 
 def require_digest(day: date, epoch: int, state: State) -> str:
     """Digest of the day's keys under this epoch. Raises Refused when the day was never processed."""
-    found = state.activity.digest(day, epoch)
-    if found is None:
+    content = state.activity.digest(day, epoch)
+    if content is None:
         raise Refused(f"There is no state for {day}.", f"Materialise `activity` for {day}.", day=day.isoformat())
-    return found
+    return content
 
 
 def require_version(day: date, epoch: int, state: State) -> Version:
@@ -326,7 +326,7 @@ def _late(arrived: DaySet, sealed_state: Keys | None, removed: Keys, state: Stat
 def _too_late(
     arrived: DaySet, sealed_state: Keys | None, removed: Keys, settings: Settings, state: State
 ) -> list[RejectedRow]:
-    """That some users of these arrivals were never counted, under the epoch that the day's own number reads."""
+    """A rejected row if some users of these arrivals were never counted, by the epoch that the day's number reads."""
     own_epoch = epoch_of(arrived.day, settings.hash_salt_rotation_days)
     known = unite([_or_empty(sealed_state), _or_empty(state.late.read(arrived.day, arrived.epoch)), removed])
     new = subtract(arrived.keys, known)

@@ -68,7 +68,7 @@ def _living_state(processed: Container[date], store: Store) -> list[tuple[date, 
 
 
 def _shapes_if_set(days: Iterable[date], store: Store) -> dict[date, Estimator] | None:
-    """None where nothing says how to count."""
+    """What each day's sketches are built for; None where nothing says how to count."""
     try:
         return _shapes(sorted(days), None, store.settings, store.accountant)
     except ParameterNotSet:
@@ -164,8 +164,8 @@ def is_fresh(day: date, store: Store) -> bool:
 
 def sketch_version(day: date, store: Store) -> str:
     """The data version of the day's sketches: keyed, and the same for the same users, kind and parameters."""
-    found = [store.state.sketches.header(day, epoch) for epoch in epochs_of(day, store.settings)]
-    shapes = sorted({f"{header.kind} {header.parameters or ''}".strip() for header in found if header})
+    headers = [store.state.sketches.header(day, epoch) for epoch in epochs_of(day, store.settings)]
+    shapes = sorted({f"{header.kind} {header.parameters or ''}".strip() for header in headers if header})
     return version_of_state(f"day_sketch {'/'.join(shapes)}", day, store.settings, store.state)
 
 
@@ -205,7 +205,7 @@ def _state(day: date, epoch: int, state: State) -> Keys:
 
 
 def _header(day: date, epoch: int, state: State) -> Header | None:
-    """None for a damaged one too: it is rebuilt like a missing one."""
+    """The header of the stored sketch; None for a damaged one too, which is rebuilt like a missing one."""
     try:
         return state.sketches.header(day, epoch)
     except BadInput:

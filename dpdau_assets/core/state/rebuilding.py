@@ -82,7 +82,7 @@ def build_days(marks: Mapping[date, int], store: Store) -> list[Built]:
 def mark_reported(built: Iterable[Built], state: State) -> None:
     """Dagster was told of these days."""
     built = list(built)
-    state.rebuilds.mark_reported({one.day: one.change for one in built if one.change})
-    for one in built:
-        if one.mark:
-            state.rebuilds.mark_built(one.day, one.mark)
+    state.rebuilds.mark_reported({day_built.day: day_built.change for day_built in built if day_built.change})
+    for day_built in built:
+        if day_built.mark:
+            state.rebuilds.mark_built(day_built.day, day_built.mark)

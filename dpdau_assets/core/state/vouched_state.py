@@ -85,13 +85,13 @@ class VouchedState:
         emptied: list[tuple[date, int]] = []
 
         def announce(written: Sequence[Written]) -> None:
-            self._settle(coming)  # those before have taken their places
+            self._record_builds(coming)  # those before have taken their places
             coming.clear()
             before([day for day, _, _ in written])
             coming.update(self._announced(written))
 
         self._files.replace(self._not_empty(sets, emptied), announce)
-        self._settle(coming)
+        self._record_builds(coming)
         if emptied:
             before([day for day, _ in emptied])
             self.discard(emptied)
@@ -101,7 +101,7 @@ class VouchedState:
         coming = self._announced([(*place, ABSENT) for place in gone])
         for place in gone:
             self._files.discard(*place)
-        self._settle(coming)
+        self._record_builds(coming)
 
     def resume(self) -> None:
         unsettled = {
@@ -230,7 +230,7 @@ class VouchedState:
         except Refused:  # damaged, and about to be replaced
             return build.current
 
-    def _settle(self, coming: Mapping[Partition, Build]) -> None:
+    def _record_builds(self, coming: Mapping[Partition, Build]) -> None:
         changed = {place: build for place, build in coming.items() if self._builds.all().get(place, Build()) != build}
         self._builds.put({place: build if build != Build() else None for place, build in changed.items()})
 

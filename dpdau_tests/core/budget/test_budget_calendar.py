@@ -21,8 +21,8 @@ PAGE = PROJECT / "docs" / "budget-calendar.md"
 
 def the_years_table() -> str:
     written = StringIO()
-    found = forecast(SqlLedger(Database("sqlite://")), Settings(), 12)
-    Console(file=written, width=200).print(forecast_table(found))
+    year = forecast(SqlLedger(Database("sqlite://")), Settings(), 12)
+    Console(file=written, width=200).print(forecast_table(year))
     return "\n".join(line.strip() for line in written.getvalue().strip().splitlines())
 
 

@@ -87,12 +87,12 @@ def test_a_setting_changes_no_cap_of_a_month_that_was_charged(two_fit: Store) ->
 
 
 def test_overrides_are_kept_in_order_and_read_back_alike(two_fit: Store) -> None:
-    made = [
+    overrides = [
         reset_budget("mau", FEBRUARY, Fraction(33, 10), "A", "B", two_fit),
         declare_erasures_submitted("C", "D", two_fit.clock, two_fit.accountant),
     ]
     assert (
-        made
+        overrides
         == two_fit.accountant.overrides()
         == [
             Override("cap", "A", "B", TODAY, "mau", FEBRUARY, Fraction(33, 10)),
@@ -182,6 +182,6 @@ def test_the_noise_of_a_restated_month_goes_whatever_mechanism_it_is_restated_by
     reset_budget("dau", JANUARY, Fraction(90), "A", "B", store)
     swapped = replace(store, settings=replace(store.settings, dau_mechanism="gaussian"))
     restate(JANUARY, swapped)
-    with store.accountant.transaction() as books:
-        assert books.shared_noise("dau-1-gaussian_shared-2025-01") is None
-        assert books.shared_noise("dau-1-gaussian_shared-2025-02") is not None
+    with store.accountant.transaction() as transaction:
+        assert transaction.shared_noise("dau-1-gaussian_shared-2025-01") is None
+        assert transaction.shared_noise("dau-1-gaussian_shared-2025-02") is not None

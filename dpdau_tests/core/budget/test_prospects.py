@@ -28,7 +28,7 @@ from dpdau_tests.support.lengths import at_length
 from dpdau_tests.support.master_secret import SECRET
 from dpdau_tests.support.stores import DAYS as MONTH
 from dpdau_tests.support.stores import a_month_restated
-from resources.ledger_sql.backup import restored_books
+from resources.ledger_sql.backup import restore_transaction
 from resources.ledger_sql.database import Database
 from resources.store import ledger_url
 
@@ -44,14 +44,14 @@ def at(day: date, store: Store) -> Store:
 
 
 def under(store: Store, **changes: object) -> Store:
-    """The same store with other settings."""
+    """The store with other settings."""
     return replace(store, settings=replace(store.settings, **changes))
 
 
 def close(metric: Metric, month: date, store: Store) -> None:
-    """As a restore closes what it may have lost numbers of."""
-    with restored_books(Database(ledger_url(store.settings), SECRET)) as books:
-        books.close(metric, month, store.clock.today())
+    """Close a month as a restore does that may have lost numbers of it."""
+    with restore_transaction(Database(ledger_url(store.settings), SECRET)) as transaction:
+        transaction.close(metric, month, store.clock.today())
 
 
 def mark_reported(metric: Metric, day: date, store: Store, revision: int | None = None) -> NotPublished:
@@ -107,8 +107,8 @@ def test_a_day_that_no_calendar_reaches_is_said_to_be_not_over(make_store: MakeS
 def test_a_day_of_a_salt_epoch_whose_key_was_lost_never_comes_and_the_day_after_it_does(make_store: MakeStore) -> None:
     store = make_store(today=date(2025, 9, 1))
     first, last = days_of_epoch(epoch_of(date(2025, 5, 1), 90), 90, 1)
-    with restored_books(Database(ledger_url(store.settings), SECRET)) as books:
-        books.lose_epochs({epoch_of(first, 90)})
+    with restore_transaction(Database(ledger_url(store.settings), SECRET)) as transaction:
+        transaction.lose_epochs({epoch_of(first, 90)})
     for day in (first, last):
         error = mark_reported("dau", day, store)
         assert (error.fields["never"], error.fields["why"]) == (True, "lost_epoch")
@@ -240,8 +240,8 @@ def test_where_nothing_says_how_to_count_the_answer_names_what_to_set(make_store
 
 
 def test_what_is_said_of_a_missing_number_is_the_same_with_and_without_any_one_user(make_store: MakeStore) -> None:
-    """Of a store with all kinds of days: what it says, word by word."""
-    found = []
+    """Every day of a store with all kinds of them is asked for, and answered word by word."""
+    said = []
     for name in ("with", "without"):
         store = make_store(name, today=date(2025, 2, 9), recipe=a_month_restated)
         if name == "with":
@@ -250,8 +250,12 @@ def test_what_is_said_of_a_missing_number_is_the_same_with_and_without_any_one_u
         keys = [
             ReleaseKey(metric, store.settings.window_days(metric), day) for metric in ("dau", "mau") for day in days
         ]
-        found.append([prospect(key, store) for key in keys if store.accountant.release(key) is None])
-    assert found[0] == found[1] and {one.why for one in found[0]} >= {"before_start", "before_first_window", "not_due"}
+        said.append([prospect(key, store) for key in keys if store.accountant.release(key) is None])
+    assert said[0] == said[1] and {prospect_of_day.why for prospect_of_day in said[0]} >= {
+        "before_start",
+        "before_first_window",
+        "not_due",
+    }
 
 
 # --- Against the real thing --------------------------------------------------------------------------------------
@@ -337,21 +341,21 @@ def test_what_is_said_never_to_come_is_refused_by_a_release_and_what_is_said_to_
     make_store: MakeStore, history: History, asked: list[tuple[Metric, date]]
 ) -> None:
     store = lived(history, built_by(history.today, make_store, f"store {next(numbers)}"))
-    last = max((one.key.day for one in store.accountant.releases("mau")), default=None)
+    last = max((release.key.day for release in store.accountant.releases("mau")), default=None)
     for metric, day in asked:
         key = ReleaseKey(metric, store.settings.window_days(metric), day)
         if store.accountant.release(key):
             continue
-        found = prospect(key, store)
+        said = prospect(key, store)
         is_over = day < store.clock.today()
-        if found.never:
-            assert is_refused(key, at(date(2025, 5, 1), store)), (key, found)
+        if said.never:
+            assert is_refused(key, at(date(2025, 5, 1), store)), (key, said)
         elif not is_over:
-            assert is_refused(key, store) and found.due, (key, found)
-        elif metric == "mau" and last and "MAU follow one another" in found.remedy and day > last + timedelta(days=1):
-            assert is_made_in_order(key, store), (key, found)
+            assert is_refused(key, store) and said.due, (key, said)
+        elif metric == "mau" and last and "MAU follow one another" in said.remedy and day > last + timedelta(days=1):
+            assert is_made_in_order(key, store), (key, said)
         else:
-            assert not is_refused(key, store), (key, found)
+            assert not is_refused(key, store), (key, said)
 
 
 def is_refused(key: ReleaseKey, store: Store) -> bool:
@@ -365,9 +369,9 @@ def is_refused(key: ReleaseKey, store: Store) -> bool:
 
 def is_made_in_order(key: ReleaseKey, store: Store) -> bool:
     """Or, of a stream that was changed, at once; of others by a walk over all days before it."""
-    walked = [one for one in coming(store.accountant, store.settings, key.day) if one.release.metric == "mau"]
-    made = {one.release.day for one in walked if isinstance(one, PlannedRelease)}
-    return key.day in made or not is_refused(key, store)
+    walked = [number for number in coming(store.accountant, store.settings, key.day) if number.release.metric == "mau"]
+    days = {number.release.day for number in walked if isinstance(number, PlannedRelease)}
+    return key.day in days or not is_refused(key, store)
 
 
 def test_days_that_are_said_to_come_after_others_come_when_those_are_there(make_store: MakeStore) -> None:

@@ -1,4 +1,4 @@
-"""How users are counted, through the whole path: from settings, from the last number, fixed by an instance, refused."""
+"""How users are counted, through the whole path: from settings, from the last number, fixed by a run, refused."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ SAMPLERS = ("theta", "kmv", "hllpp")
 
 def counted(store: Store, release: Release) -> dict[str, str]:
     """Kind and public parameters, as the ledger has them."""
-    (instance,) = (one for one in store.accountant.mechanism_runs() if one.name == release.run)
-    return {name: value for name, value in instance.parameters.items() if not name.startswith("restatement")}
+    (run,) = (known for known in store.accountant.mechanism_runs() if known.name == release.run)
+    return {name: value for name, value in run.parameters.items() if not name.startswith("restatement")}
 
 
 def with_people(store: Store, days: list[date], people: int = 30) -> Store:
@@ -53,7 +53,7 @@ def with_people(store: Store, days: list[date], people: int = 30) -> Store:
 
 
 def crowd(store: Store, days: list[date]) -> Store:
-    """As many random keys a day as a release would sample, straight into the state: events would take long."""
+    """Put as many random keys a day as a release would sample straight into the state: events would take long."""
     process_days(days, store)
     random = np.random.default_rng(1)
     keys = np.unique(random.integers(0, 2**64, PEOPLE, dtype=np.uint64))
@@ -134,7 +134,7 @@ def test_a_month_and_its_restatement_are_counted_as_it_was_begun(make_store: Mak
     later = silent(make_store(**SKETCHES["theta"]))
     kinds = [counted(later, publish("dau", day, later))["sketch_impl"] for day in days[1:]]
     assert kinds == ["set", "theta", "theta", "theta", "theta"]
-    assert [counted(later, one) for one in restate(START, later)] == [{"sketch_impl": "set"}] * 2
+    assert [counted(later, release) for release in restate(START, later)] == [{"sketch_impl": "set"}] * 2
 
 
 def test_a_stream_keeps_its_sample_when_later_numbers_would_suggest_another(make_store: Make) -> None:
@@ -177,13 +177,13 @@ def test_a_number_read_with_other_parameters_than_are_on_the_books_by_then_is_re
     real, reads = main_path.read_statistics, []
 
     def overtaken(keys: list, store: Store) -> tuple:
-        found = real(keys, store)
-        reads.append({one.estimator for one in found[0].values()})
+        statistics = real(keys, store)
+        reads.append({statistic.estimator for statistic in statistics[0].values()})
         if len(reads) == 1:
             monkeypatch.setattr(main_path, "read_statistics", real)
             publish("dau", days[0], silent(make_store(**fine)))
             monkeypatch.setattr(main_path, "read_statistics", overtaken)
-        return found
+        return statistics
 
     monkeypatch.setattr(main_path, "read_statistics", overtaken)
     late = publish("dau", days[1], store)
@@ -224,8 +224,8 @@ def test_sketches_of_months_with_other_samples_are_united_in_one_window(make_sto
     publish("dau", JANUARY[-1], store)
     coarse = silent(make_store(**{**fine, "dau_theta0": Fraction(1, 8)}))
     prepare(coarse, days)
-    found = {sketch.header.parameters["theta0"] for day in days if (sketch := coarse.state.sketches.read(day, 223))}
-    assert found == {1.0, 0.25}
+    thetas = {sketch.header.parameters["theta0"] for day in days if (sketch := coarse.state.sketches.read(day, 223))}
+    assert thetas == {1.0, 0.25}
     first = publish("mau", date(2025, 2, 10), coarse)
     keys = coarse.state.activity.read(JANUARY[-1], 223)
     assert keys is not None and len(keys) == 30
@@ -252,8 +252,8 @@ def test_who_is_held_out_of_a_window_is_in_no_sketch_of_it_also_in_a_kind_that_c
     put(store, [(f"user {n}", day) for n in range(10)])
     prepare(store, [day])
     epoch = epoch_of(day, store.settings.hash_salt_rotation_days)
-    with store.accountant.transaction() as books:
-        estimator = planned_estimator(ReleaseKey("mau", 30, date(2025, 1, 30)), books, store.settings)
+    with store.accountant.transaction() as transaction:
+        estimator = planned_estimator(ReleaseKey("mau", 30, date(2025, 1, 30)), transaction, store.settings)
     with store.state.activity.lock():
         keys = store.state.activity.read(day, epoch)
         assert keys is not None and len(keys) == 10
@@ -295,8 +295,10 @@ def test_the_hash_of_an_erased_user_in_a_stray_theta_sketch_is_found(make_store:
     (store.settings.data_dir / "handed-on.bin").write_bytes(sketch.body())
     (name,) = request([Event("user 1", "-", START)], store).receipts
     apply_and_verify(store)
-    found = receipt(name, store)
-    assert found["verified"] is False and {one["file"] for one in found["survivors"]} == {"handed-on.bin"}
+    document = receipt(name, store)
+    assert document["verified"] is False and {survivor["file"] for survivor in document["survivors"]} == {
+        "handed-on.bin"
+    }
 
 
 def test_the_guard_compares_people_with_people_and_not_with_a_sample(make_store: Make) -> None:
@@ -376,7 +378,7 @@ def test_the_damaged_state_of_another_day_is_named_and_holds_up_no_erasure(make_
     path.write_bytes(path.read_bytes()[:-9])
     (name,) = request([Event("user 1", "-", days[0], (days[0],))], store).receipts
     assert apply_and_verify(store).unverified == (name,)
-    named = {one["file"] for one in receipt(name, store)["survivors"]}
+    named = {survivor["file"] for survivor in receipt(name, store)["survivors"]}
     assert named == {f"activity/day={days[1]}/{path.name}"}
     keys = store.state.activity.read(days[0], 223)
     assert keys is not None and len(keys) == 29
@@ -424,8 +426,8 @@ def test_a_full_sketch_is_published_without_an_upper_bound_and_the_mart_shows_it
     wide = with_people(make_store("wide", **{**SKETCHES["hllpp"], "hll_registers": 16}), [START], people=900)
     prepare(wide, [START])
     release = replace(publish("dau", START, wide), noisy_value=16.0)  # all registers, whatever was drawn
-    (instance,) = wide.accountant.mechanism_runs()
-    assert interval(release, instance)["upper_95"] is None
+    (run,) = wide.accountant.mechanism_runs()
+    assert interval(release, run)["upper_95"] is None
     row = replace(mart_rows(store.accountant)[0], upper_95=None)
     files = MartFiles(tmp_path / "mart").replace([row])
     assert files.chart.read_text().startswith("<svg")

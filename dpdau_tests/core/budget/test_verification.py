@@ -24,7 +24,7 @@ TODAY = date(2025, 2, 5)
 def test_a_month_that_a_number_reads_and_was_never_charged_for_it_is_found(
     make_store: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a window that reads two months; nothing of the ledger was changed, so its chain holds."""
+    """The window reads two months; nothing of the ledger was changed, so its chain holds."""
     store = make_store(today=TODAY, mau_mechanism="gaussian", mau_window_days=7)
     days = days_between(date(2025, 1, 28), date(2025, 2, 3))
     real = SqlLedgerTransaction.charge

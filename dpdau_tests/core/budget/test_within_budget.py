@@ -59,14 +59,14 @@ def spent(make_store: MakeStore) -> Store:
 
 def test_a_published_number_is_within_the_cap_that_its_month_was_charged_under(make_store: MakeStore) -> None:
     store = published(make_store(today=TODAY, recipe=a_quarter), "dau", START, START)
-    found = asked("dau", START, store)
-    (month,) = found.months
-    assert found.passed and month == found.tightest and month.month == START
+    standing = asked("dau", START, store)
+    (month,) = standing.months
+    assert standing.passed and month == standing.tightest and month.month == START
     assert month.charged == pytest.approx(3.0, abs=3e-3) and month.cap == 3.0 and 0 < month.left < 3e-3
     assert month.spent == pytest.approx(0.595, abs=0.01), "one of 62 numbers is out"
-    assert found.next_day == date(2025, 1, 2)
-    assert found.sentence.startswith("dau of 2025-01 is charged epsilon 2.998 of its cap 3;")
-    assert found.sentence.endswith("The next day that fits is 2025-01-02.")
+    assert standing.next_day == date(2025, 1, 2)
+    assert standing.sentence.startswith("dau of 2025-01 is charged epsilon 2.998 of its cap 3;")
+    assert standing.sentence.endswith("The next day that fits is 2025-01-02.")
 
 
 def test_what_is_spent_grows_with_the_numbers_and_what_is_charged_does_not(make_store: MakeStore) -> None:
@@ -78,10 +78,10 @@ def test_what_is_spent_grows_with_the_numbers_and_what_is_charged_does_not(make_
 
 def test_a_window_names_every_month_that_it_reads_and_the_tightest_of_them(make_store: MakeStore) -> None:
     store = published(make_store(today=TODAY, recipe=a_quarter), "mau", date(2025, 1, 30), date(2025, 3, 1))
-    found = asked("mau", date(2025, 3, 1), store)
-    assert [month.month for month in found.months] == [START, date(2025, 2, 1), date(2025, 3, 1)]
-    assert {round(month.charged, 3) for month in found.months} == {3.5}
-    assert found.passed and found.next_day == date(2025, 3, 2)
+    standing = asked("mau", date(2025, 3, 1), store)
+    assert [month.month for month in standing.months] == [START, date(2025, 2, 1), date(2025, 3, 1)]
+    assert {round(month.charged, 3) for month in standing.months} == {3.5}
+    assert standing.passed and standing.next_day == date(2025, 3, 2)
 
 
 def test_a_refused_number_says_why_in_which_month_and_which_day_fits(spent: Store) -> None:
@@ -89,16 +89,16 @@ def test_a_refused_number_says_why_in_which_month_and_which_day_fits(spent: Stor
         publish("dau", date(2025, 1, 11), spent)
     assert refused.value.fields["next_day"] == "2025-02-01"
     assert (refused.value.fields["spent"], refused.value.fields["cap"]) == (pytest.approx(3.0), 3.0)
-    found = asked("dau", date(2025, 1, 11), spent, refused.value)
-    assert not found.passed and found.tightest.month == START and found.next_day == date(2025, 2, 1)
-    assert found.tightest.left == pytest.approx(0)
-    assert found.sentence == f"{refused.value.reason} {refused.value.remedy}"
+    standing = asked("dau", date(2025, 1, 11), spent, refused.value)
+    assert not standing.passed and standing.tightest.month == START and standing.next_day == date(2025, 2, 1)
+    assert standing.tightest.left == pytest.approx(0)
+    assert standing.sentence == f"{refused.value.reason} {refused.value.remedy}"
     assert publish("dau", date(2025, 2, 1), spent).key.day == date(2025, 2, 1)
 
 
 def test_the_number_that_fills_a_month_passes_and_names_the_next_month(spent: Store) -> None:
-    found = asked("dau", TENTH, spent)
-    assert found.passed and found.next_day == date(2025, 2, 1)
+    standing = asked("dau", TENTH, spent)
+    assert standing.passed and standing.next_day == date(2025, 2, 1)
 
 
 def test_a_refusal_that_the_budget_has_no_part_in_names_a_day_only_if_it_does_itself(spent: Store) -> None:
@@ -111,10 +111,10 @@ def test_a_stream_that_was_begun_otherwise_goes_on_with_the_first_free_window(sp
     changed = replace(spent, settings=replace(spent.settings, mau_budget_total=Fraction(3)))
     with pytest.raises(BudgetRefused) as refused:
         publish("mau", date(2025, 2, 4), changed)
-    found = asked("mau", date(2025, 2, 4), changed, refused.value)
-    assert not found.passed and found.next_day == date(2025, 3, 30)
+    standing = asked("mau", date(2025, 2, 4), changed, refused.value)
+    assert not standing.passed and standing.next_day == date(2025, 3, 30)
     assert next_day_that_fits(ReleaseKey("mau", 30, date(2025, 2, 4)), _draft(changed), changed.settings) == (
-        found.next_day
+        standing.next_day
     ), "the release says it without trying days"
 
 

@@ -81,8 +81,8 @@ def opened(make_store: Make) -> Make:
     """Stores that begin as the recipe says; Dagster's home is outside of the data directory."""
 
     def make(recipe: Callable[[Store], None]) -> Store:
-        made = make_store(recipe=recipe, start_date=START, today=date(2025, 3, 26))
-        home = made.settings.data_dir.parent / "home"
+        store = make_store(recipe=recipe, start_date=START, today=date(2025, 3, 26))
+        home = store.settings.data_dir.parent / "home"
         return make_store(start_date=START, today=date(2025, 3, 26), dagster_home=home)
 
     return make
@@ -113,7 +113,7 @@ class Erased:
 def erased(opened: Make, tmp_path: Path) -> Erased:
     store = opened(two_erased)
     before = (store.settings.data_dir / "before").rename(tmp_path / "before")
-    other, name = (one.receipt for one in store.erasures.ledger.erasures(["verified"]))
+    other, name = (erasure.receipt for erasure in store.erasures.ledger.erasures(["verified"]))
     activity, sketches = ((before / path.name).read_bytes() for path in files_of_a_day(before))
     return Erased(store, name, other, {"activity": activity, "sketches": sketches})
 
@@ -218,10 +218,10 @@ def test_a_planted_survivor_is_named_and_the_receipt_is_not_verified(
     store, name = erased.store, erased.name
     assert receipt(name, store)["verified"] is True
     place = plant(store, key_of("her", store), erased.before)
-    found = receipt(name, store)
-    assert found["verified"] is False and found["state"] == "applied"
-    assert any(survivor["file"].startswith(place) for survivor in found["survivors"]), found["survivors"]
-    assert is_genuine(found, store.state.salts.signing_key())
+    document = receipt(name, store)
+    assert document["verified"] is False and document["state"] == "applied"
+    assert any(survivor["file"].startswith(place) for survivor in document["survivors"]), document["survivors"]
+    assert is_genuine(document, store.state.salts.signing_key())
     whole_copies = (old_parquet, sketch, backup)  # hold user 3 as well
     assert receipt(erased.other, store)["verified"] is (plant not in whole_copies)
 
@@ -231,8 +231,8 @@ def test_a_late_event_of_hers_is_found_by_its_store_and_by_its_bytes(erased: Era
     store, name = erased.store, erased.name
     place = late_file(store, key_of("her", store), erased.before)
     with store.state.activity.lock():
-        found = inspect(store.erasures.ledger.find([name]), store).survivors[name]
-    assert found == [Survivor(place, IN_SET), Survivor(f"{place}.parquet", IN_BYTES)]
+        survivors = inspect(store.erasures.ledger.find([name]), store).survivors[name]
+    assert survivors == [Survivor(place, IN_SET), Survivor(f"{place}.parquet", IN_BYTES)]
 
 
 def test_what_is_planted_before_the_erasure_is_named_too_and_she_stays_unverified(store: Store) -> None:
@@ -240,10 +240,10 @@ def test_what_is_planted_before_the_erasure_is_named_too_and_she_stays_unverifie
     path.write_bytes((store.settings.data_dir / "activity/day=2025-02-21/epoch=223.parquet").read_bytes())
     name = erase(store)
     assert apply_and_verify(store).unverified == (name,)
-    assert [one.state for one in store.erasures.ledger.find([name])] == ["applied"]
+    assert [erasure.state for erasure in store.erasures.ledger.find([name])] == ["applied"]
     path.unlink()
     assert apply_and_verify(store).unverified == ()
-    assert [one.state for one in store.erasures.ledger.find([name])] == ["verified"]
+    assert [erasure.state for erasure in store.erasures.ledger.find([name])] == ["verified"]
 
 
 def test_a_file_that_cannot_be_read_is_named_for_everyone(erased: Erased) -> None:
@@ -269,13 +269,13 @@ def test_a_receipt_names_every_live_partition_of_everything_that_holds_people(st
     put(store, [("late", DAYS[0])])
     name = erase(store)
     assert apply_and_verify(store).unverified == ()
-    found = receipt(name, store)
-    named = {(row["store"], row["day"], row["epoch"]) for row in found["partitions"]}
+    document = receipt(name, store)
+    named = {(row["store"], row["day"], row["epoch"]) for row in document["partitions"]}
     stores = {"activity": store.state.activity, "late": store.state.late, "sketches": store.state.sketches}
     assert named == {
         (name, day.isoformat(), epoch) for name, kept in stores.items() for day, epoch in kept.stored()
     } and set(stores) | {"inbox"} == {folder for folders in HOLDS_USER_DATA.values() for folder in folders}
-    for row in found["partitions"]:
+    for row in document["partitions"]:
         asked = date.fromisoformat(row["day"]) <= THROUGH
         assert (row["membership"], row["bytes"]) == (("absent", "absent") if asked else ("not asked", "not asked"))
         assert len(row["content_hash"]) == 64 and len(row["version"]) == 32
@@ -287,9 +287,9 @@ def test_a_receipt_has_the_same_shape_whether_or_not_the_person_was_there(store:
     apply_and_verify(store)
     after = [receipt(name, store) for name in (known, unknown)]
     private = ("receipt", "previous", "hash", "signature")
-    for one, other in (before, after):
-        assert list(one) == list(other)
-        assert {name: one[name] for name in one if name not in private} == {
+    for document, other in (before, after):
+        assert list(document) == list(other)
+        assert {name: document[name] for name in document if name not in private} == {
             name: other[name] for name in other if name not in private
         }
     assert before[0]["verified"] is False and before[0]["signature"] is None and after[0]["verified"] is True
@@ -307,30 +307,30 @@ def test_listed_days_leave_the_others_alone(store: Store) -> None:
     listed = (date(2025, 2, 22), date(2025, 3, 2))
     name = erase(store, through=listed[-1], days=listed)
     apply_and_verify(store)
-    found = receipt(name, store)
-    assert found["verified"] is True and found["scope"]["days"] == ["2025-02-22", "2025-03-02"]
-    asked = {row["day"] for row in found["partitions"] if row["membership"] == "absent"}
+    document = receipt(name, store)
+    assert document["verified"] is True and document["scope"]["days"] == ["2025-02-22", "2025-03-02"]
+    asked = {row["day"] for row in document["partitions"] if row["membership"] == "absent"}
     assert asked == {"2025-02-22", "2025-03-02"}
 
 
 def test_receipts_are_a_chain_and_none_can_be_changed(store: Store) -> None:
     first, second = erase(store), erase(store, "user 3")
     apply_and_verify(store)
-    one, two = receipt(first, store), receipt(second, store)
-    assert (one["previous"], two["previous"]) == ("", one["hash"])
-    assert receipt(first, store) == one, "asked again and nothing changed: the same receipt"
+    earlier, later = receipt(first, store), receipt(second, store)
+    assert (earlier["previous"], later["previous"]) == ("", earlier["hash"])
+    assert receipt(first, store) == earlier, "asked again and nothing changed: the same receipt"
     key = store.state.salts.signing_key()
     changes: list[Callable[[Document], object]] = [
-        lambda found: found.update(verified=False),
-        lambda found: found["partitions"].pop(),
-        lambda found: found["partitions"][0].update(bytes="present"),
-        lambda found: found["partitions"][0].update(content_hash="0" * 64),
-        lambda found: found.update(previous="0" * 64),
-        lambda found: found["remains"].pop(),
+        lambda document: document.update(verified=False),
+        lambda document: document["partitions"].pop(),
+        lambda document: document["partitions"][0].update(bytes="present"),
+        lambda document: document["partitions"][0].update(content_hash="0" * 64),
+        lambda document: document.update(previous="0" * 64),
+        lambda document: document["remains"].pop(),
     ]
-    assert is_genuine(one, key) and not is_genuine(one, bytes(32))
+    assert is_genuine(earlier, key) and not is_genuine(earlier, bytes(32))
     for change in changes:
-        forged = copy.deepcopy(one)
+        forged = copy.deepcopy(earlier)
         change(forged)
         assert not is_genuine(forged, key)
 
@@ -342,8 +342,12 @@ def test_what_was_read_back_before_an_erasure_is_kept_no_longer_than_until_it_is
     erase(store, "user 5")
     apply(store)
     assert store.erasures.receipts.inspection() is None
-    found = receipt(erased.name, store)
-    assert found["verified"] is True and found["partitions"] and is_genuine(found, store.state.salts.signing_key())
+    document = receipt(erased.name, store)
+    assert (
+        document["verified"] is True
+        and document["partitions"]
+        and is_genuine(document, store.state.salts.signing_key())
+    )
 
 
 def test_two_inspections_of_the_same_state_have_digests_that_do_not_say_so(erased: Erased) -> None:
@@ -357,7 +361,7 @@ def test_two_inspections_of_the_same_state_have_digests_that_do_not_say_so(erase
 
 
 def test_flush_deletes_reads_back_again_what_a_receipt_said_was_left(erased: Erased) -> None:
-    """So the text that names where she was found is superseded as soon as she is gone from there."""
+    """The text that names where she was found is superseded as soon as she is gone from there."""
     store, name = erased.store, erased.name
     path, _ = files_of_a_day(store.settings.data_dir)
     path.write_bytes(erased.before["activity"])
@@ -381,10 +385,10 @@ def test_a_receipt_holds_no_user_id_key_or_secret(store: Store) -> None:
 
 
 def test_a_receipt_still_checks_after_the_master_secret_was_rotated(erased: Erased, make_store: Make) -> None:
-    found = receipt(erased.name, erased.store)
+    document = receipt(erased.name, erased.store)
     erased.store.state.salts.rewrap("another secret for tests, just as long")
     again = make_store(hash_salt_secret="another secret for tests, just as long", start_date=START)
-    assert is_genuine(found, again.state.salts.signing_key())
+    assert is_genuine(document, again.state.salts.signing_key())
 
 
 def test_a_later_replay_waits_in_the_inbox_and_is_gone_after_the_next_fold(erased: Erased) -> None:
@@ -404,8 +408,8 @@ def test_the_inspection_reads_what_stands_there_now(erased: Erased) -> None:
     apply_and_verify(day_after)
     second = receipt(name, day_after)
     before, after = (
-        {(row["store"], row["day"], row["epoch"]): row["content_hash"] for row in found["partitions"]}
-        for found in (first, second)
+        {(row["store"], row["day"], row["epoch"]): row["content_hash"] for row in document["partitions"]}
+        for document in (first, second)
     )
     assert after.keys() == before.keys(), "which rows there are tells nothing of whoever came"
     changed = {place[:2] for place in after if after[place] != before[place]}
@@ -422,8 +426,8 @@ def test_a_receipt_is_bound_to_its_reference_and_whoever_exchanges_it_is_found_o
     name, other = called(empty, "her", "T-1"), called(empty, "user 3", "T-2")
     assert receipt(name, empty)["reference"] == "T-1", "before it is applied too"
     apply_and_verify(empty)
-    found, key = receipt(name, empty), empty.state.salts.signing_key()
-    assert found["reference"] == "T-1" and is_genuine(found, key)
+    document, key = receipt(name, empty), empty.state.salts.signing_key()
+    assert document["reference"] == "T-1" and is_genuine(document, key)
     opening = empty.erasures.ledger.references([other])[other].opening
     for forged in (
         {"reference": "T-2"},
@@ -432,25 +436,27 @@ def test_a_receipt_is_bound_to_its_reference_and_whoever_exchanges_it_is_found_o
         {"reference_opening": None},
         {"reference_commitment": None},
     ):
-        assert not is_genuine({**found, **forged}, key), forged
-    bare = {one: found[one] for one in found if one not in ("reference", "reference_opening", "partitions")}
+        assert not is_genuine({**document, **forged}, key), forged
+    bare = {
+        field: document[field] for field in document if field not in ("reference", "reference_opening", "partitions")
+    }
     assert is_genuine(bare, key) and "T-1" not in json.dumps(bare)
     assert not is_genuine({**receipt(erase(empty, "user 4"), empty), "reference": "T-1"}, key)
     last = empty.erasures.receipts.last(name)
-    assert last and "T-1" not in last.body and found["reference_opening"] not in last.body
+    assert last and "T-1" not in last.body and document["reference_opening"] not in last.body
 
 
 def test_one_document_covers_every_request_of_a_reference_in_order(empty: Store) -> None:
     names = [called(empty, "her", "T-1"), called(empty, "user 3", "T-1"), called(empty, "nobody", "T-1")]
     called(empty, "user 4", "T-2")
-    assert [one["receipt"] for one in receipts_of("T-1", empty)["receipts"]] == names
+    assert [covered["receipt"] for covered in receipts_of("T-1", empty)["receipts"]] == names
     apply_and_verify(empty)
-    found = receipts_of("T-1", empty)
-    assert (found["verified"], [one["verified"] for one in found["receipts"]]) == (True, [True] * 3)
+    document = receipts_of("T-1", empty)
+    assert (document["verified"], [covered["verified"] for covered in document["receipts"]]) == (True, [True] * 3)
     later = called(empty, "user 5", "T-1", THROUGH - timedelta(days=1))
-    found = receipts_of("T-1", empty)
-    assert (found["reference"], found["verified"]) == ("T-1", False)
-    assert [(one["receipt"], one["verified"]) for one in found["receipts"]] == [
+    document = receipts_of("T-1", empty)
+    assert (document["reference"], document["verified"]) == ("T-1", False)
+    assert [(covered["receipt"], covered["verified"]) for covered in document["receipts"]] == [
         *((name, True) for name in names),
         (later, False),
     ]
@@ -465,10 +471,10 @@ def test_a_receipt_shows_no_reference_once_its_tombstone_is_gone_and_stays_genui
     empty.state.salts.shred_through(EPOCH + 1)
     row = empty.erasures.receipts.last(name)
     assert row
-    found = document_of(row, empty.erasures.ledger.references([name]).get(name))
-    assert (found["reference"], found["reference_opening"]) == (None, None)
-    assert found["reference_commitment"] == before["reference_commitment"]
-    assert is_genuine(found, key) and is_genuine(before, key)
+    document = document_of(row, empty.erasures.ledger.references([name]).get(name))
+    assert (document["reference"], document["reference_opening"]) == (None, None)
+    assert document["reference_commitment"] == before["reference_commitment"]
+    assert is_genuine(document, key) and is_genuine(before, key)
 
 
 def test_a_batch_is_no_receipt(store: Store) -> None:
@@ -512,12 +518,12 @@ def test_a_file_that_is_named_after_her_key_is_found(erased: Erased) -> None:
 
 
 def test_a_file_that_may_pack_its_bytes_is_named_and_nobody_is_vouched_for(erased: Erased) -> None:
-    """It is not opened: this one holds nobody, and the next could."""
+    """A packed file is not opened: this one holds nobody, and the next could."""
     path = erased.store.settings.data_dir / "notes.txt.gz"
     path.write_bytes(gzip.compress(b"nobody is in here"))
-    found = receipt(erased.name, erased.store)
-    assert found["verified"] is False
-    (survivor,) = found["survivors"]
+    document = receipt(erased.name, erased.store)
+    assert document["verified"] is False
+    (survivor,) = document["survivors"]
     assert survivor["file"] == "notes.txt.gz" and survivor["how"].endswith("is not opened, and cannot be vouched for.")
     path.unlink()
     assert receipt(erased.name, erased.store)["verified"] is True

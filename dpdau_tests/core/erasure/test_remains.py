@@ -31,7 +31,7 @@ from resources.ledger_sql.database import Database
 from resources.ledger_sql.ledger import SqlLedgerTransaction
 from resources.storage.backup_files import back_up
 from resources.store import ledger_url
-from sensors.erasure import told_mark
+from sensors.erasure import reported_mark
 
 Make = Callable[..., Store]
 HER = "her-own-id"
@@ -169,7 +169,7 @@ def tell_dagster(case: Case, metadata: dict[str, str] | None = None) -> None:
     home.mkdir(exist_ok=True)
     with dg.DagsterInstance.local_temp(str(home)) as instance:
         for day in case.before["marked"]:  # type: ignore[attr-defined]
-            instance.report_runless_asset_event(told_mark(dg.AssetKey("erasures"), str(day), 1))
+            instance.report_runless_asset_event(reported_mark(dg.AssetKey("erasures"), str(day), 1))
         if metadata:
             instance.report_runless_asset_event(dg.AssetMaterialization("activity", metadata=metadata))
 
@@ -211,7 +211,7 @@ def copies_elsewhere_are_not_read_back(case: Case) -> bool:
 
 
 def put_a_copy_into_the_data_directory(case: Case) -> None:
-    """There it is read."""
+    """Leave a key in the data directory, where files are read."""
     key = case.store.erasures.ledger.keys_of([case.name])[case.name][EPOCH]
     (case.store.settings.data_dir / "export").write_bytes(key.to_bytes(8, "little"))
 

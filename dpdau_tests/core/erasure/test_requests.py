@@ -232,7 +232,7 @@ def test_a_request_whose_application_was_cut_short_can_no_longer_be_cancelled(
 def test_a_request_that_came_while_others_were_applied_destroys_nothing_before_it_can_no_longer_be_cancelled(
     store: Store,
 ) -> None:
-    """Else an accepted cancel would leave her taken out in part, and her MAU bit could change on two intervals."""
+    """An accepted cancel would leave her taken out in part, and her MAU bit could change on two intervals."""
     late: list[str] = []
     real = store.erasures.ledger.begin_applying
 
@@ -315,7 +315,7 @@ def test_days_that_wait_for_dagster_when_a_receipt_says_verified_tell_nothing(st
 
 
 def test_a_change_by_arrivals_that_dagster_was_not_told_of_is_a_mark_once_removals_are_applied(store: Store) -> None:
-    """It may be of those alone who are erased: it must not outlive the receipt that says nothing is left."""
+    """The change may be of those alone who are erased: it must not outlive the receipt that says nothing is left."""
     store.state.rebuilds.mark_reported(store.state.rebuilds.changed())
     put(store, [("her", DAYS[3])])
     process_days(DAYS, store)
@@ -326,7 +326,7 @@ def test_a_change_by_arrivals_that_dagster_was_not_told_of_is_a_mark_once_remova
 
 
 def test_a_day_that_is_built_claims_no_mark_of_a_request_that_is_not_applied_yet(store: Store) -> None:
-    """It came between the day's state and its sketch."""
+    """The request came between the day's state and its sketch."""
     store.state.rebuilds.mark_reported(store.state.rebuilds.changed())
     request([minus("user 1", START)], store)
     process_days([START], store)
@@ -436,7 +436,7 @@ def test_without_any_one_month_mau_changes_on_one_interval_of_at_most_60_days(
 def test_a_user_month_changes_a_sampled_stream_on_one_interval_whatever_the_salts(
     history: tuple[set[int], Asked], month: int, rotation: int, sampled: list[bool]
 ) -> None:
-    """Of a sketch that has her in its sample under some salt epochs, of 60 days or more, and not under others."""
+    """The sketch has her in its sample under some salt epochs, of 60 days or more, and not under others."""
     changes = sampled_changes(*history, month, rotation, sampled)
     if changes:
         assert changes == list(range(changes[0], changes[-1] + 1)) and len(changes) <= 60

@@ -118,7 +118,7 @@ def test_nothing_is_purged_while_a_number_that_reads_it_is_missing(opened: Make)
 
 
 def test_nothing_is_purged_while_the_last_window_that_reads_it_is_missing(make_store: Make) -> None:
-    """Of independent noise, whose days need not follow one another; windows are of a week."""
+    """With independent noise, whose days need not follow one another; windows are of a week."""
     days = days_between(date(2025, 2, 1), date(2025, 2, 16))
     store = silent(
         make_store(
@@ -242,7 +242,7 @@ def test_the_watchdog_names_days_that_are_kept_too_long_even_when_publishing_sta
 
 
 def test_what_a_month_was_priced_with_decides_whether_its_restatement_is_waited_for(opened: Make) -> None:
-    """Not today's setting: a month without a restatement never gets one, and one with it keeps its days until then."""
+    """A month without a restatement never gets one, and one with it keeps its days until then."""
     without, with_one = completed(opened("without", **NO_RESTATEMENT)), completed(opened("with"))
     assert purge(replace(without, settings=replace(without.settings, restatements_per_month=1))) == PURGED
     changed = replace(with_one, settings=replace(with_one.settings, restatements_per_month=0))
@@ -253,7 +253,7 @@ def test_what_a_month_was_priced_with_decides_whether_its_restatement_is_waited_
 def test_requests_for_days_that_are_all_purged_are_each_their_own_and_verified_without_a_key(
     make_store: Make,
 ) -> None:
-    """Of all salt epochs that the last day of January reaches, with windows of a week."""
+    """All salt epochs that the last day of January reaches are gone; windows are of a week."""
     first_day = date(2025, 1, 31)
     store = silent(
         make_store(

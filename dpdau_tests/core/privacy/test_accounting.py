@@ -59,14 +59,14 @@ def charged(mechanism: Mechanism, count: int = 1) -> list[Charge]:
 
 def how_many_are_admitted(mechanism: Mechanism, budget: Budget) -> int:
     """One after another, until the first refusal."""
-    made: list[Charge] = []
+    charges: list[Charge] = []
     while True:
         (new,) = charged(mechanism)
         try:
-            admits(made, new, budget)
+            admits(charges, new, budget)
         except BudgetRefused:
-            return len(made)
-        made.append(new)
+            return len(charges)
+        charges.append(new)
 
 
 # --- Admission ---------------------------------------------------------------------------------------------------
@@ -211,8 +211,8 @@ def test_the_zcdp_conversion_is_the_least_over_all_orders(rho: float, delta: flo
         alpha = 1 + above_one
         return alpha * rho + math.log(above_one / alpha) - (math.log(delta) + math.log(alpha)) / above_one
 
-    found = minimize_scalar(by_order, bounds=(-10, 20), method="bounded", options={"xatol": 1e-10})
-    least = float(found.fun)  # pyright: ignore[reportAttributeAccessIssue]
+    minimum = minimize_scalar(by_order, bounds=(-10, 20), method="bounded", options={"xatol": 1e-10})
+    least = float(minimum.fun)  # pyright: ignore[reportAttributeAccessIssue]
     ours = zcdp_epsilon(rho, delta)
     assert ours == pytest.approx(max(0.0, least), rel=1e-6, abs=1e-9)
     assert ours >= least - 1e-9
@@ -248,11 +248,11 @@ def test_a_window_is_charged_to_every_month_it_reads(day: date, months: list[int
 
 def windows_charged(first: date, last: date, window_days: int) -> dict[date, int]:
     """How many windows that end from `first` to `last` are charged to each month, each number by itself."""
-    found: dict[date, int] = {}
+    windows: dict[date, int] = {}
     for day in days_between(first, last):
         for charge in charges_for_release("mau", day, window_days, GAUSSIAN_MAU, f"{day}"):
-            found[charge.month] = found.get(charge.month, 0) + 1
-    return found
+            windows[charge.month] = windows.get(charge.month, 0) + 1
+    return windows
 
 
 @pytest.mark.parametrize(
@@ -262,10 +262,10 @@ def windows_charged(first: date, last: date, window_days: int) -> dict[date, int
 def test_a_month_is_charged_for_every_window_that_reads_it(
     window_days: int, long_month: int, short_month: int, february: int, leap_february: int
 ) -> None:
-    found = windows_charged(date(2023, 6, 1), date(2025, 12, 31), window_days)
-    assert found[date(2025, 1, 1)] == long_month == longest_interval(window_days)
-    assert found[date(2025, 4, 1)] == short_month
-    assert (found[date(2025, 2, 1)], found[date(2024, 2, 1)]) == (february, leap_february)
+    windows = windows_charged(date(2023, 6, 1), date(2025, 12, 31), window_days)
+    assert windows[date(2025, 1, 1)] == long_month == longest_interval(window_days)
+    assert windows[date(2025, 4, 1)] == short_month
+    assert (windows[date(2025, 2, 1)], windows[date(2024, 2, 1)]) == (february, leap_february)
 
 
 @pytest.mark.parametrize("window_days", [30, 45, 60, 90])
@@ -273,16 +273,16 @@ def test_a_stream_is_charged_once_to_every_month_that_its_windows_read(window_da
     mechanism = mechanisms.stream(window_days, 3.5, DELTA)
     start = date(2024, 11, 10)
     first, last = first_window_end(start, window_days), date(2025, 12, 31)
-    books: dict[date, list[Charge]] = {}
+    by_month: dict[date, list[Charge]] = {}
     for day in days_between(first, last):
         for charge in charges_for_release("mau", day, window_days, mechanism, "stream"):
-            made = books.setdefault(charge.month, [])
-            if charge not in made:
-                admits(made, charge, MAU)
-                made.append(charge)
-    assert sorted(books) == months_read(last, (last - start).days + 1)
-    assert {len(made) for made in books.values()} == {1}
-    assert all(epsilon_of(cost(made[0].mechanism), DELTA) <= 3.5 for made in books.values())
+            charges = by_month.setdefault(charge.month, [])
+            if charge not in charges:
+                admits(charges, charge, MAU)
+                charges.append(charge)
+    assert sorted(by_month) == months_read(last, (last - start).days + 1)
+    assert {len(charges) for charges in by_month.values()} == {1}
+    assert all(epsilon_of(cost(charges[0].mechanism), DELTA) <= 3.5 for charges in by_month.values())
 
 
 @pytest.mark.parametrize(("window_days", "fewest", "most"), [(30, 1, 3), (60, 2, 3), (90, 3, 4)])

@@ -82,11 +82,11 @@ def published(mechanism: Mechanism, releases: int, last_day: date = JANUARY) -> 
 
 
 def charged(parts: Sequence[Published]) -> list[Charge]:
-    """As the ledger would have it: an independent number by itself, anything else whole."""
+    """Charges as the ledger would have them: an independent number by itself, anything else whole."""
     return [
-        Charge("dau", JANUARY, f"{n}-{k}", one.mechanism)
-        for n, one in enumerate(parts)
-        for k in range(1 if isinstance(one.mechanism, SharedNoise | Stream) else one.releases)
+        Charge("dau", JANUARY, f"{n}-{k}", part.mechanism)
+        for n, part in enumerate(parts)
+        for k in range(1 if isinstance(part.mechanism, SharedNoise | Stream) else part.releases)
     ]
 
 
@@ -95,7 +95,7 @@ def report(parts: Sequence[Published], settings: Settings | None = None, metric:
 
 
 def figures(parts: Sequence[Published], settings: Settings | None = None) -> dict[str, Composition]:
-    return {one.name: one for one in report(parts, settings).compositions}
+    return {composition.name: composition for composition in report(parts, settings).compositions}
 
 
 # --- The summary -------------------------------------------------------------------------------------------------
@@ -119,16 +119,16 @@ def test_a_month_half_published_shows_what_its_numbers_have_cost_not_what_was_ch
     ],
 )
 def test_what_is_spent_never_exceeds_what_was_charged(mechanism: Mechanism, releases: int, last_day: date) -> None:
-    one = published(mechanism, releases, last_day)
-    charge = total(cost(charge.mechanism) for charge in charged([one]))
-    spent = cost_so_far([one], JANUARY)
+    run = published(mechanism, releases, last_day)
+    charge = total(cost(charge.mechanism) for charge in charged([run]))
+    spent = cost_so_far([run], JANUARY)
     assert (spent.epsilon, spent.pure_rho) == (charge.epsilon, charge.pure_rho)
     assert charge.mu2 * 0.9999 <= spent.mu2 <= charge.mu2
 
 
 def test_a_full_month_leaves_nothing_and_never_less() -> None:
-    for one, budget in ((published(STREAM, 60, AFTER_TAIL), MAU), (published(SHARED, 62), DAU)):
-        summary = budget_summary([one], JANUARY, budget, one.releases, Settings())
+    for run, budget in ((published(STREAM, 60, AFTER_TAIL), MAU), (published(SHARED, 62), DAU)):
+        summary = budget_summary([run], JANUARY, budget, run.releases, Settings())
         assert summary.epsilon_spent == pytest.approx(float(budget.epsilon), abs=2e-3)
         assert summary.epsilon_spent <= summary.epsilon_cap
         assert 0 <= summary.epsilon_remaining < 2e-3
@@ -162,23 +162,23 @@ def test_the_summary_reports_the_delta_of_its_advanced_epsilon() -> None:
 
 
 def test_what_was_charged_is_the_whole_instance_from_the_first_number_on() -> None:
-    for one, cap in ((published(SHARED, 1), 3.0), (published(STREAM, 1), 3.5)):
-        found = report([one]).charged
-        assert found.epsilon == pytest.approx(cap, abs=2e-3)
-        assert found.epsilon <= cap
-        assert found.delta == DELTA
-        assert figures([one])["gaussian"].epsilon < cap / 2
+    for run, cap in ((published(SHARED, 1), 3.0), (published(STREAM, 1), 3.5)):
+        guarantee = report([run]).charged
+        assert guarantee.epsilon == pytest.approx(cap, abs=2e-3)
+        assert guarantee.epsilon <= cap
+        assert guarantee.delta == DELTA
+        assert figures([run])["gaussian"].epsilon < cap / 2
 
 
 def test_pure_releases_are_charged_without_a_delta() -> None:
-    found = report([published(LAPLACE_DAU, 4)]).charged
-    assert (found.epsilon, found.delta) == (1.2, 0.0)
+    guarantee = report([published(LAPLACE_DAU, 4)]).charged
+    assert (guarantee.epsilon, guarantee.delta) == (1.2, 0.0)
 
 
 def test_a_month_without_numbers_has_nothing_to_compare_but_its_guarantees() -> None:
-    found = report([])
-    assert (found.charged.epsilon, found.compositions) == (0.0, ())
-    assert found.joint.epsilon == joint_epsilon(Settings())
+    empty = report([])
+    assert (empty.charged.epsilon, empty.compositions) == (0.0, ())
+    assert empty.joint.epsilon == joint_epsilon(Settings())
 
 
 # --- The compositions: what stands in the report -----------------------------------------------------------------
@@ -190,16 +190,16 @@ def test_every_figure_says_what_it_is_and_only_one_is_used_to_admit() -> None:
         ([published(LAPLACE_DAU, 3)], "naive"),
         ([published(GAUSSIAN_DAU, 3), published(LAPLACE_DAU, 2)], "zcdp"),
     ):
-        found = report(parts).compositions
-        assert [one.name for one in found if one.used_for_admission] == [used]
-        assert {one.name: one.meaning for one in found}.items() <= MEANINGS.items()
-        assert {"naive", "advanced", "rdp", "zcdp"} <= {one.name for one in found}
+        compositions = report(parts).compositions
+        assert [composition.name for composition in compositions if composition.used_for_admission] == [used]
+        assert {composition.name: composition.meaning for composition in compositions}.items() <= MEANINGS.items()
+        assert {"naive", "advanced", "rdp", "zcdp"} <= {composition.name for composition in compositions}
 
 
 def test_what_is_used_to_admit_follows_the_charges_and_not_what_is_out_by_now() -> None:
     pure, both = [published(LAPLACE_DAU, 2)], [published(LAPLACE_DAU, 2), published(SHARED, 1)]
-    found = budget_report("dau", pure, JANUARY, charged(both), Settings())
-    assert [one.name for one in found.compositions if one.used_for_admission] == ["zcdp"]
+    shown = budget_report("dau", pure, JANUARY, charged(both), Settings())
+    assert [composition.name for composition in shown.compositions if composition.used_for_admission] == ["zcdp"]
 
 
 def test_the_gaussian_curve_is_left_out_where_pure_releases_make_it_too_small() -> None:
@@ -209,20 +209,20 @@ def test_the_gaussian_curve_is_left_out_where_pure_releases_make_it_too_small() 
 
 def test_the_figure_that_the_cap_is_held_to_is_what_the_summary_calls_spent() -> None:
     for parts in ([published(SHARED, 31)], [published(LAPLACE_DAU, 3)], [published(GAUSSIAN_DAU, 3)]):
-        (used,) = (one for one in report(parts).compositions if one.used_for_admission)
+        (used,) = (composition for composition in report(parts).compositions if composition.used_for_admission)
         assert used.epsilon == budget_summary(parts, JANUARY, DAU, 62, Settings()).epsilon_spent
 
 
 def test_each_figure_has_its_delta_and_rdp_the_order_that_won() -> None:
-    found = figures([published(SHARED, 31)], Settings(advanced_delta=1e-8))
-    assert {name: one.delta for name, one in found.items()} == {
+    compositions = figures([published(SHARED, 31)], Settings(advanced_delta=1e-8))
+    assert {name: composition.delta for name, composition in compositions.items()} == {
         "naive": DELTA,
         "advanced": 1e-8,
         "rdp": DELTA,
         "zcdp": DELTA,
         "gaussian": DELTA,
     }
-    assert {name: one.order for name, one in found.items() if one.order} == {"rdp": 8}
+    assert {name: composition.order for name, composition in compositions.items() if composition.order} == {"rdp": 8}
     assert figures([published(LAPLACE_DAU, 2)])["naive"].delta == 0.0
 
 
@@ -276,19 +276,19 @@ def test_the_noises_by_themselves_are_dearer_than_the_months_numbers_so_far_beca
         covariance = day**2 * np.eye(count) + whole**2
         shifts = [2.0 * np.r_[np.ones(j), np.zeros(count - j)] for j in range(count + 1)]
         slow = max(float(shift @ np.linalg.solve(covariance, shift)) for shift in shifts)
-        found = figures([published(SHARED, count)])
-        assert found["gaussian"].epsilon == pytest.approx(eps_of(math.sqrt(slow), DELTA), rel=1e-9)
-        assert found["gaussian"].epsilon < found["naive"].epsilon
+        compositions = figures([published(SHARED, count)])
+        assert compositions["gaussian"].epsilon == pytest.approx(eps_of(math.sqrt(slow), DELTA), rel=1e-9)
+        assert compositions["gaussian"].epsilon < compositions["naive"].epsilon
 
 
 def test_rdp_of_gaussians_is_another_librarys_at_the_same_orders() -> None:
     orders = Settings().rdp_orders
-    for one in GAUSSIAN_MONTHS:
-        mu = math.sqrt(cost_so_far([one], JANUARY).mu2)
+    for run in GAUSSIAN_MONTHS:
+        mu = math.sqrt(cost_so_far([run], JANUARY).mu2)
         accountant = RdpAccountant([float(order) for order in orders])
         accountant.compose(dp_event.GaussianDpEvent(1 / mu))
         theirs, order = accountant.get_epsilon_and_optimal_order(DELTA)
-        ours = figures([one])["rdp"]
+        ours = figures([run])["rdp"]
         assert (ours.epsilon, ours.order) == (pytest.approx(theirs, rel=1e-12), order)
 
 
@@ -321,8 +321,8 @@ def test_zcdp_is_the_line_of_rdp_at_the_best_of_very_many_orders() -> None:
     orders = [1.02 + n / 200 for n in range(40_000)]
     for parts in ([published(SHARED, 31)], [published(GAUSSIAN_DAU, 3), published(LAPLACE_DAU, 2)]):
         per_order = sum(
-            one.releases * pure_rho(0.3) if one.mechanism == LAPLACE_DAU else cost_so_far([one], JANUARY).mu2 / 2
-            for one in parts
+            part.releases * pure_rho(0.3) if part.mechanism == LAPLACE_DAU else cost_so_far([part], JANUARY).mu2 / 2
+            for part in parts
         )
         theirs, _ = compute_epsilon(orders, [order * per_order for order in orders], DELTA)
         assert figures(parts)["zcdp"].epsilon == pytest.approx(theirs, rel=1e-5)
@@ -330,8 +330,8 @@ def test_zcdp_is_the_line_of_rdp_at_the_best_of_very_many_orders() -> None:
 
 def test_naive_composition_adds_every_noise_at_an_even_share_of_delta() -> None:
     def alone(mu: float, shares: int) -> float:
-        one = from_gaussian_mechanism(1 / mu, value_discretization_interval=1e-4)
-        return one.get_epsilon_for_delta(DELTA / shares)
+        loss = from_gaussian_mechanism(1 / mu, value_discretization_interval=1e-4)
+        return loss.get_epsilon_for_delta(DELTA / shares)
 
     five = naive_epsilon([published(GAUSSIAN_DAU, 5)], JANUARY, DELTA)
     assert five == pytest.approx(5 * alone(1.001 / GAUSSIAN_DAU.sigma, 5), rel=1e-3)
@@ -374,7 +374,7 @@ def month_of_all_kinds(counts: list[int]) -> list[Published]:
         published(LAPLACE_DAU, laplace),
         published(STREAM, stream_days, JANUARY + timedelta(days=stream_days - 1)),
     ]
-    return [one for one in listed if one.releases]
+    return [run for run in listed if run.releases]
 
 
 @given(COUNTS, st.integers(0, 3))
@@ -393,9 +393,9 @@ def test_one_more_number_never_costs_less_by_any_composition(counts: list[int], 
 def test_no_composition_of_gaussians_says_less_than_the_exact_one_at_the_same_delta(
     counts: list[int], delta: float
 ) -> None:
-    found = figures(month_of_all_kinds(counts), Settings(delta=delta, advanced_delta=delta))
-    for one in found.values():
-        assert one.epsilon >= found["gaussian"].epsilon * (1 - 1e-12)
+    compositions = figures(month_of_all_kinds(counts), Settings(delta=delta, advanced_delta=delta))
+    for composition in compositions.values():
+        assert composition.epsilon >= compositions["gaussian"].epsilon * (1 - 1e-12)
 
 
 @given(st.integers(1, 40), st.integers(0, 20))
@@ -404,10 +404,10 @@ def test_no_composition_with_pure_releases_says_less_than_the_loss_of_the_noise_
     parts = [published(LAPLACE_DAU, pure), *([published(GAUSSIAN_MAU, other)] if other else [])]
     loss = from_discrete_laplace_mechanism(0.3, value_discretization_interval=1e-3).self_compose(pure)
     if other:
-        one = from_discrete_gaussian_mechanism(
+        gaussian = from_discrete_gaussian_mechanism(
             GAUSSIAN_MAU.sigma, value_discretization_interval=1e-3, use_connect_dots=True
         )
-        loss = loss.compose(one.self_compose(other))
+        loss = loss.compose(gaussian.self_compose(other))
     for figure in report(parts).compositions:
         assert figure.epsilon >= loss.get_epsilon_for_delta(figure.delta or DELTA) * (1 - 1e-6)
 
@@ -435,9 +435,9 @@ def test_the_rdp_curve_adds_up_over_parts() -> None:
 
 
 def test_both_metrics_together_cost_what_the_contract_says() -> None:
-    found = report([]).joint
-    assert (round(found.epsilon, 3), found.delta) == (4.811, DELTA)  # PRIVACY 1
-    assert "both metrics" in found.meaning
+    joint = report([]).joint
+    assert (round(joint.epsilon, 3), joint.delta) == (4.811, DELTA)  # PRIVACY 1
+    assert "both metrics" in joint.meaning
     assert joint_epsilon(Settings(dau_mechanism="gaussian", mau_mechanism="gaussian")) == joint_epsilon(Settings())
 
 
@@ -457,29 +457,29 @@ def test_with_a_pure_metric_the_caps_add_up() -> None:
 @pytest.mark.parametrize("metric", ["dau", "mau"])
 def test_k_months_of_gaussians_cost_root_k_times_the_mu_of_one(metric: Metric) -> None:
     cap = float(Settings().cap(metric))
-    one = from_gaussian_mechanism(1 / mu_of(cap, DELTA), value_discretization_interval=1e-3)
+    month = from_gaussian_mechanism(1 / mu_of(cap, DELTA), value_discretization_interval=1e-3)
     other = from_gaussian_mechanism(1 / mu_of(6.5 - cap, DELTA), value_discretization_interval=1e-3)
-    found = list(user_months(metric, Settings()))
-    assert [(row.months, row.delta) for row in found] == [(k, DELTA) for k in (1, 2, 3, 6, 12)]
-    assert found[0].epsilon == pytest.approx(cap, rel=1e-12)
-    for row in found:
-        k_months = one.self_compose(row.months)
+    rows = list(user_months(metric, Settings()))
+    assert [(row.months, row.delta) for row in rows] == [(k, DELTA) for k in (1, 2, 3, 6, 12)]
+    assert rows[0].epsilon == pytest.approx(cap, rel=1e-12)
+    for row in rows:
+        k_months = month.self_compose(row.months)
         assert row.epsilon == pytest.approx(k_months.get_epsilon_for_delta(DELTA), rel=1e-3)
         both = k_months.compose(other.self_compose(row.months))
         assert row.joint_epsilon == pytest.approx(both.get_epsilon_for_delta(DELTA), rel=1e-3)
 
 
 def test_k_months_of_pure_epsilon_cost_k_times_one_without_a_delta() -> None:
-    found = list(user_months("dau", Settings(dau_mechanism="laplace", mau_mechanism="laplace")))
-    assert [row.epsilon for row in found] == [3.0 * row.months for row in found]
-    assert [row.joint_epsilon for row in found] == [6.5 * row.months for row in found]
-    assert {row.delta for row in found} == {0.0}
+    rows = list(user_months("dau", Settings(dau_mechanism="laplace", mau_mechanism="laplace")))
+    assert [row.epsilon for row in rows] == [3.0 * row.months for row in rows]
+    assert [row.joint_epsilon for row in rows] == [6.5 * row.months for row in rows]
+    assert {row.delta for row in rows} == {0.0}
 
 
 def test_k_months_of_a_pure_and_a_gaussian_metric_take_the_better_of_two_valid_rules() -> None:
-    found = list(user_months("dau", Settings(dau_mechanism="laplace")))
+    rows = list(user_months("dau", Settings(dau_mechanism="laplace")))
     mu = mu_of(3.5, DELTA)
-    for row in found:
+    for row in rows:
         k = row.months
         added_up = 3.0 * k + eps_of(mu * math.sqrt(k), DELTA)
         by_rho = zcdp_epsilon(k * (pure_rho(3.0) + mu**2 / 2), DELTA)
@@ -493,11 +493,11 @@ def test_k_months_of_a_pure_and_a_gaussian_metric_take_the_better_of_two_valid_r
 def test_more_months_never_cost_less_and_both_metrics_never_less_than_one() -> None:
     for changed in ({}, {"dau_mechanism": "laplace"}, {"dau_mechanism": "laplace", "mau_mechanism": "laplace"}):
         for metric in ("dau", "mau"):
-            found = list(user_months(metric, replace(Settings(), **changed)))  # type: ignore[arg-type]
-            assert [row.epsilon for row in found] == sorted(row.epsilon for row in found)
-            assert [row.joint_epsilon for row in found] == sorted(row.joint_epsilon for row in found)
-            assert all(row.epsilon < row.joint_epsilon for row in found)
-            assert found[0].joint_epsilon == joint_epsilon(replace(Settings(), **changed))  # type: ignore[arg-type]
+            rows = list(user_months(metric, replace(Settings(), **changed)))  # type: ignore[arg-type]
+            assert [row.epsilon for row in rows] == sorted(row.epsilon for row in rows)
+            assert [row.joint_epsilon for row in rows] == sorted(row.joint_epsilon for row in rows)
+            assert all(row.epsilon < row.joint_epsilon for row in rows)
+            assert rows[0].joint_epsilon == joint_epsilon(replace(Settings(), **changed))  # type: ignore[arg-type]
 
 
 def test_the_report_counts_under_the_caps_it_is_given() -> None:

@@ -275,8 +275,8 @@ def test_other_months_and_caps_keep_their_guarantee_too(releases: int, eps: floa
 
 def pld_epsilon_of_independent(sigma: float, numbers: int) -> float:
     """The tightest upper bound that dp-accounting has for so many numbers with discrete Gaussian noise."""
-    one = from_discrete_gaussian_mechanism(sigma, value_discretization_interval=1e-4, use_connect_dots=True)
-    return one.self_compose(numbers).get_epsilon_for_delta(DELTA)
+    loss = from_discrete_gaussian_mechanism(sigma, value_discretization_interval=1e-4, use_connect_dots=True)
+    return loss.self_compose(numbers).get_epsilon_for_delta(DELTA)
 
 
 @pytest.mark.parametrize("cap", [1.0, 3.0, 10.0, *some_in_ci(6.0, 7.0, 8.0, 9.0)])
@@ -623,10 +623,10 @@ def test_a_months_cost_grows_with_its_numbers_to_the_whole_price() -> None:
 @pytest.mark.also_long
 def test_at_any_cap_no_month_has_spent_more_than_it_was_charged(releases: int, eps: float) -> None:
     month = shared_noise(releases, eps, DELTA)
-    for one in (month, SharedNoiseByMargin(releases, month.sigma_day, month.sigma_month)):
-        spent = [shared_mu2_so_far(n, one) for n in sorted({0, 1, releases // 2, releases})]
+    for mechanism in (month, SharedNoiseByMargin(releases, month.sigma_day, month.sigma_month)):
+        spent = [shared_mu2_so_far(n, mechanism) for n in sorted({0, 1, releases // 2, releases})]
         assert spent == sorted(spent)
-        assert 0 < spent[-1] <= shared_mu2(one)
+        assert 0 < spent[-1] <= shared_mu2(mechanism)
 
 
 JANUARY = date(2025, 1, 1)

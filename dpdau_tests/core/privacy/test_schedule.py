@@ -42,18 +42,18 @@ def plans(settings: Settings, metric: Metric, months: int, first_day: date = STA
 def test_a_month_of_dau_is_each_day_and_then_each_day_again() -> None:
     (january,) = plans(Settings(), "dau", 1)
     days = days_between(START, date(2025, 1, 31))
-    assert [(one.day, one.revision) for one in january.releases] == [(day, 0) for day in days] + [
+    assert [(release.day, release.revision) for release in january.releases] == [(day, 0) for day in days] + [
         (day, 1) for day in days
     ]
-    assert {one.slot for one in january.releases if one.revision} == {date(2025, 2, 5)}
+    assert {release.due_on for release in january.releases if release.revision} == {date(2025, 2, 5)}
 
 
-def test_each_number_is_planned_for_a_slot_after_its_grace_and_in_order() -> None:
+def test_each_number_is_planned_for_a_day_after_its_grace_and_in_order() -> None:
     (january,) = plans(Settings(grace_days=3, restatement_day=10), "dau", 1)
-    assert january.releases[0].slot == date(2025, 1, 5) == due_on(Settings(grace_days=3), START)
-    slots = [one.slot for one in january.releases]
-    assert slots == sorted(slots)
-    assert slots[-1] == restatement_due_on(Settings(restatement_day=10), START) == date(2025, 2, 10)
+    assert january.releases[0].due_on == date(2025, 1, 5) == due_on(Settings(grace_days=3), START)
+    due_days = [release.due_on for release in january.releases]
+    assert due_days == sorted(due_days)
+    assert due_days[-1] == restatement_due_on(Settings(restatement_day=10), START) == date(2025, 2, 10)
 
 
 def test_without_restatements_a_month_is_published_once() -> None:
@@ -74,7 +74,7 @@ def test_the_first_of_march_stands_in_the_plans_of_three_months() -> None:
 
 
 def days_of(plan: MonthPlan) -> list[date]:
-    return [one.day for one in plan.releases]
+    return [release.day for release in plan.releases]
 
 
 def test_a_later_first_day_publishes_nothing_before_it() -> None:
@@ -157,7 +157,7 @@ def test_a_restatement_that_does_not_fit_is_named_as_one() -> None:
     settings = Settings(dau_mechanism="gaussian", dau_budget_total=Fraction(2))
     refusal = first_refusal(settings)
     assert refusal is not None
-    assert (refusal.day, refusal.revision, refusal.slot) == (date(2025, 1, 3), 1, date(2025, 2, 5))
+    assert (refusal.day, refusal.revision, refusal.due_on) == (date(2025, 1, 3), 1, date(2025, 2, 5))
     assert first_refusal(Settings(**{**vars(settings), "restatements_per_month": 0})) is None
 
 
@@ -176,7 +176,7 @@ def test_a_month_that_begins_late_is_not_the_one_that_decides() -> None:
 
 
 def one_by_one(settings: Settings, metric: Metric, months: int) -> tuple[date, int, date] | None:
-    """Every release of so many months, in order of slots, through the door that releases themselves take."""
+    """Every release of so many months, in order of due days, through the door that releases themselves take."""
     last = settings.start_date
     for _ in range(months):
         last = next_month(month_of(last))
@@ -188,15 +188,15 @@ def one_by_one(settings: Settings, metric: Metric, months: int) -> tuple[date, i
             for day in days_between(first, last)
             if month_end(month_of(day)) < last
         ]
-    budget, made = Budget(settings.cap(metric), settings.delta), defaultdict[date, list[Charge]](list)
-    for slot, revision, day in sorted(due):
+    budget, charges = Budget(settings.cap(metric), settings.delta), defaultdict[date, list[Charge]](list)
+    for due_day, revision, day in sorted(due):
         mechanism = mechanism_for(settings, metric, month_of(day))
         for charge in charges_for_release(metric, day, settings.window_days(metric), mechanism, f"{day}-{revision}"):
             try:
-                admits(made[charge.month], charge, budget)
+                admits(charges[charge.month], charge, budget)
             except BudgetRefused:
-                return slot, revision, day
-            made[charge.month].append(charge)
+                return due_day, revision, day
+            charges[charge.month].append(charge)
     return None
 
 
@@ -224,10 +224,10 @@ def test_the_calendar_finds_the_day_that_releasing_one_by_one_would_find(
         mau_window_days=window_days,
         restatements_per_month=restatements,
     )
-    found = {metric: one_by_one(settings, metric, 8) for metric in ("dau", "mau")}
+    refused = {metric: one_by_one(settings, metric, 8) for metric in ("dau", "mau")}
     refusal = first_refusal(settings)
     if refusal is None:
-        assert found == {"dau": None, "mau": None}
+        assert refused == {"dau": None, "mau": None}
     else:
-        assert found[refusal.metric] == (refusal.slot, refusal.revision, refusal.day)
-        assert refusal.slot == min(one[0] for one in found.values() if one)
+        assert refused[refusal.metric] == (refusal.due_on, refusal.revision, refusal.day)
+        assert refusal.due_on == min(first[0] for first in refused.values() if first)

@@ -29,7 +29,7 @@ def by_dynamic_programming(filter_: tuple[int, ...], longest: int) -> int:
             for bit in (0, 1) if day < longest else (0,):
                 now = changes + (bit != past[0])
                 if now <= 2:
-                    output = sum(weight * one for weight, one in zip(filter_, (bit, *past), strict=True))
+                    output = sum(weight * active for weight, active in zip(filter_, (bit, *past), strict=True))
                     state = ((bit, *past[:-1]), now)
                     step[state] = max(step.get(state, 0), so_far + output**2)
         best = step
@@ -67,7 +67,7 @@ def test_with_every_output_seen_the_cost_so_far_is_the_sensitivity(filter_: list
 def test_no_filter_of_the_table_correlates_with_itself_on_a_later_day(
     window_days: int, filter_: tuple[int, ...], longest: int
 ) -> None:
-    """So disjoint intervals have filtered products of 0 or less, and k months cost at most k times one."""
+    """Disjoint intervals have filtered products of 0 or less, and k months cost at most k times one."""
     correlation = np.correlate(filter_, filter_, "full")[len(filter_) :]
     assert correlation.max() < 0
     for months in (2, 3, 6, 12):

@@ -167,7 +167,7 @@ def test_what_comes_for_a_published_day_is_late_and_changes_no_later_number(stor
 
 
 def test_what_comes_for_a_published_day_changes_its_state_under_none_of_its_salt_epochs(store: Store) -> None:
-    """Else it would be in the windows of the next epoch, which read the day too."""
+    """Anything else would be in the windows of the next epoch, which read the day too."""
     day = date(2025, 3, 5)
     places = [place for place in store.state.activity.stored() if place[0] == day]
     publish("dau", day, store)
@@ -350,8 +350,10 @@ def test_another_cap_begins_another_stream_once_its_windows_read_no_month_of_the
         publish("mau", after(free, -1), changed)
     assert publish("mau", free, changed).run == "mau-30-gaussian_stream-from-2025-03-02"
     assert [len(store.accountant.charges("mau", date(2025, month, 1))) for month in (1, 2, 3)] == [1, 1, 1]
-    with store.accountant.transaction() as books:
-        assert books.frozen("mau-30-gaussian_stream-from-2025-01-30", 99) == [], "no number to come is made of them"
+    with store.accountant.transaction() as transaction:
+        assert transaction.frozen("mau-30-gaussian_stream-from-2025-01-30", 99) == [], (
+            "no number to come is made of them"
+        )
     publish("mau", after(free, 1), changed)
     with pytest.raises(Refused, match="does not follow it"):
         publish("mau", after(free, 3), changed)
@@ -361,21 +363,21 @@ def test_a_begun_month_of_shared_noise_keeps_its_terms(store: Store) -> None:
     publish("dau", START, store)
     changed = replace(store, settings=replace(store.settings, restatements_per_month=0))
     publish("dau", after(START, 1), changed)
-    (instance,) = store.accountant.mechanism_runs()
-    assert instance.mechanism.to_json()["releases"] == 62
+    (run,) = store.accountant.mechanism_runs()
+    assert run.mechanism.to_json()["releases"] == 62
 
 
 def test_a_begun_month_that_was_charged_by_the_margin_goes_on_and_is_believed(make_store: Make) -> None:
-    """Of a cap so large that the noise's own price of the same parameters would not fit it any more."""
+    """The cap is so large that the noise's own price of the same parameters would not fit it any more."""
     store = make_store(recipe=an_archive, dau_budget_total=Fraction(10))
     key, kappa = ReleaseKey("dau", 1, START), (math.sqrt(62) + 1) / mu_of(10.0, 1e-6) ** 2 * (1 + 1e-11)
     sigmas = 1.001 * math.sqrt(math.sqrt(62) * kappa), 1.001 * math.sqrt(kappa)
     assert shared_mu2(SharedNoise(62, *sigmas)) > mu_of(10.0, 1e-6) ** 2
-    with store.accountant.transaction() as books:
-        begun = replace(new_run(key, books, store.settings), mechanism=SharedNoiseByMargin(62, *sigmas))
+    with store.accountant.transaction() as transaction:
+        begun = replace(new_run(key, transaction, store.settings), mechanism=SharedNoiseByMargin(62, *sigmas))
         (charge,) = charges_for_release("dau", START, 1, begun.mechanism, begun.name)
         admits([], charge, Budget(Fraction(10), 1e-6))
-        enter(Plan(begun, True, (charge,)), books)
+        enter(Plan(begun, True, (charge,)), transaction)
     for day in (START, after(START, 1)):
         publish("dau", day, store)
     assert [one.mechanism.to_json()["version"] for one in store.accountant.mechanism_runs()] == [1]
@@ -393,8 +395,8 @@ def test_the_shared_noise_is_destroyed_with_the_months_last_number(make_store: M
     kept = []
     for day in days:
         publish("dau", day, store)
-        with store.accountant.transaction() as books:
-            kept.append(books.shared_noise(store.accountant.mechanism_runs()[0].name) is not None)
+        with store.accountant.transaction() as transaction:
+            kept.append(transaction.shared_noise(store.accountant.mechanism_runs()[0].name) is not None)
     assert kept == [True] * 30 + [False]
 
 

@@ -50,7 +50,7 @@ def store(make_store: Make) -> Store:
 
 @pytest.fixture
 def published(make_store: Make) -> Store:
-    """The same with the DAU of every day through that which lets January be restated."""
+    """A store without noise, with the DAU of every day through that which lets January be restated."""
     return silent(make_store(recipe=all_published_without_noise))
 
 
@@ -116,12 +116,12 @@ def test_a_month_without_numbers_is_not_restated(store: Store) -> None:
 
 def test_a_restated_month_is_closed_and_its_shared_noise_destroyed(store: Store) -> None:
     publish_all(store, [*DAYS[:4], *DAYS[5:]])
-    instance = store.accountant.mechanism_runs()[0].name
-    with store.accountant.transaction() as books:
-        assert books.shared_noise(instance) is not None
+    run = store.accountant.mechanism_runs()[0].name
+    with store.accountant.transaction() as transaction:
+        assert transaction.shared_noise(run) is not None
     assert [found.key.day for found in restate(JANUARY, store)] == [*DAYS[:4], *DAYS[5:31]]
-    with store.accountant.transaction() as books:
-        assert books.shared_noise(instance) is None
+    with store.accountant.transaction() as transaction:
+        assert transaction.shared_noise(run) is None
     with pytest.raises(Refused, match="2025-01 was restated"):
         publish("dau", DAYS[4], store)
 

@@ -37,11 +37,11 @@ def test_each_begun_month_shows_what_its_numbers_have_cost_and_the_coming_ones_w
     january, february, march = (date(2025, month, 1) for month in (1, 2, 3))
     spent = budget_answer("dau", january, store.settings, store.accountant)
     assert bars[january, "dau"].spent == spent["epsilon_spent"] > 0
-    assert (bars[january, "dau"].made, bars[february, "dau"].made) == (1, 1)
+    assert (bars[january, "dau"].published, bars[february, "dau"].published) == (1, 1)
     assert bars[february, "dau"].planned == 28 * 2
-    assert (bars[january, "mau"].made, bars[february, "mau"].made) == (2, 1)  # both windows read January
+    assert (bars[january, "mau"].published, bars[february, "mau"].published) == (2, 1)  # both windows read January
     assert bars[january, "mau"].spent > bars[february, "mau"].spent > 0
-    assert (bars[march, "mau"].spent, bars[march, "mau"].made) == (0.0, 0)
+    assert (bars[march, "mau"].spent, bars[march, "mau"].published) == (0.0, 0)
     assert bars[march, "mau"].charged == pytest.approx(3.5, abs=0.05)
 
 

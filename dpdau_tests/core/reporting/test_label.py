@@ -118,30 +118,30 @@ SCHEMA: dict[str, Any] = {
 OPERATORS_CHOICE = {"/deployment/basic/data_product_sector"}  # a fixed list that dpdau cannot choose from
 
 
-def problems(found: object, wanted: Any, path: str = "") -> Iterator[str]:
+def problems(value: object, wanted: Any, path: str = "") -> Iterator[str]:
     """What of a record the schema does not allow, and what it misses."""
     if isinstance(wanted, dict):
         names = {name.rstrip("*") for name in wanted}
-        assert isinstance(found, dict)
-        yield from (f"{path}/{name}: not a field" for name in found.keys() - names)
-        yield from (f"{path}/{name[:-1]}: missing" for name in wanted if name.endswith("*") and name[:-1] not in found)
+        assert isinstance(value, dict)
+        yield from (f"{path}/{name}: not a field" for name in value.keys() - names)
+        yield from (f"{path}/{name[:-1]}: missing" for name in wanted if name.endswith("*") and name[:-1] not in value)
         for name, inner in wanted.items():
-            if (plain := name.rstrip("*")) in found:
-                yield from problems(found[plain], inner, f"{path}/{plain}")
-    elif not is_allowed(found, wanted):
-        yield f"{path}: {found!r}"
+            if (plain := name.rstrip("*")) in value:
+                yield from problems(value[plain], inner, f"{path}/{plain}")
+    elif not is_allowed(value, wanted):
+        yield f"{path}: {value!r}"
 
 
-def is_allowed(found: object, wanted: Any) -> bool:
+def is_allowed(value: object, wanted: Any) -> bool:
     if isinstance(wanted, Text):
-        return isinstance(found, str) and found != "" and (not wanted.allowed or found in wanted.allowed)
+        return isinstance(value, str) and value != "" and (not wanted.allowed or value in wanted.allowed)
     if wanted == TEXTS:
-        return isinstance(found, list) and found != [] and all(isinstance(one, str) for one in found)
+        return isinstance(value, list) and value != [] and all(isinstance(text, str) for text in value)
     if wanted == DAY:
-        return isinstance(found, str) and date.fromisoformat(found).isoformat() == found
+        return isinstance(value, str) and date.fromisoformat(value).isoformat() == value
     if wanted == TIER:
-        return found in (1, 2, 3)
-    return isinstance(found, int | float) and not isinstance(found, bool)
+        return value in (1, 2, 3)
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def leaves(wanted: dict[str, Any], path: str = "") -> Iterator[str]:
@@ -159,14 +159,14 @@ def at(record: dict[str, Any], path: str) -> object:
     return record
 
 
-def texts(found: object) -> Iterator[str]:
-    if isinstance(found, str):
-        yield found
-    elif isinstance(found, dict):
-        for inner in found.values():
+def texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for inner in value.values():
             yield from texts(inner)
-    elif isinstance(found, list):
-        for inner in found:
+    elif isinstance(value, list):
+        for inner in value:
             yield from texts(inner)
 
 
@@ -199,8 +199,8 @@ def test_every_field_of_every_tier_is_filled_but_the_operators_choice(settings: 
 
 
 def test_what_only_the_operator_knows_is_a_placeholder_with_its_row() -> None:
-    found = set(PLACEHOLDER.findall(json.dumps(label(DEFAULTS)["records"])))
-    assert found == {"DATA_CURATOR", "DATA_PRODUCT_REGION", "REGISTRY_AUTHOR"}
+    placeholders = set(PLACEHOLDER.findall(json.dumps(label(DEFAULTS)["records"])))
+    assert placeholders == {"DATA_CURATOR", "DATA_PRODUCT_REGION", "REGISTRY_AUTHOR"}
 
 
 def test_a_slug_is_made_as_the_registry_makes_it() -> None:
@@ -210,9 +210,9 @@ def test_a_slug_is_made_as_the_registry_makes_it() -> None:
 
 
 def test_the_label_is_plain_json_and_says_which_schema_it_follows() -> None:
-    found = label(DEFAULTS)
-    assert json.loads(json.dumps(found)) == found
-    assert found["registry"] == dict(REGISTRY)
+    labels = label(DEFAULTS)
+    assert json.loads(json.dumps(labels)) == labels
+    assert labels["registry"] == dict(REGISTRY)
 
 
 def test_no_text_has_what_the_registrys_checks_refuse() -> None:
@@ -236,18 +236,18 @@ def test_the_publication_date_is_the_slot_of_the_first_number() -> None:
 
 
 def parameters(settings: Settings, name: str) -> dict[str, float]:
-    found = label(settings)
-    inside = found["records"][name]["deployment"]["privacy_loss"]["privacy_parameters"]
-    assert inside.items() <= found["facts"][name].items()
+    labels = label(settings)
+    inside = labels["records"][name]["deployment"]["privacy_loss"]["privacy_parameters"]
+    assert inside.items() <= labels["facts"][name].items()
     return inside
 
 
 @ALL
 @pytest.mark.parametrize("metric", ["dau", "mau"])
 def test_epsilon_and_delta_are_the_caps(settings: Settings, metric: Metric) -> None:
-    found = parameters(settings, metric)
-    assert found["epsilon"] == float(settings.cap(metric))
-    assert found.get("delta") == (None if settings.mechanism(metric) == "laplace" else settings.delta)
+    bound = parameters(settings, metric)
+    assert bound["epsilon"] == float(settings.cap(metric))
+    assert bound.get("delta") == (None if settings.mechanism(metric) == "laplace" else settings.delta)
 
 
 @ALL
@@ -258,18 +258,18 @@ def test_no_month_costs_more_than_its_label_says(settings: Settings, metric: Met
     mechanism = mechanism_for(settings, metric, date(2025, 3, 1))
     whole = mechanism.name in ("gaussian_shared", "gaussian_stream")
     price = total([cost(mechanism)] if whole else [cost(mechanism)] * len(releases))
-    found = parameters(settings, metric)
-    assert epsilon_of(price, settings.delta) <= found["epsilon"] * (1 + 1e-12)
-    assert rho(price) <= found["rho"] * (1 + 1e-12)
+    bound = parameters(settings, metric)
+    assert epsilon_of(price, settings.delta) <= bound["epsilon"] * (1 + 1e-12)
+    assert rho(price) <= bound["rho"] * (1 + 1e-12)
     assert len(releases) == label(settings)["facts"][metric]["numbers_that_read_a_month"]
 
 
 @ALL
 def test_both_metrics_together_cost_what_the_accountant_says(settings: Settings) -> None:
-    found = parameters(settings, "dau_and_mau")
-    assert found["epsilon"] == joint_epsilon(settings)
-    assert found["rho"] == parameters(settings, "dau")["rho"] + parameters(settings, "mau")["rho"]
-    assert found["epsilon"] <= zcdp_epsilon(found["rho"], settings.delta)
+    bound = parameters(settings, "dau_and_mau")
+    assert bound["epsilon"] == joint_epsilon(settings)
+    assert bound["rho"] == parameters(settings, "dau")["rho"] + parameters(settings, "mau")["rho"]
+    assert bound["epsilon"] <= zcdp_epsilon(bound["rho"], settings.delta)
 
 
 def test_the_defaults_are_those_of_the_contract() -> None:
@@ -311,6 +311,8 @@ def test_a_label_says_which_sketch_counts_and_that_its_noise_is_on_a_statistic()
     sketched, exact = label(SKETCHED), label(GAUSSIAN)
     assert sketched["facts"]["dau"]["sketch_parameters"] == {"registers": 16384.0, "level": 3.0}
     assert sketched["facts"]["mau"]["sketch_parameters"] == exact["facts"]["dau"]["sketch_parameters"] == {}
-    said, plain = (found["records"]["dau"]["deployment"]["implementation"]["mechanisms"] for found in (sketched, exact))
+    said, plain = (
+        labels["records"]["dau"]["deployment"]["implementation"]["mechanisms"] for labels in (sketched, exact)
+    )
     assert "counted by a sketch (hllpp)" in said and "its noise: standard deviation 12.99." in said
     assert "standard deviation 12.99 users" in plain and "sketch" not in plain

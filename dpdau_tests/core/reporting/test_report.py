@@ -45,7 +45,7 @@ def store(make_store: MakeStore) -> Store:
 
 @pytest.fixture(scope="module")
 def unchanged(tmp_path_factory: pytest.TempPathFactory, prepared: Prepared) -> Store:
-    """The same, for all tests that only read."""
+    """A store with a month restated, for all tests that only read."""
     return copied(prepared, a_month_restated, tmp_path_factory.mktemp("report") / "store", TODAY)
 
 
@@ -74,7 +74,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
-        self.attributes += [(tag, *one) for one in attrs]
+        self.attributes += [(tag, *attribute) for attribute in attrs]
 
     def handle_data(self, data: str) -> None:
         self.text += data
@@ -86,19 +86,22 @@ class Page(HTMLParser):
 def test_both_series_are_there_as_published_and_latest(unchanged: Store, for_readers: Report) -> None:
     dau, mau = for_readers.series
     rows = {row.key: row for row in mart_rows(unchanged.accountant)}
-    assert [one.day for one in dau.days] == DAYS
-    for one in dau.days:
-        assert one.as_published.noisy_value == rows[ReleaseKey("dau", 1, one.day)].noisy_value
-        assert one.latest.noisy_value == rows[ReleaseKey("dau", 1, one.day, int(one.is_restated))].noisy_value
-        assert one.is_restated == (one.day.month == 1)
+    assert [day.day for day in dau.days] == DAYS
+    for day in dau.days:
+        assert day.as_published.noisy_value == rows[ReleaseKey("dau", 1, day.day)].noisy_value
+        assert day.latest.noisy_value == rows[ReleaseKey("dau", 1, day.day, int(day.is_restated))].noisy_value
+        assert day.is_restated == (day.day.month == 1)
     assert mau.last is not None and not mau.last.is_restated and mau.window_days == 30
 
 
 def test_the_promise_is_the_contracts(for_readers: Report) -> None:
     promise = for_readers.promise
-    assert [(one.metric, one.epsilon, one.delta) for one in promise.metrics] == [("dau", 3.0, 1e-6), ("mau", 3.5, 1e-6)]
+    assert [(metric.metric, metric.epsilon, metric.delta) for metric in promise.metrics] == [
+        ("dau", 3.0, 1e-6),
+        ("mau", 3.5, 1e-6),
+    ]
     assert promise.epsilon == pytest.approx(4.811, abs=5e-4) and promise.delta == 1e-6
-    assert [round(one.noise_std, 2) for one in promise.metrics] == [6.86, 3.88]
+    assert [round(metric.noise_std, 2) for metric in promise.metrics] == [6.86, 3.88]
 
 
 def test_without_one_noise_for_both_what_the_metrics_promise_is_added_up(make_store: MakeStore) -> None:
@@ -108,15 +111,15 @@ def test_without_one_noise_for_both_what_the_metrics_promise_is_added_up(make_st
     other = replace(store, settings=replace(store.settings, dau_mechanism="gaussian"))
     promise = readers_report(other.settings, other.accountant).promise
     assert not promise.composed and promise.user_months == ()
-    assert promise.epsilon == sum(one.epsilon for one in promise.metrics)
+    assert promise.epsilon == sum(metric.epsilon for metric in promise.metrics)
 
 
 def test_each_months_budget_is_the_ledgers_with_every_override(store: Store) -> None:
     reset_budget("dau", date(2025, 2, 1), Fraction(7, 2), "An officer", HOSTILE, store)
-    budget = {(one.metric, one.month): one for one in readers_report(store.settings, store.accountant).budget}
-    for (metric, month), one in budget.items():
+    budget = {(row.metric, row.month): row for row in readers_report(store.settings, store.accountant).budget}
+    for (metric, month), row in budget.items():
         said = budget_answer(metric, month, store.settings, store.accountant)
-        assert (one.spent, one.charged) == (said["epsilon_spent"], said["charged"]["epsilon"])
+        assert (row.spent, row.charged) == (said["epsilon_spent"], said["charged"]["epsilon"])
     february = budget["dau", date(2025, 2, 1)]
     assert [(change.epsilon_cap, change.why) for change in february.overrides] == [(3.5, HOSTILE)]
     assert february.cap == 3.5
@@ -127,7 +130,7 @@ def test_the_erasures_that_wait_are_told_by_day_and_age_and_not_by_number(store:
     erase(early, "user 1", "user 2", through=date(2025, 2, 1))
     erase(late, "user 3", through=date(2025, 2, 1))
     now = replace(store, clock=FixedClock(date(2025, 3, 15)))
-    assert [(one.received_on, one.age_days, one.is_overdue) for one in waiting_days(now.clock, now.erasures)] == [
+    assert [(day.received_on, day.age_days, day.is_overdue) for day in waiting_days(now.clock, now.erasures)] == [
         (date(2025, 2, 9), 34, True),
         (date(2025, 2, 20), 23, False),
     ]
@@ -174,7 +177,11 @@ def test_the_file_asks_for_nothing_and_runs_nothing(for_operators: Report) -> No
     html = render(for_operators)
     page = Page(html)
     assert not {"script", "link", "img", "iframe", "object", "form"}.intersection(page.tags)
-    assert not [one for one in page.attributes if one[1] in ("src", "href", "srcset") or one[1].startswith("on")]
+    assert not [
+        attribute
+        for attribute in page.attributes
+        if attribute[1] in ("src", "href", "srcset") or attribute[1].startswith("on")
+    ]
     assert not re.search(r"https?://|url\(|@import", html)
     assert ("meta", "content", "default-src 'none'; style-src 'unsafe-inline'") in page.attributes
 
@@ -194,7 +201,9 @@ def test_a_month_that_was_charged_beyond_its_cap_says_so_in_words(for_readers: R
 
 def test_a_sketch_that_is_full_has_no_upper_bound_and_is_drawn_all_the_same(for_readers: Report) -> None:
     dau = for_readers.series[0]
-    full = tuple(replace(day, numbers=tuple(replace(one, upper_95=None) for one in day.numbers)) for day in dau.days)
+    full = tuple(
+        replace(day, numbers=tuple(replace(number, upper_95=None) for number in day.numbers)) for day in dau.days
+    )
     html = render(replace(for_readers, series=(replace(dau, days=full),)))
     assert "to no bound" in html and "<polygon" in html
 
@@ -208,7 +217,7 @@ def test_a_store_without_numbers_has_a_report_that_says_so(make_store: MakeStore
 
 def test_a_gap_in_the_series_is_a_gap_in_the_line(for_readers: Report) -> None:
     dau = for_readers.series[0]
-    holed = replace(dau, days=tuple(one for one in dau.days if one.day not in DAYS[10:15]))
+    holed = replace(dau, days=tuple(day for day in dau.days if day.day not in DAYS[10:15]))
     assert render(replace(for_readers, series=(dau,))).count('class="dau line"') == 1
     assert render(replace(for_readers, series=(holed,))).count('class="dau line"') == 2
 
@@ -217,9 +226,11 @@ def test_every_heading_table_and_region_has_its_name(for_operators: Report) -> N
     page = Page(render(for_operators))
     assert page.tags.count("h1") == 1
     assert page.tags.count("table") == page.tags.count("caption")
-    regions = [one for one in page.attributes if one[1:] == ("role", "region")]
-    assert len(regions) == len([one for one in page.attributes if one[1] == "tabindex"]) > 0
-    assert len([one for one in page.attributes if one[0] == "div" and one[1] == "aria-label"]) == len(regions)
+    regions = [attribute for attribute in page.attributes if attribute[1:] == ("role", "region")]
+    assert len(regions) == len([attribute for attribute in page.attributes if attribute[1] == "tabindex"]) > 0
+    assert len(
+        [attribute for attribute in page.attributes if attribute[0] == "div" and attribute[1] == "aria-label"]
+    ) == len(regions)
 
 
 # --- Its files ---------------------------------------------------------------------------------------------------

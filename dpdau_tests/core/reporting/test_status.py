@@ -67,9 +67,11 @@ def test_it_says_how_far_each_metric_has_come_and_when_the_next_number_is_due(st
 
 
 def test_it_says_what_can_be_published_and_which_days_upstream_owes(store: Store) -> None:
-    found = standing(store)
-    assert found.ready_days == [date(2025, 1, 31)] and found.unmarked == (date(2025, 2, 1),)
-    assert found.overdue == ("1 day(s) are due and not declared complete: upstream, or `dpdau complete` (2025-02-01).",)
+    status_now = standing(store)
+    assert status_now.ready_days == [date(2025, 1, 31)] and status_now.unmarked == (date(2025, 2, 1),)
+    assert status_now.overdue == (
+        "1 day(s) are due and not declared complete: upstream, or `dpdau complete` (2025-02-01).",
+    )
     on_time = standing(store, date(2025, 2, 2))
     assert on_time.ready_days == [date(2025, 1, 31)] and on_time.overdue == ()
 
@@ -84,10 +86,10 @@ def test_it_says_which_days_are_to_be_built(store: Store) -> None:
 
 def test_it_says_since_when_erasures_wait_and_that_one_is_overdue(store: Store) -> None:
     erase(store, "somebody")
-    assert [one.age_days for one in standing(store).erasures] == [0]
+    assert [waiting.age_days for waiting in standing(store).erasures] == [0]
     late = standing(store, TODAY + timedelta(days=31))
     assert late.erasures[0].is_overdue
-    assert any("erasure is past its deadline" in one for one in late.overdue)
+    assert any("erasure is past its deadline" in waiting for waiting in late.overdue)
 
 
 def test_it_says_what_a_purge_would_let_go_of(make_store: MakeStore) -> None:
@@ -104,12 +106,12 @@ def test_it_says_what_a_purge_would_let_go_of(make_store: MakeStore) -> None:
 
 
 def test_it_is_the_same_with_and_without_any_one_user(make_store: MakeStore) -> None:
-    """But for what waits of her: an erasure that she asked for, or a day that her late event changed."""
-    one, other = (
+    """All is equal but what waits of her: an erasure that she asked for, or a day that her late event changed."""
+    without_her, with_her = (
         make_store(recipe.__name__, today=TODAY, recipe=recipe, start_date=START, **SMALL)
         for recipe in (january, january_with_her)
     )
-    assert standing(one) == standing(other)
+    assert standing(without_her) == standing(with_her)
 
 
 def test_it_waits_for_nobody_who_holds_the_lock(store: Store) -> None:
@@ -119,6 +121,13 @@ def test_it_waits_for_nobody_who_holds_the_lock(store: Store) -> None:
 
 
 def test_a_store_without_anything_has_nothing_to_say(make_store: MakeStore) -> None:
-    found = standing(make_store(), date(2025, 1, 2))
-    assert (found.ready, found.unmarked, found.behind, found.erasures, found.overdue, found.spent) == ((),) * 6
-    assert [one.last_day for one in found.published] == [None, None]
+    status_now = standing(make_store(), date(2025, 1, 2))
+    assert (
+        status_now.ready,
+        status_now.unmarked,
+        status_now.behind,
+        status_now.erasures,
+        status_now.overdue,
+        status_now.spent,
+    ) == ((),) * 6
+    assert [series.last_day for series in status_now.published] == [None, None]

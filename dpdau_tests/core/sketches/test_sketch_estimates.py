@@ -48,7 +48,7 @@ half_widths = st.floats(0.5, 100)
 
 
 def wide(half_width: float) -> NoiseWidth:
-    """Of noise whose steps are too small to see."""
+    """The width of noise whose steps are too small to see."""
     return NoiseWidth(half_width, half_width, 0.0)
 
 

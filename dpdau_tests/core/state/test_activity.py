@@ -116,25 +116,25 @@ def test_a_batch_that_comes_while_the_inbox_is_folded_waits_for_the_next_fold(ma
 
 
 def test_who_is_left_in_a_day_is_seen_in_its_state_and_among_its_late_events(make_store: Make) -> None:
-    """As a copy from a backup would bring her back."""
-    name = DAYS[-1]
+    """She is brought back as by a copy from a backup."""
+    last = DAYS[-1]
     store = make_store(start_date=START)
-    put(store, [("her", name), ("her", name + timedelta(days=1))])
-    process_days([name], store)
+    put(store, [("her", last), ("her", last + timedelta(days=1))])
+    process_days([last], store)
     hers = [
         DaySet(*place, found)
         for place in store.state.activity.stored()
-        if place[0] == name and (found := store.state.activity.read(*place)) is not None
+        if place[0] == last and (found := store.state.activity.read(*place)) is not None
     ]
-    put(store, [("her", name, "-")])
-    process_days([name], store)
-    assert hers and is_clean(name, store)
+    put(store, [("her", last, "-")])
+    process_days([last], store)
+    assert hers and is_clean(last, store)
     for files in (store.state.activity, store.state.late):
         for brought_back in hers:
             files.replace([brought_back])
-            assert not is_clean(name, store), files
-            files.replace([DaySet(name, brought_back.epoch, EMPTY)])
-            assert is_clean(name, store)
+            assert not is_clean(last, store), files
+            files.replace([DaySet(last, brought_back.epoch, EMPTY)])
+            assert is_clean(last, store)
 
 
 def test_every_processed_day_has_its_files_empty_ones_too(make_store: Make) -> None:

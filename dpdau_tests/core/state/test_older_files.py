@@ -259,7 +259,7 @@ def killed_before_settling() -> Iterator[None]:
             raise Killed
 
     with pytest.MonkeyPatch.context() as patch, suppress(Killed):
-        patch.setattr(VouchedState, "_settle", die)
+        patch.setattr(VouchedState, "_record_builds", die)
         yield
 
 
@@ -307,7 +307,7 @@ def test_an_older_copy_is_healed_also_if_an_erasure_was_cut_short_and_another_ca
 
 
 def test_of_what_an_erasure_empties_no_folder_is_left(store: Store) -> None:
-    """It would say that somebody came late on that day."""
+    """An empty folder would say that somebody came late on that day."""
     put(store, [("her", DAYS[3])])
     publish("dau", DAYS[3], store)
     put(store, [("she alone", DAYS[3])])
@@ -319,7 +319,7 @@ def test_of_what_an_erasure_empties_no_folder_is_left(store: Store) -> None:
 
 
 def test_rows_of_what_was_written_last_stand_in_no_order_of_time(store: Store) -> None:
-    """As they lie in the file, not as a query sorts them: those that an erasure has changed are not the last."""
+    """Rows are read as they lie in the file, unsorted: those that an erasure has changed are not the last."""
     put(store, [("her", DAYS[5])])
     process_days([DAYS[5]], store)
     erase(store, "her")
@@ -374,7 +374,7 @@ def test_no_row_that_is_written_down_as_harmless_decides_whether_an_erasure_is_a
 
 
 def test_the_version_of_an_earlier_state_cannot_be_made_again_from_any_key_that_lives(store: Store) -> None:
-    """Neither from what the ledger holds nor from what is left in its file and log."""
+    """Keys are tried from what the ledger holds, and from what is left in its file and log."""
     epoch = epoch_of(DAYS[1], 90)
     before, keys = store.state.activity.version(DAYS[1], epoch), store.state.activity.read(DAYS[1], epoch)
     assert before is not None and keys is not None

@@ -28,7 +28,7 @@ class Bounds:
     by_curve: float
 
     def epsilon(self, delta: float) -> float:
-        """Of what is priced by μ: the larger of both, the second by the curve that prices it."""
+        """The larger of two bounds on ε at `delta`: by counts, and by the curve that prices it."""
         return max(self.by_counts, eps_of(self.by_curve, delta))
 
 
@@ -62,7 +62,7 @@ def _reaching(values: Numbers, thresholds: Numbers) -> npt.NDArray[np.int64]:
 
 
 def _by_counts(p: Numbers, q: Numbers, delta: float) -> Numbers:
-    """Of the event and of its complement."""
+    """The larger ε that the counts show, of the event and of its complement."""
     tiny = math.ulp(0.0)
     of_event = np.log(np.maximum(p - delta, tiny) / q)
     of_complement = np.log(np.maximum(1 - q - delta, tiny) / (1 - p))

@@ -38,31 +38,31 @@ class HalfNoise:
 
 
 @contextmanager
-def half_noise(outside: Store) -> Iterator[Store]:
+def half_noise(store: Store) -> Iterator[Store]:
     """Noise of half the scale that was priced."""
-    yield replace(outside, noise=HalfNoise(outside.noise))
+    yield replace(store, noise=HalfNoise(store.noise))
 
 
 # --- Missing charge ----------------------------------------------------------------------------------------------
 
 
-class ForgetfulBooks:
+class ForgetfulTransaction:
     """Books that leave out some charges."""
 
-    def __init__(self, books: LedgerTransaction, forgets: Callable[[Charge, LedgerTransaction], bool]) -> None:
-        self._books = books
+    def __init__(self, transaction: LedgerTransaction, forgets: Callable[[Charge, LedgerTransaction], bool]) -> None:
+        self._transaction = transaction
         self._forgets = forgets
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._books, name)
+        return getattr(self._transaction, name)
 
     def charge(self, charge: Charge) -> None:
-        if not self._forgets(charge, self._books):
-            self._books.charge(charge)
+        if not self._forgets(charge, self._transaction):
+            self._transaction.charge(charge)
 
 
 class ForgetfulLedger:
-    """A ledger with such books."""
+    """A ledger whose transactions forget charges."""
 
     def __init__(self, ledger: Ledger, forgets: Callable[[Charge, LedgerTransaction], bool]) -> None:
         self._ledger = ledger
@@ -73,31 +73,31 @@ class ForgetfulLedger:
 
     @contextmanager
     def transaction(self) -> Iterator[Any]:
-        with self._ledger.transaction() as books:
-            yield ForgetfulBooks(books, self._forgets)
+        with self._ledger.transaction() as transaction:
+            yield ForgetfulTransaction(transaction, self._forgets)
 
 
 @contextmanager
-def no_charge(outside: Store) -> Iterator[Store]:
+def no_charge(store: Store) -> Iterator[Store]:
     """Nothing is charged."""
-    ledger: Any = ForgetfulLedger(outside.accountant, lambda charge, books: True)
-    yield replace(outside, accountant=ledger)
+    ledger: Any = ForgetfulLedger(store.accountant, lambda charge, transaction: True)
+    yield replace(store, accountant=ledger)
 
 
 @contextmanager
-def one_charge(outside: Store) -> Iterator[Store]:
+def one_charge(store: Store) -> Iterator[Store]:
     """A month is charged for one number, however many read it."""
     ledger: Any = ForgetfulLedger(
-        outside.accountant, lambda charge, books: bool(books.charges(charge.metric, charge.month))
+        store.accountant, lambda charge, transaction: bool(transaction.charges(charge.metric, charge.month))
     )
-    yield replace(outside, accountant=ledger)
+    yield replace(store, accountant=ledger)
 
 
 # --- Exact leak --------------------------------------------------------------------------------------------------
 
 
 class LeakyNoise:
-    """Of four draws three are 0."""
+    """Noise of which three draws in four are 0."""
 
     def __init__(self, source: Noise) -> None:
         self.private = source.private
@@ -119,9 +119,9 @@ class LeakyNoise:
 
 
 @contextmanager
-def exact_leak(outside: Store) -> Iterator[Store]:
-    """Of four numbers three are published as they are."""
-    yield replace(outside, noise=LeakyNoise(outside.noise))
+def exact_leak(store: Store) -> Iterator[Store]:
+    """Three numbers in four are published as they are."""
+    yield replace(store, noise=LeakyNoise(store.noise))
 
 
 # --- Shared noise reused across revisions ------------------------------------------------------------------------
@@ -143,17 +143,17 @@ class OneDayNoise:
 
 
 @contextmanager
-def noise_of_the_day(outside: Store) -> Iterator[Store]:
+def noise_of_the_day(store: Store) -> Iterator[Store]:
     """Noise is a function of metric and day, as with a seed made from them: two revisions have it in common."""
     of_day: dict[tuple[str, date], OneDayNoise] = {}
 
-    def draw(key: ReleaseKey, instance: MechanismRun, statistic: int, books: LedgerTransaction, noise: Noise) -> float:
+    def draw(key: ReleaseKey, run: MechanismRun, statistic: int, transaction: LedgerTransaction, noise: Noise) -> float:
         remembered = of_day.setdefault((key.metric, key.day), OneDayNoise(noise))
-        return honest_draw(key, instance, statistic, books, remembered)
+        return honest_draw(key, run, statistic, transaction, remembered)
 
     honest_draw = release.draw
     with patch.object(release, "draw", draw):
-        yield outside
+        yield store
 
 
 # --- Float Laplace -----------------------------------------------------------------------------------------------
@@ -176,16 +176,16 @@ class FloatLaplace:
 
 
 @contextmanager
-def float_laplace(outside: Store) -> Iterator[Store]:
+def float_laplace(store: Store) -> Iterator[Store]:
     """Laplace noise in floating point."""
-    yield replace(outside, noise=FloatLaplace())
+    yield replace(store, noise=FloatLaplace())
 
 
 # --- Sensitivity 2 -----------------------------------------------------------------------------------------------
 
 
 @contextmanager
-def sensitivity_2(outside: Store) -> Iterator[Store]:
+def sensitivity_2(store: Store) -> Iterator[Store]:
     """Every user is counted twice, under noise that was priced for one."""
     independent, shared, stream = mechanisms.independent_number, mechanisms.shared_number, mechanisms.stream_output
 
@@ -197,4 +197,4 @@ def sensitivity_2(outside: Store) -> Iterator[Store]:
         patch.object(mechanisms, "shared_number", lambda count, day, month: shared(2 * count, day, month)),
         patch.object(mechanisms, "stream_output", stream_output),
     ):
-        yield outside
+        yield store

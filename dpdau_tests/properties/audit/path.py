@@ -48,7 +48,7 @@ def honest(store: Store) -> AbstractContextManager[Store]:
 
 
 class BulkNoise:
-    """The same draws from the same source, fetched many at a time and handed out one by one."""
+    """Noise from its source, fetched many at a time and handed out one by one."""
 
     def __init__(self, source: Noise, at_once: int = 64) -> None:
         self.private = source.private
@@ -183,7 +183,7 @@ class SharedMonth:
         return 4 * (flat - month2 * flat.sum() / (day2 + len(flat) * month2)) / day2
 
     def _statistic(self, month: date, numbers: Numbers) -> float:
-        """Of variance 1, so that long months and short ones go together."""
+        """A statistic of variance 1, so that long months and short ones go together."""
         seen = self.seen(month).astype(float)
         return float(seen.ravel() @ self.whitened(month, numbers)) / math.sqrt(
             seen.ravel() @ self.whitened(month, seen)
@@ -194,7 +194,7 @@ class SharedMonth:
 
 
 class ErasedInBetween(SharedMonth):
-    """The same, but what was published less what was restated: of little use unless both have noise in common."""
+    """What was published in a month less what was restated: of little use unless both have noise in common."""
 
     def _statistic(self, month: date, numbers: Numbers) -> float:
         return float(numbers[0].sum() - numbers[1].sum())
@@ -274,7 +274,7 @@ class Trials:
 
 
 def run(design: Design, trials: int, fault: Fault = honest) -> Trials:
-    """This many trials in each world, on as many ledgers as it takes."""
+    """So many trials in each world, on as many ledgers as it takes."""
     found: dict[bool, list[float]] = {True: [], False: []}
     charged: list[Cost] = []
     for begun in range(0, 2 * trials, design.per_ledger):
@@ -290,7 +290,7 @@ def run(design: Design, trials: int, fault: Fault = honest) -> Trials:
 
 
 def _dearest(metric: Metric, months: Collection[date], store: Store) -> Cost:
-    """Of a year: what follows is charged alike."""
+    """The price of the dearest month of a year: what follows is charged alike."""
     prices = [total(cost(charge.mechanism) for charge in store.accountant.charges(metric, month)) for month in months]
     return _most(prices, store.settings.delta)
 

@@ -21,7 +21,7 @@ Distribution = Callable[[Numbers], Numbers]
 
 
 def spread_odds(sum_of_squares: float, draws: int) -> float:
-    """Of a sum of squares of so many standard normal values, on either side."""
+    """The odds of a sum of squares of so many standard normal values, on either side."""
     return float(2 * min(chi2.cdf(sum_of_squares, draws), chi2.sf(sum_of_squares, draws)))
 
 
@@ -60,7 +60,7 @@ def standardised(residuals: Numbers, shared: SharedNoise) -> Numbers:
 
 @dataclass(frozen=True)
 class Correlation:
-    """As found, and between which two values it lies but for the given odds if it is as predicted."""
+    """A correlation as found, and the two values between which it lies, but for the odds, if it is as predicted."""
 
     found: float
     predicted: float
@@ -72,7 +72,7 @@ class Correlation:
 
 
 def within_a_month(months: Sequence[Numbers], shared: SharedNoise, odds: float) -> Correlation:
-    """Of two numbers of one month: one-way analysis of variance about the known mean, all months of one length."""
+    """Two numbers of one month: one-way analysis of variance about the known mean, all months of one length."""
     size = months[0].size
     means = np.array([month.mean() for month in months])
     scatter = sum(float(((month - month.mean()) ** 2).sum()) for month in months)
@@ -89,7 +89,7 @@ def _intraclass(ratio: float, size: int) -> float:
 
 
 def across_months(months: Sequence[Numbers], shared: SharedNoise, odds: float) -> Correlation:
-    """Of a number of one month and a number of the next one, from disjoint pairs of neighbouring months' means."""
+    """A number of one month and one of the next, from disjoint pairs of neighbouring months' means."""
     means = np.array([month.mean() for month in months[: len(months) // 2 * 2]]).reshape(-1, 2)
     sums, differences = ((means @ [1, sign]) ** 2 for sign in (1, -1))
     mean_to_number = (shared.sigma_day**2 / months[0].size + shared.sigma_month**2) / (
@@ -104,7 +104,7 @@ def across_months(months: Sequence[Numbers], shared: SharedNoise, odds: float) -
 
 
 def revision_odds(numbers: Sequence[Numbers], shared: SharedNoise) -> float:
-    """Of the differences between what was published and what was restated, counts being equal."""
+    """The odds of the differences between what was published and what was restated, counts being equal."""
     differences = np.concatenate([first - again for first, again in numbers])
     return spread_odds(2 * float((differences**2).sum()) / shared.sigma_day**2, len(differences))
 
@@ -118,7 +118,7 @@ def finest_step(values: Numbers) -> Fraction:
 
 
 def last_bit_odds(values: Numbers, step: Fraction, share_odd: float) -> float:
-    """Of how many values are an odd number of steps, on either side."""
+    """The odds of how many values are an odd number of steps, on either side."""
     odd, n = int((np.abs(values / float(step)) % 2 == 1).sum()), len(values)
     return float(min(1.0, 2 * min(binom.cdf(odd, n, share_odd), binom.sf(odd - 1, n, share_odd))))
 

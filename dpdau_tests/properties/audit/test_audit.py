@@ -199,7 +199,7 @@ def odds_of_months(months: list[Numbers]) -> float:
 
 @cache
 def honest_months() -> list[Numbers]:
-    """As few as show that the days of a month have noise in common."""
+    """The fewest months that show that the days of a month have noise in common."""
     return months_of_noise(LONG_MONTHS[:22])
 
 
@@ -212,18 +212,18 @@ def single_numbers(settings: Settings, months: int, fault: Fault = honest) -> tu
 
 @cache
 def honest_numbers(settings: Settings) -> tuple[Numbers, Numbers]:
-    """As many as it takes to tell noise of half the size, but for odds of 1e-6."""
+    """Numbers enough to tell noise of half the size, but for odds of 1e-6."""
     return single_numbers(settings, 300)
 
 
 def odds_of_single_numbers(settings: Settings, numbers: Numbers, counts: Numbers) -> float:
-    """Of the shape of numbers with noise of their own."""
+    """The odds of the shape of numbers with noise of their own."""
     mechanism = independent(settings)
     return shape_odds(numbers - counts, distribution_of(mechanism), noise_std(mechanism))
 
 
 def stream_outputs(counts: Sequence[int], fault: Fault = honest) -> Numbers:
-    """Of the default stream on such days."""
+    """The outputs of the default stream on days with these counts."""
     with opened(DEFAULT, fault) as store:
         return StreamInterval(DEFAULT).outputs(counts, store)
 

@@ -313,7 +313,7 @@ def test_days_follow_the_zones_clock_changes_to_the_second(zone: str) -> None:
 
 
 def written_in_all_ways(second: int, zone: str) -> list[str]:
-    """The same moment, as loggers write it; without seconds it is up to a minute earlier."""
+    """A moment in all ways in which loggers write it; without seconds it is up to a minute earlier."""
     ways = [str(second), f"{second}.999"]
     for hours in (0, 5.5, -8, 14, -11.25):
         moment = datetime.fromtimestamp(second, timezone(timedelta(hours=hours)))

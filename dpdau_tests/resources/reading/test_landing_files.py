@@ -90,7 +90,7 @@ def another_ending_below(folder: Path) -> None:
 def test_a_finished_folder_in_which_something_is_not_read_is_refused(
     folder: Path, lay: Callable[[Path], None], alone: bool
 ) -> None:
-    """It is neither a day on which nothing happened nor one of which half is enough."""
+    """Such a folder is neither a day on which nothing happened nor one of which half is enough."""
     lay(folder)
     if alone:
         (folder / "part.csv").unlink()
@@ -130,7 +130,7 @@ def test_without_a_landing_folder_nothing_lands() -> None:
 
 
 def test_a_landing_folder_among_what_is_kept_is_refused(make_store: Callable[..., Store], tmp_path: Path) -> None:
-    """Its files have raw ids, which receipts do not look for."""
+    """Landed files have raw ids, which receipts do not look for."""
     inside = tmp_path / "store" / "landing"
     inside.mkdir(parents=True)
     with pytest.raises(BadSetting, match="is inside DATA_DIR"):

@@ -43,7 +43,7 @@ def read(folder: Path, content: bytes, name: str = "a file") -> bytes:
 
 
 def archive(content: bytes, kind: str) -> bytes:
-    """As whoever copies a folder would leave it."""
+    """An archive as whoever copies a folder would leave it."""
     packed = io.BytesIO()
     if kind == "zip":
         with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as file:
@@ -293,7 +293,7 @@ def avro(content: bytes) -> bytes:
 def test_what_may_pack_its_bytes_is_refused_by_name_before_any_of_them(
     tmp_path: Path, pack: Callable[[bytes], bytes], kind: str
 ) -> None:
-    """Also where the content stands in it as it is: who cannot be sure of all of it vouches for none."""
+    """The content may stand in it as it is: who cannot be sure of all of it vouches for none."""
     with pytest.raises(BadInput, match=f"^a file begins as {kind} does, .* cannot be vouched for") as refusal:
         read(tmp_path, pack(CONTENT))
     assert refusal.value.fields == {"file": "a file"}
