@@ -50,7 +50,7 @@ class Refused(DpdauError):
 class BudgetRefused(Refused):
     """The month's cap does not admit the charge.
 
-    Fields: `metric`, `month` (YYYY-MM) and `delta`; in epsilon `spent` by what was charged, `asked`, `together` and
+    Fields: `metric`, `month` (YYYY-MM) and `delta`; in epsilon what the month is `charged`, `asked`, `together` and
     `cap`; and `next_day` (YYYY-MM-DD), the next day whose number fits, where a release was refused and there is one.
     """
 

@@ -102,7 +102,7 @@ def test_a_refused_number_fails_its_check_with_the_reason_and_its_run(world: Wor
     done = world.execute(PUBLISH_DAU, str(ELEVENTH))
     (answer,) = answers(world, "dau_release", ELEVENTH)
     assert not done.success and not answer.passed and answer.severity == dg.AssetCheckSeverity.ERROR
-    assert str(answer.description).startswith("dau of 2025-01 has spent epsilon 3 of its cap 3; this release asks 0.3")
+    assert str(answer.description).startswith("dau of 2025-01 is charged epsilon 3 of its cap 3; this release asks 0.3")
     shown = texts(answer)
     assert (shown["epsilon_asked"], shown["epsilon_left"], shown["next_day"]) == (0.3, 0.0, "2025-02-01")
     assert str(answer.description) == f"{shown['reason']} {shown['remedy']}"
@@ -213,7 +213,7 @@ def test_a_number_that_another_process_leaves_no_room_for_is_told_and_fails_the_
     monkeypatch.setattr("dpdau_assets.orchestration.bulk.is_declared", while_another_publishes)
     assert not world.execute(PUBLISH_DUE, ops=["build_missing_days", "publish_due_numbers"]).success
     (answer,) = answers(world, "dau_release", JANUARY[0])
-    assert not answer.passed and "has spent epsilon 3 of its cap 3" in str(answer.description)
+    assert not answer.passed and "is charged epsilon 3 of its cap 3" in str(answer.description)
 
 
 # --- Where they stand ---------------------------------------------------------------------------------------------

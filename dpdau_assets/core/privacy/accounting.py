@@ -186,26 +186,26 @@ def largest_independent_epsilon(cap: Fraction, delta: float, numbers: int) -> fl
 def admits(charges: Sequence[Charge], new: Charge, budget: Budget) -> None:
     """Return if the month takes `new` on top of `charges`, all that was ever charged to this month of this metric.
 
-    Raises BudgetRefused with the fields spent (by `charges`), asked (by `new` alone), together and cap, all in epsilon.
+    Raises BudgetRefused with the fields charged (for `charges`), asked (for `new` alone), together and cap, in epsilon.
     """
     if any((charge.metric, charge.month) != (new.metric, new.month) for charge in charges):
         raise ValueError("charges of another metric or month")
-    spent, asked = total(cost(charge.mechanism) for charge in charges), cost(new.mechanism)
-    together = total([spent, asked])
+    charged, asked = total(cost(charge.mechanism) for charge in charges), cost(new.mechanism)
+    together = total([charged, asked])
     if not fits(together, budget):
-        raise _refusal(new, spent, asked, together, budget)
+        raise _refusal(new, charged, asked, together, budget)
 
 
-def _refusal(new: Charge, spent: Cost, asked: Cost, together: Cost, budget: Budget) -> BudgetRefused:
+def _refusal(new: Charge, charged: Cost, asked: Cost, together: Cost, budget: Budget) -> BudgetRefused:
     epsilon = {
-        "spent": epsilon_of(spent, budget.delta),
+        "charged": epsilon_of(charged, budget.delta),
         "asked": epsilon_of(asked, budget.delta),
         "together": epsilon_of(together, budget.delta),
         "cap": float(budget.epsilon),
     }
     return BudgetRefused(
-        f"{new.metric} of {new.month:%Y-%m} has spent epsilon {epsilon['spent']:.4g} of its cap {epsilon['cap']:.4g}; "
-        f"this release asks {epsilon['asked']:.4g}, together {epsilon['together']:.4g} at delta {budget.delta:g}.",
+        f"{new.metric} of {new.month:%Y-%m} is charged epsilon {epsilon['charged']:.4g} of its cap "
+        f"{epsilon['cap']:.4g}; this release asks {epsilon['asked']:.4g}, together {epsilon['together']:.4g} at delta {budget.delta:g}.",
         "Nothing was charged or drawn; publish the days of another month, or have the cap overridden on the record.",
         metric=new.metric,
         month=f"{new.month:%Y-%m}",

@@ -57,7 +57,7 @@ class Refusal:
     Attributes:
         day: the day that the refused number is of; with `revision` 1 it is the restatement that is refused.
         month: the month whose cap is hit.
-        spent: what the releases before it will have cost that month.
+        charged: what the month will be charged for the releases before it.
         asked: what it would cost alone.
         needed: what a whole month of 31 days will be charged.
     """
@@ -67,7 +67,7 @@ class Refusal:
     revision: int
     due_on: date
     month: date
-    spent: float
+    charged: float
     asked: float
     cap: float
     needed: float
@@ -75,8 +75,8 @@ class Refusal:
     def __str__(self) -> str:
         what = "the restatement of" if self.revision else "the number of"
         return (
-            f"{what} {self.day} does not fit: {self.metric} of {self.month:%Y-%m} has spent epsilon {self.spent:.4g} "
-            f"by then, asks {self.asked:.4g} more, and its cap is {self.cap:.4g} "
+            f"{what} {self.day} does not fit: {self.metric} of {self.month:%Y-%m} is charged epsilon "
+            f"{self.charged:.4g} by then, asks {self.asked:.4g} more, and its cap is {self.cap:.4g} "
             f"(a month of 31 days asks {self.needed:.4g})"
         )
 
@@ -213,7 +213,7 @@ def _refusal_in(settings: Settings, plan: MonthPlan) -> Refusal | None:
         revision=refused.revision,
         due_on=refused.due_on,
         month=plan.month,
-        spent=epsilon_of(each.times(admitted), settings.delta),
+        charged=epsilon_of(each.times(admitted), settings.delta),
         asked=epsilon_of(each, settings.delta),
         cap=float(budget.epsilon),
         needed=epsilon_of(each.times(1 if whole else _charges_of_longest_month(settings, plan.metric)), settings.delta),

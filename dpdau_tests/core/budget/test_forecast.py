@@ -181,7 +181,7 @@ def test_the_first_refusal_from_an_empty_ledger_is_the_calendars(
         assert (release.day, release.revision) == (expected.day, expected.revision)
         assert (fields["month"], fields["cap"]) == (f"{expected.month:%Y-%m}", expected.cap)
         assert fields["asked"] == pytest.approx(expected.asked)
-        assert fields["spent"] == pytest.approx(expected.spent)
+        assert fields["charged"] == pytest.approx(expected.charged)
 
 
 def test_the_days_after_a_refused_one_are_tried_all_the_same(ledger: SqlLedger) -> None:
@@ -198,7 +198,7 @@ def test_a_restatement_of_which_one_number_is_refused_makes_none_and_is_charged_
     assert january.charged == pytest.approx(3.1)
     first = ahead.refused[0]
     assert (first.release.day, first.release.revision, first.numbers) == (date(2025, 1, 10), 1, 31)
-    assert first.error.fields["spent"] == pytest.approx(4.0)
+    assert first.error.fields["charged"] == pytest.approx(4.0)
 
 
 def test_a_refused_day_has_no_number_to_be_restated(ledger: SqlLedger) -> None:
@@ -305,7 +305,7 @@ def test_as_json_it_has_plain_values_and_names_months_as_months(ledger: SqlLedge
     assert answer["fits"] is False
     refusal = answer["first_refusal"]
     assert (refusal["metric"], refusal["day"], refusal["month"]) == ("mau", "2025-01-31", "2025-01")
-    assert {"revision", "slot", "spent", "asked", "together", "cap", "reason", "remedy", "numbers"} <= set(refusal)
+    assert {"revision", "slot", "charged", "asked", "together", "cap", "reason", "remedy", "numbers"} <= set(refusal)
     assert answer["months"][0]["month"] == "2025-01"
     assert answer["months"][0]["first_slot"] == "2025-01-03"
     assert answer["new_streams"] == [

@@ -88,7 +88,7 @@ def test_a_refused_number_says_why_in_which_month_and_which_day_fits(spent: Stor
     with pytest.raises(BudgetRefused) as refused:
         publish("dau", date(2025, 1, 11), spent)
     assert refused.value.fields["next_day"] == "2025-02-01"
-    assert (refused.value.fields["spent"], refused.value.fields["cap"]) == (pytest.approx(3.0), 3.0)
+    assert (refused.value.fields["charged"], refused.value.fields["cap"]) == (pytest.approx(3.0), 3.0)
     standing = asked("dau", date(2025, 1, 11), spent, refused.value)
     assert not standing.passed and standing.tightest.month == START and standing.next_day == date(2025, 2, 1)
     assert standing.tightest.left == pytest.approx(0)

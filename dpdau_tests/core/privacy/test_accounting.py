@@ -104,7 +104,7 @@ def test_a_refusal_says_what_was_spent_asked_and_capped() -> None:
     with pytest.raises(BudgetRefused, match="2025-01") as refused:
         admits(charged(LAPLACE_DAU, 10), charged(LAPLACE_DAU)[0], DAU)
     fields = refused.value.fields
-    assert (fields["spent"], fields["asked"], fields["cap"]) == (3.0, 0.3, 3.0)
+    assert (fields["charged"], fields["asked"], fields["cap"]) == (3.0, 0.3, 3.0)
     assert fields["together"] == pytest.approx(3.3)
     assert (fields["metric"], fields["month"]) == ("dau", "2025-01")
 
@@ -113,7 +113,7 @@ def test_a_gaussian_refusal_speaks_in_epsilon_too() -> None:
     with pytest.raises(BudgetRefused) as refused:
         admits(charged(GAUSSIAN_DAU, 70), charged(GAUSSIAN_DAU)[0], DAU)
     fields = refused.value.fields
-    assert fields["spent"] == pytest.approx(2.984, abs=1e-3)
+    assert fields["charged"] == pytest.approx(2.984, abs=1e-3)
     assert fields["asked"] == pytest.approx(0.3003, abs=1e-4)  # the noise is discrete
     assert fields["together"] == pytest.approx(3.008, abs=1e-3)
 

@@ -131,7 +131,7 @@ def test_laplace_of_three_tenths_a_day_runs_out_on_the_eleventh() -> None:
     refusal = first_refusal(Settings(dau_mechanism="laplace"))
     assert refusal is not None
     assert (refusal.metric, refusal.day, refusal.month) == ("dau", date(2025, 1, 11), START)
-    assert (refusal.spent, refusal.asked, refusal.cap) == (3.0, 0.3, 3.0)
+    assert (refusal.charged, refusal.asked, refusal.cap) == (3.0, 0.3, 3.0)
     assert refusal.needed == pytest.approx(18.6)
     assert "2025-01-11" in str(refusal)
 

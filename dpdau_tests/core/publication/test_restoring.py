@@ -396,7 +396,7 @@ def test_what_a_closed_month_was_charged_is_never_free_again(world: Path, tmp_pa
     assert charged == {key: store.accountant.charges(*key) for key in charged}
     # Opened with the cap that it had, the month has nothing left; with a larger one, another instance is charged.
     store.accountant.override(Override("cap", "Ada", "a test", TODAY, "dau", FEBRUARY, Fraction(3)))
-    with pytest.raises(Refused, match=r"has spent epsilon 2\.998 of its cap 3"):
+    with pytest.raises(Refused, match=r"is charged epsilon 2\.998 of its cap 3"):
         publish("dau", PUBLISHED + timedelta(days=3), store)
     store.accountant.override(Override("cap", "Ada", "a test", TODAY, "dau", FEBRUARY, Fraction(6)))
     other = publish("dau", PUBLISHED + timedelta(days=3), store)
