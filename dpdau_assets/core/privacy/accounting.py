@@ -205,7 +205,8 @@ def _refusal(new: Charge, charged: Cost, asked: Cost, together: Cost, budget: Bu
     }
     return BudgetRefused(
         f"{new.metric} of {new.month:%Y-%m} is charged epsilon {epsilon['charged']:.4g} of its cap "
-        f"{epsilon['cap']:.4g}; this release asks {epsilon['asked']:.4g}, together {epsilon['together']:.4g} at delta {budget.delta:g}.",
+        f"{epsilon['cap']:.4g}; this release asks {epsilon['asked']:.4g}, together {epsilon['together']:.4g} at delta "
+        f"{budget.delta:g}.",
         "Nothing was charged or drawn; publish the days of another month, or have the cap overridden on the record.",
         metric=new.metric,
         month=f"{new.month:%Y-%m}",
