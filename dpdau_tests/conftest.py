@@ -82,8 +82,11 @@ SKETCHES: dict[str, dict[str, object]] = {
 def pytest_configure(config: pytest.Config) -> None:
     """Temporary folders are in memory where there is room: what is tested syncs thousands of times.
 
-    All that hypothesis chooses follows from DPDAU_SEED, but for the tests whose examples are always the same.
+    All that hypothesis chooses follows from DPDAU_SEED, but for the tests whose examples are always the same. A store
+    that the shell is set up for, by exported settings, is none of the tests' business.
     """
+    for name in Environment.model_fields:
+        os.environ.pop(name.upper(), None)
     if has_room():
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(IN_MEMORY))
     for library in ("OPENBLAS", "OMP"):  # in each worker: a few small matrices keep no second core from anybody

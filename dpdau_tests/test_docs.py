@@ -69,15 +69,15 @@ NORMAL = NormalDist()
 
 
 def shared(restatements: int) -> SharedNoise:
-    found = mechanism_for(replace(DEFAULTS, restatements_per_month=restatements), "dau", LONG_MONTH)
-    assert isinstance(found, SharedNoise)
-    return found
+    mechanism = mechanism_for(replace(DEFAULTS, restatements_per_month=restatements), "dau", LONG_MONTH)
+    assert isinstance(mechanism, SharedNoise)
+    return mechanism
 
 
 def stream() -> Stream:
-    found = mechanism_for(DEFAULTS, "mau", LONG_MONTH)
-    assert isinstance(found, Stream)
-    return found
+    mechanism = mechanism_for(DEFAULTS, "mau", LONG_MONTH)
+    assert isinstance(mechanism, Stream)
+    return mechanism
 
 
 MONTH, MAU = shared(1), stream()
@@ -119,9 +119,9 @@ def delta_counted(noises: Sequence[tuple[float, int]], eps: float) -> float:
 def loss(noise: tuple[float, int]) -> tuple[Reals, Reals]:
     """Privacy losses of so many releases together, and their probabilities."""
     sigma, releases = noise
-    one = together = probabilities(sigma)
+    single = together = probabilities(sigma)
     for _ in range(releases - 1):
-        together = np.convolve(together, one)
+        together = np.convolve(together, single)
         spare = max(0, len(together) // 2 - math.ceil(14 * sigma * math.sqrt(releases)))
         together = together[spare : len(together) - spare]
     reach = len(together) // 2
@@ -250,7 +250,7 @@ FIGURE = re.compile(r"(?<![\w.])(?:\d+\.\d+(?:e-\d+)?|\d+e-\d+|\d{1,3}(?:,\d{3})
 
 def quoted() -> list[tuple[str, str]]:
     """Every (name, text) of a marked constant, in order."""
-    return [(found["name"], found["value"].strip("`")) for found in MARKED.finditer(PRIVACY)]
+    return [(marked["name"], marked["value"].strip("`")) for marked in MARKED.finditer(PRIVACY)]
 
 
 def agrees(text: str, value: object) -> bool:

@@ -144,10 +144,10 @@ def violations(module: str, source: str, *, is_package: bool = False) -> list[st
     if row is None:
         return [f"{module} has no row in MAY_IMPORT."]
     tree = ast.parse(source)
-    found = list(imports(tree, module if is_package else module.rpartition(".")[0]))
-    imported = {name for name, _, _ in found}
+    imports_there = list(imports(tree, module if is_package else module.rpartition(".")[0]))
+    imported = {name for name, _, _ in imports_there}
     broken = [f"{module} may not import {name}." for name in imported if not may_import(module, row, name)]
-    touched = imported | set(uses(tree, {local: meaning for _, local, meaning in found}))
+    touched = imported | set(uses(tree, {local: meaning for _, local, meaning in imports_there}))
     if within(module, "dpdau_assets.core"):
         broken += [f"{module} may not touch {name}." for name in touched if within_any(name, NOT_IN_CORE)]
     elif module != "resources.settings_env":

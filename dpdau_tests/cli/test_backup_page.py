@@ -61,15 +61,15 @@ class Section:
 
 def sections(page: str) -> list[Section]:
     """The sections of a page that have commands. A block of JSON or text belongs to the command before it."""
-    found = [Section("", [])]
+    sections_there = [Section("", [])]
     for part in re.finditer(r"^#+ (?P<heading>[^\n]+)$|^```(?P<kind>\w*)\n(?P<block>.*?)^```$", page, re.M | re.S):
         if part["heading"]:
-            found.append(Section(part["heading"], []))
+            sections_there.append(Section(part["heading"], []))
         elif part["kind"] == "sh":
-            found[-1].commands += map(command_of, part["block"].splitlines())
+            sections_there[-1].commands += map(command_of, part["block"].splitlines())
         else:
-            found[-1].commands[-1] = told_of(found[-1].commands[-1], part["kind"], part["block"])
-    return [section for section in found if section.commands]
+            sections_there[-1].commands[-1] = told_of(sections_there[-1].commands[-1], part["kind"], part["block"])
+    return [section for section in sections_there if section.commands]
 
 
 def command_of(line: str) -> Command:
@@ -88,13 +88,13 @@ def told_of(command: Command, kind: str, block: str) -> Command:
     return Command(command.line, command.code, answer, words)
 
 
-def is_as_told(told: object, found: object) -> bool:
+def is_as_told(told: object, given: object) -> bool:
     """Whether an answer has the keys and values of the page, but for those that are different each time."""
-    if isinstance(told, dict) and isinstance(found, dict):
-        return told.keys() == found.keys() and all(is_as_told(told[key], found[key]) for key in told)
-    if isinstance(told, list) and isinstance(found, list):
-        return len(told) == len(found) and all(map(is_as_told, told, found))
-    return told in (ANYTHING, found)
+    if isinstance(told, dict) and isinstance(given, dict):
+        return told.keys() == given.keys() and all(is_as_told(told[key], given[key]) for key in told)
+    if isinstance(told, list) and isinstance(given, list):
+        return len(told) == len(given) and all(map(is_as_told, told, given))
+    return told in (ANYTHING, given)
 
 
 # --- The stores of the page --------------------------------------------------------------------------------------
@@ -334,8 +334,10 @@ def is_run(section: Section, terminal: Terminal) -> Iterator[str]:
 @pytest.mark.parametrize(
     "section",
     [
-        pytest.param(one, id=one.heading, marks=[] if one.heading in ALSO_IN_MAKE_TEST else pytest.mark.slow)
-        for one in sections(PAGE)
+        pytest.param(
+            section, id=section.heading, marks=[] if section.heading in ALSO_IN_MAKE_TEST else pytest.mark.slow
+        )
+        for section in sections(PAGE)
     ],
 )
 def test_the_commands_of_a_section_do_what_the_page_says(section: Section, prepared: Prepared, tmp_path: Path) -> None:
@@ -375,7 +377,7 @@ def test_every_scene_is_one_of_the_page() -> None:
 def test_a_page_that_says_something_else_is_noticed(tmp_path: Path, says: str, is_wrong: str | None) -> None:
     (section,) = sections(f"# Here\n```sh\ndpdau complete 2025-01-01\n```\n{says}")
     try:
-        found = " ".join(is_run(section, Terminal(tmp_path, AFTER, {})))
+        problem = " ".join(is_run(section, Terminal(tmp_path, AFTER, {})))
     except AssertionError as error:
-        found = str(error)
-    assert is_wrong in found if is_wrong else found == ""
+        problem = str(error)
+    assert is_wrong in problem if is_wrong else problem == ""

@@ -202,8 +202,8 @@ def test_a_living_store_refuses_another_time_zone(ran: Answer, dpdau: Dpdau) -> 
 
 def test_made_up_events_are_the_same_for_the_same_seed(dpdau: Dpdau, tmp_path: Path) -> None:
     for name in ("one.csv", "two.csv"):
-        made = dpdau(
+        done = dpdau(
             "generate-synthetic", "--out", str(tmp_path / name), "--days", "5", "--users", "50", "--events", "300"
         )
-        assert made.code == 0, made.said
+        assert done.code == 0, done.said
     assert (tmp_path / "one.csv").read_bytes() == (tmp_path / "two.csv").read_bytes()

@@ -74,7 +74,7 @@ def test_a_day_that_cannot_be_complete_refuses_them_all_and_says_why(
 def test_status_of_a_new_store_says_that_nothing_is_published(tmp_path: Path) -> None:
     done = Dpdau(tmp_path)("status")
     assert done.code == 0
-    assert [one["last_day"] for one in done.json["published"]] == [None, None]
+    assert [series["last_day"] for series in done.json["published"]] == [None, None]
     assert done.json["overdue"] == [], "nobody waits for a store of which nothing is published"
     assert "published dau nothing yet" in done.said
 
@@ -88,7 +88,7 @@ def test_status_is_one_screen_of_what_is_published_pending_overdue_and_spent(pub
     assert done.json["unmarked"]["first"] == "2025-01-04"
     assert len(done.json["erasures"]) == 1 and done.json["erasures"][0]["age_days"] == 0
     assert done.json["overdue"] != []
-    spent = {(one["metric"], one["month"]): one for one in done.json["spent"]}
+    spent = {(month["metric"], month["month"]): month for month in done.json["spent"]}
     assert 0 < spent["dau", "2025-01-01"]["spent"] < spent["dau", "2025-01-01"]["charged"] <= 3.0
     for name in ("published dau", "ready now", "not complete", "erasure waits", "overdue", "spent dau 2025-01"):
         assert name in done.said
@@ -103,12 +103,12 @@ def test_checks_pass_on_a_sound_store_and_one_that_fails_ends_with_four(
 ) -> None:
     stop_the_clock(monkeypatch, date(2025, 1, 4))
     sound = published("check")
-    assert sound.code == 0 and all(one["passed"] for one in sound.json)
+    assert sound.code == 0 and all(verdict["passed"] for verdict in sound.json)
     (file,) = (published.folder / "data" / "activity" / f"day={DAYS[0]}").iterdir()
     file.write_bytes(file.read_bytes()[:-20])
     broken = published("check", "state_is_keyed", "noise_is_private")
     assert broken.code == 4 and "Failed: state_is_keyed." in broken.said
-    assert [(one["name"], one["passed"]) for one in broken.json] == [
+    assert [(verdict["name"], verdict["passed"]) for verdict in broken.json] == [
         ("state_is_keyed", False),
         ("noise_is_private", True),
     ]
@@ -120,7 +120,7 @@ def test_days_that_nobody_published_fail_once_something_is_published_without_any
     stop_the_clock(monkeypatch, date(2025, 1, 10))
     done = published("check", "published_on_time")
     assert done.code == 4 and "2025-01-03, 2025-01-04, 2025-01-05 and later" in done.json[0]["sentence"]
-    assert any("not declared complete" in one for one in published("status").json["overdue"])
+    assert any("not declared complete" in sentence for sentence in published("status").json["overdue"])
 
 
 def test_a_store_of_which_nothing_is_published_is_waited_for_once_dagsters_schedule_is_on(
@@ -172,7 +172,7 @@ def test_make_check_ends_with_an_error_when_a_check_of_the_demos_store_fails(
 
 def test_the_report_is_written_to_its_place_for_readers_and_for_operators(published: Dpdau) -> None:
     done = published("report")
-    readers, operators = (Path(one) for one in done.json["files"])
+    readers, operators = (Path(file) for file in done.json["files"])
     assert done.code == 0 and (readers.name, operators.name) == ("readers.html", "operators.html")
     assert "Checks" in operators.read_text() and "Checks" not in readers.read_text()
     assert stat.S_IMODE((published.folder / "data").stat().st_mode) == 0o700

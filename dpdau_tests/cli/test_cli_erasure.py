@@ -81,11 +81,11 @@ def test_a_known_and_an_unknown_person_are_answered_alike_and_asking_again_is_th
     assert rows[0]["scope"] == {"through": DAYS[1], "days": []} and rows[0]["overdue"] is False
 
     receipts = [answer.json["receipts"][0] for answer in (known, unknown)]
-    early = [built("receipt", one) for one in receipts]
+    early = [built("receipt", name) for name in receipts]
     assert [answer.code for answer in early] == [3, 3]
     assert without(early[0].json, "receipt") == without(early[1].json, "receipt")
     assert built("flush-deletes").json == {"verified": 2, "unverified": [], "days_rebuilt": 2, **NONE_OLD}
-    late = [built("receipt", one) for one in receipts]
+    late = [built("receipt", name) for name in receipts]
     assert [answer.code for answer in late] == [0, 0]
     of_its_own = ("receipt", "previous", "hash", "signature")
     assert without(late[0].json, *of_its_own) == without(late[1].json, *of_its_own)
@@ -109,7 +109,7 @@ def test_a_file_of_old_days_references_and_almost_equal_ids_is_taken_in_order_an
         {"receipt": names[1], "days": ["2024-12-31"]},
         {"receipt": names[3], "days": ["2024-07-30"]},
     ]
-    assert [one["line"] for one in taken.json["warnings"]] == [1, 3, 4]
+    assert [row["line"] for row in taken.json["warnings"]] == [1, 3, 4]
     assert "are in passed_over" in taken.said and "Line(s) 1, 3, 4" in taken.said
     again = built("erase", "--from", "r.jsonl").json["receipts"]
     assert [again[at] for at in (0, 2, 3)] == [names[at] for at in (0, 2, 3)] and again[1] not in names
@@ -119,7 +119,7 @@ def test_a_file_of_old_days_references_and_almost_equal_ids_is_taken_in_order_an
 
     early = built("receipt", "--reference", "T-1")
     assert (early.code, early.json["verified"]) == (3, False)
-    assert [one["receipt"] for one in early.json["receipts"]] == [names[0], names[3]]
+    assert [row["receipt"] for row in early.json["receipts"]] == [names[0], names[3]]
     assert built("flush-deletes").json["unverified"] == []
     done = built("receipt", "--reference", "T-1")
     assert (done.code, done.json["reference"], done.json["verified"]) == (0, "T-1", True)
@@ -132,9 +132,9 @@ def test_a_file_of_old_days_references_and_almost_equal_ids_is_taken_in_order_an
 
 
 def test_one_person_may_be_asked_for_with_old_days_and_a_reference(built: Dpdau) -> None:
-    one = built("erase", "--user-id", person(1), "--days", "2024-07-30", "--days", DAYS[0], "--reference", "T-1")
-    assert (one.code, one.json["references"]) == (0, ["T-1"])
-    assert one.json["passed_over"] == [{"receipt": one.json["receipts"][0], "days": ["2024-07-30"]}]
+    asked = built("erase", "--user-id", person(1), "--days", "2024-07-30", "--days", DAYS[0], "--reference", "T-1")
+    assert (asked.code, asked.json["references"]) == (0, ["T-1"])
+    assert asked.json["passed_over"] == [{"receipt": asked.json["receipts"][0], "days": ["2024-07-30"]}]
     old = built("erase", "--user-id", person(1), "--through", "2024-07-30")
     assert old.json["passed_over"] == [{"receipt": old.json["receipts"][0], "days": ["2024-07-30"]}]
     for wrong in ("T 1", person(2), "x" * 65):
@@ -143,7 +143,7 @@ def test_one_person_may_be_asked_for_with_old_days_and_a_reference(built: Dpdau)
     row = {"user_id": person(3), "op": "-", "day": DAYS[1], "metadata": {"days": ["2024-07-30", DAYS[2]]}}
     write(built.folder / "minus.jsonl", [row])
     taken = built("ingest", "--from", "minus.jsonl")
-    (name,) = {one["receipt"] for one in built("erasures").json} - {*one.json["receipts"], *old.json["receipts"]}
+    (name,) = {asked["receipt"] for asked in built("erasures").json} - {*asked.json["receipts"], *old.json["receipts"]}
     assert taken.json["passed_over"] == [{"receipt": name, "days": ["2024-07-30"]}]
     assert "are in passed_over" in taken.said
 

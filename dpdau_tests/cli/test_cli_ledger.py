@@ -39,9 +39,9 @@ def test_a_lost_store_is_restored_with_the_numbers_it_had_and_opens_when_erasure
     assert (whole.code, whole.json["holds"], whole.json["problems"]) == (0, True, [])
     inside = dpdau("backup", "--to", "data/backup")
     assert inside.code == 5 and "is inside DATA_DIR" in inside.said
-    made = dpdau("backup", "--to", "backups/today")
-    assert made.code == 0, made.said
-    assert made.json["head"] == whole.json["head"] and made.json["last_published"] == {"dau": DAYS[-1], "mau": None}
+    backup = dpdau("backup", "--to", "backups/today")
+    assert backup.code == 0, backup.said
+    assert backup.json["head"] == whole.json["head"] and backup.json["last_published"] == {"dau": DAYS[-1], "mau": None}
     assert dpdau("backup", "--to", "backups/today").code == 5
     numbers = [dpdau("dau", day).json for day in DAYS]
     refused = dpdau("restore", "--from", "backups/today")
@@ -123,13 +123,13 @@ def test_wrong_usage_exits_with_2_before_anything_is_opened(arguments: tuple[str
 def test_where_there_is_no_ledger_none_is_made_by_verifying_or_backing_up(tmp_path: Path) -> None:
     nothing = Dpdau(tmp_path)
     for command in (("verify-ledger",), ("backup", "--to", "backup")):
-        found = nothing(*command)
-        assert found.code == 3 and "There is no ledger here" in found.said
+        done = nothing(*command)
+        assert done.code == 3 and "There is no ledger here" in done.said
     assert not (tmp_path / "data").exists()
 
 
 def test_a_ledger_that_does_not_answer_is_said_so_in_a_line_and_its_password_is_not(tmp_path: Path) -> None:
     away = Dpdau(tmp_path, LEDGER_URL="postgresql://someone:hidden-word@127.0.0.1:9/ledger")
-    found = away("dau", "2025-01-01")
-    assert found.code == 2 and "The ledger at 127.0.0.1/ledger does not answer" in found.said
-    assert "hidden-word" not in found.said and "Traceback" not in found.said
+    done = away("dau", "2025-01-01")
+    assert done.code == 2 and "The ledger at 127.0.0.1/ledger does not answer" in done.said
+    assert "hidden-word" not in done.said and "Traceback" not in done.said

@@ -82,10 +82,10 @@ def test_an_answer_from_the_ledger_loads_the_ledger_and_nothing_that_works_on_ev
 def test_the_list_of_commands_is_that_of_the_files_and_says_what_each_commands_own_help_begins_with() -> None:
     listed = get_group(app).commands
     for file, lines in COMMANDS.items():
-        found: dict[str, Any] = get_group(import_module(f"dpdau_assets.cli.{file}").app).commands
-        assert list(found) == list(lines)
+        commands: dict[str, Any] = get_group(import_module(f"dpdau_assets.cli.{file}").app).commands
+        assert list(commands) == list(lines)
         for name, line in lines.items():
-            assert str(found[name].help).startswith(line.removesuffix(".")), name
+            assert str(commands[name].help).startswith(line.removesuffix(".")), name
             assert inspect.cleandoc(str(listed[name].help)) == line
     assert set(listed) == {name for lines in COMMANDS.values() for name in lines}
 

@@ -79,8 +79,8 @@ def test_whatever_is_read_in_whatever_time_lines_lie_a_second_apart_and_their_te
         shown.share(share)
     assert all(second - first >= 1 for (first, _), (second, _) in pairwise(said))
     per_cent = [int(re.fullmatch(r"Reading: (\d+) %", text)[1]) for _, text in said[1:]]  # type: ignore[index]
-    assert all(10 <= one < 100 for one in per_cent)
-    assert [one // 10 for one in per_cent] == sorted({one // 10 for one in per_cent})
+    assert all(10 <= percentage < 100 for percentage in per_cent)
+    assert [percentage // 10 for percentage in per_cent] == sorted({percentage // 10 for percentage in per_cent})
 
 
 def test_threads_that_tell_at_once_say_a_tenth_once() -> None:
@@ -88,10 +88,10 @@ def test_threads_that_tell_at_once_say_a_tenth_once() -> None:
     shown, said = lines(clock)
     clock.seconds = 5
     threads = [threading.Thread(target=shown.share, args=(0.4,)) for _ in range(8)]
-    for one in threads:
-        one.start()
-    for one in threads:
-        one.join()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     assert said == ["Working: 40 %"]
 
 

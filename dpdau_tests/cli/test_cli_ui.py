@@ -180,8 +180,8 @@ def listened_on() -> Iterator[Callable[[str], int]]:
         return taken[-1].getsockname()[1]
 
     yield listen
-    for one in taken:
-        one.close()
+    for socket_taken in taken:
+        socket_taken.close()
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0"])

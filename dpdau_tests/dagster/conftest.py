@@ -19,17 +19,17 @@ from dpdau_tests.support.prepared import Prepared
 def one_instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dg.DagsterInstance, Path]]:
     """In memory, and what it holds while it is new: to begin anew costs less than another one."""
     new = tmp_path_factory.mktemp("instance")
-    with dg.DagsterInstance.ephemeral() as found:
-        keep_instance(found, new)
-        yield found, new
+    with dg.DagsterInstance.ephemeral() as opened:
+        keep_instance(opened, new)
+        yield opened, new
 
 
 @pytest.fixture
 def instance(one_instance: tuple[dg.DagsterInstance, Path]) -> dg.DagsterInstance:
     """In memory, and without any run or event."""
-    found, new = one_instance
-    replace_instance(found, new)
-    return found
+    opened, new = one_instance
+    replace_instance(opened, new)
+    return opened
 
 
 @pytest.fixture

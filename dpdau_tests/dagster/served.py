@@ -83,13 +83,13 @@ class Ui:
         query = f'''{{ assetNodes(assetKeys: [{{path: ["{asset}"]}}]) {{ assetChecksOrError {{ ... on AssetChecks {{
             checks {{ name executionForLatestMaterialization {{ status }} }} }} }} }} }}'''
         checks = self.ask(query)["assetNodes"][0]["assetChecksOrError"]["checks"]
-        (found,) = (check["executionForLatestMaterialization"] for check in checks if check["name"] == name)
-        return {"SUCCEEDED": True, "FAILED": False}.get(found["status"]) if found else None
+        (execution,) = (check["executionForLatestMaterialization"] for check in checks if check["name"] == name)
+        return {"SUCCEEDED": True, "FAILED": False}.get(execution["status"]) if execution else None
 
     def backfills(self) -> list[str]:
         """How every backfill stands."""
         query = "{ partitionBackfillsOrError { ... on PartitionBackfills { results { status } } } }"
-        return [one["status"] for one in self.ask(query)["partitionBackfillsOrError"]["results"]]
+        return [backfill["status"] for backfill in self.ask(query)["partitionBackfillsOrError"]["results"]]
 
     def has_run(self, asset: str) -> bool:
         """Whether an asset without partitions is there."""
@@ -118,9 +118,9 @@ def serve(
             env=clock.environment(dict(environment)) if clock else environment,
         )
     try:
-        found = Ui(port, folder, clock)
-        wait_for("the UI", found.is_up)
-        yield found
+        ui = Ui(port, folder, clock)
+        wait_for("the UI", ui.is_up)
+        yield ui
     finally:
         server.send_signal(signal.SIGTERM)  # to the one process that was started: the others end with it
         try:

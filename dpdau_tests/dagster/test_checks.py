@@ -228,16 +228,16 @@ def test_a_check_passes_and_fails_once_what_it_guards_is_broken(
 ) -> None:
     mart = MartFiles(store.settings.data_dir / "mart")
     assert answer(check, store, mart).passed
-    found = answer(check, broken(store), mart)
-    assert not found.passed
-    assert found.sentence.endswith((".", ")")) and "user 1" not in found.sentence
+    verdict = answer(check, broken(store), mart)
+    assert not verdict.passed
+    assert verdict.sentence.endswith((".", ")")) and "user 1" not in verdict.sentence
 
 
 def test_of_a_store_without_a_number_days_are_waited_for_from_the_first_declared_one_or_once_a_schedule_is_on(
     make_store: MakeStore,
 ) -> None:
     store, mart = make_store("new", today=TODAY), MartFiles(Path("none"))
-    (check,) = (one for one in CHECKS if one.name == "published_on_time")
+    (check,) = (candidate for candidate in CHECKS if candidate.name == "published_on_time")
     assert answer(check, store, mart).passed
     scheduled = answer(check, replace(store, is_scheduled=lambda: True), mart)
     assert not scheduled.passed and scheduled.sentence.startswith("31 day(s) are due and not declared complete")
@@ -273,9 +273,9 @@ def test_a_check_that_cannot_be_asked_fails_and_says_why(store: Store) -> None:
     mart = MartFiles(store.settings.data_dir / "mart")
     (store.settings.data_dir / "mart").mkdir()
     (store.settings.data_dir / "mart" / "active_users.duckdb").write_bytes(b"no database")
-    (check,) = (one for one in CHECKS if one.name == "ledger_holds")
-    found = answer(check, store, mart)
-    assert not found.passed and "cannot be read" in found.sentence
+    (check,) = (candidate for candidate in CHECKS if candidate.name == "ledger_holds")
+    verdict = answer(check, store, mart)
+    assert not verdict.passed and "cannot be read" in verdict.sentence
 
 
 # --- As Dagster's -------------------------------------------------------------------------------------------------
@@ -294,13 +294,13 @@ def ask(store: Store, instance: dg.DagsterInstance, check: Check | None = None) 
     world = World(store, instance)
     asset = "activity" if check and check.name == "no_pending_erasures" else LAST
     done = world.ask(asset, check.name) if check else world.execute("check_store")
-    return Asked(done.success, {one.check_name: one for one in done.get_asset_check_evaluations()})
+    return Asked(done.success, {evaluation.check_name: evaluation for evaluation in done.get_asset_check_evaluations()})
 
 
 def test_on_a_sound_store_the_job_asks_every_check_and_all_pass(store: Store, instance: dg.DagsterInstance) -> None:
-    found = ask(store, instance)
-    assert found.success
-    assert {name: one.passed for name, one in found.verdicts.items()} == {check.name: True for check in CHECKS}
+    asked = ask(store, instance)
+    assert asked.success
+    assert {name: verdict.passed for name, verdict in asked.verdicts.items()} == {check.name: True for check in CHECKS}
 
 
 @pytest.mark.also_long
@@ -309,13 +309,17 @@ def test_the_job_tells_the_check_that_fails_and_fails_itself_if_a_wrong_number_c
     check: Check, broken: Callable[[Store], Store], store: Store, instance: dg.DagsterInstance
 ) -> None:
     """In `make test` the job asks nothing else; in CI it asks all checks each time."""
-    found = ask(broken(store), instance, check if LENGTH == "test" else None)
-    told = found.verdicts[check.name]
+    asked = ask(broken(store), instance, check if LENGTH == "test" else None)
+    told = asked.verdicts[check.name]
     assert not told.passed
     assert told.severity == (dg.AssetCheckSeverity.WARN if check.waiting else dg.AssetCheckSeverity.ERROR)
-    failed = [one for one in CHECKS if one.name in found.verdicts and not found.verdicts[one.name].passed]
-    blocking = [one for one in failed if one.blocking]
-    assert found.success == (not blocking)
+    failed = [
+        candidate
+        for candidate in CHECKS
+        if candidate.name in asked.verdicts and not asked.verdicts[candidate.name].passed
+    ]
+    blocking = [candidate for candidate in failed if candidate.blocking]
+    assert asked.success == (not blocking)
 
 
 def test_the_check_of_one_day_fails_where_somebody_is_left_in_it(
@@ -343,8 +347,8 @@ def test_what_could_let_a_wrong_number_leave_or_data_stay_blocks() -> None:
     }
     checks = build_checks(project_under(Settings())[0])
     specs = {spec.name: spec for definition in checks for spec in definition.check_specs}
-    assert {name: spec.blocking for name, spec in specs.items()} == {one.name: one.blocking for one in CHECKS}
-    assert {one.name for one in CHECKS if severity(one) == dg.AssetCheckSeverity.WARN} == {"no_pending_erasures"}
+    assert {name: spec.blocking for name, spec in specs.items()} == {check.name: check.blocking for check in CHECKS}
+    assert {check.name for check in CHECKS if severity(check) == dg.AssetCheckSeverity.WARN} == {"no_pending_erasures"}
 
 
 # --- They only ask ------------------------------------------------------------------------------------------------

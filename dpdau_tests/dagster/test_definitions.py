@@ -39,8 +39,8 @@ def materialise(store: Store, key: str, day: date | None, instance: dg.DagsterIn
 
 
 def _specs(definitions: dg.Definitions, key: str) -> list[dg.AssetSpec]:
-    others = (found for found in definitions.resolve_all_asset_specs() if found.key != dg.AssetKey(key))
-    return [dg.AssetSpec(found.key, partitions_def=found.partitions_def) for found in others]
+    others = (spec for spec in definitions.resolve_all_asset_specs() if spec.key != dg.AssetKey(key))
+    return [dg.AssetSpec(spec.key, partitions_def=spec.partitions_def) for spec in others]
 
 
 def test_the_definitions_are_loadable() -> None:
@@ -128,9 +128,9 @@ def test_a_run_before_the_first_whole_window_publishes_dau_alone() -> None:
 @pytest.mark.parametrize("metric", ["dau", "mau"])
 def test_no_release_job_runs_by_itself(metric: str) -> None:
     spec = next(
-        found
-        for found in build_definitions(Settings()).resolve_all_asset_specs()
-        if found.key == dg.AssetKey(f"{metric}_release")
+        spec
+        for spec in build_definitions(Settings()).resolve_all_asset_specs()
+        if spec.key == dg.AssetKey(f"{metric}_release")
     )
     assert spec.automation_condition is None
 

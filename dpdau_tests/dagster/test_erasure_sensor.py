@@ -50,7 +50,7 @@ def world(make_world: Callable[..., World]) -> World:
 
 
 def states(store: Store) -> set[str]:
-    return {one.state for one in store.erasures.ledger.erasures()}
+    return {erasure.state for erasure in store.erasures.ledger.erasures()}
 
 
 # --- Staleness ---------------------------------------------------------------------------------------------------
@@ -68,8 +68,8 @@ def test_exactly_the_touched_days_turn_stale_and_are_fresh_again_after_the_runs_
     erase(world.store, "she")
     wanted = world.tick()
     assert world.stale("activity", DAYS) == HERS
-    assert [one.job_name for one in wanted] == [REBUILD_DAYS]
-    assert [world.launch(one) for one in wanted] == [True]
+    assert [asked.job_name for asked in wanted] == [REBUILD_DAYS]
+    assert [world.launch(asked) for asked in wanted] == [True]
     assert world.stale("activity", DAYS) == world.stale("day_sketch", DAYS) == set()
     after = world.versions()
     changed = {(asset, day) for asset, day in after if before[asset, day] != after[asset, day]}
@@ -91,7 +91,7 @@ def test_a_sketch_is_stale_while_only_the_state_was_rebuilt(world: World, monkey
 @pytest.mark.every_sketch
 def test_a_request_ends_verified_and_all_checks_pass(world: World) -> None:
     erase(world.store, "she")
-    world.apply_and_verify()
+    world.run_until_idle()
     assert states(world.store) == {"verified"}
     check = world.last_check("activity", "no_pending_erasures")
     assert check is not None and check.passed
@@ -106,7 +106,7 @@ def test_a_day_that_nobody_has_asked_for_yet_is_rewritten_but_not_built(world: W
     erase(world.store, "she")
     world.tick()
     assert world.stale("activity", DAYS) == HERS
-    world.apply_and_verify()
+    world.run_until_idle()
     assert states(world.store) == {"verified"}
     assert new not in world.store.accountant.processed()
 
@@ -115,7 +115,7 @@ def test_a_day_that_is_not_over_has_no_partition_yet_and_holds_nothing_up(world:
     put(world.store, [("she", TODAY)])
     world.build([DAYS[0]])
     erase(world.store, "she", through=TODAY)
-    keys = world.apply_and_verify()
+    keys = world.run_until_idle()
     assert [key.split("/")[1] for key in keys] == ["rebuild", "verify"]
     assert states(world.store) == {"verified"}
 
@@ -143,7 +143,7 @@ def test_many_requests_of_one_batch_are_one_rebuild_and_one_verification(
     world.build_at_once(DAYS)
     world.tick()
     erase(store, *people)
-    keys = world.apply_and_verify()
+    keys = world.run_until_idle()
     assert [key.split("/")[1] for key in keys] == ["rebuild", "verify"]
     assert world.stale("activity", DAYS) == world.stale("day_sketch", DAYS) == set()
     assert states(store) == {"verified"}
@@ -165,9 +165,11 @@ def test_somebody_unknown_touches_no_day_and_is_verified_all_the_same(world: Wor
 def test_a_repeated_tick_asks_for_no_second_run(world: World) -> None:
     erase(world.store, "she")
     first, again = world.evaluate(), world.evaluate()
-    assert [one.run_key for one in first.run_requests or []] == [one.run_key for one in again.run_requests or []]
+    assert [asked.run_key for asked in first.run_requests or []] == [
+        asked.run_key for asked in again.run_requests or []
+    ]
     assert first.cursor == again.cursor
-    ran = [world.launch(one) for one in [*(first.run_requests or []), *(again.run_requests or [])]]
+    ran = [world.launch(asked) for asked in [*(first.run_requests or []), *(again.run_requests or [])]]
     assert ran == [True, None]
 
 
@@ -175,8 +177,8 @@ def test_a_tick_that_dies_before_its_cursor_is_kept_costs_an_event_and_no_run(wo
     erase(world.store, "she")
     died = world.evaluate()
     world.tell(died)
-    assert [one.run_key for one in world.tick()] == [one.run_key for one in died.run_requests or []]
-    assert [key.split("/")[1] for key in world.apply_and_verify()] == ["rebuild", "verify"]
+    assert [asked.run_key for asked in world.tick()] == [asked.run_key for asked in died.run_requests or []]
+    assert [key.split("/")[1] for key in world.run_until_idle()] == ["rebuild", "verify"]
     assert world.stale("activity", DAYS) == set()
     assert states(world.store) == {"verified"}
 
@@ -188,16 +190,16 @@ def test_a_run_that_was_made_and_never_launched_is_asked_for_again_under_its_key
     job = world.definitions.resolve_job_def(REBUILD_DAYS)
     tags = {**first[0].tags, "dagster/run_key": str(first[0].run_key)}
     world.instance.create_run_for_job(job, tags=tags)
-    assert [one.run_key for one in world.tick()] == [one.run_key for one in first]
+    assert [asked.run_key for asked in world.tick()] == [asked.run_key for asked in first]
 
 
 def test_two_overlapping_ticks_ask_for_the_same_runs(world: World) -> None:
     erase(world.store, "she")
-    one, other = world.evaluate(), world.evaluate()
-    for found in (one, other):
-        world.tell(found)
-    world.cursor = other.cursor
-    ran = [world.launch(wanted) for found in (one, other) for wanted in found.run_requests or []]
+    first, second = world.evaluate(), world.evaluate()
+    for tick in (first, second):
+        world.tell(tick)
+    world.cursor = second.cursor
+    ran = [world.launch(wanted) for tick in (first, second) for wanted in tick.run_requests or []]
     assert ran == [True, None]
     assert world.stale("activity", DAYS) == set()
 
@@ -218,11 +220,11 @@ def test_a_request_that_comes_while_a_day_is_rebuilt_has_it_rebuilt_again(world:
     erase(world.store, "user 1")
     second = world.tick()
     assert world.stale("activity", DAYS) == set(DAYS)
-    assert {one.run_key for one in first}.isdisjoint(one.run_key for one in second)
+    assert {asked.run_key for asked in first}.isdisjoint(asked.run_key for asked in second)
     for wanted in [*first, *second]:
         world.launch(wanted)
     assert world.stale("activity", DAYS) == set()
-    world.apply_and_verify()
+    world.run_until_idle()
     assert states(world.store) == {"verified"}
 
 
@@ -266,16 +268,16 @@ def test_a_rebuild_that_failed_three_times_is_tried_once_a_day_and_the_check_say
     erase(world.store, "she")
     attempts = []
     for _ in range(ATTEMPTS + 2):
-        wanted = [one for one in world.tick() if one.job_name == REBUILD_DAYS]
+        wanted = [asked for asked in world.tick() if asked.job_name == REBUILD_DAYS]
         lost.write_bytes(b"not Parquet any more")
-        attempts += [str(one.run_key).rpartition("/")[2] for one in wanted]
-        assert not any(world.launch(one) for one in wanted)
+        attempts += [str(asked.run_key).rpartition("/")[2] for asked in wanted]
+        assert not any(world.launch(asked) for asked in wanted)
     check = world.last_check("activity", "no_pending_erasures")
     assert attempts == ["0", "1", "2", str(TODAY)]
     assert check is not None and not check.passed
     lost.write_bytes(whole)
     world.execute(REBUILD_DAYS)  # by hand, once a person has looked
-    world.apply_and_verify()
+    world.run_until_idle()
     assert states(world.store) == {"verified"}
 
 
@@ -300,40 +302,40 @@ def test_a_new_mark_counts_its_attempts_anew() -> None:
 
 
 def test_a_verification_waits_for_the_rebuild_unless_that_is_given_up() -> None:
-    found = Pending(((DAYS[0], 7), (DAYS[1], 7)), ("receipt",))
-    rebuild, verification = tasks_of(found, HERE[0])
-    assert [one.run_key for one in wanted_runs(found, {}, TODAY, *HERE)] == [f"{rebuild}/0"]
-    assert wanted_runs(found, {rebuild: Tries(True, frozenset())}, TODAY, *HERE) == []
-    wanted = wanted_runs(found, {rebuild: used_up(rebuild)}, TODAY, *HERE)
-    assert [one.run_key for one in wanted] == [f"{rebuild}/{TODAY}", f"{verification}/0"]
+    waiting = Pending(((DAYS[0], 7), (DAYS[1], 7)), ("receipt",))
+    rebuild, verification = tasks_of(waiting, HERE[0])
+    assert [asked.run_key for asked in wanted_runs(waiting, {}, TODAY, *HERE)] == [f"{rebuild}/0"]
+    assert wanted_runs(waiting, {rebuild: Tries(True, frozenset())}, TODAY, *HERE) == []
+    wanted = wanted_runs(waiting, {rebuild: used_up(rebuild)}, TODAY, *HERE)
+    assert [asked.run_key for asked in wanted] == [f"{rebuild}/{TODAY}", f"{verification}/0"]
 
 
 def test_no_second_verification_is_asked_for_while_one_is_under_way() -> None:
-    found = Pending((), ("receipt",))
-    (first,) = wanted_runs(found, {}, TODAY, *HERE)
+    waiting = Pending((), ("receipt",))
+    (first,) = wanted_runs(waiting, {}, TODAY, *HERE)
     busy = {first.tags[TASK]: Tries(True, frozenset({str(first.run_key)}))}
-    assert wanted_runs(found, busy, TODAY, *HERE) == []
+    assert wanted_runs(waiting, busy, TODAY, *HERE) == []
 
 
 def test_a_failing_verification_is_tried_a_few_times_and_then_once_a_day() -> None:
-    found = Pending((), ("receipt",))
+    waiting = Pending((), ("receipt",))
     used: set[str] = set()
     asked = []
     for day in (TODAY, TODAY, TODAY, TODAY, TODAY, TODAY + timedelta(days=1), TODAY + timedelta(days=1)):
-        (first,) = wanted_runs(found, {}, day, *HERE)
+        (first,) = wanted_runs(waiting, {}, day, *HERE)
         task = first.tags[TASK]
-        wanted = wanted_runs(found, {task: Tries(False, frozenset(used))}, day, *HERE)
-        asked.append([str(one.run_key).rpartition("/")[2] for one in wanted])
-        used |= {str(one.run_key) for one in wanted}
+        wanted = wanted_runs(waiting, {task: Tries(False, frozenset(used))}, day, *HERE)
+        asked.append([str(run.run_key).rpartition("/")[2] for run in wanted])
+        used |= {str(run.run_key) for run in wanted}
     assert asked == [["0"], ["1"], ["2"], [str(TODAY)], [], [str(TODAY + timedelta(days=1))], []]
 
 
 def test_what_waits_is_named_without_telling_whose_it_is_or_how_many_they_are() -> None:
-    (one,) = wanted_runs(Pending((), ("a" * 16,)), {}, TODAY, *HERE)
-    (two,) = wanted_runs(Pending((), ("a" * 16, "b" * 16)), {}, TODAY, *HERE)
-    assert one.run_key != two.run_key
-    assert len(str(one.run_key)) == len(str(two.run_key))
-    assert "aaaa" not in str(one.run_key)
+    (first,) = wanted_runs(Pending((), ("a" * 16,)), {}, TODAY, *HERE)
+    (second,) = wanted_runs(Pending((), ("a" * 16, "b" * 16)), {}, TODAY, *HERE)
+    assert first.run_key != second.run_key
+    assert len(str(first.run_key)) == len(str(second.run_key))
+    assert "aaaa" not in str(first.run_key)
 
 
 def test_the_cursor_survives_being_written_down() -> None:
@@ -381,9 +383,9 @@ def test_the_run_that_rebuilds_a_day_writes_its_check_of_that_day(world: World) 
         world.launch(wanted)
     key = dg.AssetCheckKey(dg.AssetKey("activity"), "erasures_applied")
     history = world.instance.event_log_storage.get_asset_check_execution_history(key, limit=20)
-    found = [one.event.dagster_event.asset_check_evaluation_data for one in history if one.event]  # type: ignore[union-attr]
-    assert {one.partition for one in found} == {str(day) for day in DAYS}
-    assert all(one.passed for one in found)
+    evaluations = [record.event.dagster_event.asset_check_evaluation_data for record in history if record.event]  # type: ignore[union-attr]
+    assert {record.partition for record in evaluations} == {str(day) for day in DAYS}
+    assert all(record.passed for record in evaluations)
 
 
 def test_the_check_of_a_day_fails_when_somebody_is_left_in_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -408,7 +410,7 @@ def test_somebody_who_is_left_fails_the_check_and_its_job_and_the_partition_is_n
     epoch = epoch_of(DAYS[1], 90)
     hers = world.store.state.activity.read(DAYS[1], epoch)
     assert hers is not None
-    world.apply_and_verify()
+    world.run_until_idle()
     world.store.state.activity.replace([DaySet(DAYS[1], epoch, hers)])
     assert not world.ask(LAST, "no_erased_user_in_live_state").success
     check = world.last_check(LAST, "no_erased_user_in_live_state")
@@ -421,7 +423,7 @@ def test_a_file_that_somebody_left_is_found_and_not_named_where_names_are_kept_f
     erase(world.store, "she")
     (source,) = (world.store.settings.data_dir / "activity" / f"day={DAYS[1]}").iterdir()
     (world.store.settings.data_dir / "copy for she@example.org").write_bytes(source.read_bytes())
-    keys = world.apply_and_verify()
+    keys = world.run_until_idle()
     assert [key.rpartition("/")[2] for key in keys if "verify" in key] == ["0", "1", "2", str(TODAY)]
     assert states(world.store) == {"applied"}
     world.ask(LAST, "no_erased_user_in_live_state")
@@ -447,7 +449,10 @@ def test_a_day_kept_for_too_long_fails_its_check_only_where_retention_is_on(
 
 def test_a_day_builds_without_asking_the_whole_store(world: World) -> None:
     done = world.execute(BUILD_STATE, str(DAYS[0]))
-    assert {one.check_name for one in done.get_asset_check_evaluations()} == {"erasures_applied", "sketch_is_fresh"}
+    assert {evaluation.check_name for evaluation in done.get_asset_check_evaluations()} == {
+        "erasures_applied",
+        "sketch_is_fresh",
+    }
 
 
 def test_what_reads_everything_or_blocks_stands_where_no_backfill_runs_it_and_nothing_follows() -> None:
@@ -464,10 +469,12 @@ def test_what_reads_everything_or_blocks_stands_where_no_backfill_runs_it_and_no
 
 def test_what_publishes_or_destroys_is_off_until_somebody_switches_it_on(make_store: MakeStore) -> None:
     settings = make_store(retention_days=120).settings
-    sensors = {one.name: one.default_status for one in build_definitions(settings).sensors or ()}  # type: ignore[union-attr]
+    sensors = {definition.name: definition.default_status for definition in build_definitions(settings).sensors or ()}  # type: ignore[union-attr]
     assert sensors == dict.fromkeys(("erasure_sensor", "inbox_sensor", "alert_sensor"), dg.DefaultSensorStatus.RUNNING)
-    schedules = {one.name: one.default_status for one in build_schedules(*project_under(settings))}
+    schedules = {definition.name: definition.default_status for definition in build_schedules(*project_under(settings))}
     off = dict.fromkeys(("publish_due_hourly", "restate_monthly", "retention_daily"), dg.DefaultScheduleStatus.STOPPED)
     assert schedules == {**off, "check_store_nightly": dg.DefaultScheduleStatus.RUNNING}
-    without = {one.name for one in build_schedules(*project_under(make_store(restatements_per_month=0).settings))}
+    without = {
+        definition.name for definition in build_schedules(*project_under(make_store(restatements_per_month=0).settings))
+    }
     assert without == {"publish_due_hourly", "check_store_nightly"}

@@ -44,8 +44,8 @@ def four_days(world: World) -> None:
 @pytest.fixture
 def world(make_world: Callable[..., World], make_store: Callable[..., Store], landing: Path) -> World:
     """Four days of state, and an empty landing folder."""
-    found = make_world(four_days, TODAY, sensor="inbox_sensor")
-    world = replace(found, store=make_store(today=TODAY, landing_dir=landing))
+    made_world = make_world(four_days, TODAY, sensor="inbox_sensor")
+    world = replace(made_world, store=make_store(today=TODAY, landing_dir=landing))
     assert world.tick() == []
     return world
 
@@ -83,7 +83,7 @@ def test_a_new_batch_has_the_days_built_that_it_touches_and_no_others(world: Wor
 def test_a_day_that_nobody_asked_for_is_not_built_whoever_was_active_on_it(world: World) -> None:
     """Built, it could be published: whether it can must not depend on that."""
     put(world.store, [("somebody", NEW)])
-    assert world.apply_and_verify() == []
+    assert world.run_until_idle() == []
     assert NEW not in world.store.accountant.processed()
 
 
@@ -91,7 +91,7 @@ def test_a_declared_day_is_built_whether_or_not_anyone_was_active_on_it(world: W
     put(world.store, [("somebody", NEW)])
     for day in (NEW, NEW + timedelta(days=1)):
         complete(day, world.store)
-    assert len(world.apply_and_verify()) == 1
+    assert len(world.run_until_idle()) == 1
     assert {NEW, NEW + timedelta(days=1)} <= world.store.accountant.processed()
     assert [active_on(day, world.store) for day in (NEW, NEW + timedelta(days=1))] == [1, 0]
 
@@ -100,7 +100,7 @@ def test_a_batch_that_another_run_has_folded_is_told_to_dagster_all_the_same(wor
     put(world.store, [("somebody new", DAYS[1]), ("somebody new", DAYS[2])])
     world.build([DAYS[0]])  # folds the whole inbox, and tells its own day alone
     before = world.versions()
-    assert len(world.apply_and_verify()) == 1
+    assert len(world.run_until_idle()) == 1
     after = world.versions()
     changed = {day for (asset, day) in after if asset == "activity" and before[asset, day] != after[asset, day]}
     assert changed == {str(DAYS[1]), str(DAYS[2])}
@@ -117,7 +117,7 @@ def test_a_repeated_tick_asks_for_the_same_run_and_none_while_it_is_under_way(wo
     put(world.store, [("somebody new", DAYS[1])])
     first, again = world.evaluate(), world.evaluate()
     (wanted,) = first.run_requests or []
-    assert [one.run_key for one in again.run_requests or []] == [wanted.run_key]
+    assert [asked.run_key for asked in again.run_requests or []] == [wanted.run_key]
     tags = {**wanted.tags, "dagster/run_key": str(wanted.run_key)}
     job = world.definitions.resolve_job_def(REBUILD_DAYS)
     world.instance.create_run_for_job(job, tags=tags, status=dg.DagsterRunStatus.STARTED)
@@ -131,7 +131,7 @@ def test_no_build_is_asked_for_while_another_is_under_way_and_what_that_leaves_i
         other = world.instance.create_run_for_job(job, status=status)
         assert world.tick() == []
         world.instance.report_run_canceled(other)
-    assert len(world.apply_and_verify()) == 1
+    assert len(world.run_until_idle()) == 1
     assert active_on(DAYS[1], world.store) == 6
 
 
@@ -142,8 +142,8 @@ def test_a_build_that_fails_is_tried_a_few_times_and_then_once_a_day(world: Worl
     attempts = []
     for _ in range(ATTEMPTS + 2):
         wanted = world.tick()
-        attempts += [str(one.run_key).rpartition("/")[2] for one in wanted]
-        assert not any(world.launch(one) for one in wanted)
+        attempts += [str(asked.run_key).rpartition("/")[2] for asked in wanted]
+        assert not any(world.launch(asked) for asked in wanted)
     assert attempts == ["0", "1", "2", str(TODAY)]
 
 
@@ -152,7 +152,7 @@ def test_a_build_that_fails_is_tried_a_few_times_and_then_once_a_day(world: Worl
 
 def test_a_finished_folder_is_taken_in_declared_complete_and_built(world: World, landing: Path) -> None:
     land(landing, NEW, "user 1", "user 2")
-    assert [key.split("/")[0] for key in world.apply_and_verify()] == ["land", "inbox"]
+    assert [key.split("/")[0] for key in world.run_until_idle()] == ["land", "inbox"]
     assert NEW in world.store.events.completions.completed()
     assert active_on(NEW, world.store) == 2
     assert world.tick() == []
@@ -160,17 +160,17 @@ def test_a_finished_folder_is_taken_in_declared_complete_and_built(world: World,
 
 def test_a_folder_without_its_success_file_is_not_finished(world: World, landing: Path) -> None:
     folder = land(landing, NEW, "user 1", complete=False)
-    assert world.apply_and_verify() == []
+    assert world.run_until_idle() == []
     assert world.store.events.completions.completed() == {}
     (folder / "_SUCCESS").touch()
-    assert len(world.apply_and_verify()) == 2
+    assert len(world.run_until_idle()) == 2
 
 
 def test_a_finished_folder_without_events_is_a_day_on_which_nobody_came(world: World, landing: Path) -> None:
     folder = landing / f"day={NEW}"
     folder.mkdir()
     (folder / "_SUCCESS").touch()
-    world.apply_and_verify()
+    world.run_until_idle()
     assert active_on(NEW, world.store) == 0
 
 
@@ -178,10 +178,10 @@ def test_a_folder_that_was_written_anew_is_taken_in_again_and_one_that_was_not_i
     world: World, landing: Path
 ) -> None:
     land(landing, NEW, "user 1")
-    world.apply_and_verify()
+    world.run_until_idle()
     assert world.tick() == []
     land(landing, NEW, "user 1", "user 2", "user 3")
-    assert [key.split("/")[0] for key in world.apply_and_verify()] == ["land", "inbox"]
+    assert [key.split("/")[0] for key in world.run_until_idle()] == ["land", "inbox"]
     assert active_on(NEW, world.store) == 3
 
 
@@ -200,7 +200,7 @@ def test_a_file_that_cannot_be_read_holds_no_other_day_up_and_nothing_of_its_day
     assert set(world.store.events.completions.completed()) == {good}
     assert bad not in world.store.events.inbox.days()
     broken.unlink()
-    world.apply_and_verify()
+    world.run_until_idle()
     assert set(world.store.events.completions.completed()) == {bad, good}
     assert active_on(bad, world.store) == 1
 
@@ -220,7 +220,7 @@ def test_a_folder_with_too_many_bad_rows_makes_no_day_complete_and_nothing_of_it
     assert "she@example.org" not in logged
     assert NEW not in world.store.events.completions.completed() and NEW not in world.store.events.inbox.days()
     (folder / "she@example.org.jsonl").unlink()
-    world.apply_and_verify()
+    world.run_until_idle()
     assert NEW in world.store.events.completions.completed()
 
 
@@ -251,7 +251,7 @@ def test_a_folder_that_goes_or_changes_while_it_is_taken_in_makes_no_day_complet
     assert take_all_landed([NEW], world.store).refused
     monkeypatch.undo()
     assert NEW not in world.store.events.completions.completed()
-    world.apply_and_verify()
+    world.run_until_idle()
     assert NEW in world.store.events.completions.completed() and active_on(NEW, world.store) == 2
 
 
@@ -330,4 +330,4 @@ def test_a_day_that_cannot_be_declared_waits_in_its_folder_and_fails_nothing(
     world: World, landing: Path, day: date
 ) -> None:
     land(landing, day)
-    assert world.apply_and_verify() == []
+    assert world.run_until_idle() == []

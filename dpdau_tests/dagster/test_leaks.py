@@ -69,7 +69,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
             receipts = erase(store, ERASED)
             keys = list(store.erasures.ledger.keys_of(receipts)[receipts[0]].values())
             world = World(store, instance)
-            world.apply_and_verify()
+            world.run_until_idle()
             assert world.execute("check_store").success
             yield Run(store, keys, home, printed)
 
@@ -102,7 +102,7 @@ def test_no_user_id_key_or_salt_reaches_dagsters_storage_or_the_mart(published: 
     texts = [PLANTED, "31337@", SECRET, secret.hex(), *(text for key in keys[:200] for text in (str(key), f"{key:x}"))]
     raw = [secret, *(int(key).to_bytes(8, order) for key in keys[:200] for order in ("little", "big"))]  # type: ignore[arg-type]
     assert [text for text in texts if text.encode() in shown] == []
-    assert [number for number, found in enumerate(raw) if found in shown] == []
+    assert [number for number, secret_bytes in enumerate(raw) if secret_bytes in shown] == []
 
 
 def _needles(keys: list[int]) -> Needles:
@@ -111,7 +111,7 @@ def _needles(keys: list[int]) -> Needles:
 
 def test_an_erasure_leaves_neither_id_nor_key_in_dagsters_storage_or_the_mart(published: Run) -> None:
     shown = everything_shown(published)
-    assert {one.state for one in published.store.erasures.ledger.erasures()} == {"verified"}
+    assert {erasure.state for erasure in published.store.erasures.ledger.erasures()} == {"verified"}
     assert (
         b"erase/rebuild/" in shown and b"2025-01-30" in shown
     )  # which days were rebuilt is shown, because the work needs it

@@ -47,9 +47,9 @@ def test_the_queue_of_erasures_has_the_oldest_first_and_says_what_is_overdue() -
         WaitingDay(date(2025, 1, 1), 40, date(2025, 1, 31), is_overdue=True),
         WaitingDay(date(2025, 2, 9), 1, date(2025, 3, 11), is_overdue=False),
     ]
-    found = erasure_queue(waiting)
-    assert found["oldest_erasure_days"] == 40
-    assert found["erasures_waiting"].value.splitlines()[2:] == [
+    queue = erasure_queue(waiting)
+    assert queue["oldest_erasure_days"] == 40
+    assert queue["erasures_waiting"].value.splitlines()[2:] == [
         "| 2025-01-01 | 40 day(s) | 2025-01-31, overdue |",
         "| 2025-02-09 | 1 day(s) | 2025-03-11 |",
     ]

@@ -150,8 +150,8 @@ def names_of(definitions: dg.Definitions) -> dict[str, set[str]]:
         "checks": {str(key.asset_key) + key.name for key in definitions.resolve_asset_graph().asset_check_keys},
         "jobs": {job.name for job in jobs},
         "ops": {node.definition.name for job in jobs for node in job.nodes},
-        "schedules": {one.name for one in repository.schedule_defs},
-        "sensors": {one.name for one in repository.sensor_defs},
+        "schedules": {definition.name for definition in repository.schedule_defs},
+        "sensors": {definition.name for definition in repository.sensor_defs},
         "resources": set(repository.get_top_level_resources()),
     }
 
@@ -172,7 +172,7 @@ def test_both_projects_materialise_each_with_its_own_resources(both: Both) -> No
     complete_all(DAYS, both.store)
     assert both.execute("dpdau_publish_due").success
     published = {str(day) for day in DAYS}
-    assert {str(one.key.day) for one in both.store.accountant.releases("dau")} == published
+    assert {str(release.key.day) for release in both.store.accountant.releases("dau")} == published
     for asset in ("erasures", "activity", "day_sketch", "dau_release"):
         assert both.partitions("dpdau", asset) == published, asset
     assert both.instance.get_latest_materialization_event(dg.AssetKey(["dpdau", "report"]))
@@ -209,7 +209,7 @@ def test_what_lands_and_who_is_erased_reach_our_days_and_jobs(both: Both, tmp_pa
     assert {event.asset_key.path[0] for event in done.asset_events} == {"dpdau"}
     assert both.launch(done) == ["dpdau_rebuild_days"]
     assert both.launch(both.tick("dpdau_erasure_sensor", done.cursor)) == ["dpdau_verify_erasures"]
-    assert {one.state for one in both.store.erasures.ledger.erasures()} == {"verified"}
+    assert {erasure.state for erasure in both.store.erasures.ledger.erasures()} == {"verified"}
     assert both.partitions("dpdau", "erasures") == both.partitions("dpdau", "activity") == {str(START)}
 
 
@@ -244,9 +244,9 @@ def test_two_stores_with_the_same_days_have_runs_of_their_own(both: Both, tmp_pa
     settings = read_settings({"DATA_DIR": str(tmp_path / "second")})
     second = dg.Definitions.merge(both.merged, build_definitions(settings, prefix="second"))
     other = Both(second, both.instance, open_store(settings), [])
-    for one in (both, other):
-        put(one.store, [("somebody", START)])
-        complete_all([START], one.store)
+    for project in (both, other):
+        put(project.store, [("somebody", START)])
+        complete_all([START], project.store)
     (ours,) = both.tick("dpdau_inbox_sensor").run_requests or ()
     (theirs,) = other.tick("second_inbox_sensor").run_requests or ()
     assert (ours.job_name, theirs.job_name) == ("dpdau_rebuild_days", "second_rebuild_days")

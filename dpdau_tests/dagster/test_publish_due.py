@@ -83,7 +83,9 @@ def mark_reported(world: World, asset: str) -> list[str]:
 
 def published(store: Store, metric: str = "dau", revision: int = 0) -> list[date]:
     return [
-        one.key.day for one in store.accountant.releases() if (one.key.metric, one.key.revision) == (metric, revision)
+        release.key.day
+        for release in store.accountant.releases()
+        if (release.key.metric, release.key.revision) == (metric, revision)
     ]
 
 
@@ -236,8 +238,8 @@ def test_an_erasure_makes_exactly_its_days_stale_and_one_run_makes_them_fresh(do
 def on_files(prepared: Prepared, tmp_path: Path) -> Iterator[dg.DagsterInstance]:
     """A schedule opens its instance by where that lies."""
     home = str(prepared.copy("a new DAGSTER_HOME", new_home, tmp_path / "home"))
-    with dg.DagsterInstance.local_temp(home) as found:
-        yield found
+    with dg.DagsterInstance.local_temp(home) as instance:
+        yield instance
 
 
 def new_home(folder: Path) -> None:
@@ -255,19 +257,19 @@ def asked(world: World, hour: int = 9) -> dg.RunRequest | dg.SkipReason:
     moment = datetime.combine(world.store.clock.today(), datetime.min.time(), UTC) + timedelta(hours=hour)
     context = dg.build_schedule_context(world.instance, moment, resources=asked_of(schedule, world.store))
     with context:
-        found = schedule(context)
-    assert isinstance(found, dg.RunRequest | dg.SkipReason)
-    return found
+        answer = schedule(context)
+    assert isinstance(answer, dg.RunRequest | dg.SkipReason)
+    return answer
 
 
 def test_the_schedule_asks_every_hour_for_one_run_while_anything_is_due(
     make_store: MakeStore, on_files: dg.DagsterInstance
 ) -> None:
     world = World(make_store(today=FIRST_MAU + timedelta(days=2), recipe=begun, **SETTINGS), on_files)
-    one, other = asked(world), asked(world, hour=10)
-    assert isinstance(one, dg.RunRequest) and isinstance(other, dg.RunRequest)
-    assert one.run_key != other.run_key
-    assert publish_due(world, dict(one.run_config))
+    first, second = asked(world), asked(world, hour=10)
+    assert isinstance(first, dg.RunRequest) and isinstance(second, dg.RunRequest)
+    assert first.run_key != second.run_key
+    assert publish_due(world, dict(first.run_config))
     assert published(world.store) == days_between(START, FIRST_MAU)
     skipped = asked(world)
     assert isinstance(skipped, dg.SkipReason) and skipped.skip_message == "Everything that is due is published."

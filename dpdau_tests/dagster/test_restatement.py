@@ -42,7 +42,7 @@ def test_a_month_is_restated_through_dagster_and_again_changes_nothing(
     once = store.accountant.releases()
     assert world.execute(RESTATE_DAU, "2025-01-01").success
     record = instance.fetch_materializations(dg.AssetKey("dau_restatement"), limit=1).records[0]
-    assert [found.key.day for found in once if found.key.revision] == PUBLISHED
+    assert [release.key.day for release in once if release.key.revision] == PUBLISHED
     assert store.accountant.releases() == once
     assert record.partition_key == "2025-01-01"
 
@@ -73,7 +73,7 @@ def test_a_run_of_steps_restates_and_the_mart_shows_it(
     days = [PUBLISHED[1], date(2025, 2, 1)]
     wanted = [*building(days), *(Step(DAU, day) for day in days), Step(RESTATEMENT, MONTH), Step(REPORTS, None)]
     run_steps(wanted, build_definitions(store.settings), instance, lambda _: None)
-    assert [found.key.revision for found in store.accountant.releases()] == [0, 0, 1]
+    assert [release.key.revision for release in store.accountant.releases()] == [0, 0, 1]
     assert (store.settings.data_dir / "mart" / "active_users.csv").exists()
 
 
@@ -86,10 +86,10 @@ def test_a_month_depends_on_exactly_its_days(start: date) -> None:
     for parent in ("dau_release", "day_sketch"):
         days = graph.get(dg.AssetKey(parent)).partitions_def
         assert days is not None
-        found = node.partition_mappings[dg.AssetKey(parent)].get_upstream_mapped_partitions_result_for_partitions(
+        upstream = node.partition_mappings[dg.AssetKey(parent)].get_upstream_mapped_partitions_result_for_partitions(
             node.partitions_def.subset_with_partition_keys(["2025-01-01"]), node.partitions_def, days
         )
-        assert sorted(found.partitions_subset.get_partition_keys()) == [
+        assert sorted(upstream.partitions_subset.get_partition_keys()) == [
             str(day) for day in days_between(start, date(2025, 1, 31))
         ]
 

@@ -59,8 +59,8 @@ def answers(world: World, asset: str, day: date, check: str = WITHIN_BUDGET) -> 
     records = world.instance.event_log_storage.get_asset_check_execution_history(
         dg.AssetCheckKey(dg.AssetKey(asset), check), limit=1000
     )
-    found = (record.evaluation for record in records if record.status.value != "PLANNED")
-    return [one for one in found if one and one.partition == str(day)]
+    evaluations = (record.evaluation for record in records if record.status.value != "PLANNED")
+    return [evaluation for evaluation in evaluations if evaluation and evaluation.partition == str(day)]
 
 
 def storage_id(world: World, asset: str, day: date) -> int:
@@ -106,7 +106,7 @@ def test_a_refused_number_fails_its_check_with_the_reason_and_its_run(world: Wor
     shown = texts(answer)
     assert (shown["epsilon_asked"], shown["epsilon_left"], shown["next_day"]) == (0.3, 0.0, "2025-02-01")
     assert str(answer.description) == f"{shown['reason']} {shown['remedy']}"
-    assert [one.passed for one in answers(world, "dau_release", ELEVENTH, NOISE_IS_PRIVATE)] == [True]
+    assert [evaluation.passed for evaluation in answers(world, "dau_release", ELEVENTH, NOISE_IS_PRIVATE)] == [True]
     assert len(world.instance.fetch_materializations(dg.AssetKey("dau_release"), limit=10).records) == 0
 
 
@@ -136,13 +136,15 @@ def test_a_restated_month_passes(make_store: MakeStore, instance: dg.DagsterInst
     assert world.execute(RESTATE_DAU, "2025-01-01").success
     (answer,) = answers(world, "dau_restatement", date(2025, 1, 1))
     assert answer.passed and "next_day" not in answer.metadata
-    assert [one.passed for one in answers(world, "dau_restatement", date(2025, 1, 1), NOISE_IS_PRIVATE)] == [True]
+    assert [
+        evaluation.passed for evaluation in answers(world, "dau_restatement", date(2025, 1, 1), NOISE_IS_PRIVATE)
+    ] == [True]
 
 
 def test_a_number_of_predictable_noise_fails_its_check(world: World) -> None:
     world.store = replace(world.store, noise=Silent())
     assert world.execute(PUBLISH_DAU, str(JANUARY[0])).success
-    assert [one.passed for one in answers(world, "dau_release", JANUARY[0], NOISE_IS_PRIVATE)] == [False]
+    assert [evaluation.passed for evaluation in answers(world, "dau_release", JANUARY[0], NOISE_IS_PRIVATE)] == [False]
 
 
 def test_a_run_of_steps_keeps_the_check_and_raises_the_refusal_itself(
@@ -162,7 +164,7 @@ def test_a_run_of_steps_keeps_the_check_and_raises_the_refusal_itself(
     assert done == [Step(DAU, TENTH)] and refused.value.fields["month"] == "2025-01"
     (answer,) = answers(world, "dau_release", ELEVENTH)
     assert not answer.passed and refused.value.reason in str(answer.description)
-    assert [one.passed for one in answers(world, "dau_release", TENTH)] == [True]
+    assert [evaluation.passed for evaluation in answers(world, "dau_release", TENTH)] == [True]
 
 
 # --- By a run of many days ----------------------------------------------------------------------------------------
@@ -170,7 +172,7 @@ def test_a_run_of_steps_keeps_the_check_and_raises_the_refusal_itself(
 
 def test_publish_due_tells_the_check_of_every_number_and_of_those_that_are_refused_once(world: World) -> None:
     assert world.execute(PUBLISH_DUE).success
-    told = {day: [one.passed for one in answers(world, "dau_release", day)] for day in JANUARY}
+    told = {day: [evaluation.passed for evaluation in answers(world, "dau_release", day)] for day in JANUARY}
     assert told == {day: [day <= TENTH] for day in JANUARY}
     (refused,) = answers(world, "dau_release", ELEVENTH)
     assert texts(refused)["next_day"] == "2025-02-01"
@@ -240,7 +242,7 @@ def test_a_built_day_says_that_its_sketches_are_fresh_and_an_older_sketch_is_not
     day = JANUARY[1]
     world.build([day])
     world.build_at_once([day])
-    assert [one.passed for one in answers(world, "day_sketch", day, "sketch_is_fresh")] == [True, True]
+    assert [evaluation.passed for evaluation in answers(world, "day_sketch", day, "sketch_is_fresh")] == [True, True]
     kept = [(path, path.read_bytes()) for path in (world.store.settings.data_dir / "sketches").rglob(f"day={day}/*")]
     erase(world.store, "user 1")
     prepare(world.store, [day])

@@ -67,7 +67,7 @@ def resources_of(store: Store) -> dict[str, Any]:
 
 def asked_of(schedule: dg.ScheduleDefinition, store: Store) -> dict[str, Any]:
     """The resources that the schedule asks for."""
-    return {name: found for name, found in resources_of(store).items() if name in schedule.required_resource_keys}
+    return {name: resource for name, resource in resources_of(store).items() if name in schedule.required_resource_keys}
 
 
 class KeptAlerts:
@@ -134,17 +134,17 @@ class World:
 
     def evaluate(self) -> dg.SensorResult:
         """What a tick would do, and nothing done."""
-        (sensor,) = (one for one in self.definitions.sensors or () if one.name == self.sensor)
+        (sensor,) = (candidate for candidate in self.definitions.sensors or () if candidate.name == self.sensor)
         context = dg.build_sensor_context(
             self.instance, self.cursor, resources=self.resources, definitions=self.definitions
         )
-        found = sensor(context)
-        assert isinstance(found, dg.SensorResult)
-        return found
+        result = sensor(context)
+        assert isinstance(result, dg.SensorResult)
+        return result
 
-    def tell(self, found: dg.SensorResult) -> None:
+    def tell(self, result: dg.SensorResult) -> None:
         """Write the tick's events, as the daemon does before it launches anything."""
-        for event in found.asset_events:
+        for event in result.asset_events:
             self.instance.report_runless_asset_event(event)
 
     def launch(self, wanted: dg.RunRequest) -> bool | None:
@@ -157,21 +157,21 @@ class World:
 
     def tick(self) -> list[dg.RunRequest]:
         """A whole tick, as far as the requests."""
-        found = self.evaluate()
-        self.tell(found)
-        self.cursor = found.cursor
-        return list(found.run_requests or [])
+        result = self.evaluate()
+        self.tell(result)
+        self.cursor = result.cursor
+        return list(result.run_requests or [])
 
-    def apply_and_verify(self) -> list[str]:
+    def run_until_idle(self) -> list[str]:
         """Tick and run until nothing is asked for any more; the keys of all runs."""
         keys: list[str] = []
         for _ in range(20):
             wanted = self.tick()
             if not wanted:
                 return keys
-            for one in wanted:
-                self.launch(one)
-                keys.append(one.run_key or "")
+            for asked in wanted:
+                self.launch(asked)
+                keys.append(asked.run_key or "")
         raise AssertionError(f"the sensor does not come to rest: {keys}")
 
     def stale(self, asset: str, days: Iterable[date]) -> set[date]:
@@ -190,10 +190,10 @@ class World:
         }
 
     def last_check(self, asset: str, name: str) -> dg.AssetCheckEvaluation | None:
-        found = self.instance.event_log_storage.get_asset_check_execution_history(
+        records = self.instance.event_log_storage.get_asset_check_execution_history(
             dg.AssetCheckKey(dg.AssetKey(asset), name), limit=1
         )
-        event = found[0].event.dagster_event if found and found[0].event else None
+        event = records[0].event.dagster_event if records and records[0].event else None
         return event.asset_check_evaluation_data if event else None  # type: ignore[union-attr]
 
     def runs_for(self, task: str) -> list[dg.DagsterRun]:

@@ -222,8 +222,8 @@ def check(history: list[tuple], rotation_days: int, as_event: bool, root: Path, 
         elif part == 0:
             request([Event("her", "-", DAYS[-1])], with_her.store)
         live(half, without_her, skip="her")
-    found = ended(with_her)
-    assert found == ended(without_her)
+    state = ended(with_her)
+    assert state == ended(without_her)
 
 
 def test_the_live_bytes_are_those_of_the_history_in_which_she_never_was(memory: Path) -> None:
@@ -260,7 +260,7 @@ def test_the_comparison_notices_her(memory: Path) -> None:
     life.store.state.salts.epoch_keys(range(200, 250))
     shutil.copytree(root / "a", root / "b")
     life.put([("her", START), ("a", START)])
-    found = ended(life)
+    state = ended(life)
     other = Life(root / "b", 90)
     other.put([("a", START)])
-    assert found.keys() == (without := ended(other)).keys() and found != without
+    assert state.keys() == (without := ended(other)).keys() and state != without

@@ -115,9 +115,9 @@ def test_what_is_shown_of_a_number_is_never_below_zero_and_the_number_as_drawn_s
 ) -> None:
     release = Release(ReleaseKey("dau", 1, START), "one", "gaussian_shared", noisy, 13.5, "set", "today", True, "1")
     run = MechanismRun("one", "dau", 1, START, shared_noise(62, 3.0, 1e-6), parameters_of(ExactEstimator()))
-    found = interval(release, run)
-    assert (found["estimate"], found["lower_95"], found["upper_95"]) == shown
-    assert found["noisy_value"] == found["noisy_statistic"] == noisy
+    shown_now = interval(release, run)
+    assert (shown_now["estimate"], shown_now["lower_95"], shown_now["upper_95"]) == shown
+    assert shown_now["noisy_value"] == shown_now["noisy_statistic"] == noisy
 
 
 def test_the_mart_is_replaced_while_a_reader_has_it_open(make_store: Callable[..., Store]) -> None:

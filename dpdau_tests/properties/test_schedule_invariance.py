@@ -176,7 +176,7 @@ class Publication:
     def close(self) -> None:
         """Add what the ledger says in the end."""
         ledger, months = self.store.accountant, [date(2024, 12, 1), *(date(2025, month, 1) for month in range(1, 7))]
-        self.numbers = {found.key: found.noisy_value for found in ledger.releases()}
+        self.numbers = {release.key: release.noisy_value for release in ledger.releases()}
         self.trace += [without_numbers(ledger.releases()), ledger.mechanism_runs(), ledger.restated()]
         self.trace += [(metric, month, ledger.charges(metric, month)) for metric in ("dau", "mau") for month in months]
         self.trace += [ledger.sealed(), ledger.processed(), ledger.purged_through()]
@@ -220,7 +220,7 @@ def without_numbers(answer: object) -> object:
         case Release():
             return replace(answer, noisy_value=0.0)
         case list():
-            return [without_numbers(one) for one in answer]
+            return [without_numbers(part) for part in answer]
     return answer
 
 
@@ -229,16 +229,16 @@ def publication(schedule: Schedule, person: Person) -> Publication:
     with fast_folder() as folder:
         keeping = schedule.retention_days
         chosen = Settings(data_dir=folder, hash_salt_secret=SECRET, start_date=START, retention_days=keeping)
-        found = Publication(silent(open_store(chosen)), person, schedule)
+        published = Publication(silent(open_store(chosen)), person, schedule)
         first = schedule.first
         for last in schedule.up_to:
-            found.publish_up_to(last, first)
+            published.publish_up_to(last, first)
             first = last + timedelta(days=1)
             if schedule.settles:
-                apply_and_verify(found.store)
-        found.close()
+                apply_and_verify(published.store)
+        published.close()
         open_store.cache_clear()
-    return found
+    return published
 
 
 @cache
@@ -275,9 +275,9 @@ def test_all_but_the_noisy_values_is_the_same_with_and_without_her(schedule: Sch
     ],
 )
 def test_it_is_the_numbers_that_she_changes(schedule: Schedule) -> None:
-    found = [*(publication(schedule, person) for person in erased_between(schedule)), without_her(schedule)]
-    numbers = [one.numbers for one in found]
-    assert found[0].trace == found[1].trace == found[2].trace
+    publications = [*(publication(schedule, person) for person in erased_between(schedule)), without_her(schedule)]
+    numbers = [published.numbers for published in publications]
+    assert publications[0].trace == publications[1].trace == publications[2].trace
     assert numbers[0].keys() == numbers[1].keys() == numbers[2].keys()
     assert all(a != b for n, a in enumerate(numbers) for b in numbers[:n])
 
@@ -285,12 +285,12 @@ def test_it_is_the_numbers_that_she_changes(schedule: Schedule) -> None:
 @every_schedule
 def test_the_publication_is_whole_and_all_kinds_of_refusal_occur(schedule: Schedule) -> None:
     """A comparison of publications is one of something."""
-    found = without_her(schedule)
-    assert found.steps >= schedule.steps
-    by_kind = {(key.metric, key.revision): key.day for key in sorted(found.numbers)}
+    published = without_her(schedule)
+    assert published.steps >= schedule.steps
+    by_kind = {(key.metric, key.revision): key.day for key in sorted(published.numbers)}
     assert by_kind == {("dau", 0): schedule.last, ("dau", 1): schedule.restated_through, ("mau", 0): schedule.last}
-    told = [one for one in found.trace if isinstance(one, tuple)]
-    refused = {one[0] for one in told if "Refused" in one}
-    assert len(refused) == 11 and all(isinstance(one, str) for one in refused)  # no step of the schedule
+    told = [step for step in published.trace if isinstance(step, tuple)]
+    refused = {step[0] for step in told if "Refused" in step}
+    assert len(refused) == 11 and all(isinstance(step, str) for step in refused)  # no step of the schedule
     kept = timedelta(days=schedule.retention_days)
-    assert (schedule.last - kept) in [one[1] for one in told if one[0] == "purge"]
+    assert (schedule.last - kept) in [step[1] for step in told if step[0] == "purge"]

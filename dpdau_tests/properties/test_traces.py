@@ -67,7 +67,7 @@ def erase(store: Store, user: str) -> str:
     return request([Event(user, "-", DAYS[-1])], store).receipts[0]
 
 
-def mark_reported(store: Store) -> dict[str, list[dict[str, Any]]]:
+def kept_in_the_ledger(store: Store) -> dict[str, list[dict[str, Any]]]:
     """All that the ledger holds, but for what is random, encrypted or drawn."""
     drawn = {
         "noisy_value",
@@ -81,14 +81,14 @@ def mark_reported(store: Store) -> dict[str, list[dict[str, Any]]]:
         "batch",
         "change",
     }
-    found = {}
+    kept_rows = {}
     with Database(ledger_url(store.settings), SECRET).read() as connection:
         for table in schema.metadata.sorted_tables:
             kept = [c for c in table.columns if c.name not in drawn and not isinstance(c.type, LargeBinary)]
             rows = [dict(row) for row in connection.execute(select(*kept)).mappings()] if kept else []
-            found[table.name] = sorted((plain(row) for row in rows), key=str)
-    found["builds"] = sorted(({"place": str(place)} for place in store.state.builds.all()), key=str)
-    return found
+            kept_rows[table.name] = sorted((plain(row) for row in rows), key=str)
+    kept_rows["builds"] = sorted(({"place": str(place)} for place in store.state.builds.all()), key=str)
+    return kept_rows
 
 
 def plain(row: dict[str, Any]) -> dict[str, Any]:
@@ -102,9 +102,11 @@ def plain(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_the_ledger_says_nothing_of_the_days_on_which_an_erased_person_was(make_store: Make) -> None:
-    one, other = (mark_reported(lived(make_store, name, hers)) for name, hers in (("one", FIRST), ("other", OTHER)))
-    for table in one:
-        assert one[table] == other[table], table
+    first, second = (
+        kept_in_the_ledger(lived(make_store, name, hers)) for name, hers in (("one", FIRST), ("other", OTHER))
+    )
+    for table in first:
+        assert first[table] == second[table], table
 
 
 @pytest.mark.parametrize("kept", ["the texts of earlier receipts", "marks"])
@@ -117,8 +119,8 @@ def test_the_comparison_notices_what_used_to_be_kept(
         monkeypatch.setattr(receipts, "_leave_no_marks", nothing)
     else:
         monkeypatch.setattr(ledger_receipts, "_forget_bodies", nothing)
-    one, other = (lived(make_store, name, hers) for name, hers in (("one", FIRST), ("other", OTHER)))
-    assert mark_reported(one) != mark_reported(other)
+    first, second = (lived(make_store, name, hers) for name, hers in (("one", FIRST), ("other", OTHER)))
+    assert kept_in_the_ledger(first) != kept_in_the_ledger(second)
 
 
 def frozen(store: Store) -> list[int]:
@@ -147,13 +149,13 @@ def found_by_trying(version: str, day: date, store: Store, users: list[str]) -> 
     secret = store.state.salts.epoch_keys([epoch])[epoch].secret
     keys = store.state.activity.read(day, epoch)
     assert keys is not None
-    label, found = str(Partition("activity", day, epoch)), []
+    label, matching = str(Partition("activity", day, epoch)), []
     nonces = [build.current.nonce for build in store.state.builds.all().values() if build.current]
     for user in users:
         tried = digest(unite([keys, np.array([user_key(secret, user)], dtype=np.uint64)]))
         if version in {data_version(f"activity {day}", [content_hash(nonce, label, tried)]) for nonce in nonces}:
-            found.append(user)
-    return found
+            matching.append(user)
+    return matching
 
 
 def test_the_version_that_a_day_had_with_her_cannot_be_tried_out_once_she_is_erased(make_store: Make) -> None:

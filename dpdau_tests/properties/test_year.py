@@ -89,8 +89,11 @@ def test_months_of_independent_noise_are_refused_on_the_planned_days_and_no_othe
         refused = run(BEGIN, last, store)
         for row in planned.months:
             assert what_became_of(row, store) == replace(row, refused=0)
-    assert {(one.release.metric, one.release.revision) for one in planned.refused} == {("dau", 1), ("mau", 0)}
-    assert refused == [refusal_of(one) for one in planned.refused if one.release.day <= last]
+    assert {(refusal.release.metric, refusal.release.revision) for refusal in planned.refused} == {
+        ("dau", 1),
+        ("mau", 0),
+    }
+    assert refused == [refusal_of(refusal) for refusal in planned.refused if refusal.release.day <= last]
 
 
 @contextmanager
@@ -124,24 +127,24 @@ def run(first: date, last: date, store: Store) -> list[tuple]:
     return refused
 
 
-def refusal_of(one: RefusedRelease) -> tuple:
-    job = RESTATEMENT if one.release.revision else {"dau": DAU, "mau": MAU}[one.release.metric]
-    day = month_of(one.release.day) if one.release.revision else one.release.day
-    return job, day, one.error.fields
+def refusal_of(refused: RefusedRelease) -> tuple:
+    job = RESTATEMENT if refused.release.revision else {"dau": DAU, "mau": MAU}[refused.release.metric]
+    day = month_of(refused.release.day) if refused.release.revision else refused.release.day
+    return job, day, refused.error.fields
 
 
 def what_became_of(row: MonthForecast, store: Store) -> MonthForecast:
     """The row of the forecast, from what the ledger holds in the end."""
     metric, month, delta = row.metric, row.month, store.settings.delta
     releases = [
-        found
-        for found in store.accountant.releases(metric)
-        if month in months_read(found.key.day, found.key.window_days)
+        release
+        for release in store.accountant.releases(metric)
+        if month in months_read(release.key.day, release.key.window_days)
     ]
     charged = total(cost(charge.mechanism) for charge in store.accountant.charges(metric, month))
     budget = budget_answer(metric, month, store.settings, store.accountant)
-    due_days = [date.fromisoformat(found.published_at[:10]) for found in releases]
-    restated = sum(found.key.revision for found in releases)
+    due_days = [date.fromisoformat(release.published_at[:10]) for release in releases]
+    restated = sum(release.key.revision for release in releases)
     return replace(
         row,
         cap=budget["epsilon_cap"],

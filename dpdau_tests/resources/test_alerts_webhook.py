@@ -32,17 +32,17 @@ class Receiver:
 
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
-    found = Receiver()
+    receiver_state = Receiver()
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
-            if found.status is None:
+            if receiver_state.status is None:
                 self.close_connection = True
                 return
-            found.bodies.append(json.loads(body))
-            found.types.append(self.headers["Content-Type"])
-            self.send_response(found.status)
+            receiver_state.bodies.append(json.loads(body))
+            receiver_state.types.append(self.headers["Content-Type"])
+            self.send_response(receiver_state.status)
             self.send_header("Location", self.path)
             self.end_headers()
 
@@ -55,8 +55,8 @@ def receiver() -> Iterator[Receiver]:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        found.address = f"http://127.0.0.1:{server.server_port}/hooks/{TOKEN}"
-        yield found
+        receiver_state.address = f"http://127.0.0.1:{server.server_port}/hooks/{TOKEN}"
+        yield receiver_state
         server.shutdown()
 
 

@@ -48,11 +48,11 @@ def under(umask: int) -> Iterator[None]:
 
 def modes(*roots: Path) -> dict[str, set[int]]:
     """The modes of all files and of all folders, the roots included."""
-    found: dict[str, set[int]] = {"files": set(), "folders": set()}
+    by_kind: dict[str, set[int]] = {"files": set(), "folders": set()}
     for path in (path for root in roots for path in (root, *root.rglob("*"))):
         kind = "folders" if path.is_dir() else "files"
-        found[kind].add(stat.S_IMODE(path.stat().st_mode))
-    return found
+        by_kind[kind].add(stat.S_IMODE(path.stat().st_mode))
+    return by_kind
 
 
 def work(store: Store, events: Path, backup: Path) -> None:
@@ -94,10 +94,10 @@ def test_every_file_that_is_written_is_its_owners_alone_under_any_umask(umask: i
             "ledger.sqlite-wal",
             "ledger.sqlite-shm",
         }
-        found = modes(data, ledger.parents[1], backup.parent)
+        by_kind = modes(data, ledger.parents[1], backup.parent)
     folders = {"activity", "late", "sketches", "inbox", "quarantine", "mart", "report"}
     assert {path.name for path in data.iterdir()} == folders | {"store.id", "state.lock", "quarantine.lock"}
-    assert found == {"files": {0o600}, "folders": {0o700}}
+    assert by_kind == {"files": {0o600}, "folders": {0o700}}
 
     with under(umask), closed_at_the_end():
         again = Settings(data_dir=tmp_path / "again", hash_salt_secret=SECRET)

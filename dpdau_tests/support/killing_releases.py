@@ -146,9 +146,9 @@ class Releasing:
                 self.killed[place] += 1
             else:  # it came to its end before
                 done = True
-            found: Any = told_by_a_fork(lambda done=done: self.aftermath(complete=done), self.root)
-            self.head = found["head"]
-            self.problems += [f"{self.day}, killed at {place}: {problem}" for problem in found["problems"]]
+            outcome: Any = told_by_a_fork(lambda done=done: self.aftermath(complete=done), self.root)
+            self.head = outcome["head"]
+            self.problems += [f"{self.day}, killed at {place}: {problem}" for problem in outcome["problems"]]
             self.day += timedelta(days=done)
 
     def opened(self) -> Store:
@@ -195,42 +195,46 @@ class Releasing:
         return {"problems": problems, "head": store.accountant.head()}
 
     def seen(self) -> list[Release]:
-        found = []
+        releases = []
         with (self.root / "seen").open("a+b") as file:
             end = file.tell()
             file.seek(0)
             while file.tell() < end:
-                found.append(pickle.load(file))
-        return found
+                releases.append(pickle.load(file))
+        return releases
 
 
 def inconsistent(store: Store, seen: list[Release]) -> list[str]:
     """Numbers that were seen and are not there, and whatever is there without what belongs to it."""
-    found = verification.problems(store.settings, store.accountant, seen)
+    problems = verification.problems(store.settings, store.accountant, seen)
     releases = store.accountant.releases()
     owed: set[tuple[Metric, date, str]] = {
-        (one.key.metric, month, one.run) for one in releases for month in months_read(one.key.day, one.key.window_days)
+        (release.key.metric, month, release.run)
+        for release in releases
+        for month in months_read(release.key.day, release.key.window_days)
     }
     months = {month for _, month, _ in owed} | {date(2024, 12, 1), date(2025, 4, 1)}
     for metric in ("dau", "mau"):
         for month in months:
             charged = sorted(charge.run for charge in store.accountant.charges(metric, month))
             if charged != sorted(name for asked, read, name in owed if (asked, read) == (metric, month)):
-                found.append(f"{metric} of {month} was charged for {charged}.")
-    given = Counter(one.run for one in releases)
+                problems.append(f"{metric} of {month} was charged for {charged}.")
+    given = Counter(release.run for release in releases)
     for run in store.accountant.mechanism_runs():
         if not given[run.name]:
-            found.append(f"{run.name} has no number.")
+            problems.append(f"{run.name} has no number.")
         if isinstance(run.mechanism, Stream):
             with store.accountant.transaction() as transaction:
                 kept = min(given[run.name], len(run.mechanism.filter) - 1)  # the others nobody reads again
                 if len(transaction.frozen(run.name, 10_000)) != kept:
-                    found.append(f"{run.name} has frozen a statistic without a number.")
+                    problems.append(f"{run.name} has frozen a statistic without a number.")
     for month in store.accountant.restated():
-        restated = sorted(one.key for one in releases if one.key.revision and month_of(one.key.day) == month)
-        if restated != restated_keys(month, (one.key for one in store.accountant.releases())):
-            found.append(f"{month:%Y-%m} was restated in part.")
-    return found
+        restated = sorted(
+            release.key for release in releases if release.key.revision and month_of(release.key.day) == month
+        )
+        if restated != restated_keys(month, (release.key for release in store.accountant.releases())):
+            problems.append(f"{month:%Y-%m} was restated in part.")
+    return problems
 
 
 def places(rng: random.Random) -> Iterator[tuple[tuple[str, ...], float]]:
@@ -242,11 +246,11 @@ def places(rng: random.Random) -> Iterator[tuple[tuple[str, ...], float]]:
 def trials(database: str, points: int, seed: int) -> dict[str, object]:
     """Stores one after the other, until there were so many kills; `database` is sqlite or postgresql."""
     rng, killed, problems = random.Random(seed), Counter[str](), []
-    kinds, found = cycle(rng.sample([SHARED, INDEPENDENT], 2)), places(rng)
+    kinds, places_to_kill = cycle(rng.sample([SHARED, INDEPENDENT], 2)), places(rng)
     while killed.total() < points:
         ledger: AbstractContextManager[str | None] = schema_url() if database == "postgresql" else nullcontext()
         with fast_folder() as root, ledger as url:
-            store = Releasing(root, {**next(kinds), "ledger_url": url}, rng, found)
+            store = Releasing(root, {**next(kinds), "ledger_url": url}, rng, places_to_kill)
             store.run(min(KILLS_A_STORE, points - killed.total()))
         killed += store.killed
         problems += store.problems

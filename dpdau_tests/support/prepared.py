@@ -24,13 +24,13 @@ class Prepared:
         return shutil.copytree(self._made(name, recipe), target)
 
     def _made(self, name: str, recipe: Callable[[Path], None]) -> Path:
-        made = self._folder / hashlib.sha256(name.encode()).hexdigest()[:16]
-        with made.with_suffix(".lock").open("w") as lock:
+        folder = self._folder / hashlib.sha256(name.encode()).hexdigest()[:16]
+        with folder.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # another worker may be at it
-            if not made.exists():
-                under_way = made.with_suffix(".new")
+            if not folder.exists():
+                under_way = folder.with_suffix(".new")
                 shutil.rmtree(under_way, ignore_errors=True)
                 under_way.mkdir()
                 recipe(under_way)
-                under_way.rename(made)
-        return made
+                under_way.rename(folder)
+        return folder

@@ -32,10 +32,10 @@ def race_in_rounds(work: Callable[..., Any], arguments: Sequence[tuple], rounds:
     start = context.Barrier(len(arguments))
     with ProcessPoolExecutor(len(arguments), context, initializer=_meet_at, initargs=(start,)) as pool:
         running = [pool.submit(_take_part, work, given, rounds) for given in arguments]
-        failures = [failure for one in running if (failure := one.exception())]
-        for failure in sorted(failures, key=lambda found: isinstance(found, BrokenBarrierError)):
+        failures = [failure for worker in running if (failure := worker.exception())]
+        for failure in sorted(failures, key=lambda failure: isinstance(failure, BrokenBarrierError)):
             raise failure
-        return [list(results) for results in zip(*(one.result() for one in running), strict=True)]
+        return [list(results) for results in zip(*(worker.result() for worker in running), strict=True)]
 
 
 def apart(work: Callable[..., Any], *given: Any) -> Any:

@@ -87,11 +87,11 @@ def find_libfaketime() -> Path | None:
 
 def need_libfaketime() -> Path:
     """The library; without it the test is skipped, and fails in CI."""
-    found = find_libfaketime()
-    if found is None:
+    library = find_libfaketime()
+    if library is None:
         assert not os.environ.get("DPDAU_CI"), "CI must have libfaketime"
         pytest.skip("no libfaketime here: apt-get install libfaketime, or set DPDAU_LIBFAKETIME")
-    return found
+    return library
 
 
 class Clock:
@@ -338,7 +338,7 @@ class Daemon:
 
     def ticks(self, name: str | None = None, since: datetime | None = None) -> list[Tick]:
         """The ticks of a schedule or sensor, or of all of them, oldest first."""
-        found = [
+        ticks = [
             _tick_of(tick, self.clock)
             for state in self._instigators()
             if name in (None, state.name)
@@ -346,7 +346,7 @@ class Daemon:
                 state.instigator_origin_id, state.selector_id, after=since.timestamp() if since else None
             )
         ]
-        return sorted(found, key=lambda tick: tick.began)
+        return sorted(ticks, key=lambda tick: tick.began)
 
     def is_idle(self) -> bool:
         """No run is queued or under way, every schedule that came due was evaluated, and every sensor has ticked since
@@ -359,11 +359,13 @@ class Daemon:
         return is_quiet and not self.unfinished() and self._quiet_since() == since  # no tick began a run meanwhile
 
     def _instigators(self) -> list[InstigatorState]:
-        return [one for one in self.instance.all_instigator_state() if one.status != InstigatorStatus.STOPPED]
+        return [state for state in self.instance.all_instigator_state() if state.status != InstigatorStatus.STOPPED]
 
     def _quiet_since(self) -> datetime:
         ends = [
-            datetime.fromtimestamp(one.end_time, UTC) for one in self.instance.get_run_records(limit=20) if one.end_time
+            datetime.fromtimestamp(record.end_time, UTC)
+            for record in self.instance.get_run_records(limit=20)
+            if record.end_time
         ]
         return max([self.changed, *ends])
 
@@ -387,8 +389,8 @@ def _free_port() -> int:
 
 
 def _answers(port: int) -> bool:
-    with socket.socket() as found:
-        return found.connect_ex(("127.0.0.1", port)) == 0
+    with socket.socket() as connection:
+        return connection.connect_ex(("127.0.0.1", port)) == 0
 
 
 FINISHED_TICKS = (TickStatus.SUCCESS, TickStatus.SKIPPED)

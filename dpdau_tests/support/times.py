@@ -66,7 +66,7 @@ class Recorder:
             return
         spent = [Spent(self._target.stem, test, wall, self._processor[test]) for test, wall in self._wall.items()]
         self._target.parent.mkdir(parents=True, exist_ok=True)
-        self._target.write_text(json.dumps([asdict(one) for one in spent]))
+        self._target.write_text(json.dumps([asdict(test) for test in spent]))
 
 
 def _processor() -> float:
@@ -82,20 +82,20 @@ def table(spent: Iterable[Spent]) -> Iterator[str]:
     """Lines for people: by suite, by file where it is a second or more, and the slowest tests."""
     spent = list(spent)
     yield f"{'wall':>8} {'processor':>9}  suite"
-    yield from _sums([(one.suite, one) for one in spent])
+    yield from _sums([(test.suite, test) for test in spent])
     yield f"\n{'wall':>8} {'processor':>9}  file"
-    yield from _sums([(f"{one.file} ({one.suite})", one) for one in spent], least=1.0)
+    yield from _sums([(f"{test.file} ({test.suite})", test) for test in spent], least=1.0)
     yield f"\n{'wall':>8} {'processor':>9}  slowest {SLOWEST} tests"
-    for one in sorted(spent, key=lambda one: -one.wall)[:SLOWEST]:
-        yield f"{one.wall:8.1f} {one.processor:9.1f}  {one.test.removeprefix('dpdau_tests/')} ({one.suite})"
+    for test in sorted(spent, key=lambda test: -test.wall)[:SLOWEST]:
+        yield f"{test.wall:8.1f} {test.processor:9.1f}  {test.test.removeprefix('dpdau_tests/')} ({test.suite})"
 
 
 def _sums(named: Iterable[tuple[str, Spent]], least: float = 0.0) -> Iterator[str]:
     sums: dict[str, tuple[float, float]] = defaultdict(lambda: (0.0, 0.0))
-    for name, one in named:
+    for name, test in named:
         wall, processor = sums[name]
-        sums[name] = wall + one.wall, processor + one.processor
-    for name, (wall, processor) in sorted(sums.items(), key=lambda found: -found[1][1]):
+        sums[name] = wall + test.wall, processor + test.processor
+    for name, (wall, processor) in sorted(sums.items(), key=lambda item: -item[1][1]):
         if max(wall, processor) >= least:
             yield f"{wall:8.1f} {processor:9.1f}  {name}"
 

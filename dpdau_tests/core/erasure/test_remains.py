@@ -103,7 +103,7 @@ def change_a_number(case: Case) -> None:
 def only_the_last_counts_are_kept(case: Case) -> bool:
     with case.database.read() as connection:
         kept = sorted(connection.scalars(select(schema.stream_state.c.day)))
-    return kept == [str(one.key.day) for one in case.store.accountant.releases("mau")][-8:]
+    return kept == [str(release.key.day) for release in case.store.accountant.releases("mau")][-8:]
 
 
 def keep_an_older_count(case: Case) -> None:
@@ -247,9 +247,9 @@ def erased(case: Case) -> Document:
 
 
 def test_there_is_a_store_for_every_sentence_of_what_remains(case: Case) -> None:
-    found = erased(case)
-    assert [row["what"] for row in found["remains"]] == list(SENTENCES)
-    assert all(row["why"].endswith(".") for row in found["remains"])
+    document = erased(case)
+    assert [row["what"] for row in document["remains"]] == list(SENTENCES)
+    assert all(row["why"].endswith(".") for row in document["remains"])
 
 
 @pytest.mark.parametrize(("what", "holds", "broken"), CASES)

@@ -60,21 +60,21 @@ def test_whatever_days_are_listed_those_that_can_hold_something_are_taken_and_th
 ) -> None:
     store = store_with(purged)
     first = first_day(store.settings, store.accountant)  # type: ignore[arg-type]
-    found = validate(Row("u", "-", min(own, str(TOMORROW)), days=tuple(listed)), limits_of(store))
+    verdict = validate(Row("u", "-", min(own, str(TOMORROW)), days=tuple(listed)), limits_of(store))
     if not listed or None in map(read, listed):
-        assert found == events.BAD_LIST
+        assert verdict == events.BAD_LIST
         return
     if max(listed) > str(TOMORROW):
-        assert found == events.LIST_TOO_LATE
+        assert verdict == events.LIST_TOO_LATE
         return
-    assert isinstance(found, Event)
-    (removal,) = keyed([found], store)  # type: ignore[arg-type]
+    assert isinstance(verdict, Event)
+    (removal,) = keyed([verdict], store)  # type: ignore[arg-type]
     asked = sorted({date.fromisoformat(day) for day in listed})
     assert removal.days == tuple(asked) and removal.through == asked[-1]
     assert removal.taken == tuple(day for day in asked if day >= first)
     assert removal.passed_over == tuple(day for day in asked if day < first)
     assert bool(removal.keys) == bool(removal.taken)
-    assert request_of({"user_id": "u", "days": listed}, limits_of(store)) == found, "as in a file, or as --days"
+    assert request_of({"user_id": "u", "days": listed}, limits_of(store)) == verdict, "as in a file, or as --days"
 
 
 @pytest.mark.also_long
@@ -84,18 +84,18 @@ def test_whatever_the_through_day_is_it_is_taken_passed_over_or_after_tomorrow(
     through: str | None, purged: date | None
 ) -> None:
     store = store_with(purged)
-    found = validate(Row("u", "-", through), limits_of(store))
+    verdict = validate(Row("u", "-", through), limits_of(store))
     if through == "soon":
-        assert found == events.BAD_DAY
+        assert verdict == events.BAD_DAY
         return
     day = TOMORROW if through is None else date.fromisoformat(through)
     if day > TOMORROW:
-        assert found == events.TOO_LATE
+        assert verdict == events.TOO_LATE
         return
-    assert isinstance(found, Event)
-    (removal,) = keyed([found], store)  # type: ignore[arg-type]
+    assert isinstance(verdict, Event)
+    (removal,) = keyed([verdict], store)  # type: ignore[arg-type]
     can_hold = day >= first_day(store.settings, store.accountant)  # type: ignore[arg-type]
     assert (removal.through, removal.days) == (day, ())
     assert (removal.taken, removal.passed_over) == (((day,), ()) if can_hold else ((), (day,)))
     assert bool(removal.keys) == can_hold
-    assert request_of({"user_id": "u", "through": through}, limits_of(store)) == found
+    assert request_of({"user_id": "u", "through": through}, limits_of(store)) == verdict

@@ -67,7 +67,7 @@ def test_someone_unknown_is_accepted_and_answered_as_anyone_is(store: Store) -> 
     known, unknown = (request([minus(user, START)], store) for user in ("user 1", "nobody"))
     assert not known.parked and not unknown.parked and len(known.receipts) == len(unknown.receipts) == 1
     assert apply_and_verify(store).verified == 2
-    assert {one.state for one in store.erasures.ledger.erasures()} == {"verified"}
+    assert {erasure.state for erasure in store.erasures.ledger.erasures()} == {"verified"}
 
 
 def test_asking_twice_is_answered_with_the_same_receipts_one_a_row(store: Store) -> None:
@@ -84,7 +84,7 @@ def test_days_that_can_hold_nothing_are_passed_over_and_named_and_the_others_era
     before = date(2024, 12, 30)
     done = request([minus("user 1", START, before, START), minus("user 2", START), minus("user 3", before)], store)
     assert done.passed_over == ((before,), (), (before,))
-    assert [one.days for one in store.erasures.ledger.find(done.receipts)] == [(before, START), (), ()]
+    assert [erasure.days for erasure in store.erasures.ledger.find(done.receipts)] == [(before, START), (), ()]
     assert apply_and_verify(store).verified == 3 and count(store, START) == 8
     assert request([minus("user 1", START, before, START)], store).receipts == done.receipts[:1]
 
@@ -93,13 +93,17 @@ def test_a_request_without_a_day_that_can_hold_something_is_applied_at_once_and_
     store: Store,
 ) -> None:
     (name,) = request([minus("user 1", date(2024, 12, 31))], store).receipts
-    assert [one.state for one in store.erasures.ledger.find([name])] == ["applied"] and store.erasures.ledger.keys_of(
-        [name]
-    ) == {}
+    assert [erasure.state for erasure in store.erasures.ledger.find([name])] == [
+        "applied"
+    ] and store.erasures.ledger.keys_of([name]) == {}
     assert apply_and_verify(store).verified == 1 and count(store, START) == 10
-    found = receipt(name, store)
-    assert found["verified"] and not found["survivors"] and found["scope"] == {"through": "2024-12-31", "days": []}
-    assert "tombstone" not in {row["what"] for row in found["remains"]}
+    document = receipt(name, store)
+    assert (
+        document["verified"]
+        and not document["survivors"]
+        and document["scope"] == {"through": "2024-12-31", "days": []}
+    )
+    assert "tombstone" not in {row["what"] for row in document["remains"]}
     assert store.accountant.problems() == []
 
 
@@ -159,8 +163,8 @@ def test_the_quarantine_expires_when_events_come_when_erasures_are_verified_and_
 
 def test_a_minus_event_is_a_request_like_any_other(store: Store) -> None:
     put(store, [("user 1", date(2025, 1, 9), "-"), ("user 2", date(2025, 1, 9), "-", (START, date(2025, 1, 5)))])
-    found = {(one.through, one.days) for one in store.erasures.ledger.erasures(["received"])}
-    assert found == {(date(2025, 1, 9), ()), (date(2025, 1, 5), (START, date(2025, 1, 5)))}
+    scopes = {(erasure.through, erasure.days) for erasure in store.erasures.ledger.erasures(["received"])}
+    assert scopes == {(date(2025, 1, 9), ()), (date(2025, 1, 5), (START, date(2025, 1, 5)))}
     apply_and_verify(store)
     assert [count(store, day) for day in DAYS[:10]] == [8, 9, 9, 9, 8, 9, 9, 9, 9, 10]
 
@@ -173,7 +177,7 @@ def test_the_guard_parks_a_batch_of_more_people_than_its_share_of_the_last_publi
     parked = request(three[2:] + [minus(f"other {n}", START) for n in range(2)], store)
     assert parked.parked is True
     apply_and_verify(store)
-    assert [one.state for one in store.erasures.ledger.find(parked.receipts)] == ["parked"] * 3
+    assert [erasure.state for erasure in store.erasures.ledger.find(parked.receipts)] == ["parked"] * 3
     again = request([minus(f"other {n}", START) for n in range(2)] + three[2:], store, confirmed=True)
     assert again.parked is False and set(again.receipts) == set(parked.receipts)
     assert apply_and_verify(store).verified == 3
@@ -196,14 +200,14 @@ def test_a_parked_batch_takes_nobody_out_until_it_is_confirmed(store: Store) -> 
     assert parked.parked
     apply_and_verify(store)
     assert count(store, START) == 10
-    assert {one.state for one in confirm(parked.batches, store.erasures)} == {"received"}
+    assert {erasure.state for erasure in confirm(parked.batches, store.erasures)} == {"received"}
     apply_and_verify(store)
     assert count(store, START) == 5
 
 
 def test_a_request_can_be_cancelled_until_it_is_applied(store: Store) -> None:
     first, second = request([minus("user 1", START), minus("user 2", START)], store).receipts
-    assert [one.state for one in cancel([first], store.state, store.erasures)] == ["cancelled"]
+    assert [erasure.state for erasure in cancel([first], store.state, store.erasures)] == ["cancelled"]
     apply_and_verify(store)
     assert count(store, START) == 9
     with pytest.raises(Refused, match="is being applied or has been"):
@@ -246,7 +250,7 @@ def test_a_request_that_came_while_others_were_applied_destroys_nothing_before_i
     process_days(DAYS, store)
     store.erasures.ledger.begin_applying = real  # type: ignore[method-assign]
     assert {count(store, day) for day in DAYS} == {9}, "one is out, and two is not"
-    assert [one.state for one in cancel(late, store.state, store.erasures)] == ["cancelled"]
+    assert [erasure.state for erasure in cancel(late, store.state, store.erasures)] == ["cancelled"]
     process_days([*DAYS, date(2025, 2, 11)], store)
     assert {count(store, day) for day in DAYS} == {9} and count(store, date(2025, 2, 11)) == 1
 
@@ -270,11 +274,11 @@ def test_a_request_that_came_while_the_inbox_was_folded_loses_no_event_if_it_is_
 
 def test_a_request_that_is_not_verified_within_a_month_is_overdue(store: Store) -> None:
     (name,) = request([minus("user 1", START)], store).receipts
-    (one,) = store.erasures.ledger.find([name])
-    assert deadline(one) == date(2025, 3, 14)
+    (late_request,) = store.erasures.ledger.find([name])
+    assert deadline(late_request) == date(2025, 3, 14)
     assert overdue(FixedClock(date(2025, 3, 14)), store.erasures) == []
     late = replace(store, clock=FixedClock(date(2025, 3, 15)))
-    assert overdue(late.clock, late.erasures) == [one]
+    assert overdue(late.clock, late.erasures) == [late_request]
     apply_and_verify(late)
     assert overdue(late.clock, late.erasures) == []
 
@@ -457,8 +461,8 @@ def sampled_changes(active: set[int], asked: Asked, month: int, rotation: int, s
     first = epoch_of(WINDOWS[0], rotation)
     return [
         number
-        for number, (one, other) in enumerate(pairs)
-        if one != other and sampled[epoch_of(WINDOWS[number], rotation) - first]
+        for number, (without_her, with_her) in enumerate(pairs)
+        if without_her != with_her and sampled[epoch_of(WINDOWS[number], rotation) - first]
     ]
 
 
@@ -481,11 +485,11 @@ def tombstones(asked: Asked) -> Tombstones:
 
 def bits(active: set[date], stones: Tombstones) -> list[bool]:
     """Whether she is in M(t), for each window in order; a removal is in the state from its first window on."""
-    found = []
+    counted = []
     for end in WINDOWS:
         known = in_force(end, stones)
-        found.append(any(counts(day, end, known, stones) for day in sorted(active.intersection(window(end, 30)))))
-    return found
+        counted.append(any(counts(day, end, known, stones) for day in sorted(active.intersection(window(end, 30)))))
+    return counted
 
 
 def in_force(end: date, stones: Tombstones) -> Tombstones:
@@ -510,10 +514,10 @@ def test_held_out_to_the_day_alone_mau_would_change_on_two_intervals() -> None:
     short = replace(stones, excluded_until=stones.days)
     rest = {day for day in active if month_of(day) != date(2025, 2, 1)}
     pairs = zip(bits(active, short), bits(rest, short), strict=True)
-    changed = [number for number, (one, other) in enumerate(pairs) if one != other]
+    changed = [number for number, (without_her, with_her) in enumerate(pairs) if without_her != with_her]
     assert changed != list(range(changed[0], changed[-1] + 1))
     pairs = zip(bits(active, stones), bits(rest, stones), strict=True)
-    changed = [number for number, (one, other) in enumerate(pairs) if one != other]
+    changed = [number for number, (without_her, with_her) in enumerate(pairs) if without_her != with_her]
     assert changed == list(range(changed[0], changed[-1] + 1))
 
 

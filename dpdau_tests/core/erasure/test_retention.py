@@ -153,13 +153,15 @@ def test_a_removal_of_days_past_retention_takes_the_living_ones_and_names_the_ot
     asked.append({"user_id": "a", "op": "-", "day": str(PURGED)})
     path.write_text("".join(json.dumps(row) + "\n" for row in asked))
     done = ingest([path], store).removals
-    named = dict(zip([one.through for one in store.erasures.ledger.find(done.receipts)], done.passed_over, strict=True))
+    named = dict(
+        zip([erasure.through for erasure in store.erasures.ledger.find(done.receipts)], done.passed_over, strict=True)
+    )
     assert named == {
         date(2025, 2, 12): (date(2025, 1, 20), PURGED),
         date(2025, 2, 9): (date(2025, 2, 9),),
         PURGED: (PURGED,),
     }
-    assert {one.state for one in confirm(done.receipts, store.erasures)} == {"received", "applied"}, (
+    assert {erasure.state for erasure in confirm(done.receipts, store.erasures)} == {"received", "applied"}, (
         "two are more than a fifth"
     )
     assert apply_and_verify(store).verified == 3
@@ -330,6 +332,6 @@ def test_state_of_a_day_whose_keys_are_shredded_cannot_be_vouched_for(make_store
     (name,) = request([Event("a", "-", START)], store).receipts
     apply_and_verify(store)
     store.state.salts.shred_through(epoch_of(date(2025, 3, 30), 30))  # no purge does this while there is state
-    found = receipt(name, store)
-    assert found["verified"] is False
-    assert any("shredded" in survivor["how"] for survivor in found["survivors"])
+    document = receipt(name, store)
+    assert document["verified"] is False
+    assert any("shredded" in survivor["how"] for survivor in document["survivors"])

@@ -63,10 +63,10 @@ def test_days_come_in_order_each_with_its_dau_and_mau_and_a_month_is_restated_on
 def test_an_undeclared_day_is_waited_for_and_those_after_it_with_it(make_store: MakeStore) -> None:
     store = declared(make_store(today=date(2025, 1, 10)), START, date(2025, 1, 2))
     complete_all(days_between(date(2025, 1, 4), date(2025, 1, 8)), store)
-    found = due(store)
-    assert [step.day for step in found.numbers] == days_between(START, date(2025, 1, 2))
-    assert found.unmarked == (date(2025, 1, 3),)
-    assert late(found, store.settings, store.clock) == days_between(START, date(2025, 1, 2))
+    waiting = due(store)
+    assert [step.day for step in waiting.numbers] == days_between(START, date(2025, 1, 2))
+    assert waiting.unmarked == (date(2025, 1, 3),)
+    assert late(waiting, store.settings, store.clock) == days_between(START, date(2025, 1, 2))
 
 
 def test_only_what_was_never_built_is_missing(make_store: MakeStore) -> None:
@@ -89,9 +89,9 @@ def test_a_number_that_will_be_refused_is_named_and_holds_up_none_of_those_that_
     store = make_store(today=date(2025, 1, 20))
     declared(store, START, date(2025, 1, 18))
     small = replace(store, settings=replace(store.settings, dau_mechanism="laplace"))
-    found = due(small)
-    assert [step.day for step in found.numbers] == days_between(START, date(2025, 1, 10))
-    assert found.refused.startswith("dau of 2025-01-11 is refused")
+    waiting = due(small)
+    assert [step.day for step in waiting.numbers] == days_between(START, date(2025, 1, 10))
+    assert waiting.refused.startswith("dau of 2025-01-11 is refused")
 
 
 def begun(store: Store) -> None:
@@ -117,7 +117,7 @@ def test_what_is_due_is_the_same_with_and_without_any_one_user(
     make_store: MakeStore, history: list[tuple[date, bool]], published: int
 ) -> None:
     """`history` is hers: days on which she was active, before the days were built or after it."""
-    found = []
+    both = []
     for name in ("without", "with"):
         store = make_store(f"{name} {next(numbers)}", today=date(2025, 1, 10), recipe=begun)
         hers = history if name == "with" else []
@@ -126,8 +126,8 @@ def test_what_is_due_is_the_same_with_and_without_any_one_user(
         put(store, [("she", day) for day, early in hers if not early])
         for day in days_between(START, date(2025, 1, 3))[:published]:
             publish("dau", day, store)
-        found.append(due(store))
-    assert found[0] == found[1]
+        both.append(due(store))
+    assert both[0] == both[1]
 
 
 def test_a_month_that_waits_for_its_day_is_due_even_if_nothing_else_is(make_store: MakeStore) -> None:

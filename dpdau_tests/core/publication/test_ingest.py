@@ -141,7 +141,9 @@ class Folder:
         return ingest(list(files), self.store(settings), self.said.append, partial=partial)
 
     def contents(self) -> dict[tuple[date, int], list[int]]:
-        return {(found.day, found.epoch): found.keys.tolist() for found in self.inbox.read(self.inbox.batches())}
+        return {
+            (day_set.day, day_set.epoch): day_set.keys.tolist() for day_set in self.inbox.read(self.inbox.batches())
+        }
 
 
 @pytest.fixture
@@ -203,7 +205,7 @@ def test_a_removal_of_listed_days_ends_with_the_last_of_them(folder: Folder, tmp
     report = folder.ingest(lines(tmp_path, "e.jsonl", minus("gone", "2025-01-02", "2025-04-30", "2025-01-31")))
     [noted] = folder.erasures.noted
     through = date(2025, 4, 30)
-    assert {(found.through, found.days) for found in noted} == {(through, (date(2025, 1, 31), through))}
+    assert {(removal.through, removal.days) for removal in noted} == {(through, (date(2025, 1, 31), through))}
     assert [epoch for epoch, _ in noted[0].keys] == list(epochs_reached(through, SETTINGS))
     assert report.batch is None and report.days == () and folder.inbox.batches() == []
 
@@ -213,8 +215,8 @@ def test_every_removal_gets_its_own_reach_and_the_salts_are_made_at_once(folder:
     folder.ingest(lines(tmp_path, "e.jsonl", minus("x", "2024-01-05"), minus("y", "2025-04-05")), settings=settings)
     [noted] = folder.erasures.noted
     for user, through in (("x", date(2024, 1, 5)), ("y", date(2025, 4, 5))):
-        [found] = [removal for removal in noted if removal.through == through]
-        assert found.keys == tuple((epoch, key_of(user, epoch)) for epoch in epochs_reached(through, settings))
+        [named] = [removal for removal in noted if removal.through == through]
+        assert named.keys == tuple((epoch, key_of(user, epoch)) for epoch in epochs_reached(through, settings))
     assert folder.salts.asked[-2] == list(epochs_reached(date(2025, 4, 5), settings))
 
 
@@ -232,9 +234,9 @@ def test_bad_rows_go_to_the_quarantine_and_in_part_stop_nothing(folder: Folder, 
     report = folder.ingest(path, partial=True)
     assert (report.ingested, report.rejected) == (1, 2)
     assert report.quarantine
-    found = list(csv.reader(report.quarantine.read_text().splitlines()))
-    assert found[0] == ["file", "line", "reason"]
-    assert [(file, line) for file, line, _ in found[1:]] == [(str(path), "2"), (str(path), "3")]
+    quarantined = list(csv.reader(report.quarantine.read_text().splitlines()))
+    assert quarantined[0] == ["file", "line", "reason"]
+    assert [(file, line) for file, line, _ in quarantined[1:]] == [(str(path), "2"), (str(path), "3")]
     assert "secret-person" not in report.quarantine.read_text() and "never" not in report.quarantine.read_text()
     assert report.rejections.by_reason() == {BAD_DAY: 1, TOO_LATE: 1}
     assert folder.ingest(path, partial=True).quarantine == report.quarantine
@@ -325,7 +327,7 @@ def test_either_all_good_rows_are_taken_or_none_by_the_share_of_the_bad_ones(
     except NotTaken as error:
         assert (good == 0 and bad + early) or bad > share * (good + bad)
         assert error.report.rejected == bad + early and nothing_taken(folder)
-        assert [one.taken for one in store.events.quarantine.shares()] == [False]
+        assert [share.taken for share in store.events.quarantine.shares()] == [False]
         assert error.exit_code == (4 if good else 5)
     else:
         assert bad <= share * (good + bad) and (report.ingested, report.rejected) == (good, bad + early)
@@ -348,7 +350,7 @@ def test_a_refused_input_is_made_good_by_the_same_files_and_one_taken_in_part_is
     assert quarantine.shares() == []
     folder.ingest(good_and_bad(tmp_path, 10, 5), partial=True)
     folder.ingest(good_and_bad(tmp_path, 15, 0))
-    assert [(one.taken, one.share) for one in quarantine.shares()] == [(True, 5 / 15)]
+    assert [(share.taken, share.share) for share in quarantine.shares()] == [(True, 5 / 15)]
 
 
 # --- Folders that are named after a day ---------------------------------------------------------------------------
@@ -452,8 +454,8 @@ def test_rows_in_memory_take_the_same_path_to_the_same_batch(tmp_path: Path) -> 
     by_file, by_rows = Folder(tmp_path / "file"), Folder(tmp_path / "rows")
     path = lines(tmp_path, "e.jsonl", *(plus(*row) for row in rows), minus("u9", "2025-02-01"))
     report = by_file.ingest(path, partial=True)
-    found = [Row(user, day=day) for user, day in rows] + [Row("u9", "-", "2025-02-01")]
-    scan = RowScan((("e.jsonl", line, row) for line, row in enumerate(found, 1)), LIMITS)
+    as_rows = [Row(user, day=day) for user, day in rows] + [Row("u9", "-", "2025-02-01")]
+    scan = RowScan((("e.jsonl", line, row) for line, row in enumerate(as_rows, 1)), LIMITS)
     other = ingest_scan(scan, by_rows.store(SETTINGS), progress=lambda _: None, partial=True)
     assert (other.batch, other.ingested, other.days) == (report.batch, report.ingested, report.days)
     assert by_rows.erasures.noted == by_file.erasures.noted
@@ -493,4 +495,4 @@ def test_an_ingest_killed_before_the_rename_is_invisible_and_the_rerun_completes
     report = folder.ingest(path)
     assert folder.inbox.batches() == [report.batch] and report.quarantine
     assert not list(folder.root.rglob("*.tmp"))
-    assert {len(found) for found in folder.contents().values()} == {500}
+    assert {len(keys) for keys in folder.contents().values()} == {500}

@@ -141,7 +141,7 @@ def test_a_release_completes_a_fold_that_was_killed_between_two_epochs_of_a_day(
     prepare(store, days_between(date(2025, 2, 1), date(2025, 4, 2)))
     put(store, [("her", day)])
     (batch,) = store.events.inbox.batches()
-    first, _ = sorted(store.events.inbox.read([batch]), key=lambda found: found.epoch)
+    first, _ = sorted(store.events.inbox.read([batch]), key=lambda day_set: day_set.epoch)
     store.state.activity.replace([first])  # as if the process had died here
     publish("dau", day, store)
     assert [len(store.state.activity.read(day, epoch)) for epoch in (223, 224)] == [1, 1]  # type: ignore[arg-type]
@@ -245,13 +245,13 @@ def test_damaged_state_is_refused(store: Store, place: int) -> None:
 def test_what_a_number_had_cost_when_it_came_out_follows_the_order_of_publication(store: Store) -> None:
     for day in (after(START, 2), after(START, 1), START):
         publish("dau", day, store)
-    made = [
+    order = [
         release_answer(publish("dau", after(START, n), store), store.settings, store.accountant)["budget"][
             "releases_made"
         ]
         for n in range(3)
     ]
-    assert made == [3, 2, 1]
+    assert order == [3, 2, 1]
 
 
 @pytest.mark.parametrize("place", [0, 40, -1])
@@ -380,11 +380,11 @@ def test_a_begun_month_that_was_charged_by_the_margin_goes_on_and_is_believed(ma
         enter(Plan(begun, True, (charge,)), transaction)
     for day in (START, after(START, 1)):
         publish("dau", day, store)
-    assert [one.mechanism.to_json()["version"] for one in store.accountant.mechanism_runs()] == [1]
+    assert [run.mechanism.to_json()["version"] for run in store.accountant.mechanism_runs()] == [1]
     assert len(store.accountant.charges("dau", START)) == 1
     assert verification.problems(store.settings, store.accountant) == []
     assert publish("dau", date(2025, 2, 1), store).run != begun.name
-    assert [one.mechanism.to_json()["version"] for one in store.accountant.mechanism_runs()] == [1, 2]
+    assert [run.mechanism.to_json()["version"] for run in store.accountant.mechanism_runs()] == [1, 2]
     assert verification.problems(store.settings, store.accountant) == []
 
 
@@ -466,7 +466,7 @@ class Person:
         if self.removal and day >= after(FIRST_MAU, self.removal[2]):
             held = month_end(month_of(max(self.reached or [after(START, self.removal[0])])))
         active = {after(START, n) for n in self.active}
-        return any(found in active and found > held for found in window(day, 30))
+        return any(read in active and read > held for read in window(day, 30))
 
 
 ago = st.integers(0, 74)

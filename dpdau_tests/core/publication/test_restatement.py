@@ -59,7 +59,7 @@ def publish_all(store: Store, days: list[date] = DAYS) -> list[Release]:
 
 
 def numbers(releases: list[Release]) -> list[float]:
-    return [found.noisy_value for found in releases]
+    return [release.noisy_value for release in releases]
 
 
 @pytest.mark.every_sketch
@@ -70,12 +70,12 @@ def test_the_restated_numbers_are_without_the_erased_and_with_the_late(published
     again = restate(JANUARY, store)
     assert numbers(first) == [3] * 34
     assert numbers(again) == [2] * 8 + [3] + [2] + [3] * 21
-    assert [found.key.day for found in again] == DAYS[:31] and {found.key.revision for found in again} == {1}
+    assert [release.key.day for release in again] == DAYS[:31] and {release.key.revision for release in again} == {1}
 
 
 def test_a_month_in_which_nothing_changed_is_restated_all_the_same(published: Store) -> None:
     assert len(restate(JANUARY, published)) == 31
-    assert {found.published_at for found in restate(JANUARY, published)} == {"2025-02-05T00:00:00+00:00"}
+    assert {release.published_at for release in restate(JANUARY, published)} == {"2025-02-05T00:00:00+00:00"}
 
 
 def test_restating_again_returns_the_same_numbers_and_charges_nothing(make_store: Make) -> None:
@@ -119,7 +119,7 @@ def test_a_restated_month_is_closed_and_its_shared_noise_destroyed(store: Store)
     run = store.accountant.mechanism_runs()[0].name
     with store.accountant.transaction() as transaction:
         assert transaction.shared_noise(run) is not None
-    assert [found.key.day for found in restate(JANUARY, store)] == [*DAYS[:4], *DAYS[5:31]]
+    assert [release.key.day for release in restate(JANUARY, store)] == [*DAYS[:4], *DAYS[5:31]]
     with store.accountant.transaction() as transaction:
         assert transaction.shared_noise(run) is None
     with pytest.raises(Refused, match="2025-01 was restated"):
@@ -164,7 +164,7 @@ def test_both_series_are_in_the_mart(make_store: Make) -> None:
         latest = mart.sql("SELECT day, revision, noisy_statistic FROM latest").fetchall()
     assert first == [(day, 0) for day in DAYS]
     assert [(day, revision) for day, revision, _ in latest] == [(day, int(day < date(2025, 2, 1))) for day in DAYS]
-    published = {found.key.day: found.noisy_value for found in restate(JANUARY, store)}
+    published = {release.key.day: release.noisy_value for release in restate(JANUARY, store)}
     assert all(published.get(day, value) == value for day, _, value in latest)
     for name, revisions in (("as_published", {0}), ("latest", {0, 1})):
         rows = duckdb.sql(f"SELECT DISTINCT revision FROM '{paths.table.parent}/{name}.csv'").fetchall()
@@ -201,4 +201,4 @@ def test_a_first_number_that_comes_while_the_month_is_restated_is_restated_too(s
         return real(day, epoch)
 
     store.state.late.read = read_while_another_publishes  # type: ignore[method-assign, assignment]
-    assert [found.key.day for found in restate(JANUARY, store)] == DAYS[:31]
+    assert [release.key.day for release in restate(JANUARY, store)] == DAYS[:31]

@@ -90,9 +90,9 @@ def test_a_removal_that_came_first_stops_what_arrives_later(make_store: Make) ->
     store = make_store(start_date=START)
     put(store, [("her", DAYS[5], "-")])
     prepare(store, DAYS)
-    put(store, [("her", found) for found in DAYS])
+    put(store, [("her", day) for day in DAYS])
     prepare(store, DAYS)
-    active = {found for found, epoch in store.state.activity.stored() if len(store.state.activity.read(found, epoch))}  # type: ignore[arg-type]
+    active = {day for day, epoch in store.state.activity.stored() if len(store.state.activity.read(day, epoch))}  # type: ignore[arg-type]
     assert active == set(DAYS[6:])
 
 
@@ -111,7 +111,7 @@ def test_a_batch_that_comes_while_the_inbox_is_folded_waits_for_the_next_fold(ma
     assert len(store.events.inbox.batches()) == 1
     process_days(DAYS[:1], store)
     users = [store.state.activity.read(*place) for place in store.state.activity.stored()]
-    assert [0 if found is None else len(found) for found in users] == [2]
+    assert [0 if keys is None else len(keys) for keys in users] == [2]
     assert store.events.inbox.batches() == []
 
 
@@ -122,9 +122,9 @@ def test_who_is_left_in_a_day_is_seen_in_its_state_and_among_its_late_events(mak
     put(store, [("her", last), ("her", last + timedelta(days=1))])
     process_days([last], store)
     hers = [
-        DaySet(*place, found)
+        DaySet(*place, keys)
         for place in store.state.activity.stored()
-        if place[0] == last and (found := store.state.activity.read(*place)) is not None
+        if place[0] == last and (keys := store.state.activity.read(*place)) is not None
     ]
     put(store, [("her", last, "-")])
     process_days([last], store)
@@ -140,7 +140,7 @@ def test_who_is_left_in_a_day_is_seen_in_its_state_and_among_its_late_events(mak
 def test_every_processed_day_has_its_files_empty_ones_too(make_store: Make) -> None:
     store = make_store(start_date=START)
     prepare(store, DAYS)
-    assert {found for found, _ in store.state.activity.stored()} == set(DAYS)
+    assert {day for day, _ in store.state.activity.stored()} == set(DAYS)
 
 
 def test_a_day_without_anyone_is_keyed_under_each_epoch_whose_windows_reach_it(make_store: Make) -> None:
@@ -153,10 +153,10 @@ def test_a_day_without_anyone_is_keyed_under_each_epoch_whose_windows_reach_it(m
 
 def test_a_day_is_keyed_under_each_epoch_whose_windows_reach_it(make_store: Make) -> None:
     store = make_store(start_date=START, hash_salt_rotation_days=30)
-    put(store, [("her", found) for found in DAYS])
+    put(store, [("her", day) for day in DAYS])
     prepare(store, DAYS)
-    for name in DAYS:
-        epochs = [epoch for found, epoch in store.state.activity.stored() if found == name]
-        keys = [store.state.activity.read(name, epoch) for epoch in epochs]
+    for asked_day in DAYS:
+        epochs = [epoch for day, epoch in store.state.activity.stored() if day == asked_day]
+        keys = [store.state.activity.read(asked_day, epoch) for epoch in epochs]
         assert len(epochs) in (1, 2)
-        assert len({int(found[0]) for found in keys if found is not None}) == len(epochs)  # another key under each
+        assert len({int(day[0]) for day in keys if day is not None}) == len(epochs)  # another key under each

@@ -102,7 +102,7 @@ def test_an_older_copy_of_all_that_lives_brings_nobody_who_was_erased_back_into_
         publish("dau", day, store)
     for day in DAYS[31:]:
         publish("dau", day, store)
-    assert [one.noisy_value for one in restate(START, store)][:2] == [10, 9]  # nine, and who came late
+    assert [release.noisy_value for release in restate(START, store)][:2] == [10, 9]  # nine, and who came late
 
 
 def test_the_live_bytes_are_those_of_before_once_the_older_files_are_repaired(store: Store, tmp_path: Path) -> None:
@@ -325,8 +325,8 @@ def test_rows_of_what_was_written_last_stand_in_no_order_of_time(store: Store) -
     erase(store, "her")
     apply_and_verify(store)
     with Database(ledger_url(store.settings), SECRET).read() as connection:
-        found = connection.execute(text("SELECT store, day, epoch FROM builds")).all()
-        assert [tuple(row) for row in found] == sorted(tuple(row) for row in found)
+        rows = connection.execute(text("SELECT store, day, epoch FROM builds")).all()
+        assert [tuple(row) for row in rows] == sorted(tuple(row) for row in rows)
         with pytest.raises(OperationalError, match="rowid"):
             connection.execute(text("SELECT rowid FROM builds"))
 
@@ -351,7 +351,9 @@ def test_progress_that_was_set_by_hand_switches_no_erasure_off_and_is_found(stor
     assert store.accountant.problems() != []
 
 
-@pytest.mark.parametrize("table", [schema.rebuilds, schema.rebuild_progress, schema.arrivals], ids=lambda one: one.name)
+@pytest.mark.parametrize(
+    "table", [schema.rebuilds, schema.rebuild_progress, schema.arrivals], ids=lambda table: table.name
+)
 def test_no_row_that_is_written_down_as_harmless_decides_whether_an_erasure_is_applied(
     store: Store, table: Table
 ) -> None:
@@ -397,9 +399,9 @@ def test_a_build_that_changes_nothing_keeps_the_version(store: Store) -> None:
 
 def test_two_days_with_the_same_people_have_versions_that_say_nothing_of_it(store: Store) -> None:
     epoch = epoch_of(DAYS[1], 90)
-    one, other = (store.state.activity.version(day, epoch) for day in DAYS[1:3])
+    first, second = (store.state.activity.version(day, epoch) for day in DAYS[1:3])
     assert store.state.activity.digest(DAYS[1], epoch) == store.state.activity.digest(DAYS[2], epoch)
-    assert one != other
+    assert first != second
 
 
 def test_a_process_sees_what_another_has_written(store: Store) -> None:
@@ -475,7 +477,7 @@ class Two:
         epoch = epoch_of(day, 90)
         removed = set(self.spared.erasures.ledger.tombstones(epoch).removed_on(day).tolist())
         for name in ("activity", "late"):
-            there, newest = (keys_in(folder_of(one, name), day, epoch) for one in (self.tampered, self.spared))
+            there, newest = (keys_in(folder_of(folder, name), day, epoch) for folder in (self.tampered, self.spared))
             if there is None and newest is not None:
                 return False
             if (there or set()) - removed != (newest or set()) - removed:

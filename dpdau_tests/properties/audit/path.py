@@ -84,8 +84,8 @@ def published(statistics: dict[ReleaseKey, int], store: Store) -> Numbers:
     """The numbers of these keys, made in one transaction, in order of keys."""
     counted = {key: Counted(statistic, ExactEstimator()) for key, statistic in statistics.items()}
     releases = commit(counted, store.erasures.ledger.recorded(), store)
-    assert releases is not None and [found.key for found in releases] == sorted(statistics)
-    return np.array([found.noisy_value for found in releases])
+    assert releases is not None and [release.key for release in releases] == sorted(statistics)
+    return np.array([release.noisy_value for release in releases])
 
 
 # --- What is published in a trial --------------------------------------------------------------------------------
@@ -275,7 +275,7 @@ class Trials:
 
 def run(design: Design, trials: int, fault: Fault = honest) -> Trials:
     """So many trials in each world, on as many ledgers as it takes."""
-    found: dict[bool, list[float]] = {True: [], False: []}
+    statistics: dict[bool, list[float]] = {True: [], False: []}
     charged: list[Cost] = []
     for begun in range(0, 2 * trials, design.per_ledger):
         size = min(design.per_ledger, 2 * trials - begun)
@@ -283,10 +283,10 @@ def run(design: Design, trials: int, fault: Fault = honest) -> Trials:
         present = [bool((n + n // 12) % 2) for n in range(begun, begun + size)]
         with opened(design.settings, fault) as store:
             for here, statistic in zip(present, design.statistics(present, store), strict=True):
-                found[here].append(statistic)
+                statistics[here].append(statistic)
             charged.append(_dearest(design.metric, design.months(size)[:12], store))
     delta = design.settings.delta
-    return Trials(np.array(found[True]), np.array(found[False]), _most(charged, delta), delta)
+    return Trials(np.array(statistics[True]), np.array(statistics[False]), _most(charged, delta), delta)
 
 
 def _dearest(metric: Metric, months: Collection[date], store: Store) -> Cost:

@@ -30,8 +30,8 @@ def shape_odds(values: Numbers, distribution: Distribution, std: float) -> float
     inner = std * np.linspace(-1.6, 1.6, 9)
     edges = inner if distribution is ndtr else np.unique(np.floor(inner)) + 0.5
     shares = np.diff(np.concatenate([[0.0], distribution(edges), [1.0]]))
-    found = np.bincount(np.searchsorted(edges, values), minlength=len(shares))
-    return float(chisquare(found, shares * len(values)).pvalue)
+    counted = np.bincount(np.searchsorted(edges, values), minlength=len(shares))
+    return float(chisquare(counted, shares * len(values)).pvalue)
 
 
 def distribution_of(mechanism: Gaussian | Laplace) -> Distribution:
@@ -97,8 +97,8 @@ def across_months(months: Sequence[Numbers], shared: SharedNoise, odds: float) -
     )
     ratio = f(len(means), len(means))
     found, low, high = (
-        mean_to_number * (one - 1) / (one + 1)
-        for one in (sums.sum() / differences.sum(), ratio.ppf(odds / 2), ratio.isf(odds / 2))
+        mean_to_number * (ratio_of_squares - 1) / (ratio_of_squares + 1)
+        for ratio_of_squares in (sums.sum() / differences.sum(), ratio.ppf(odds / 2), ratio.isf(odds / 2))
     )
     return Correlation(found, 0.0, low, high)
 

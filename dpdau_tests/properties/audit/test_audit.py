@@ -83,15 +83,15 @@ LONG_MONTHS = [month for month in islice(months_from(START), 4000) if month_days
 
 def audited(design: Design, trials: int, fault: Fault, odds: float) -> tuple[float, float]:
     """The lower bound on ε, and the ε that was charged."""
-    found = run(design, trials * SCALE, fault)
-    return bound(found, odds), found.claim
+    trials_run = run(design, trials * SCALE, fault)
+    return bound(trials_run, odds), trials_run.claim
 
 
-def bound(found: Trials, odds: float) -> float:
+def bound(trials: Trials, odds: float) -> float:
     """By counts at δ = 0 where nothing but pure ε was charged; else at the claim's δ, by counts or by the curve."""
-    gaussian = found.charged.mu2 > 0
-    delta = found.delta if gaussian else 0.0
-    bounds = lower_bounds(found.present, found.absent, delta, odds)
+    gaussian = trials.charged.mu2 > 0
+    delta = trials.delta if gaussian else 0.0
+    bounds = lower_bounds(trials.present, trials.absent, delta, odds)
     return bounds.epsilon(delta) if gaussian else bounds.by_counts
 
 
@@ -100,9 +100,9 @@ def bound(found: Trials, odds: float) -> float:
 
 def test_a_pure_number_costs_at_most_what_was_charged_and_not_much_less() -> None:
     """A bound above the charge has odds of 1e-6; one below 0.3, five of its errors under the usual 0.8, less."""
-    found, charged = audited(Independent(LAPLACE_LARGE), 320, honest, FEW)
+    least, charged = audited(Independent(LAPLACE_LARGE), 320, honest, FEW)
     assert charged == 1.5
-    assert 0.3 < found <= charged
+    assert 0.3 < least <= charged
 
 
 @pytest.mark.parametrize(
@@ -116,29 +116,29 @@ def test_a_pure_number_costs_at_most_what_was_charged_and_not_much_less() -> Non
 )
 def test_a_number_that_costs_more_than_was_charged_is_caught(fault: Fault, settings: Settings, trials: int) -> None:
     """Missed by chance with odds below 1e-6: the bounds are five or more of their errors above what was charged."""
-    found, charged = audited(Independent(settings), trials, fault, FEW)
+    least, charged = audited(Independent(settings), trials, fault, FEW)
     assert charged == (0 if fault is faults.no_charge else 1.5)
-    assert charged < found
+    assert charged < least
 
 
 @pytest.mark.also_long
 def test_a_gaussian_number_costs_at_most_what_was_charged() -> None:
     """A false alarm has odds of 1e-6."""
-    found, charged = audited(Independent(GAUSSIAN_LARGE), at_length(test=100, ci=350, soak=350), honest, FEW)
-    assert found <= charged
+    least, charged = audited(Independent(GAUSSIAN_LARGE), at_length(test=100, ci=350, soak=350), honest, FEW)
+    assert least <= charged
 
 
 @pytest.mark.also_long
 def test_what_a_restatement_and_the_first_numbers_tell_together_is_within_the_months_charge() -> None:
     """A false alarm has odds of 1e-6."""
-    found, charged = audited(ERASED, at_length(test=45, ci=100, soak=100), honest, FEW)
-    assert found <= charged <= 3
+    least, charged = audited(ERASED, at_length(test=45, ci=100, soak=100), honest, FEW)
+    assert least <= charged <= 3
 
 
 def test_noise_that_revisions_have_in_common_is_caught_when_someone_was_erased_between_them() -> None:
     """Never missed: the difference of the two is exact."""
-    found, charged = audited(ERASED, 40, faults.noise_of_the_day, FEW)
-    assert charged <= 3 < found
+    least, charged = audited(ERASED, 40, faults.noise_of_the_day, FEW)
+    assert charged <= 3 < least
 
 
 @pytest.mark.slow
@@ -154,8 +154,8 @@ def test_noise_that_revisions_have_in_common_is_caught_when_someone_was_erased_b
 )
 def test_nothing_costs_more_than_was_charged(design: Design, trials: int) -> None:
     """A bound above the truth has odds of 1e-3; in a soak, it is usually four or more of its errors below it."""
-    found, charged = audited(design, trials, honest, SOME)
-    assert found <= charged
+    least, charged = audited(design, trials, honest, SOME)
+    assert least <= charged
 
 
 DEARER = [(Independent(GAUSSIAN_LARGE), 700, faults.half_noise)]
@@ -171,8 +171,8 @@ if LENGTH == "soak":
 @pytest.mark.parametrize(("design", "trials", "fault"), DEARER)
 def test_whatever_costs_more_than_was_charged_is_caught(design: Design, trials: int, fault: Fault) -> None:
     """Missed by chance with odds below 1e-4: the bounds are four or more of their errors above what was charged."""
-    found, charged = audited(design, trials, fault, SOME)
-    assert charged < found
+    least, charged = audited(design, trials, fault, SOME)
+    assert charged < least
 
 
 # --- Residuals ---------------------------------------------------------------------------------------------------
@@ -350,14 +350,14 @@ def test_publishing_and_restating_real_events_go_through_the_path_that_is_audite
     committed = {}
 
     def recording(statistics: dict, watermark: int, store: Store) -> object:
-        committed.update({key: one.statistic for key, one in statistics.items()})
+        committed.update({key: statistic.statistic for key, statistic in statistics.items()})
         return commit(statistics, watermark, store)
 
     commit = release.commit
     with patch.object(release, "commit", recording):
-        made = [*(release.publish("dau", day, store) for day in days), *release.restate(START, store)]
-    assert [committed[one.key] for one in made] == [2] * 17 + [1] * 17 + [2] * 17 + [1] * 14
+        releases = [*(release.publish("dau", day, store) for day in days), *release.restate(START, store)]
+    assert [committed[release_made.key] for release_made in releases] == [2] * 17 + [1] * 17 + [2] * 17 + [1] * 14
     assert store.accountant.charges("dau", START)[0].mechanism == SHARED
-    in_january = [one for one in made if one.key.day in january]
-    residuals = np.array([one.noisy_value - committed[one.key] for one in in_january])
+    in_january = [release_made for release_made in releases if release_made.key.day in january]
+    residuals = np.array([release_made.noisy_value - committed[release_made.key] for release_made in in_january])
     assert spread_odds(float((standardised(residuals, SHARED) ** 2).sum()), len(residuals)) > FEW

@@ -35,8 +35,8 @@ SCHEMES: tuple[Scheme, ...] = ("light", "dark")
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with open_browser() as found:
-        yield found
+    with open_browser() as opened:
+        yield opened
 
 
 @pytest.fixture
@@ -88,8 +88,10 @@ def test_the_report_reads_offline_at_every_width_in_light_and_dark_and_by_the_ru
             assert page.evaluate("document.documentElement.scrollWidth") <= width
             assert page.locator("svg").count() == 2
             assert said == [] and asked == [address]
-            found = Axe().run(page).response["violations"]
-            assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found] == [], (width, scheme)
+            violations = Axe().run(page).response["violations"]
+            assert [
+                (violation["id"], [node["html"] for node in violation["nodes"]]) for violation in violations
+            ] == [], (width, scheme)
 
 
 def test_every_region_that_scrolls_is_reached_by_the_keyboard(folder: Path, browser: Browser) -> None:

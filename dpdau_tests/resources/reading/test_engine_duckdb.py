@@ -50,7 +50,7 @@ Found = tuple[int, list[tuple[int, str]], dict[date, list[int]], set[Event]]
 
 def found_by(scan: DuckDBScan | RowScan, key: EpochKey = KEY) -> Found:
     rejected = [(row.line, row.reason) for row in scan.rejected()]
-    days = {found.day: found.keys.tolist() for found in scan.user_days(key, FIRST, LAST)}
+    days = {day_set.day: day_set.keys.tolist() for day_set in scan.user_days(key, FIRST, LAST)}
     assert list(days) == scan.days()
     return scan.accepted, rejected, days, set(scan.removals())
 
@@ -61,7 +61,7 @@ def scanned(*files: Path, zone: str = "UTC", memory_limit: str = "2GB") -> Found
 
 
 def by_reference(objects: Iterable[object], zone: str = "UTC", first_line: int = 1) -> Found:
-    rows = (("file", line, row_of_object(found)) for line, found in enumerate(objects, first_line))
+    rows = (("file", line, row_of_object(value)) for line, value in enumerate(objects, first_line))
     return found_by(RowScan(rows, Limits(FIRST, LAST, ZoneInfo(zone))))
 
 
@@ -69,22 +69,22 @@ def by_reference(objects: Iterable[object], zone: str = "UTC", first_line: int =
 
 
 def json_bytes(objects: Objects) -> bytes:
-    return "".join(json.dumps(found, ensure_ascii=False) + "\n" for found in objects).encode()
+    return "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in objects).encode()
 
 
 def csv_bytes(objects: Objects) -> bytes:
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, ["note", "op", "user_id", "day", "ts", "metadata.days"], lineterminator="\n")
     writer.writeheader()
-    for found in objects:
-        metadata = found.get("metadata")
+    for value in objects:
+        metadata = value.get("metadata")
         days = {"metadata.days": ";".join(metadata["days"])} if isinstance(metadata, dict) else {}
-        writer.writerow({name: found.get(name) for name in ("op", "user_id", "day", "ts")} | days)
+        writer.writerow({name: value.get(name) for name in ("op", "user_id", "day", "ts")} | days)
     return text.getvalue().encode()
 
 
 def parquet_bytes(objects: Objects) -> bytes:
-    columns = {name: [found.get(name) for found in objects] for name in ("user_id", "op", "day", "ts", "metadata")}
+    columns = {name: [value.get(name) for value in objects] for name in ("user_id", "op", "day", "ts", "metadata")}
     kinds = [pa.string()] * 4 + [pa.struct([("days", pa.list_(pa.string()))])]
     table = pa.table([pa.array(column, kind) for column, kind in zip(columns.values(), kinds, strict=True)], [*columns])
     buffer = io.BytesIO()
@@ -232,15 +232,14 @@ removals = st.builds(
 """Of any day, also one that can hold nothing."""
 
 
-def judged_by_sql(found: list[Row], limits: Limits) -> list[Event | str]:
+def judged_by_sql(rows: list[Row], limits: Limits) -> list[Event | str]:
     """What the SQL makes of these rows."""
     with duckdb.connect(config={"preserve_insertion_order": "true"}) as connection:
         table = {
-            name: pa.array([getattr(row, name) for row in found], pa.string())
-            for name in ("user_id", "op", "day", "ts")
+            name: pa.array([getattr(row, name) for row in rows], pa.string()) for name in ("user_id", "op", "day", "ts")
         }
-        table["metadata.days"] = pa.array([row.days for row in found], pa.list_(pa.string()))
-        table["line"], table["file"] = pa.array(range(len(found))), pa.array([0] * len(found))
+        table["metadata.days"] = pa.array([row.days for row in rows], pa.list_(pa.string()))
+        table["line"], table["file"] = pa.array(range(len(rows))), pa.array([0] * len(rows))
         connection.register("given", pa.table(table))
         relation = connection.sql("SELECT * FROM given")
         types = dict(zip(relation.columns, relation.types, strict=True))
@@ -278,11 +277,11 @@ def test_the_sql_says_of_every_field_at_its_edges_what_the_reference_says() -> N
         *(str(edge + timedelta(days=n)) for edge in (FIRST, LAST) for n in (-1, 0, 1)),
     ]
     listed = (None, (), (str(FIRST),), (str(LAST + timedelta(days=1)), str(FIRST)), ("never",))
-    found = [Row(*fields) for fields in product((None, "", "u"), ops, days, (None, "0", "1704067200", "x"), listed)]
+    rows = [Row(*fields) for fields in product((None, "", "u"), ops, days, (None, "0", "1704067200", "x"), listed)]
     limits = Limits(FIRST, LAST, ZoneInfo("Asia/Kolkata"))
-    expected = [validate(row, limits) for row in found]
-    assert judged_by_sql(found, limits) == expected
-    assert events.BAD_OP in expected and any(isinstance(one, Event) for one in expected)
+    expected = [validate(row, limits) for row in rows]
+    assert judged_by_sql(rows, limits) == expected
+    assert events.BAD_OP in expected and any(isinstance(verdict, Event) for verdict in expected)
 
 
 def test_a_removal_of_long_ago_is_of_the_day_that_the_zones_clocks_had_then(tmp_path: Path) -> None:
@@ -308,8 +307,8 @@ def test_days_follow_the_zones_clock_changes_to_the_second(zone: str) -> None:
         for day in range(0, 5800, at_length(test=11, ci=3, soak=1))
         for shift in (-3601, -3600, -1801, -1800, -1, 0, 1799, 1800, 3599, 3600)
     ]
-    found = [Row("u", ts=str(second)) for second in seconds]
-    assert judged_by_sql(found, limits) == [validate(row, limits) for row in found]
+    rows = [Row("u", ts=str(second)) for second in seconds]
+    assert judged_by_sql(rows, limits) == [validate(row, limits) for row in rows]
 
 
 def written_in_all_ways(second: int, zone: str) -> list[str]:
@@ -333,8 +332,8 @@ def test_days_begin_at_the_zones_midnight_however_the_moment_is_written(zone: st
     nights += [datetime(2011, 12, day, tzinfo=ZoneInfo(zone)) for day in (29, 30, 31)]
     nights += [datetime(2025, *night, tzinfo=ZoneInfo(zone)) for night in ((3, 9), (3, 30), (4, 6), (10, 5), (10, 26))]
     seconds = [int(night.timestamp()) + shift for night in nights for shift in (-61, -60, -59, -1, 0, 1, 60, 3600)]
-    found = [Row("u", ts=text) for second in seconds for text in written_in_all_ways(second, zone)]
-    assert judged_by_sql(found, limits) == [validate(row, limits) for row in found]
+    rows = [Row("u", ts=text) for second in seconds for text in written_in_all_ways(second, zone)]
+    assert judged_by_sql(rows, limits) == [validate(row, limits) for row in rows]
 
 
 def test_seconds_before_1970_are_rounded_down_and_there_is_no_year_zero() -> None:
@@ -354,8 +353,8 @@ def test_seconds_before_1970_are_rounded_down_and_there_is_no_year_zero() -> Non
         "86399.9",
     ]
     texts += ["0000-01-01T00:00", "0000-12-31T23:59Z", "0000-06-01", "0001-01-01T00:00Z"]
-    found = [Row("u", ts=text) for text in texts]
-    assert judged_by_sql(found, limits) == [validate(row, limits) for row in found]
+    rows = [Row("u", ts=text) for text in texts]
+    assert judged_by_sql(rows, limits) == [validate(row, limits) for row in rows]
     assert judged_by_sql([Row("u", ts="-0.5")], limits) == [Event("u", "+", date(1969, 12, 31))]
 
 
@@ -389,7 +388,7 @@ json_fields = {
 def test_json_lines_are_read_as_the_reference_reads_objects(
     tmp_path_factory: pytest.TempPathFactory, objects: list[object], escaped: bool
 ) -> None:
-    lines = [json.dumps(found, ensure_ascii=escaped) for found in objects]
+    lines = [json.dumps(value, ensure_ascii=escaped) for value in objects]
     path = tmp_path_factory.mktemp("json") / "e.jsonl"
     path.write_bytes("\n".join(lines).encode())
     assert scanned(path) == by_reference(json.loads(line) for line in lines)
@@ -641,25 +640,29 @@ def test_a_folder_named_like_a_partition_adds_no_column(tmp_path: Path) -> None:
 
 
 def test_several_files_of_different_formats_and_schemas_are_one_scan(tmp_path: Path) -> None:
-    one = parquet(tmp_path, "[1]*.parquet", user_id=pa.array(["a", ""]), day=pa.array([date(2025, 2, 1)] * 2))
-    two = parquet(tmp_path, "it's two.parquet", ts=pa.array([1738400000, None]), user_id=pa.array(["b", "b"]))
-    three = parquet(tmp_path, "3.parquet", user_id=pa.array(["c", "a"]), day=pa.array([date(2025, 2, 1)] * 2))
-    four = write(tmp_path, "4.csv", b"day,user_id\n2025-02-01,d\n,d\n")
-    five = write(tmp_path, "5.jsonl.gz", json_bytes([plus("a"), plus("e")]))
-    with DuckDBEngine("UTC").scan([one, two, three, four, five], FIRST, LAST) as scan:
+    first = parquet(tmp_path, "[1]*.parquet", user_id=pa.array(["a", ""]), day=pa.array([date(2025, 2, 1)] * 2))
+    second = parquet(tmp_path, "it's two.parquet", ts=pa.array([1738400000, None]), user_id=pa.array(["b", "b"]))
+    third = parquet(tmp_path, "3.parquet", user_id=pa.array(["c", "a"]), day=pa.array([date(2025, 2, 1)] * 2))
+    fourth = write(tmp_path, "4.csv", b"day,user_id\n2025-02-01,d\n,d\n")
+    fifth = write(tmp_path, "5.jsonl.gz", json_bytes([plus("a"), plus("e")]))
+    with DuckDBEngine("UTC").scan([first, second, third, fourth, fifth], FIRST, LAST) as scan:
         rejected = [(row.file, row.line, row.reason) for row in scan.rejected()]
-        [found] = scan.user_days(KEY, FIRST, LAST)
+        [day_set] = scan.user_days(KEY, FIRST, LAST)
         assert scan.accepted == 7
-    assert found.keys.tolist() == sorted(user_key(KEY.secret, user) for user in "abcde")
-    assert rejected == [(str(one), 2, events.NO_USER), (str(two), 2, events.NO_DAY), (str(four), 3, events.NO_DAY)]
+    assert day_set.keys.tolist() == sorted(user_key(KEY.secret, user) for user in "abcde")
+    assert rejected == [
+        (str(first), 2, events.NO_USER),
+        (str(second), 2, events.NO_DAY),
+        (str(fourth), 3, events.NO_DAY),
+    ]
 
 
 @pytest.mark.parametrize("name", ["a?.parquet", "a*.parquet", "a[b].parquet"])
 def test_a_file_name_is_never_taken_for_a_pattern(name: str, tmp_path: Path) -> None:
     day = pa.array([date(2025, 2, 1)])
     parquet(tmp_path, "ab.parquet", user_id=pa.array(["other"]), day=day)
-    found = scanned(parquet(tmp_path, name, user_id=pa.array(["asked"]), day=day))
-    assert found[2] == {date(2025, 2, 1): [user_key(KEY.secret, "asked")]}
+    seen = scanned(parquet(tmp_path, name, user_id=pa.array(["asked"]), day=day))
+    assert seen[2] == {date(2025, 2, 1): [user_key(KEY.secret, "asked")]}
 
 
 def test_bits_of_one_user_from_many_sources_come_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -865,7 +868,7 @@ def test_nothing_is_spilled_to_any_folder(tmp_path: Path, monkeypatch: pytest.Mo
             scanned(path, memory_limit=limit)
         except BadInput as error:
             assert PLANTED not in str(error)
-    assert [found for found in tmp_path.rglob("*") if found not in (source, path)] == []
+    assert [spilled for spilled in tmp_path.rglob("*") if spilled not in (source, path)] == []
 
 
 PLANTED_IDS = f"CREATE TABLE t AS SELECT '{PLANTED}-' || lpad(i::VARCHAR, 9, '0') AS u FROM range(4000000) r(i)"
@@ -942,8 +945,8 @@ def test_each_distinct_user_is_hashed_once_an_epoch(tmp_path: Path, monkeypatch:
         for epoch in (1, 2):
             for until, users in ((LAST, 8), (FIRST + timedelta(days=30), 7)):
                 hashed.clear()
-                found = list(scan.user_days(EpochKey(epoch, bytes([epoch]) * 32), FIRST, until))
-                assert {len(day.keys) for day in found if day.day < LAST} == {7}
+                day_sets = list(scan.user_days(EpochKey(epoch, bytes([epoch]) * 32), FIRST, until))
+                assert {len(day.keys) for day in day_sets if day.day < LAST} == {7}
                 assert len(hashed) == 2 * users, "an HMAC is two SHA-256, and only those who were there are hashed"
 
 
@@ -962,7 +965,7 @@ def test_only_the_asked_days_are_given(tmp_path: Path) -> None:
     with DuckDBEngine("UTC").scan([path], FIRST, LAST) as scan:
         for start, end in ((0, 0), (62, 65), (63, 63), (64, 64), (100, 119), (-40, 1), (119, 500)):
             first, last = FIRST + timedelta(days=start), FIRST + timedelta(days=end)
-            days = [found.day for found in scan.user_days(KEY, first, last)]
+            days = [day_set.day for day_set in scan.user_days(KEY, first, last)]
             assert days == [day for day in scan.days() if first <= day <= last]
         assert list(scan.user_days(KEY, LAST + timedelta(days=300), LAST + timedelta(days=400))) == []
 

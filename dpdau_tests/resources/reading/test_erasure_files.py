@@ -93,8 +93,8 @@ def test_days_that_can_hold_nothing_are_taken_like_any_other(tmp_path: Path) -> 
 
 def test_a_row_may_have_a_reference_of_up_to_64_characters(tmp_path: Path) -> None:
     longest = "T-2025.03_" + "x" * 54
-    found = read(tmp_path, "a.csv", f"user_id,reference\nanna,{longest}\nben,\nben,T-1\n")
-    assert [event.reference for event in found] == [longest, None, "T-1"]
+    asked = read(tmp_path, "a.csv", f"user_id,reference\nanna,{longest}\nben,\nben,T-1\n")
+    assert [event.reference for event in asked] == [longest, None, "T-1"]
 
 
 def test_a_reference_that_is_an_id_of_the_file_refuses_it_without_quoting_the_id(tmp_path: Path) -> None:
@@ -107,10 +107,10 @@ def test_ids_that_differ_by_case_space_or_unicode_form_alone_are_taken_and_their
     tmp_path: Path,
 ) -> None:
     people = ["anna", "Anna", "ben", " ben ", "zo\u00eb", "zoe\u0308", "\u017fam", "SAM", "cleo", "cleo", "dora"]
-    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"user_id": one}) + "\n" for one in people))
-    found = read_requests(tmp_path / "a.jsonl", LIMITS)
-    assert [event.user_id for event in found.asked] == people
-    assert found.alike == (1, 2, 3, 4, 5, 6, 7, 8)
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"user_id": user_id}) + "\n" for user_id in people))
+    requests = read_requests(tmp_path / "a.jsonl", LIMITS)
+    assert [event.user_id for event in requests.asked] == people
+    assert requests.alike == (1, 2, 3, 4, 5, 6, 7, 8)
 
 
 def test_fields_that_say_nothing_about_days_are_passed_over(tmp_path: Path) -> None:

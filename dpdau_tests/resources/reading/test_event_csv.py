@@ -128,9 +128,9 @@ def test_a_file_that_is_sound_with_and_without_escapes_and_says_two_things_is_re
 def test_every_line_of_a_broken_row_is_counted(tmp_path: Path) -> None:
     swallowed = "\n".join(f"u{n},+,2025-02-01,x" for n in range(50))
     for row in (f'"{swallowed}",+,2025-02-01,x', f'a,+,"{swallowed}",x', f'"{swallowed}"', f'a,"{swallowed}",x'):
-        found = seen(f"user_id,op,day,note\nb,+,2025-02-01,x\nc,+,2025-02-01,x\n{row}\n".encode(), tmp_path)
-        assert found.rejected[-50:] == list(range(4, 54)) and not found.removals
-        assert found.accepted + len(found.rejected) == 52
+        outcome = seen(f"user_id,op,day,note\nb,+,2025-02-01,x\nc,+,2025-02-01,x\n{row}\n".encode(), tmp_path)
+        assert outcome.rejected[-50:] == list(range(4, 54)) and not outcome.removals
+        assert outcome.accepted + len(outcome.rejected) == 52
 
 
 def test_an_id_may_have_a_line_break_and_a_note_may_have_rows_in_it(tmp_path: Path) -> None:
@@ -168,9 +168,9 @@ def test_a_removal_near_a_row_that_fell_to_pieces_erases_nobody(rows: str, tmp_p
     good = "".join(f"u{n},+,2025-02-01,x\n" for n in range(9))
     end = "b,+,2025-02-01,x\n" * 6 + "d,-,2025-02-01,x\n"
     content = f"user_id,op,day,note\n{good}{rows}\n{end}".encode("latin-1")
-    found = seen(content, tmp_path)
+    outcome = seen(content, tmp_path)
     blank = content.split(b"\n")[:-1].count(b"")
-    assert found.removals == {"d"} and found.accepted + len(found.rejected) == content.count(b"\n") - 1 - blank
+    assert outcome.removals == {"d"} and outcome.accepted + len(outcome.rejected) == content.count(b"\n") - 1 - blank
 
 
 @pytest.mark.parametrize(
@@ -248,8 +248,8 @@ def test_of_json_lines_a_removal_between_two_pieces_erases_nobody_and_one_beside
 
 def test_rows_between_carriage_returns_are_counted_one_by_one(tmp_path: Path) -> None:
     rows = "\r".join(f"u{n},+,2025-02-01,x" for n in range(50))
-    found = seen(f"user_id,op,day,note\na,+,2025-02-01,x\n{rows}\nb,+,2025-02-01,car\rriage\n".encode(), tmp_path)
-    assert found == Seen(1, [3] * 50 + [4], set())
+    outcome = seen(f"user_id,op,day,note\na,+,2025-02-01,x\n{rows}\nb,+,2025-02-01,car\rriage\n".encode(), tmp_path)
+    assert outcome == Seen(1, [3] * 50 + [4], set())
 
 
 def test_a_header_that_may_have_been_meant_otherwise_is_refused(tmp_path: Path) -> None:
@@ -282,8 +282,8 @@ def test_what_another_program_writes_is_read_as_it_was_written(
     csv.writer(text, quoting=quoting, lineterminator="\n").writerows([("one", "two", "three"), *rows])
     path.write_text(text.getvalue(), newline="")
     try:
-        with csv_rows(path, []) as (header, found):
-            read = [fields for _, fields in found]
+        with csv_rows(path, []) as (header, numbered):
+            read = [fields for _, fields in numbered]
     except BadInput as error:
         assert "backslash" in error.reason and '\\"' in text.getvalue()
         return
@@ -393,10 +393,10 @@ def lines_of(content: bytes) -> int:
 def test_of_mutated_files_nobody_is_erased_that_no_row_names_and_every_line_is_accounted_for(
     tmp_path: Path,
 ) -> None:
-    made = cache(real_file)
+    file_of = cache(real_file)
     choose, outcomes = random.Random(seed()), {"taken": 0, "refused": 0, "unreadable": 0}
     for number in range(at_length(test=20, ci=200, soak=20_000)):
-        content = mutated(made(choose.choice([3, 40, 400]), seed() + number % 20), choose)
+        content = mutated(file_of(choose.choice([3, 40, 400]), seed() + number % 20), choose)
         try:
             rows = list(plainly_read(content.removeprefix(b"\xef\xbb\xbf")))
         except ValueError:

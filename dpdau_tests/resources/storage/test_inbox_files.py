@@ -36,7 +36,7 @@ def keys(*values: int) -> np.ndarray:
 
 
 def plain(sets: object) -> list[tuple[date, int, list[int]]]:
-    return [(found.day, found.epoch, found.keys.tolist()) for found in sets]  # type: ignore[attr-defined]
+    return [(day_set.day, day_set.epoch, day_set.keys.tolist()) for day_set in sets]  # type: ignore[attr-defined]
 
 
 SETS = [
@@ -59,7 +59,7 @@ def test_what_was_appended_is_read_back_in_order_of_days_and_epochs(tmp_path: Pa
     name = inbox.append(SETS)
     assert name and inbox.batches() == [name]
     assert plain(inbox.read([name])) == IN_ORDER
-    assert all(found.keys.dtype == np.uint64 for found in inbox.read([name]))
+    assert all(day_set.keys.dtype == np.uint64 for day_set in inbox.read([name]))
 
 
 def test_an_inbox_that_was_never_written_is_empty(tmp_path: Path) -> None:
@@ -108,10 +108,10 @@ def test_batches_read_together_are_united_by_day_and_epoch(
     wanted: dict[tuple[int, int], set[int]] = {}
     for batch in given_batches:
         inbox.append(
-            DaySet(DAY + timedelta(days=n), epoch, keys(*sorted(found))) for (n, epoch), found in batch.items()
+            DaySet(DAY + timedelta(days=n), epoch, keys(*sorted(members))) for (n, epoch), members in batch.items()
         )
-        for place, found in batch.items():
-            wanted.setdefault(place, set()).update(found)
+        for place, members in batch.items():
+            wanted.setdefault(place, set()).update(members)
     assert plain(inbox.read(inbox.batches())) == [
         (DAY + timedelta(days=n), epoch, sorted(wanted[n, epoch])) for n, epoch in sorted(wanted)
     ]
@@ -122,8 +122,8 @@ def test_a_day_of_more_than_a_million_users_is_one_row_group(tmp_path: Path) -> 
     many = np.arange(1_500_000, dtype=np.uint64)
     name = inbox.append([DaySet(DAY, 223, many)])
     assert pq.read_metadata(tmp_path / "inbox" / f"{name}.parquet").num_row_groups == 1
-    [found] = inbox.read([str(name)])
-    assert np.array_equal(found.keys, many)
+    [day_set] = inbox.read([str(name)])
+    assert np.array_equal(day_set.keys, many)
 
 
 def test_every_key_stands_in_the_file_as_its_eight_bytes_and_costs_little_more(tmp_path: Path) -> None:
@@ -170,8 +170,8 @@ def test_an_append_that_fails_leaves_nothing(tmp_path: Path) -> None:
 def run_until_killed(script: str, *arguments: object) -> None:
     """Run a script in a process that kills itself in the middle, with the signal that nothing can catch."""
     command = [sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)]
-    found = subprocess.run(command, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, check=False)
-    assert found.returncode == -signal.SIGKILL
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, check=False)
+    assert done.returncode == -signal.SIGKILL
 
 
 KILLED_BEFORE_RENAME = """
@@ -194,8 +194,8 @@ def test_a_writer_killed_before_the_rename_leaves_nothing_visible_and_the_rerun_
     assert inbox.batches() == []
     name = inbox.append([DaySet(DAY, 223, np.arange(1000, dtype=np.uint64))])
     assert inbox.batches() == [name] and not leftovers(tmp_path)
-    [found] = inbox.read(inbox.batches())
-    assert found.keys.tolist() == list(range(1000))
+    [day_set] = inbox.read(inbox.batches())
+    assert day_set.keys.tolist() == list(range(1000))
 
 
 def test_folding_sweeps_what_a_killed_writer_left_too(tmp_path: Path) -> None:
@@ -321,7 +321,7 @@ def test_a_share_goes_with_its_csv_whoever_removes_that(tmp_path: Path) -> None:
     for path in (kept, other):
         quarantine.note_share(path, 0.25, taken=True)
     kept.unlink()
-    assert [(one.rows, one.share) for one in quarantine.shares()] == [(other.stem, 0.25)]
+    assert [(share.rows, share.share) for share in quarantine.shares()] == [(other.stem, 0.25)]
     quarantine.expire(date(2000, 1, 1))
     assert sorted(path.name for path in other.parent.glob("[!.]*")) == [other.name, f"{other.stem}.json"]
 
