@@ -21,7 +21,7 @@ class MartRow:
         half_width: 95 % of the noise lies within it; in units of `noisy_statistic`.
         mechanism, mechanism_run: the kind of noise, and the run of it that the number is of.
         parameters: how its users are counted, as the run keeps them.
-        published_at: the scheduled slot.
+        published_at: midnight, in TIMEZONE, of the day on which it was due.
     """
 
     key: ReleaseKey

@@ -54,8 +54,8 @@ class SqlLedgerTransaction:
     def last_day(self, metric: Metric, window_days: int) -> date | None:
         table = schema.releases
         query = select(func.max(table.c.day)).where(table.c.metric == metric, table.c.window_days == window_days)
-        found = self._connection.scalar(query)
-        return None if found is None else date.fromisoformat(found)
+        day = self._connection.scalar(query)
+        return None if day is None else date.fromisoformat(day)
 
     def last_release(self, metric: Metric) -> Release | None:
         table = schema.releases
@@ -73,16 +73,16 @@ class SqlLedgerTransaction:
 
     def mechanism_run(self, name: str) -> MechanismRun | None:
         row = self._connection.execute(select(schema.instances).where(schema.instances.c.name == name)).one_or_none()
-        return None if row is None else _instance(row)
+        return None if row is None else _mechanism_run(row)
 
     def last_run(self, metric: Metric, window_days: int) -> MechanismRun | None:
         table = schema.instances
         query = select(table).where(table.c.metric == metric, table.c.window_days == window_days)
         row = self._connection.execute(query.order_by(table.c.id.desc()).limit(1)).one_or_none()
-        return None if row is None else _instance(row)
+        return None if row is None else _mechanism_run(row)
 
     def mechanism_runs(self) -> list[MechanismRun]:
-        return [_instance(row) for row in self._all(select(schema.instances).order_by(schema.instances.c.id))]
+        return [_mechanism_run(row) for row in self._all(select(schema.instances).order_by(schema.instances.c.id))]
 
     def open_run(self, run: MechanismRun) -> None:
         self._append(
@@ -110,9 +110,9 @@ class SqlLedgerTransaction:
     def cap(self, metric: Metric, month: date) -> Fraction | None:
         for table, order in ((schema.overrides, schema.overrides.c.id.desc()), (schema.charges, schema.charges.c.id)):
             here = (table.c.metric == metric, table.c.month == month.isoformat(), table.c.epsilon_cap.is_not(None))
-            found = self._connection.scalar(select(table.c.epsilon_cap).where(*here).order_by(order).limit(1))
-            if found is not None:
-                return Fraction(found)
+            cap = self._connection.scalar(select(table.c.epsilon_cap).where(*here).order_by(order).limit(1))
+            if cap is not None:
+                return Fraction(cap)
         return None
 
     def delta(self, metric: Metric, month: date) -> float | None:
@@ -215,9 +215,9 @@ class SqlLedger:
     @contextmanager
     def transaction(self) -> Iterator[SqlLedgerTransaction]:
         with self._database.write() as connection:
-            books = SqlLedgerTransaction(connection, self._database.keyring)
-            yield books
-        if books.destroyed:
+            opened = SqlLedgerTransaction(connection, self._database.keyring)
+            yield opened
+        if opened.destroyed:
             self._database.overwrite_deleted(schema.shared_noise, schema.stream_state)
 
     @contextmanager
@@ -226,50 +226,50 @@ class SqlLedger:
             yield SqlLedgerTransaction(connection, self._database.keyring)
 
     def release(self, key: ReleaseKey) -> Release | None:
-        with self._reading() as books:
-            return books.release(key)
+        with self._reading() as ledger:
+            return ledger.release(key)
 
     def releases(self, metric: Metric | None = None) -> list[Release]:
-        with self._reading() as books:
-            return books.releases(metric)
+        with self._reading() as ledger:
+            return ledger.releases(metric)
 
     def mechanism_runs(self) -> list[MechanismRun]:
-        with self._reading() as books:
-            return books.mechanism_runs()
+        with self._reading() as ledger:
+            return ledger.mechanism_runs()
 
     def restated(self) -> frozenset[date]:
-        with self._reading() as books:
-            return books.restated()
+        with self._reading() as ledger:
+            return ledger.restated()
 
     def charges(self, metric: Metric, month: date) -> list[Charge]:
-        with self._reading() as books:
-            return books.charges(metric, month)
+        with self._reading() as ledger:
+            return ledger.charges(metric, month)
 
     def cap(self, metric: Metric, month: date) -> Fraction | None:
-        with self._reading() as books:
-            return books.cap(metric, month)
+        with self._reading() as ledger:
+            return ledger.cap(metric, month)
 
     def delta(self, metric: Metric, month: date) -> float | None:
-        with self._reading() as books:
-            return books.delta(metric, month)
+        with self._reading() as ledger:
+            return ledger.delta(metric, month)
 
     def closures(self, metric: Metric, month: date | None = None) -> int:
-        with self._reading() as books:
-            return books.closures(metric, month)
+        with self._reading() as ledger:
+            return ledger.closures(metric, month)
 
     def is_closed(self, metric: Metric, month: date) -> bool:
-        with self._reading() as books:
-            return books.is_closed(metric, month)
+        with self._reading() as ledger:
+            return ledger.is_closed(metric, month)
 
     def awaits_erasures(self) -> bool:
-        with self._reading() as books:
-            return books.awaits_erasures()
+        with self._reading() as ledger:
+            return ledger.awaits_erasures()
 
     def override(self, override: Override) -> None:
         with self._database.write() as connection:
-            books = SqlLedgerTransaction(connection, self._database.keyring)
+            ledger = SqlLedgerTransaction(connection, self._database.keyring)
             metric, month = override.metric, override.month
-            opens = metric is not None and month is not None and books.is_closed(metric, month)
+            opens = metric is not None and month is not None and ledger.is_closed(metric, month)
             append(connection, self._database.keyring, schema.overrides, [{**_override_row(override), "opens": opens}])
 
     def overrides(self) -> list[Override]:
@@ -372,7 +372,7 @@ def _release(row: Row[Any]) -> Release:
     )
 
 
-def _instance(row: Row[Any]) -> MechanismRun:
+def _mechanism_run(row: Row[Any]) -> MechanismRun:
     return MechanismRun(
         name=row.name,
         metric=row.metric,

@@ -95,10 +95,10 @@ def _write_batch(sets: Iterable[DaySet], file: BinaryIO) -> str | None:
     return f"{content.hexdigest()[:32]}.parquet" if written else None
 
 
-def _table(found: DaySet) -> pa.Table:
-    epochs = np.full(len(found.keys), found.epoch, dtype=np.int32)
-    days = np.full(len(found.keys), day_number(found.day), dtype=np.int32)
-    columns = [pa.array(epochs), pa.array(days).view(pa.date32()), pa.array(found.keys, pa.uint64())]
+def _table(day_set: DaySet) -> pa.Table:
+    epochs = np.full(len(day_set.keys), day_set.epoch, dtype=np.int32)
+    days = np.full(len(day_set.keys), day_number(day_set.day), dtype=np.int32)
+    columns = [pa.array(epochs), pa.array(days).view(pa.date32()), pa.array(day_set.keys, pa.uint64())]
     return pa.table(columns, schema=_SCHEMA)
 
 

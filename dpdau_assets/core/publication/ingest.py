@@ -230,16 +230,16 @@ class RowScan:
         for file, line, row in rows:
             self._sort_in(file, line, validate(row, limits))
 
-    def _sort_in(self, file: str, line: int, found: Event | str) -> None:
-        if isinstance(found, str):
-            self._rejected.append(RejectedRow(file, line, found))
+    def _sort_in(self, file: str, line: int, judged: Event | str) -> None:
+        if isinstance(judged, str):
+            self._rejected.append(RejectedRow(file, line, judged))
             return
         self.accepted += 1
-        if found.op == "+":
-            self._users[found.day].add(found.user_id)
-            self._compare_with_folder(file, found.day)
+        if judged.op == "+":
+            self._users[judged.day].add(judged.user_id)
+            self._compare_with_folder(file, judged.day)
         else:
-            self._removals[found] = None
+            self._removals[judged] = None
 
     def _compare_with_folder(self, file: str, day: date) -> None:
         named = day_of_folder(file)
@@ -266,5 +266,5 @@ class RowScan:
         users = set().union(*(self._users[day] for day in days))
         keys = {user: user_key(key.secret, user) for user in users}
         for day in days:
-            found = np.array(sorted({keys[user] for user in self._users[day]}), dtype=np.uint64)
-            yield DaySet(day, key.epoch, found)
+            in_order = np.array(sorted({keys[user] for user in self._users[day]}), dtype=np.uint64)
+            yield DaySet(day, key.epoch, in_order)

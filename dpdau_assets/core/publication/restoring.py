@@ -58,14 +58,14 @@ def last_possible_day(shown: Sequence[MartRow], declared: Declared | None, clock
     yesterday = clock.today() - timedelta(days=1)
     if declared is None:
         return yesterday
-    last = max((one.key.day for one in (*shown, *accountant.releases())), default=date.min)
+    last = max((number.key.day for number in (*shown, *accountant.releases())), default=date.min)
     if declared.through < last:
         raise BadInput(f"{last} is published, which is after {declared.through}.", "Declare the last published day.")
     return min(yesterday, declared.through)
 
 
 def lost_keys(shown: Sequence[MartRow], declared: Declared | None, store: Store) -> list[ReleaseKey]:
-    """Every release that may have been made since the backup, in the order of their slots.
+    """Every release that may have been made since the backup, in the order in which they were due.
 
     Unless it is declared how far publication had come, months may also have been restated under a longer GRACE_DAYS.
     """
@@ -87,18 +87,18 @@ def lost_keys(shown: Sequence[MartRow], declared: Declared | None, store: Store)
         first_numbers | there.keys(), through + timedelta(days=1 + grace_days), store.settings, store.accountant
     )
     lost = (first_numbers | set(restated) | {row.key for row in shown}) - there.keys()
-    return sorted(lost, key=lambda key: (_slot(key, store.settings), key.revision, key))
+    return sorted(lost, key=lambda key: (_due_on(key, store.settings), key.revision, key))
 
 
 def maybe_published(lost: Sequence[ReleaseKey], shown: Sequence[MartRow]) -> list[MaybePublished]:
-    """By metric, what the books are charged for."""
+    """By metric, what the ledger is charged for."""
     there = {row.key for row in shown}
-    found: list[tuple[Metric, list[ReleaseKey]]] = [
+    lost_of_each: list[tuple[Metric, list[ReleaseKey]]] = [
         (metric, [key for key in lost if key.metric == metric]) for metric in METRICS
     ]
     return [
         MaybePublished(metric, len(keys), len(there.intersection(keys)), tuple(_months_closed(keys)))
-        for metric, keys in found
+        for metric, keys in lost_of_each
         if keys
     ]
 
@@ -143,13 +143,13 @@ def _estimators_of(
 
     None where it shows none of the metric: nothing that the price depends on.
     """
-    found: dict[ReleaseKey, Estimator | None] = {}
+    estimators: dict[ReleaseKey, Estimator | None] = {}
     for metric in {key.metric for key in lost}:
         keys = [key for key in lost if key.metric == metric]
         last = next((estimator_from(shown[key].parameters) for key in keys if key in shown), None)
         for key in keys:
-            found[key] = last = estimator_from(shown[key].parameters) if key in shown else last
-    return found
+            estimators[key] = last = estimator_from(shown[key].parameters) if key in shown else last
+    return estimators
 
 
 def account_for_files(
@@ -200,16 +200,16 @@ def _first_numbers(metric: Metric, through: date, settings: Settings, accountant
 
 
 def _restated(
-    first_numbers: Iterable[ReleaseKey], last_slot: date, settings: Settings, accountant: Ledger
+    first_numbers: Iterable[ReleaseKey], through: date, settings: Settings, accountant: Ledger
 ) -> Iterator[ReleaseKey]:
     """The restatement of each month whose day may have come, of all days that may have a number."""
     days = [key for key in first_numbers if key.metric == "dau" and not key.revision]
     due = restatements_due([key.day for key in days], settings, accountant)
-    reached = {month for month, day in due.items() if day <= last_slot}
+    reached = {month for month, day in due.items() if day <= through}
     return (replace(key, revision=1) for key in days if month_of(key.day) in reached)
 
 
-def _slot(key: ReleaseKey, settings: Settings) -> date:
+def _due_on(key: ReleaseKey, settings: Settings) -> date:
     return restatement_due_on(settings, month_of(key.day)) if key.revision else due_on(settings, key.day)
 
 
@@ -222,7 +222,7 @@ def _charged(
 ) -> MechanismRun:
     """The run that the release went on with, or that began with it; a stream began on `first_day`, where that is known.
 
-    It is on the books from here on.
+    It is on record, and charged, from here on.
     """
     living = living_run(key, ledger, settings, estimator)
     run = living or new_run(replace(key, day=first_day or key.day), ledger, settings, estimator)
