@@ -52,7 +52,7 @@ def pages(settings: Settings) -> dict[str, ResourceSnap]:
 
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
-    """Of an operator with a data directory and a master secret, in a folder where `.env` is read."""
+    """The environment of an operator with a data directory and a master secret, in a folder where `.env` is read."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(Environment.model_config, "env_file", ".env")
     monkeypatch.setenv("DATA_DIR", str(tmp_path / "data"))

@@ -64,12 +64,14 @@ def require_empty(connection: Connection) -> None:
 
 
 def to_lines(rows: Rows) -> Iterator[bytes]:
+    """One line of JSON a row: its table and its columns, bytes in hex."""
     for name, columns in rows:
         plain = {column: value.hex() if isinstance(value, bytes) else value for column, value in columns.items()}
         yield json.dumps([name, plain]).encode() + b"\n"
 
 
 def from_lines(lines: Iterable[bytes]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The rows that `to_lines` wrote, as (table, columns)."""
     for line in lines:
         name, columns = json.loads(line)
         yield name, {column: _value(schema.metadata.tables[name], column, value) for column, value in columns.items()}

@@ -37,6 +37,7 @@ def rows_of(connection: Connection, names: Sequence[str]) -> Iterator[Row[Any]]:
 
 
 def ids_of(connection: Connection, receipts: Sequence[str], states: Sequence[str]) -> list[int]:
+    """The ids of these requests that are in one of these states, in order."""
     return sorted({row.id for row in rows_of(connection, receipts) if row.state in states})
 
 

@@ -17,12 +17,13 @@ _Value = TypeVar("_Value")
 
 
 def insert_rows(connection: Connection, table: Table, rows: Sequence[Mapping[str, object]]) -> None:
+    """Insert rows in one statement, if there are any."""
     if rows:
         connection.execute(insert(table), list(rows))
 
 
 def insert_new(connection: Connection, table: Table, rows: Sequence[Mapping[str, object]]) -> None:
-    """Leave out those whose primary key or unique columns are there."""
+    """Insert rows, leaving out those whose primary key or unique columns are there."""
     if rows:
         connection.execute(_upsert(connection, table).on_conflict_do_nothing(), list(rows))
 

@@ -36,6 +36,7 @@ Value = int | str
 
 
 def new_opening() -> bytes:
+    """The random key of a commitment, `KEY_BYTES` long."""
     return secrets.token_bytes(KEY_BYTES)
 
 

@@ -125,6 +125,7 @@ def text_format_of(path: Path) -> Format:
 
 
 def is_gzip(path: Path) -> bool:
+    """Whether the file is compressed, by its ending."""
     return path.suffix.lower() == ".gz"
 
 

@@ -67,7 +67,7 @@ def read_files(connection: DuckDBPyConnection, files: Sequence[Path], limits: Li
 
 @contextmanager
 def own_words(culprit: Callable[[], DpdauError]) -> Iterator[None]:
-    """DuckDB's errors, which can quote rows, become ours: too little memory, else what `culprit` makes."""
+    """DuckDB's errors, which can quote rows, become ours: too little memory (BadInput), else what `culprit` makes."""
     try:
         yield
     except OUR_MISTAKES:

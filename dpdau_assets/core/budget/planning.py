@@ -120,7 +120,10 @@ def budget_of(metric: Metric, month: date, ledger: LedgerReader, settings: Setti
 
 
 def require_in_order(key: ReleaseKey, ledger: BudgetLedger, settings: Settings) -> None:
-    """A stream's days follow one another: its first is wherever it begins, then none is skipped or gone back to."""
+    """A stream's days follow one another: its first is wherever it begins, then none is skipped or gone back to.
+
+    Raises Refused with the fields day and next_day.
+    """
     last = ledger.last_day(key.metric, key.window_days)
     if settings.mechanism(key.metric) != Stream.name or last is None:
         return
@@ -139,6 +142,7 @@ def require_open(key: ReleaseKey, ledger: BudgetLedger) -> None:
     """With its restatement a month is closed, since the noise that its numbers share is destroyed.
 
     So is one that a restored ledger may have lost numbers of, and every month until erasures are in force again.
+    Raises Refused.
     """
     if key.metric == "dau" and month_of(key.day) in ledger.restated() and not key.revision:
         raise Refused(

@@ -49,7 +49,7 @@ def purge(store: Store) -> date | None:
 
 
 def due_through(settings: Settings, accountant: Ledger) -> date | None:
-    """The last day that retention lets go of, None while there is none."""
+    """The last day that retention lets go of, None while there is none. Raises BadSetting without RETENTION_DAYS."""
     kept_days = settings.retention_days
     if kept_days is None:
         raise BadSetting("RETENTION_DAYS is not set.", "Set it to have days purged; without it everything is kept.")

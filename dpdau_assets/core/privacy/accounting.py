@@ -186,7 +186,8 @@ def largest_independent_epsilon(cap: Fraction, delta: float, numbers: int) -> fl
 def admits(charges: Sequence[Charge], new: Charge, budget: Budget) -> None:
     """Return if the month takes `new` on top of `charges`, all that was ever charged to this month of this metric.
 
-    Raises BudgetRefused with the fields charged (for `charges`), asked (for `new` alone), together and cap, in epsilon.
+    Raises BudgetRefused with the fields charged (for `charges`), asked (for `new` alone), together and cap, in epsilon;
+    ValueError for charges of another month or metric.
     """
     if any((charge.metric, charge.month) != (new.metric, new.month) for charge in charges):
         raise ValueError("charges of another metric or month")

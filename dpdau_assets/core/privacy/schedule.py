@@ -158,7 +158,10 @@ def _first_time(settings: Settings, metric: Metric, day: date) -> ScheduledRelea
 
 
 def mechanism_for(settings: Settings, metric: Metric, month: date) -> Mechanism:
-    """The configured mechanism: of the whole month if its noise is shared, of the whole stream, or of one release."""
+    """The configured mechanism: of the whole month if its noise is shared, of the whole stream, or of one release.
+
+    Raises BadSetting for a name that is no mechanism.
+    """
     name, cap, each = settings.mechanism(metric), float(settings.cap(metric)), settings.epsilon_each(metric)
     if name == SharedNoise.name:
         return mechanisms.shared_noise(numbers_of_month(settings, month), cap, settings.delta)

@@ -84,7 +84,7 @@ def restate(month: date, store: Store) -> list[Release]:
 
 
 def require_publishable(key: ReleaseKey, store: Store) -> None:
-    """Ask everything that can be asked before a day is sealed for it."""
+    """Ask everything that can be asked before a day is sealed for it. Raises Refused for the first that fails."""
     settings = store.settings
     earliest = first_window_end(settings.start_date, key.window_days)
     if key.day < earliest:

@@ -397,8 +397,8 @@ def user_histories(draw: st.DrawFn, months: int = 1) -> tuple[Stream, date, date
         walk += timedelta(days=gap)
     days = {first_out + timedelta(days=offset) for offset in draw(st.sets(OFFSETS, min_size=1, max_size=31))}
     inside = set(days_between(first_out, last_out))
-    store = frozenset(active - inside)
-    return mechanism, first_out, last_out, store | ((days | active) & inside), store
+    outside = frozenset(active - inside)
+    return mechanism, first_out, last_out, outside | ((days | active) & inside), outside
 
 
 def window_bits(active: frozenset[date], first: date, days: int, window_days: int) -> list[int]:
