@@ -69,7 +69,7 @@ def test_no_fault_asks_a_part_of_the_store_for_what_it_does_not_have() -> None:
 
 
 def lines_of(fault: Any) -> range:
-    """Those that the fault has changed."""
+    """The lines that the fault has changed."""
     first = text_of(fault.file)[: text_of(fault.file).index(fault.old)].count("\n") + 1
     return range(first, first + fault.new.count("\n") + 1)
 
@@ -125,7 +125,7 @@ def said(annotation: ast.expr | None) -> str:
 
 @cache
 def functions_of(module: str) -> dict[str, ast.FunctionDef]:
-    """Those of a module of this project, by name."""
+    """The functions of a module of this project, by name."""
     file = f"{module.replace('.', '/')}.py"
     return functions_in(ast.parse(text_of(file))) if (PROJECT / file).is_file() else {}
 

@@ -436,7 +436,7 @@ PROGRESS = (
 ACTIVITY = (
     Fault(
         "a-late-event-brings-a-removed-user-back",
-        "dpdau_assets/core/state/activity.py",
+        "dpdau_assets/core/state/folding.py",
         "return subtract(unite([before, arrived]), removed)",
         "return unite([subtract(before, removed), arrived])",
         (
@@ -446,23 +446,23 @@ ACTIVITY = (
     ),
     Fault(
         "an-event-after-the-seal-enters",
-        "dpdau_assets/core/state/activity.py",
+        "dpdau_assets/core/state/folding.py",
         "elif day in sealed:",
         "elif day in restated:",
         ("core/publication/test_release.py::test_what_comes_for_a_published_day_is_late_and_changes_no_later_number",),
     ),
     Fault(
         "an-event-after-the-seal-enters-under-the-next-salt-epoch",
-        "dpdau_assets/core/state/activity.py",
+        "dpdau_assets/core/state/folding.py",
         "elif day in sealed:",
-        "elif day in sealed and epoch == epochs_of(day, store.settings)[0]:",
+        "elif day in sealed and epoch == epoch_of(day, store.settings.hash_salt_rotation_days):",
         (
             "core/publication/test_release.py::test_what_comes_for_a_published_day_changes_its_state_under_none_of_its_salt_epochs",
         ),
     ),
     Fault(
         "building-days-leaves-a-batch-out",
-        "dpdau_assets/core/state/activity.py",
+        "dpdau_assets/core/state/folding.py",
         "_folded(store.events.inbox.read(batches), late,",
         "_folded(store.events.inbox.read(batches[1:]), late,",
         (
@@ -472,14 +472,14 @@ ACTIVITY = (
     ),
     Fault(
         "a-batch-that-comes-while-the-inbox-is-folded-is-thrown-away",
-        "dpdau_assets/core/state/activity.py",
+        "dpdau_assets/core/state/folding.py",
         "    store.events.inbox.discard([batch for batch in batches if batch not in waiting])\n",
         "    store.events.inbox.discard(store.events.inbox.batches())\n",
         ("core/state/test_activity.py::test_a_batch_that_comes_while_the_inbox_is_folded_waits_for_the_next_fold",),
     ),
     Fault(
         "the-inbox-is-emptied-before-late-events-are-kept",
-        "dpdau_assets/core/state/activity.py",
+        "dpdau_assets/core/state/folding.py",
         "    store.state.late.replace(late)\n    store.events.quarantine.keep(dropped)\n",
         "    store.events.inbox.discard(batches)\n"
         "    store.state.late.replace(late)\n"
@@ -488,7 +488,7 @@ ACTIVITY = (
     ),
     Fault(
         "who-was-counted-already-counts-as-late",
-        "dpdau_assets/core/state/activity.py",
+        "dpdau_assets/core/state/folding.py",
         "    before = _or_empty(state.late.read(arrived.day, arrived.epoch))\n"
         "    new = subtract(arrived.keys, _or_empty(sealed_state))\n",
         "    before = _or_empty(state.late.read(arrived.day, arrived.epoch))\n    new = arrived.keys\n",
@@ -497,8 +497,8 @@ ACTIVITY = (
     Fault(
         "a-removal-leaves-late-events-in",
         "dpdau_assets/core/state/activity.py",
-        "((store.state.activity, _dropping_sketches), (store.state.late, _as_they_come))",
-        "((store.state.activity, _dropping_sketches),)",
+        "((store.state.activity, dropping_sketches), (store.state.late, _as_they_come))",
+        "((store.state.activity, dropping_sketches),)",
         ("core/erasure/test_requests.py::test_an_erasure_takes_late_events_out_too",),
     ),
     Fault(
@@ -1042,7 +1042,7 @@ INGEST = (
     ),
     Fault(
         "the-quarantine-says-how-many-came-too-late",
-        "dpdau_assets/core/state/activity.py",
+        "dpdau_assets/core/state/folding.py",
         'f"Dropped: some users {reason}."',
         'f"Dropped: {len(arrived.keys)} users {reason}."',
         (
@@ -1241,7 +1241,7 @@ SKETCHES = (
     ),
     Fault(
         "a-sketch-stays-when-its-state-changes",
-        "dpdau_assets/core/state/activity.py",
+        "dpdau_assets/core/state/folding.py",
         "        store.state.sketches.discard(day_set.day, day_set.epoch)\n",
         "",
         ("core/budget/test_sketch_choice.py::test_a_sketch_of_what_state_was_is_gone_before_the_state_is_another",),

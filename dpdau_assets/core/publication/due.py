@@ -68,7 +68,7 @@ def last_due(settings: Settings, clock: Clock) -> date:
     return clock.today() - timedelta(days=1 + settings.grace_days)
 
 
-def late(waiting: Due, settings: Settings, clock: Clock) -> list[date]:
+def overdue_days(waiting: Due, settings: Settings, clock: Clock) -> list[date]:
     """Days of which a number was due before today and could have come: complete, and not published."""
     days = {step.day for step in waiting.numbers if step.kind in (DAU, MAU) and step.day}
     return sorted(day for day in days if day < last_due(settings, clock))

@@ -20,7 +20,7 @@ from dpdau_assets.core.errors import DpdauError, Refused
 from dpdau_assets.core.ports.state import StateStore
 from dpdau_assets.core.ports.store import Mart, State, Store
 from dpdau_assets.core.privacy.schedule import due_on
-from dpdau_assets.core.publication.due import due, late
+from dpdau_assets.core.publication.due import due, overdue_days
 from dpdau_assets.core.publication.ingest import in_whole_per_cent
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.sketches import build
@@ -241,7 +241,7 @@ def _published_on_time(store: Store, _: Mart) -> Verdict:
     waiting = [day for day in numbers_due.unmarked if first and day >= first]
     if waiting:
         return _days(waiting, "day(s) are due and not declared complete: upstream, or `dpdau complete`", "")
-    missing = late(numbers_due, store.settings, store.clock)
+    missing = overdue_days(numbers_due, store.settings, store.clock)
     if missing:
         return _days(missing, "day(s) are overdue: the schedule of publication, or `dpdau run`, publishes", "")
     if numbers_due.refused and first:

@@ -9,26 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from datetime import date
-from functools import cache, partial
 
 from dpdau_assets.core.dates import (
-    epoch_of,
     epochs_of_day,
-    month_of,
 )
 from dpdau_assets.core.errors import Refused
-from dpdau_assets.core.facts import Build, DaySet, Keys, Partition, RejectedRow, Version
+from dpdau_assets.core.facts import Build, DaySet, Partition, Version
 from dpdau_assets.core.identity import data_version
 from dpdau_assets.core.parallel import work_ahead
 from dpdau_assets.core.ports.ledger import Ledger
 from dpdau_assets.core.ports.state import StateStore
 from dpdau_assets.core.ports.store import Clock, Erasures, Events, State, Store
 from dpdau_assets.core.settings import Settings
-from dpdau_assets.core.sketches.keysets import EMPTY, places, subtract, unite
+from dpdau_assets.core.sketches.keysets import EMPTY, places, subtract
+from dpdau_assets.core.state.folding import dropping_sketches, fold_inbox
 from dpdau_assets.core.state.touched import live_days, mark, mark_all
-
-PAST_RETENTION = "came for a day that is past retention"
-AFTER_RESTATEMENT = "came after the month of their day was restated"
 
 
 def process_days(days: list[date], store: Store) -> None:
@@ -89,7 +84,7 @@ def apply_pending(store: Store) -> None:
     store.state.activity.resume()
     store.state.late.resume()
     apply_removals(store)
-    _fold_inbox(store)
+    fold_inbox(store)
 
 
 def apply_removals(store: Store) -> None:
@@ -105,7 +100,7 @@ def apply_removals(store: Store) -> None:
     store.state.files.sweep()
     store.erasures.ledger.begin_applying(watermark)
     _mark_changed(watermark, store)
-    for kept, dropping in ((store.state.activity, _dropping_sketches), (store.state.late, _as_they_come)):
+    for kept, dropping in ((store.state.activity, dropping_sketches), (store.state.late, _as_they_come)):
         unreadable: list[tuple[date, int]] = []
         emptied: list[tuple[date, int]] = []
         changed = _rewritten(kept, watermark, unreadable, emptied, store.erasures, store.accountant)
@@ -201,11 +196,6 @@ def epochs_of(day: date, settings: Settings) -> range:
     return epochs_of_day(day, settings.hash_salt_rotation_days, settings.mau_window_days)
 
 
-def fold(before: Keys, arrived: Keys, removed: Keys) -> Keys:
-    """The two-phase set: what was there or came, less what was ever removed."""
-    return subtract(unite([before, arrived]), removed)
-
-
 def _rewritten(
     store: StateStore,
     watermark: int,
@@ -246,101 +236,6 @@ def _as_they_come(sets: Iterable[DaySet], _: Store) -> Iterable[DaySet]:
     return sets
 
 
-def _dropping_sketches(sets: Iterable[DaySet], store: Store) -> Iterator[DaySet]:
-    """Each set once the sketch of what it replaces is gone: a sketch is of its state, or not there to be built."""
-    for day_set in sets:
-        store.state.sketches.discard(day_set.day, day_set.epoch)
-        yield day_set
-
-
-def _fold_inbox(store: Store) -> None:
-    batches = store.events.inbox.batches()
-    if not batches:
-        return
-    late: list[DaySet] = []
-    dropped: list[RejectedRow] = []
-    changed: set[date] = set()
-    broken: set[date] = set()
-    known = store.state.rebuilds.changed()
-    store.state.rebuilds.mark_changed(
-        store.events.inbox.days()
-    )  # before anything is written: what is cut short stays noted
-    arrivals = _folded(store.events.inbox.read(batches), late, dropped, broken, store)
-    store.state.activity.replace(_dropping_sketches(_noting(arrivals, changed), store))
-    store.state.late.replace(late)
-    store.events.quarantine.keep(dropped)
-    noted = store.state.rebuilds.changed()
-    store.state.rebuilds.mark_reported(
-        {day: noted[day] for day in noted.keys() - known.keys() - changed}
-    )  # nothing new came
-    waiting = store.events.inbox.holding(broken) if broken else []
-    store.events.inbox.discard([batch for batch in batches if batch not in waiting])
-
-
-def _noting(sets: Iterable[DaySet], changed: set[date]) -> Iterator[DaySet]:
-    for day_set in sets:
-        changed.add(day_set.day)
-        yield day_set
-
-
-def _folded(
-    arrivals: Iterable[DaySet], late: list[DaySet], dropped: list[RejectedRow], broken: set[date], store: Store
-) -> Iterator[DaySet]:
-    """The new state of every open day that gained a user; what came for sealed days is put into `late`.
-
-    A day whose files cannot be read is put into `broken`: what came for it waits until they can, and holds up no other.
-
-    What came for a day past retention, or for a restated month, is noted in `dropped`: no number can hold it.
-    """
-    sealed, restated = store.accountant.sealed(), store.accountant.restated()
-    gone = store.accountant.purged_through() or date.min
-    tombstones = cache(partial(store.erasures.ledger.tombstones, through=store.erasures.ledger.applied()))
-    for arrived in arrivals:
-        day, epoch = arrived.day, arrived.epoch
-        if day <= gone:
-            dropped.append(_dropped(arrived, PAST_RETENTION))
-            continue
-        removed = tombstones(epoch).removed_on(day)
-        try:
-            before = store.state.activity.read(day, epoch)
-            store.state.late.digest(day, epoch)
-        except Refused:
-            broken.add(day)
-            continue
-        if day in sealed and month_of(day) in restated:
-            dropped += _too_late(arrived, before, removed, store.settings, store.state)
-        elif day in sealed:
-            late.extend(_late(arrived, before, removed, store.state))
-        elif len(after := fold(_or_empty(before), arrived.keys, removed)) > len(_or_empty(before)) or before is None:
-            yield DaySet(day, epoch, after)
-
-
-def _late(arrived: DaySet, sealed_state: Keys | None, removed: Keys, state: State) -> list[DaySet]:
-    """The day's late set with these arrivals, if they change it: users that the sealed state does not have."""
-    before = _or_empty(state.late.read(arrived.day, arrived.epoch))
-    new = subtract(arrived.keys, _or_empty(sealed_state))
-    after = fold(before, new, removed)
-    return [DaySet(arrived.day, arrived.epoch, after)] if len(after) > len(before) else []
-
-
-def _too_late(
-    arrived: DaySet, sealed_state: Keys | None, removed: Keys, settings: Settings, state: State
-) -> list[RejectedRow]:
-    """A rejected row if some users of these arrivals were never counted, by the epoch that the day's number reads."""
-    own_epoch = epoch_of(arrived.day, settings.hash_salt_rotation_days)
-    known = unite([_or_empty(sealed_state), _or_empty(state.late.read(arrived.day, arrived.epoch)), removed])
-    new = subtract(arrived.keys, known)
-    return [_dropped(arrived, AFTER_RESTATEMENT)] if len(new) and arrived.epoch == own_epoch else []
-
-
-def _dropped(arrived: DaySet, reason: str) -> RejectedRow:
-    """A line of the quarantine without a place in a file: the rows were good, and came too late.
-
-    It does not say of how many: where it was one, that would be somebody.
-    """
-    return RejectedRow(f"day={arrived.day}", 0, f"Dropped: some users {reason}.")
-
-
 def _create_missing(days: list[date], store: Store) -> None:
     promised, stored = (
         store.accountant.sealed() | store.accountant.processed(),
@@ -356,10 +251,6 @@ def _create_missing(days: list[date], store: Store) -> None:
             "Restore the data directory and the ledger from the same backup; a day is never rebuilt from nothing.",
         )
     store.state.activity.replace(DaySet(day, epoch, EMPTY) for day, epoch in missing)
-
-
-def _or_empty(keys: Keys | None) -> Keys:
-    return EMPTY if keys is None else keys
 
 
 def require_ended(day: date, clock: Clock) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from dpdau_assets.core.dates import days_between
 from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.completeness import complete_all
-from dpdau_assets.core.publication.due import due, late
+from dpdau_assets.core.publication.due import due, overdue_days
 from dpdau_assets.core.publication.release import publish, restate
 from dpdau_assets.core.publication.runs import DAU, MAU, RESTATEMENT, Step
 from dpdau_tests.conftest import FixedClock, prepare, put
@@ -66,7 +66,7 @@ def test_an_undeclared_day_is_waited_for_and_those_after_it_with_it(make_store: 
     waiting = due(store)
     assert [step.day for step in waiting.numbers] == days_between(START, date(2025, 1, 2))
     assert waiting.unmarked == (date(2025, 1, 3),)
-    assert late(waiting, store.settings, store.clock) == days_between(START, date(2025, 1, 2))
+    assert overdue_days(waiting, store.settings, store.clock) == days_between(START, date(2025, 1, 2))
 
 
 def test_only_what_was_never_built_is_missing(make_store: MakeStore) -> None:
