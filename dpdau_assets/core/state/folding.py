@@ -1,8 +1,8 @@
 """How what came enters its day, and what becomes of events that come late.
 
 An open day gains its users. Those of a sealed day, which a release has read, are late: kept apart, out of every MAU,
-and counted in DAU from the restatement on. After that, and for a day past retention, they are dropped, and the quarantine
-says so.
+and counted in DAU from the restatement on. After that, and for a day past retention, they are dropped, and the
+quarantine says so.
 """
 
 from __future__ import annotations
