@@ -110,7 +110,7 @@ def test_the_chart_of_the_mart_renders_in_the_ui(ui: Ui, page: Page) -> None:
     page.get_by_role("button", name="Confirm").click()  # it asks, since no MAU is published yet
     ui.wait_for("the mart", lambda: ui.has_run("active_users"))
     page.goto(f"{ui.address}/assets/active_users")
-    assert_drawn(page, "DAU above, MAU below")
+    assert_drawn(page, "DAU by day")
     page.screenshot(path=PICTURES / "active-users.png")
     page.get_by_text("[Show Markdown]").first.click()
     assert_drawn(page, "DAU and MAU with 95 % intervals")

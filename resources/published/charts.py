@@ -110,7 +110,8 @@ def _title(series: Series) -> str:
 
 
 def _in_words(all_series: Sequence[Series]) -> str:
-    return " above, ".join(series.metric.upper() for series in all_series) + (" below" if len(all_series) > 1 else "")
+    names = [series.metric.upper() for series in all_series]
+    return f"{' above, '.join(names)} below" if len(names) > 1 else f"{''.join(names)} by day"
 
 
 def _spark(series: Series, top: int) -> str:

@@ -117,3 +117,4 @@ def test_a_sparkline_is_short_enough_to_be_shown_in_place(days: int) -> None:
     markdown = sparkline_in_markdown([series("dau", days), series("mau", days)])
     assert markdown.startswith("![DAU above, MAU below](data:image/svg+xml,") and len(markdown) < 1000
     assert unquote(markdown).count("<polyline") == 2
+    assert sparkline_in_markdown([series("dau", days)]).startswith("![DAU by day](")
