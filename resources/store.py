@@ -33,7 +33,7 @@ from resources.ledger_sql.ledger import SqlLedger
 from resources.ledger_sql.rebuilds import SqlRebuilds
 from resources.ledger_sql.receipts import SqlReceipts
 from resources.ledger_sql.salts import SqlSalts
-from resources.storage.data_dir import require_of_one_store, store_id_in, write_store_id
+from resources.storage.data_dir import claim, require_of_one_store
 from resources.storage.durable import PRIVATE_FOLDER, make_folder
 from resources.storage.file_lock import FileLock
 
@@ -70,9 +70,7 @@ def open_store(settings: Settings) -> Store:
     database = open_ledger(settings)
     require_of_one_store(settings.data_dir, SqlLedger(database))
     store = store_on(database, settings)
-    store_id = store.accountant.store_id()
-    if store_id and store_id_in(settings.data_dir) is None:
-        write_store_id(settings.data_dir, store_id)
+    claim(settings.data_dir, store.accountant)
     weak = warning(settings.hash_salt_secret)
     if weak:
         warnings.warn(weak, WeakSecret, stacklevel=1)
@@ -123,7 +121,7 @@ def store_on(database: Database, settings: Settings) -> Store:
         clock=SystemClock(settings.timezone),
         events=Events(
             engine=lazy(lambda: _engine(settings)),
-            inbox=lazy(lambda: _inbox(settings)),
+            inbox=lazy(lambda: _inbox(settings, salts)),
             quarantine=lazy(lambda: _quarantine(settings)),
             landing=lazy(lambda: _landing(landing)),
             completions=SqlCompletions(database),
@@ -152,10 +150,10 @@ def _engine(settings: Settings) -> Engine:
     return DuckDBEngine(settings.timezone)
 
 
-def _inbox(settings: Settings) -> Inbox:
+def _inbox(settings: Settings, salts: Salts) -> Inbox:
     from resources.storage.inbox_files import FileInbox
 
-    return FileInbox(settings.data_dir)
+    return FileInbox(settings.data_dir, salts)
 
 
 def _quarantine(settings: Settings) -> Quarantine:

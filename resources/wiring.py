@@ -44,9 +44,14 @@ class _OfProject(dg.ConfigurableResource):
 _Resource = TypeVar("_Resource", bound=_OfProject)
 
 
-def _of_a_variable(field: str, value: str | None) -> str | None:
-    """The value, which a variable of the environment holds. Raises BadSetting for one that was typed into a launch."""
-    if value and not is_held_by_a_variable(value):
+def _of_a_variable(field: str, value: str | None, context: dg.InitResourceContext) -> str | None:
+    """The value, which a variable of the environment holds. Raises BadSetting for one that was typed: into the launch,
+    whose configuration Dagster keeps, or into the code.
+    """
+    run_config: Mapping[str, Any] = context.run.run_config if context.run else {}
+    resources = (run_config.get("resources") or {}).values()
+    is_typed = any(isinstance((resource.get("config") or {}).get(field), str) for resource in resources)
+    if value and (is_typed or not is_held_by_a_variable(value)):
         raise BadSetting(
             f"{field} was typed into the launch, and Dagster keeps it in the run's configuration.",
             f"Name the environment's variable that holds it: {{env: {field.upper()}}}. A secret that was typed is none "
@@ -79,8 +84,8 @@ class AccountantResource(_OfProject):
         wanted = replace(
             self.settings,
             data_dir=Path(self.data_dir),
-            ledger_url=_of_a_variable("ledger_url", self.ledger_url) or self.settings.ledger_url,
-            hash_salt_secret=_of_a_variable("hash_salt_secret", self.hash_salt_secret)
+            ledger_url=_of_a_variable("ledger_url", self.ledger_url, context) or self.settings.ledger_url,
+            hash_salt_secret=_of_a_variable("hash_salt_secret", self.hash_salt_secret, context)
             or self.settings.hash_salt_secret,
         )
         _require_right(wanted)
@@ -175,7 +180,9 @@ class AlertsResource(_OfProject):
     )
 
     def create_resource(self, context: dg.InitResourceContext) -> Alerts:
-        return WebhookAlerts(_of_a_variable("alert_webhook", self.alert_webhook) or self.settings.alert_webhook)
+        return WebhookAlerts(
+            _of_a_variable("alert_webhook", self.alert_webhook, context) or self.settings.alert_webhook
+        )
 
 
 def resources_under(settings: Settings) -> dict[str, Any]:

@@ -1173,8 +1173,8 @@ INGEST = (
     Fault(
         "the-same-file-twice-is-two-batches",
         "resources/storage/inbox_files.py",
-        'return f"{content.hexdigest()[:32]}.parquet" if written else None',
-        "return f\"{content.hexdigest()[:16]}{__import__('secrets').token_hex(8)}.parquet\" if written else None",
+        'return f"{content.hexdigest()[:32]}.parquet" if epochs else None',
+        "return f\"{content.hexdigest()[:16]}{__import__('secrets').token_hex(8)}.parquet\" if epochs else None",
         (
             "resources/storage/test_inbox_files.py::test_the_same_sets_are_the_same_batch_and_others_are_not",
             "core/publication/test_ingest.py::test_all_days_of_all_epochs_are_one_batch_and_twice_is_the_same_batch",
@@ -1648,8 +1648,8 @@ READERS = (
     Fault(
         "a-lost-ledger-is-begun-anew-beside-its-files",
         "resources/storage/data_dir.py",
-        "    if here is not None:\n",
-        "    if here is not None and wanted is not None:\n",
+        "    if here is not None and here != wanted:\n",
+        "    if here is not None and wanted is not None and here != wanted:\n",
         (
             "resources/storage/test_data_dir.py::"
             "test_a_ledger_that_was_lost_is_not_begun_anew_beside_the_files_of_its_store",
@@ -1663,10 +1663,52 @@ READERS = (
         ("core/publication/test_restoring.py::test_a_ledger_is_not_restored_beside_the_files_of_another_store",),
     ),
     Fault(
+        "of-two-ledgers-on-one-folder-both-are-let-in",
+        "resources/storage/data_dir.py",
+        "    if store_id_in(data_dir) != store_id:\n",
+        "    if store_id_in(data_dir) is None:\n",
+        (
+            "resources/storage/test_data_dir.py::"
+            "test_of_two_ledgers_that_are_begun_on_one_folder_at_once_one_is_refused",
+        ),
+    ),
+    Fault(
+        "a-cut-short-restore-leaves-its-files-to-any-ledger",
+        "resources/storage/data_dir.py",
+        "    if (data_dir / RESTORING).exists() and not ledger.processed():\n",
+        "    if (data_dir / RESTORING).is_file():\n",
+        (
+            "core/publication/test_restoring.py::"
+            "test_what_a_restore_that_was_cut_short_has_brought_opens_with_no_ledger_but_its_own",
+        ),
+    ),
+    Fault(
+        "another-ledger-makes-a-restore-forget-what-it-has-staged",
+        "resources/storage/backup_files.py",
+        "        if SqlLedger(database).store_id() == backed_up.store_id():",
+        "        if SqlLedger(database).store_id():",
+        (
+            "core/publication/test_restoring.py::"
+            "test_a_restore_that_names_another_ledger_forgets_nothing_of_the_one_that_was_cut_short",
+        ),
+    ),
+    Fault(
+        "a-batch-of-another-store-is-read",
+        "resources/storage/inbox_files.py",
+        "            self._require_own(batch)\n",
+        "",
+        (
+            "resources/storage/test_inbox_files.py::"
+            "test_a_batch_that_was_keyed_under_another_key_of_an_epoch_is_refused_and_stays",
+            "core/publication/test_restoring.py::"
+            "test_an_inbox_that_nobody_named_the_store_of_is_not_taken_for_the_backups_own",
+        ),
+    ),
+    Fault(
         "a-secret-may-be-typed-into-a-launch",
         "resources/wiring.py",
+        "    if value and (is_typed or not is_held_by_a_variable(value)):",
         "    if value and not is_held_by_a_variable(value):",
-        "    if value and value.isspace():",
         ("dagster/test_resources.py::test_a_secret_that_is_typed_into_a_launch_is_refused_and_not_repeated",),
     ),
     Fault(
@@ -1682,7 +1724,7 @@ READERS = (
     Fault(
         "a-number-that-was-never-due-is-taken-back",
         "dpdau_assets/core/publication/restoring.py",
-        "            _require_scheduled(row, settings)\n",
+        "            _require_scheduled(row, run, settings)\n",
         "",
         ("core/publication/test_restoring.py::test_a_mart_whose_row_cannot_be_what_was_published_is_refused",),
     ),

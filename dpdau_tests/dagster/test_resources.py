@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
@@ -188,14 +189,18 @@ def test_a_launch_that_names_a_folder_and_a_ledger_of_two_stores_changes_neither
 
 
 @pytest.mark.parametrize("field", ["ledger_url", "hash_salt_secret"])
+@pytest.mark.parametrize("is_right", [False, True])
 def test_a_secret_that_is_typed_into_a_launch_is_refused_and_not_repeated(
-    field: str, environment: pytest.MonkeyPatch
+    field: str, is_right: bool, environment: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    """The right one most of all: it would stay in the run's configuration."""
+    environment.setenv("LEDGER_URL", f"sqlite:///{tmp_path}/word-of-the-launch.sqlite")
     store = open_store(read_settings())
     put(store, [("somebody", START)])
-    typed = "sqlite:////nowhere/word-of-the-launch.sqlite"
+    right = {"ledger_url": os.environ["LEDGER_URL"], "hash_salt_secret": SECRET}[field]
+    typed = right if is_right else "sqlite:////nowhere/word-of-the-launch.sqlite"
     said = str(refusal({field: typed}))
-    assert f"{field} was typed into the launch" in said and "word-of-the-launch" not in said
+    assert f"{field} was typed into the launch" in said and typed not in said
     assert store.accountant.processed() == set()
 
 

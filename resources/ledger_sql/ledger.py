@@ -13,7 +13,7 @@ from fractions import Fraction
 from secrets import token_hex
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Executable, Row, Table, func, select, true
+from sqlalchemy import ColumnElement, Connection, Executable, Row, Select, Table, func, select, true
 
 from dpdau_assets.core.dates import UNIX_EPOCH, day_number, month_of
 from dpdau_assets.core.errors import BadSetting
@@ -32,6 +32,7 @@ from resources.ledger_sql.secret_values import NOISE, STATISTIC, destroy, keep, 
 from resources.ledger_sql.verification import verify
 
 _STORE, _STORE_ID_BYTES = "STORE", 16  # the random name of the store, among its fixed settings
+_FOLDER = "FOLDER"  # there, once a data directory knows that name
 
 
 class SqlLedgerTransaction:
@@ -321,8 +322,19 @@ class SqlLedger:
             return days_in(connection, table)
 
     def store_id(self) -> str | None:
+        return self._term(_STORE)
+
+    def has_folder(self) -> bool:
+        return self._term(_FOLDER) is not None
+
+    def note_folder(self) -> None:
+        with self._database.write() as connection:
+            if connection.scalar(_value_of(_FOLDER)) is None:
+                append(connection, self._database.keyring, schema.terms, [{"name": _FOLDER, "value": "claimed"}])
+
+    def _term(self, name: str) -> str | None:
         with self._database.read() as connection:
-            return connection.scalar(select(schema.terms.c.value).where(schema.terms.c.name == _STORE))
+            return connection.scalar(_value_of(name))
 
     def fix_settings(self, fixed_settings: Mapping[str, str]) -> None:
         with self._database.write() as connection:
@@ -340,6 +352,10 @@ class SqlLedger:
             new = [{"name": name, "value": wanted[name]} for name in sorted(wanted.keys() - fixed.keys())]
             if self._database.keyring.has_secret:  # without it nothing can be kept that they would bind
                 append(connection, self._database.keyring, schema.terms, new)
+
+
+def _value_of(term: str) -> Select[Any]:
+    return select(schema.terms.c.value).where(schema.terms.c.name == term)
 
 
 def add_days(connection: Connection, keyring: Keyring, table: Table, days: Iterable[date]) -> None:

@@ -34,12 +34,11 @@ from resources.ledger_sql import chain, schema
 from resources.ledger_sql.backup import from_lines, put, read_out, require_empty, restore_transaction, to_lines
 from resources.ledger_sql.database import Database
 from resources.ledger_sql.ledger import SqlLedger, SqlLedgerTransaction
-from resources.storage.data_dir import LIVE, files_in, live_files, store_id_in, write_store_id
+from resources.storage.data_dir import LIVE, RESTORING, files_in, live_files, store_id_in, write_store_id
 from resources.storage.durable import Write, make_folder, sync_folder, write_all_durably, write_durably
 from resources.store import open_ledger, store_on
 
 MANIFEST, LEDGER, FILES = "manifest.json", "ledger.jsonl", "files"
-RESTORING = ".restoring"
 
 
 @dataclass(frozen=True)
@@ -161,19 +160,20 @@ def restore(
     made_on = date.fromisoformat(manifest.made_on)
     database = open_ledger(settings)
     with store.state.activity.lock():
-        _require_empty(database, settings.data_dir)
+        _require_empty(database, settings.data_dir, store.accountant)
         _require_its_files(settings.data_dir, store.accountant)
         lost = lost_keys(shown, declared, store)
         maybe = maybe_published(lost, shown)
         with restore_transaction(memory) as transaction:
             account_for(lost, shown, Restore(made_on, clock.today(), declared), transaction, settings)
+        # Before any file is there: what is killed from here on opens with no other ledger, and until the end with none.
+        write_store_id(settings.data_dir, str(store.accountant.store_id()))
         files_kept = not _place(source, manifest, settings.data_dir)
         with restore_transaction(memory) as transaction:
             lost_epochs = account_for_files(lost, transaction, store.events, store.state)
         if files_kept:  # written since the backup, so the ledger takes them as they are
             store.state.activity.adopt(store.accountant.processed() | store.accountant.sealed())
             store.state.late.adopt(frozenset())
-        write_store_id(settings.data_dir, str(store.accountant.store_id()))  # first: a ledger without it would not open
         with memory.read() as connection:
             put(database, read_out(connection))
         _forget_staged(settings.data_dir)
@@ -230,12 +230,13 @@ def _in_memory(source: Path, manifest: Manifest, settings: Settings) -> Database
     return memory
 
 
-def _require_empty(database: Database, data_dir: Path) -> None:
+def _require_empty(database: Database, data_dir: Path, backed_up: Ledger) -> None:
     try:
         with database.read() as connection:
             require_empty(connection)
     except Refused:
-        _forget_staged(data_dir)  # the restore that it was of came to its end
+        if SqlLedger(database).store_id() == backed_up.store_id():  # the restore came to its end
+            _forget_staged(data_dir)
         raise
 
 

@@ -8,17 +8,24 @@ removals on record in the right one would be passed over, and what was charged t
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from dpdau_assets.core.errors import BadSetting
 from dpdau_assets.core.ports.ledger import Ledger
-from resources.storage.durable import write_durably
+from resources.storage.durable import sync_folder, write_durably
 
 LIVE = ("activity", "late", "sketches", "inbox", "quarantine")
 """The folders in which state is kept, below a data directory."""
 
+RESTORING = ".restoring"
+"""Beside them: what a restore has still to put into its place, until its ledger is there."""
+
 _STORE_ID = "store.id"
+_IS_STORE_ID = re.compile(r"[0-9a-f]{32}")
 
 
 def files_in(folder: Path) -> Iterator[Path]:
@@ -35,11 +42,21 @@ def live_files(data_dir: Path) -> Iterator[Path]:
 
 
 def store_id_in(data_dir: Path) -> str | None:
-    """The name of the store that this folder is of; None for one that was never used with a ledger."""
+    """The name of the store that this folder is of; None for one that was never used with a ledger.
+
+    Raises BadSetting where the file that says it is damaged.
+    """
+    path = data_dir / _STORE_ID
     try:
-        return (data_dir / _STORE_ID).read_text(encoding="ascii").strip()
+        store_id = path.read_text(encoding="ascii", errors="replace").strip()
     except FileNotFoundError:
         return None
+    if not _IS_STORE_ID.fullmatch(store_id):
+        raise BadSetting(
+            f"{path} is damaged: it does not say of which store the folder is.",
+            "Put the file back from a copy of the folder, or restore folder and ledger from one backup.",
+        )
+    return store_id
 
 
 def write_store_id(data_dir: Path, store_id: str) -> None:
@@ -47,32 +64,60 @@ def write_store_id(data_dir: Path, store_id: str) -> None:
     write_durably(data_dir / _STORE_ID, lambda file: file.writelines([f"{store_id}\n".encode("ascii")]))
 
 
-def require_of_one_store(data_dir: Path, ledger: Ledger) -> None:
-    """Raises BadSetting unless the folder is of the ledger's store, or nothing was ever kept in one of them.
+def claim(data_dir: Path, ledger: Ledger) -> None:
+    """Let folder and ledger know one another at their first use; raises BadSetting if another ledger was first.
 
-    What the ledger has on record of a folder that is empty now was lost, or is elsewhere.
+    Killed at any step it is completed by the next: only a folder that bears the name is put on record.
+    """
+    store_id = ledger.store_id()
+    if store_id is None:  # without a secret nothing is begun
+        return
+    if store_id_in(data_dir) is None:
+        own = data_dir / f".{_STORE_ID}.{store_id}"
+        write_durably(own, lambda file: file.writelines([f"{store_id}\n".encode("ascii")]))
+        with suppress(FileExistsError):
+            os.link(own, data_dir / _STORE_ID)  # which fails where another process was first
+        own.unlink(missing_ok=True)
+        sync_folder(data_dir)
+    if store_id_in(data_dir) != store_id:
+        raise _of_another(data_dir, store_id_in(data_dir), store_id)
+    if not ledger.has_folder():
+        ledger.note_folder()
+
+
+def require_of_one_store(data_dir: Path, ledger: Ledger) -> None:
+    """Raises BadSetting unless the folder is of the ledger's store, or neither was ever used.
+
+    Nor is a folder used into which a restore was not brought to its end.
     """
     here, wanted = store_id_in(data_dir), ledger.store_id()
-    if here == wanted and here is not None:
-        return
-    if here is not None:
+    if (data_dir / RESTORING).exists() and not ledger.processed():
         raise BadSetting(
-            f"DATA_DIR={data_dir} is of another store than the ledger{'' if wanted else ', which is empty'}.",
-            "Name the folder and the ledger of one store, in DATA_DIR and LEDGER_URL; or `dpdau restore` a ledger that "
-            "was lost.",
-            data_dir_store=here,
-            ledger_store=wanted,
+            f"A restore into DATA_DIR={data_dir} was cut short.",
+            "Run the same `dpdau restore` again: it goes on where it was.",
         )
-    if any(live_files(data_dir)):
+    if here is not None and here != wanted:
+        raise _of_another(data_dir, here, wanted)
+    if here is None and any(live_files(data_dir)):
         raise BadSetting(
             f"DATA_DIR={data_dir} holds state, and nothing says that it is of this ledger's store.",
             "Name the folder and the ledger of one store, in DATA_DIR and LEDGER_URL; or `dpdau restore` what was "
             "lost.",
             ledger_store=wanted,
         )
-    if ledger.processed():
+    if here is None and ledger.has_folder():
         raise BadSetting(
-            f"DATA_DIR={data_dir} is empty, and the ledger has {len(ledger.processed())} day(s) of state on record.",
+            f"DATA_DIR={data_dir} is empty, and the ledger has another folder on record.",
             "Name the folder of this ledger in DATA_DIR; if it was lost, restore folder and ledger from one backup.",
             ledger_store=wanted,
         )
+
+
+def _of_another(data_dir: Path, here: str | None, wanted: str | None) -> BadSetting:
+    return BadSetting(
+        f"DATA_DIR={data_dir} is of another store than the ledger{'' if wanted else ', which is empty'}.",
+        "Name the folder and the ledger of one store, in DATA_DIR and LEDGER_URL; or `dpdau restore` a ledger that was "
+        "lost.",
+        data_dir_store=here,
+        ledger_store=wanted,
+    )

@@ -1,15 +1,16 @@
 """The port Inbox: one immutable file a batch, named after what it holds.
 
 A batch is a Parquet file with one row group a (epoch, day). Keys stand PLAIN and uncompressed, so that a scan of bytes
-sees every one.
+sees every one. The footer holds a commitment to each epoch's key: a batch of another store is refused.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import struct
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Set
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,8 @@ import pyarrow.parquet as pq
 from dpdau_assets.core.dates import day_number
 from dpdau_assets.core.errors import Refused
 from dpdau_assets.core.facts import DaySet, Keys
+from dpdau_assets.core.identity import epoch_key_commitment
+from dpdau_assets.core.ports.state import Salts
 from dpdau_assets.core.sketches.keysets import unite
 from resources.storage.durable import sweep, sync_folder, write_named_durably
 
@@ -33,6 +36,8 @@ _LAYOUT: dict[str, Any] = {
     "write_statistics": ["epoch", "day"],
 }
 
+_COMMITMENTS = b"epoch_key_commitments"
+
 _Batch = tuple[Path, pq.FileMetaData]
 _Place = tuple[_Batch, int]
 
@@ -40,14 +45,15 @@ _Place = tuple[_Batch, int]
 class FileInbox:
     """Batches as `inbox/<hash>.parquet` below a root; half-written ones stay in `inbox/.staging` until swept."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, salts: Salts) -> None:
+        self._salts = salts
         self._folder = root / "inbox"
         self._staging = self._folder / ".staging"
 
     def append(self, sets: Iterable[DaySet]) -> str | None:
         """Write one batch. What a killed writer left behind is swept first."""
         sweep(self._staging)
-        path = write_named_durably(self._folder, self._staging, partial(_write_batch, sets))
+        path = write_named_durably(self._folder, self._staging, partial(_write_batch, sets, self._commitment))
         return path.stem if path else None
 
     def batches(self) -> list[str]:
@@ -57,11 +63,19 @@ class FileInbox:
         opened = (_opened(self._path(name)) for name in self.batches())
         return frozenset(day for batch in opened for day, _ in _contents(batch))
 
+    def epochs(self) -> frozenset[int]:
+        opened = (_opened(self._path(name)) for name in self.batches())
+        return frozenset(epoch for batch in opened for _, epoch in _contents(batch))
+
     def read(self, batches: list[str]) -> Iterator[DaySet]:
-        """In order of days, then epochs. Memory: one (day, epoch) of all batches. Raises Refused for a broken batch."""
+        """In order of days, then epochs. Memory: one (day, epoch) of all batches.
+
+        Raises Refused for a batch that is broken, or was keyed under another key of an epoch.
+        """
         places: dict[tuple[date, int], list[_Place]] = defaultdict(list)
         for name in sorted(set(batches)):
             batch = _opened(self._path(name))
+            self._require_own(batch)
             for group, place in enumerate(_contents(batch)):
                 places[place].append((batch, group))
         for day, epoch in sorted(places):
@@ -77,22 +91,44 @@ class FileInbox:
         if self._folder.exists():
             sync_folder(self._folder)
 
+    def _require_own(self, batch: _Batch) -> None:
+        path, footer = batch
+        noted = json.loads((footer.metadata or {}).get(_COMMITMENTS, b"{}"))
+        for epoch in sorted({epoch for _, epoch in _contents(batch)}):
+            wanted = self._commitment(epoch)
+            if wanted is not None and noted.get(str(epoch)) != wanted:
+                raise Refused(
+                    f"The inbox batch {path.stem} was keyed under another key of salt epoch {epoch}.",
+                    f"It is of another store: move {path} away, and ingest the files it came from again.",
+                    batch=path.stem,
+                )
+
+    def _commitment(self, epoch: int) -> str | None:
+        """To the epoch's key; None where that was shredded or lost, and no state takes what is keyed under it."""
+        try:
+            return epoch_key_commitment(self._salts.epoch_keys([epoch])[epoch])
+        except Refused:
+            return None
+
     def _path(self, name: str) -> Path:
         return self._folder / f"{name}.parquet"
 
 
-def _write_batch(sets: Iterable[DaySet], file: BinaryIO) -> str | None:
+def _write_batch(sets: Iterable[DaySet], commitment: Callable[[int], str | None], file: BinaryIO) -> str | None:
     """The Parquet bytes; returns the batch's file name, or None when it holds no key."""
     content = hashlib.sha256()
-    written = False
+    epochs: set[int] = set()
     with pq.ParquetWriter(file, _SCHEMA, **_LAYOUT) as writer:
         for day_set in sets:
             if len(day_set.keys):
                 content.update(struct.pack("<iiQ", day_set.epoch, day_number(day_set.day), len(day_set.keys)))
                 content.update(np.ascontiguousarray(day_set.keys, dtype="<u8").data)
                 writer.write_table(_table(day_set), row_group_size=len(day_set.keys))
-                written = True
-    return f"{content.hexdigest()[:32]}.parquet" if written else None
+                epochs.add(day_set.epoch)
+        writer.add_key_value_metadata(
+            {_COMMITMENTS: json.dumps({epoch: commitment(epoch) for epoch in sorted(epochs)})}
+        )
+    return f"{content.hexdigest()[:32]}.parquet" if epochs else None
 
 
 def _table(day_set: DaySet) -> pa.Table:

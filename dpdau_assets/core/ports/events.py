@@ -88,8 +88,15 @@ class Inbox(Protocol):
         """The days that the batches which wait have events of."""
         ...
 
+    def epochs(self) -> frozenset[int]:
+        """The salt epochs under which the batches that wait were keyed; asks for no key."""
+        ...
+
     def read(self, batches: list[str]) -> Iterator[DaySet]:
-        """What these batches hold: each (day, epoch) once, in order, with the union of their keys."""
+        """What these batches hold: each (day, epoch) once, in order, with the union of their keys.
+
+        Raises Refused for a batch that cannot be read, or is of another store.
+        """
         ...
 
     def holding(self, days: Set[date]) -> list[str]:

@@ -188,6 +188,14 @@ class Ledger(LedgerReader, Protocol):
         """The random name of the store that this is the ledger of; None until it is begun."""
         ...
 
+    def has_folder(self) -> bool:
+        """Whether a data directory bears this store's name, so that another one is not its own."""
+        ...
+
+    def note_folder(self) -> None:
+        """Put on record that one does, for ever. Committed when this returns."""
+        ...
+
     def fix_settings(self, fixed_settings: Mapping[str, str]) -> None:
         """Remember these settings for ever at the first call; BadSetting, naming each that differs, at any later one.
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 from dpdau_assets.core.budget.numbers import interval
@@ -124,7 +124,7 @@ def account_for(
         if key in numbers:
             row = numbers[key]
             _require_run_of(row, run)
-            _require_scheduled(row, settings)
+            _require_scheduled(row, run, settings)
             ledger.store(_taken_back(row, run, settings))
     for key in lost:
         # It may have been counted as is configured by now: for a stream that is another one, charged beside the first.
@@ -178,8 +178,7 @@ def _months_closed(lost: Iterable[ReleaseKey]) -> list[date]:
 def _epochs_kept(events: Events, state: State) -> set[int]:
     """Every salt epoch under which something is kept."""
     stored = (*state.activity.stored(), *state.late.stored(), *state.sketches.stored())
-    waiting = events.inbox.read(events.inbox.batches())
-    return {epoch for _, epoch in stored} | {day_set.epoch for day_set in waiting}
+    return {epoch for _, epoch in stored} | events.inbox.epochs()
 
 
 def _first_numbers(metric: Metric, through: date, settings: Settings, accountant: Ledger) -> Iterator[ReleaseKey]:
@@ -278,14 +277,17 @@ def _require_run_of(shown: MartRow, run: MechanismRun) -> None:
         raise _otherwise(key)
 
 
-def _require_scheduled(shown: MartRow, settings: Settings) -> None:
+def _require_scheduled(shown: MartRow, run: MechanismRun, settings: Settings) -> None:
     """Raises Refused for a number that no schedule publishes, or not at that time, whatever the settings were."""
-    key, at = shown.key, shown.published_at.astimezone(ZoneInfo(settings.timezone))
+    key, zone = shown.key, ZoneInfo(settings.timezone)
+    at = shown.published_at.astimezone(zone)
     if key.revision:
-        is_due = (key.metric, key.revision) == ("dau", 1) and month_of(at.date()) == next_month(month_of(key.day))
+        is_restated = (key.metric, key.revision) == ("dau", 1) and run.parameters["restatements_per_month"] != "0"
+        is_due = is_restated and month_of(at.date()) == next_month(month_of(key.day))
     else:
         is_due = 1 <= (at.date() - key.day).days <= 1 + LONGEST_GRACE
-    if not is_due or at.time() != time():
+    midnight = datetime.combine(at.date(), time(), zone)  # which a change of the clock may have moved
+    if not is_due or midnight.astimezone(UTC) != shown.published_at.astimezone(UTC):
         raise Refused(
             f"The mart shows {key.metric} of {key.day}, revision {key.revision}, published at {at.isoformat()}, when "
             "none was due.",

@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
 from fractions import Fraction
@@ -30,7 +29,7 @@ from dpdau_assets.core.dates import epoch_of, epochs_of_day
 from dpdau_assets.core.erasure.requests import epochs_reached
 from dpdau_assets.core.errors import BadInput
 from dpdau_assets.core.events import BAD_DAY, TOO_EARLY, TOO_LATE, Limits, Row
-from dpdau_assets.core.facts import EpochKey, Erasure, Release, Removal
+from dpdau_assets.core.facts import Erasure, Release, Removal
 from dpdau_assets.core.identity import user_key
 from dpdau_assets.core.ports.store import Erasures, Events, State, Store
 from dpdau_assets.core.publication.ingest import (
@@ -44,6 +43,7 @@ from dpdau_assets.core.publication.ingest import (
 )
 from dpdau_assets.core.settings import Settings
 from dpdau_tests.support.lengths import at_length
+from dpdau_tests.support.salts import KnownSalts
 from eval.simulate import generate_synthetic
 from resources.reading.engine_duckdb import DuckDBEngine
 from resources.storage.inbox_files import FileInbox
@@ -57,23 +57,6 @@ SETTINGS = Settings(start_date=date(2025, 1, 1), hash_salt_rotation_days=90, mau
 class FixedClock:
     def today(self) -> date:
         return TODAY
-
-
-@dataclass
-class KnownSalts:
-    """A key for every epoch, and which were asked for."""
-
-    asked: list[list[int]] = field(default_factory=list)
-
-    def epoch_keys(self, epochs: Iterable[int]) -> Mapping[int, EpochKey]:
-        self.asked.append(sorted(epochs))
-        return {epoch: EpochKey(epoch, hashlib.sha256(f"epoch {epoch}".encode()).digest()) for epoch in self.asked[-1]}
-
-    def shredded_through(self) -> None:
-        return None
-
-    def lost(self) -> frozenset[int]:
-        return frozenset()
 
 
 @dataclass
@@ -109,7 +92,7 @@ class Folder:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.inbox = FileInbox(root)
+        self.inbox = FileInbox(root, KnownSalts())
         self.salts = KnownSalts()
         self.erasures = NotedErasures(self.inbox)
         self.said: list[str] = []

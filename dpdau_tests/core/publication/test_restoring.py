@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -654,6 +654,95 @@ def test_a_ledger_is_not_restored_beside_the_files_of_another_store(world: Path,
         (tmp_path / "store" / name).unlink()
     found, store = restored(world, tmp_path / "store")
     assert not found.files_kept and store.accountant.processed()
+
+
+def test_an_inbox_that_nobody_named_the_store_of_is_not_taken_for_the_backups_own(tmp_path: Path) -> None:
+    """The files of a copy without `store.id` are kept; what was keyed under another store's keys is refused."""
+    store = opened(tmp_path / "store", TODAY)
+    put(store, [("her", START)])
+    back_up(tmp_path / "backup", store)
+    put(opened(tmp_path / "other", TODAY), [("her", START)])
+    for path in [*(tmp_path / "other").glob("ledger.sqlite*"), tmp_path / "other" / "store.id"]:
+        path.unlink()
+    found, again = restored(tmp_path, tmp_path / "other")
+    assert found.files_kept and found.lost_epochs == []
+    with pytest.raises(Refused, match="was keyed under another key of salt epoch 223"):
+        prepare(again, [START])
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_what_a_restore_that_was_cut_short_has_brought_opens_with_no_ledger_but_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: bool
+) -> None:
+    """Also where the ledger that it is restored into had been looked at, and was a store's own by then."""
+    store = opened(tmp_path / "store", TODAY)
+    put(store, [("her", START)])
+    back_up(tmp_path / "backup", store)
+    if begun:
+        opened(tmp_path / "again", TODAY)
+    for broken in ("account_for_files", "read_out"):
+        with monkeypatch.context() as patch:
+            patch.setattr(backup_files, broken, lambda *_: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                restored(tmp_path, tmp_path / "again")
+        with pytest.raises(BadSetting, match=r"A restore into .* was cut short"):
+            opened(tmp_path / "again", TODAY)
+    found, again = restored(tmp_path, tmp_path / "again")
+    assert not found.files_kept and len(again.events.inbox.batches()) == 1
+    assert opened(tmp_path / "again", TODAY).accountant.store_id() == store.accountant.store_id()
+
+
+def test_a_restore_that_names_another_ledger_forgets_nothing_of_the_one_that_was_cut_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = opened(tmp_path / "store", TODAY)
+    people(store, [START])
+    put(store, [("a newcomer", START + timedelta(days=1))])
+    back_up(tmp_path / "backup", store)
+    with monkeypatch.context() as patch:
+        patch.setattr(backup_files, "LIVE", backup_files.LIVE[:1])  # what came after the first folder was not moved
+        patch.setattr(backup_files, "account_for_files", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            restored(tmp_path, tmp_path / "again")
+    busy = opened(tmp_path / "busy", TODAY)
+    people(busy, [START])
+    wrong = f"sqlite:///{tmp_path}/busy/ledger.sqlite"
+    with pytest.raises(Refused, match="not empty"):
+        restored(tmp_path, tmp_path / "again", ledger_url=wrong)
+    found, again = restored(tmp_path, tmp_path / "again")
+    assert not found.files_kept and files_of(tmp_path / "again") == files_of(tmp_path / "backup" / "files")
+    assert len(again.events.inbox.batches()) == 1
+
+
+@pytest.mark.parametrize("zone", ["Africa/Cairo", "America/Santiago", "Asia/Kolkata"])
+def test_numbers_come_back_where_the_clock_skips_the_midnight_of_the_day_on_which_one_was_due(
+    zone: str, tmp_path: Path
+) -> None:
+    """Cairo's clock went from 0 to 1 on 25 April 2025, Santiago's on 7 September."""
+    start = date(2025, 9, 1) if zone == "America/Santiago" else date(2025, 4, 20)
+    chosen = {"start_date": start, "timezone": zone}
+    store = opened(tmp_path / "store", start + timedelta(days=20), **chosen)
+    days = days_between(start, start + timedelta(days=8))
+    people(store, days)
+    back_up(tmp_path / "backup", store)
+    for day in days:
+        publish("dau", day, store)
+    show(mart_rows(store.accountant), tmp_path / "mart")
+    found, again = restored(tmp_path, tmp_path / "again", mart=True, today=start + timedelta(days=20), **chosen)
+    assert found.taken_back == len(days) and numbers(again) == numbers(store)
+
+
+def test_a_restated_number_is_not_taken_back_into_a_month_that_is_priced_for_none(tmp_path: Path) -> None:
+    chosen = {"restatements_per_month": 0}
+    store = opened(tmp_path / "store", TODAY, **chosen)
+    people(store, [START])
+    back_up(tmp_path / "backup", store)
+    publish("dau", START, store)
+    (row,) = mart_rows(store.accountant)
+    again = replace(row, key=replace(row.key, revision=1), published_at=datetime(2025, 2, 5, tzinfo=UTC))
+    show([row, again], tmp_path / "mart")
+    with pytest.raises(Refused, match=r"revision 1, published at .* when none was due"):
+        restored(tmp_path, tmp_path / "again", mart=True, **chosen)
 
 
 def test_a_file_whose_epoch_key_was_lost_is_refused_and_that_epoch_never_gets_another(tmp_path: Path) -> None:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
-import shutil
 from datetime import date
 from pathlib import Path
 
 import pytest
 
+import resources.store as store_module
 from dpdau_assets.core.errors import BadSetting
+from dpdau_assets.core.ports.ledger import Ledger
 from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.settings import Settings
 from dpdau_tests.conftest import SECRET, prepare, put
 from resources.ledger_sql.ledger import SqlLedger
-from resources.storage.data_dir import live_files, store_id_in
+from resources.storage.data_dir import claim, live_files, store_id_in
 from resources.store import open_ledger, open_store
 
 DAY = date(2025, 1, 2)
@@ -77,24 +79,63 @@ def test_a_ledger_that_was_lost_is_not_begun_anew_beside_the_files_of_its_store(
 def test_state_that_no_store_is_named_of_is_taken_by_no_ledger(root: Path) -> None:
     of_a_store_without_its_id(root)
     opened(root, "b", "b")
-    shutil.rmtree(root / "b")
     for ledger in ("a", "b", "new"):
         with pytest.raises(BadSetting, match="holds state, and nothing says that it is of this ledger's store"):
             opened(root, "a", ledger)
     assert store_id_in(root / "a") is None and any(live_files(root / "a"))
 
 
-def test_an_empty_folder_does_not_take_the_place_of_the_state_that_a_ledger_has_on_record(root: Path) -> None:
-    prepare(with_an_event(root, "a"), [DAY])
-    with pytest.raises(BadSetting, match=r"is empty, and the ledger has 1 day\(s\) of state on record"):
+@pytest.mark.parametrize("is_folded", [False, True])
+def test_an_empty_folder_does_not_take_the_place_of_the_one_that_a_ledger_has_on_record(
+    root: Path, is_folded: bool
+) -> None:
+    """Also while nothing but the inbox holds anything."""
+    store = with_an_event(root, "a")
+    if is_folded:
+        prepare(store, [DAY])
+    with pytest.raises(BadSetting, match="is empty, and the ledger has another folder on record"):
         opened(root, "elsewhere", "a")
     assert store_id_in(root / "elsewhere") is None
 
 
-def test_a_first_use_that_was_killed_before_it_named_the_folder_is_completed_by_the_next(root: Path) -> None:
+@pytest.mark.parametrize("step", ["before the folder is named", "before the folder is on record"])
+def test_a_first_use_that_was_killed_is_completed_by_the_next(
+    root: Path, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        broken = (os, "link") if step == "before the folder is named" else (SqlLedger, "note_folder")
+        patch.setattr(*broken, lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            opened(root, "a", "a")
     store = opened(root, "a", "a")
-    (root / "a" / "store.id").unlink()
-    assert opened(root, "a", "a").accountant.store_id() == store.accountant.store_id() == store_id_in(root / "a")
+    assert store.accountant.store_id() == store_id_in(root / "a") and store.accountant.has_folder()
+    assert [path.name for path in (root / "a").iterdir() if path.name.startswith(".store.id")] == []
+
+
+def test_of_two_ledgers_that_are_begun_on_one_folder_at_once_one_is_refused(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second is begun whole between the look that the first took at the folder and its own claim of it."""
+    begun = []
+
+    def claim_late(data_dir: Path, ledger: Ledger) -> None:
+        if not begun:
+            begun.append("two")
+            open_store.__wrapped__(settings(root, "a", "two"))
+        claim(data_dir, ledger)
+
+    monkeypatch.setattr(store_module, "claim", claim_late)
+    with pytest.raises(BadSetting, match="is of another store than the ledger"):
+        opened(root, "a", "one")
+    assert opened(root, "a", "two").accountant.store_id() == store_id_in(root / "a")
+
+
+@pytest.mark.parametrize("content", [b"", b"caf\xc3\xa9", b"0" * 31])
+def test_a_damaged_name_is_said_to_be_damaged(root: Path, content: bytes) -> None:
+    opened(root, "a", "a")
+    (root / "a" / "store.id").write_bytes(content)
+    with pytest.raises(BadSetting, match=r"store\.id is damaged"):
+        opened(root, "a", "a")
 
 
 def test_without_a_secret_nothing_is_begun_and_nothing_is_named(root: Path) -> None:

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from dpdau_assets.core.errors import Refused
 from dpdau_assets.core.facts import DaySet, RejectedRow
 from dpdau_assets.core.identity import Named
+from dpdau_tests.support.salts import KnownSalts
 from resources.storage import durable
 from resources.storage.durable import sweep, unlink_durably, write_all_durably, write_durably, write_named_durably
 from resources.storage.inbox_files import FileInbox
@@ -55,7 +56,7 @@ def leftovers(root: Path) -> list[Path]:
 
 
 def test_what_was_appended_is_read_back_in_order_of_days_and_epochs(tmp_path: Path) -> None:
-    inbox = FileInbox(tmp_path)
+    inbox = FileInbox(tmp_path, KnownSalts())
     name = inbox.append(SETS)
     assert name and inbox.batches() == [name]
     assert plain(inbox.read([name])) == IN_ORDER
@@ -63,7 +64,7 @@ def test_what_was_appended_is_read_back_in_order_of_days_and_epochs(tmp_path: Pa
 
 
 def test_an_inbox_that_was_never_written_is_empty(tmp_path: Path) -> None:
-    inbox = FileInbox(tmp_path)
+    inbox = FileInbox(tmp_path, KnownSalts())
     assert inbox.batches() == []
     assert list(inbox.read([])) == []
     inbox.discard([])
@@ -71,13 +72,13 @@ def test_an_inbox_that_was_never_written_is_empty(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("sets", [[], [DaySet(DAY, 223, keys())]])
 def test_nothing_to_append_is_no_batch(sets: list[DaySet], tmp_path: Path) -> None:
-    inbox = FileInbox(tmp_path)
+    inbox = FileInbox(tmp_path, KnownSalts())
     assert inbox.append(sets) is None
     assert inbox.batches() == [] and not leftovers(tmp_path)
 
 
 def test_the_same_sets_are_the_same_batch_and_others_are_not(tmp_path: Path) -> None:
-    inbox = FileInbox(tmp_path)
+    inbox = FileInbox(tmp_path, KnownSalts())
     name = inbox.append(iter(SETS))
     assert inbox.append(SETS) == name
     moved = [DaySet(DAY, 223, keys(1, 2)), DaySet(DAY, 224, keys(3))]
@@ -104,7 +105,7 @@ batches = st.lists(
 def test_batches_read_together_are_united_by_day_and_epoch(
     tmp_path_factory: pytest.TempPathFactory, given_batches: list[dict[tuple[int, int], set[int]]]
 ) -> None:
-    inbox = FileInbox(tmp_path_factory.mktemp("inbox"))
+    inbox = FileInbox(tmp_path_factory.mktemp("inbox"), KnownSalts())
     wanted: dict[tuple[int, int], set[int]] = {}
     for batch in given_batches:
         inbox.append(
@@ -118,7 +119,7 @@ def test_batches_read_together_are_united_by_day_and_epoch(
 
 
 def test_a_day_of_more_than_a_million_users_is_one_row_group(tmp_path: Path) -> None:
-    inbox = FileInbox(tmp_path)
+    inbox = FileInbox(tmp_path, KnownSalts())
     many = np.arange(1_500_000, dtype=np.uint64)
     name = inbox.append([DaySet(DAY, 223, many)])
     assert pq.read_metadata(tmp_path / "inbox" / f"{name}.parquet").num_row_groups == 1
@@ -127,7 +128,7 @@ def test_a_day_of_more_than_a_million_users_is_one_row_group(tmp_path: Path) -> 
 
 
 def test_every_key_stands_in_the_file_as_its_eight_bytes_and_costs_little_more(tmp_path: Path) -> None:
-    inbox = FileInbox(tmp_path)
+    inbox = FileInbox(tmp_path, KnownSalts())
     many = np.unique(np.random.default_rng(7).integers(0, 2**64, 10_000, dtype=np.uint64))
     name = inbox.append([DaySet(DAY, 223, many), DaySet(DAY, 224, many + np.uint64(1))])
     content = (tmp_path / "inbox" / f"{name}.parquet").read_bytes()
@@ -136,7 +137,7 @@ def test_every_key_stands_in_the_file_as_its_eight_bytes_and_costs_little_more(t
 
 
 def test_discarded_batches_are_gone_and_discarding_again_is_no_error(tmp_path: Path) -> None:
-    inbox = FileInbox(tmp_path)
+    inbox = FileInbox(tmp_path, KnownSalts())
     first, second = inbox.append(SETS[:1]), inbox.append(SETS[1:])
     assert first and second
     inbox.discard([first])
@@ -145,7 +146,7 @@ def test_discarded_batches_are_gone_and_discarding_again_is_no_error(tmp_path: P
 
 
 def test_a_damaged_batch_is_refused_by_name(tmp_path: Path) -> None:
-    inbox = FileInbox(tmp_path)
+    inbox = FileInbox(tmp_path, KnownSalts())
     name = inbox.append(SETS)
     path = tmp_path / "inbox" / f"{name}.parquet"
     for content in (path.read_bytes()[:-20], b""):
@@ -154,14 +155,49 @@ def test_a_damaged_batch_is_refused_by_name(tmp_path: Path) -> None:
             list(inbox.read([str(name)]))
 
 
+def test_a_batch_that_was_keyed_under_another_key_of_an_epoch_is_refused_and_stays(tmp_path: Path) -> None:
+    name = FileInbox(tmp_path, KnownSalts()).append(SETS)
+    other = FileInbox(tmp_path, KnownSalts(store="another store's "))
+    with pytest.raises(Refused, match=f"batch {name} was keyed under another key of salt epoch 223") as refused:
+        list(other.read([str(name)]))
+    assert str(tmp_path / "inbox" / f"{name}.parquet") in refused.value.remedy
+    assert other.batches() == [name] and other.epochs() == {223, 224}
+
+
+def test_a_batch_that_says_nothing_of_its_keys_is_refused(tmp_path: Path) -> None:
+    inbox = FileInbox(tmp_path, KnownSalts())
+    name = inbox.append(SETS)
+    path = tmp_path / "inbox" / f"{name}.parquet"
+    with pq.ParquetFile(path) as file:
+        groups = [file.read_row_group(group) for group in range(file.num_row_groups)]
+    with pq.ParquetWriter(path, groups[0].schema.remove_metadata()) as writer:
+        for group in groups:
+            writer.write_table(group.replace_schema_metadata(None))
+    with pytest.raises(Refused, match="under another key of salt epoch 223"):
+        list(inbox.read([str(name)]))
+
+
+def test_a_batch_of_an_epoch_whose_key_is_gone_holds_up_no_other(tmp_path: Path) -> None:
+    """Nothing that it is keyed under is taken by any state; what is read of it is dropped."""
+    FileInbox(tmp_path, KnownSalts()).append(SETS)
+    later = FileInbox(tmp_path, KnownSalts(gone=frozenset({223})))
+    assert plain(later.read(later.batches())) == IN_ORDER
+
+
+def test_the_epochs_of_what_waits_are_told_without_asking_for_a_key(tmp_path: Path) -> None:
+    FileInbox(tmp_path, KnownSalts()).append(SETS)
+    salts = KnownSalts()
+    assert FileInbox(tmp_path, salts).epochs() == {223, 224} and salts.asked == []
+
+
 def test_an_append_that_fails_leaves_nothing(tmp_path: Path) -> None:
     def failing():
         yield SETS[0]
         raise RuntimeError("the scan broke")
 
     with pytest.raises(RuntimeError):
-        FileInbox(tmp_path).append(failing())
-    assert FileInbox(tmp_path).batches() == [] and not leftovers(tmp_path)
+        FileInbox(tmp_path, KnownSalts()).append(failing())
+    assert FileInbox(tmp_path, KnownSalts()).batches() == [] and not leftovers(tmp_path)
 
 
 # Killed writers.
@@ -180,16 +216,18 @@ KILLED_BEFORE_RENAME = """
     from pathlib import Path
     import numpy as np
     from dpdau_assets.core.facts import DaySet
+    from dpdau_tests.support.salts import KnownSalts
     from resources.storage.inbox_files import FileInbox
 
     Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-    FileInbox(Path(sys.argv[1])).append([DaySet(date(2025, 2, 1), 223, np.arange(1000, dtype=np.uint64))])
+    sets = [DaySet(date(2025, 2, 1), 223, np.arange(1000, dtype=np.uint64))]
+    FileInbox(Path(sys.argv[1]), KnownSalts()).append(sets)
 """
 
 
 def test_a_writer_killed_before_the_rename_leaves_nothing_visible_and_the_rerun_completes(tmp_path: Path) -> None:
     run_until_killed(KILLED_BEFORE_RENAME, tmp_path)
-    inbox = FileInbox(tmp_path)
+    inbox = FileInbox(tmp_path, KnownSalts())
     assert len(leftovers(tmp_path)) == 1
     assert inbox.batches() == []
     name = inbox.append([DaySet(DAY, 223, np.arange(1000, dtype=np.uint64))])
@@ -200,12 +238,12 @@ def test_a_writer_killed_before_the_rename_leaves_nothing_visible_and_the_rerun_
 
 def test_folding_sweeps_what_a_killed_writer_left_too(tmp_path: Path) -> None:
     run_until_killed(KILLED_BEFORE_RENAME, tmp_path)
-    FileInbox(tmp_path).discard([])
+    FileInbox(tmp_path, KnownSalts()).discard([])
     assert not leftovers(tmp_path)
 
 
 def test_a_living_writer_keeps_its_temporary_file_while_others_append(tmp_path: Path) -> None:
-    slow, entered, go_on = FileInbox(tmp_path), threading.Event(), threading.Event()
+    slow, entered, go_on = FileInbox(tmp_path, KnownSalts()), threading.Event(), threading.Event()
 
     def slowly():
         yield SETS[0]
@@ -216,7 +254,7 @@ def test_a_living_writer_keeps_its_temporary_file_while_others_append(tmp_path: 
     writer = threading.Thread(target=lambda: slow.append(slowly()))
     writer.start()
     assert entered.wait(30)
-    other = FileInbox(tmp_path).append(SETS[2:])
+    other = FileInbox(tmp_path, KnownSalts()).append(SETS[2:])
     assert len(leftovers(tmp_path)) == 1
     go_on.set()
     writer.join()
