@@ -35,13 +35,11 @@ _STORE, _STORE_ID_BYTES = "STORE", 16  # the random name of the store, among its
 _FOLDER = "FOLDER"  # there, once a data directory knows that name
 
 
-class SqlLedgerTransaction:
-    """The ledger inside one transaction."""
+class SqlLedgerReader:
+    """What the ledger says, inside one transaction."""
 
-    def __init__(self, connection: Connection, keyring: Keyring) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._keyring = keyring
-        self.destroyed = False
 
     def release(self, key: ReleaseKey) -> Release | None:
         row = self._connection.execute(select(schema.releases).where(*_is(key))).one_or_none()
@@ -85,28 +83,11 @@ class SqlLedgerTransaction:
     def mechanism_runs(self) -> list[MechanismRun]:
         return [_mechanism_run(row) for row in self._all(select(schema.instances).order_by(schema.instances.c.id))]
 
-    def open_run(self, run: MechanismRun) -> None:
-        self._append(
-            schema.instances,
-            name=run.name,
-            metric=run.metric,
-            window_days=run.window_days,
-            first_day=run.first_day.isoformat(),
-            mechanism=_json(run.mechanism.to_json()),
-            terms=_json(dict(run.parameters)),
-        )
-
     def charges(self, metric: Metric, month: date) -> list[Charge]:
         c, i = schema.charges.c, schema.instances.c
         query = select(c.instance, c.epsilon_cap, c.delta, i.mechanism).join(schema.instances, c.instance == i.name)
         rows = self._all(query.where(c.metric == metric, c.month == month.isoformat()).order_by(c.id))
         return [Charge(metric, month, row.instance, _mechanism(row), _budget(row)) for row in rows]
-
-    def charge(self, charge: Charge) -> None:
-        cap, delta = (None, None) if charge.budget is None else (str(charge.budget.epsilon), charge.budget.delta)
-        month = charge.month.isoformat()
-        row = {"metric": charge.metric, "month": month, "instance": charge.run}
-        self._append(schema.charges, **row, epsilon_cap=cap, delta=delta)
 
     def cap(self, metric: Metric, month: date) -> Fraction | None:
         for table, order in ((schema.overrides, schema.overrides.c.id.desc()), (schema.charges, schema.charges.c.id)):
@@ -138,6 +119,41 @@ class SqlLedgerTransaction:
     def awaits_erasures(self) -> bool:
         restored = self._last_entry(schema.restores)
         return restored > self._last_entry(schema.overrides, schema.overrides.c.kind == "erasures_submitted")
+
+    def _last_entry(self, table: Table, *where: ColumnElement[bool]) -> int:
+        """The place in the chain of the last such row, 0 for none."""
+        e = schema.entries.c
+        within = (e.kind == table.name) & table.c.id.between(e.first_row, e.last_row)
+        return self._connection.scalar(select(func.max(e.id)).join(table, within).where(*where)) or 0
+
+    def _all(self, query: Executable) -> list[Row[Any]]:
+        return list(self._connection.execute(query))
+
+
+class SqlLedgerTransaction(SqlLedgerReader):
+    """The ledger inside one transaction that writes."""
+
+    def __init__(self, connection: Connection, keyring: Keyring) -> None:
+        super().__init__(connection)
+        self._keyring = keyring
+        self.destroyed = False
+
+    def open_run(self, run: MechanismRun) -> None:
+        self._append(
+            schema.instances,
+            name=run.name,
+            metric=run.metric,
+            window_days=run.window_days,
+            first_day=run.first_day.isoformat(),
+            mechanism=_json(run.mechanism.to_json()),
+            terms=_json(dict(run.parameters)),
+        )
+
+    def charge(self, charge: Charge) -> None:
+        cap, delta = (None, None) if charge.budget is None else (str(charge.budget.epsilon), charge.budget.delta)
+        month = charge.month.isoformat()
+        row = {"metric": charge.metric, "month": month, "instance": charge.run}
+        self._append(schema.charges, **row, epsilon_cap=cap, delta=delta)
 
     def shared_noise(self, run: str) -> int | None:
         table = schema.shared_noise
@@ -191,20 +207,50 @@ class SqlLedgerTransaction:
             version=release.version,
         )
 
-    def _last_entry(self, table: Table, *where: ColumnElement[bool]) -> int:
-        """The place in the chain of the last such row, 0 for none."""
-        e = schema.entries.c
-        within = (e.kind == table.name) & table.c.id.between(e.first_row, e.last_row)
-        return self._connection.scalar(select(func.max(e.id)).join(table, within).where(*where)) or 0
-
     def _append(self, table: Table, **values: object) -> None:
         self._append_all(table, [values])
 
     def _append_all(self, table: Table, rows: Sequence[Mapping[str, object]]) -> None:
         append(self._connection, self._keyring, table, rows)
 
-    def _all(self, query: Executable) -> list[Row[Any]]:
-        return list(self._connection.execute(query))
+
+class SqlLedgerSnapshot(SqlLedgerReader):
+    """The port LedgerSnapshot inside one transaction that reads: what was asked once is not read again."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection)
+        self._releases: list[Release] | None = None
+        self._runs: list[MechanismRun] | None = None
+
+    @contextmanager
+    def snapshot(self) -> Iterator[SqlLedgerSnapshot]:
+        yield self
+
+    def release(self, key: ReleaseKey) -> Release | None:
+        return next((release for release in self.releases() if release.key == key), None)
+
+    def releases(self, metric: Metric | None = None) -> list[Release]:
+        if self._releases is None:
+            self._releases = super().releases()
+        return [release for release in self._releases if metric in (None, release.key.metric)]
+
+    def mechanism_runs(self) -> list[MechanismRun]:
+        if self._runs is None:
+            self._runs = super().mechanism_runs()
+        return list(self._runs)
+
+    def overrides(self) -> list[Override]:
+        return [_override(row) for row in self._all(select(schema.overrides).order_by(schema.overrides.c.id))]
+
+    def sealed(self) -> frozenset[date]:
+        return days_in(self._connection, schema.seals)
+
+    def processed(self) -> frozenset[date]:
+        return days_in(self._connection, schema.processed)
+
+    def purged_through(self) -> date | None:
+        number = fact(self._connection, "purged_through")
+        return None if number is None else UNIX_EPOCH + timedelta(days=number)
 
 
 class SqlLedger:
@@ -222,48 +268,48 @@ class SqlLedger:
             self._database.overwrite_deleted(schema.shared_noise, schema.stream_state)
 
     @contextmanager
-    def _reading(self) -> Iterator[SqlLedgerTransaction]:
+    def snapshot(self) -> Iterator[SqlLedgerSnapshot]:
         with self._database.read() as connection:
-            yield SqlLedgerTransaction(connection, self._database.keyring)
+            yield SqlLedgerSnapshot(connection)
 
     def release(self, key: ReleaseKey) -> Release | None:
-        with self._reading() as ledger:
-            return ledger.release(key)
+        with self._database.read() as connection:
+            return SqlLedgerReader(connection).release(key)
 
     def releases(self, metric: Metric | None = None) -> list[Release]:
-        with self._reading() as ledger:
-            return ledger.releases(metric)
+        with self._database.read() as connection:
+            return SqlLedgerReader(connection).releases(metric)
 
     def mechanism_runs(self) -> list[MechanismRun]:
-        with self._reading() as ledger:
+        with self.snapshot() as ledger:
             return ledger.mechanism_runs()
 
     def restated(self) -> frozenset[date]:
-        with self._reading() as ledger:
+        with self.snapshot() as ledger:
             return ledger.restated()
 
     def charges(self, metric: Metric, month: date) -> list[Charge]:
-        with self._reading() as ledger:
+        with self.snapshot() as ledger:
             return ledger.charges(metric, month)
 
     def cap(self, metric: Metric, month: date) -> Fraction | None:
-        with self._reading() as ledger:
+        with self.snapshot() as ledger:
             return ledger.cap(metric, month)
 
     def delta(self, metric: Metric, month: date) -> float | None:
-        with self._reading() as ledger:
+        with self.snapshot() as ledger:
             return ledger.delta(metric, month)
 
     def closures(self, metric: Metric, month: date | None = None) -> int:
-        with self._reading() as ledger:
+        with self.snapshot() as ledger:
             return ledger.closures(metric, month)
 
     def is_closed(self, metric: Metric, month: date) -> bool:
-        with self._reading() as ledger:
+        with self.snapshot() as ledger:
             return ledger.is_closed(metric, month)
 
     def awaits_erasures(self) -> bool:
-        with self._reading() as ledger:
+        with self.snapshot() as ledger:
             return ledger.awaits_erasures()
 
     def override(self, override: Override) -> None:
@@ -274,31 +320,30 @@ class SqlLedger:
             append(connection, self._database.keyring, schema.overrides, [{**_override_row(override), "opens": opens}])
 
     def overrides(self) -> list[Override]:
-        with self._database.read() as connection:
-            return [
-                _override(row) for row in connection.execute(select(schema.overrides).order_by(schema.overrides.c.id))
-            ]
+        with self.snapshot() as ledger:
+            return ledger.overrides()
 
     def seal(self, days: Iterable[date]) -> None:
         self._add_days(schema.seals, days)
 
     def sealed(self) -> frozenset[date]:
-        return self._days(schema.seals)
+        with self.snapshot() as ledger:
+            return ledger.sealed()
 
     def mark_processed(self, days: Iterable[date]) -> None:
         self._add_days(schema.processed, days)
 
     def processed(self) -> frozenset[date]:
-        return self._days(schema.processed)
+        with self.snapshot() as ledger:
+            return ledger.processed()
 
     def purge_through(self, day: date) -> None:
         with self._database.write() as connection:
             raise_fact(connection, self._database.keyring, "purged_through", day_number(day))
 
     def purged_through(self) -> date | None:
-        with self._database.read() as connection:
-            number = fact(connection, "purged_through")
-        return None if number is None else UNIX_EPOCH + timedelta(days=number)
+        with self.snapshot() as ledger:
+            return ledger.purged_through()
 
     def problems(self) -> list[str]:
         return verify(self._database)

@@ -24,7 +24,7 @@ from dpdau_assets.core.dates import (
 )
 from dpdau_assets.core.errors import Refused
 from dpdau_assets.core.facts import ReleaseKey
-from dpdau_assets.core.ports.ledger import Ledger
+from dpdau_assets.core.ports.ledger import LedgerSnapshot
 from dpdau_assets.core.privacy.accounting import Charge, Cost, cost, epsilon_of, rho, total
 from dpdau_assets.core.privacy.cost_so_far import cost_so_far
 from dpdau_assets.core.privacy.mechanism_run import MechanismRun
@@ -116,48 +116,51 @@ class Forecast:
     new_streams: tuple[NewStream, ...]
 
 
-def forecast(ledger: Ledger, settings: Settings, months: int, first_day: date | None = None) -> Forecast:
+def forecast(ledger: LedgerSnapshot, settings: Settings, months: int, first_day: date | None = None) -> Forecast:
     """What publication will bring under these settings, from where it stands, in so many months and earlier open ones.
 
     A metric goes on with the day after its last published one; else it begins at START_DATE, MAU with its first whole
     window. Neither does so before `first_day`. Months count from the later of the two. When a day is refused, those
     after it are tried all the same.
     """
-    draft = DryRunLedger(ledger, settings)
-    firsts: dict[Metric, date] = {metric: _next_day(metric, draft, settings, first_day) for metric in METRICS}
-    *_, last_month = islice(months_from(month_of(max(firsts.values()))), months)
-    planned, refused = _walk(_due(firsts, _last_day(last_month, settings), draft, settings), draft, settings)
-    seen = {(month, number.release.metric) for number in [*planned, *refused] for month in number.months}
-    return Forecast(
-        delta=settings.delta,
-        months=tuple(
-            _month_forecast(
-                metric,
-                month,
-                _reading(metric, month, planned),
-                _reading(metric, month, refused),
-                draft,
-                settings,
-            )
-            for month, metric in sorted(seen)
-            if month <= last_month
-        ),
-        refused=tuple(refused),
-        new_streams=tuple(_new_stream(stream, draft) for stream in draft.begun_anew()),
-    )
+    with ledger.snapshot() as snapshot:
+        draft = DryRunLedger(snapshot, settings)
+        firsts: dict[Metric, date] = {metric: _next_day(metric, draft, settings, first_day) for metric in METRICS}
+        *_, last_month = islice(months_from(month_of(max(firsts.values()))), months)
+        planned, refused = _walk(_due(firsts, _last_day(last_month, settings), draft, settings), draft, settings)
+        seen = {(month, number.release.metric) for number in [*planned, *refused] for month in number.months}
+        return Forecast(
+            delta=settings.delta,
+            months=tuple(
+                _month_forecast(
+                    metric,
+                    month,
+                    _reading(metric, month, planned),
+                    _reading(metric, month, refused),
+                    draft,
+                    settings,
+                )
+                for month, metric in sorted(seen)
+                if month <= last_month
+            ),
+            refused=tuple(refused),
+            new_streams=tuple(_new_stream(stream, draft) for stream in draft.begun_anew()),
+        )
 
 
-def coming(ledger: Ledger, settings: Settings, last: date) -> list[PlannedRelease | RefusedRelease]:
+def coming(ledger: LedgerSnapshot, settings: Settings, last: date) -> list[PlannedRelease | RefusedRelease]:
     """Every number of the days up to `last` that is not out yet, in order of due days: planned, or refused and why.
 
     As `forecast` walks it; a restatement stands there number by number. Raises ParameterNotSet as a release would.
     """
-    draft = DryRunLedger(ledger, settings)
-    firsts: dict[Metric, date] = {metric: _next_day(metric, draft, settings, None) for metric in METRICS}
-    planned, refused = _walk(_due(firsts, last, draft, settings), draft, settings)
-    return sorted(
-        [*planned, *refused], key=lambda number: (number.release.due_on, number.release.revision, number.release.metric)
-    )
+    with ledger.snapshot() as snapshot:
+        draft = DryRunLedger(snapshot, settings)
+        firsts: dict[Metric, date] = {metric: _next_day(metric, draft, settings, None) for metric in METRICS}
+        planned, refused = _walk(_due(firsts, last, draft, settings), draft, settings)
+        return sorted(
+            [*planned, *refused],
+            key=lambda number: (number.release.due_on, number.release.revision, number.release.metric),
+        )
 
 
 # --- What is due -------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from dpdau_assets.core.budget.planning import budget_of, require_open, require_r
 from dpdau_assets.core.dates import first_window_end, months_from, months_read
 from dpdau_assets.core.errors import BadSetting, BudgetRefused, Refused
 from dpdau_assets.core.facts import ReleaseKey
-from dpdau_assets.core.ports.ledger import BudgetLedger, Ledger
+from dpdau_assets.core.ports.ledger import BudgetLedger, LedgerSnapshot
 from dpdau_assets.core.privacy.accounting import cost, epsilon_of, fits, total
 from dpdau_assets.core.privacy.cost_so_far import cost_so_far
 from dpdau_assets.core.settings import Metric, Settings
@@ -88,12 +88,13 @@ class WithinBudget:
 
 
 def within_budget(
-    key: ReleaseKey, accountant: Ledger, settings: Settings, refusal: Refused | None = None
+    key: ReleaseKey, accountant: LedgerSnapshot, settings: Settings, refusal: Refused | None = None
 ) -> WithinBudget:
     """How the number of this key stands, which is out, or was refused for this reason."""
-    ledger = DryRunLedger(accountant, settings, key.metric)
-    months = (_month_budget(key.metric, month, ledger, settings) for month in months_read(key.day, key.window_days))
-    return WithinBudget(key, tuple(months), _next_day(key, refusal, ledger, settings), refusal)
+    with accountant.snapshot() as snapshot:
+        ledger = DryRunLedger(snapshot, settings, key.metric)
+        months = (_month_budget(key.metric, month, ledger, settings) for month in months_read(key.day, key.window_days))
+        return WithinBudget(key, tuple(months), _next_day(key, refusal, ledger, settings), refusal)
 
 
 def next_day_that_fits(key: ReleaseKey, ledger: BudgetLedger, settings: Settings) -> date | None:

@@ -131,10 +131,12 @@ class RestoreTransaction(LedgerTransaction, Protocol):
         ...
 
 
-class Ledger(LedgerReader, Protocol):
-    """What was charged and published. Its transactions are serial: one at a time, whole or not at all."""
+class LedgerSnapshot(LedgerReader, Protocol):
+    """Everything that an answer is made of, as it is at one moment."""
 
-    def transaction(self) -> AbstractContextManager[LedgerTransaction]: ...
+    def snapshot(self) -> AbstractContextManager[LedgerSnapshot]:
+        """The ledger as it is now, in one transaction that waits for nobody; of a snapshot that is itself."""
+        ...
 
     def release(self, key: ReleaseKey) -> Release | None: ...
 
@@ -142,34 +144,50 @@ class Ledger(LedgerReader, Protocol):
         """Every release, in the order in which they were published."""
         ...
 
-    def mechanism_runs(self) -> list[MechanismRun]: ...
-
-    def override(self, override: Override) -> None:
-        """Put it on record, for ever."""
+    def mechanism_runs(self) -> list[MechanismRun]:
+        """All of them, in the order in which they were opened."""
         ...
 
     def overrides(self) -> list[Override]:
         """All of them, in order."""
         ...
 
+    def sealed(self) -> frozenset[date]:
+        """Days of which arrivals are late."""
+        ...
+
+    def processed(self) -> frozenset[date]:
+        """Days whose state was asked for and is there."""
+        ...
+
+    def purged_through(self) -> date | None:
+        """The last day past retention."""
+        ...
+
+
+class Ledger(LedgerSnapshot, Protocol):
+    """What was charged and published. Its transactions are serial: one at a time, whole or not at all.
+
+    Asked for itself it answers each question in a transaction of its own; several that have to fit together are asked
+    of one `snapshot`.
+    """
+
+    def transaction(self) -> AbstractContextManager[LedgerTransaction]: ...
+
+    def override(self, override: Override) -> None:
+        """Put it on record, for ever."""
+        ...
+
     def seal(self, days: Iterable[date]) -> None:
         """From now on, events that arrive for these days are late. Committed when this returns."""
         ...
-
-    def sealed(self) -> frozenset[date]: ...
 
     def mark_processed(self, days: Iterable[date]) -> None:
         """The state of these days was asked for and is there. Committed when this returns."""
         ...
 
-    def processed(self) -> frozenset[date]: ...
-
     def purge_through(self, day: date) -> None:
         """From now on this day and all before it are past retention. Committed when this returns."""
-        ...
-
-    def purged_through(self) -> date | None:
-        """The last day past retention."""
         ...
 
     def problems(self) -> list[str]:

@@ -18,7 +18,7 @@ from dpdau_assets.core.dates import month_of, months_read
 from dpdau_assets.core.erasure.requests import deadline, overdue
 from dpdau_assets.core.errors import NotPublished, Refused
 from dpdau_assets.core.facts import Erasure, Release, ReleaseKey
-from dpdau_assets.core.ports.ledger import Ledger
+from dpdau_assets.core.ports.ledger import LedgerSnapshot
 from dpdau_assets.core.ports.store import Clock, Erasures, Store
 from dpdau_assets.core.privacy.compositions import COMPOSITIONS, budget_report, budget_summary
 from dpdau_assets.core.privacy.cost_so_far import Published
@@ -69,7 +69,7 @@ def _not_published(key: ReleaseKey, revision: int | None, store: Store) -> NotPu
     )
 
 
-def last_published_month(metric: Metric, accountant: Ledger) -> date:
+def last_published_month(metric: Metric, accountant: LedgerSnapshot) -> date:
     """The month of the last published day. Raises NotPublished when there is none."""
     days = [release.key.day for release in accountant.releases(metric)]
     if not days:
@@ -77,61 +77,65 @@ def last_published_month(metric: Metric, accountant: Ledger) -> date:
     return month_of(max(days))
 
 
-def run_answer(first: date, last: date, accountant: Ledger) -> Answer:
+def run_answer(first: date, last: date, accountant: LedgerSnapshot) -> Answer:
     """How many days a range has, how many of them are published, by metric, and how many are restated by now."""
-    inside = [release.key for release in accountant.releases() if first <= release.key.day <= last]
-    published = {
-        f"{metric}_published": sum(key.metric == metric and not key.revision for key in inside) for metric in METRICS
-    }
-    return {"days": (last - first).days + 1, **published, "restated": sum(key.revision > 0 for key in inside)}
+    with accountant.snapshot() as ledger:
+        inside = [release.key for release in ledger.releases() if first <= release.key.day <= last]
+        published = {
+            f"{metric}_published": sum(key.metric == metric and not key.revision for key in inside)
+            for metric in METRICS
+        }
+        return {"days": (last - first).days + 1, **published, "restated": sum(key.revision > 0 for key in inside)}
 
 
-def release_answer(release: Release, settings: Settings, accountant: Ledger) -> Answer:
+def release_answer(release: Release, settings: Settings, accountant: LedgerSnapshot) -> Answer:
     """One release as JSON. `epsilon_used` is what its month had cost when it came out, itself included.
 
     `overrides` are those of its month, by whoever they were made since.
     """
-    key = release.key
-    budget = _summary(key.metric, month_of(key.day), settings, accountant, until=release)
-    run = _mechanism_runs(accountant)[release.run]
-    return {
-        "metric": key.metric,
-        "day": key.day.isoformat(),
-        "window_days": key.window_days,
-        "revision": key.revision,
-        **interval(release, run),
-        "half_width": release.half_width,
-        "epsilon_used": budget["epsilon_spent"],
-        "delta": budget_of(key.metric, month_of(key.day), accountant, settings).delta,
-        "mechanism": release.mechanism,
-        "mechanism_run": run.name,
-        "sketch_impl": release.sketch_impl,
-        "sketch_parameters": _plain_parameters(estimator_of(run)),
-        "privacy_unit": "user-month",
-        "budget_remaining": budget["epsilon_remaining"],
-        "budget": budget,
-        "overrides": override_rows(key.metric, month_of(key.day), accountant),
-        "published_at": release.published_at,
-        "private": release.private,
-        "version": release.version,
-    }
+    with accountant.snapshot() as ledger:
+        key = release.key
+        budget = _summary(key.metric, month_of(key.day), settings, ledger, until=release)
+        run = _mechanism_runs(ledger)[release.run]
+        return {
+            "metric": key.metric,
+            "day": key.day.isoformat(),
+            "window_days": key.window_days,
+            "revision": key.revision,
+            **interval(release, run),
+            "half_width": release.half_width,
+            "epsilon_used": budget["epsilon_spent"],
+            "delta": budget_of(key.metric, month_of(key.day), ledger, settings).delta,
+            "mechanism": release.mechanism,
+            "mechanism_run": run.name,
+            "sketch_impl": release.sketch_impl,
+            "sketch_parameters": _plain_parameters(estimator_of(run)),
+            "privacy_unit": "user-month",
+            "budget_remaining": budget["epsilon_remaining"],
+            "budget": budget,
+            "overrides": override_rows(key.metric, month_of(key.day), ledger),
+            "published_at": release.published_at,
+            "private": release.private,
+            "version": release.version,
+        }
 
 
-def budget_answer(metric: Metric, month: date, settings: Settings, accountant: Ledger) -> Answer:
+def budget_answer(metric: Metric, month: date, settings: Settings, accountant: LedgerSnapshot) -> Answer:
     """One month of one metric: the summary that a release shows too, and beside it what `BudgetReport` holds.
 
     Its compositions only compare, and stand with the others that do.
     """
-    published = _published(metric, month, accountant.releases(metric), accountant)
-    charges = accountant.charges(metric, month)
-    report = asdict(budget_report(metric, published, month, charges, _with_caps_of(month, settings, accountant)))
-    summary, compositions = _summary(metric, month, settings, accountant), report.pop("compositions")
-    meaning = {**summary["comparison"]["meaning"], "compositions": COMPOSITIONS}
-    comparison = {**summary["comparison"], "compositions": compositions, "meaning": meaning}
-    return {**summary, **report, "overrides": override_rows(metric, month, accountant), "comparison": comparison}
+    with accountant.snapshot() as ledger:
+        published = _published(metric, month, ledger.releases(metric), ledger)
+        charges = ledger.charges(metric, month)
+        report = asdict(budget_report(metric, published, month, charges, _with_caps_of(month, settings, ledger)))
+        summary, compositions = _summary(metric, month, settings, ledger), report.pop("compositions")
+        meaning = {**summary["comparison"]["meaning"], "compositions": COMPOSITIONS}
+        comparison = {**summary["comparison"], "compositions": compositions, "meaning": meaning}
+        return {**summary, **report, "overrides": override_rows(metric, month, ledger), "comparison": comparison}
 
 
-def override_rows(metric: Metric, month: date, accountant: Ledger) -> list[Answer]:
+def override_rows(metric: Metric, month: date, accountant: LedgerSnapshot) -> list[Answer]:
     """Every decision that changed the month's cap, in order."""
     return [
         {
@@ -145,21 +149,23 @@ def override_rows(metric: Metric, month: date, accountant: Ledger) -> list[Answe
     ]
 
 
-def budget_rows(settings: Settings, accountant: Ledger) -> list[Answer]:
+def budget_rows(settings: Settings, accountant: LedgerSnapshot) -> list[Answer]:
     """Every month that a published number was charged to, by metric."""
-    return [
-        {"metric": metric, "month": f"{month:%Y-%m}", **budget_answer(metric, month, settings, accountant)}
-        for metric in METRICS
-        for month in charged_months(accountant.releases(metric))
-    ]
+    with accountant.snapshot() as ledger:
+        return [
+            {"metric": metric, "month": f"{month:%Y-%m}", **budget_answer(metric, month, settings, ledger)}
+            for metric in METRICS
+            for month in charged_months(ledger.releases(metric))
+        ]
 
 
-def mart_rows(accountant: Ledger) -> list[MartRow]:
+def mart_rows(accountant: LedgerSnapshot) -> list[MartRow]:
     """One row a release, in order of metric, window, day and revision.
 
     Raises Refused for a number that was drawn from predictable noise.
     """
-    return _rows(sorted(accountant.releases(), key=lambda release: release.key), accountant)
+    with accountant.snapshot() as ledger:
+        return _rows(sorted(ledger.releases(), key=lambda release: release.key), ledger)
 
 
 def columns_of(row: MartRow) -> Answer:
@@ -187,21 +193,28 @@ def columns_of(row: MartRow) -> Answer:
 
 
 def series(
-    metric: Metric, first: date, last: date, settings: Settings, accountant: Ledger, *, as_published: bool = False
+    metric: Metric,
+    first: date,
+    last: date,
+    settings: Settings,
+    accountant: LedgerSnapshot,
+    *,
+    as_published: bool = False,
 ) -> list[Answer]:
     """One row a published day of a range, in order: its latest number, or the one that came out first."""
-    window_days = settings.window_days(metric)
-    by_day = {
-        release.key.day: release
-        for release in sorted(accountant.releases(metric), key=lambda release: release.key)
-        if release.key.window_days == window_days
-        and first <= release.key.day <= last
-        and not (as_published and release.key.revision)
-    }
-    return [
-        {**columns_of(row), "day": row.key.day.isoformat(), "published_at": row.published_at.isoformat()}
-        for row in _rows(by_day.values(), accountant)
-    ]
+    with accountant.snapshot() as ledger:
+        window_days = settings.window_days(metric)
+        by_day = {
+            release.key.day: release
+            for release in sorted(ledger.releases(metric), key=lambda release: release.key)
+            if release.key.window_days == window_days
+            and first <= release.key.day <= last
+            and not (as_published and release.key.revision)
+        }
+        return [
+            {**columns_of(row), "day": row.key.day.isoformat(), "published_at": row.published_at.isoformat()}
+            for row in _rows(by_day.values(), ledger)
+        ]
 
 
 def erasure_rows(requests: Iterable[Erasure], clock: Clock, erasures: Erasures) -> list[Answer]:
@@ -227,7 +240,7 @@ def charged_months(releases: Iterable[Release]) -> list[date]:
 
 
 def _summary(
-    metric: Metric, month: date, settings: Settings, accountant: Ledger, until: Release | None = None
+    metric: Metric, month: date, settings: Settings, accountant: LedgerSnapshot, until: Release | None = None
 ) -> Answer:
     """From all of the month's numbers, or from those published up to `until`."""
     releases = _up_to(until, accountant.releases(metric))
@@ -238,13 +251,13 @@ def _summary(
     return asdict(budget_summary(published, month, budget, planned, settings))
 
 
-def _with_caps_of(month: date, settings: Settings, accountant: Ledger) -> Settings:
+def _with_caps_of(month: date, settings: Settings, accountant: LedgerSnapshot) -> Settings:
     """The settings as if every month had this one's caps."""
     dau, mau = (budget_of(metric, month, accountant, settings).epsilon for metric in METRICS)
     return replace(settings, dau_budget_total=dau, mau_budget_total=mau)
 
 
-def _published(metric: Metric, month: date, releases: list[Release], accountant: Ledger) -> list[Published]:
+def _published(metric: Metric, month: date, releases: list[Release], accountant: LedgerSnapshot) -> list[Published]:
     """What is public of every mechanism run of which some number reads the month."""
     by_instance: dict[str, list[Release]] = {}
     for release in releases:
@@ -270,11 +283,11 @@ def _plain_parameters(estimator: Estimator) -> dict[str, float]:
     }
 
 
-def _mechanism_runs(accountant: Ledger) -> dict[str, MechanismRun]:
+def _mechanism_runs(accountant: LedgerSnapshot) -> dict[str, MechanismRun]:
     return {run.name: run for run in accountant.mechanism_runs()}
 
 
-def _rows(releases: Iterable[Release], accountant: Ledger) -> list[MartRow]:
+def _rows(releases: Iterable[Release], accountant: LedgerSnapshot) -> list[MartRow]:
     runs = _mechanism_runs(accountant)
     return [_mart_row(release, runs[release.run]) for release in releases]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import date
 
 from dpdau_assets.core.budget.forecast import MonthForecast, forecast
-from dpdau_assets.core.ports.ledger import Ledger
+from dpdau_assets.core.ports.ledger import LedgerSnapshot
 from dpdau_assets.core.reporting.answers import Answer, budget_rows
 from dpdau_assets.core.settings import Metric, Settings
 
@@ -37,18 +37,21 @@ class Bar:
         return f"{self.month:%Y-%m} {self.metric} {bar} {self.spent:.2f} of {self.cap:.2f}, {numbers}"
 
 
-def budget_bars(settings: Settings, accountant: Ledger) -> list[Bar]:
+def budget_bars(settings: Settings, accountant: LedgerSnapshot) -> list[Bar]:
     """The last months that were charged and the next that will be, in order of months."""
-    ahead = forecast(accountant, settings, MONTHS_AHEAD).months
-    coming = {(row.metric, row.month): row for row in ahead}
-    begun = {
-        (row["metric"], date.fromisoformat(f"{row['month']}-01")): row for row in budget_rows(settings, accountant)
-    }
-    newest = sorted({month for _, month in begun})[-MONTHS_BACK:]
-    last = newest[-1] if newest else date.min
-    months = [*newest, *sorted({month for _, month in coming if month > last})[:MONTHS_AHEAD]]
-    places = sorted({(month, metric) for metric, month in [*begun, *coming] if month in months})
-    return [_bar(month, metric, begun.get((metric, month)), coming.get((metric, month))) for month, metric in places]
+    with accountant.snapshot() as ledger:
+        ahead = forecast(ledger, settings, MONTHS_AHEAD).months
+        coming = {(row.metric, row.month): row for row in ahead}
+        begun = {
+            (row["metric"], date.fromisoformat(f"{row['month']}-01")): row for row in budget_rows(settings, ledger)
+        }
+        newest = sorted({month for _, month in begun})[-MONTHS_BACK:]
+        last = newest[-1] if newest else date.min
+        months = [*newest, *sorted({month for _, month in coming if month > last})[:MONTHS_AHEAD]]
+        places = sorted({(month, metric) for metric, month in [*begun, *coming] if month in months})
+        return [
+            _bar(month, metric, begun.get((metric, month)), coming.get((metric, month))) for month, metric in places
+        ]
 
 
 def bars_in_markdown(bars: Iterable[Bar]) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 from dpdau_assets.core.budget.sketch_choice import configured
 from dpdau_assets.core.dates import first_window_end, months_read
 from dpdau_assets.core.errors import Refused
-from dpdau_assets.core.ports.ledger import Ledger
+from dpdau_assets.core.ports.ledger import LedgerSnapshot
 from dpdau_assets.core.privacy.mechanisms import (
     LONGEST_MONTH,
     Gaussian,
@@ -52,27 +52,28 @@ REGISTRY: Mapping[str, str] = MappingProxyType(
 NAMES: Mapping[Metric, str] = MappingProxyType({"dau": "Daily active users", "mau": "Monthly active users"})
 
 
-def settings_on_record(ledger: Ledger, settings: Settings) -> Settings:
+def settings_on_record(ledger: LedgerSnapshot, settings: Settings) -> Settings:
     """The settings with the largest cap and δ that any published month has on record: what the label has to state.
 
     Raises Refused where numbers were published by another mechanism than is configured: one label cannot state both.
     """
-    releases = ledger.releases()
-    for release in releases:
-        if release.mechanism != settings.mechanism(release.key.metric):
-            raise Refused(
-                f"{release.key.metric} of {release.key.day} was published by {release.mechanism}; "
-                f"{settings.mechanism(release.key.metric)} is configured.",
-                "Print the label with the settings that were in force, and state since when others are.",
-            )
-    caps: dict[Metric, list[Fraction]] = {metric: [] for metric in METRICS}
-    deltas: list[float] = []
-    for metric in METRICS:
-        keys = [release.key for release in releases if release.key.metric == metric]
-        for month in {month for key in keys for month in months_read(key.day, key.window_days)}:
-            caps[metric].append(ledger.cap(metric, month) or settings.cap(metric))
-            deltas.append(ledger.delta(metric, month) or settings.delta)
-    return with_largest(settings, caps, deltas)
+    with ledger.snapshot() as snapshot:
+        releases = snapshot.releases()
+        for release in releases:
+            if release.mechanism != settings.mechanism(release.key.metric):
+                raise Refused(
+                    f"{release.key.metric} of {release.key.day} was published by {release.mechanism}; "
+                    f"{settings.mechanism(release.key.metric)} is configured.",
+                    "Print the label with the settings that were in force, and state since when others are.",
+                )
+        caps: dict[Metric, list[Fraction]] = {metric: [] for metric in METRICS}
+        deltas: list[float] = []
+        for metric in METRICS:
+            keys = [release.key for release in releases if release.key.metric == metric]
+            for month in {month for key in keys for month in months_read(key.day, key.window_days)}:
+                caps[metric].append(snapshot.cap(metric, month) or settings.cap(metric))
+                deltas.append(snapshot.delta(metric, month) or settings.delta)
+        return with_largest(settings, caps, deltas)
 
 
 def label(settings: Settings, first_published: Mapping[Metric, date] = MappingProxyType({})) -> Record:

@@ -14,7 +14,7 @@ from fractions import Fraction
 
 from dpdau_assets.core.budget.sketch_choice import configured, estimator_of
 from dpdau_assets.core.erasure.requests import waiting_days
-from dpdau_assets.core.ports.ledger import Ledger
+from dpdau_assets.core.ports.ledger import LedgerSnapshot
 from dpdau_assets.core.ports.store import Mart, Store
 from dpdau_assets.core.privacy.compositions import user_months
 from dpdau_assets.core.privacy.mechanism_run import MechanismRun
@@ -47,13 +47,14 @@ from dpdau_assets.core.sketches.exact import ExactEstimator
 from dpdau_assets.core.version import VERSION
 
 
-def readers_report(settings: Settings, accountant: Ledger) -> Report:
+def readers_report(settings: Settings, accountant: LedgerSnapshot) -> Report:
     """For the published zone. Raises Refused for a number that was drawn from predictable noise."""
-    rows = mart_rows(accountant)
-    series = tuple(series_of(metric, settings.window_days(metric), rows) for metric in METRICS)
-    due_days = [number.due_on for metric_series in series for day in metric_series.days for number in day.numbers]
-    budget = tuple(_budget(settings, accountant))
-    return Report(max(due_days, default=None), series, _promise(budget, settings, accountant), budget, VERSION)
+    with accountant.snapshot() as ledger:
+        rows = mart_rows(ledger)
+        series = tuple(series_of(metric, settings.window_days(metric), rows) for metric in METRICS)
+        due_days = [number.due_on for metric_series in series for day in metric_series.days for number in day.numbers]
+        budget = tuple(_budget(settings, ledger))
+        return Report(max(due_days, default=None), series, _promise(budget, settings, ledger), budget, VERSION)
 
 
 def operators_report(store: Store, checks: Sequence[CheckLine]) -> Report:
@@ -78,7 +79,7 @@ def check_lines(store: Store, mart: Mart) -> list[CheckLine]:
 # --- Budget ------------------------------------------------------------------------------------------------------
 
 
-def _budget(settings: Settings, accountant: Ledger) -> Iterable[BudgetMonth]:
+def _budget(settings: Settings, accountant: LedgerSnapshot) -> Iterable[BudgetMonth]:
     """Every month that a number was charged to, and every month that an override speaks of."""
     overrides = accountant.overrides()
     for metric in METRICS:
@@ -91,7 +92,7 @@ def _budget(settings: Settings, accountant: Ledger) -> Iterable[BudgetMonth]:
             yield _budget_month(metric, month, settings, accountant)
 
 
-def _budget_month(metric: Metric, month: date, settings: Settings, accountant: Ledger) -> BudgetMonth:
+def _budget_month(metric: Metric, month: date, settings: Settings, accountant: LedgerSnapshot) -> BudgetMonth:
     answer = budget_answer(metric, month, settings, accountant)
     return BudgetMonth(
         metric=metric,
@@ -109,7 +110,7 @@ def _budget_month(metric: Metric, month: date, settings: Settings, accountant: L
 # --- Promise -----------------------------------------------------------------------------------------------------
 
 
-def _promise(budget: Sequence[BudgetMonth], settings: Settings, accountant: Ledger) -> Promise:
+def _promise(budget: Sequence[BudgetMonth], settings: Settings, accountant: LedgerSnapshot) -> Promise:
     largest = _settings_charged_most(budget, settings)
     metrics = tuple(_metric_promise(metric, _used(metric, accountant), largest, settings) for metric in METRICS)
     # The formulas for both together do not speak of numbers by another mechanism than is configured.
@@ -139,7 +140,7 @@ def _bound(month: BudgetMonth) -> Fraction:
     return Fraction(str(month.charged if month.is_beyond_cap else month.cap))
 
 
-def _used(metric: Metric, accountant: Ledger) -> list[MechanismRun]:
+def _used(metric: Metric, accountant: LedgerSnapshot) -> list[MechanismRun]:
     """The mechanism runs of which a number is published, in the order in which they were opened."""
     names = {release.run for release in accountant.releases(metric)}
     return [run for run in accountant.mechanism_runs() if run.name in names]
