@@ -4,7 +4,8 @@ A run over a range of partitions would give all of them one data version, and a 
 are ops, which write the events that the assets' own steps would have written, each under the day's own version.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
 from datetime import date
 from typing import cast
 
@@ -18,7 +19,7 @@ from dpdau_assets.assets.report import refresh_report
 from dpdau_assets.assets.restatement import restating
 from dpdau_assets.core.budget.forecast import RefusedRelease
 from dpdau_assets.core.dates import month_of
-from dpdau_assets.core.errors import Refused
+from dpdau_assets.core.errors import BadInput, Refused
 from dpdau_assets.core.facts import ReleaseKey
 from dpdau_assets.core.ports.ledger import Ledger
 from dpdau_assets.core.ports.state import SketchStore
@@ -26,7 +27,9 @@ from dpdau_assets.core.ports.store import Clock, Erasures, Events, Mart, Noise, 
 from dpdau_assets.core.privacy.schedule import METRICS
 from dpdau_assets.core.publication.completeness import is_declared
 from dpdau_assets.core.publication.due import due
-from dpdau_assets.core.publication.runs import RESTATEMENT
+from dpdau_assets.core.publication.runs import DAU as DAU_STEP
+from dpdau_assets.core.publication.runs import MAU as MAU_STEP
+from dpdau_assets.core.publication.runs import RESTATEMENT, Step
 from dpdau_assets.core.reporting.report_model import Reports
 from dpdau_assets.core.state.rebuilding import build_days, days_behind, mark_reported
 from dpdau_assets.orchestration.project import Project
@@ -54,12 +57,38 @@ READ = (SKETCH, DAU, MAU)
 """What a number can follow."""
 
 LOAD, MISSING, NUMBERS, FILES = "build_many_days", "build_missing_days", "publish_due_numbers", "refresh_reports"
+THESE = "publish_these_numbers"
+
+DONE: ContextVar[Callable[[Step], None]] = ContextVar("DONE", default=lambda _: None)
+"""Told of each number that is out, where somebody in this process waits for it."""
 
 
 class Days(dg.Config):
     """What to build: these days (YYYY-MM-DD), or, without a list, all that is behind."""
 
     days: list[str] | None = None
+
+
+class Numbers(dg.Config):
+    """What to publish, in order: each as its kind (dau, mau, restatement) and its day, or month, as YYYY-MM-DD."""
+
+    steps: list[str]
+
+    def in_order(self) -> list[Step]:
+        """The steps. Raises BadInput for a text that is none."""
+        return [_step(text) for text in self.steps]
+
+
+def _step(text: str) -> Step:
+    kind, _, day = text.partition(" ")
+    try:
+        if kind in (DAU_STEP, MAU_STEP, RESTATEMENT):
+            return Step(kind, date.fromisoformat(day))
+    except ValueError:
+        pass
+    raise BadInput(
+        f"{text!r} is no step of a publication.", "Say `dau`, `mau` or `restatement`, and a day (YYYY-MM-DD)."
+    )
 
 
 def build_many_days(project: Project) -> dg.OpDefinition:
@@ -168,6 +197,44 @@ def build_due_numbers(project: Project) -> dg.OpDefinition:
     return due_numbers
 
 
+def build_numbers(project: Project) -> dg.OpDefinition:
+    """The op that publishes the numbers that it is told, complete or not."""
+
+    @dg.op(
+        name=project.name(THESE),
+        pool=project.name("ledger"),
+        out=dg.Out(dg.Nothing),
+        description="Publish these numbers in order, and restate these months; up to the first that is refused.",
+    )
+    @project.asking
+    def these_numbers(
+        context: dg.OpExecutionContext,
+        config: Numbers,
+        clock: dg.ResourceParam[Clock],
+        accountant: dg.ResourceParam[Ledger],
+        erasure_ledger: dg.ResourceParam[Erasures],
+        events: dg.ResourceParam[Events],
+        state: dg.ResourceParam[State],
+        sketches: dg.ResourceParam[SketchStore],
+        noise: dg.ResourceParam[Noise],
+    ) -> Iterator[Event]:
+        store = project.store(
+            clock=clock,
+            accountant=accountant,
+            erasure_ledger=erasure_ledger,
+            events=events,
+            state=state,
+            sketches=sketches,
+            noise=noise,
+        )
+        recorder = Recorder(project, context.instance)
+        for step in config.in_order():
+            yield from _published(step, recorder, store)
+            DONE.get()(step)
+
+    return these_numbers
+
+
 def build_refresh(project: Project) -> dg.OpDefinition:
     """The last op of a publication."""
 
@@ -233,16 +300,18 @@ def _publish(recorder: Recorder, store: Store) -> Iterator[Event]:
     yield from _unreported(recorder, store)
     waiting = due(store)
     for step in waiting.built:  # what was declared after the days were built waits for the next run
-        read, day = recorder.newest(READ), cast(date, step.day)  # a number has one
-        if step.kind == RESTATEMENT:
-            records = restating(day, store)
-        elif day in is_declared(store.events, store.accountant):
-            records = publishing(step.metric, day, store)
-        else:  # withdrawn: what follows waits for it
-            return
-        for record in records:
-            yield from recorder.reported([record], read)
+        if step.kind != RESTATEMENT and step.day not in is_declared(store.events, store.accountant):
+            return  # withdrawn: what follows waits for it
+        yield from _published(step, recorder, store)
     yield from _refused(waiting.refusals, recorder, store)
+
+
+def _published(step: Step, recorder: Recorder, store: Store) -> Iterator[Event]:
+    """One number, or one month's restatement: made, and told at once."""
+    read, day = recorder.newest(READ), cast(date, step.day)  # a number has one
+    records = restating(day, store) if step.kind == RESTATEMENT else publishing(step.metric, day, store)
+    for record in records:
+        yield from recorder.reported([record], read)
 
 
 def _unreported(recorder: Recorder, store: Store) -> Iterator[Event]:

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from datetime import date
+from itertools import groupby
 from typing import Any
 
 import dagster as dg
@@ -19,10 +20,13 @@ from dpdau_assets.core.publication.ingest import in_whole_per_cent
 from dpdau_assets.core.publication.runs import Step
 from dpdau_assets.orchestration import names
 from dpdau_assets.orchestration.bulk import (
+    DONE,
     LOAD,
+    THESE,
     build_due_numbers,
     build_many_days,
     build_missing_days,
+    build_numbers,
     build_refresh,
 )
 from dpdau_assets.orchestration.project import ASSETS, Project
@@ -54,6 +58,7 @@ class Jobs:
     restatement: _Unresolved
     reports: _Unresolved
     publishing: dg.JobDefinition
+    numbers: dg.JobDefinition
     checks: _Unresolved
     landed: dg.JobDefinition
     verification: dg.JobDefinition
@@ -101,6 +106,7 @@ def build_jobs(project: Project) -> Jobs:
             "The mart, the budget report, and the files for readers and operators.",
         ),
         publishing=_publishing(project),
+        numbers=_numbers(project),
         checks=_asset_job(
             project,
             names.CHECK_STORE,
@@ -172,6 +178,21 @@ def _publishing(project: Project) -> dg.JobDefinition:
         refresh(published=publish(built=build()))
 
     return publishing
+
+
+def _numbers(project: Project) -> dg.JobDefinition:
+    publish_these = build_numbers(project)
+
+    @dg.job(
+        name=project.name(names.PUBLISH_NUMBERS),
+        tags=IN_ORDER,
+        executor_def=dg.in_process_executor,
+        description="Publish the numbers that it is told, in order, in one run: what `dpdau run` does.",
+    )
+    def numbers() -> None:
+        publish_these()
+
+    return numbers
 
 
 NOT_TAKEN, NEW_LINE = "What landed could not be taken in.", "\n  "
@@ -303,21 +324,43 @@ def _purge(project: Project) -> dg.JobDefinition:
 def run_steps(
     wanted: list[Step], definitions: dg.Definitions, instance: dg.DagsterInstance, done: Callable[[Step], None]
 ) -> None:
-    """Execute each step as a Dagster run in this process; the first failure is raised as it is."""
+    """Do these steps by Dagster runs in this process, numbers that follow one another in one; `done` hears of each.
+
+    The first failure is raised as it is.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.BetaWarning)  # resolving a sensor copies a young part of it
-        jobs = {kind: definitions.resolve_job_def(name) for kind, name in names.JOB_OF.items()}
-    for step in wanted:
-        config = _building_config(step.days) if step.days else {}
-        try:
-            jobs[step.kind].execute_in_process(
-                partition_key=step.day.isoformat() if step.day else None,
-                instance=instance,
-                run_config={**config, "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-            )
-        except dg.Failure as failure:
-            raise cause_of(failure) from None
-        done(step)
+        jobs = {name: definitions.resolve_job_def(name) for name in set(names.JOB_OF.values())}
+    for name, steps in groupby(wanted, key=lambda step: names.JOB_OF[step.kind]):
+        at_once = [list(steps)] if name == names.PUBLISH_NUMBERS else [[step] for step in steps]
+        for together in at_once:
+            _run_in_process(jobs[name], together, instance, done)
+
+
+def _run_in_process(
+    job: dg.JobDefinition, steps: list[Step], instance: dg.DagsterInstance, done: Callable[[Step], None]
+) -> None:
+    is_told = job.name == names.PUBLISH_NUMBERS
+    token = DONE.set(done)
+    try:
+        job.execute_in_process(
+            instance=instance,
+            run_config={
+                **(_publishing_config(steps) if is_told else _building_config(steps[0].days) if steps[0].days else {}),
+                "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+            },
+        )
+    except dg.Failure as failure:
+        raise cause_of(failure) from None
+    finally:
+        DONE.reset(token)
+    if not is_told:
+        done(steps[0])
+
+
+def _publishing_config(steps: Iterable[Step]) -> dict[str, Any]:
+    """Which numbers a run publishes."""
+    return {"ops": {THESE: {"config": {"steps": [f"{step.kind} {step.day}" for step in steps]}}}}
 
 
 def _building_config(days: Iterable[date]) -> dict[str, Any]:

@@ -8,15 +8,20 @@ from dpdau_assets.core.publication.runs import BUILD, DAU, MAU, REPORTS, RESTATE
 
 BUILD_STATE, REBUILD_DAYS = "build_state", "rebuild_days"  # one day, and many at once
 PUBLISH_DAU, PUBLISH_MAU, RESTATE_DAU = "publish_dau", "publish_mau", "restate_dau"
-REFRESH_MART, PUBLISH_DUE, CHECK_STORE = "refresh_mart", "publish_due", "check_store"
+REFRESH_MART, PUBLISH_DUE, PUBLISH_NUMBERS, CHECK_STORE = (
+    "refresh_mart",
+    "publish_due",
+    "publish_numbers",
+    "check_store",
+)
 
 PUBLISH_DUE_HOURLY, CHECK_STORE_NIGHTLY = "publish_due_hourly", "check_store_nightly"
 
 JOB_OF: Mapping[StepKind, str] = {
     BUILD: REBUILD_DAYS,
-    DAU: PUBLISH_DAU,
-    MAU: PUBLISH_MAU,
-    RESTATEMENT: RESTATE_DAU,
+    DAU: PUBLISH_NUMBERS,
+    MAU: PUBLISH_NUMBERS,
+    RESTATEMENT: PUBLISH_NUMBERS,
     REPORTS: REFRESH_MART,
 }
-"""The job that does a step."""
+"""The job that does a step, and those of its kind beside it."""

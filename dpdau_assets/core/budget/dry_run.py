@@ -11,7 +11,7 @@ from functools import cache
 from dpdau_assets.core.budget.planning import Plan, restated_keys, restatement_parameters
 from dpdau_assets.core.dates import month_of, months_read
 from dpdau_assets.core.facts import Release, ReleaseKey
-from dpdau_assets.core.ports.ledger import LedgerSnapshot
+from dpdau_assets.core.ports.ledger import LedgerView
 from dpdau_assets.core.privacy.accounting import Charge
 from dpdau_assets.core.privacy.cost_so_far import Published
 from dpdau_assets.core.privacy.mechanism_run import MechanismRun
@@ -25,7 +25,7 @@ class DryRunLedger:
     A number is a key and the mechanism run that gives it: a draft has no values and no noise.
     """
 
-    def __init__(self, ledger: LedgerSnapshot, settings: Settings, metric: Metric | None = None) -> None:
+    def __init__(self, ledger: LedgerView, settings: Settings, metric: Metric | None = None) -> None:
         self._settings = settings
         self._numbers: dict[ReleaseKey, str] = {}
         self._last_releases: dict[Metric, Release] = {}

@@ -24,7 +24,7 @@ from dpdau_assets.core.dates import (
 )
 from dpdau_assets.core.errors import Refused
 from dpdau_assets.core.facts import ReleaseKey
-from dpdau_assets.core.ports.ledger import LedgerSnapshot
+from dpdau_assets.core.ports.ledger import LedgerView
 from dpdau_assets.core.privacy.accounting import Charge, Cost, cost, epsilon_of, rho, total
 from dpdau_assets.core.privacy.cost_so_far import cost_so_far
 from dpdau_assets.core.privacy.mechanism_run import MechanismRun
@@ -116,7 +116,7 @@ class Forecast:
     new_streams: tuple[NewStream, ...]
 
 
-def forecast(ledger: LedgerSnapshot, settings: Settings, months: int, first_day: date | None = None) -> Forecast:
+def forecast(ledger: LedgerView, settings: Settings, months: int, first_day: date | None = None) -> Forecast:
     """What publication will bring under these settings, from where it stands, in so many months and earlier open ones.
 
     A metric goes on with the day after its last published one; else it begins at START_DATE, MAU with its first whole
@@ -148,7 +148,7 @@ def forecast(ledger: LedgerSnapshot, settings: Settings, months: int, first_day:
         )
 
 
-def coming(ledger: LedgerSnapshot, settings: Settings, last: date) -> list[PlannedRelease | RefusedRelease]:
+def coming(ledger: LedgerView, settings: Settings, last: date) -> list[PlannedRelease | RefusedRelease]:
     """Every number of the days up to `last` that is not out yet, in order of due days: planned, or refused and why.
 
     As `forecast` walks it; a restatement stands there number by number. Raises ParameterNotSet as a release would.

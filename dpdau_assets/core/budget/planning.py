@@ -23,7 +23,7 @@ from dpdau_assets.core.dates import (
 )
 from dpdau_assets.core.errors import BadSetting, BudgetRefused, ParameterNotSet, Refused
 from dpdau_assets.core.facts import ReleaseKey
-from dpdau_assets.core.ports.ledger import BudgetLedger, LedgerReader
+from dpdau_assets.core.ports.ledger import BudgetLedger, BudgetReader, LedgerReader
 from dpdau_assets.core.privacy.accounting import Budget, Charge, admits, charges_for_release
 from dpdau_assets.core.privacy.mechanism_run import MechanismRun
 from dpdau_assets.core.privacy.mechanisms import Mechanism, SharedNoise, Stream, longest_interval
@@ -52,7 +52,7 @@ class Plan:
     charges: tuple[Charge, ...]
 
 
-def plan(key: ReleaseKey, ledger: BudgetLedger, settings: Settings) -> Plan:
+def plan(key: ReleaseKey, ledger: BudgetReader, settings: Settings) -> Plan:
     """What this release would open and charge. Raises Refused when its day, a restore or a cap forbids it."""
     require_open(key, ledger)
     require_in_order(key, ledger, settings)
@@ -65,7 +65,7 @@ def plan(key: ReleaseKey, ledger: BudgetLedger, settings: Settings) -> Plan:
     return Plan(run, living is None, charges)
 
 
-def require_room(key: ReleaseKey, ledger: BudgetLedger, settings: Settings) -> None:
+def require_room(key: ReleaseKey, ledger: BudgetReader, settings: Settings) -> None:
     """Raise BudgetRefused for a release that a cap forbids: its own, or of a stream one of a day that comes before it.
 
     A stream is charged once a month, so it is enough to ask for the first day that reads each.
@@ -84,7 +84,7 @@ def require_room(key: ReleaseKey, ledger: BudgetLedger, settings: Settings) -> N
             raise _explained(refused, asked, run, ledger) from None
 
 
-def _admitted(key: ReleaseKey, run: MechanismRun, ledger: BudgetLedger, settings: Settings) -> Iterator[Charge]:
+def _admitted(key: ReleaseKey, run: MechanismRun, ledger: BudgetReader, settings: Settings) -> Iterator[Charge]:
     for charge in charges_for_release(key.metric, key.day, key.window_days, run.mechanism, run.name):
         charges = ledger.charges(key.metric, charge.month)
         if charge not in charges:
@@ -93,7 +93,7 @@ def _admitted(key: ReleaseKey, run: MechanismRun, ledger: BudgetLedger, settings
             yield replace(charge, budget=budget)
 
 
-def _explained(refused: BudgetRefused, key: ReleaseKey, run: MechanismRun, ledger: BudgetLedger) -> BudgetRefused:
+def _explained(refused: BudgetRefused, key: ReleaseKey, run: MechanismRun, ledger: BudgetReader) -> BudgetRefused:
     """Say so if it is refused because another stream would begin while months of the last one are still read."""
     last, last_day = ledger.last_run(key.metric, key.window_days), ledger.last_day(key.metric, key.window_days)
     if last is None or last_day is None or not isinstance(last.mechanism, Stream) or last.name == run.name:
@@ -119,7 +119,7 @@ def budget_of(metric: Metric, month: date, ledger: LedgerReader, settings: Setti
     return Budget(settings.cap(metric) if cap is None else cap, settings.delta if delta is None else delta)
 
 
-def require_in_order(key: ReleaseKey, ledger: BudgetLedger, settings: Settings) -> None:
+def require_in_order(key: ReleaseKey, ledger: BudgetReader, settings: Settings) -> None:
     """A stream's days follow one another: its first is wherever it begins, then none is skipped or gone back to.
 
     Raises Refused with the fields day and next_day.
@@ -138,7 +138,7 @@ def require_in_order(key: ReleaseKey, ledger: BudgetLedger, settings: Settings) 
     )
 
 
-def require_open(key: ReleaseKey, ledger: BudgetLedger) -> None:
+def require_open(key: ReleaseKey, ledger: BudgetReader) -> None:
     """With its restatement a month is closed, since the noise that its numbers share is destroyed.
 
     So is one that a restored ledger may have lost numbers of, and every month until erasures are in force again.
@@ -167,7 +167,7 @@ def require_open(key: ReleaseKey, ledger: BudgetLedger) -> None:
 
 
 def living_run(
-    key: ReleaseKey, ledger: BudgetLedger, settings: Settings, estimator: Estimator | None = None
+    key: ReleaseKey, ledger: BudgetReader, settings: Settings, estimator: Estimator | None = None
 ) -> MechanismRun | None:
     """The mechanism run that the release goes on with, None where one is to be opened.
 
@@ -184,7 +184,7 @@ def living_run(
 
 
 def new_run(
-    key: ReleaseKey, ledger: BudgetLedger, settings: Settings, estimator: Estimator | None = None
+    key: ReleaseKey, ledger: BudgetReader, settings: Settings, estimator: Estimator | None = None
 ) -> MechanismRun:
     """The mechanism run that this release would open under these settings, or with this estimator."""
     mechanism, month = mechanism_for(settings, key.metric, month_of(key.day)), month_of(key.day)
@@ -226,12 +226,12 @@ def restatement_parameters(metric: Metric, settings: Settings) -> dict[str, str]
     }
 
 
-def planned_estimator(key: ReleaseKey, ledger: BudgetLedger, settings: Settings) -> Estimator:
+def planned_estimator(key: ReleaseKey, ledger: BudgetReader, settings: Settings) -> Estimator:
     """How this release's users are counted: as those of the mechanism run that it goes on with, or opens."""
     return estimator_of(living_run(key, ledger, settings) or new_run(key, ledger, settings))
 
 
-def widest_estimator(month: date, wanted: Estimator | None, ledger: BudgetLedger, settings: Settings) -> Estimator:
+def widest_estimator(month: date, wanted: Estimator | None, ledger: BudgetReader, settings: Settings) -> Estimator:
     """What a month's sketches are built for: `wanted`, or DAU of the month; and the other metric too if it can be.
 
     One sketch serves both if the one with the larger θ0 is built. It follows from the settings and the ledger alone, so
@@ -253,7 +253,7 @@ def widest_estimator(month: date, wanted: Estimator | None, ledger: BudgetLedger
     )
 
 
-def _estimator_to_open(key: ReleaseKey, ledger: BudgetLedger, settings: Settings) -> Estimator:
+def _estimator_to_open(key: ReleaseKey, ledger: BudgetReader, settings: Settings) -> Estimator:
     """The configured estimator; without one a stream keeps its own, and other runs follow the last published number.
 
     Raises ParameterNotSet where there is no number to follow.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dpdau_assets.core.errors import BadSetting, ParameterNotSet
-from dpdau_assets.core.ports.ledger import LedgerSnapshot
+from dpdau_assets.core.ports.ledger import LedgerView
 from dpdau_assets.core.privacy.mechanism_run import MechanismRun
 from dpdau_assets.core.settings import Metric, Settings
 from dpdau_assets.core.sketches import ESTIMATORS, estimator_from, public_parameters
@@ -75,6 +75,6 @@ def estimator_of(run: MechanismRun) -> Estimator:
     return estimator_from(run.parameters)
 
 
-def estimators(ledger: LedgerSnapshot) -> dict[str, Estimator]:
+def estimators(ledger: LedgerView) -> dict[str, Estimator]:
     """How the numbers of each mechanism run are counted, by the run's name."""
     return {run.name: estimator_of(run) for run in ledger.mechanism_runs()}

@@ -13,7 +13,7 @@ from dpdau_assets.core.budget.sketch_choice import estimators
 from dpdau_assets.core.dates import day_number, months_read, window
 from dpdau_assets.core.errors import Refused
 from dpdau_assets.core.facts import Release, ReleaseKey
-from dpdau_assets.core.ports.ledger import Ledger, LedgerSnapshot
+from dpdau_assets.core.ports.ledger import Ledger, LedgerView
 from dpdau_assets.core.privacy.accounting import cost, epsilon_of, fits, total
 from dpdau_assets.core.privacy.mechanisms import SharedNoise, Stream, half_width_95
 from dpdau_assets.core.settings import Metric, Settings
@@ -53,7 +53,7 @@ def problems(settings: Settings, accountant: Ledger, published: Iterable[Numbere
         ]
 
 
-def require_nothing_lost(published: Iterable[Numbered], accountant: LedgerSnapshot) -> None:
+def require_nothing_lost(published: Iterable[Numbered], accountant: LedgerView) -> None:
     """Raises Refused if readers have seen a number that the ledger does not have: an older one was put in its place."""
     with accountant.snapshot() as ledger:
         lost = list(_missing(published, ledger))
@@ -71,7 +71,7 @@ def is_shown_as(release: Release, estimator: Estimator, shown: Numbered) -> bool
     return kept == seen and math.isclose(users, shown.noisy_value, rel_tol=1e-9)
 
 
-def _unpaid(accountant: LedgerSnapshot) -> Iterator[str]:
+def _unpaid(accountant: LedgerView) -> Iterator[str]:
     """No number without its charge, in every month that it reads; no run with more numbers than it was priced."""
     for (metric, month), runs in _read(accountant).items():
         for run in sorted(runs - {charge.run for charge in accountant.charges(metric, month)}):
@@ -83,7 +83,7 @@ def _unpaid(accountant: LedgerSnapshot) -> Iterator[str]:
             yield f"{run.name} has given {given[run.name]} numbers, and was priced for {priced}."
 
 
-def _over_cap(settings: Settings, accountant: LedgerSnapshot) -> Iterator[str]:
+def _over_cap(settings: Settings, accountant: LedgerView) -> Iterator[str]:
     """No month was charged more than its cap; one that a restore closed may be, since it was not asked then."""
     for metric, month in _read(accountant):
         charged = total(cost(charge.mechanism) for charge in accountant.charges(metric, month))
@@ -95,7 +95,7 @@ def _over_cap(settings: Settings, accountant: LedgerSnapshot) -> Iterator[str]:
             )
 
 
-def _out_of_order(accountant: LedgerSnapshot) -> Iterator[str]:
+def _out_of_order(accountant: LedgerView) -> Iterator[str]:
     """A stream's days follow one another."""
     for run in accountant.mechanism_runs():
         if isinstance(run.mechanism, Stream):
@@ -105,7 +105,7 @@ def _out_of_order(accountant: LedgerSnapshot) -> Iterator[str]:
                 yield f"{run.name} has published days that do not follow one another."
 
 
-def _unsealed(accountant: LedgerSnapshot) -> Iterator[str]:
+def _unsealed(accountant: LedgerView) -> Iterator[str]:
     """Every day that a number reads is sealed, or late events would enter later numbers; but where state was lost."""
     final = accountant.sealed() & accountant.processed()
     lost = {place for place in _read(accountant) if accountant.closures(*place)}
@@ -117,14 +117,14 @@ def _unsealed(accountant: LedgerSnapshot) -> Iterator[str]:
         yield f"{day} is read by published numbers, and is not sealed."
 
 
-def _predictable(accountant: LedgerSnapshot) -> Iterator[str]:
+def _predictable(accountant: LedgerView) -> Iterator[str]:
     for release in accountant.releases():
         if not release.private:
             key = release.key
             yield f"{key.metric} of {key.day} was drawn from predictable noise, and must not be published."
 
 
-def _of_another_width(accountant: LedgerSnapshot) -> Iterator[str]:
+def _of_another_width(accountant: LedgerView) -> Iterator[str]:
     """The width that is kept with a number is that of its run's noise, and of a stream that of its day in it."""
     runs = {run.name: run for run in accountant.mechanism_runs()}
     for release in accountant.releases():
@@ -134,7 +134,7 @@ def _of_another_width(accountant: LedgerSnapshot) -> Iterator[str]:
             yield f"{key.metric} of {key.day} is kept with half_width {release.half_width}; {run.name} has {wanted}."
 
 
-def _missing(published: Iterable[Numbered], accountant: LedgerSnapshot) -> Iterator[str]:
+def _missing(published: Iterable[Numbered], accountant: LedgerView) -> Iterator[str]:
     """What readers have seen is in the ledger, with the same number."""
     how = estimators(accountant)
     there = {release.key: release for release in accountant.releases()}
@@ -145,7 +145,7 @@ def _missing(published: Iterable[Numbered], accountant: LedgerSnapshot) -> Itera
             yield f"{number.key.metric} of {number.key.day}, revision {number.key.revision}, {what}."
 
 
-def _read(accountant: LedgerSnapshot) -> dict[tuple[Metric, date], set[str]]:
+def _read(accountant: LedgerView) -> dict[tuple[Metric, date], set[str]]:
     """Every month of every metric that published numbers read, with the mechanism runs that they are of."""
     read: dict[tuple[Metric, date], set[str]] = defaultdict(set)
     for release in accountant.releases():

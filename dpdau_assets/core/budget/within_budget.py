@@ -15,7 +15,7 @@ from dpdau_assets.core.budget.planning import budget_of, require_open, require_r
 from dpdau_assets.core.dates import first_window_end, months_from, months_read
 from dpdau_assets.core.errors import BadSetting, BudgetRefused, Refused
 from dpdau_assets.core.facts import ReleaseKey
-from dpdau_assets.core.ports.ledger import BudgetLedger, LedgerSnapshot
+from dpdau_assets.core.ports.ledger import BudgetReader, LedgerView
 from dpdau_assets.core.privacy.accounting import cost, epsilon_of, fits, total
 from dpdau_assets.core.privacy.cost_so_far import cost_so_far
 from dpdau_assets.core.settings import Metric, Settings
@@ -88,7 +88,7 @@ class WithinBudget:
 
 
 def within_budget(
-    key: ReleaseKey, accountant: LedgerSnapshot, settings: Settings, refusal: Refused | None = None
+    key: ReleaseKey, accountant: LedgerView, settings: Settings, refusal: Refused | None = None
 ) -> WithinBudget:
     """How the number of this key stands, which is out, or was refused for this reason."""
     with accountant.snapshot() as snapshot:
@@ -97,7 +97,7 @@ def within_budget(
         return WithinBudget(key, tuple(months), _next_day(key, refusal, ledger, settings), refusal)
 
 
-def next_day_that_fits(key: ReleaseKey, ledger: BudgetLedger, settings: Settings) -> date | None:
+def next_day_that_fits(key: ReleaseKey, ledger: BudgetReader, settings: Settings) -> date | None:
     """The first day after this one, and after all that are published, that the budget admits as things stand.
 
     None if there is none in the months that are tried: a stream whose own next day is refused never goes on.
@@ -123,7 +123,7 @@ def _days_to_try(day: date, window_days: int) -> list[date]:
     return [following, *sorted(turn for turn in turns if turn > following)]
 
 
-def _fits(key: ReleaseKey, ledger: BudgetLedger, settings: Settings) -> bool:
+def _fits(key: ReleaseKey, ledger: BudgetReader, settings: Settings) -> bool:
     try:
         require_open(key, ledger)
         require_room(key, ledger, settings)

@@ -49,8 +49,8 @@ class LedgerReader(Protocol):
         ...
 
 
-class BudgetLedger(LedgerReader, Protocol):
-    """What planning a release asks, and what entering it writes; a draft of the ledger has it too."""
+class BudgetReader(LedgerReader, Protocol):
+    """What planning a release asks."""
 
     def last_day(self, metric: Metric, window_days: int) -> date | None:
         """The last day that was published, in whatever revision."""
@@ -65,6 +65,10 @@ class BudgetLedger(LedgerReader, Protocol):
     def last_run(self, metric: Metric, window_days: int) -> MechanismRun | None:
         """The one of this series that was opened last."""
         ...
+
+
+class BudgetLedger(BudgetReader, Protocol):
+    """What entering a release writes, besides; a draft of the ledger has it too."""
 
     def open_run(self, run: MechanismRun) -> None: ...
 
@@ -131,8 +135,8 @@ class RestoreTransaction(LedgerTransaction, Protocol):
         ...
 
 
-class LedgerSnapshot(LedgerReader, Protocol):
-    """Everything that an answer is made of, as it is at one moment."""
+class LedgerView(LedgerReader, Protocol):
+    """Everything that an answer is made of."""
 
     def snapshot(self) -> AbstractContextManager[LedgerSnapshot]:
         """The ledger as it is now, in one transaction that waits for nobody; of a snapshot that is itself."""
@@ -165,7 +169,11 @@ class LedgerSnapshot(LedgerReader, Protocol):
         ...
 
 
-class Ledger(LedgerSnapshot, Protocol):
+class LedgerSnapshot(LedgerView, BudgetReader, Protocol):
+    """The ledger as it is at one moment, for answers and plans."""
+
+
+class Ledger(LedgerView, Protocol):
     """What was charged and published. Its transactions are serial: one at a time, whole or not at all.
 
     Asked for itself it answers each question in a transaction of its own; several that have to fit together are asked

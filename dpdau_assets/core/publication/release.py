@@ -16,6 +16,7 @@ from datetime import date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 from dpdau_assets.core.budget.planning import (
+    Plan,
     enter,
     plan,
     planned_estimator,
@@ -35,8 +36,8 @@ from dpdau_assets.core.dates import (
 )
 from dpdau_assets.core.errors import BudgetRefused, Refused
 from dpdau_assets.core.facts import Release, ReleaseKey
-from dpdau_assets.core.ports.ledger import Ledger, LedgerTransaction
-from dpdau_assets.core.ports.store import Noise, Store
+from dpdau_assets.core.ports.ledger import LedgerSnapshot, LedgerTransaction, LedgerView
+from dpdau_assets.core.ports.store import Clock, Noise, Store
 from dpdau_assets.core.privacy import mechanisms
 from dpdau_assets.core.privacy.mechanism_run import MechanismRun
 from dpdau_assets.core.privacy.mechanisms import Gaussian, Laplace, SharedNoise, Stream
@@ -55,13 +56,15 @@ def publish(metric: Metric, day: date, store: Store) -> Release:
     Raises Refused (BudgetRefused) when the contract or a month's cap forbids it; then nothing was charged or drawn.
     """
     key = ReleaseKey(metric, store.settings.window_days(metric), day)
-    release = store.accountant.release(key)
-    if release is None:
-        require_publishable(key, store)
-    while release is None:
-        releases = commit(*read_statistics([key], store), store)
-        release = releases[0] if releases else None
-    return release
+    while True:
+        with store.accountant.snapshot() as ledger:
+            release = ledger.release(key)
+            if release is not None:
+                return release
+            planned = require_publishable(key, ledger, store.settings, store.clock)
+        releases = commit(*read_statistics({key: estimator_of(planned.run)}, store), store)
+        if releases:
+            return releases[0]
 
 
 def restate(month: date, store: Store) -> list[Release]:
@@ -74,7 +77,10 @@ def restate(month: date, store: Store) -> list[Release]:
         require_restatable(month, store.settings, store.accountant)
         releases = None
         while releases is None:
-            releases = commit(*read_statistics(_restated_keys(month, store.accountant), store), store)
+            with store.accountant.snapshot() as ledger:
+                keys = _restated_keys(month, ledger)
+                estimators = {key: planned_estimator(key, ledger, store.settings) for key in keys}
+            releases = commit(*read_statistics(estimators, store), store)
     again = [
         release
         for release in store.accountant.releases("dau")
@@ -83,33 +89,25 @@ def restate(month: date, store: Store) -> list[Release]:
     return sorted(again, key=lambda release: release.key)
 
 
-def require_publishable(key: ReleaseKey, store: Store) -> None:
-    """Ask everything that can be asked before a day is sealed for it. Raises Refused for the first that fails."""
-    settings = store.settings
+def require_publishable(key: ReleaseKey, ledger: LedgerSnapshot, settings: Settings, clock: Clock) -> Plan:
+    """Ask everything that can be asked before a day is sealed for it: the plan. Raises Refused for what fails first."""
     earliest = first_window_end(settings.start_date, key.window_days)
     if key.day < earliest:
         raise Refused(f"{key.metric} of {key.day} would read days before START_DATE.", f"Ask from {earliest} on.")
-    require_ended(key.day, store.clock)
-    require_kept(window(key.day, key.window_days), store.accountant)
-    unprocessed = sorted(set(window(key.day, key.window_days)) - store.accountant.processed())
+    require_ended(key.day, clock)
+    require_kept(window(key.day, key.window_days), ledger)
+    unprocessed = sorted(set(window(key.day, key.window_days)) - ledger.processed())
     if unprocessed:
         missing = f"There is no state for {unprocessed[0]}" + (" and later days" if len(unprocessed) > 1 else "")
         raise Refused(f"{missing}, which {key.metric} of {key.day} reads.", "Materialise `activity` for it.")
-    with store.accountant.transaction() as ledger:
-        if ledger.release(key) is None:  # another process may have made it since
-            _require_planned(key, ledger, settings)  # asks all that the release itself will ask, and writes nothing
-
-
-def _require_planned(key: ReleaseKey, ledger: LedgerTransaction, settings: Settings) -> None:
-    """Raise what refuses it; of the budget, with the next day that fits."""
     try:
-        plan(key, ledger, settings)
+        return plan(key, ledger, settings)
     except BudgetRefused as refused:
         following = None if "next_day" in refused.fields else next_day_that_fits(key, ledger, settings)
         raise (refused.saying(next_day=following.isoformat()) if following else refused) from None
 
 
-def require_restatable(month: date, settings: Settings, accountant: Ledger) -> None:
+def require_restatable(month: date, settings: Settings, accountant: LedgerView) -> None:
     """Raise Refused for a month that has no numbers yet, that is never restated, or whose day has not come."""
     due = restatement_due(month, accountant.mechanism_runs(), settings)
     last = max((release.key.day for release in accountant.releases("dau")), default=date.min)
@@ -135,18 +133,16 @@ class Counted:
     estimator: Estimator
 
 
-def read_statistics(keys: Sequence[ReleaseKey], store: Store) -> tuple[dict[ReleaseKey, Counted], int]:
-    """What is to be published, without noise, and the watermark of the removals it is without.
+def read_statistics(estimators: Mapping[ReleaseKey, Estimator], store: Store) -> tuple[dict[ReleaseKey, Counted], int]:
+    """What is to be published, counted so, without noise; and the watermark of the removals it is without.
 
     From here on the days they read are sealed: the stream's noise is calibrated for bits that are final, which is
     condition 1 of docs/privacy.md, lemma 2.
     """
     _ = store.noise.private  # a store that cannot draw fails here, before it seals anything
-    with store.accountant.transaction() as ledger:
-        estimators = {key: planned_estimator(key, ledger, store.settings) for key in keys}
     with store.state.activity.lock():
         apply_pending(store)  # all that was acknowledged by now, and whatever a killed fold left half done
-        days = {day for key in keys for day in window(key.day, key.window_days)}
+        days = {day for key in estimators for day in window(key.day, key.window_days)}
         repair(sorted(days), store)  # older files that were put back
         store.accountant.seal(days)
         watermark = store.erasures.ledger.applied()
@@ -225,7 +221,7 @@ def _is_whole(statistics: Mapping[ReleaseKey, Counted], ledger: LedgerTransactio
     return all(set(statistics) == set(_restated_keys(month, ledger)) for month in months)
 
 
-def _restated_keys(month: date, ledger: LedgerTransaction | Ledger) -> list[ReleaseKey]:
+def _restated_keys(month: date, ledger: LedgerTransaction | LedgerView) -> list[ReleaseKey]:
     return restated_keys(month, (release.key for release in ledger.releases("dau")))
 
 

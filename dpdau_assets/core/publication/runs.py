@@ -61,7 +61,7 @@ def plan_run(first: date, last: date, store: Store) -> list[Step]:
     require_ended(last, store.clock)
     _require_countable(first, last, store.settings, store.accountant)
     mau_days = [day for day in days_between(first, last) if day >= first_mau_day(settings)]
-    with store.accountant.transaction() as ledger:
+    with store.accountant.snapshot() as ledger:
         published = ledger.last_day("mau", settings.mau_window_days)
         new = [day for day in mau_days if ledger.release(ReleaseKey("mau", settings.mau_window_days, day)) is None]
         if new and published is not None:
@@ -74,7 +74,7 @@ def _require_countable(first: date, last: date, settings: Settings, accountant: 
     """Raise for the first number of each metric that is to be made and cannot be counted."""
     unknown = []
     begins: dict[Metric, date] = {"dau": first, "mau": max(first, first_mau_day(settings))}
-    with accountant.transaction() as ledger:
+    with accountant.snapshot() as ledger:
         for metric, day in begins.items():
             key = ReleaseKey(metric, settings.window_days(metric), day)
             try:

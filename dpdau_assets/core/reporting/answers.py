@@ -18,7 +18,7 @@ from dpdau_assets.core.dates import month_of, months_read
 from dpdau_assets.core.erasure.requests import deadline, overdue
 from dpdau_assets.core.errors import NotPublished, Refused
 from dpdau_assets.core.facts import Erasure, Release, ReleaseKey
-from dpdau_assets.core.ports.ledger import LedgerSnapshot
+from dpdau_assets.core.ports.ledger import LedgerView
 from dpdau_assets.core.ports.store import Clock, Erasures, Store
 from dpdau_assets.core.privacy.compositions import COMPOSITIONS, budget_report, budget_summary
 from dpdau_assets.core.privacy.cost_so_far import Published
@@ -69,7 +69,7 @@ def _not_published(key: ReleaseKey, revision: int | None, store: Store) -> NotPu
     )
 
 
-def last_published_month(metric: Metric, accountant: LedgerSnapshot) -> date:
+def last_published_month(metric: Metric, accountant: LedgerView) -> date:
     """The month of the last published day. Raises NotPublished when there is none."""
     days = [release.key.day for release in accountant.releases(metric)]
     if not days:
@@ -77,7 +77,7 @@ def last_published_month(metric: Metric, accountant: LedgerSnapshot) -> date:
     return month_of(max(days))
 
 
-def run_answer(first: date, last: date, accountant: LedgerSnapshot) -> Answer:
+def run_answer(first: date, last: date, accountant: LedgerView) -> Answer:
     """How many days a range has, how many of them are published, by metric, and how many are restated by now."""
     with accountant.snapshot() as ledger:
         inside = [release.key for release in ledger.releases() if first <= release.key.day <= last]
@@ -88,7 +88,7 @@ def run_answer(first: date, last: date, accountant: LedgerSnapshot) -> Answer:
         return {"days": (last - first).days + 1, **published, "restated": sum(key.revision > 0 for key in inside)}
 
 
-def release_answer(release: Release, settings: Settings, accountant: LedgerSnapshot) -> Answer:
+def release_answer(release: Release, settings: Settings, accountant: LedgerView) -> Answer:
     """One release as JSON. `epsilon_used` is what its month had cost when it came out, itself included.
 
     `overrides` are those of its month, by whoever they were made since.
@@ -120,7 +120,7 @@ def release_answer(release: Release, settings: Settings, accountant: LedgerSnaps
         }
 
 
-def budget_answer(metric: Metric, month: date, settings: Settings, accountant: LedgerSnapshot) -> Answer:
+def budget_answer(metric: Metric, month: date, settings: Settings, accountant: LedgerView) -> Answer:
     """One month of one metric: the summary that a release shows too, and beside it what `BudgetReport` holds.
 
     Its compositions only compare, and stand with the others that do.
@@ -135,7 +135,7 @@ def budget_answer(metric: Metric, month: date, settings: Settings, accountant: L
         return {**summary, **report, "overrides": override_rows(metric, month, ledger), "comparison": comparison}
 
 
-def override_rows(metric: Metric, month: date, accountant: LedgerSnapshot) -> list[Answer]:
+def override_rows(metric: Metric, month: date, accountant: LedgerView) -> list[Answer]:
     """Every decision that changed the month's cap, in order."""
     return [
         {
@@ -149,7 +149,7 @@ def override_rows(metric: Metric, month: date, accountant: LedgerSnapshot) -> li
     ]
 
 
-def budget_rows(settings: Settings, accountant: LedgerSnapshot) -> list[Answer]:
+def budget_rows(settings: Settings, accountant: LedgerView) -> list[Answer]:
     """Every month that a published number was charged to, by metric."""
     with accountant.snapshot() as ledger:
         return [
@@ -159,7 +159,7 @@ def budget_rows(settings: Settings, accountant: LedgerSnapshot) -> list[Answer]:
         ]
 
 
-def mart_rows(accountant: LedgerSnapshot) -> list[MartRow]:
+def mart_rows(accountant: LedgerView) -> list[MartRow]:
     """One row a release, in order of metric, window, day and revision.
 
     Raises Refused for a number that was drawn from predictable noise.
@@ -197,7 +197,7 @@ def series(
     first: date,
     last: date,
     settings: Settings,
-    accountant: LedgerSnapshot,
+    accountant: LedgerView,
     *,
     as_published: bool = False,
 ) -> list[Answer]:
@@ -240,7 +240,7 @@ def charged_months(releases: Iterable[Release]) -> list[date]:
 
 
 def _summary(
-    metric: Metric, month: date, settings: Settings, accountant: LedgerSnapshot, until: Release | None = None
+    metric: Metric, month: date, settings: Settings, accountant: LedgerView, until: Release | None = None
 ) -> Answer:
     """From all of the month's numbers, or from those published up to `until`."""
     releases = _up_to(until, accountant.releases(metric))
@@ -251,13 +251,13 @@ def _summary(
     return asdict(budget_summary(published, month, budget, planned, settings))
 
 
-def _with_caps_of(month: date, settings: Settings, accountant: LedgerSnapshot) -> Settings:
+def _with_caps_of(month: date, settings: Settings, accountant: LedgerView) -> Settings:
     """The settings as if every month had this one's caps."""
     dau, mau = (budget_of(metric, month, accountant, settings).epsilon for metric in METRICS)
     return replace(settings, dau_budget_total=dau, mau_budget_total=mau)
 
 
-def _published(metric: Metric, month: date, releases: list[Release], accountant: LedgerSnapshot) -> list[Published]:
+def _published(metric: Metric, month: date, releases: list[Release], accountant: LedgerView) -> list[Published]:
     """What is public of every mechanism run of which some number reads the month."""
     by_instance: dict[str, list[Release]] = {}
     for release in releases:
@@ -283,11 +283,11 @@ def _plain_parameters(estimator: Estimator) -> dict[str, float]:
     }
 
 
-def _mechanism_runs(accountant: LedgerSnapshot) -> dict[str, MechanismRun]:
+def _mechanism_runs(accountant: LedgerView) -> dict[str, MechanismRun]:
     return {run.name: run for run in accountant.mechanism_runs()}
 
 
-def _rows(releases: Iterable[Release], accountant: LedgerSnapshot) -> list[MartRow]:
+def _rows(releases: Iterable[Release], accountant: LedgerView) -> list[MartRow]:
     runs = _mechanism_runs(accountant)
     return [_mart_row(release, runs[release.run]) for release in releases]
 

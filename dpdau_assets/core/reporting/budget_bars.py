@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import date
 
 from dpdau_assets.core.budget.forecast import MonthForecast, forecast
-from dpdau_assets.core.ports.ledger import LedgerSnapshot
+from dpdau_assets.core.ports.ledger import LedgerView
 from dpdau_assets.core.reporting.answers import Answer, budget_rows
 from dpdau_assets.core.settings import Metric, Settings
 
@@ -37,7 +37,7 @@ class Bar:
         return f"{self.month:%Y-%m} {self.metric} {bar} {self.spent:.2f} of {self.cap:.2f}, {numbers}"
 
 
-def budget_bars(settings: Settings, accountant: LedgerSnapshot) -> list[Bar]:
+def budget_bars(settings: Settings, accountant: LedgerView) -> list[Bar]:
     """The last months that were charged and the next that will be, in order of months."""
     with accountant.snapshot() as ledger:
         ahead = forecast(ledger, settings, MONTHS_AHEAD).months

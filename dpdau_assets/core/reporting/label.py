@@ -16,7 +16,7 @@ from typing import Any
 from dpdau_assets.core.budget.sketch_choice import configured
 from dpdau_assets.core.dates import first_window_end, months_read
 from dpdau_assets.core.errors import Refused
-from dpdau_assets.core.ports.ledger import LedgerSnapshot
+from dpdau_assets.core.ports.ledger import LedgerView
 from dpdau_assets.core.privacy.mechanisms import (
     LONGEST_MONTH,
     Gaussian,
@@ -52,7 +52,7 @@ REGISTRY: Mapping[str, str] = MappingProxyType(
 NAMES: Mapping[Metric, str] = MappingProxyType({"dau": "Daily active users", "mau": "Monthly active users"})
 
 
-def settings_on_record(ledger: LedgerSnapshot, settings: Settings) -> Settings:
+def settings_on_record(ledger: LedgerView, settings: Settings) -> Settings:
     """The settings with the largest cap and δ that any published month has on record: what the label has to state.
 
     Raises Refused where numbers were published by another mechanism than is configured: one label cannot state both.

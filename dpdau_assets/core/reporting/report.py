@@ -14,7 +14,7 @@ from fractions import Fraction
 
 from dpdau_assets.core.budget.sketch_choice import configured, estimator_of
 from dpdau_assets.core.erasure.requests import waiting_days
-from dpdau_assets.core.ports.ledger import LedgerSnapshot
+from dpdau_assets.core.ports.ledger import LedgerView
 from dpdau_assets.core.ports.store import Mart, Store
 from dpdau_assets.core.privacy.compositions import user_months
 from dpdau_assets.core.privacy.mechanism_run import MechanismRun
@@ -47,7 +47,7 @@ from dpdau_assets.core.sketches.exact import ExactEstimator
 from dpdau_assets.core.version import VERSION
 
 
-def readers_report(settings: Settings, accountant: LedgerSnapshot) -> Report:
+def readers_report(settings: Settings, accountant: LedgerView) -> Report:
     """For the published zone. Raises Refused for a number that was drawn from predictable noise."""
     with accountant.snapshot() as ledger:
         rows = mart_rows(ledger)
@@ -79,7 +79,7 @@ def check_lines(store: Store, mart: Mart) -> list[CheckLine]:
 # --- Budget ------------------------------------------------------------------------------------------------------
 
 
-def _budget(settings: Settings, accountant: LedgerSnapshot) -> Iterable[BudgetMonth]:
+def _budget(settings: Settings, accountant: LedgerView) -> Iterable[BudgetMonth]:
     """Every month that a number was charged to, and every month that an override speaks of."""
     overrides = accountant.overrides()
     for metric in METRICS:
@@ -92,7 +92,7 @@ def _budget(settings: Settings, accountant: LedgerSnapshot) -> Iterable[BudgetMo
             yield _budget_month(metric, month, settings, accountant)
 
 
-def _budget_month(metric: Metric, month: date, settings: Settings, accountant: LedgerSnapshot) -> BudgetMonth:
+def _budget_month(metric: Metric, month: date, settings: Settings, accountant: LedgerView) -> BudgetMonth:
     answer = budget_answer(metric, month, settings, accountant)
     return BudgetMonth(
         metric=metric,
@@ -110,7 +110,7 @@ def _budget_month(metric: Metric, month: date, settings: Settings, accountant: L
 # --- Promise -----------------------------------------------------------------------------------------------------
 
 
-def _promise(budget: Sequence[BudgetMonth], settings: Settings, accountant: LedgerSnapshot) -> Promise:
+def _promise(budget: Sequence[BudgetMonth], settings: Settings, accountant: LedgerView) -> Promise:
     largest = _settings_charged_most(budget, settings)
     metrics = tuple(_metric_promise(metric, _used(metric, accountant), largest, settings) for metric in METRICS)
     # The formulas for both together do not speak of numbers by another mechanism than is configured.
@@ -140,7 +140,7 @@ def _bound(month: BudgetMonth) -> Fraction:
     return Fraction(str(month.charged if month.is_beyond_cap else month.cap))
 
 
-def _used(metric: Metric, accountant: LedgerSnapshot) -> list[MechanismRun]:
+def _used(metric: Metric, accountant: LedgerView) -> list[MechanismRun]:
     """The mechanism runs of which a number is published, in the order in which they were opened."""
     names = {release.run for release in accountant.releases(metric)}
     return [run for run in accountant.mechanism_runs() if run.name in names]

@@ -17,7 +17,7 @@ from dpdau_assets.core.errors import Refused
 from dpdau_assets.core.facts import Build, DaySet, Partition, Version
 from dpdau_assets.core.identity import data_version
 from dpdau_assets.core.parallel import work_ahead
-from dpdau_assets.core.ports.ledger import Ledger
+from dpdau_assets.core.ports.ledger import Ledger, LedgerView
 from dpdau_assets.core.ports.state import StateStore
 from dpdau_assets.core.ports.store import Clock, Erasures, Events, State, Store
 from dpdau_assets.core.settings import Settings
@@ -151,7 +151,7 @@ def discard_batch(batch: str, events: Events, state: State) -> None:
         events.inbox.discard([batch])
 
 
-def require_kept(days: Iterable[date], accountant: Ledger) -> None:
+def require_kept(days: Iterable[date], accountant: LedgerView) -> None:
     """Raise Refused for a day past retention: it cannot be built any more, and nothing empty takes its place."""
     gone = accountant.purged_through()
     purged = sorted(day for day in days if gone is not None and day <= gone)

@@ -14,7 +14,7 @@ from dpdau_assets.core.dates import month_of
 from dpdau_assets.core.errors import BadInput, ParameterNotSet, Refused
 from dpdau_assets.core.facts import Keys, Partition
 from dpdau_assets.core.parallel import work_ahead
-from dpdau_assets.core.ports.ledger import Ledger
+from dpdau_assets.core.ports.ledger import LedgerView
 from dpdau_assets.core.ports.store import State, Store
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.sketches import build
@@ -30,12 +30,13 @@ def refresh(days: Iterable[date], store: Store, estimator: Estimator | None = No
     for a day that was not processed, whoever was active on it, and ParameterNotSet when nothing says how to count.
     """
     days = list(days)
-    require_kept(days, store.accountant)
-    unprocessed = sorted(set(days) - store.accountant.processed())
-    if unprocessed:
-        raise Refused(f"There is no state for {unprocessed[0]}.", f"Materialise `activity` for {unprocessed[0]}.")
+    with store.accountant.snapshot() as ledger:
+        require_kept(days, ledger)
+        unprocessed = sorted(set(days) - ledger.processed())
+        if unprocessed:
+            raise Refused(f"There is no state for {unprocessed[0]}.", f"Materialise `activity` for {unprocessed[0]}.")
+        shapes = _shapes(days, estimator, store.settings, ledger)
     wanted = [(day, epoch) for day in days for epoch in epochs_of(day, store.settings)]
-    shapes = _shapes(days, estimator, store.settings, store.accountant)
     with store.state.activity.lock():  # or a sketch of the state before a removal could be put where it was dropped
         store.state.sketches.replace(_rebuilt(wanted, shapes, store.state))
 
@@ -170,12 +171,12 @@ def sketch_version(day: date, store: Store) -> str:
 
 
 def _shapes(
-    days: list[date], estimator: Estimator | None, settings: Settings, accountant: Ledger
+    days: list[date], estimator: Estimator | None, settings: Settings, accountant: LedgerView
 ) -> dict[date, Estimator]:
     """What each day's sketches are to be built for: to serve both metrics, as far as one sketch can."""
     if estimator is not None and not estimator.samples:
         return dict.fromkeys(days, estimator)
-    with accountant.transaction() as ledger:
+    with accountant.snapshot() as ledger:
         months = {
             month: widest_estimator(month, estimator, ledger, settings) for month in {month_of(day) for day in days}
         }
