@@ -331,9 +331,9 @@ def run_steps(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.BetaWarning)  # resolving a sensor copies a young part of it
         jobs = {name: definitions.resolve_job_def(name) for name in set(names.JOB_OF.values())}
-    for name, steps in groupby(wanted, key=lambda step: names.JOB_OF[step.kind]):
-        at_once = [list(steps)] if name == names.PUBLISH_NUMBERS else [[step] for step in steps]
-        for together in at_once:
+    for name, group in groupby(wanted, key=lambda step: names.JOB_OF[step.kind]):
+        steps = list(group)
+        for together in [steps] if name == names.PUBLISH_NUMBERS else [[step] for step in steps]:
             _run_in_process(jobs[name], together, instance, done)
 
 
