@@ -133,7 +133,7 @@ def store_on(database: Database, settings: Settings) -> Store:
             builds=builds,
             rebuilds=SqlRebuilds(database),
             salts=salts,
-            files=lazy(lambda: _premises(settings)),
+            files=lazy(lambda: _file_inventory(settings)),
         ),
         erasures=Erasures(ledger=erasures, receipts=SqlReceipts(database)),
         accountant=ledger,
@@ -191,7 +191,7 @@ def _landing(folder: Path | None) -> Landing:
     return LandingFiles(folder)
 
 
-def _premises(settings: Settings) -> FileInventory:
+def _file_inventory(settings: Settings) -> FileInventory:
     from resources.storage.file_inventory import DiskFileInventory
 
     return DiskFileInventory(_roots(settings), _MARTS)

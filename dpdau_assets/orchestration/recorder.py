@@ -45,7 +45,7 @@ ERASURES_APPLIED, SKETCH_IS_FRESH = "erasures_applied", "sketch_is_fresh"
 _GUARDS = {
     WITHIN_BUDGET: "The number is within the cap of every month that it reads; of a refused one, why.",
     NOISE_IS_PRIVATE: "The number was drawn from noise that cannot be predicted.",
-    ERASURES_APPLIED: "Nobody who asked to be erased is in the day's state.",
+    ERASURES_APPLIED: "Nobody is left in the day's state whose removal was applied.",
     SKETCH_IS_FRESH: "The day's sketches are of the state beside them.",
 }
 ANSWERED_IN_RUNS: Mapping[str, tuple[str, ...]] = {

@@ -283,7 +283,7 @@ class Terminal:
         )
         return Answer(done.returncode, None, done.stderr)
 
-    def mark_reported(self, text: object) -> object:
+    def with_real_names(self, text: object) -> object:
         """What the page says, with the names that are real here."""
         return json.loads(self._with_real_names(json.dumps(text, ensure_ascii=False)))
 
@@ -323,7 +323,7 @@ def is_run(section: Section, terminal: Terminal) -> Iterator[str]:
         done = terminal.type(command)
         if done.code != command.code:
             yield f"{command.line}: exit code {done.code}, not {command.code}. {done.said[-400:]}"
-        if command.answer is not None and not is_as_told(terminal.mark_reported(command.answer), done.json):
+        if command.answer is not None and not is_as_told(terminal.with_real_names(command.answer), done.json):
             yield f"{command.line}: answers {json.dumps(done.json)}"
         for words in command.words:
             if words.strip() not in done.said:

@@ -96,5 +96,5 @@ def hers(store: Store, user: str) -> Keys:
 
 def top_folders_with(keys: Keys, roots: dict[str, Path]) -> set[str]:
     """Which folders have a file with one of these keys, among files that show what they hold."""
-    premises, needles = DiskFileInventory(roots, ["mart/active_users.duckdb"]), Needles(keys)
-    return {file.name.partition("/")[0] for file in premises.files() if len(needles.found_in(premises.chunks(file)))}
+    inventory, needles = DiskFileInventory(roots, ["mart/active_users.duckdb"]), Needles(keys)
+    return {file.name.partition("/")[0] for file in inventory.files() if len(needles.found_in(inventory.chunks(file)))}

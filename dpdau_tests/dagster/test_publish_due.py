@@ -75,7 +75,7 @@ def done(make_world: Callable[..., World]) -> World:
     return make_world(publication, TODAY, **SETTINGS)
 
 
-def mark_reported(world: World, asset: str) -> list[str]:
+def partitions_reported(world: World, asset: str) -> list[str]:
     """Partitions of the asset's events, oldest first."""
     records = world.instance.fetch_materializations(dg.AssetKey(asset), limit=1000).records
     return [str(record.partition_key) for record in reversed(records)]
@@ -101,9 +101,9 @@ def test_everything_that_is_due_is_built_published_in_order_restated_and_shown(w
     assert published(world.store) == DAYS
     assert published(world.store, "mau") == days_between(FIRST_MAU, DAYS[-1])
     assert published(world.store, revision=1) == days_between(START, date(2025, 1, 31))
-    assert mark_reported(world, "dau_release") == [str(day) for day in DAYS]
-    assert mark_reported(world, "mau_release") == [str(day) for day in days_between(FIRST_MAU, DAYS[-1])]
-    assert mark_reported(world, "dau_restatement") == ["2025-01-01"]
+    assert partitions_reported(world, "dau_release") == [str(day) for day in DAYS]
+    assert partitions_reported(world, "mau_release") == [str(day) for day in days_between(FIRST_MAU, DAYS[-1])]
+    assert partitions_reported(world, "dau_restatement") == ["2025-01-01"]
     folder = world.store.settings.data_dir
     assert (folder / "mart" / "active_users.csv").exists() and (folder / "report" / "readers.html").exists()
 
@@ -113,7 +113,7 @@ def test_a_second_run_makes_no_number_and_tells_nothing_twice(done: World) -> No
     assert publish_due(done)
     assert done.store.accountant.releases() == before
     for asset in ("dau_release", "mau_release", "dau_restatement"):
-        days = mark_reported(done, asset)
+        days = partitions_reported(done, asset)
         assert len(days) == len(set(days))
 
 
@@ -173,9 +173,13 @@ def test_what_a_run_published_before_it_died_is_told_by_the_next_one(done: World
     complete_all([new], later.store)
     later.build([new])
     publish("dau", new, later.store)  # and dies
-    assert str(new) not in mark_reported(done, "dau_release")
+    assert str(new) not in partitions_reported(done, "dau_release")
     assert publish_due(later)
-    assert mark_reported(done, "dau_release").count(str(new)) == mark_reported(done, "mau_release").count(str(new)) == 1
+    assert (
+        partitions_reported(done, "dau_release").count(str(new))
+        == partitions_reported(done, "mau_release").count(str(new))
+        == 1
+    )
     assert published(done.store).count(new) == 1
 
 
@@ -195,7 +199,7 @@ def test_a_number_that_fails_leaves_what_is_out_and_the_next_run_goes_on_from_th
     assert publish_due(world)
     assert world.store.accountant.releases()[: len(out)] == out
     assert published(world.store) == DAYS
-    assert sorted(mark_reported(world, "dau_release")) == [str(day) for day in DAYS]
+    assert sorted(partitions_reported(world, "dau_release")) == [str(day) for day in DAYS]
 
 
 def test_after_downtime_one_run_publishes_in_order_under_the_slots_of_each_day(done: World) -> None:
@@ -203,7 +207,7 @@ def test_after_downtime_one_run_publishes_in_order_under_the_slots_of_each_day(d
     later = at(new[-1] + timedelta(days=2), done)
     complete_all(new, later.store)
     assert publish_due(later)
-    assert mark_reported(done, "dau_release")[-5:] == [str(day) for day in new]
+    assert partitions_reported(done, "dau_release")[-5:] == [str(day) for day in new]
     due_days = {release.key.day: release.published_at[:10] for release in done.store.accountant.releases("mau")}
     assert [due_days[day] for day in new] == [str(day + timedelta(days=2)) for day in new]
 

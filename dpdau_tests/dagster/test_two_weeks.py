@@ -189,15 +189,15 @@ class Operation:
         asked = [Event(user, "-", today - timedelta(days=self.random.randrange(200))) for user in chosen]
         self.receipts += request(asked, self.store(), confirmed=True).receipts
 
-    def has_settled(self) -> bool:
+    def is_idle_and_rebuilt(self) -> bool:
         return self.daemon.is_idle() and not self.store().state.rebuilds.behind()
 
-    def apply_and_verify(self, what: str) -> None:
-        wait_until(what, self.has_settled)
+    def wait_until_idle(self, what: str) -> None:
+        wait_until(what, self.is_idle_and_rebuilt)
 
-    def settle_at(self, day: date, hour: int) -> None:
+    def wait_until_idle_at(self, day: date, hour: int) -> None:
         self.daemon.set_clock(at(day, hour))
-        self.apply_and_verify(f"hour {hour} of {day}")
+        self.wait_until_idle(f"hour {hour} of {day}")
 
     def published(self, metric: Metric) -> list[date]:
         return [one.key.day for one in self.store().accountant.releases(metric) if not one.key.revision]
@@ -274,11 +274,11 @@ def live_through(today: date, running: Operation) -> None:
         daemon.start()
     if today in plan.crashes:
         crash_while_publishing(today, running)
-    running.apply_and_verify(f"{today}")
+    running.wait_until_idle(f"{today}")
     if today == plan.days[-1]:  # with the last checks of the store
-        running.settle_at(today, 11)
+        running.wait_until_idle_at(today, 11)
     elif today == plan.declared or yesterday in plan.down:  # what landed is taken in, and published an hour later
-        running.settle_at(today, 2)
+        running.wait_until_idle_at(today, 2)
     last = plan.last_expected(today)
     assert running.published("dau")[-1] == last, today
     assert running.published("mau")[-1] == last, today

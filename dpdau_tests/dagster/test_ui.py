@@ -72,6 +72,7 @@ def test_the_asset_graph_loads_with_its_three_groups(ui: Ui, page: Page) -> None
     page.goto(f"{ui.address}/asset-groups")
     for group in ("state", "releases", "published"):
         page.get_by_text(group, exact=True).first.wait_for()
+    page.get_by_text("fetching statuses").first.wait_for(state="hidden")
     page.screenshot(path=PICTURES / "asset-groups.png")
 
 
@@ -114,6 +115,7 @@ def test_the_chart_of_the_mart_renders_in_the_ui(ui: Ui, page: Page) -> None:
     page.screenshot(path=PICTURES / "active-users.png")
     page.get_by_text("[Show Markdown]").first.click()
     assert_drawn(page, "DAU and MAU with 95 % intervals")
+    page.wait_for_function("() => document.getAnimations().length === 0")  # the dialog fades in
     page.screenshot(path=PICTURES / "chart.png")
 
 

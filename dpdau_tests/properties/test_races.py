@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import date, timedelta
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -17,13 +18,18 @@ from dpdau_assets.core.publication.release import publish
 from dpdau_assets.core.settings import Settings
 from dpdau_tests.conftest import SECRET, FixedClock, prepare
 from dpdau_tests.support.lengths import at_length
-from dpdau_tests.support.racing import race_in_rounds
+from dpdau_tests.support.racing import WARM, race_in_rounds
 from resources.store import open_store
 
 PROCESSES = 16
 FIT = 10  # of Laplace noise with epsilon 0.3, under a cap of 3
 START = date(2020, 1, 1)
 FIRST, NINTH, LAST = range(3)  # what they race for, round by round in each month
+
+
+def test_every_module_that_races_begin_with_is_there() -> None:
+    """A server of forks passes over one that is not, and its processes would begin cold."""
+    assert [name for name in WARM if find_spec(name) is None] == []
 
 
 def month_of_round(number: int) -> date:

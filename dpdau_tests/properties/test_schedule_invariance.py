@@ -141,14 +141,14 @@ class Publication:
         """All of these days, some days later; then, not every time, what is refused."""
         self.store = replace(self.store, clock=FixedClock(last + timedelta(days=4)))
         self.put((user, day) for user, day in OTHERS)
-        for step in self.mark_reported("plan", lambda: plan_run(first, last, self.store)) or ():
+        for step in self.traced("plan", lambda: plan_run(first, last, self.store)) or ():
             self.hear_of_her()
-            self.mark_reported(step, lambda step=step: execute(step, self.store))
+            self.traced(step, lambda step=step: execute(step, self.store))
             self.steps += 1
         if first < last or last.day % 7 == 0 or last == self.schedule.last:
             for asked, act in impossible(last, self.schedule.first, self.store):
-                self.mark_reported(asked, act)
-        self.mark_reported("purge", lambda: purge(self.store))
+                self.traced(asked, act)
+        self.traced("purge", lambda: purge(self.store))
 
     def hear_of_her(self) -> None:
         """Whatever of her has come to be known, on a day that is accepted by now."""
@@ -163,7 +163,7 @@ class Publication:
         first, last = first_day(self.store.settings, self.store.accountant), last_day(self.store.clock)
         put(self.store, [(user, day) for user, day in rows if first <= day <= last])
 
-    def mark_reported(self, asked: object, act: Callable[[], Answer]) -> Answer | None:
+    def traced(self, asked: object, act: Callable[[], Answer]) -> Answer | None:
         """Do it, and note all that whoever asked gets to know but noisy values."""
         answer = None
         try:

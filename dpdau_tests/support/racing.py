@@ -10,8 +10,15 @@ from threading import BrokenBarrierError
 from typing import Any
 
 _PATIENCE = 120  # seconds for a round: a process that is stuck says where, and ends the race
-_ADAPTERS = ("engine_duckdb", "inbox_files", "noise_opendp", "premises_files", "sketch_files", "state_files")
-_WARM = [
+_ADAPTERS = (
+    "noise_opendp",
+    "reading.engine_duckdb",
+    "storage.file_inventory",
+    "storage.inbox_files",
+    "storage.sketch_files",
+    "storage.state_files",
+)
+WARM = [
     *(f"resources.{name}" for name in _ADAPTERS),  # a store imports these at their first use, which nobody waits for
     "dpdau_tests.conftest",
     "dpdau_tests.support.killing_releases",
@@ -46,7 +53,7 @@ def apart(work: Callable[..., Any], *given: Any) -> Any:
 
 def _context() -> Any:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_WARM)
+    context.set_forkserver_preload(WARM)
     return context
 
 

@@ -367,17 +367,17 @@ class SqlLedger:
             return days_in(connection, table)
 
     def store_id(self) -> str | None:
-        return self._term(_STORE)
+        return self._fixed_setting(_STORE)
 
     def has_folder(self) -> bool:
-        return self._term(_FOLDER) is not None
+        return self._fixed_setting(_FOLDER) is not None
 
     def note_folder(self) -> None:
         with self._database.write() as connection:
             if connection.scalar(_value_of(_FOLDER)) is None:
                 append(connection, self._database.keyring, schema.terms, [{"name": _FOLDER, "value": "claimed"}])
 
-    def _term(self, name: str) -> str | None:
+    def _fixed_setting(self, name: str) -> str | None:
         with self._database.read() as connection:
             return connection.scalar(_value_of(name))
 
@@ -399,8 +399,8 @@ class SqlLedger:
                 append(connection, self._database.keyring, schema.terms, new)
 
 
-def _value_of(term: str) -> Select[Any]:
-    return select(schema.terms.c.value).where(schema.terms.c.name == term)
+def _value_of(name: str) -> Select[Any]:
+    return select(schema.terms.c.value).where(schema.terms.c.name == name)
 
 
 def add_days(connection: Connection, keyring: Keyring, table: Table, days: Iterable[date]) -> None:

@@ -153,7 +153,7 @@ destructions = Table(
     UniqueConstraint("kind", "subject"),
 )
 
-# Secret: the noise that an instance's numbers share. Its row is deleted with the instance's last release.
+# Secret: the noise that a mechanism run's numbers share. Its row is deleted with the run's last release.
 shared_noise = Table(
     "shared_noise",
     metadata,
@@ -161,7 +161,7 @@ shared_noise = Table(
     Column("encrypted", LargeBinary, nullable=False),
 )
 
-# Secret: the exact statistics that a stream has frozen. The subject is instance and day.
+# Secret: the exact statistics that a stream has frozen. The subject is mechanism run and day.
 stream_state = Table(
     "stream_state",
     metadata,

@@ -122,7 +122,7 @@ def problems(connection: Connection, keyring: Keyring) -> Iterator[str]:
             yield f"The {kind} of {subject} is not the one that was committed to."
     for row in connection.execute(select(schema.stream_state)):
         if row.subject != f"{row.instance} {row.day}":  # by which it was committed to; by the others it is read
-            yield f"The statistic of {row.subject} stands under another instance or day."
+            yield f"The statistic of {row.subject} stands under another mechanism run or day."
 
 
 def _kept(connection: Connection, keyring: Keyring) -> Iterator[tuple[tuple[str, str], str]]:

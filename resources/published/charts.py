@@ -1,6 +1,7 @@
 """Charts of published series as SVG: those in the report, the mart's file, and a line that fits into a metadata cell.
 
-A day is as wide as any other, and gaps stay gaps. The bytes follow from the numbers alone.
+A day is as wide as any other, and gaps stay gaps, but in the sparkline, whose points are means of equally many
+published days. The bytes follow from the numbers alone.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _UNQUOTED = "/:=',.-"
 
 @dataclass(frozen=True)
 class Tick:
-    """A line across the chart and what stands beside it."""
+    """A line across the chart and what stands beside it; `at` is its place on its axis, in units of the viewBox."""
 
     at: float
     text: str
@@ -40,7 +41,10 @@ class Tick:
 
 @dataclass(frozen=True)
 class Chart:
-    """Points in SVG's own notation: one line, or area, for each stretch of days without a gap."""
+    """Points in SVG's own notation: one line, or area, for each stretch of days without a gap.
+
+    `as_published` has restated days alone; `across` are round values, `up` first days of months.
+    """
 
     latest: tuple[str, ...]
     bands: tuple[str, ...]
@@ -58,14 +62,17 @@ def drawing(all_series: Sequence[Series]) -> str:
 
 
 def drawing_in_markdown(all_series: Sequence[Series]) -> str:
-    """The last 400 days of each series, as a Markdown image that carries itself."""
+    """The last 400 published days of each series, as a Markdown image that carries itself."""
     recent = [replace(series, days=series.days[-_INLINE_DAYS:]) for series in all_series]
     svg = b64encode(drawing(recent).encode()).decode()
     return f"![DAU and MAU with 95 % intervals](data:image/svg+xml;base64,{svg})"
 
 
 def sparkline_in_markdown(all_series: Sequence[Series]) -> str:
-    """Each series as a tiny line, scaled to its own largest number; short enough to be shown in place."""
+    """Each series as a tiny line, scaled to its own largest number; short enough to be shown in place.
+
+    "See chart." where it would be too long.
+    """
     height = _SPARK_HEIGHT + 5
     lines = "".join(_spark(series, height * number) for number, series in enumerate(all_series))
     size = f"viewBox='0,0,{_SPARK_WIDTH},{height * max(1, len(all_series))}' width='{2 * _SPARK_WIDTH}'"

@@ -19,7 +19,7 @@ from dpdau_assets.core.ports.ledger import Ledger
 from resources.storage.durable import sync_folder, write_durably
 
 LIVE = ("activity", "late", "sketches", "inbox", "quarantine")
-"""The folders in which state is kept, below a data directory."""
+"""The folders of the live files below a data directory, which a backup copies."""
 
 RESTORING = ".restoring"
 """Beside them: what a restore has still to put into its place, until its ledger is there."""
@@ -86,11 +86,11 @@ def claim(data_dir: Path, ledger: Ledger) -> None:
 
 
 def require_of_one_store(data_dir: Path, ledger: Ledger) -> None:
-    """Raises BadSetting unless the folder is of the ledger's store, or neither was ever used.
-
-    Nor is a folder used into which a restore was not brought to its end.
+    """Raises BadSetting unless the folder bears the ledger's name, or is empty and the ledger has none on record;
+    and for a folder into which a restore was not brought to its end.
     """
     here, wanted = store_id_in(data_dir), ledger.store_id()
+    # A restore writes the ledger last: one that has processed days is there, and only its leftovers are to go.
     if (data_dir / RESTORING).exists() and not ledger.processed():
         raise BadSetting(
             f"A restore into DATA_DIR={data_dir} was cut short.",

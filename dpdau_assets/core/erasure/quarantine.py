@@ -1,4 +1,4 @@
-"""What the quarantine must not keep: raw ids of people who are erased, and anything for longer than it has to."""
+"""How long the quarantine keeps what it holds: QUARANTINE_DAYS. Whom a request names goes at once (`requests`)."""
 
 from __future__ import annotations
 

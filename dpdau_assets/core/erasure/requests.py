@@ -140,7 +140,7 @@ def keyed(asked: Iterable[Event], store: Store) -> list[Removal]:
 
 
 def removal_epochs(through: date, settings: Settings, state: State) -> list[int]:
-    """The epochs that need a tombstone: from START_DATE's to that of the last window that holds the user out.
+    """The epochs that need a tombstone: from START_DATE's to that of the last window that excludes the user.
 
     Those that were shredded by now need none, since whatever was keyed under them is gone; those that were lost in a
     restore can have none.
@@ -151,7 +151,7 @@ def removal_epochs(through: date, settings: Settings, state: State) -> list[int]
 
 
 def epochs_reached(through: date, settings: Settings) -> range:
-    """From START_DATE's epoch to that of the last window that holds the user out."""
+    """From START_DATE's epoch to that of the last window that excludes the user."""
     rotation = settings.hash_salt_rotation_days
     last_window = excluded_until(through) + timedelta(days=settings.mau_window_days - 1)
     return range(epoch_of(settings.start_date, rotation), epoch_of(last_window, rotation) + 1)

@@ -215,7 +215,7 @@ class Ledger(LedgerView, Protocol):
         ...
 
     def has_folder(self) -> bool:
-        """Whether a data directory bears this store's name, so that another one is not its own."""
+        """Whether it is on record that a data directory was named after this store: no empty one takes its place."""
         ...
 
     def note_folder(self) -> None:

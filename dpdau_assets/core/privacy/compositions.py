@@ -62,7 +62,7 @@ COMPOSITIONS = (
     "What the published numbers have cost by each way of adding up; they compare, stop and charge nothing: what is "
     "charged, and not what is out, is held to the cap, by the rule that used_for_admission marks."
 )
-CHARGED = "All that is charged to the month, instances whole, published or not: what is held to the cap."
+CHARGED = "All that is charged to the month, mechanism runs whole, published or not: what is held to the cap."
 JOINT = "All numbers of both metrics that read the month, both caps used up."
 
 

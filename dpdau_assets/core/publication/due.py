@@ -90,9 +90,8 @@ def _days_read(number: PlannedRelease | RefusedRelease, settings: Settings) -> l
 
 
 def _steps(numbers: Iterable[PlannedRelease]) -> tuple[Step, ...]:
-    return tuple(
-        dict.fromkeys(_step(planned) for planned in numbers)
-    )  # of a restated month one, whatever numbers it has
+    # A restated month has one step, whatever numbers it has.
+    return tuple(dict.fromkeys(_step(planned) for planned in numbers))
 
 
 def _step(planned: PlannedRelease) -> Step:

@@ -259,12 +259,12 @@ def _with_caps_of(month: date, settings: Settings, accountant: LedgerView) -> Se
 
 def _published(metric: Metric, month: date, releases: list[Release], accountant: LedgerView) -> list[Published]:
     """What is public of every mechanism run of which some number reads the month."""
-    by_instance: dict[str, list[Release]] = {}
+    by_run: dict[str, list[Release]] = {}
     for release in releases:
-        by_instance.setdefault(release.run, []).append(release)
+        by_run.setdefault(release.run, []).append(release)
     shown = []
     for run in accountant.mechanism_runs():
-        numbers = by_instance.get(run.name, [])
+        numbers = by_run.get(run.name, [])
         reading = [release for release in numbers if month in months_read(release.key.day, release.key.window_days)]
         if run.metric == metric and reading:
             last_day = max(release.key.day for release in numbers)

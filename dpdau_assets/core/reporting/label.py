@@ -333,7 +333,7 @@ _POST_PROCESSING: Mapping[Metric, str] = {
 }
 _IMPLEMENTATION = (
     "- OpenDP's exact samplers on integers, with the operating system's randomness; no floating point before the noise "
-    "is added. Check, charge, draw and store are one transaction; the time of publication is a scheduled slot. Raw "
+    "is added. Check, charge, draw and store are one transaction; the time of publication is a scheduled day. Raw "
     f"user ids are not stored. dpdau {VERSION}."
 )
 _SOURCES = (

@@ -58,7 +58,7 @@ def readers_report(settings: Settings, accountant: LedgerView) -> Report:
 
 
 def operators_report(store: Store, checks: Sequence[CheckLine]) -> Report:
-    """The report with the erasures that wait and the checks: for operators and the privacy officer, never for readers
+    """The report with the erasures that wait and the checks: for operators and the privacy officer, never for readers.
 
     Raises Refused as `readers_report` does.
     """
@@ -171,6 +171,3 @@ def _in_words(estimator: Estimator | None, settings: Settings) -> str:
     parameters = parameters_of(estimator)
     kind = parameters.pop("sketch_impl")
     return ", ".join([kind, *(f"{name} {value}" for name, value in sorted(parameters.items()))])
-
-
-# --- For operators -----------------------------------------------------------------------------------------------

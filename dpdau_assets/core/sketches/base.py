@@ -1,7 +1,7 @@
 """The one protocol of distinct-count sketches, and the header that every serialised sketch begins with.
 
-A kind of sketch is a pair: a `Sketch` holds one day's users, or those of several days; a `Estimator` says what is read
-off it, by which public parameter. Noise goes on the counting's `statistic`, an integer that changes by 0 or +1 when a
+A kind of sketch is a pair: a `Sketch` holds one day's users, or those of several days; an `Estimator` says what is read
+off it, by which public parameter. Noise goes on the estimator's `statistic`, an integer that changes by 0 or +1 when a
 user is added; never on an estimate. Estimate and interval are computed from the noisy statistic.
 
 Owns the rule: Noise goes on an integer that one user changes by 0 or 1.
@@ -35,7 +35,7 @@ class Header:
         kind: `set`, `theta`, `kmv` or `hllpp`.
         epoch: the salt epoch of its keys.
         source: digest of the state it was built from, which tells a fresh sketch from a stale one; a word for one that
-            is not kept (`union`, `late`, `held out`).
+            is not kept (`union`, `late`, `excluded`).
         parameters: those of the kind's public parameters that it was built with.
         hash_seed: of the hash that the kind puts on top of keys; None where the keys are the hashes.
     """
@@ -104,7 +104,7 @@ class Estimator(Protocol):
         ...
 
     def narrowed(self, sketch: Any) -> Any:
-        """The sketch of the same users that is built for this counting alone, so that it unites with others of it.
+        """The sketch of the same users that is built for this estimator alone, so that it unites with others of it.
 
         `sketch` is of its kind and has a header that it reads.
         """

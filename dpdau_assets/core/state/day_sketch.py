@@ -129,7 +129,7 @@ def read_without(day: date, epoch: int, gone: Keys, estimator: Estimator, store:
     if left is not None:
         return left
     kept = subtract(_state(day, epoch, store.state), gone)
-    return build(estimator.header(epoch, "held out"), kept)
+    return build(estimator.header(epoch, "excluded"), kept)
 
 
 def read_late(day: date, epoch: int, estimator: Estimator, state: State) -> Sketch:

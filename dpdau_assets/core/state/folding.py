@@ -40,17 +40,15 @@ def fold_inbox(store: Store) -> None:
     changed: set[date] = set()
     broken: set[date] = set()
     known = store.state.rebuilds.changed()
-    store.state.rebuilds.mark_changed(
-        store.events.inbox.days()
-    )  # before anything is written: what is cut short stays noted
+    # Before anything is written: what is cut short stays noted.
+    store.state.rebuilds.mark_changed(store.events.inbox.days())
     arrivals = _folded(store.events.inbox.read(batches), late, dropped, broken, store)
     store.state.activity.replace(dropping_sketches(_noting(arrivals, changed), store))
     store.state.late.replace(late)
     store.events.quarantine.keep(dropped)
     noted = store.state.rebuilds.changed()
-    store.state.rebuilds.mark_reported(
-        {day: noted[day] for day in noted.keys() - known.keys() - changed}
-    )  # nothing new came
+    nothing_new = noted.keys() - known.keys() - changed
+    store.state.rebuilds.mark_reported({day: noted[day] for day in nothing_new})
     waiting = store.events.inbox.holding(broken) if broken else []
     store.events.inbox.discard([batch for batch in batches if batch not in waiting])
 
@@ -64,7 +62,9 @@ def _noting(sets: Iterable[DaySet], changed: set[date]) -> Iterator[DaySet]:
 def _folded(
     arrivals: Iterable[DaySet], late: list[DaySet], dropped: list[RejectedRow], broken: set[date], store: Store
 ) -> Iterator[DaySet]:
-    """The new state of every open day that gained a user; what came for sealed days is put into `late`.
+    """The new state of every open day that gained a user, or had no state yet: then an empty one too.
+
+    What came for sealed days is put into `late`.
 
     A day whose files cannot be read is put into `broken`: what came for it waits until they can, and holds up no other.
 
@@ -81,19 +81,19 @@ def _folded(
         removed = tombstones(epoch).removed_on(day)
         try:
             before = store.state.activity.read(day, epoch)
-            store.state.late.digest(day, epoch)
+            store.state.late.digest(day, epoch)  # raises Refused for a late file that cannot be read
         except Refused:
             broken.add(day)
             continue
         if day in sealed and month_of(day) in restated:
-            dropped += _too_late(arrived, before, removed, store.settings, store.state)
+            dropped += _after_restatement(arrived, before, removed, store.settings, store.state)
         elif day in sealed:
-            late.extend(_late(arrived, before, removed, store.state))
+            late.extend(_late_set(arrived, before, removed, store.state))
         elif len(after := fold(_or_empty(before), arrived.keys, removed)) > len(_or_empty(before)) or before is None:
             yield DaySet(day, epoch, after)
 
 
-def _late(arrived: DaySet, sealed_state: Keys | None, removed: Keys, state: State) -> list[DaySet]:
+def _late_set(arrived: DaySet, sealed_state: Keys | None, removed: Keys, state: State) -> list[DaySet]:
     """The day's late set with these arrivals, if they change it: users that the sealed state does not have."""
     before = _or_empty(state.late.read(arrived.day, arrived.epoch))
     new = subtract(arrived.keys, _or_empty(sealed_state))
@@ -101,7 +101,7 @@ def _late(arrived: DaySet, sealed_state: Keys | None, removed: Keys, state: Stat
     return [DaySet(arrived.day, arrived.epoch, after)] if len(after) > len(before) else []
 
 
-def _too_late(
+def _after_restatement(
     arrived: DaySet, sealed_state: Keys | None, removed: Keys, settings: Settings, state: State
 ) -> list[RejectedRow]:
     """A rejected row if some users of these arrivals were never counted, by the epoch that the day's number reads."""

@@ -104,19 +104,19 @@ class VouchedState:
         self._record_builds(coming)
 
     def resume(self) -> None:
-        unsettled = {
+        unfinished = {
             place: build for place, build in self._builds.all().items() if place.store == self._store and build.coming
         }
-        settled: dict[Partition, Build | None] = {}
-        for place, build in unsettled.items():
+        standing_builds: dict[Partition, Build | None] = {}
+        for place, build in unfinished.items():
             with suppress(Refused):  # what cannot be read stays as it is
                 content = self._content(place.day, place.epoch)
                 standing = self._known(build, place.day, place.epoch, content)
                 if standing == build.coming:
-                    settled[place] = None if content == ABSENT else Build(standing)
+                    standing_builds[place] = None if content == ABSENT else Build(standing)
                 elif standing:
-                    settled[place] = None if content == ABSENT else replace(build, coming=None)
-        self._builds.put(settled)
+                    standing_builds[place] = None if content == ABSENT else replace(build, coming=None)
+        self._builds.put(standing_builds)
 
     def repair(
         self, places: Iterable[tuple[date, int]], broken: list[tuple[date, int]] | None = None
@@ -201,19 +201,19 @@ class VouchedState:
 
         A content that stays as it is keeps its version, so that nothing which was built from it turns stale.
         """
-        coming, settled = {}, {}
+        coming, standing_builds = {}, {}
         for day, epoch, content in written:
             place, build = self._partition(day, epoch), self.build(day, epoch)
             same = self._known(build, day, epoch, content)
             version = same or self._new_version(place, content)
             if content == ABSENT and build != Build():
-                settled[place] = Build()
+                standing_builds[place] = Build()
             elif content != ABSENT:
-                settled[place] = Build(version)
+                standing_builds[place] = Build(version)
             if same is None:
                 coming[place] = replace(build, current=self._standing(build, day, epoch), coming=version)
         self._builds.put(coming)
-        return settled
+        return standing_builds
 
     def _new_version(self, place: Partition, content: str) -> Version:
         """The version of a build that was never before."""

@@ -54,7 +54,7 @@ def close(metric: Metric, month: date, store: Store) -> None:
         transaction.close(metric, month, store.clock.today())
 
 
-def mark_reported(metric: Metric, day: date, store: Store, revision: int | None = None) -> NotPublished:
+def refusal_of(metric: Metric, day: date, store: Store, revision: int | None = None) -> NotPublished:
     with pytest.raises(NotPublished) as raised:
         latest_release(metric, day, store.settings.window_days(metric), revision, store)
     assert raised.value.exit_code == 3
@@ -91,7 +91,7 @@ def built(store: Store) -> None:
 def test_a_day_before_the_data_is_said_never_to_get_a_number_with_the_first_that_does(
     make_store: MakeStore, metric: Metric, day: date, why: str, says: str
 ) -> None:
-    error = mark_reported(metric, day, make_store(today=date(2025, 3, 1)))
+    error = refusal_of(metric, day, make_store(today=date(2025, 3, 1)))
     assert (error.fields["never"], error.fields["why"]) == (True, why)
     assert "never will be" in error.reason and str(error).endswith(says)
     assert "publish_" not in str(error)
@@ -99,7 +99,7 @@ def test_a_day_before_the_data_is_said_never_to_get_a_number_with_the_first_that
 
 @pytest.mark.parametrize("metric", ["dau", "mau"])
 def test_a_day_that_no_calendar_reaches_is_said_to_be_not_over(make_store: MakeStore, metric: Metric) -> None:
-    error = mark_reported(metric, date(9999, 12, 31), make_store(today=date(2025, 3, 1)))
+    error = refusal_of(metric, date(9999, 12, 31), make_store(today=date(2025, 3, 1)))
     assert (error.fields["never"], error.fields["why"]) == (False, "not_due")
     assert "9999-12-31 is not over" in error.reason
 
@@ -110,12 +110,12 @@ def test_a_day_of_a_salt_epoch_whose_key_was_lost_never_comes_and_the_day_after_
     with restore_transaction(Database(ledger_url(store.settings), SECRET)) as transaction:
         transaction.lose_epochs({epoch_of(first, 90)})
     for day in (first, last):
-        error = mark_reported("dau", day, store)
+        error = refusal_of("dau", day, store)
         assert (error.fields["never"], error.fields["why"]) == (True, "lost_epoch")
         assert f"Ask from {last + timedelta(days=1)} on." in str(error)
         with pytest.raises(Refused, match="was lost"):
             prepare(store, [day])
-    assert mark_reported("dau", last + timedelta(days=1), store).fields["never"] is False
+    assert refusal_of("dau", last + timedelta(days=1), store).fields["never"] is False
 
 
 def test_after_a_restore_the_day_that_mau_goes_on_with_is_named_and_none_that_never_comes(
@@ -125,15 +125,15 @@ def test_after_a_restore_the_day_that_mau_goes_on_with_is_named_and_none_that_ne
     publish("mau", FIRST_MAU, store)
     close("mau", date(2025, 1, 1), store)
     close("mau", date(2025, 2, 1), store)
-    error = mark_reported("mau", date(2025, 4, 1), store)
+    error = refusal_of("mau", date(2025, 4, 1), store)
     assert error.fields["never"] is False and "makes 2025-03-30 next" in str(error)
-    assert mark_reported("mau", date(2025, 3, 29), store).fields["never"] is True
+    assert refusal_of("mau", date(2025, 3, 29), store).fields["never"] is True
 
 
 def test_a_day_of_a_restated_month_and_its_restatement_never_come(make_store: MakeStore) -> None:
     store = make_store(today=date(2025, 2, 9), recipe=skipping)
     for revision in (None, 0, 1):
-        error = mark_reported("dau", date(2025, 1, 2), store, revision)
+        error = refusal_of("dau", date(2025, 1, 2), store, revision)
         assert (error.fields["never"], error.fields["why"]) == (True, "restated")
         assert "2025-01 was restated without it" in error.reason
 
@@ -150,7 +150,7 @@ def skipping(store: Store) -> None:
 def test_a_day_before_the_series_of_mau_never_comes_and_one_after_it_names_the_next(make_store: MakeStore) -> None:
     store = built_by(date(2025, 3, 20), make_store)
     publish("mau", date(2025, 2, 10), store)
-    before, after = mark_reported("mau", date(2025, 2, 9), store), mark_reported("mau", date(2025, 2, 20), store)
+    before, after = refusal_of("mau", date(2025, 2, 9), store), refusal_of("mau", date(2025, 2, 20), store)
     assert (before.fields["never"], before.fields["why"]) == (True, "before_series")
     assert "begins with 2025-02-10, which is fixed for ever" in before.reason
     assert (after.fields["never"], after.fields["why"]) == (False, "to_come") and "2025-02-11 next" in after.remedy
@@ -160,12 +160,12 @@ def test_a_day_between_two_series_never_comes_from_the_change_of_settings_on(mak
     store = built_by(date(2025, 4, 9), make_store)
     publish("mau", date(2025, 2, 10), store)
     changed = under(store, mau_budget_total=Fraction(3))
-    gap = mark_reported("mau", date(2025, 2, 20), changed)
+    gap = refusal_of("mau", date(2025, 2, 20), changed)
     assert (gap.fields["never"], gap.fields["why"]) == (True, "no_budget")
     assert "as things stand" in gap.reason and "go on with 2025-03-30" in gap.remedy
     publish("mau", date(2025, 3, 30), changed)
     for now in (changed, store):
-        gap = mark_reported("mau", date(2025, 2, 20), now)
+        gap = refusal_of("mau", date(2025, 2, 20), now)
         assert (gap.fields["never"], gap.fields["why"]) == (True, "between_series")
         assert "Ask from 2025-03-30 on" in gap.remedy
 
@@ -178,20 +178,20 @@ def test_a_month_that_a_restore_has_closed_gets_no_number_until_it_is_opened_on_
         close(metric, date(2025, 2, 1), store)
     asked: list[tuple[Metric, date]] = [("dau", date(2025, 2, 3)), ("mau", date(2025, 3, 3))]
     for metric, day in asked:
-        error = mark_reported(metric, day, store)
+        error = refusal_of(metric, day, store)
         assert (error.fields["never"], error.fields["why"]) == (True, "closed")
         assert "2025-02, of which numbers may have been lost in a restore" in error.reason
         reset_budget(metric, date(2025, 2, 1), Fraction(4), "Ada", "a test", store)
-        assert mark_reported(metric, day, store).fields["why"] == "to_come"
+        assert refusal_of(metric, day, store).fields["why"] == "to_come"
 
 
 def test_a_day_past_retention_never_comes(make_store: MakeStore) -> None:
     store = built_by(date(2025, 4, 9), make_store)
     store.accountant.purge_through(date(2025, 1, 20))
-    dau, mau = mark_reported("dau", date(2025, 1, 20), store), mark_reported("mau", date(2025, 2, 18), store)
+    dau, mau = refusal_of("dau", date(2025, 1, 20), store), refusal_of("mau", date(2025, 2, 18), store)
     assert dau.fields["why"] == mau.fields["why"] == "past_retention"
     assert "Ask from 2025-01-21 on" in dau.remedy and "Ask from 2025-02-19 on" in mau.remedy
-    assert mark_reported("mau", date(2025, 2, 19), store).fields["why"] == "to_come"
+    assert refusal_of("mau", date(2025, 2, 19), store).fields["why"] == "to_come"
 
 
 def test_a_day_to_come_says_when_it_is_due_and_one_that_is_due_names_its_asset(make_store: MakeStore) -> None:
@@ -202,22 +202,22 @@ def test_a_day_to_come_says_when_it_is_due_and_one_that_is_due_names_its_asset(m
         (date(2027, 1, 1), "2027-01-03"),
     ):
         for metric in ("dau", "mau"):
-            error = mark_reported(metric, day, store)
+            error = refusal_of(metric, day, store)
             assert (error.fields["never"], error.fields["why"], error.fields["due"]) == (False, "not_due", due)
             assert f"due on {due}" in str(error) and f"{metric}_release" in error.remedy
-    error = mark_reported("dau", date(2025, 2, 27), store)
+    error = refusal_of("dau", date(2025, 2, 27), store)
     assert (error.fields["why"], "due" in error.fields) == ("to_come", False) and "dau_release" in error.remedy
 
 
 def test_a_restatement_that_comes_says_when_and_one_that_never_does_why(make_store: MakeStore) -> None:
     store = built_by(date(2025, 2, 3), make_store)
     publish("dau", date(2025, 1, 5), store)
-    error = mark_reported("dau", date(2025, 1, 5), store, 1)
+    error = refusal_of("dau", date(2025, 1, 5), store, 1)
     assert (error.fields["never"], error.fields["due"]) == (False, "2025-02-05") and "dau_restatement" in error.remedy
-    assert mark_reported("dau", date(2025, 1, 5), at(date(2025, 2, 9), store), 1).fields["why"] == "to_come"
-    assert mark_reported("dau", date(2024, 12, 5), store, 1).fields["why"] == "before_start"
+    assert refusal_of("dau", date(2025, 1, 5), at(date(2025, 2, 9), store), 1).fields["why"] == "to_come"
+    assert refusal_of("dau", date(2024, 12, 5), store, 1).fields["why"] == "before_start"
     without = make_store("without", today=date(2025, 2, 3), restatements_per_month=0)
-    assert mark_reported("dau", date(2025, 1, 5), without, 1).fields["why"] == "not_restated"
+    assert refusal_of("dau", date(2025, 1, 5), without, 1).fields["why"] == "not_restated"
     for metric, window, revision in (("mau", 30, 1), ("dau", 1, 2), ("mau", 7, None)):
         with pytest.raises(NotPublished, match="Only the configured window") as raised:
             latest_release(metric, date(2025, 1, 30), window, revision, store)
@@ -229,13 +229,13 @@ def test_while_a_restored_ledger_waits_for_erasures_a_day_is_neither_promised_no
 ) -> None:
     store = built_by(date(2025, 4, 9), make_store)
     monkeypatch.setattr(type(store.accountant), "awaits_erasures", lambda self: True)
-    error = mark_reported("dau", date(2025, 2, 3), store)
+    error = refusal_of("dau", date(2025, 2, 3), store)
     assert (error.fields["never"], error.fields["why"]) == (False, "awaits_erasures") and "reopen" in error.remedy
 
 
 def test_where_nothing_says_how_to_count_the_answer_names_what_to_set(make_store: MakeStore) -> None:
     store = make_store(today=date(2025, 4, 9), sketch_impl="theta")
-    error = mark_reported("dau", date(2025, 2, 3), store)
+    error = refusal_of("dau", date(2025, 2, 3), store)
     assert (error.fields["never"], error.fields["why"]) == (False, "settings") and "DAU_THETA0" in str(error)
 
 
@@ -377,6 +377,6 @@ def is_made_in_order(key: ReleaseKey, store: Store) -> bool:
 def test_days_that_are_said_to_come_after_others_come_when_those_are_there(make_store: MakeStore) -> None:
     store = built_by(date(2025, 3, 20), make_store)
     publish("mau", date(2025, 2, 26), store)
-    assert mark_reported("mau", date(2025, 3, 3), store).fields["never"] is False
+    assert refusal_of("mau", date(2025, 3, 3), store).fields["never"] is False
     for day in days_between(date(2025, 2, 27), date(2025, 3, 3)):
         publish("mau", day, store)

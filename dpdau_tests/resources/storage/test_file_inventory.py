@@ -1,4 +1,4 @@
-"""Every file on the premises, and which of them show what they hold."""
+"""Every file in the inventory, and which of them show what they hold."""
 
 from __future__ import annotations
 
@@ -73,9 +73,9 @@ def test_every_file_is_there_by_its_path_below_its_root(tmp_path: Path) -> None:
     for name in ("data/b.parquet", "data/day=1/epoch=0.parquet", "data/.hidden", "home/history/runs.db"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    premises = DiskFileInventory({"": tmp_path / "data", "home": tmp_path / "home"})
+    inventory = DiskFileInventory({"": tmp_path / "data", "home": tmp_path / "home"})
     expected = [".hidden", "b.parquet", "day=1/epoch=0.parquet", "home/history/runs.db"]
-    assert [file.name for file in premises.files()] == expected
+    assert [file.name for file in inventory.files()] == expected
 
 
 def test_a_root_may_be_a_single_file_or_missing(tmp_path: Path) -> None:
@@ -104,10 +104,10 @@ def test_a_linked_file_counts_under_its_own_name_and_a_linked_folder_once(tmp_pa
     (data / "a_loop").symlink_to(data)
     (data / "dangling").symlink_to(tmp_path / "nowhere")
     (data / "itself").symlink_to(data / "itself")
-    premises = DiskFileInventory({"": data})
-    files = {file.name: file for file in premises.files()}
+    inventory = DiskFileInventory({"": data})
+    files = {file.name: file for file in inventory.files()}
     assert list(files) == ["a_file", "a_folder/far.parquet", "state/near.parquet"]
-    assert b"".join(premises.chunks(files["a_file"])) == CONTENT
+    assert b"".join(inventory.chunks(files["a_file"])) == CONTENT
 
 
 def test_pipes_and_sockets_are_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,13 +151,13 @@ def test_a_file_comes_in_pieces_and_whole(tmp_path: Path) -> None:
 
 
 def test_a_file_that_vanished_holds_nothing(tmp_path: Path) -> None:
-    premises = DiskFileInventory({"": tmp_path})
+    inventory = DiskFileInventory({"": tmp_path})
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "file").write_bytes(CONTENT)
-    (file,) = premises.files()
+    (file,) = inventory.files()
     file.path.unlink()
     file.path.parent.rmdir()
-    assert list(premises.chunks(file)) == []
+    assert list(inventory.chunks(file)) == []
 
 
 def test_what_cannot_be_read_is_refused_by_name(tmp_path: Path) -> None:
@@ -179,10 +179,10 @@ def test_a_folder_that_cannot_be_read_is_listed_and_refused_when_it_is_read(
         return real(folder)
 
     monkeypatch.setattr(Path, "iterdir", iterdir)
-    premises = DiskFileInventory({"": tmp_path})
-    assert [file.name for file in premises.files()] == ["closed", "open.txt"]
+    inventory = DiskFileInventory({"": tmp_path})
+    assert [file.name for file in inventory.files()] == ["closed", "open.txt"]
     with pytest.raises(BadInput, match="closed cannot be read"):
-        list(premises.chunks(premises.files()[0]))
+        list(inventory.chunks(inventory.files()[0]))
 
 
 @pytest.mark.parametrize("content", [b"", b"plain", b"PK", b"{}" * 500, CONTENT, b"\x1f\x8b", b"BZh91234567", b"PAR"])
