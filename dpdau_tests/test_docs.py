@@ -56,6 +56,9 @@ README, HANDOFF = PROJECT / "README.md", PROJECT / "HANDOFF.md"
 DOCS = sorted((PROJECT / "docs").glob("*.md"))
 ARCHITECTURE = PROJECT / "docs" / "architecture.md"
 PRIVACY = (PROJECT / "docs" / "privacy.md").read_text(encoding="utf-8")
+parsed = cache(ast.parse)
+"""A source's tree, made once."""
+
 SOURCES = {
     path: path.read_text(encoding="utf-8")
     for folder in ("dpdau_assets", "resources", "sensors", "eval", "tools", "dpdau_tests")
@@ -445,7 +448,7 @@ OWNS = re.compile(r"Owns the rule: ([^.]+)\.")
 
 def owned_by(source: str) -> list[str]:
     """The rules that a module's docstring says it owns."""
-    return OWNS.findall(" ".join((ast.get_docstring(ast.parse(source)) or "").split()))
+    return OWNS.findall(" ".join((ast.get_docstring(parsed(source)) or "").split()))
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
@@ -579,7 +582,7 @@ def test_no_docstring_begins_with_words_that_need_another_one() -> None:
     docstrings = [
         (f"{path.relative_to(PROJECT)}: {getattr(node, 'name', 'module')}", ast.get_docstring(node) or "")
         for path, source in SOURCES.items()
-        for node in ast.walk(ast.parse(source))
+        for node in ast.walk(parsed(source))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Module)
     ]
     assert len(docstrings) > 1000

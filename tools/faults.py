@@ -331,8 +331,8 @@ OLDER_FILES = (
     Fault(
         "a-fold-that-was-cut-short-leaves-files-that-the-ledger-does-not-know",
         "dpdau_assets/core/state/vouched_state.py",
-        "        self._builds.put(coming)\n        return settled\n",
-        "        return settled\n",
+        "        self._builds.put(coming)\n        return standing_builds\n",
+        "        return standing_builds\n",
         (
             "properties/test_erased_never_existed.py::test_the_live_bytes_are_those_of_the_history_in_which_she_never_was",
             "core/state/test_older_files.py::test_after_a_fold_that_was_cut_short_a_copy_that_lacks_its_events_is_refused",

@@ -163,7 +163,7 @@ def test_all_parts_of_a_run_are_of_the_store_that_is_named_at_its_launch(
     assert [day for day, _ in other.state.sketches.stored()] == [START]
 
 
-@pytest.mark.parametrize("named", [("data_dir",), ("ledger_url",), ("ledger_url", "hash_salt_secret")], ids="+".join)
+@pytest.mark.parametrize("named", [("data_dir",), ("ledger_url", "hash_salt_secret")], ids="+".join)
 def test_a_launch_that_names_a_folder_and_a_ledger_of_two_stores_changes_neither(
     named: tuple[str, ...], environment: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -391,7 +391,17 @@ class Asked(World):
         return watched(self.store, self.used)
 
 
-@pytest.mark.parametrize("job", ["rebuild_days", "publish_due", "take_landed", "verify_erasures", "purge_expired"])
+@pytest.mark.parametrize(
+    "job",
+    [
+        "rebuild_days",
+        "take_landed",
+        "verify_erasures",
+        *(
+            pytest.param(job, marks=pytest.mark.slow) for job in ("publish_due", "purge_expired")
+        ),  # a month is published
+    ],
+)
 def test_an_op_asks_for_the_resources_that_it_uses_and_no_more(
     job: str, store: Store, instance: dg.DagsterInstance
 ) -> None:

@@ -714,7 +714,7 @@ def test_a_restore_that_names_another_ledger_forgets_nothing_of_the_one_that_was
     assert len(again.events.inbox.batches()) == 1
 
 
-@pytest.mark.parametrize("zone", ["Africa/Cairo", "America/Santiago", "Asia/Kolkata"])
+@pytest.mark.parametrize("zone", ["Africa/Cairo", pytest.param("America/Santiago", marks=pytest.mark.slow)])
 def test_numbers_come_back_where_the_clock_skips_the_midnight_of_the_day_on_which_one_was_due(
     zone: str, tmp_path: Path
 ) -> None:
