@@ -770,8 +770,8 @@ RELEASE = (
     Fault(
         "only-the-published-day-is-sealed-and-not-its-window",
         "dpdau_assets/core/publication/release.py",
-        "days = {day for key in keys for day in window(key.day, key.window_days)}",
-        "days = {key.day for key in keys}",
+        "days = {day for key in estimators for day in window(key.day, key.window_days)}",
+        "days = {key.day for key in estimators}",
         (
             "core/publication/test_release.py::test_what_comes_for_a_published_day_is_late_and_changes_no_later_number",
             "core/publication/test_release.py::test_a_release_out_of_order_seals_no_day_and_charges_nothing",
@@ -807,10 +807,9 @@ RELEASE = (
     Fault(
         "noise-is-added-anew-whenever-a-stored-number-is-asked-for",
         "dpdau_assets/core/publication/release.py",
-        "        release = releases[0] if releases else None\n    return release\n",
-        "        release = releases[0] if releases else None\n"
-        "    again = release.noisy_value + store.noise.gaussian(9)[0]\n"
-        '    return type(release)(**{**vars(release), "noisy_value": again})\n',
+        "                return release\n",
+        "                again = release.noisy_value + store.noise.gaussian(9)[0]\n"
+        '                return type(release)(**{**vars(release), "noisy_value": again})\n',
         ("core/publication/test_release.py::test_asking_two_hundred_times_gives_one_number_and_one_ledger_row",),
     ),
     Fault(
@@ -976,8 +975,8 @@ LEDGER = (
     Fault(
         "a-number-without-its-charge-is-not-noticed",
         "dpdau_assets/core/budget/verification.py",
-        "return [\n        *_unpaid(accountant),\n        *_over_cap(settings, accountant),",
-        "return [\n        *_over_cap(settings, accountant),",
+        "return [\n            *_unpaid(ledger),\n            *_over_cap(settings, ledger),",
+        "return [\n            *_over_cap(settings, ledger),",
         ("core/budget/test_verification.py::test_a_month_that_a_number_reads_and_was_never_charged_for_it_is_found",),
     ),
 )
@@ -1731,7 +1730,7 @@ READERS = (
     Fault(
         "the-width-of-a-number-is-not-held-to-its-noise",
         "dpdau_assets/core/budget/verification.py",
-        "        *_of_another_width(accountant),\n",
+        "            *_of_another_width(ledger),\n",
         "",
         (
             "core/budget/test_verification.py::"

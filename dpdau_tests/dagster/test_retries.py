@@ -19,7 +19,7 @@ from dpdau_tests.conftest import put
 from dpdau_tests.dagster.world import World
 
 DAY = date(2025, 1, 1)
-DRAWS = {"dau_release", "mau_release", "dau_restatement", "publish_due_numbers"}
+DRAWS = {"dau_release", "mau_release", "dau_restatement", "publish_due_numbers", "publish_these_numbers"}
 
 
 @pytest.fixture

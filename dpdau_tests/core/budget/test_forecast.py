@@ -19,9 +19,11 @@ from dpdau_assets.core.facts import Override, Release, ReleaseKey
 from dpdau_assets.core.privacy.accounting import mu2
 from dpdau_assets.core.privacy.mechanisms import half_width_95, noise_std
 from dpdau_assets.core.privacy.schedule import first_refusal, mechanism_for
+from dpdau_assets.core.restored import Restore
 from dpdau_assets.core.settings import Metric, Settings
 from dpdau_tests.conftest import SECRET
 from dpdau_tests.support.lengths import LENGTH, at_length
+from resources.ledger_sql.backup import restore_transaction
 from resources.ledger_sql.database import Database
 from resources.ledger_sql.ledger import SqlLedger
 
@@ -211,21 +213,19 @@ def test_a_refused_day_has_no_number_to_be_restated(ledger: SqlLedger) -> None:
 
 
 def test_while_a_restored_ledger_waits_for_erasures_everything_is_refused() -> None:
-    class Restored(SqlLedger):
-        def awaits_erasures(self) -> bool:
-            return True
-
-    ahead = forecast(Restored(Database("sqlite://", SECRET)), Settings(), 1)
+    database = Database("sqlite://", SECRET)
+    with restore_transaction(database) as transaction:
+        transaction.note_restore(Restore(JANUARY, JANUARY, None))
+    ahead = forecast(SqlLedger(database), Settings(), 1)
     assert not any(month_row.first_numbers for month_row in ahead.months)
     assert row(ahead, "dau", JANUARY).refused == 31
 
 
 def test_a_month_that_a_restore_has_closed_is_refused_in_every_window_that_reads_it() -> None:
-    class Closed(SqlLedger):
-        def is_closed(self, metric: Metric, month: date) -> bool:
-            return (metric, month) == ("mau", FEBRUARY)
-
-    ahead = forecast(Closed(Database("sqlite://", SECRET)), Settings(), 2, FEBRUARY)
+    database = Database("sqlite://", SECRET)
+    with restore_transaction(database) as transaction:
+        transaction.close("mau", FEBRUARY, FEBRUARY)
+    ahead = forecast(SqlLedger(database), Settings(), 2, FEBRUARY)
     assert row(ahead, "mau", FEBRUARY).first_numbers == 0
     assert row(ahead, "mau", MARCH).first_due == date(2025, 4, 1)  # the window of 30 March is the first that does not
     assert row(ahead, "dau", FEBRUARY).first_numbers == 28

@@ -25,6 +25,7 @@ from dpdau_assets.core.facts import Build, DaySet, Partition, ReleaseKey
 from dpdau_assets.core.identity import content_hash
 from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.release import publish, read_statistics, restate
+from dpdau_assets.core.sketches.exact import ExactEstimator
 from dpdau_assets.core.sketches.keysets import digest
 from dpdau_assets.core.state.activity import day_version, process_days
 from dpdau_assets.core.state.day_sketch import sketch_version
@@ -494,7 +495,7 @@ def statistic(day: date, store: Store) -> int:
     """What noise would go on."""
     process_days([day], store)
     key = ReleaseKey("dau", 1, day)
-    return read_statistics([key], store)[0][key].statistic
+    return read_statistics({key: ExactEstimator()}, store)[0][key].statistic
 
 
 def compare(day: date, two: Two) -> None:
