@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 from dpdau_assets.core.errors import BadSetting
@@ -75,14 +74,23 @@ def claim(data_dir: Path, ledger: Ledger) -> None:
     if store_id_in(data_dir) is None:
         own = data_dir / f".{_STORE_ID}.{store_id}"
         write_durably(own, lambda file: file.writelines([f"{store_id}\n".encode("ascii")]))
-        with suppress(FileExistsError):
-            os.link(own, data_dir / _STORE_ID)  # which fails where another process was first
+        _take_place(own, data_dir / _STORE_ID)
         own.unlink(missing_ok=True)
         sync_folder(data_dir)
     if store_id_in(data_dir) != store_id:
         raise _of_another(data_dir, store_id_in(data_dir), store_id)
     if not ledger.has_folder():
         ledger.note_folder()
+
+
+def _take_place(own: Path, place: Path) -> None:
+    """Put the file there, unless another process was first. Where a file system has no links the last one wins."""
+    try:
+        os.link(own, place)
+    except FileExistsError:
+        pass
+    except OSError:
+        own.replace(place)
 
 
 def require_of_one_store(data_dir: Path, ledger: Ledger) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from datetime import date
@@ -128,6 +129,16 @@ def test_of_two_ledgers_that_are_begun_on_one_folder_at_once_one_is_refused(
     with pytest.raises(BadSetting, match="is of another store than the ledger"):
         opened(root, "a", "one")
     assert opened(root, "a", "two").accountant.store_id() == store_id_in(root / "a")
+
+
+def test_a_file_system_without_links_keeps_the_name_all_the_same(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", link)
+    assert opened(root, "a", "a").accountant.store_id() == store_id_in(root / "a")
+    with pytest.raises(BadSetting, match="is of another store than the ledger"):
+        opened(root, "a", "b")
 
 
 @pytest.mark.parametrize("content", [b"", b"caf\xc3\xa9", b"0" * 31])
