@@ -1647,8 +1647,8 @@ READERS = (
     Fault(
         "a-lost-ledger-is-begun-anew-beside-its-files",
         "resources/storage/data_dir.py",
-        "    if here is not None and here != wanted:\n",
-        "    if here is not None and wanted is not None and here != wanted:\n",
+        "        if here != wanted:\n",
+        "        if wanted is not None and here != wanted:\n",
         (
             "resources/storage/test_data_dir.py::"
             "test_a_ledger_that_was_lost_is_not_begun_anew_beside_the_files_of_its_store",
@@ -1664,18 +1664,28 @@ READERS = (
     Fault(
         "of-two-ledgers-on-one-folder-both-are-let-in",
         "resources/storage/data_dir.py",
-        "    if store_id_in(data_dir) != store_id:\n",
-        "    if store_id_in(data_dir) is None:\n",
+        "        if store_id_in(data_dir) != store_id:\n",
+        "        if store_id_in(data_dir) is None:\n",
         (
             "resources/storage/test_data_dir.py::"
             "test_of_two_ledgers_that_are_begun_on_one_folder_at_once_one_is_refused",
         ),
     ),
     Fault(
+        "one-ledger-names-two-folders",
+        "resources/storage/data_dir.py",
+        "            if has_another:\n",
+        "            if has_another and not ledger:\n",
+        (
+            "resources/storage/test_data_dir.py::"
+            "test_of_processes_that_begin_one_ledger_on_two_folders_at_once_one_folder_is_named",
+        ),
+    ),
+    Fault(
         "a-cut-short-restore-leaves-its-files-to-any-ledger",
         "resources/storage/data_dir.py",
-        "    if (data_dir / RESTORING).exists() and not ledger.processed():\n",
-        "    if (data_dir / RESTORING).is_file():\n",
+        "    if staged.exists() and (here != wanted or any(",
+        "    if staged.is_file() and (here != wanted or any(",
         (
             "core/publication/test_restoring.py::"
             "test_what_a_restore_that_was_cut_short_has_brought_opens_with_no_ledger_but_its_own",
@@ -1684,8 +1694,8 @@ READERS = (
     Fault(
         "another-ledger-makes-a-restore-forget-what-it-has-staged",
         "resources/storage/backup_files.py",
-        "        if SqlLedger(database).store_id() == backed_up.store_id():",
-        "        if SqlLedger(database).store_id():",
+        "        if SqlLedger(database).store_id() == backed_up.store_id() and (",
+        "        if SqlLedger(database).store_id() and (",
         (
             "core/publication/test_restoring.py::"
             "test_a_restore_that_names_another_ledger_forgets_nothing_of_the_one_that_was_cut_short",

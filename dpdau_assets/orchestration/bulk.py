@@ -31,6 +31,7 @@ from dpdau_assets.core.publication.runs import DAU as DAU_STEP
 from dpdau_assets.core.publication.runs import MAU as MAU_STEP
 from dpdau_assets.core.publication.runs import RESTATEMENT, Step
 from dpdau_assets.core.reporting.report_model import Reports
+from dpdau_assets.core.state.activity import require_ended
 from dpdau_assets.core.state.rebuilding import build_days, days_behind, mark_reported
 from dpdau_assets.orchestration.project import Project
 from dpdau_assets.orchestration.recorder import (
@@ -83,11 +84,14 @@ def _step(text: str) -> Step:
     kind, _, day = text.partition(" ")
     try:
         if kind in (DAU_STEP, MAU_STEP, RESTATEMENT):
-            return Step(kind, date.fromisoformat(day))
+            step = Step(kind, date.fromisoformat(day))
+            if kind != RESTATEMENT or step.day == month_of(date.fromisoformat(day)):
+                return step
     except ValueError:
         pass
     raise BadInput(
-        f"{text!r} is no step of a publication.", "Say `dau`, `mau` or `restatement`, and a day (YYYY-MM-DD)."
+        f"{text!r} is no step of a publication.",
+        "Say `dau` or `mau` and a day, or `restatement` and the first day of a month (YYYY-MM-DD).",
     )
 
 
@@ -227,8 +231,10 @@ def build_numbers(project: Project) -> dg.OpDefinition:
             sketches=sketches,
             noise=noise,
         )
-        recorder = Recorder(project, context.instance)
-        for step in config.in_order():
+        recorder, steps = Recorder(project, context.instance), config.in_order()
+        for step in steps:
+            require_ended(cast(date, step.day), store.clock)
+        for step in steps:
             yield from _published(step, recorder, store)
             DONE.get()(step)
 

@@ -87,7 +87,24 @@ def test_what_was_published_before_a_refusal_is_out_and_told_and_the_refusal_is_
     assert passed.keys() == {str(day) for day in DAYS[:2]}, "of the third nothing was asked"
 
 
-@pytest.mark.parametrize("text", ["dau", "wau 2025-01-28", "dau 28 January", "restatement", "", "DAU 2025-01-28"])
+@pytest.mark.parametrize("step", ["dau 2025-02-09", "mau 9999-12-31"])
+def test_of_steps_of_which_one_has_not_ended_none_is_done_and_nothing_is_told(
+    step: str, make_store: Callable[..., Store], instance: dg.DagsterInstance
+) -> None:
+    store = make_store(today=date(2025, 2, 9), start_date=FIRST)
+    put(store, [("someone", DAYS[0])])
+    world = World(store, instance)
+    world.build_at_once(DAYS[:1])
+    config = {"ops": {"publish_these_numbers": {"config": {"steps": [f"dau {DAYS[0]}", step]}}}}
+    done = world.execute(PUBLISH_NUMBERS, config=config)
+    (failure,) = [event.step_failure_data for event in done.all_events if event.is_step_failure]
+    assert failure.error and "has not ended yet" in str(failure.error)
+    assert store.accountant.releases() == [] and partitions_told("dau_release", instance) == []
+
+
+@pytest.mark.parametrize(
+    "text", ["dau", "wau 2025-01-28", "dau 28 January", "restatement", "restatement 2025-01-15", "", "DAU 2025-01-28"]
+)
 def test_a_text_that_is_no_step_is_refused_and_repeated(text: str) -> None:
     with pytest.raises(BadInput) as refused:
         Numbers(steps=["dau 2025-01-28", text]).in_order()

@@ -372,9 +372,12 @@ class SqlLedger:
     def has_folder(self) -> bool:
         return self._fixed_setting(_FOLDER) is not None
 
-    def note_folder(self) -> None:
+    @contextmanager
+    def naming_folder(self) -> Iterator[bool]:
         with self._database.write() as connection:
-            if connection.scalar(_value_of(_FOLDER)) is None:
+            has_one = connection.scalar(_value_of(_FOLDER)) is not None
+            yield has_one
+            if not has_one and self._database.keyring.has_secret:
                 append(connection, self._database.keyring, schema.terms, [{"name": _FOLDER, "value": "claimed"}])
 
     def _fixed_setting(self, name: str) -> str | None:

@@ -235,8 +235,12 @@ def _require_empty(database: Database, data_dir: Path, backed_up: Ledger) -> Non
         with database.read() as connection:
             require_empty(connection)
     except Refused:
-        if SqlLedger(database).store_id() == backed_up.store_id():  # the restore came to its end
+        if SqlLedger(database).store_id() == backed_up.store_id() and (data_dir / RESTORING).exists():
             _forget_staged(data_dir)
+            raise Refused(
+                "The ledger is not empty: this restore had come to its end.",
+                "Nothing is to be done: the store is ready.",
+            ) from None
         raise
 
 

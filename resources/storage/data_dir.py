@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from secrets import token_hex
 
 from dpdau_assets.core.errors import BadSetting
 from dpdau_assets.core.ports.ledger import Ledger
@@ -64,61 +65,74 @@ def write_store_id(data_dir: Path, store_id: str) -> None:
 
 
 def claim(data_dir: Path, ledger: Ledger) -> None:
-    """Let folder and ledger know one another at their first use; raises BadSetting if another ledger was first.
+    """Let folder and ledger know one another at their first use; raises BadSetting if either has another one.
 
-    Killed at any step it is completed by the next: only a folder that bears the name is put on record.
+    The ledger is asked and told in one transaction, so that of two folders one is named. Killed at any step it is
+    completed by the next: a folder bears the name before that is on record.
     """
     store_id = ledger.store_id()
-    if store_id is None:  # without a secret nothing is begun
-        return
-    if store_id_in(data_dir) is None:
-        own = data_dir / f".{_STORE_ID}.{store_id}"
-        write_durably(own, lambda file: file.writelines([f"{store_id}\n".encode("ascii")]))
-        _take_place(own, data_dir / _STORE_ID)
-        own.unlink(missing_ok=True)
-        sync_folder(data_dir)
-    if store_id_in(data_dir) != store_id:
-        raise _of_another(data_dir, store_id_in(data_dir), store_id)
-    if not ledger.has_folder():
-        ledger.note_folder()
+    if store_id is None or (store_id_in(data_dir) == store_id and ledger.has_folder()):
+        return  # without a secret nothing is begun
+    with ledger.naming_folder() as has_another:
+        if store_id_in(data_dir) is None:
+            if has_another:
+                raise _elsewhere(data_dir, store_id)
+            _write_where_none_is(data_dir, store_id)
+        if store_id_in(data_dir) != store_id:
+            raise _of_another(data_dir, store_id_in(data_dir), store_id)
 
 
-def _take_place(own: Path, place: Path) -> None:
-    """Put the file there, unless another process was first. Where a file system has no links the last one wins."""
+def _write_where_none_is(data_dir: Path, store_id: str) -> None:
+    """Unless a process with another ledger was first. Where a file system has no links the last one wins."""
+    own = data_dir / f".{_STORE_ID}.{token_hex(8)}"
+    write_durably(own, lambda file: file.writelines([f"{store_id}\n".encode("ascii")]))
     try:
-        os.link(own, place)
+        os.link(own, data_dir / _STORE_ID)
     except FileExistsError:
         pass
     except OSError:
-        own.replace(place)
+        own.replace(data_dir / _STORE_ID)
+    finally:
+        own.unlink(missing_ok=True)
+    sync_folder(data_dir)
 
 
 def require_of_one_store(data_dir: Path, ledger: Ledger) -> None:
     """Raises BadSetting unless the folder bears the ledger's name, or is empty and the ledger has none on record;
     and for a folder into which a restore was not brought to its end.
     """
-    here, wanted = store_id_in(data_dir), ledger.store_id()
-    # A restore writes the ledger last: one that has processed days is there, and only its leftovers are to go.
-    if (data_dir / RESTORING).exists() and not ledger.processed():
+    here, wanted, staged = store_id_in(data_dir), ledger.store_id(), data_dir / RESTORING
+    if staged.exists() and (here != wanted or any((staged / name).exists() for name in LIVE)):
         raise BadSetting(
             f"A restore into DATA_DIR={data_dir} was cut short.",
             "Run the same `dpdau restore` again: it goes on where it was.",
         )
-    if here is not None and here != wanted:
-        raise _of_another(data_dir, here, wanted)
-    if here is None and any(live_files(data_dir)):
+    is_used = is_on_record = False
+    if here is None:
+        is_used, is_on_record = any(live_files(data_dir)), ledger.has_folder() or bool(ledger.processed())
+        here = store_id_in(data_dir)  # another process may have named it meanwhile
+    if here is not None:
+        if here != wanted:
+            raise _of_another(data_dir, here, wanted)
+        return
+    if is_used:
         raise BadSetting(
             f"DATA_DIR={data_dir} holds state, and nothing says that it is of this ledger's store.",
             "Name the folder and the ledger of one store, in DATA_DIR and LEDGER_URL; or `dpdau restore` what was "
             "lost.",
             ledger_store=wanted,
         )
-    if here is None and ledger.has_folder():
-        raise BadSetting(
-            f"DATA_DIR={data_dir} is empty, and the ledger has another folder on record.",
-            "Name the folder of this ledger in DATA_DIR; if it was lost, restore folder and ledger from one backup.",
-            ledger_store=wanted,
-        )
+    if is_on_record:
+        raise _elsewhere(data_dir, wanted)
+
+
+def _elsewhere(data_dir: Path, wanted: str | None) -> BadSetting:
+    return BadSetting(
+        f"DATA_DIR={data_dir} is empty, and the ledger has another folder on record.",
+        "Name the folder of this ledger in DATA_DIR; if it was lost, restore folder and ledger from one backup, or "
+        "begin a new ledger where nothing was ever ingested.",
+        ledger_store=wanted,
+    )
 
 
 def _of_another(data_dir: Path, here: str | None, wanted: str | None) -> BadSetting:

@@ -99,7 +99,8 @@ class FileInbox:
             if wanted is not None and noted.get(str(epoch)) != wanted:
                 raise Refused(
                     f"The inbox batch {path.stem} was keyed under another key of salt epoch {epoch}.",
-                    f"It is of another store: move {path} away, and ingest the files it came from again.",
+                    f"It is of another store, or of an older version. Move {path} away, and ingest the files that it "
+                    "came from again.",
                     batch=path.stem,
                 )
 

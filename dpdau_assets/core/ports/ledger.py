@@ -218,8 +218,8 @@ class Ledger(LedgerView, Protocol):
         """Whether it is on record that a data directory was named after this store: no empty one takes its place."""
         ...
 
-    def note_folder(self) -> None:
-        """Put on record that one does, for ever. Committed when this returns."""
+    def naming_folder(self) -> AbstractContextManager[bool]:
+        """One transaction in which a data directory is named: whether one is on record, and at the end that one is."""
         ...
 
     def fix_settings(self, fixed_settings: Mapping[str, str]) -> None:

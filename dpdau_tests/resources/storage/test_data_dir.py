@@ -16,7 +16,10 @@ from dpdau_assets.core.ports.ledger import Ledger
 from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.settings import Settings
 from dpdau_tests.conftest import SECRET, prepare, put
+from dpdau_tests.support.lengths import at_length
+from dpdau_tests.support.racing import race_in_rounds
 from resources.ledger_sql.ledger import SqlLedger
+from resources.storage import data_dir
 from resources.storage.data_dir import claim, live_files, store_id_in
 from resources.store import open_ledger, open_store
 
@@ -104,7 +107,7 @@ def test_a_first_use_that_was_killed_is_completed_by_the_next(
     root: Path, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        broken = (os, "link") if step == "before the folder is named" else (SqlLedger, "note_folder")
+        broken = (os, "link") if step == "before the folder is named" else (data_dir, "sync_folder")
         patch.setattr(*broken, lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             opened(root, "a", "a")
@@ -119,16 +122,47 @@ def test_of_two_ledgers_that_are_begun_on_one_folder_at_once_one_is_refused(
     """The second is begun whole between the look that the first took at the folder and its own claim of it."""
     begun = []
 
-    def claim_late(data_dir: Path, ledger: Ledger) -> None:
+    def claim_late(folder: Path, ledger: Ledger) -> None:
         if not begun:
             begun.append("two")
             open_store.__wrapped__(settings(root, "a", "two"))
-        claim(data_dir, ledger)
+        claim(folder, ledger)
 
     monkeypatch.setattr(store_module, "claim", claim_late)
     with pytest.raises(BadSetting, match="is of another store than the ledger"):
         opened(root, "a", "one")
     assert opened(root, "a", "two").accountant.store_id() == store_id_in(root / "a")
+
+
+def open_in_a_race(round_number: int, root: Path, folder: str, ledger: str) -> str:
+    """The name of the store that is opened, or why none is."""
+    try:
+        store = opened(root / f"{round_number}", folder, ledger)
+    except BadSetting as refused:
+        return refused.reason
+    return str(store.accountant.store_id())
+
+
+@pytest.mark.also_long(weight=2)
+def test_of_processes_that_begin_one_ledger_on_two_folders_at_once_one_folder_is_named(root: Path) -> None:
+    rounds = at_length(test=4, ci=20, soak=200)
+    for number in range(rounds):
+        (root / f"{number}").mkdir()
+    found = race_in_rounds(open_in_a_race, [(root, folder, "one") for folder in ("a", "b")], rounds)
+    for number, (first, second) in enumerate(found):
+        named = [folder for folder in ("a", "b") if store_id_in(root / f"{number}" / folder)]
+        refused = [answer for answer in (first, second) if "has another folder on record" in answer]
+        assert len(named) == len(refused) == 1, (first, second)
+
+
+@pytest.mark.also_long(weight=2)
+def test_processes_that_begin_one_store_at_once_all_open_it(root: Path) -> None:
+    rounds = at_length(test=4, ci=20, soak=200)
+    for number in range(rounds):
+        (root / f"{number}").mkdir()
+    found = race_in_rounds(open_in_a_race, [(root, "a", "one")] * 3, rounds)
+    for number, answers in enumerate(found):
+        assert set(answers) == {store_id_in(root / f"{number}" / "a")}
 
 
 def test_a_file_system_without_links_keeps_the_name_all_the_same(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
