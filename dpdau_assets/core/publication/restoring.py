@@ -118,9 +118,12 @@ def account_for(
     """
     numbers = {row.key: row for row in shown}
     estimators, first_days = _estimators_of(lost, numbers), _first_days(lost, shown, ledger)
+    ended: set[str] = set()
     for key in lost:
         run = _charged(key, estimators[key], first_days.get(key), ledger, settings)
-        ledger.destroy_shared_noise(run.name)
+        if run.name not in ended:
+            ledger.destroy_shared_noise(run.name)
+            ended.add(run.name)
         if key in numbers:
             row = numbers[key]
             _require_run_of(row, run)
