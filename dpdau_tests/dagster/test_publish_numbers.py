@@ -68,9 +68,6 @@ def test_a_range_of_days_is_published_in_one_run_in_order_and_told_number_by_num
     numbers = [(release.key.metric, release.key.day, release.key.revision) for release in store.accountant.releases()]
     assert numbers[:4] == [("dau", DAYS[0], 0), ("dau", DAYS[1], 0), ("dau", DAYS[2], 0), ("mau", DAYS[2], 0)]
     assert sum(revision for _, _, revision in numbers) == 4, "January is restated on the way"
-    again: list[Step] = []
-    run_steps(wanted, build_definitions(store.settings), instance, again.append)
-    assert again == wanted and len(store.accountant.releases()) == len(numbers)
 
 
 def test_what_was_published_before_a_refusal_is_out_and_told_and_the_refusal_is_raised_itself(

@@ -145,7 +145,7 @@ def open_in_a_race(round_number: int, root: Path, folder: str, ledger: str) -> s
 
 @pytest.mark.also_long(weight=2)
 def test_of_processes_that_begin_one_ledger_on_two_folders_at_once_one_folder_is_named(root: Path) -> None:
-    rounds = at_length(test=4, ci=20, soak=200)
+    rounds = at_length(test=2, ci=20, soak=200)
     for number in range(rounds):
         (root / f"{number}").mkdir()
     found = race_in_rounds(open_in_a_race, [(root, folder, "one") for folder in ("a", "b")], rounds)
@@ -157,7 +157,7 @@ def test_of_processes_that_begin_one_ledger_on_two_folders_at_once_one_folder_is
 
 @pytest.mark.also_long(weight=2)
 def test_processes_that_begin_one_store_at_once_all_open_it(root: Path) -> None:
-    rounds = at_length(test=4, ci=20, soak=200)
+    rounds = at_length(test=2, ci=20, soak=200)
     for number in range(rounds):
         (root / f"{number}").mkdir()
     found = race_in_rounds(open_in_a_race, [(root, "a", "one")] * 3, rounds)
