@@ -17,17 +17,17 @@ READY := .venv/.ready
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
 
-demo: $(READY) ## Publish four months of bundled real events, and show what came out
+demo: $(READY) ## Publish bundled real events, moved to end yesterday, and show what came out
 	$(BIN)/python -m eval.demo
 
-dev: $(READY) ## Start the Dagster UI on the demo's data, on port 3000 or PORT
-	$(BIN)/python -m eval.demo --prepare
+dev: $(READY) ## Publish what is missing in the demo, and start the Dagster UI on it, on port 3000 or PORT
+	$(BIN)/python -m eval.demo --publish
 	. ./.demo/env; cd .demo && exec ../$(BIN)/dpdau ui --port "$${PORT:-3000}"
 
 test: $(READY) ## Ask every behaviour once: the tests, except the ones marked slow, weeks or browser
 	$(BIN)/python -m pytest -m "not slow and not weeks and not browser" -n 2 --dist worksteal $(PYTEST_OPTIONS)
 
-check: $(READY) ## Publish the demo, and ask the checks of its store
+check: $(READY) ## Publish what is missing in the demo, and ask every check of its store
 	$(BIN)/python -m eval.demo --check
 
 lint: $(READY) ## Check style, format and placeholders

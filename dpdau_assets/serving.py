@@ -4,8 +4,8 @@ Web server, daemon, code server and runs are handed the instance that this proce
 """
 
 import dagster as dg
-from dagster._cli.dev import dev_command
 
+from dpdau_assets.orchestration.private import serve
 from resources.dagster_instance import open_run
 from resources.settings_env import dagster_home, read_settings
 
@@ -14,7 +14,7 @@ def main() -> None:
     """Serve until interrupted."""
     home = dagster_home(read_settings())
     dg.DagsterInstance.get = staticmethod(lambda: open_run(home))  # it has no option for another dagster.yaml
-    dev_command()
+    serve()
 
 
 if __name__ == "__main__":

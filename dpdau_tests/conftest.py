@@ -17,6 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from zoneinfo import ZoneInfo
 
+import hypothesis
 import pytest
 from sqlalchemy import select
 
@@ -87,6 +88,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     for name in Environment.model_fields:
         os.environ.pop(name.upper(), None)
+    hypothesis.settings.register_profile("dpdau", deadline=None)  # no test asserts a time
+    hypothesis.settings.load_profile("dpdau")
     if has_room():
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(IN_MEMORY))
     for library in ("OPENBLAS", "OMP"):  # in each worker: a few small matrices keep no second core from anybody

@@ -47,7 +47,16 @@ DAGSTER = frozenset(
         "dpdau_assets.core",
         *(
             f"dpdau_assets.orchestration.{part}"
-            for part in ("metadata", "names", "partitions", "project", "recorder", "retries")
+            for part in (
+                "metadata",
+                "names",
+                "partitions",
+                "private",
+                "project",
+                "publishing",
+                "recorder",
+                "retries",
+            )
         ),
     }
 )
@@ -61,7 +70,9 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "dpdau_assets.core.sketches": up_to("sketches") | {"datasketches"},
     "resources": ADAPTER,
     "resources.dagster_instance": ADAPTER
-    | {"dagster", "dagster_shared", "yaml", "dpdau_assets.orchestration.names"},  # whether a schedule is on, by name
+    | {"dagster", "dagster_shared", "yaml"}
+    | {f"dpdau_assets.orchestration.{part}" for part in ("names", "private")},  # whether a schedule is on, by name
+    "resources.dagster_event_log": frozenset({"sqlalchemy", "dpdau_assets.orchestration.private"}),
     "resources.storage.file_lock": ADAPTER | {"filelock"},
     "resources.reading.engine_duckdb": ADAPTER | {"duckdb"},
     "resources.reading.event_reading": ADAPTER | {"duckdb"},
@@ -82,7 +93,19 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     ),
     "dpdau_assets.orchestration.tables": frozenset({"dagster", "dpdau_assets.core", "pandas"}),
     "dpdau_assets.orchestration.recorder": frozenset(
-        {"dagster", "dpdau_assets.core", *(f"dpdau_assets.orchestration.{part}" for part in ("metadata", "project"))}
+        {
+            "dagster",
+            "dpdau_assets.core",
+            *(f"dpdau_assets.orchestration.{part}" for part in ("metadata", "private", "project")),
+        }
+    ),
+    "dpdau_assets.orchestration.private": frozenset({"dagster"}),
+    "dpdau_assets.orchestration.publishing": frozenset(
+        {
+            "dagster",
+            "dpdau_assets.core",
+            *(f"dpdau_assets.orchestration.{part}" for part in ("private", "project", "recorder")),
+        }
     ),
     "dpdau_assets.orchestration.retries": frozenset({"dagster", "dpdau_assets.core"}),
     "dpdau_assets.assets": DAGSTER | {"dpdau_assets.assets"},
@@ -91,6 +114,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "dpdau_assets.orchestration.checks": DAGSTER,
     "dpdau_assets.orchestration.bulk": DAGSTER | {"dpdau_assets.assets", "dagster_duckdb", "pydantic"},
     "dpdau_assets.orchestration.jobs": DAGSTER | {"dpdau_assets.orchestration.bulk"},
+    "dpdau_assets.orchestration.running": DAGSTER | {"dpdau_assets.orchestration.bulk"},
     "dpdau_assets.orchestration.schedules": DAGSTER | {"dpdau_assets.orchestration.jobs"},
     "sensors": DAGSTER | {"sensors", "dpdau_assets.orchestration.jobs", "dagster_shared"},
     "dpdau_assets.definitions": DAGSTER
@@ -98,8 +122,11 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     | {"sensors", "resources.dagster_instance", "resources.settings_env", "resources.wiring"},
     "dpdau_assets.cli": TERMINAL | {"dpdau_assets.cli"},
     "dpdau_assets.cli.events": TERMINAL | {"dpdau_assets.cli", "eval.simulate"},
-    "dpdau_assets.cli.terminal": TERMINAL | {"dagster", "dpdau_assets.definitions", "dpdau_assets.orchestration.jobs"},
-    "dpdau_assets.serving": frozenset({"dagster", "resources.dagster_instance", "resources.settings_env"}),
+    "dpdau_assets.cli.terminal": TERMINAL
+    | {"dagster", "dpdau_assets.definitions", "dpdau_assets.orchestration.running"},
+    "dpdau_assets.serving": frozenset(
+        {"dagster", "dpdau_assets.orchestration.private", "resources.dagster_instance", "resources.settings_env"}
+    ),
 }
 
 # A row that allows a whole folder does not allow these to anyone else.
@@ -230,6 +257,16 @@ GRAPH = runpy.run_path(str(PROJECT / "tools" / "import_graph.py"))
 def test_every_module_keeps_to_its_layer(module: str) -> None:
     path = MODULES[module]
     assert violations(module, path.read_text(), is_package=path.name == "__init__.py") == []
+
+
+def test_names_of_dagster_that_are_not_public_are_imported_in_one_module() -> None:
+    private = {
+        (module, name)
+        for module, path in MODULES.items()
+        for name, _, _ in imports(ast.parse(path.read_text()), module.rpartition(".")[0])
+        if any(part.startswith("_") for part in name.split(".")) and name.startswith("dagster")
+    }
+    assert {module for module, _ in private} == {"dpdau_assets.orchestration.private"} and len(private) > 5
 
 
 def test_no_row_names_a_module_that_does_not_exist() -> None:
@@ -377,7 +414,7 @@ def test_a_planted_violation_is_found(module: str, source: str, culprit: str) ->
             "dpdau_assets.cli.events",
             "from eval.simulate import generate_synthetic\nfrom dpdau_assets.cli.terminal import tell",
         ),
-        ("dpdau_assets.cli.terminal", "from dpdau_assets.orchestration.jobs import run_steps"),
+        ("dpdau_assets.cli.terminal", "from dpdau_assets.orchestration.running import run_steps"),
     ],
 )
 def test_what_the_table_allows_passes(module: str, source: str) -> None:

@@ -83,7 +83,7 @@ def lines_of(fault: Any) -> range:
         ("settings = store.settings; settings.grace_day", ["Settings has no grace_day"]),
         ("is_declared(store.events, store.accountant)", []),
         ("is_declared(store, store.accountant)", ["is_declared takes Events, not Store"]),
-        ("is_declared(store.events, accountant=store.state)", ["is_declared takes Ledger, not State"]),
+        ("is_declared(store.events, accountant=store.state)", ["is_declared takes LedgerView, not State"]),
         ("[one.anything for one in store.unknown()]", ["Store has no unknown"]),
     ],
 )

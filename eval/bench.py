@@ -31,7 +31,7 @@ from dpdau_assets.core.events import Event
 from dpdau_assets.core.facts import ReleaseKey
 from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.ingest import ingest
-from dpdau_assets.core.publication.release import read_statistic
+from dpdau_assets.core.publication.release import read_alike
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.sketches.exact import ExactEstimator
 from dpdau_assets.core.state.activity import apply_pending, process_days
@@ -133,7 +133,7 @@ def one_mau(events: Path, data_dir: Path, rotation_days: int) -> None:  # noqa: 
     """The exact statistic of one window from its sketches, as a release reads it."""
     store = open_bench_store(data_dir, rotation_days)
     last = max(day for day, _ in store.state.activity.stored())
-    read_statistic(ReleaseKey("mau", WINDOW_DAYS, last), ExactEstimator(), store)
+    dict(read_alike([ReleaseKey("mau", WINDOW_DAYS, last)], ExactEstimator(), store))
 
 
 def some_people(users: int, counts: Sequence[int]) -> list[list[str]]:

@@ -1,7 +1,11 @@
-"""`make demo`: real events in, four months of published DAU and MAU out, by the commands that a user would type.
+"""`make demo`: real events in, months of published DAU and MAU out, by the commands that a user would type.
 
-`python -m eval.demo --prepare` stops after the events are in, for `make dev`. `python -m eval.demo --check` publishes
-what is missing and asks every check of the demo's store, by the command line and as Dagster's job, for `make check`.
+The events' days are moved so that they go on today; `eval.moved_events` says how. Run on a later day, it takes in what
+has landed since, and publishes the days up to yesterday.
+
+`python -m eval.demo --publish` shows no numbers, and is quick where nothing is left to publish, for `make dev`.
+`python -m eval.demo --check` asks every check of the demo's store, by the command line and as Dagster's job, for
+`make check`.
 """
 
 from __future__ import annotations
@@ -11,100 +15,199 @@ import os
 import secrets
 import subprocess
 import sys
-from datetime import date
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from dpdau_assets.core.dates import days_between, month_of
 from dpdau_assets.core.privacy.schedule import METRICS
-from dpdau_assets.core.reporting.checks import CHECKS
+from eval.moved_events import Move, lay_out, move_from, move_until
+from resources.dagster_files import WORKSPACE, shipped
 from resources.published.frames import read_mart, series
+from resources.settings_env import Environment
+from resources.store import SystemClock
 
 HOME = Path(".demo")
-EVENTS = Path(__file__).resolve().parent / "data" / "oulad_register_submit" / "events.parquet"
-FIRST, LAST = date(2013, 12, 15), date(2014, 4, 14)
+TIMEZONE = "UTC"
+WEEKS = "DEMO_WEEKS"
 console = Console()
+_JOB = ("job", "execute", "-m", "dpdau_assets.definitions", "-j")
+_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+@dataclass(frozen=True)
+class Demo:
+    """The demo's folder, the environment of its commands, and how far its events are moved."""
+
+    home: Path
+    environment: Mapping[str, str]
+    move: Move
+
+    @property
+    def events(self) -> Path:
+        """What the store is begun with."""
+        return self.home / "events.parquet"
+
+    @property
+    def landing(self) -> Path:
+        """What comes after it."""
+        return self.home / "landing"
 
 
 def main(arguments: list[str]) -> None:
     """Run the demo in ./.demo; running it again shows the same numbers, for each was drawn once."""
-    environment = prepare()
-    if "--prepare" in arguments:
+    demo = prepare(HOME.resolve())
+    yesterday = publish(demo, even_if_done="--publish" not in arguments)
+    switch_schedules_on(demo)
+    if "--publish" in arguments:
         return
-    dpdau(environment, "run", "--from", str(FIRST), "--to", str(LAST))
     if "--check" in arguments:
-        sys.exit(check(environment))
-    show_series(HOME / "data" / "mart")
-    show_budget(environment)
+        sys.exit(check(demo))
+    show_series(demo)
+    show_budget(demo, yesterday)
     console.print(f"\nPlot: {HOME / 'data' / 'mart' / 'active_users.svg'}")
-    console.print("One number: [bold]. .demo/env && .venv/bin/dpdau dau 2014-02-27[/]")
+    console.print(f"One number: [bold]. .demo/env && .venv/bin/dpdau dau {yesterday}[/]")
     console.print("The Dagster UI on this data: [bold]make dev[/], then http://127.0.0.1:3000/asset-groups")
 
 
-def prepare() -> dict[str, str]:
-    """Make the demo's settings, with a secret of its own, and take the events in."""
-    settings = HOME / "env"
-    if not settings.exists():
-        HOME.mkdir(exist_ok=True)
-        home = HOME.resolve()
-        settings.touch(mode=0o600)
-        settings.write_text(
-            f"export DATA_DIR='{home}/data'\nexport DAGSTER_HOME='{home}/dagster_home'\n"
-            f"export MART_DIR=\nexport START_DATE=2012-03-01\nexport HASH_SALT_SECRET={secrets.token_hex(32)}\n"
-        )
-    lines = (line.removeprefix("export ") for line in settings.read_text().splitlines())
-    environment = dict(line.split("=", 1) for line in lines if line)
-    environment = {**os.environ, **{name: value.strip("'") for name, value in environment.items()}}
-    dpdau(environment, "ingest", "--from", str(EVENTS))
-    return environment
+# --- Settings and events -----------------------------------------------------------------------------------------
 
 
-def dpdau(environment: dict[str, str], *arguments: str) -> dict[str, object]:
-    """One command as a user types it; what it prints for machines."""
-    console.print(f"[bold]$ dpdau {' '.join(arguments)}[/]")
-    command = [sys.executable, "-m", "dpdau_assets.cli", *arguments]
-    # In the demo's folder, so that a .env of the user's own is not read.
-    done = subprocess.run(command, env=environment, cwd=HOME, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        sys.exit(done.returncode)
-    return json.loads(done.stdout)
+def prepare(home: Path) -> Demo:
+    """Make the demo's settings, with a secret of its own, and lay out its events; both are kept from then on."""
+    if not (home / "env").exists():
+        begin(home, move_until(SystemClock(TIMEZONE).today() - timedelta(days=1)))
+    kept = kept_settings(home)
+    if WEEKS not in kept:
+        sys.exit(f"{home} is of an earlier demo, which did not go on today: `make clean`, or remove that folder.")
+    others = {name: value for name, value in os.environ.items() if name.lower() not in Environment.model_fields}
+    demo = Demo(home, {**others, **kept}, move_from(int(kept[WEEKS]), date.fromisoformat(kept["START_DATE"])))
+    lay_out(demo.move, demo.events, demo.landing)
+    return demo
 
 
-def check(environment: dict[str, str]) -> int:
+def kept_settings(home: Path) -> dict[str, str]:
+    """What a shell reads from the demo's settings."""
+    lines = (line.removeprefix("export ") for line in (home / "env").read_text().splitlines())
+    return {name: value.strip("'") for name, value in (line.split("=", 1) for line in lines if line)}
+
+
+def begin(home: Path, move: Move) -> None:
+    """Write the settings: whole, or not at all."""
+    home.mkdir(exist_ok=True)
+    new = home / "env.new"
+    new.unlink(missing_ok=True)
+    new.touch(mode=0o600)
+    new.write_text(
+        f"export DATA_DIR='{home}/data'\nexport DAGSTER_HOME='{home}/dagster_home'\n"
+        f"export LANDING_DIR='{home}/landing'\nexport MART_DIR=\n"
+        f"export TIMEZONE={TIMEZONE}\nexport START_DATE={move.first}\nexport GRACE_DAYS=0\n"
+        f"export {WEEKS}={move.weeks}\nexport HASH_SALT_SECRET={secrets.token_hex(32)}\n"
+    )
+    new.replace(home / "env")
+
+
+# --- Publication -------------------------------------------------------------------------------------------------
+
+
+def publish(demo: Demo, *, even_if_done: bool) -> date:
+    """Take in and publish what is missing up to yesterday, which is returned; the mart is made anew with it."""
+    standing = dpdau(demo, "status")
+    yesterday = date.fromisoformat(standing["today"]) - timedelta(days=1)
+    if yesterday > demo.move.last:
+        sys.exit(f"The demo's events ended on {demo.move.last}: `make clean`, and `make demo` begins anew.")
+    nexts = [metric["next_day"] for metric in standing["published"]]
+    first = min(map(date.fromisoformat, nexts)) if all(nexts) else demo.move.first
+    if first == demo.move.first:
+        dpdau(demo, "ingest", "--from", str(demo.events))
+    take_landed(demo, [day for day in days_between(first, yesterday) if day > demo.move.begun_with])
+    if first <= yesterday or even_if_done:
+        dpdau(demo, "run", "--from", str(min(first, yesterday)), "--to", str(yesterday))
+    return yesterday
+
+
+def take_landed(demo: Demo, days: list[date]) -> None:
+    """What the inbox sensor has done under `make dev`: take in what landed, and declare these days complete."""
+    if not days:
+        return
+    config = {"ops": {"take_landed_days": {"config": {"days": [str(day) for day in days]}}}, **_QUIET}
+    (demo.home / "landed.yaml").write_text(json.dumps(config))  # which is YAML too
+    _require(dagster(demo, *_JOB, "take_landed", "-c", "landed.yaml"))
+
+
+def switch_schedules_on(demo: Demo) -> None:
+    """Once: whoever switches one off finds it off."""
+    switched_on = demo.home / "schedules_switched_on"
+    if not switched_on.exists():
+        _require(dagster(demo, "schedule", "start", "--start-all", "-w", str(shipped(WORKSPACE))))
+        switched_on.touch()
+
+
+def check(demo: Demo) -> int:
     """The checks, asked in both ways; the exit code of the first that has failed, else 0."""
-    # Its events end in 2014, and its numbers with them: every day since is overdue, of which that check is rightly red.
-    names = [check.name for check in CHECKS if check.name != "published_on_time"]
-    job = [str(Path(sys.executable).with_name("dagster")), "job", "execute", "-m", "dpdau_assets.definitions"]
-    asked = [
-        [sys.executable, "-m", "dpdau_assets.cli", "check", *names],
-        [*job, "-j", "check_store"],
-    ]
     codes = [
-        subprocess.run(command, env=environment, cwd=HOME, stdout=subprocess.DEVNULL).returncode for command in asked
+        _run(demo, [sys.executable, "-m", "dpdau_assets.cli", "check"]).returncode,
+        dagster(demo, *_JOB, "check_store"),
     ]
     return next((code for code in codes if code), 0)
 
 
-def show_series(mart: Path) -> None:
-    """Every tenth day of both series."""
+# --- Commands ----------------------------------------------------------------------------------------------------
+
+
+def dpdau(demo: Demo, *arguments: str) -> dict[str, Any]:
+    """One command as a user types it; what it prints for machines."""
+    console.print(f"[bold]$ dpdau {' '.join(arguments)}[/]", soft_wrap=True)
+    done = _run(demo, [sys.executable, "-m", "dpdau_assets.cli", *arguments])
+    _require(done.returncode)
+    return json.loads(done.stdout)
+
+
+def dagster(demo: Demo, *arguments: str) -> int:
+    """One of Dagster's; its exit code."""
+    console.print(f"[bold]$ dagster {' '.join(arguments)}[/]", soft_wrap=True)
+    return _run(demo, [str(Path(sys.executable).with_name("dagster")), *arguments]).returncode
+
+
+def _run(demo: Demo, command: list[str]) -> subprocess.CompletedProcess[str]:
+    # In the demo's folder, so that a .env of the user's own is not read.
+    return subprocess.run(command, env=demo.environment, cwd=demo.home, stdout=subprocess.PIPE, text=True, check=False)
+
+
+def _require(code: int) -> None:
+    if code:
+        sys.exit(code)
+
+
+# --- What came out -----------------------------------------------------------------------------------------------
+
+
+def show_series(demo: Demo) -> None:
+    """Every tenth day of both series, up to the last."""
     table = Table("day", "DAU", "95 % interval", "MAU", "95 % interval", title="Published active users, every 10th day")
-    numbers = read_mart(mart)
+    numbers = read_mart(demo.home / "data" / "mart")
     both = pd.concat({metric: series(numbers, metric) for metric in METRICS}, axis=1).sort_index()
-    for day, of_both in both[::10].iterrows():
+    for day, of_both in both.iloc[(len(both) - 1) % 10 :: 10].iterrows():
         cells = (cell for metric in METRICS for cell in _cells(*of_both.loc[metric].tolist()))
         table.add_row(f"{day:%Y-%m-%d}", *cells)
     console.print(table)
 
 
-def show_budget(environment: dict[str, str]) -> None:
-    """What February has spent."""
+def show_budget(demo: Demo, yesterday: date) -> None:
+    """What the last month that is over has spent."""
+    month = month_of(month_of(yesterday + timedelta(days=1)) - timedelta(days=1))
+    name = f"{month:%Y-%m}"
     table = Table("metric", "month", "epsilon spent", "cap", "numbers made", "planned", title="Privacy budget")
-    for metric in ("dau", "mau"):
-        answer = dpdau(environment, "budget", metric, "--month", "2014-02")
+    for metric in METRICS:
+        answer = dpdau(demo, "budget", metric, "--month", name)
         spent, cap = f"{answer['epsilon_spent']:.3f}", f"{answer['epsilon_cap']:.1f}"
-        table.add_row(metric, "2014-02", spent, cap, str(answer["releases_made"]), str(answer["releases_planned"]))
+        table.add_row(metric, name, spent, cap, str(answer["releases_made"]), str(answer["releases_planned"]))
     console.print(table)
 
 

@@ -23,15 +23,15 @@ from typing import Any
 import dagster as dg
 from sqlalchemy.engine.default import DefaultDialect
 
-from dpdau_assets.assets import releases, restatement
 from dpdau_assets.core.dates import days_between
 from dpdau_assets.core.erasure.requests import request
 from dpdau_assets.core.events import Event
 from dpdau_assets.core.ports.store import Store
+from dpdau_assets.core.publication import release
 from dpdau_assets.core.publication.completeness import complete
 from dpdau_assets.core.publication.ingest import ingest
 from dpdau_assets.core.publication.runs import BUILD, Step
-from dpdau_assets.orchestration import bulk, recorder
+from dpdau_assets.orchestration import bulk, publishing
 from dpdau_assets.orchestration.names import BUILD_STATE, PUBLISH_DAU, REBUILD_DAYS
 from eval.simulate import DEFAULT_SEED, generate_synthetic
 
@@ -145,10 +145,10 @@ def taken_apart() -> Iterator[Stopwatch]:
         (bulk, "days_behind"): "state and sketches",
         (bulk, "mark_reported"): "state and sketches",
         (bulk, "due"): "what is due",
-        (releases, "publish"): "numbers",
-        (restatement, "restate"): "restatements",
-        (recorder, "release_answer"): "metadata of numbers",
-        (recorder, "within_budget"): "checks of numbers",
+        (release, "plan_together"): "plans of numbers",
+        (release, "read_statistics"): "statistics of numbers",
+        (release, "commit"): "numbers charged, drawn and stored",
+        (publishing, "records_of"): "metadata and checks of numbers",
         (bulk, "refresh_mart"): "mart, reports",
         (bulk, "refresh_budget_report"): "mart, reports",
         (bulk, "refresh_report"): "mart, reports",
@@ -176,7 +176,7 @@ def _database(connection: Any) -> str:
 def one_process(days: list[date], instance: dg.DagsterInstance) -> None:
     """A run a day, executed in this process; of the release the stored number comes back, so that is Dagster alone."""
     from dpdau_assets.definitions import defs
-    from dpdau_assets.orchestration.jobs import run_steps
+    from dpdau_assets.orchestration.running import run_steps
 
     quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
     for job in (PUBLISH_DAU, BUILD_STATE):

@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from dagster._core.instance.ref import InstanceRef
-from dagster._core.scheduler.instigation import InstigatorStatus, InstigatorType
 from dagster_shared.check import CheckError
 from dagster_shared.yaml_utils import load_yaml_from_globs
 from yaml import YAMLError
 
 from dpdau_assets.core.errors import BadSetting
 from dpdau_assets.orchestration.names import PUBLISH_DUE_HOURLY
+from dpdau_assets.orchestration.private import open_instance, switched_on
 from resources.dagster_files import CONFIGURATION, prepare_home
 
 NO_TELEMETRY = {"telemetry": {"enabled": False}}
@@ -33,10 +32,7 @@ def is_switched_on(instance: dg.DagsterInstance, schedule: str) -> bool:
     """Whether a schedule of this name, which is off at first, is on in this instance."""
     if instance.schedule_storage is None:  # of one in memory, which nothing can be switched on in
         return False
-    schedules = instance.all_instigator_state(
-        instigator_type=InstigatorType.SCHEDULE, instigator_statuses={InstigatorStatus.RUNNING}
-    )
-    return any(switched.name == schedule for switched in schedules)
+    return schedule in switched_on(instance)
 
 
 def is_scheduled_in(home: Path) -> bool:
@@ -54,7 +50,7 @@ def is_scheduled_in(home: Path) -> bool:
 
 
 def _instance_of(home: Path) -> dg.DagsterInstance:
-    return dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(home), overrides={**_settings(home), **NO_TELEMETRY}))
+    return open_instance(str(home), {**_settings(home), **NO_TELEMETRY})
 
 
 def _settings(home: Path) -> dict[str, Any]:

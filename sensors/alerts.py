@@ -20,6 +20,7 @@ from dpdau_assets.core.ports.ledger import Ledger
 from dpdau_assets.core.ports.store import Alerts, Clock, Erasures, Events, Mart, State, Store
 from dpdau_assets.core.reporting.checks import CHECKS, answer
 from dpdau_assets.orchestration.jobs import NEW_LINE, Jobs
+from dpdau_assets.orchestration.private import cursor_after
 from dpdau_assets.orchestration.project import ASSETS, NotAsked, Project
 
 RUNS_PER_TICK = 50
@@ -120,7 +121,7 @@ class Failures:
         )
         for record in failed.records:
             run = self.instance.get_run_by_id(record.run_id)
-            cursor = replace(cursor, failure=_cursor_of(record))
+            cursor = replace(cursor, failure=cursor_after(record))
             alert = _alert_of(run, self.instance) if run and self._is_ours(run) else None
             if run and alert and run.job_name == self.jobs.landed.name:
                 alert, cursor = _of_new_landings(alert, cursor)
@@ -142,12 +143,6 @@ def _of_new_landings(alert: Alert, cursor: Cursor) -> tuple[Alert | None, Cursor
         return alert, cursor
     cursor = replace(cursor, landings=[*cursor.landings, *news][-_LANDINGS:])
     return (replace(alert, text=NEW_LINE.join([first, *news]) + f"\n{remedy}") if news else None), cursor
-
-
-def _cursor_of(record: dg.EventLogRecord) -> str:
-    from dagster._core.event_api import EventLogCursor  # not public, and the port's own form of a cursor
-
-    return str(EventLogCursor.from_storage_id(record.storage_id))
 
 
 def _alert_of(run: dg.DagsterRun, instance: dg.DagsterInstance) -> Alert:

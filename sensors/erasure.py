@@ -11,9 +11,6 @@ from dataclasses import asdict, dataclass
 from datetime import date
 
 import dagster as dg
-from dagster._core.definitions.asset_checks.asset_check_evaluation import (  # not public, and nothing else says it
-    AssetCheckEvaluationTargetMaterializationData as Target,
-)
 
 from dpdau_assets.core.erasure.requests import WaitingDay, waiting_days
 from dpdau_assets.core.ports.ledger import Ledger
@@ -21,7 +18,9 @@ from dpdau_assets.core.ports.store import Clock, Erasures, State, Store
 from dpdau_assets.core.state.touched import Pending, mark_touched, pending
 from dpdau_assets.orchestration.jobs import Jobs
 from dpdau_assets.orchestration.metadata import erasure_queue, reveal
+from dpdau_assets.orchestration.private import Target
 from dpdau_assets.orchestration.project import Project
+from dpdau_assets.orchestration.recorder import ACTIVITY, Recorder, mark_of
 from sensors.attempts import TASK, Tries, is_given_up, next_key, task_name, tries_of
 
 EVENTS_PER_TICK = 500
@@ -97,20 +96,17 @@ def what_to_tell(
     """
     new = sorted((mark, day.isoformat()) for day, mark in open_work.days)
     new = [mark_and_day for mark_and_day in new if mark_and_day > (cursor.mark, cursor.day)][:EVENTS_PER_TICK]
-    events: list[Reported] = [reported_mark(project.asset("erasures"), day, mark) for mark, day in new]
-    activity = project.asset("activity")
-    target = _last(activity, instance)
+    events: list[Reported] = [
+        mark_of(date.fromisoformat(day), str(mark)).materialization(project, {}) for mark, day in new
+    ]
+    activity = project.asset(ACTIVITY)
+    target = Recorder(project, instance).last(ACTIVITY)
     oldest = max((day.age_days for day in waiting), default=None)
     shown = (len(open_work.days), oldest, target.storage_id if target else 0)
     if shown != cursor.shown:
         events.append(reported_pending(activity, open_work, waiting, target))
     mark, day = new[-1] if new else (cursor.mark, cursor.day)
     return events, Cursor(mark, day, shown)
-
-
-def reported_mark(erasures: dg.AssetKey, day: str, mark: int) -> dg.AssetMaterialization:
-    """The day has another mark, so what was built from it is stale."""
-    return dg.AssetMaterialization(erasures, partition=day, tags={"dagster/data_version": str(mark)})
 
 
 def reported_pending(
@@ -127,14 +123,6 @@ def reported_pending(
         target_materialization_data=target,
         description=open_work.sentence,
     )
-
-
-def _last(asset: dg.AssetKey, instance: dg.DagsterInstance) -> Target | None:
-    records = instance.fetch_materializations(asset, limit=1).records
-    targets = (
-        Target(storage_id=record.storage_id, run_id=record.run_id, timestamp=record.timestamp) for record in records
-    )
-    return next(targets, None)
 
 
 # --- What to run -------------------------------------------------------------------------------------------------

@@ -8,20 +8,18 @@ from collections.abc import Iterator
 from datetime import date
 
 import dagster as dg
-from dagster._core.definitions.data_version import extract_data_version_from_entry  # not public, and nothing else does
 
 from dpdau_assets.core.ports.store import State
 from dpdau_assets.orchestration.metadata import CODE_VERSION, NO_USER_DATA, described
 from dpdau_assets.orchestration.partitions import Calendar, day_of
+from dpdau_assets.orchestration.private import last_data_version
 from dpdau_assets.orchestration.project import Project
 from dpdau_assets.orchestration.recorder import Result, mark_of
 
 
 def last_reported_mark(day: date, erasures: dg.AssetKey, instance: dg.DagsterInstance) -> str:
     """The last mark that Dagster was told, "0" for none: the ledger forgets the mark of a day that waits no more."""
-    event = instance.get_latest_data_version_record(erasures, partition_key=day.isoformat())
-    version = extract_data_version_from_entry(event.event_log_entry) if event else None
-    return version.value if version else "0"
+    return last_data_version(erasures, day.isoformat(), instance) or "0"
 
 
 def build_erasures(project: Project, calendar: Calendar) -> dg.AssetsDefinition:

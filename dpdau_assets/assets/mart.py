@@ -107,9 +107,6 @@ def connected(duckdb: DuckDBResource) -> Iterator[Any]:
 
 def refresh_budget_report(store: Store) -> dict[str, Any]:
     """The metadata in which the budget is shown."""
-    return reveal(
-        {
-            "budget_bars": dg.MetadataValue.md(bars_in_markdown(budget_bars(store.settings, store.accountant))),
-            "budget": budget_table(budget_rows(store.settings, store.accountant)),
-        }
-    )
+    with store.accountant.snapshot() as ledger:
+        bars, rows = budget_bars(store.settings, ledger), budget_rows(store.settings, ledger)
+    return reveal({"budget_bars": dg.MetadataValue.md(bars_in_markdown(bars)), "budget": budget_table(rows)})

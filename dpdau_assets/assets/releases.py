@@ -4,21 +4,18 @@ They run by hand or by backfill, never by automation on upstream change: that wo
 """
 
 from collections.abc import Iterator
-from datetime import date
 
 import dagster as dg
 
-from dpdau_assets.core.errors import Refused
-from dpdau_assets.core.facts import ReleaseKey
 from dpdau_assets.core.ports.ledger import Ledger
 from dpdau_assets.core.ports.state import SketchStore
-from dpdau_assets.core.ports.store import Clock, Erasures, Events, Noise, State, Store
-from dpdau_assets.core.publication.release import publish
-from dpdau_assets.core.settings import Metric
+from dpdau_assets.core.ports.store import Clock, Erasures, Events, Noise, State
+from dpdau_assets.core.publication.runs import DAU, MAU, Step
 from dpdau_assets.orchestration.metadata import CODE_VERSION, NO_USER_DATA, described
-from dpdau_assets.orchestration.partitions import Calendar, day_of
+from dpdau_assets.orchestration.partitions import Calendar, days_of
 from dpdau_assets.orchestration.project import Project
-from dpdau_assets.orchestration.recorder import Record, Result, check_specs, number, refusal
+from dpdau_assets.orchestration.publishing import StepOutput, results
+from dpdau_assets.orchestration.recorder import check_specs
 
 
 def build_dau_release(project: Project, calendar: Calendar) -> dg.AssetsDefinition:
@@ -34,6 +31,8 @@ def build_dau_release(project: Project, calendar: Calendar) -> dg.AssetsDefiniti
         owners=["team:privacy"],
         tags=NO_USER_DATA,
         partitions_def=calendar.days,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        output_required=False,  # of a backfill each day is told by itself
         check_specs=check_specs(project, "dau_release", calendar.days),
         deps=[project.asset("day_sketch")],
         description="Daily active users with differential privacy.",
@@ -48,7 +47,7 @@ def build_dau_release(project: Project, calendar: Calendar) -> dg.AssetsDefiniti
         state: dg.ResourceParam[State],
         sketches: dg.ResourceParam[SketchStore],
         noise: dg.ResourceParam[Noise],
-    ) -> Iterator[Result]:
+    ) -> Iterator[StepOutput]:
         store = project.store(
             clock=clock,
             accountant=accountant,
@@ -58,8 +57,7 @@ def build_dau_release(project: Project, calendar: Calendar) -> dg.AssetsDefiniti
             sketches=sketches,
             noise=noise,
         )
-        for record in publishing("dau", day_of(context), store):
-            yield from record.results()
+        yield from results([Step(DAU, day) for day in days_of(context)], context, project, store)
 
     return dau_release
 
@@ -77,6 +75,8 @@ def build_mau_release(project: Project, calendar: Calendar) -> dg.AssetsDefiniti
         owners=["team:privacy"],
         tags=NO_USER_DATA,
         partitions_def=calendar.mau_days,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        output_required=False,
         check_specs=check_specs(project, "mau_release", calendar.mau_days),
         deps=[
             dg.AssetDep(project.asset("day_sketch"), partition_mapping=calendar.window),
@@ -94,7 +94,7 @@ def build_mau_release(project: Project, calendar: Calendar) -> dg.AssetsDefiniti
         state: dg.ResourceParam[State],
         sketches: dg.ResourceParam[SketchStore],
         noise: dg.ResourceParam[Noise],
-    ) -> Iterator[Result]:
+    ) -> Iterator[StepOutput]:
         store = project.store(
             clock=clock,
             accountant=accountant,
@@ -104,18 +104,6 @@ def build_mau_release(project: Project, calendar: Calendar) -> dg.AssetsDefiniti
             sketches=sketches,
             noise=noise,
         )
-        for record in publishing("mau", day_of(context), store):
-            yield from record.results()
+        yield from results([Step(MAU, day) for day in days_of(context)], context, project, store)
 
     return mau_release
-
-
-def publishing(metric: Metric, day: date, store: Store) -> Iterator[Record]:
-    """Publish the number, unless it is; what to tell of it. A refusal is told first, and raised then."""
-    key = ReleaseKey(metric, store.settings.window_days(metric), day)
-    try:
-        release = publish(metric, day, store)
-    except Refused as error:
-        yield refusal(key, error, store)
-        raise
-    yield number(release, store)

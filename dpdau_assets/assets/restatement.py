@@ -1,20 +1,18 @@
 """`dau_restatement`: every DAU of a month once more, on its public day: erased users gone, late events in."""
 
 from collections.abc import Iterator
-from datetime import date
 
 import dagster as dg
 
-from dpdau_assets.core.errors import Refused
-from dpdau_assets.core.facts import ReleaseKey
 from dpdau_assets.core.ports.ledger import Ledger
 from dpdau_assets.core.ports.state import SketchStore
-from dpdau_assets.core.ports.store import Erasures, Events, Noise, State, Store
-from dpdau_assets.core.publication.release import restate
+from dpdau_assets.core.ports.store import Erasures, Events, Noise, State
+from dpdau_assets.core.publication.runs import RESTATEMENT, Step
 from dpdau_assets.orchestration.metadata import CODE_VERSION, NO_USER_DATA, described
 from dpdau_assets.orchestration.partitions import Calendar, day_of
 from dpdau_assets.orchestration.project import Project
-from dpdau_assets.orchestration.recorder import Record, Result, check_specs, refusal, restatement
+from dpdau_assets.orchestration.publishing import StepOutput, results
+from dpdau_assets.orchestration.recorder import check_specs
 
 
 def build_dau_restatement(project: Project, calendar: Calendar) -> dg.AssetsDefinition:
@@ -46,7 +44,7 @@ def build_dau_restatement(project: Project, calendar: Calendar) -> dg.AssetsDefi
         state: dg.ResourceParam[State],
         sketches: dg.ResourceParam[SketchStore],
         noise: dg.ResourceParam[Noise],
-    ) -> Iterator[Result]:
+    ) -> Iterator[StepOutput]:
         store = project.store(
             accountant=accountant,
             erasure_ledger=erasure_ledger,
@@ -55,17 +53,6 @@ def build_dau_restatement(project: Project, calendar: Calendar) -> dg.AssetsDefi
             sketches=sketches,
             noise=noise,
         )
-        for record in restating(day_of(context), store):
-            yield from record.results()
+        yield from results([Step(RESTATEMENT, day_of(context))], context, project, store)
 
     return dau_restatement
-
-
-def restating(month: date, store: Store) -> Iterator[Record]:
-    """Restate the month, unless it is; what to tell of it. A refusal is told first, and raised then."""
-    try:
-        again = restate(month, store)
-    except Refused as error:
-        yield refusal(ReleaseKey("dau", 1, month, 1), error, store)
-        raise
-    yield restatement(month, again, store)

@@ -12,11 +12,12 @@ from rich.table import Table
 
 from dpdau_assets.cli.terminal import DAY, answer, opened_store, tell, tell_table
 from dpdau_assets.core.budget import overrides
-from dpdau_assets.core.budget.forecast import Forecast, MonthForecast, RefusedRelease, forecast, forecast_answer
+from dpdau_assets.core.budget.forecast import Forecast, MonthForecast, RefusedRelease, forecast
 from dpdau_assets.core.errors import BadSetting
-from dpdau_assets.core.ports.ledger import Ledger
+from dpdau_assets.core.ports.ledger import LedgerView
 from dpdau_assets.core.privacy.schedule import METRICS
 from dpdau_assets.core.reporting.answers import budget_answer, last_published_month, override_rows
+from dpdau_assets.core.reporting.as_json import as_json
 from dpdau_assets.core.reporting.label import label as privacy_label
 from dpdau_assets.core.reporting.label import settings_on_record
 from dpdau_assets.core.settings import Metric, Settings
@@ -39,14 +40,9 @@ def budget(
 ) -> None:
     """Show what a month has spent of its cap."""
     store = opened_store()
-    asked = month.date() if month else last_published_month(metric, store.accountant)
-    answer(
-        {
-            "metric": metric,
-            "month": f"{asked:%Y-%m}",
-            **budget_answer(metric, asked, store.settings, store.accountant),
-        }
-    )
+    with store.accountant.snapshot() as ledger:
+        asked = month.date() if month else last_published_month(metric, ledger)
+        answer(budget_answer(metric, asked, store.settings, ledger))
 
 
 @app.command()
@@ -68,7 +64,7 @@ def plan(
     if first and first.date() < settings.start_date:
         raise typer.BadParameter(f"--from {first:%Y-%m-%d} is before START_DATE.")
     coming = forecast(_ledger(settings), settings, months, first.date() if first else None)
-    answer({"changed": tried, **forecast_answer(coming)})
+    answer({"changed": tried, **as_json(coming)})
     tell_table(forecast_table(coming), TABLE_WIDTH)  # narrower, figures would be cut short
     for stream in coming.new_streams:
         twice = ", ".join(f"{month:%Y-%m}" for month in stream.months_charged_twice) or "no month"
@@ -106,12 +102,14 @@ def reset_budget(
 def label() -> None:
     """Print the privacy label of DAU, of MAU and of both, in the shape of OpenDP's deployments registry."""
     store = opened_store()
-    first: dict[Metric, date] = {
-        metric: min(release.key.day for release in releases)
-        for metric in METRICS
-        if (releases := store.accountant.releases(metric))
-    }
-    answer(privacy_label(settings_on_record(store.accountant, store.settings), first))
+    with store.accountant.snapshot() as ledger:
+        first: dict[Metric, date] = {
+            metric: min(release.key.day for release in releases)
+            for metric in METRICS
+            if (releases := ledger.releases(metric))
+        }
+        on_record = settings_on_record(ledger, store.settings)
+    answer(privacy_label(on_record, first))
 
 
 def _tell_refusal(refused: RefusedRelease) -> None:
@@ -159,7 +157,7 @@ def _tried(changed: list[str]) -> dict[str, str]:
     return tried
 
 
-def _ledger(settings: Settings) -> Ledger:
+def _ledger(settings: Settings) -> LedgerView:
     """The living ledger, which refuses other fixed settings than its own; without one, an empty one in memory.
 
     Opening a store for the first time fixes settings for ever, which is not for a plan to do.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from datetime import date, datetime
 from typing import Annotated, Any
 
@@ -15,9 +14,9 @@ from rich.table import Table
 from dpdau_assets.cli.scheduled import knowing_the_schedule
 from dpdau_assets.cli.terminal import DAY, answer, opened_store, tell, tell_table
 from dpdau_assets.core.publication import completeness
+from dpdau_assets.core.reporting.answer_model import Status
 from dpdau_assets.core.reporting.checks import CHECKS, Check, Verdict
 from dpdau_assets.core.reporting.checks import answer as ask
-from dpdau_assets.core.reporting.status import Status
 from dpdau_assets.core.reporting.status import status as where_it_stands
 from resources.store import open_mart
 
@@ -51,7 +50,7 @@ def status() -> None:
     """Show what is published, pending, overdue and spent. It changes nothing, and works beside everything else."""
     store = knowing_the_schedule(opened_store())
     standing = where_it_stands(store, open_mart(store.settings))
-    answer(_plain(standing))
+    answer(standing)
     tell_table(_screen(standing), WIDTH)
 
 
@@ -106,28 +105,6 @@ def _verdicts(verdicts: Sequence[tuple[Check, Verdict]]) -> Table:
 
 
 # --- One screen --------------------------------------------------------------------------------------------------
-
-
-def _plain(standing: Status) -> dict[str, Any]:
-    """The status as values for JSON: days as text, and of each step what it publishes."""
-    values = asdict(standing)
-    del values["ready"]
-    spans = {"ready": standing.ready_days, "unmarked": standing.unmarked, "behind": standing.behind}
-    values |= {name: _span(days) for name, days in spans.items()} | {"months_to_restate": standing.ready_months}
-    return _texts(values)
-
-
-def _span(days: Sequence[date]) -> dict[str, Any]:
-    """How many days, from which to which: a store that stood still for years has thousands."""
-    return {"days": len(days), "first": min(days, default=None), "last": max(days, default=None)}
-
-
-def _texts(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _texts(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_texts(part) for part in value]
-    return str(value) if isinstance(value, date) else value
 
 
 def _screen(standing: Status) -> Table:

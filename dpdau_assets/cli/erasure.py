@@ -109,7 +109,7 @@ def erasures(state: Annotated[ErasureState | None, typer.Option(help="Only these
     store = opened_store()
     rows = erasure_rows(store.erasures.ledger.erasures([state] if state else []), store.clock, store.erasures)
     answer(rows)
-    if overdue := sum(row["overdue"] for row in rows):
+    if overdue := sum(row.is_overdue for row in rows):
         tell(f"{overdue} past the deadline: `dpdau flush-deletes`, and `dpdau confirm` for parked ones.")
 
 

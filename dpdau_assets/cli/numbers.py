@@ -9,7 +9,7 @@ import typer
 
 from dpdau_assets.cli.terminal import DAY, From, To, answer, opened_store, require_order, tell_plainly
 from dpdau_assets.core.reporting import answers
-from dpdau_assets.core.reporting.answers import latest_release, release_answer
+from dpdau_assets.core.reporting.answers import latest_number
 from dpdau_assets.core.settings import Metric
 from resources.settings_env import read_settings
 
@@ -54,13 +54,10 @@ def series(
 
 
 def _show(metric: Metric, day: date, window_days: int, revision: int | None) -> None:
-    store = opened_store()
-    release = release_answer(
-        latest_release(metric, day, window_days, revision, store), store.settings, store.accountant
-    )
-    upper = "no upper bound" if release["upper_95"] is None else release["upper_95"]
-    tell_plainly(f"{metric} {day}: {release['estimate']} [{release['lower_95']}, {upper}] at 95 %")
-    answer(release)
+    number = latest_number(metric, day, window_days, revision, opened_store())
+    upper = "no upper bound" if number.upper_95 is None else number.upper_95
+    tell_plainly(f"{metric} {day}: {number.estimate} [{number.lower_95}, {upper}] at 95 %")
+    answer(number)
 
 
 def _one_day(argument: datetime | None, option: datetime | None, name: str) -> date:

@@ -42,8 +42,10 @@ def opened_store() -> Store:
 
 
 def answer(value: object) -> None:
-    """For machines."""
-    typer.echo(json.dumps(value))
+    """For machines: a result in its public form."""
+    from dpdau_assets.core.reporting.as_json import as_json
+
+    typer.echo(json.dumps(as_json(value)))
 
 
 def tell_plainly(text: str) -> None:
@@ -90,7 +92,7 @@ def run_through_dagster(title: str, wanted: Sequence[Step], store: Store) -> Non
     """One Dagster run a step, so that the UI knows of each; the first failure is raised as it is."""
     warnings.filterwarnings("ignore", message=".* is currently in (preview|beta)")  # APIs of Dagster, chosen young
     from dpdau_assets.definitions import build_definitions  # Dagster takes seconds to import
-    from dpdau_assets.orchestration.jobs import run_steps
+    from dpdau_assets.orchestration.running import run_steps
     from resources.dagster_instance import open_run
     from resources.settings_env import dagster_home
 

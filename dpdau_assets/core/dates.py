@@ -8,6 +8,7 @@ from __future__ import annotations
 from calendar import monthrange
 from collections.abc import Iterator
 from datetime import date, timedelta
+from functools import lru_cache
 from itertools import takewhile
 
 UNIX_EPOCH = date(1970, 1, 1)
@@ -57,8 +58,13 @@ def months_from(month: date) -> Iterator[date]:
 
 def months_read(end: date, window_days: int) -> list[date]:
     """Every month whose data a window reads: two for most 30-day windows, three for 1 March of a common year."""
+    return list(_months_read(end, window_days))
+
+
+@lru_cache(maxsize=4096)  # plans ask it several times a number
+def _months_read(end: date, window_days: int) -> tuple[date, ...]:
     first, last = month_of(end - timedelta(days=window_days - 1)), month_of(end)
-    return list(takewhile(lambda month: month <= last, months_from(first)))
+    return tuple(takewhile(lambda month: month <= last, months_from(first)))
 
 
 def first_window_end(start: date, window_days: int) -> date:

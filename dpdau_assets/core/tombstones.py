@@ -43,6 +43,10 @@ class Tombstones:
         gone = np.where(self.listed, self.days == number, self.days >= number)
         return np.unique(self.keys[gone])
 
+    def in_force(self, window_end: date) -> int:
+        """How many rows the MAU window that ends on this day is without: of two windows with as many, the same ones."""
+        return int(np.count_nonzero(self.effective_from <= day_number(window_end)))
+
     def excluded_from_windows(self, day: date, window_end: date) -> Keys:
         """Keys to subtract from this day before it enters the MAU window that ends on `window_end`.
 

@@ -4,8 +4,7 @@ A run over a range of partitions would give all of them one data version, and a 
 are ops, which write the events that the assets' own steps would have written, each under the day's own version.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from contextvars import ContextVar
+from collections.abc import Iterable, Iterator
 from datetime import date
 from typing import cast
 
@@ -14,54 +13,41 @@ from dagster_duckdb import DuckDBResource
 
 from dpdau_assets.assets.erasures import last_reported_mark
 from dpdau_assets.assets.mart import refresh_budget_report, refresh_mart
-from dpdau_assets.assets.releases import publishing
 from dpdau_assets.assets.report import refresh_report
-from dpdau_assets.assets.restatement import restating
 from dpdau_assets.core.budget.forecast import RefusedRelease
 from dpdau_assets.core.dates import month_of
 from dpdau_assets.core.errors import BadInput, Refused
-from dpdau_assets.core.facts import ReleaseKey
+from dpdau_assets.core.facts import Release, ReleaseKey
 from dpdau_assets.core.ports.ledger import Ledger
 from dpdau_assets.core.ports.state import SketchStore
 from dpdau_assets.core.ports.store import Clock, Erasures, Events, Mart, Noise, State, Store
-from dpdau_assets.core.privacy.schedule import METRICS
 from dpdau_assets.core.publication.completeness import is_declared
 from dpdau_assets.core.publication.due import due
-from dpdau_assets.core.publication.runs import DAU as DAU_STEP
-from dpdau_assets.core.publication.runs import MAU as MAU_STEP
-from dpdau_assets.core.publication.runs import RESTATEMENT, Step
+from dpdau_assets.core.publication.runs import DAU, MAU, RESTATEMENT, Step, step_of
 from dpdau_assets.core.reporting.report_model import Reports
 from dpdau_assets.core.state.activity import require_ended
 from dpdau_assets.core.state.rebuilding import build_days, days_behind, mark_reported
+from dpdau_assets.orchestration import publishing
 from dpdau_assets.orchestration.project import Project
 from dpdau_assets.orchestration.recorder import (
     ACTIVITY,
-    DAU,
+    DAU_RELEASE,
     ERASURES,
-    MAU,
+    MAU_RELEASE,
     RESTATED,
-    SKETCH,
     Event,
     Record,
     Recorder,
     asset_of,
     built,
     mark_of,
-    number,
     partition_of,
     refusal,
-    restatement,
 )
 from dpdau_assets.orchestration.retries import SAFE, refusals_fail_at_once
 
-READ = (SKETCH, DAU, MAU)
-"""What a number can follow."""
-
 LOAD, MISSING, NUMBERS, FILES = "build_many_days", "build_missing_days", "publish_due_numbers", "refresh_reports"
 THESE = "publish_these_numbers"
-
-DONE: ContextVar[Callable[[Step], None]] = ContextVar("DONE", default=lambda _: None)
-"""Told of each number that is out, where somebody in this process waits for it."""
 
 
 class Days(dg.Config):
@@ -83,7 +69,7 @@ class Numbers(dg.Config):
 def _step(text: str) -> Step:
     kind, _, day = text.partition(" ")
     try:
-        if kind in (DAU_STEP, MAU_STEP, RESTATEMENT):
+        if kind in (DAU, MAU, RESTATEMENT):
             step = Step(kind, date.fromisoformat(day))
             if kind != RESTATEMENT or step.day == month_of(date.fromisoformat(day)):
                 return step
@@ -231,12 +217,10 @@ def build_numbers(project: Project) -> dg.OpDefinition:
             sketches=sketches,
             noise=noise,
         )
-        recorder, steps = Recorder(project, context.instance), config.in_order()
+        steps = config.in_order()
         for step in steps:
             require_ended(cast(date, step.day), store.clock)
-        for step in steps:
-            yield from _published(step, recorder, store)
-            DONE.get()(step)
+        yield from publishing.events(steps, Recorder(project, context.instance), store)
 
     return these_numbers
 
@@ -304,40 +288,21 @@ def _build(days: Iterable[date], recorder: Recorder, store: Store) -> Iterator[E
 
 def _publish(recorder: Recorder, store: Store) -> Iterator[Event]:
     yield from _unreported(recorder, store)
-    waiting = due(store)
-    for step in waiting.built:  # what was declared after the days were built waits for the next run
-        if step.kind != RESTATEMENT and step.day not in is_declared(store.events, store.accountant):
-            return  # withdrawn: what follows waits for it
-        yield from _published(step, recorder, store)
+    waiting = due(store)  # what was declared after the days were built waits for the next run
+    # A day whose declaration is taken back meanwhile is waited for, and what follows waits for it.
+    yield from publishing.events(waiting.built, recorder, store, lambda: is_declared(store.events, store.accountant))
     yield from _refused(waiting.refusals, recorder, store)
-
-
-def _published(step: Step, recorder: Recorder, store: Store) -> Iterator[Event]:
-    """One number, or one month's restatement: made, and told at once."""
-    read, day = recorder.newest(READ), cast(date, step.day)  # a number has one
-    records = restating(day, store) if step.kind == RESTATEMENT else publishing(step.metric, day, store)
-    for record in records:
-        yield from recorder.reported([record], read)
 
 
 def _unreported(recorder: Recorder, store: Store) -> Iterator[Event]:
     """What is published and Dagster has not heard of: the run that made it died before it could say so."""
-    yield from _unreported_numbers(recorder, store)
-    known, again = recorder.materialized(RESTATED), {}
-    for release in store.accountant.releases("dau"):
-        if release.key.revision:
-            again.setdefault(month_of(release.key.day), []).append(release)
-    for month, releases in sorted(again.items()):
-        if month.isoformat() not in known:
-            yield from recorder.reported([restatement(month, releases, store)], recorder.newest(READ))
-
-
-def _unreported_numbers(recorder: Recorder, store: Store) -> Iterator[Event]:
-    for metric in METRICS:
-        known = recorder.materialized(DAU if metric == "dau" else MAU)
-        for release in store.accountant.releases(metric):
-            if release.key.revision == 0 and release.key.day.isoformat() not in known:
-                yield from recorder.reported([number(release, store)], recorder.newest(READ))
+    known = {asset: recorder.materialized(asset) for asset in (DAU_RELEASE, MAU_RELEASE, RESTATED)}
+    unreported: dict[Step, list[Release]] = {}
+    for release in store.accountant.releases():
+        if partition_of(release.key).isoformat() not in known[asset_of(release.key)]:
+            unreported.setdefault(step_of(release.key), []).append(release)
+    records = publishing.records_of(list(unreported.items()), store)
+    yield from recorder.reported(records, recorder.newest(publishing.READ))
 
 
 def _refused(refusals: Iterable[RefusedRelease], recorder: Recorder, store: Store) -> Iterator[Event]:

@@ -1,14 +1,10 @@
-"""The jobs, and the one loop that runs many of them in this process."""
+"""The jobs: those over assets, and those of ops that publish, rebuild, take in, verify and purge."""
 
-import warnings
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from datetime import date
-from itertools import groupby
 from typing import Any
 
 import dagster as dg
-from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition  # has no public name
 
 from dpdau_assets.core.erasure import receipts, retention
 from dpdau_assets.core.errors import Refused
@@ -17,21 +13,18 @@ from dpdau_assets.core.ports.state import SketchStore
 from dpdau_assets.core.ports.store import Clock, Erasures, Events, State
 from dpdau_assets.core.publication import completeness
 from dpdau_assets.core.publication.ingest import in_whole_per_cent
-from dpdau_assets.core.publication.runs import Step
 from dpdau_assets.orchestration import names
 from dpdau_assets.orchestration.bulk import (
-    DONE,
-    LOAD,
-    THESE,
     build_due_numbers,
     build_many_days,
     build_missing_days,
     build_numbers,
     build_refresh,
 )
+from dpdau_assets.orchestration.private import Job
 from dpdau_assets.orchestration.project import ASSETS, Project
 from dpdau_assets.orchestration.recorder import ANSWERED_IN_RUNS, check_keys
-from dpdau_assets.orchestration.retries import SAFE, cause_of, refusals_fail_at_once
+from dpdau_assets.orchestration.retries import SAFE, refusals_fail_at_once
 
 IN_ORDER = {"dpdau/publication": "in order"}
 """dagster.yaml admits one run with this tag at a time, first in first out: so a stream's days follow one another."""
@@ -44,22 +37,20 @@ UNDER_WAY = [
 ]
 """A run in one of these was launched and is not over."""
 
-_Unresolved = dg.JobDefinition | UnresolvedAssetJobDefinition
-
 
 @dataclass(frozen=True)
 class Jobs:
     """The project's jobs, as schedules and sensors ask for them."""
 
-    state: _Unresolved
+    state: Job
     rebuild: dg.JobDefinition
-    dau: _Unresolved
-    mau: _Unresolved
-    restatement: _Unresolved
-    reports: _Unresolved
+    dau: Job
+    mau: Job
+    restatement: Job
+    reports: Job
     publishing: dg.JobDefinition
     numbers: dg.JobDefinition
-    checks: _Unresolved
+    checks: Job
     landed: dg.JobDefinition
     verification: dg.JobDefinition
     purge: dg.JobDefinition
@@ -124,7 +115,7 @@ def build_jobs(project: Project) -> Jobs:
 
 def _asset_job(
     project: Project, name: str, selection: dg.AssetSelection, description: str, tags: dict[str, str] | None = None
-) -> UnresolvedAssetJobDefinition:
+) -> Job:
     return dg.define_asset_job(
         project.name(name),
         selection=selection,
@@ -316,53 +307,3 @@ def _purge(project: Project) -> dg.JobDefinition:
         purge_state()
 
     return purge
-
-
-# --- Many of them ------------------------------------------------------------------------------------------------
-
-
-def run_steps(
-    wanted: list[Step], definitions: dg.Definitions, instance: dg.DagsterInstance, done: Callable[[Step], None]
-) -> None:
-    """Do these steps by Dagster runs in this process, numbers that follow one another in one; `done` hears of each.
-
-    The first failure is raised as it is.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", dg.BetaWarning)  # resolving a sensor copies a young part of it
-        jobs = {name: definitions.resolve_job_def(name) for name in set(names.JOB_OF.values())}
-    for name, group in groupby(wanted, key=lambda step: names.JOB_OF[step.kind]):
-        steps = list(group)
-        for together in [steps] if name == names.PUBLISH_NUMBERS else [[step] for step in steps]:
-            _run_in_process(jobs[name], together, instance, done)
-
-
-def _run_in_process(
-    job: dg.JobDefinition, steps: list[Step], instance: dg.DagsterInstance, done: Callable[[Step], None]
-) -> None:
-    is_told = job.name == names.PUBLISH_NUMBERS
-    token = DONE.set(done)
-    try:
-        job.execute_in_process(
-            instance=instance,
-            run_config={
-                **(_publishing_config(steps) if is_told else _building_config(steps[0].days) if steps[0].days else {}),
-                "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
-            },
-        )
-    except dg.Failure as failure:
-        raise cause_of(failure) from None
-    finally:
-        DONE.reset(token)
-    if not is_told:
-        done(steps[0])
-
-
-def _publishing_config(steps: Iterable[Step]) -> dict[str, Any]:
-    """Which numbers a run publishes."""
-    return {"ops": {THESE: {"config": {"steps": [f"{step.kind} {step.day}" for step in steps]}}}}
-
-
-def _building_config(days: Iterable[date]) -> dict[str, Any]:
-    """Which days a run in bulk builds."""
-    return {"ops": {LOAD: {"config": {"days": [day.isoformat() for day in days]}}}}

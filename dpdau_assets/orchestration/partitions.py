@@ -41,6 +41,11 @@ def day_of(context: dg.AssetExecutionContext) -> date:
     return date.fromisoformat(context.partition_key)
 
 
+def days_of(context: dg.AssetExecutionContext) -> list[date]:
+    """Every day of this run, in order: one, or those of a backfill."""
+    return sorted(map(date.fromisoformat, context.partition_keys))
+
+
 def calendar_of(settings: Settings) -> Calendar:
     """The project's partitions."""
     first_mau_day = first_window_end(settings.start_date, settings.mau_window_days)

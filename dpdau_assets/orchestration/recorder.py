@@ -1,4 +1,4 @@
-"""What a published number, a built day, a restatement, the mart is to Dagster: said here, and nowhere else.
+"""What a published number, a built day, a restatement is to Dagster: said here, and nowhere else.
 
 A `Record` is told in one of two ways: as the result of the asset's own step, or as the events of an op that has made
 many partitions. Both give Dagster the same data version, metadata and answers to checks.
@@ -16,29 +16,28 @@ from datetime import date
 from typing import Any
 
 import dagster as dg
-from dagster._core.definitions.asset_checks.asset_check_evaluation import (  # not public, and nothing else says it
-    AssetCheckEvaluationTargetMaterializationData as Target,
-)
-from dagster._core.definitions.data_version import (  # not public, and nothing else says what a day was built from
-    CODE_VERSION_TAG,
-    DATA_VERSION_TAG,
-    UNKNOWN_DATA_VERSION,
-    get_input_data_version_tag,
-    get_input_event_pointer_tag,
-)
 
-from dpdau_assets.core.budget.within_budget import MonthBudget, WithinBudget, within_budget
+from dpdau_assets.core.budget.numbers import interval
+from dpdau_assets.core.budget.within_budget import (
+    BudgetStandings,
+    MonthBudget,
+    Spent,
+    WithinBudget,
+    spent_by_then,
+    within_budget,
+)
 from dpdau_assets.core.dates import month_of
 from dpdau_assets.core.errors import BudgetRefused, Refused
 from dpdau_assets.core.facts import Release, ReleaseKey
 from dpdau_assets.core.ports.store import Store
-from dpdau_assets.core.reporting.answers import release_answer
+from dpdau_assets.core.privacy.mechanism_run import MechanismRun
 from dpdau_assets.core.state.rebuilding import Built
 from dpdau_assets.orchestration.metadata import CODE_VERSION, reveal
+from dpdau_assets.orchestration.private import Target, last_check_failed, source_tags, version_tags
 from dpdau_assets.orchestration.project import Project
 
 ERASURES, ACTIVITY, SKETCH = "erasures", "activity", "day_sketch"
-DAU, MAU, RESTATED = "dau_release", "mau_release", "dau_restatement"
+DAU_RELEASE, MAU_RELEASE, RESTATED = "dau_release", "mau_release", "dau_restatement"
 
 WITHIN_BUDGET, NOISE_IS_PRIVATE = "within_budget", "noise_is_private"
 ERASURES_APPLIED, SKETCH_IS_FRESH = "erasures_applied", "sketch_is_fresh"
@@ -51,11 +50,9 @@ _GUARDS = {
 ANSWERED_IN_RUNS: Mapping[str, tuple[str, ...]] = {
     ACTIVITY: (ERASURES_APPLIED,),
     SKETCH: (SKETCH_IS_FRESH,),
-    **dict.fromkeys((DAU, MAU, RESTATED), (WITHIN_BUDGET, NOISE_IS_PRIVATE)),
+    **dict.fromkeys((DAU_RELEASE, MAU_RELEASE, RESTATED), (WITHIN_BUDGET, NOISE_IS_PRIVATE)),
 }
 """By asset, the checks that hold for one of its partitions."""
-
-SHOWN = ("estimate", "noisy_value", "lower_95", "upper_95", "epsilon_used", "budget_remaining", "mechanism")
 
 _AT_ONCE = 500
 """Partitions that Dagster's log is asked about in one query."""
@@ -126,11 +123,9 @@ class Record:
         """For an op to yield. `newest` is, of each source, Dagster's last event by the time it was read: a partition of
         the source that gets another version later makes this one stale.
         """
-        tags = {DATA_VERSION_TAG: self.version, CODE_VERSION_TAG: CODE_VERSION} if self.version else {}
+        tags = version_tags(self.version, CODE_VERSION) if self.version else {}
         for source in self.sources:
-            key = project.asset(source)
-            tags[get_input_data_version_tag(key)] = UNKNOWN_DATA_VERSION.value  # of a partitioned one never looked at
-            tags[get_input_event_pointer_tag(key)] = newest[source]
+            tags |= source_tags(project.asset(source), newest[source])
         return dg.AssetMaterialization(
             project.asset(self.asset), partition=self._partition, tags=tags, metadata=self.metadata
         )
@@ -165,12 +160,22 @@ class Recorder:
     instance: dg.DagsterInstance
 
     def reported(self, records: Iterable[Record], newest: Mapping[str, str] | None = None) -> Iterator[Event]:
-        """The events of these records of one asset: first what is there, then what the checks say of it."""
-        records = list(records)
-        yield from (record.materialization(self.project, newest or {}) for record in records if record.is_made)
-        targets = self._targets([record for record in records if record.answers])
+        """The events of these records, asset by asset: first what is there, then what the checks say of it.
+
+        `newest` is, of each source, Dagster's last event by the time it was read. Of a source that is told of here
+        too, it is the last one by now: a stream's number follows the one that was told before it.
+        """
+        by_asset: dict[str, list[Record]] = {}
         for record in records:
-            yield from record.evaluations(self.project, targets.get(str(record.partition)))
+            by_asset.setdefault(record.asset, []).append(record)
+        for of_asset in by_asset.values():
+            for record in of_asset:
+                if record.is_made:
+                    told = {source: self.newest([source])[source] for source in record.sources if source in by_asset}
+                    yield record.materialization(self.project, {**(newest or {}), **told})
+            targets = self._targets([record for record in of_asset if record.answers])
+            for record in of_asset:
+                yield from record.evaluations(self.project, targets.get(str(record.partition)))
 
     def newest(self, assets: Iterable[str]) -> dict[str, str]:
         """For each asset the pointer to its last event, as Dagster writes it."""
@@ -178,6 +183,11 @@ class Recorder:
             asset: self.instance.fetch_materializations(self.project.asset(asset), limit=1).records for asset in assets
         }
         return {asset: str(events[0].storage_id) if events else "NULL" for asset, events in records.items()}
+
+    def last(self, asset: str) -> Target | None:
+        """The asset's last materialisation, of whatever partition."""
+        records = self.instance.fetch_materializations(self.project.asset(asset), limit=1).records
+        return next(map(_target, records), None)
 
     def materialized(self, asset: str) -> set[str]:
         """The partitions of the asset that Dagster knows to be there."""
@@ -187,8 +197,7 @@ class Recorder:
         """Which of these partitions have a number that Dagster was told is refused, and nothing else since."""
         key = dg.AssetCheckKey(self.project.asset(asset), WITHIN_BUDGET)
         names = [day.isoformat() for day in partitions]
-        known = self.instance.event_log_storage.get_asset_check_partition_info([key], partition_keys=names)
-        failed = {info.partition_key for info in known if info.latest_execution_status.value == "FAILED"}
+        failed = last_check_failed(key, names, self.instance)
         return {day for day in partitions if day.isoformat() in failed}
 
     def _targets(self, records: Sequence[Record]) -> dict[str | None, Target]:
@@ -201,10 +210,12 @@ class Recorder:
             )
             events = self.instance.fetch_materializations(wanted, limit=len(some)).records
             for event in reversed(events):  # the newest comes last
-                targets[event.partition_key] = Target(
-                    storage_id=event.storage_id, run_id=event.run_id, timestamp=event.timestamp
-                )
+                targets[event.partition_key] = _target(event)
         return targets
+
+
+def _target(event: dg.EventLogRecord) -> Target:
+    return Target(storage_id=event.storage_id, run_id=event.run_id, timestamp=event.timestamp)
 
 
 # --- What there is to tell ---------------------------------------------------------------------------------------
@@ -232,38 +243,56 @@ def built(days: Iterable[Built]) -> tuple[list[Record], list[Record]]:
     return states, [sketch_of(built.day, built.sketch_version, built.sketch_is_fresh) for built in days]
 
 
-def number(release: Release, store: Store) -> Record:
-    """A published number, whether it was made just now or long ago."""
-    answer = release_answer(release, store.settings, store.accountant)
-    asset, sources = (DAU, (SKETCH,)) if release.key.metric == "dau" else (MAU, (SKETCH, MAU))
+def numbers(releases: Sequence[Release], store: Store) -> list[Record]:
+    """Published numbers, whether they were made just now or long ago, by one look at the ledger."""
+    with store.accountant.snapshot() as ledger:
+        runs = {run.name: run for run in ledger.mechanism_runs()}
+        spent = spent_by_then({release.key for release in releases}, ledger, store.settings)
+        standings = BudgetStandings(ledger, store.settings)
+        return [
+            _number(release, runs[release.run], spent[release.key], standings.of(release.key)) for release in releases
+        ]
+
+
+def _number(release: Release, run: MechanismRun, spent: Spent, standing: WithinBudget) -> Record:
+    number = interval(release, run)
+    shown = {
+        "estimate": number.estimate,
+        "noisy_value": number.noisy_value,
+        "lower_95": number.lower_95,
+        "upper_95": number.upper_95,
+        "epsilon_used": spent.epsilon,
+        "budget_remaining": spent.remaining,
+        "mechanism": release.mechanism,
+    }
+    asset = asset_of(release.key)
     return Record(
         asset,
         release.key.day,
         f"revision-{release.key.revision}",
-        reveal({name: answer[name] for name in SHOWN}),
-        (_budget_answer(release.key, store), Answer(NOISE_IS_PRIVATE, release.private)),
-        sources,
+        reveal(shown),
+        (_budget_answer(standing), Answer(NOISE_IS_PRIVATE, release.private)),
+        (SKETCH,) if asset == DAU_RELEASE else (SKETCH, MAU_RELEASE),
     )
 
 
 def restatement(month: date, releases: Sequence[Release], store: Store) -> Record:
-    """A month of DAU that was published again."""
+    """A month of DAU_RELEASE that was published again."""
+    standing = within_budget(ReleaseKey("dau", 1, month, 1), store.accountant, store.settings)
     return Record(
         RESTATED,
         month,
         "revision-1",
         reveal({"days_published": len(releases)}),
-        (
-            _budget_answer(ReleaseKey("dau", 1, month, 1), store),
-            Answer(NOISE_IS_PRIVATE, all(release.private for release in releases)),
-        ),
-        (DAU, SKETCH),
+        (_budget_answer(standing), Answer(NOISE_IS_PRIVATE, all(release.private for release in releases))),
+        (DAU_RELEASE, SKETCH),
     )
 
 
 def refusal(key: ReleaseKey, error: Refused, store: Store) -> Record:
     """A number that is not there, or a month that is not restated, and why: its check fails with the reason."""
-    answers = (_budget_answer(key, store, error), Answer(NOISE_IS_PRIVATE, store.noise.private))
+    standing = within_budget(key, store.accountant, store.settings, error)
+    answers = (_budget_answer(standing), Answer(NOISE_IS_PRIVATE, store.noise.private))
     return Record(asset_of(key), partition_of(key), answers=answers, is_made=False)
 
 
@@ -271,7 +300,7 @@ def asset_of(key: ReleaseKey) -> str:
     """The asset whose partition this number is, or is one of."""
     if key.revision:
         return RESTATED
-    return DAU if key.metric == "dau" else MAU
+    return DAU_RELEASE if key.metric == "dau" else MAU_RELEASE
 
 
 def partition_of(key: ReleaseKey) -> date:
@@ -279,8 +308,7 @@ def partition_of(key: ReleaseKey) -> date:
     return month_of(key.day) if key.revision else key.day
 
 
-def _budget_answer(key: ReleaseKey, store: Store, error: Refused | None = None) -> Answer:
-    standing = within_budget(key, store.accountant, store.settings, error)
+def _budget_answer(standing: WithinBudget) -> Answer:
     return Answer(WITHIN_BUDGET, standing.passed, standing.sentence, reveal(_budget_metadata(standing)))
 
 

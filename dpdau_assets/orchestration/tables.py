@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from dpdau_assets.core.reporting.answers import Answer, columns_of
+from dpdau_assets.core.reporting.answer_model import MonthlyBudget
+from dpdau_assets.core.reporting.as_json import columns_of
 from dpdau_assets.core.restored import MartRow
 
 if TYPE_CHECKING:
@@ -31,12 +32,24 @@ def last_days(rows: Sequence[MartRow], days: int = 7) -> dg.TableMetadataValue:
     return in_a_table(latest.groupby("metric", sort=False).tail(days).loc[:, list(_NUMBERS)])
 
 
-def budget_table(rows: Sequence[Answer]) -> dg.TableMetadataValue:
+def budget_table(rows: Sequence[MonthlyBudget]) -> dg.TableMetadataValue:
     """Every charged month of each metric, in epsilon: what is spent so far, all that is charged, and the cap."""
     import pandas as pd
 
-    months = [{**row, "charged": row["charged"]["epsilon"], "overrides": len(row["overrides"])} for row in rows]
-    return in_a_table(pd.DataFrame(months, columns=[*_BUDGET, "releases_planned"]).round(3))
+    return in_a_table(pd.DataFrame(map(_columns, rows), columns=[*_BUDGET, "releases_planned"]).round(3))
+
+
+def _columns(row: MonthlyBudget) -> dict[str, Any]:
+    return {
+        "metric": row.metric,
+        "month": f"{row.month:%Y-%m}",
+        "epsilon_spent": row.summary.epsilon_spent,
+        "charged": row.report.charged.epsilon,
+        "epsilon_cap": row.summary.epsilon_cap,
+        "overrides": len(row.overrides),
+        "releases_made": row.summary.releases_made,
+        "releases_planned": row.summary.releases_planned,
+    }
 
 
 def in_a_table(frame: pd.DataFrame) -> dg.TableMetadataValue:

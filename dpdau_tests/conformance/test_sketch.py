@@ -22,12 +22,14 @@ from dpdau_assets.core.sketches import (
     build,
     estimator_from,
     from_bytes,
+    keysets,
     parameters_of,
     unite,
 )
 from dpdau_assets.core.sketches.base import Estimator, Header, Sketch, to_bytes
 from dpdau_assets.core.sketches.exact import ExactEstimator
 from dpdau_assets.core.sketches.hllpp import HllEstimator
+from dpdau_assets.core.sketches.keysets import is_key_set
 from dpdau_assets.core.sketches.kmv import KmvEstimator
 from dpdau_assets.core.sketches.theta import ThetaEstimator, ThetaSketch, theta_hashes
 from dpdau_tests.support.lengths import at_length
@@ -78,6 +80,17 @@ def test_every_kind_has_its_counting_and_is_tested_here() -> None:
 
 
 # --- The statistic -----------------------------------------------------------------------------------------------
+
+
+@every_counting
+@examples
+@given(sets=st.lists(key_set, min_size=1, max_size=4))
+def test_the_statistic_of_a_union_is_counted_from_the_words_of_its_days(
+    estimator: Estimator, sets: list[set[int]]
+) -> None:
+    days = [estimator.words(sketch_of(estimator, members)) for members in sets]
+    assert all(is_key_set(words) for words in days)
+    assert estimator.counted(len(keysets.unite(days))) == counted(estimator, *sets)
 
 
 @pytest.mark.also_long

@@ -69,7 +69,7 @@ def test_of_an_error_that_is_not_ours_the_class_alone_is_told(world: World, monk
         except ValueError as error:
             raise LookupError(f"row of {SHE}") from error
 
-    monkeypatch.setattr("dpdau_assets.assets.releases.publish", die)
+    monkeypatch.setattr("dpdau_assets.orchestration.publishing.publish_in_order", die)
     assert not world.execute(PUBLISH_DAU, str(DAYS[0])).success
     world.tick()
     (text,) = texts(world)

@@ -24,8 +24,8 @@ from dpdau_assets.core.publication.runs import (
 )
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.definitions import build_definitions
-from dpdau_assets.orchestration.jobs import run_steps
 from dpdau_assets.orchestration.metadata import NO_USER_DATA
+from dpdau_assets.orchestration.running import run_steps
 from dpdau_tests.conftest import SECRET, prepare, put
 from dpdau_tests.dagster.world import stop_the_clock
 from resources.dagster_instance import open_run

@@ -19,13 +19,13 @@ from dpdau_assets.core.erasure.byte_scan import Needles
 from dpdau_assets.core.facts import ReleaseKey
 from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.ingest import ingest
-from dpdau_assets.core.publication.release import read_statistic
+from dpdau_assets.core.publication.release import read_alike
 from dpdau_assets.core.publication.runs import steps
 from dpdau_assets.core.sketches.exact import ExactEstimator
 from dpdau_assets.definitions import build_definitions
-from dpdau_assets.orchestration.jobs import run_steps
 from dpdau_assets.orchestration.metadata import ALLOWED, reveal
 from dpdau_assets.orchestration.names import BUILD_STATE
+from dpdau_assets.orchestration.running import run_steps
 from dpdau_tests.conftest import SECRET, prepare, put
 from dpdau_tests.dagster.world import World, erase, stop_the_clock
 from resources.dagster_instance import open_run
@@ -121,7 +121,8 @@ def test_an_erasure_leaves_neither_id_nor_key_in_dagsters_storage_or_the_mart(pu
 
 def test_no_exact_count_reaches_dagsters_storage_or_the_mart(published: Run) -> None:
     """Counts of three days; a noise of exactly 0 may show one of them, as it does once in thirty days, and not all."""
-    exact = [read_statistic(ReleaseKey("dau", 1, day), ExactEstimator(), published.store) for day in COUNTED]
+    keys = [ReleaseKey("dau", 1, day) for day in COUNTED]
+    exact = list(dict(read_alike(keys, ExactEstimator(), published.store)).values())
     before_erasure = exact[0] + 1
     numbers = {release.noisy_value for release in published.store.accountant.releases()}
     hidden = [count for count in (before_erasure, *exact) if count not in numbers]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from fractions import Fraction
@@ -13,10 +13,13 @@ import dagster as dg
 import pytest
 
 from dpdau_assets.core.dates import days_between
+from dpdau_assets.core.errors import Refused
+from dpdau_assets.core.facts import ReleaseKey
 from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.completeness import complete_all, withdraw_all
 from dpdau_assets.core.publication.due import due
-from dpdau_assets.core.publication.release import publish
+from dpdau_assets.core.publication.release import Counted, commit, plan_together, publish
+from dpdau_assets.core.publication.runs import Step
 from dpdau_assets.core.state.rebuilding import build_days
 from dpdau_assets.orchestration.jobs import IN_ORDER
 from dpdau_assets.orchestration.names import PUBLISH_MAU
@@ -136,15 +139,33 @@ def test_a_day_that_is_not_declared_is_never_sealed_empty_and_what_follows_it_wa
 def test_a_declaration_that_is_taken_back_while_publication_runs_holds_up_its_day_and_what_follows(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def withdrawing(metric: str, day: date, store: Store) -> object:
-        if day == DAYS[4]:
-            withdraw_all([DAYS[6]], store)
-        return publish(metric, day, store)  # type: ignore[arg-type]
+    def withdrawing(steps: Sequence[Step], *rest: Any) -> object:
+        if not world.store.accountant.sealed():
+            withdraw_all([DAYS[6]], world.store)
+        return plan_together(steps, *rest)
 
-    monkeypatch.setattr("dpdau_assets.assets.releases.publish", withdrawing)
+    monkeypatch.setattr("dpdau_assets.core.publication.release.plan_together", withdrawing)
     assert publish_due(world)
     assert published(world.store) == DAYS[:6]
     assert DAYS[6] not in world.store.accountant.sealed()
+
+
+def test_a_declaration_of_a_day_that_is_being_read_is_not_taken_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+
+    def withdrawing(*what: Any) -> object:
+        if not told:
+            with pytest.raises(Refused) as refused:
+                withdraw_all([DAYS[6]], world.store)
+            told.append(refused.value.reason)
+        return commit(*what)
+
+    monkeypatch.setattr("dpdau_assets.core.publication.release.commit", withdrawing)
+    assert publish_due(world)
+    assert told == [f"{DAYS[6]} is sealed: a number has read it, or is about to."]
+    assert published(world.store) == DAYS
 
 
 def test_a_day_that_is_declared_after_the_run_has_built_waits_for_the_next_one_and_fails_nothing(
@@ -186,13 +207,13 @@ def test_what_a_run_published_before_it_died_is_told_by_the_next_one(done: World
 def test_a_number_that_fails_leaves_what_is_out_and_the_next_run_goes_on_from_there(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def die_at_mau(metric: str, day: date, store: Store) -> object:
-        if metric == "mau" and day == date(2025, 2, 1):
+    def die_at_mau(statistics: Mapping[ReleaseKey, Counted], *rest: Any) -> object:
+        if any(key.metric == "mau" and key.day == date(2025, 2, 1) for key in statistics):
             raise OSError("no space left on device")
-        return publish(metric, day, store)  # type: ignore[arg-type]
+        return commit(statistics, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr("dpdau_assets.assets.releases.publish", die_at_mau)
+        patch.setattr("dpdau_assets.core.publication.release.commit", die_at_mau)
         assert not publish_due(world)
     out = world.store.accountant.releases()
     assert published(world.store)[-1] == date(2025, 2, 1) and published(world.store, "mau")[-1].month == 1

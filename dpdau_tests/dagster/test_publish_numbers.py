@@ -15,8 +15,8 @@ from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.runs import DAU, MAU, RESTATEMENT, Step, plan_run
 from dpdau_assets.definitions import build_definitions
 from dpdau_assets.orchestration.bulk import Numbers
-from dpdau_assets.orchestration.jobs import run_steps
-from dpdau_assets.orchestration.names import PUBLISH_DAU, PUBLISH_NUMBERS
+from dpdau_assets.orchestration.names import PUBLISH_DAU, PUBLISH_MAU, PUBLISH_NUMBERS
+from dpdau_assets.orchestration.running import run_steps
 from dpdau_tests.conftest import SECRET, put
 from dpdau_tests.dagster.world import World, stop_the_clock
 from resources.settings_env import read_settings
@@ -78,10 +78,65 @@ def test_what_was_published_before_a_refusal_is_out_and_told_and_the_refusal_is_
     with pytest.raises(Refused, match=f"There is no state for {DAYS[1]}"):
         run_steps([Step(DAU, DAYS[0]), Step(DAU, DAYS[1]), Step(DAU, DAYS[2])], definitions, instance, done.append)
     assert done == [Step(DAU, DAYS[0])]
-    key = dg.AssetCheckKey(dg.AssetKey("dau_release"), "within_budget")
-    found = instance.event_log_storage.get_asset_check_execution_history(key, limit=9)
-    passed = {record.event.dagster_event.event_specific_data.partition: record for record in found if record.event}
-    assert passed.keys() == {str(day) for day in DAYS[:2]}, "of the third nothing was asked"
+    answers = {str(DAYS[0]): True, str(DAYS[1]): False}
+    assert answered("dau_release", "within_budget", instance) == answers, "of the third nothing was asked"
+
+
+def in_range(first: date, last: date) -> dict[str, str]:
+    """The tags of a run over a range of partitions, as a backfill launches it."""
+    return {"dagster/asset_partition_range_start": str(first), "dagster/asset_partition_range_end": str(last)}
+
+
+@pytest.fixture
+def world(store: Store, instance: dg.DagsterInstance) -> World:
+    """All days are built."""
+    world = World(store, instance)
+    world.build_at_once(DAYS)
+    return world
+
+
+def test_a_backfill_of_a_metric_is_one_run_in_which_each_day_is_told_by_itself(world: World) -> None:
+    graph = world.definitions.resolve_asset_graph()
+    for asset in ("dau_release", "mau_release"):
+        assert graph.get(dg.AssetKey(asset)).backfill_policy == dg.BackfillPolicy.single_run()
+    assert world.execute(PUBLISH_DAU, tags=in_range(DAYS[0], DAYS[-1])).success
+    assert world.execute(PUBLISH_MAU, tags=in_range(DAYS[2], DAYS[-1])).success
+    assert partitions_told("dau_release", world.instance) == [str(day) for day in DAYS]
+    assert partitions_told("mau_release", world.instance) == [str(day) for day in DAYS[2:]]
+    assert world.stale("dau_release", DAYS) == world.stale("mau_release", DAYS[2:]) == set()
+    records = world.instance.fetch_materializations(dg.AssetKey("dau_release"), limit=100).records
+    shown = {record.partition_key: record.asset_materialization for record in records}
+    for release in world.store.accountant.releases("dau"):
+        event = shown[str(release.key.day)]
+        assert event and event.metadata["noisy_value"].value == release.noisy_value
+        assert (event.tags or {})["dagster/data_version"] == "revision-0"
+    for asset, days in (("dau_release", DAYS), ("mau_release", DAYS[2:])):
+        for check in ("within_budget", "noise_is_private"):
+            assert answered(asset, check, world.instance) == dict.fromkeys(map(str, days), True)
+
+
+def test_a_backfill_that_meets_a_refusal_has_told_what_is_out_and_fails_with_the_refusal(world: World) -> None:
+    done = world.execute(PUBLISH_MAU, tags=in_range(DAYS[2], DAYS[5]))
+    assert done.success
+    again = world.execute(PUBLISH_MAU, tags=in_range(DAYS[4], date(2025, 2, 8)))
+    (failure,) = [event.step_failure_data for event in again.all_events if event.is_step_failure]
+    assert failure.error and "There is no state for 2025-02-07" in str(failure.error)
+    assert partitions_told("mau_release", world.instance) == [
+        *map(str, DAYS[2:6]),
+        *map(str, DAYS[4:]),
+    ], "what was out is told again"
+    passed = answered("mau_release", "within_budget", world.instance)
+    assert passed == {**dict.fromkeys(map(str, DAYS[2:]), True), "2025-02-07": False}
+
+
+def answered(asset: str, check: str, instance: dg.DagsterInstance) -> dict[str | None, bool]:
+    """The last answer to the check, by partition."""
+    key = dg.AssetCheckKey(dg.AssetKey(asset), check)
+    found = instance.event_log_storage.get_asset_check_execution_history(key, limit=100)
+    events = [record.event.dagster_event for record in reversed(found) if record.event and record.event.dagster_event]
+    given = [event for event in events if event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION]
+    evaluations = [event.asset_check_evaluation_data for event in given]
+    return {evaluation.partition: evaluation.passed for evaluation in evaluations}
 
 
 @pytest.mark.parametrize("step", ["dau 2025-02-09", "mau 9999-12-31"])

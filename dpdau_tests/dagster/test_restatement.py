@@ -15,8 +15,8 @@ from dpdau_assets.core.publication.release import publish, restate
 from dpdau_assets.core.publication.runs import DAU, REPORTS, RESTATEMENT, Step, building
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.definitions import build_definitions
-from dpdau_assets.orchestration.jobs import run_steps
 from dpdau_assets.orchestration.names import PUBLISH_DAU, RESTATE_DAU
+from dpdau_assets.orchestration.running import run_steps
 from dpdau_assets.orchestration.schedules import build_restate_monthly
 from dpdau_tests.conftest import SECRET, prepare, put
 from dpdau_tests.dagster.world import World, asked_of, erase, project_under, stop_the_clock

@@ -1,4 +1,4 @@
-"""The Dagster UI in a real browser, on the project as `make dev` starts it.
+"""The Dagster UI in a real browser, on the demo's events, of which nothing is published yet.
 
 Materialise a day, backfill three, publish them, and erase somebody: the touched day turns stale, is rebuilt, and the
 request is verified. Every step leaves a picture. Where libfaketime is, nobody waits until sensors look again.
@@ -11,29 +11,35 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import date, timedelta
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 from playwright.sync_api import Page
 
+from dpdau_assets.core.dates import days_between
 from dpdau_assets.core.ports.store import Store
 from dpdau_tests.dagster.served import Ui, serve
 from dpdau_tests.support.browser import PICTURES, open_browser
 from dpdau_tests.support.simulation import Clock, find_libfaketime
-from eval.demo import EVENTS
+from eval import demo
+from eval.moved_events import move_until
 from resources.settings_env import read_settings
 from resources.store import open_store
 
 pytestmark = pytest.mark.browser
 
-DAYS = [f"2013-12-{day:02}" for day in range(1, 4)]
+MOVE = move_until(date(2026, 3, 3))
+DAYS = [str(day) for day in days_between(MOVE.first, MOVE.first + timedelta(days=2))]
 
 
 @pytest.fixture(scope="module")
 def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ui]:
     folder = tmp_path_factory.mktemp("ui")
-    subprocess.run([sys.executable, "-m", "eval.demo", "--prepare"], cwd=folder, check=True)
+    demo.begin(folder / ".demo", MOVE)
+    begun = demo.prepare(folder / ".demo")
+    demo.dpdau(begun, "ingest", "--from", str(begun.events))
     library = find_libfaketime()
     clock = Clock(folder / "clock", library) if library else None
     with serve(folder, folder / ".demo", {**os.environ, **demo_environment(folder)}, clock) as found:
@@ -121,9 +127,9 @@ def test_the_chart_of_the_mart_renders_in_the_ui(ui: Ui, page: Page) -> None:
 
 def test_the_budget_is_shown_as_bars_with_what_is_planned(ui: Ui, page: Page) -> None:
     page.goto(f"{ui.address}/assets/budget_report")
-    bars = page.get_by_text("2013-12 dau").first
+    bars = page.get_by_text(f"{DAYS[0][:7]} dau").first
     bars.wait_for()
-    assert "2013-12 dau █" in str(bars.text_content())
+    assert f"{DAYS[0][:7]} dau █" in str(bars.text_content())
     page.screenshot(path=PICTURES / "budget.png")
 
 
@@ -160,7 +166,7 @@ def test_an_erasure_makes_its_day_stale_and_the_sensor_has_it_rebuilt_and_verifi
     ui.wait_for("the days", lambda: not any(ui.stale("activity", one) for one in DAYS))
     ui.wait_for("the first result", lambda: ui.check_passed("activity", "no_pending_erasures") is True)
     command = [sys.executable, "-m", "dpdau_assets.cli", "erase", "--user-id", "-", "--days", day]
-    subprocess.run(command, input=somebody_on(day), text=True, check=True, cwd=ui.folder)
+    subprocess.run(command, input=somebody_on(ui.folder, day), text=True, check=True, cwd=ui.folder)
     with lock_after_mark(ui, store):
         ui.wait_for("staleness", lambda: ui.stale("activity", day))
         assert not any(ui.stale("activity", other) for other in others)
@@ -181,15 +187,14 @@ def test_an_erasure_makes_its_day_stale_and_the_sensor_has_it_rebuilt_and_verifi
 
 
 def demo_environment(folder: Path) -> dict[str, str]:
-    lines = (folder / ".demo" / "env").read_text().splitlines()
-    pairs = (line.removeprefix("export ").split("=", 1) for line in lines if line)
-    return {name: value.strip("'") for name, value in pairs}
+    """The demo's settings, but that nothing lands: the days are the test's own to build."""
+    return {**demo.kept_settings(folder / ".demo"), "LANDING_DIR": ""}
 
 
-def somebody_on(day: str) -> str:
+def somebody_on(folder: Path, day: str) -> str:
     """Someone of the demo's events who was active on this day and asked for nothing."""
     users: dict[str, set[str]] = {"+": set(), "-": set()}
-    for row in pq.read_table(EVENTS, columns=["user_id", "op", "day"]).to_pylist():
+    for row in pq.read_table(folder / ".demo" / "events.parquet", columns=["user_id", "op", "day"]).to_pylist():
         if row["op"] == "-" or str(row["day"]) == day:
             users[row["op"]].add(row["user_id"])
     return min(users["+"] - users["-"])

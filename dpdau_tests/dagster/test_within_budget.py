@@ -21,10 +21,10 @@ from dpdau_assets.core.reporting.checks import CHECKS
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.state.day_sketch import is_fresh
 from dpdau_assets.definitions import build_definitions
-from dpdau_assets.orchestration.jobs import run_steps
 from dpdau_assets.orchestration.metadata import ALLOWED
 from dpdau_assets.orchestration.names import CHECK_STORE, PUBLISH_DAU, PUBLISH_DUE, PUBLISH_MAU, RESTATE_DAU
 from dpdau_assets.orchestration.recorder import ANSWERED_IN_RUNS, NOISE_IS_PRIVATE, WITHIN_BUDGET, check_keys
+from dpdau_assets.orchestration.running import run_steps
 from dpdau_tests.conftest import SECRET, FixedClock, Silent, prepare, put
 from dpdau_tests.dagster.world import World, erase, project_under, stop_the_clock
 from resources.settings_env import read_settings

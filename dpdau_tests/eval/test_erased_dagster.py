@@ -15,7 +15,7 @@ from dpdau_assets.core.events import Event
 from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.runs import REPORTS, plan_run
 from dpdau_assets.definitions import build_definitions
-from dpdau_assets.orchestration.jobs import run_steps
+from dpdau_assets.orchestration.running import run_steps
 from dpdau_tests.conftest import SECRET, FixedClock, prepare, put, silent
 from dpdau_tests.dagster.world import stop_the_clock
 from dpdau_tests.eval.asof_reference import Activity, dau_asof, mau_asof, read_activity

@@ -19,7 +19,7 @@ from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.privacy.mechanisms import shared_noise
 from dpdau_assets.core.privacy.schedule import METRICS
 from dpdau_assets.core.privacy.stream_filters import STREAM_FILTER
-from dpdau_assets.core.publication.release import publish, read_statistic
+from dpdau_assets.core.publication.release import publish, read_alike
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.sketches.exact import ExactEstimator
 from dpdau_tests.conftest import SECRET, FixedClock, prepare
@@ -74,7 +74,7 @@ def residuals() -> dict[str, dict[date, float]]:
             for metric in METRICS:
                 noisy = publish(metric, day, store).noisy_value
                 key = ReleaseKey(metric, settings.window_days(metric), day)
-                found[metric][day] = noisy - read_statistic(key, ExactEstimator(), store)
+                found[metric][day] = noisy - dict(read_alike([key], ExactEstimator(), store))[key]
         open_store.cache_clear()
     return found
 

@@ -58,18 +58,18 @@ def test_one_month(make_store: Callable[..., Store], sketch_settings: dict, tmp_
     for release in store.accountant.releases():
         exact = exact_count(events, release.key.day, release.key.window_days)
         answer = release_answer(release, store.settings, store.accountant)
-        assert abs(answer["noisy_value"] - exact) < 3.5 * (answer["upper_95"] - answer["lower_95"]) / 2  # 6.9 std
-        assert answer["lower_95"] <= answer["estimate"] <= answer["upper_95"]
-        assert (answer["sketch_impl"], answer["private"]) == (kind, True)
-        assert answer["noisy_statistic"] == release.noisy_value
+        assert abs(answer.noisy_value - exact) < 3.5 * (answer.upper_95 - answer.lower_95) / 2  # 6.9 std
+        assert answer.lower_95 <= answer.estimate <= answer.upper_95
+        assert (answer.sketch_impl, answer.private) == (kind, True)
+        assert answer.noisy_statistic == release.noisy_value
         if release.key.metric == "dau":
-            inside.append(answer["lower_95"] <= exact <= answer["upper_95"])
+            inside.append(answer.lower_95 <= exact <= answer.upper_95)
     # Days of a month share little noise. A sample they share, and so do the windows of MAU: one month shows nothing.
     assert kind != "set" or sum(inside) >= 0.6 * len(inside)  # a false alarm has odds of 1.5e-5
     spent = budget_answer("dau", date(2025, 2, 1), store.settings, store.accountant)
-    assert (spent["releases_made"], spent["releases_planned"]) == (28, 28)
-    assert 2.98 < spent["epsilon_spent"] <= 3.0  # the whole month is out: all of its cap, and not a hair more
-    assert budget_answer("mau", date(2025, 2, 1), store.settings, store.accountant)["epsilon_spent"] <= 3.5
+    assert (spent.summary.releases_made, spent.summary.releases_planned) == (28, 28)
+    assert 2.98 < spent.summary.epsilon_spent <= 3.0  # the whole month is out: all of its cap, and not a hair more
+    assert budget_answer("mau", date(2025, 2, 1), store.settings, store.accountant).summary.epsilon_spent <= 3.5
 
 
 def test_the_mart_holds_every_release_and_nothing_exact(make_store: Callable[..., Store]) -> None:
@@ -101,7 +101,7 @@ def test_the_mart_holds_every_release_and_nothing_exact(make_store: Callable[...
         (row,) = relation.fetchall()
     assert row[:4] == ("dau", START, 1, 0)
     assert row[8:12] == (release.noisy_value, release.half_width, release.mechanism, release.run)
-    assert row[4] == release_answer(release, store.settings, store.accountant)["noisy_value"]
+    assert row[4] == release_answer(release, store.settings, store.accountant).noisy_value
     assert files.csv.read_text().count("\n") == 2
     assert open_mart(store.settings).read() == mart_rows(store.accountant)
     assert files.chart.read_text().startswith("<svg")
@@ -116,8 +116,8 @@ def test_what_is_shown_of_a_number_is_never_below_zero_and_the_number_as_drawn_s
     release = Release(ReleaseKey("dau", 1, START), "one", "gaussian_shared", noisy, 13.5, "set", "today", True, "1")
     run = MechanismRun("one", "dau", 1, START, shared_noise(62, 3.0, 1e-6), parameters_of(ExactEstimator()))
     shown_now = interval(release, run)
-    assert (shown_now["estimate"], shown_now["lower_95"], shown_now["upper_95"]) == shown
-    assert shown_now["noisy_value"] == shown_now["noisy_statistic"] == noisy
+    assert (shown_now.estimate, shown_now.lower_95, shown_now.upper_95) == shown
+    assert shown_now.noisy_value == shown_now.noisy_statistic == noisy
 
 
 def test_the_mart_is_replaced_while_a_reader_has_it_open(make_store: Callable[..., Store]) -> None:

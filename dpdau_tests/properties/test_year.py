@@ -142,12 +142,12 @@ def what_became_of(row: MonthForecast, store: Store) -> MonthForecast:
         if month in months_read(release.key.day, release.key.window_days)
     ]
     charged = total(cost(charge.mechanism) for charge in store.accountant.charges(metric, month))
-    budget = budget_answer(metric, month, store.settings, store.accountant)
+    budget = budget_answer(metric, month, store.settings, store.accountant).summary
     due_days = [date.fromisoformat(release.published_at[:10]) for release in releases]
     restated = sum(release.key.revision for release in releases)
     return replace(
         row,
-        cap=budget["epsilon_cap"],
+        cap=budget.epsilon_cap,
         first_numbers=len(releases) - restated,
         restatements=restated,
         refused=0,
@@ -155,8 +155,8 @@ def what_became_of(row: MonthForecast, store: Store) -> MonthForecast:
         last_due=max(due_days),
         charged=epsilon_of(charged, delta),
         mu2=2 * rho(charged),
-        spent=budget["epsilon_spent"],
-        headroom=budget["epsilon_cap"] - epsilon_of(charged, delta),
+        spent=budget.epsilon_spent,
+        headroom=budget.epsilon_cap - epsilon_of(charged, delta),
         mechanism=releases[-1].mechanism,
         half_width_95=releases[-1].half_width,
     )

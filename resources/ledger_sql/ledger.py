@@ -118,7 +118,9 @@ class SqlLedgerReader:
 
     def awaits_erasures(self) -> bool:
         restored = self._last_entry(schema.restores)
-        return restored > self._last_entry(schema.overrides, schema.overrides.c.kind == "erasures_submitted")
+        return restored > 0 and restored > self._last_entry(
+            schema.overrides, schema.overrides.c.kind == "erasures_submitted"
+        )
 
     def _last_entry(self, table: Table, *where: ColumnElement[bool]) -> int:
         """The place in the chain of the last such row, 0 for none."""
@@ -184,10 +186,11 @@ class SqlLedgerTransaction(SqlLedgerReader):
             destroy(self._connection, self._keyring, STATISTIC, subject)
             self.destroyed = True
 
-    def numbers(self, run: str) -> list[float]:
+    def numbers(self, run: str, last: int | None = None) -> list[float]:
         table = schema.releases
-        query = select(table.c.noisy_value).where(table.c.instance == run).order_by(table.c.day, table.c.revision)
-        return [row.noisy_value for row in self._all(query)]
+        query = select(table.c.noisy_value).where(table.c.instance == run)
+        rows = self._all(query.order_by(table.c.day.desc(), table.c.revision.desc()).limit(last))
+        return [row.noisy_value for row in rows][::-1]
 
     def store(self, release: Release) -> None:
         key = release.key
@@ -220,18 +223,23 @@ class SqlLedgerSnapshot(SqlLedgerReader):
     def __init__(self, connection: Connection) -> None:
         super().__init__(connection)
         self._releases: list[Release] | None = None
+        self._by_key: dict[ReleaseKey, Release] = {}
         self._runs: list[MechanismRun] | None = None
+        self._processed: frozenset[date] | None = None
 
     @contextmanager
     def snapshot(self) -> Iterator[SqlLedgerSnapshot]:
         yield self
 
     def release(self, key: ReleaseKey) -> Release | None:
-        return next((release for release in self.releases() if release.key == key), None)
+        if self._releases is None:
+            return super().release(key)
+        return self._by_key.get(key)
 
     def releases(self, metric: Metric | None = None) -> list[Release]:
         if self._releases is None:
             self._releases = super().releases()
+            self._by_key = {release.key: release for release in self._releases}
         return [release for release in self._releases if metric in (None, release.key.metric)]
 
     def mechanism_runs(self) -> list[MechanismRun]:
@@ -246,7 +254,9 @@ class SqlLedgerSnapshot(SqlLedgerReader):
         return days_in(self._connection, schema.seals)
 
     def processed(self) -> frozenset[date]:
-        return days_in(self._connection, schema.processed)
+        if self._processed is None:
+            self._processed = days_in(self._connection, schema.processed)
+        return self._processed
 
     def purged_through(self) -> date | None:
         number = fact(self._connection, "purged_through")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from dpdau_assets.core.errors import BadInput
-from dpdau_assets.core.reporting.answers import columns_of
+from dpdau_assets.core.reporting.as_json import columns_of
 from dpdau_assets.core.settings import Metric
 from resources.published.mart_duckdb import COLUMNS, MartFiles
 

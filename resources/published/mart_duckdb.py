@@ -15,7 +15,7 @@ import duckdb
 
 from dpdau_assets.core.errors import BadInput, Refused
 from dpdau_assets.core.facts import MartPaths, ReleaseKey
-from dpdau_assets.core.reporting.answers import columns_of
+from dpdau_assets.core.reporting.as_json import columns_of
 from dpdau_assets.core.reporting.report_model import Series
 from dpdau_assets.core.reporting.series import all_series
 from dpdau_assets.core.restored import MartRow

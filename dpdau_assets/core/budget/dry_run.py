@@ -9,7 +9,8 @@ from fractions import Fraction
 from functools import cache
 
 from dpdau_assets.core.budget.planning import Plan, restated_keys, restatement_parameters
-from dpdau_assets.core.dates import month_of, months_read
+from dpdau_assets.core.budget.published_runs import PublishedRuns
+from dpdau_assets.core.dates import month_of
 from dpdau_assets.core.facts import Release, ReleaseKey
 from dpdau_assets.core.ports.ledger import LedgerView
 from dpdau_assets.core.privacy.accounting import Charge
@@ -28,10 +29,10 @@ class DryRunLedger:
     def __init__(self, ledger: LedgerView, settings: Settings, metric: Metric | None = None) -> None:
         self._settings = settings
         self._numbers: dict[ReleaseKey, str] = {}
+        self._first_numbers: dict[date, list[ReleaseKey]] = defaultdict(list)  # of DAU, by month
         self._last_releases: dict[Metric, Release] = {}
-        self._reading: dict[tuple[Metric, date], Counter[str]] = defaultdict(Counter)
+        self._published = PublishedRuns()
         self._last_days: dict[tuple[Metric, int], date] = {}
-        self._last_days_of: dict[str, date] = {}
         self._restated: Counter[date] = Counter()
         # Numbers first, charges last: what is published meanwhile is at least among the charges.
         for release in sorted(ledger.releases(metric), key=lambda release: (release.key.day, release.key.revision)):
@@ -96,11 +97,11 @@ class DryRunLedger:
     def publish(self, key: ReleaseKey, run: str) -> None:
         """From now on this key has its number, from this mechanism run."""
         self._numbers[key] = run
+        if key.metric == "dau" and not key.revision:
+            self._first_numbers[month_of(key.day)].append(key)
         series = key.metric, key.window_days
         self._last_days[series] = max(key.day, self._last_days.get(series, key.day))
-        self._last_days_of[run] = max(key.day, self._last_days_of.get(run, key.day))
-        for month in months_read(key.day, key.window_days):
-            self._reading[key.metric, month][run] += 1
+        self._published.add(key, run)
         if key.revision:
             self._restated[month_of(key.day)] += 1
 
@@ -108,10 +109,10 @@ class DryRunLedger:
         """Undo `enter` and `publish` for a number of a restatement: with one of them refused, it makes none."""
         name = planned.run.name
         del self._numbers[key]
-        self._reading[key.metric, month_of(key.day)][name] -= 1
+        self._published.withdraw(key, name)
         self._restated[month_of(key.day)] -= 1
         if planned.is_new:
-            del self._runs[name], self._last_days_of[name]
+            del self._runs[name]
         for charge in planned.charges:
             self._added[charge.metric, charge.month].remove(charge)
 
@@ -121,7 +122,7 @@ class DryRunLedger:
 
     def restatement(self, month: date) -> list[ReleaseKey]:
         """What it consists of by now."""
-        return restated_keys(month, self._numbers)
+        return restated_keys(month, self._first_numbers[month])
 
     def parameters(self, month: date) -> Mapping[str, str]:
         """What DAU of the month was begun under, or will be."""
@@ -134,8 +135,7 @@ class DryRunLedger:
 
     def published(self, metric: Metric, month: date) -> list[Published]:
         """How much is out of each mechanism run of which some number reads the month."""
-        runs = ((self._runs[name], count) for name, count in (+self._reading[metric, month]).items())
-        return [Published(run.mechanism, count, run.first_day, self._last_days_of[run.name]) for run, count in runs]
+        return self._published.reading(metric, month, self._runs)
 
     def begun_anew(self) -> list[MechanismRun]:
         """Streams that the draft has begun where the metric had one already."""

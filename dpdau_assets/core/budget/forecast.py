@@ -7,10 +7,10 @@ be refused then. Only facts and charges are read; nothing is written, drawn or s
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import date, timedelta
 from itertools import islice
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from dpdau_assets.core.budget.dry_run import DryRunLedger
 from dpdau_assets.core.budget.planning import Plan, budget_of, enter, plan, restatement_due_under
@@ -28,7 +28,7 @@ from dpdau_assets.core.ports.ledger import LedgerView
 from dpdau_assets.core.privacy.accounting import Charge, Cost, cost, epsilon_of, rho, total
 from dpdau_assets.core.privacy.cost_so_far import cost_so_far
 from dpdau_assets.core.privacy.mechanism_run import MechanismRun
-from dpdau_assets.core.privacy.mechanisms import LONGEST_MONTH, Stream, half_width_95, noise_std
+from dpdau_assets.core.privacy.mechanisms import LONGEST_MONTH, Mechanism, Stream, half_width_95, noise_std
 from dpdau_assets.core.privacy.schedule import METRICS, ScheduledRelease, due_on, mechanism_for
 from dpdau_assets.core.settings import Metric, Settings
 
@@ -264,6 +264,7 @@ def _month_forecast(
     charged = _cost_of(ledger.charges(metric, month))
     epsilon_charged = epsilon_of(charged, settings.delta)
     cap = float(budget_of(metric, month, ledger, settings).epsilon)
+    last = to_come[-1] if to_come else None
     return MonthForecast(
         metric=metric,
         month=month,
@@ -274,12 +275,14 @@ def _month_forecast(
         restatements=restatements,
         refused=sum(refusal.numbers for refusal in refused),
         first_due=to_come[0].release.due_on if to_come else None,
-        last_due=to_come[-1].release.due_on if to_come else None,
+        last_due=last.release.due_on if last else None,
         charged=epsilon_charged,
         mu2=2 * rho(charged),
         spent=epsilon_of(cost_so_far(published, month), settings.delta),
         headroom=cap - epsilon_charged,
-        **_noise(to_come),
+        mechanism=last.run.mechanism.name if last else None,
+        std=noise_std(*_noise(last)) if last else None,
+        half_width_95=half_width_95(*_noise(last)) if last else None,
     )
 
 
@@ -292,13 +295,9 @@ def _cost_of(charges: Iterable[Charge]) -> Cost:
     return total(cost(charge.mechanism) for charge in charges)
 
 
-def _noise(to_come: Sequence[PlannedRelease]) -> dict[str, Any]:
-    if not to_come:
-        return {"mechanism": None, "std": None, "half_width_95": None}
-    last, run = to_come[-1].release, to_come[-1].run
-    stream_day = (last.day - run.first_day).days + 1
-    std, half_width = noise_std(run.mechanism, stream_day), half_width_95(run.mechanism, stream_day)
-    return {"mechanism": run.mechanism.name, "std": std, "half_width_95": half_width}
+def _noise(planned: PlannedRelease) -> tuple[Mechanism, int]:
+    """The number's mechanism, and its day of the run, the first being 1."""
+    return planned.run.mechanism, (planned.release.day - planned.run.first_day).days + 1
 
 
 def _new_stream(stream: MechanismRun, ledger: DryRunLedger) -> NewStream:
@@ -309,37 +308,3 @@ def _new_stream(stream: MechanismRun, ledger: DryRunLedger) -> NewStream:
         if any(charge.run != stream.name for charge in ledger.charges(stream.metric, month))
     ]
     return NewStream(stream.name, stream.metric, stream.first_day, tuple(twice))
-
-
-# --- As JSON -----------------------------------------------------------------------------------------------------
-
-_IN_JSON = {"due_on": "slot", "first_due": "first_slot", "last_due": "last_slot", "run": "instance"}
-"""The fields that have another name in JSON."""
-
-
-def forecast_answer(coming: Forecast) -> dict[str, Any]:
-    """A forecast as JSON; of the refusals the first, and how many numbers are refused in all."""
-    return {
-        "fits": not coming.refused,
-        "first_refusal": _refusal_answer(coming.refused[0]) if coming.refused else None,
-        "numbers_refused": sum(refused.numbers for refused in coming.refused),
-        "new_streams": [_plain(asdict(stream)) for stream in coming.new_streams],
-        "delta": coming.delta,
-        "months": [_plain(asdict(month)) for month in coming.months],
-    }
-
-
-def _refusal_answer(refused: RefusedRelease) -> dict[str, Any]:
-    what = {**_plain(asdict(refused.release)), "numbers": refused.numbers}
-    return {**what, "reason": refused.error.reason, "remedy": refused.error.remedy, **refused.error.fields}
-
-
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    """Days as YYYY-MM-DD, months as YYYY-MM."""
-    return {_IN_JSON.get(name, name): _text(value, as_month=name.startswith("month")) for name, value in values.items()}
-
-
-def _text(value: object, *, as_month: bool) -> object:
-    if isinstance(value, tuple):
-        return [_text(part, as_month=as_month) for part in value]
-    return value if not isinstance(value, date) else f"{value:%Y-%m}" if as_month else value.isoformat()

@@ -22,7 +22,7 @@ from dpdau_assets.core.dates import (
 )
 from dpdau_assets.core.errors import BadSetting, BudgetRefused
 from dpdau_assets.core.facts import ReleaseKey
-from dpdau_assets.core.ports.store import Store
+from dpdau_assets.core.ports.store import StoreView
 from dpdau_assets.core.privacy.mechanisms import Stream
 from dpdau_assets.core.privacy.schedule import due_on
 
@@ -49,23 +49,24 @@ class Prospect:
     due: date | None = None
 
 
-def prospect(key: ReleaseKey, store: Store) -> Prospect:
+def prospect(key: ReleaseKey, store: StoreView) -> Prospect:
     """What becomes of a number that is not published."""
-    ledger = DryRunLedger(store.accountant, store.settings)
-    prospects = (rule(key, ledger, store) for rule in (_RESTATED_RULES if key.revision else _RULES))
-    return next(prospect for prospect in prospects if prospect)
+    with store.snapshot() as snapshot:
+        ledger = DryRunLedger(snapshot.accountant, store.settings)
+        prospects = (rule(key, ledger, snapshot) for rule in (_RESTATED_RULES if key.revision else _RULES))
+        return next(prospect for prospect in prospects if prospect)
 
 
 # --- What never comes --------------------------------------------------------------------------------------------
 
-_Rule = Callable[[ReleaseKey, DryRunLedger, Store], Prospect | None]
+_Rule = Callable[[ReleaseKey, DryRunLedger, StoreView], Prospect | None]
 
 
 def _never(why: str, because: str, remedy: str) -> Prospect:
     return Prospect(True, why, because, remedy)
 
 
-def _not_made(key: ReleaseKey, _: DryRunLedger, store: Store) -> Prospect | None:
+def _not_made(key: ReleaseKey, _: DryRunLedger, store: StoreView) -> Prospect | None:
     revisions = (0, 1) if key.metric == "dau" else (0,)
     if key.window_days == store.settings.window_days(key.metric) and key.revision in revisions:
         return None
@@ -73,7 +74,7 @@ def _not_made(key: ReleaseKey, _: DryRunLedger, store: Store) -> Prospect | None
     return _never("not_made", "no job makes such a number", remedy)
 
 
-def _before_start(key: ReleaseKey, _: DryRunLedger, store: Store) -> Prospect | None:
+def _before_start(key: ReleaseKey, _: DryRunLedger, store: StoreView) -> Prospect | None:
     start = store.settings.start_date
     first = first_window_end(start, key.window_days)
     remedy = f"Ask from {first} on."
@@ -84,7 +85,7 @@ def _before_start(key: ReleaseKey, _: DryRunLedger, store: Store) -> Prospect | 
     return None
 
 
-def _past_retention(key: ReleaseKey, _: DryRunLedger, store: Store) -> Prospect | None:
+def _past_retention(key: ReleaseKey, _: DryRunLedger, store: StoreView) -> Prospect | None:
     gone = store.accountant.purged_through()
     if gone is None or window(key.day, key.window_days)[0] > gone:
         return None
@@ -92,14 +93,14 @@ def _past_retention(key: ReleaseKey, _: DryRunLedger, store: Store) -> Prospect 
     return _never("past_retention", f"it reads days up to {gone}, which are past retention", f"Ask from {first} on.")
 
 
-def _restated(key: ReleaseKey, ledger: DryRunLedger, _: Store) -> Prospect | None:
+def _restated(key: ReleaseKey, ledger: DryRunLedger, _: StoreView) -> Prospect | None:
     if key.metric != "dau" or month_of(key.day) not in ledger.restated():
         return None
     because = f"{key.day:%Y-%m} was restated without it, and with that a month is closed"
     return _never("restated", because, "Days that were not published by then stay without a number.")
 
 
-def _closed(key: ReleaseKey, ledger: DryRunLedger, _: Store) -> Prospect | None:
+def _closed(key: ReleaseKey, ledger: DryRunLedger, _: StoreView) -> Prospect | None:
     closed = [month for month in months_read(key.day, key.window_days) if ledger.is_closed(key.metric, month)]
     if not closed:
         return None
@@ -107,7 +108,7 @@ def _closed(key: ReleaseKey, ledger: DryRunLedger, _: Store) -> Prospect | None:
     return _never("closed", because, "It stays so unless the month is opened on the record: `dpdau reset-budget`.")
 
 
-def _lost(key: ReleaseKey, _: DryRunLedger, store: Store) -> Prospect | None:
+def _lost(key: ReleaseKey, _: DryRunLedger, store: StoreView) -> Prospect | None:
     rotation = store.settings.hash_salt_rotation_days
     epoch = epoch_of(key.day, rotation)
     if epoch not in store.state.salts.lost():
@@ -116,14 +117,14 @@ def _lost(key: ReleaseKey, _: DryRunLedger, store: Store) -> Prospect | None:
     return _never("lost_epoch", because, f"Ask from {days_of_epoch(epoch, rotation, 1)[1] + _ONE_DAY} on.")
 
 
-def _far_off(key: ReleaseKey, _: DryRunLedger, store: Store) -> Prospect | None:
+def _far_off(key: ReleaseKey, _: DryRunLedger, store: StoreView) -> Prospect | None:
     """The calendar of a number so far off is asked by nobody, and does not reach the year 10000."""
     if key.day - store.clock.today() < _FORESEEN:
         return None
     return Prospect(False, "not_due", f"{key.day} is not over", "Ask for a day that is.")
 
 
-def _passed(key: ReleaseKey, ledger: DryRunLedger, store: Store) -> Prospect | None:
+def _passed(key: ReleaseKey, ledger: DryRunLedger, store: StoreView) -> Prospect | None:
     """A stream goes on from its last day and never back."""
     last, name = ledger.last_day(key.metric, key.window_days), key.metric.upper()
     if store.settings.mechanism(key.metric) != Stream.name or last is None or key.day > last:
@@ -137,7 +138,7 @@ def _passed(key: ReleaseKey, ledger: DryRunLedger, store: Store) -> Prospect | N
     return _never("between_series", because, f"Ask from {following} on.")
 
 
-def _no_room(key: ReleaseKey, ledger: DryRunLedger, store: Store) -> Prospect | None:
+def _no_room(key: ReleaseKey, ledger: DryRunLedger, store: StoreView) -> Prospect | None:
     try:
         require_room(key, ledger, store.settings)
     except BudgetRefused as refused:
@@ -150,14 +151,14 @@ def _no_room(key: ReleaseKey, ledger: DryRunLedger, store: Store) -> Prospect | 
 # --- What comes --------------------------------------------------------------------------------------------------
 
 
-def _waits(_key: ReleaseKey, ledger: DryRunLedger, _: Store) -> Prospect | None:
+def _waits(_key: ReleaseKey, ledger: DryRunLedger, _: StoreView) -> Prospect | None:
     if not ledger.awaits_erasures():
         return None
     because = "the ledger was restored, and nothing is published before erasure requests are handed in again"
     return Prospect(False, "awaits_erasures", because, "Then `dpdau reopen --who NAME --why TEXT`.")
 
 
-def _comes(key: ReleaseKey, ledger: DryRunLedger, store: Store) -> Prospect:
+def _comes(key: ReleaseKey, ledger: DryRunLedger, store: StoreView) -> Prospect:
     due_day, today = due_on(store.settings, key.day), store.clock.today()
     made_by = " ".join(_made_by(key, ledger, store))
     if due_day <= today:
@@ -167,7 +168,7 @@ def _comes(key: ReleaseKey, ledger: DryRunLedger, store: Store) -> Prospect:
     return Prospect(False, "not_due", f"it is due on {due_day}, and `dpdau run` makes it at once", made_by, due_day)
 
 
-def _made_by(key: ReleaseKey, ledger: DryRunLedger, store: Store) -> Iterator[str]:
+def _made_by(key: ReleaseKey, ledger: DryRunLedger, store: StoreView) -> Iterator[str]:
     last = ledger.last_day(key.metric, key.window_days)
     if key.metric == "mau" and last:
         following = _following(last, key, ledger, store)
@@ -177,7 +178,7 @@ def _made_by(key: ReleaseKey, ledger: DryRunLedger, store: Store) -> Iterator[st
         yield f"Materialising `{key.metric}_release` for the day makes it, as does `dpdau run`."
 
 
-def _following(last: date, key: ReleaseKey, ledger: DryRunLedger, store: Store) -> date:
+def _following(last: date, key: ReleaseKey, ledger: DryRunLedger, store: StoreView) -> date:
     """The first day after the last published one that gets a number, if that is not after the one that is asked for."""
     day = last + _ONE_DAY
     while day < key.day and any(rule(replace(key, day=day), ledger, store) for rule in (_closed, _lost, _no_room)):
@@ -188,14 +189,14 @@ def _following(last: date, key: ReleaseKey, ledger: DryRunLedger, store: Store) 
 # --- Restatements ------------------------------------------------------------------------------------------------
 
 
-def _never_restated(key: ReleaseKey, ledger: DryRunLedger, store: Store) -> Prospect | None:
+def _never_restated(key: ReleaseKey, ledger: DryRunLedger, store: StoreView) -> Prospect | None:
     month = month_of(key.day)
     if restatement_due_under(ledger.parameters(month), month, store.settings) is not None:
         return None
     return _never("not_restated", f"{month:%Y-%m} is priced without a restatement", "Ask for revision 0.")
 
 
-def _without_a_first(key: ReleaseKey, _ledger: DryRunLedger, store: Store) -> Prospect | None:
+def _without_a_first(key: ReleaseKey, _ledger: DryRunLedger, store: StoreView) -> Prospect | None:
     """What has no first number, and never gets one, is not restated."""
     if store.accountant.release(replace(key, revision=0)):
         return None
@@ -203,7 +204,7 @@ def _without_a_first(key: ReleaseKey, _ledger: DryRunLedger, store: Store) -> Pr
     return first if first.never else None
 
 
-def _comes_again(key: ReleaseKey, ledger: DryRunLedger, store: Store) -> Prospect:
+def _comes_again(key: ReleaseKey, ledger: DryRunLedger, store: StoreView) -> Prospect:
     month = month_of(key.day)
     due_day = restatement_due_under(ledger.parameters(month), month, store.settings)
     made_by = (

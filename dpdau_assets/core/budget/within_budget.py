@@ -6,17 +6,20 @@ out as for one that is refused.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
+from functools import cache
 from itertools import islice
 
 from dpdau_assets.core.budget.dry_run import DryRunLedger
 from dpdau_assets.core.budget.planning import budget_of, require_open, require_room
-from dpdau_assets.core.dates import first_window_end, months_from, months_read
+from dpdau_assets.core.budget.published_runs import PublishedRuns
+from dpdau_assets.core.dates import first_window_end, month_of, months_from, months_read
 from dpdau_assets.core.errors import BadSetting, BudgetRefused, Refused
 from dpdau_assets.core.facts import ReleaseKey
-from dpdau_assets.core.ports.ledger import BudgetReader, LedgerView
-from dpdau_assets.core.privacy.accounting import cost, epsilon_of, fits, total
+from dpdau_assets.core.ports.ledger import BudgetReader, LedgerSnapshot, LedgerView
+from dpdau_assets.core.privacy.accounting import Budget, cost, epsilon_of, fits, total
 from dpdau_assets.core.privacy.cost_so_far import cost_so_far
 from dpdau_assets.core.settings import Metric, Settings
 
@@ -44,6 +47,19 @@ class MonthBudget:
     def left(self) -> float:
         """What another mechanism could still be charged."""
         return max(0.0, self.cap - self.charged)
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What the numbers of a month have cost, and the month's cap; in epsilon at the cap's δ."""
+
+    epsilon: float
+    cap: float
+
+    @property
+    def remaining(self) -> float:
+        """What is left of the cap."""
+        return max(0.0, self.cap - self.epsilon)
 
 
 @dataclass(frozen=True)
@@ -91,10 +107,46 @@ def within_budget(
     key: ReleaseKey, accountant: LedgerView, settings: Settings, refusal: Refused | None = None
 ) -> WithinBudget:
     """How the number of this key stands, which is out, or was refused for this reason."""
-    with accountant.snapshot() as snapshot:
-        ledger = DryRunLedger(snapshot, settings, key.metric)
-        months = (_month_budget(key.metric, month, ledger, settings) for month in months_read(key.day, key.window_days))
-        return WithinBudget(key, tuple(months), _next_day(key, refusal, ledger, settings), refusal)
+    with accountant.snapshot() as ledger:
+        return BudgetStandings(ledger, settings).of(key, refusal)
+
+
+class BudgetStandings:
+    """How numbers stand with the budget at one moment of the ledger; what they have in common is computed once."""
+
+    def __init__(self, ledger: LedgerSnapshot, settings: Settings) -> None:
+        self._draft = cache(lambda metric: DryRunLedger(ledger, settings, metric))
+        self._month = cache(lambda metric, month: _month_budget(metric, month, self._draft(metric), settings))
+        self._fitting = cache(lambda key: next_day_that_fits(key, self._draft(key.metric), settings))
+
+    def of(self, key: ReleaseKey, refusal: Refused | None = None) -> WithinBudget:
+        """The standing of this key, which is out, or was refused for this reason."""
+        months = tuple(self._month(key.metric, month) for month in months_read(key.day, key.window_days))
+        return WithinBudget(key, months, self._next_day(key, refusal), refusal)
+
+    def _next_day(self, key: ReleaseKey, refusal: Refused | None) -> date | None:
+        named = refusal.fields.get("next_day") if refusal else None
+        if named:
+            return date.fromisoformat(str(named))
+        if key.revision or not (refusal is None or isinstance(refusal, BudgetRefused)):
+            return None
+        last = self._draft(key.metric).last_day(key.metric, key.window_days) or key.day
+        return self._fitting(replace(key, day=max(last, key.day)))  # the same for all days that are out
+
+
+def spent_by_then(wanted: Collection[ReleaseKey], ledger: LedgerView, settings: Settings) -> dict[ReleaseKey, Spent]:
+    """What the month of each of these numbers had cost when it came out, itself included."""
+    spent: dict[ReleaseKey, Spent] = {}
+    published, runs = PublishedRuns(), {run.name: run for run in ledger.mechanism_runs()}
+    budget = cache(lambda metric, month: budget_of(metric, month, ledger, settings))
+    for release in ledger.releases():
+        key, month = release.key, month_of(release.key.day)
+        published.add(key, release.run)
+        if key in wanted:
+            here: Budget = budget(key.metric, month)
+            price = cost_so_far(published.reading(key.metric, month, runs), month)
+            spent[key] = Spent(epsilon_of(price, here.delta), float(here.epsilon))
+    return spent
 
 
 def next_day_that_fits(key: ReleaseKey, ledger: BudgetReader, settings: Settings) -> date | None:
@@ -105,14 +157,6 @@ def next_day_that_fits(key: ReleaseKey, ledger: BudgetReader, settings: Settings
     last = ledger.last_day(key.metric, key.window_days) or key.day
     days = (replace(key, day=day, revision=0) for day in _days_to_try(max(last, key.day), key.window_days))
     return next((asked.day for asked in days if _fits(asked, ledger, settings)), None)
-
-
-def _next_day(key: ReleaseKey, refusal: Refused | None, ledger: DryRunLedger, settings: Settings) -> date | None:
-    named = refusal.fields.get("next_day") if refusal else None
-    if named:
-        return date.fromisoformat(str(named))
-    is_asked = refusal is None or isinstance(refusal, BudgetRefused)
-    return next_day_that_fits(key, ledger, settings) if is_asked and not key.revision else None
 
 
 def _days_to_try(day: date, window_days: int) -> list[date]:

@@ -15,8 +15,8 @@ from dpdau_assets.core.erasure.quarantine import expire
 from dpdau_assets.core.erasure.receipts import apply_and_verify
 from dpdau_assets.core.errors import BadSetting, Refused
 from dpdau_assets.core.facts import Release
-from dpdau_assets.core.ports.ledger import Ledger
-from dpdau_assets.core.ports.store import State, Store
+from dpdau_assets.core.ports.ledger import LedgerView
+from dpdau_assets.core.ports.store import State, Store, StoreView
 from dpdau_assets.core.settings import Metric, Settings
 from dpdau_assets.core.state.touched import live_days
 
@@ -48,7 +48,7 @@ def purge(store: Store) -> date | None:
     return gone
 
 
-def due_through(settings: Settings, accountant: Ledger) -> date | None:
+def due_through(settings: Settings, accountant: LedgerView) -> date | None:
     """The last day that retention lets go of, None while there is none. Raises BadSetting without RETENTION_DAYS."""
     kept_days = settings.retention_days
     if kept_days is None:
@@ -58,7 +58,7 @@ def due_through(settings: Settings, accountant: Ledger) -> date | None:
     return due if due >= settings.start_date else None
 
 
-def require_nothing_missing(due: date, settings: Settings, accountant: Ledger) -> None:
+def require_nothing_missing(due: date, settings: Settings, accountant: LedgerView) -> None:
     """Raise Refused for the first planned release that reads a day up to `due` and does not exist."""
     published = {
         (release.key.metric, release.key.day, release.key.revision)
@@ -76,7 +76,7 @@ def require_nothing_missing(due: date, settings: Settings, accountant: Ledger) -
         )
 
 
-def _planned_numbers(due: date, settings: Settings, accountant: Ledger) -> list[_PlannedNumber]:
+def _planned_numbers(due: date, settings: Settings, accountant: LedgerView) -> list[_PlannedNumber]:
     """What reads a day up to `due`, from each metric's first published day on: first numbers, then restatements."""
     dau_days, mau_days = ([release.key.day for release in releases] for releases in _published(accountant))
     restated = accountant.restated()
@@ -103,7 +103,7 @@ def _first_numbers_of_mau(mau_days: list[date], due: date, settings: Settings) -
 
 
 def _restatements(
-    dau_days: list[date], due: date, restated: frozenset[date], settings: Settings, accountant: Ledger
+    dau_days: list[date], due: date, restated: frozenset[date], settings: Settings, accountant: LedgerView
 ) -> Iterator[_PlannedNumber]:
     """Restatements of every published day of a month that has days up to `due` and is still to be restated."""
     runs = accountant.mechanism_runs()
@@ -114,7 +114,7 @@ def _restatements(
             yield "dau", day, 1
 
 
-def overdue(store: Store) -> list[date]:
+def overdue(store: StoreView) -> list[date]:
     """The watchdog: days that still have state though they ended longer ago than retention allows, by the clock."""
     kept_days = store.settings.retention_days
     if kept_days is None:
@@ -124,7 +124,7 @@ def overdue(store: Store) -> list[date]:
     return sorted(day for day in live_days(store.state) if day < oldest)
 
 
-def _published(accountant: Ledger) -> tuple[list[Release], list[Release]]:
+def _published(accountant: LedgerView) -> tuple[list[Release], list[Release]]:
     return accountant.releases("dau"), accountant.releases("mau")
 
 

@@ -108,8 +108,8 @@ class LedgerTransaction(BudgetLedger, Protocol):
         """Destroy the stream's frozen statistics but for so many of the last days."""
         ...
 
-    def numbers(self, run: str) -> list[float]:
-        """`noisy_value` of every release of the run, in order of days and revisions."""
+    def numbers(self, run: str, last: int | None = None) -> list[float]:
+        """`noisy_value` of every release of the run, or of so many of the last, in order of days and revisions."""
         ...
 
     def store(self, release: Release) -> None: ...

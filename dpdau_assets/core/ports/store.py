@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,7 +14,7 @@ from dpdau_assets.core.facts import (
 )
 from dpdau_assets.core.ports.erasure import ErasureLedger, ReceiptChain
 from dpdau_assets.core.ports.events import Completions, Engine, Inbox, Landing, Quarantine
-from dpdau_assets.core.ports.ledger import Ledger
+from dpdau_assets.core.ports.ledger import Ledger, LedgerView
 from dpdau_assets.core.ports.state import Builds, FileInventory, Rebuilds, Salts, SketchStore, StateStore
 
 if TYPE_CHECKING:
@@ -108,8 +108,8 @@ class Erasures:
 
 
 @dataclass(frozen=True)
-class Store:
-    """Everything that the main path is handed.
+class StoreView:
+    """A store as answers ask it: its ledger is only read.
 
     `is_scheduled` says whether a schedule publishes what is due: nothing in the store knows that, so who opens it says
     so. It is asked where nothing else tells whether days are waited for.
@@ -120,6 +120,31 @@ class Store:
     events: Events
     state: State
     erasures: Erasures
-    accountant: Ledger
+    accountant: LedgerView
     noise: Noise
     is_scheduled: Callable[[], bool] = by_hand
+
+    @contextmanager
+    def snapshot(self) -> Iterator[StoreView]:
+        """The store with its ledger as it is now, in one transaction that waits for nobody; of a snapshot the same one.
+
+        Whatever is no part of the ledger is asked when it is asked.
+        """
+        with self.accountant.snapshot() as ledger:
+            yield StoreView(
+                self.settings,
+                self.clock,
+                self.events,
+                self.state,
+                self.erasures,
+                ledger,
+                self.noise,
+                self.is_scheduled,
+            )
+
+
+@dataclass(frozen=True)
+class Store(StoreView):
+    """Everything that the main path is handed."""
+
+    accountant: Ledger

@@ -11,8 +11,9 @@ from datetime import date
 from pathlib import Path
 
 from dpdau_assets.core.errors import BadInput, DpdauError, Refused
-from dpdau_assets.core.ports.ledger import Ledger
+from dpdau_assets.core.ports.ledger import LedgerView
 from dpdau_assets.core.ports.store import Events, Store
+from dpdau_assets.core.privacy.schedule import METRICS
 from dpdau_assets.core.publication.ingest import ingest
 from dpdau_assets.core.state.activity import require_ended, require_kept
 
@@ -38,13 +39,13 @@ def complete_all(days: Iterable[date], store: Store) -> None:
 
 
 def withdraw_all(days: Iterable[date], store: Store) -> None:
-    """Take declarations back, all or none. Raises Refused once a number has read one of the days."""
+    """Take declarations back, all or none. Raises Refused once one of the days is sealed."""
     wanted = list(days)
     with store.state.activity.lock():
         read = sorted(store.accountant.sealed().intersection(wanted))
         if read:
             raise Refused(
-                f"{read[0]} was read by a published number.",
+                f"{read[0]} is sealed: a number has read it, or is about to.",
                 "What comes for it now enters with its month's restatement.",
             )
         for day in wanted:
@@ -137,9 +138,17 @@ def landed(store: Store) -> dict[date, str]:
     }
 
 
-def is_declared(events: Events, accountant: Ledger) -> frozenset[date]:
-    """Days of which nothing more is waited for: declared complete, or read by a published number."""
-    return accountant.sealed() | frozenset(events.completions.completed())
+def is_declared(events: Events, accountant: LedgerView) -> frozenset[date]:
+    """Days of which nothing more is waited for: declared complete, or sealed by numbers that are out.
+
+    A run that was stopped may have sealed days after the last published one, and those wait for upstream's word. After
+    a restore all sealed days count, since numbers of them may be out.
+    """
+    with accountant.snapshot() as ledger:
+        last = max((release.key.day for release in ledger.releases()), default=date.min)
+        was_restored = any(ledger.closures(metric) for metric in METRICS)
+        sealed = frozenset(day for day in ledger.sealed() if day <= last or was_restored)
+    return sealed | frozenset(events.completions.completed())
 
 
 def require_completable(day: date, store: Store) -> None:

@@ -15,7 +15,7 @@ from itertools import takewhile
 from dpdau_assets.core.budget.forecast import PlannedRelease, RefusedRelease, coming
 from dpdau_assets.core.dates import month_of, window
 from dpdau_assets.core.errors import DpdauError
-from dpdau_assets.core.ports.store import Clock, Store
+from dpdau_assets.core.ports.store import Clock, StoreView
 from dpdau_assets.core.publication.completeness import is_declared
 from dpdau_assets.core.publication.runs import DAU, MAU, RESTATEMENT, Step
 from dpdau_assets.core.settings import Settings
@@ -42,8 +42,13 @@ class Due:
     refusals: tuple[RefusedRelease, ...] = ()
 
 
-def due(store: Store) -> Due:
+def due(store: StoreView) -> Due:
     """Everything that is due today and was not published, whatever has kept it from being: downtime, or upstream."""
+    with store.snapshot() as snapshot:
+        return _due(snapshot)
+
+
+def _due(store: StoreView) -> Due:
     declared = is_declared(store.events, store.accountant)
     try:
         numbers = coming(store.accountant, store.settings, last_due(store.settings, store.clock))

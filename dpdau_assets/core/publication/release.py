@@ -1,53 +1,45 @@
 """The main path: from a day's sketches to a published number, read downwards.
 
-`publish` returns the one number of a key. The first call makes it: the days it reads are sealed, the statistic is
-read, and one ledger transaction checks, charges, draws and stores. Every later call reads what was stored. `restate`
-does the same for every DAU of a month at once, on the month's public day. Nothing but the noisy values depends on data:
-docs/privacy.md, lemma 6.
+`publish_in_order` makes a list of numbers, and every way to publish goes through it: they are planned, the days they
+read are sealed, their statistics are read in one pass, and one ledger transaction a number checks, charges, draws and
+stores. A restatement is every DAU of a month in one transaction, on the month's public day. What is out is never made
+again, but read. Nothing but the noisy values depends on data: docs/privacy.md, lemma 6.
 
 Owns the rule: A day is sealed before it is read, and a number charged before it is drawn.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from datetime import date, datetime, time
+from itertools import takewhile
 from zoneinfo import ZoneInfo
 
-from dpdau_assets.core.budget.planning import (
-    Plan,
-    enter,
-    plan,
-    planned_estimator,
-    restated_keys,
-    restatement_due,
-)
+from dpdau_assets.core.budget.dry_run import DryRunLedger
+from dpdau_assets.core.budget.planning import enter, plan, planned_estimator, restated_keys, restatement_due
 from dpdau_assets.core.budget.sketch_choice import estimator_of
-from dpdau_assets.core.budget.within_budget import next_day_that_fits
-from dpdau_assets.core.dates import (
-    days_between,
-    epoch_of,
-    first_window_end,
-    month_days,
-    month_end,
-    month_of,
-    window,
-)
-from dpdau_assets.core.errors import BudgetRefused, Refused
+from dpdau_assets.core.dates import days_between, month_days, month_end, month_of, window
+from dpdau_assets.core.errors import DpdauError, Refused
 from dpdau_assets.core.facts import Release, ReleaseKey
 from dpdau_assets.core.ports.ledger import LedgerSnapshot, LedgerTransaction, LedgerView
-from dpdau_assets.core.ports.store import Clock, Noise, Store
+from dpdau_assets.core.ports.store import Noise, Store
 from dpdau_assets.core.privacy import mechanisms
 from dpdau_assets.core.privacy.mechanism_run import MechanismRun
 from dpdau_assets.core.privacy.mechanisms import Gaussian, Laplace, SharedNoise, Stream
 from dpdau_assets.core.privacy.schedule import due_on
+from dpdau_assets.core.publication.admission import require_admitted, require_readable, require_restatable
+from dpdau_assets.core.publication.runs import DAU, MAU, RESTATEMENT, Step
 from dpdau_assets.core.settings import Metric, Settings
-from dpdau_assets.core.sketches import unite
 from dpdau_assets.core.sketches.base import Estimator
-from dpdau_assets.core.state.activity import apply_pending, repair, require_ended, require_kept
-from dpdau_assets.core.state.day_sketch import read_fresh, read_late, read_without, refresh
+from dpdau_assets.core.state.activity import apply_pending, repair
+from dpdau_assets.core.state.day_sketch import refresh
+from dpdau_assets.core.state.windows import day_statistic, window_statistics
 from dpdau_assets.core.version import VERSION
+
+READ_AT_ONCE = 128
+"""How many numbers are planned and their statistics read at once: two months of DAU and MAU. A list seals so far ahead.
+"""
 
 
 def publish(metric: Metric, day: date, store: Store) -> Release:
@@ -55,16 +47,8 @@ def publish(metric: Metric, day: date, store: Store) -> Release:
 
     Raises Refused (BudgetRefused) when the contract or a month's cap forbids it; then nothing was charged or drawn.
     """
-    key = ReleaseKey(metric, store.settings.window_days(metric), day)
-    while True:
-        with store.accountant.snapshot() as ledger:
-            release = ledger.release(key)
-            if release is not None:
-                return release
-            planned = require_publishable(key, ledger, store.settings, store.clock)
-        releases = commit(*read_statistics({key: estimator_of(planned.run)}, store), store)
-        if releases:
-            return releases[0]
+    ((_, (release,)),) = publish_in_order([Step(DAU if metric == "dau" else MAU, day)], store)
+    return release
 
 
 def restate(month: date, store: Store) -> list[Release]:
@@ -73,56 +57,109 @@ def restate(month: date, store: Store) -> list[Release]:
     All in one transaction, whether or not anything changed; which days there are follows from what was published.
     Raises Refused before the month's restatement is due, and for a month without numbers or priced without one.
     """
-    if month not in store.accountant.restated():
-        require_restatable(month, store.settings, store.accountant)
-        releases = None
-        while releases is None:
-            with store.accountant.snapshot() as ledger:
-                keys = _restated_keys(month, ledger)
-                estimators = {key: planned_estimator(key, ledger, store.settings) for key in keys}
-            releases = commit(*read_statistics(estimators, store), store)
-    again = [
-        release
-        for release in store.accountant.releases("dau")
-        if release.key.revision and month_of(release.key.day) == month
-    ]
-    return sorted(again, key=lambda release: release.key)
+    ((_, releases),) = publish_in_order([Step(RESTATEMENT, month)], store)
+    return releases
 
 
-def require_publishable(key: ReleaseKey, ledger: LedgerSnapshot, settings: Settings, clock: Clock) -> Plan:
-    """Ask everything that can be asked before a day is sealed for it: the plan. Raises Refused for what fails first."""
-    earliest = first_window_end(settings.start_date, key.window_days)
-    if key.day < earliest:
-        raise Refused(f"{key.metric} of {key.day} would read days before START_DATE.", f"Ask from {earliest} on.")
-    require_ended(key.day, clock)
-    require_kept(window(key.day, key.window_days), ledger)
-    unprocessed = sorted(set(window(key.day, key.window_days)) - ledger.processed())
-    if unprocessed:
-        missing = f"There is no state for {unprocessed[0]}" + (" and later days" if len(unprocessed) > 1 else "")
-        raise Refused(f"{missing}, which {key.metric} of {key.day} reads.", "Materialise `activity` for it.")
-    try:
-        return plan(key, ledger, settings)
-    except BudgetRefused as refused:
-        following = None if "next_day" in refused.fields else next_day_that_fits(key, ledger, settings)
-        raise (refused.saying(next_day=following.isoformat()) if following else refused) from None
+def publish_in_order(
+    steps: Iterable[Step], store: Store, declared: Callable[[], Set[date]] | None = None
+) -> Iterator[tuple[Step, list[Release]]]:
+    """The releases of each step, a number or a month's restatement, in this order; made now where there are none.
+
+    Each step is planned, and its statistic read, together with those after it; each is committed by itself, and handed
+    over then. What was planned and read is thrown away as soon as it is not what is wanted any more. With `declared`
+    the list ends before the first new number of a day that it does not name when the days are sealed.
+
+    Raises Refused for the first step that is refused, when those before it are out; then nothing was charged or drawn
+    for it.
+    """
+    left, most = list(steps), READ_AT_ONCE
+    at_once = most
+    while left:
+        with store.accountant.snapshot() as ledger:
+            planned = plan_together(left[:at_once], ledger, store)
+        wanted = {key: estimator for step in planned for key, estimator in step.estimators.items()}
+        try:
+            statistics, watermark = read_statistics(wanted, store, declared) if wanted else ({}, 0)
+        except DpdauError:  # of a file that only some of them read: each by itself, so that the others come out
+            if at_once == 1 or len(planned) == 1:
+                raise
+            at_once = most = 1
+            continue
+        done = 0
+        for step in planned:
+            if not step.estimators.keys() <= statistics.keys():
+                return
+            releases = step.releases or commit({key: statistics[key] for key in step.estimators}, watermark, store)
+            if releases is None:
+                break
+            done += 1
+            yield step.step, releases
+        left = left[done:]
+        # Where removals come faster than so many are read, fewer are: none of them holds up a number.
+        at_once = min(most, 2 * at_once) if done else max(1, at_once // 2)
 
 
-def require_restatable(month: date, settings: Settings, accountant: LedgerView) -> None:
-    """Raise Refused for a month that has no numbers yet, that is never restated, or whose day has not come."""
-    due = restatement_due(month, accountant.mechanism_runs(), settings)
-    last = max((release.key.day for release in accountant.releases("dau")), default=date.min)
-    if due is None:
-        raise Refused(
-            f"No number of DAU is published for {month:%Y-%m}, or none is to be restated.", "See `dpdau dau`."
-        )
-    if due_on(settings, last) < due:
-        ready = due - timedelta(days=1 + settings.grace_days)
-        raise Refused(
-            f"{month:%Y-%m} is restated on {due}, and publication has come to {last} only.",
-            f"Publish DAU up to {ready} first.",
-            month=f"{month:%Y-%m}",
-            due=due.isoformat(),
-        )
+# --- What is asked before anything is done -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    """A step with its releases, if they are out; else with how the users of each of its numbers will be counted."""
+
+    step: Step
+    releases: list[Release] = field(default_factory=list)
+    estimators: Mapping[ReleaseKey, Estimator] = field(default_factory=dict)
+
+
+def plan_together(steps: Sequence[Step], ledger: LedgerSnapshot, store: Store) -> list[PlannedStep]:
+    """The first of these steps that are read together: one restatement, or numbers up to the next one.
+
+    Raises Refused for the first step; with one that is refused later the plan ends.
+    """
+    if steps[0].kind == RESTATEMENT:
+        return [_planned_restatement(steps[0], ledger, store.settings)]
+    numbers = list(takewhile(lambda step: step.kind != RESTATEMENT, steps))
+    # A number is planned on top of those before it, which are not out yet.
+    draft = ledger if len(numbers) == 1 else DryRunLedger(ledger, store.settings)
+    planned: list[PlannedStep] = []
+    for step in numbers:
+        try:
+            planned.append(_planned_number(step, ledger, draft, store))
+        except DpdauError:
+            if not planned:
+                raise
+            break
+    return planned
+
+
+def _planned_number(
+    step: Step, ledger: LedgerSnapshot, draft: LedgerSnapshot | DryRunLedger, store: Store
+) -> PlannedStep:
+    key = step.key(store.settings)
+    release = ledger.release(key)
+    if release is not None:
+        return PlannedStep(step, [release])
+    require_readable(key, ledger, store.settings, store.clock)
+    planned = require_admitted(key, draft, store.settings)
+    if isinstance(draft, DryRunLedger):
+        enter(planned, draft)
+        draft.publish(key, planned.run.name)
+    return PlannedStep(step, estimators={key: estimator_of(planned.run)})
+
+
+def _planned_restatement(step: Step, ledger: LedgerSnapshot, settings: Settings) -> PlannedStep:
+    month = step.key(settings).day
+    if month in ledger.restated():
+        again = [release for release in ledger.releases("dau") if release.key.revision]
+        of_month = [release for release in again if month_of(release.key.day) == month]
+        return PlannedStep(step, sorted(of_month, key=lambda release: release.key))
+    require_restatable(month, settings, ledger)
+    keys = _restated_keys(month, ledger)
+    return PlannedStep(step, estimators={key: planned_estimator(key, ledger, settings) for key in keys})
+
+
+# --- Reading -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -133,35 +170,57 @@ class Counted:
     estimator: Estimator
 
 
-def read_statistics(estimators: Mapping[ReleaseKey, Estimator], store: Store) -> tuple[dict[ReleaseKey, Counted], int]:
-    """What is to be published, counted so, without noise; and the watermark of the removals it is without.
+def read_statistics(
+    estimators: Mapping[ReleaseKey, Estimator], store: Store, declared: Callable[[], Set[date]] | None = None
+) -> tuple[dict[ReleaseKey, Counted], int]:
+    """Seal the days that these numbers read, and count each number without its noise.
 
-    From here on the days they read are sealed: the stream's noise is calibrated for bits that are final, which is
-    condition 1 of docs/privacy.md, lemma 2.
+    Also returns the watermark of the removals that the counts are without. From here on what comes for these days is
+    late: a stream's noise is calibrated for bits that are final, which is condition 1 of docs/privacy.md, lemma 2. With
+    `declared`, which is asked under the lock that a declaration is taken back under, it stops at a day not named.
     """
     _ = store.noise.private  # a store that cannot draw fails here, before it seals anything
     with store.state.activity.lock():
         apply_pending(store)  # all that was acknowledged by now, and whatever a killed fold left half done
+        estimators = _up_to_undeclared(estimators, declared() if declared else None)
         days = {day for key in estimators for day in window(key.day, key.window_days)}
         repair(sorted(days), store)  # older files that were put back
         store.accountant.seal(days)
         watermark = store.erasures.ledger.applied()
-        return {key: Counted(read_statistic(key, how, store), how) for key, how in estimators.items()}, watermark
+        statistics: dict[ReleaseKey, Counted] = {}
+        for estimator in dict.fromkeys(estimators.values()):
+            alike = [key for key in estimators if estimators[key] == estimator]
+            statistics |= {key: Counted(count, estimator) for key, count in read_alike(alike, estimator, store)}
+        return statistics, watermark
 
 
-def read_statistic(key: ReleaseKey, estimator: Estimator, store: Store) -> int:
-    """One statistic. The caller holds the lock and has sealed the days."""
-    days = window(key.day, key.window_days)
-    epoch = epoch_of(key.day, store.settings.hash_salt_rotation_days)
-    refresh(days, store, estimator)
-    if key.metric == "mau":
-        removed = store.erasures.ledger.tombstones(epoch)
-        excluded = {day: removed.excluded_from_windows(day, key.day) for day in days}
-        sketches = [read_without(day, epoch, gone, estimator, store) for day, gone in excluded.items()]
-    else:
-        sketches = [read_fresh(day, epoch, estimator, store) for day in days]
-    late = [read_late(key.day, epoch, estimator, store.state)] if key.revision else []
-    return estimator.statistic(unite([*sketches, *late]))
+def _up_to_undeclared(
+    estimators: Mapping[ReleaseKey, Estimator], declared: Set[date] | None
+) -> Mapping[ReleaseKey, Estimator]:
+    """The first of these keys: restated ones, and those whose day is among these; None is every day."""
+    keys = takewhile(lambda key: declared is None or key.revision > 0 or key.day in declared, estimators)
+    return {key: estimators[key] for key in keys}
+
+
+def read_alike(keys: Sequence[ReleaseKey], estimator: Estimator, store: Store) -> Iterator[tuple[ReleaseKey, int]]:
+    """The statistic of each key, all counted alike. The caller holds the lock and has sealed the days."""
+    refresh(sorted({day for key in keys for day in window(key.day, key.window_days)}), store, estimator)
+    windows: dict[int, list[date]] = {}
+    for key in sorted(keys):
+        if key.metric == "dau":
+            yield key, day_statistic(key.day, estimator, store, with_late=key.revision > 0)
+        else:
+            windows.setdefault(key.window_days, []).append(key.day)
+    for window_days, ends in windows.items():
+        for day, statistic in window_statistics(ends, window_days, estimator, store).items():
+            yield ReleaseKey("mau", window_days, day), statistic
+
+
+# --- Committing --------------------------------------------------------------------------------------------------
+
+
+class _Outdated(Exception):
+    """What was read is not what is wanted any more."""
 
 
 def commit(statistics: Mapping[ReleaseKey, Counted], watermark: int, store: Store) -> list[Release] | None:
@@ -170,27 +229,22 @@ def commit(statistics: Mapping[ReleaseKey, Counted], watermark: int, store: Stor
     That is when a removal came since they were read, a first number of a month that is being restated, or one by which
     users are counted with other parameters.
     """
-    with store.accountant.transaction() as ledger:
-        stored = [release for key in statistics if (release := ledger.release(key))]
-        if stored:  # by another process; and what is restated is restated whole
-            return stored
-        if _are_outdated(statistics, watermark, ledger, store.settings):
-            return None
-        releases = [
-            _charge_and_draw(key, statistics[key].statistic, ledger, store.settings, store.noise)
-            for key in sorted(statistics)
-        ]
-        for run in _runs_that_may_be_spent(releases, ledger):
-            forget_spent_noise(run, ledger, store.settings)
+    try:
+        with store.accountant.transaction() as ledger:
+            stored = [release for key in statistics if (release := ledger.release(key))]
+            if stored:  # by another process; and what is restated is restated whole
+                return stored
+            if ledger.removals_recorded() != watermark or not _is_whole(statistics, ledger):
+                return None
+            releases = [
+                _charge_and_draw(key, statistics[key], ledger, store.settings, store.noise)
+                for key in sorted(statistics)
+            ]
+            for run in _runs_that_may_be_spent(releases, ledger):
+                forget_spent_noise(run, ledger, store.settings)
+    except _Outdated:
+        return None
     return releases
-
-
-def _are_outdated(
-    statistics: Mapping[ReleaseKey, Counted], watermark: int, ledger: LedgerTransaction, settings: Settings
-) -> bool:
-    if ledger.removals_recorded() != watermark or not _is_whole(statistics, ledger):
-        return True
-    return any(planned_estimator(key, ledger, settings) != counted.estimator for key, counted in statistics.items())
 
 
 def _runs_that_may_be_spent(releases: Sequence[Release], ledger: LedgerTransaction) -> list[str]:
@@ -202,14 +256,16 @@ def _runs_that_may_be_spent(releases: Sequence[Release], ledger: LedgerTransacti
 
 
 def _charge_and_draw(
-    key: ReleaseKey, statistic: int, ledger: LedgerTransaction, settings: Settings, noise: Noise
+    key: ReleaseKey, counted: Counted, ledger: LedgerTransaction, settings: Settings, noise: Noise
 ) -> Release:
     """The one number of the key, planned, charged, drawn and stored in the caller's transaction."""
     planned, last = plan(key, ledger, settings), ledger.last_run(key.metric, key.window_days)
+    if estimator_of(planned.run) != counted.estimator:
+        raise _Outdated
     if planned.is_new and last and isinstance(last.mechanism, Stream):
         ledger.destroy_frozen(last.name, keep_last=0)  # the last stream has ended, and nothing reads them any more
     enter(planned, ledger)
-    noisy_value = draw(key, planned.run, statistic, ledger, noise)
+    noisy_value = draw(key, planned.run, counted.statistic, ledger, noise)
     release = fact(key, planned.run, noisy_value, ledger, settings, noise)
     ledger.store(release)
     return release
@@ -235,7 +291,7 @@ def draw(key: ReleaseKey, run: MechanismRun, statistic: int, ledger: LedgerTrans
             (fresh,) = noise.gaussian(stream.sigma)
             output = mechanisms.stream_output(stream, ledger.frozen(run.name, len(stream.filter)), fresh)
             ledger.destroy_frozen(run.name, keep_last=len(stream.filter) - 1)  # all that tomorrow's number reads
-            return mechanisms.stream_number(stream, output, ledger.numbers(run.name))
+            return mechanisms.stream_number(stream, output, ledger.numbers(run.name, last=len(stream.filter) - 1))
         case Gaussian(sigma):
             return mechanisms.independent_number(statistic, noise.gaussian(sigma)[0])
         case Laplace() as laplace:

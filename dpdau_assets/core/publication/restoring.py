@@ -313,7 +313,7 @@ def _taken_back(shown: MartRow, run: MechanismRun, settings: Settings) -> Releas
     )
     again = interval(release, run)
     bounds = (shown.estimate, shown.lower_95, shown.upper_95)
-    if bounds != (again["estimate"], again["lower_95"], again["upper_95"]):
+    if bounds != (again.estimate, again.lower_95, again.upper_95):
         raise _otherwise(shown.key)
     if not is_shown_as(release, estimator_of(run), shown):
         raise _otherwise(shown.key)

@@ -12,7 +12,7 @@ from dpdau_assets.core.budget.sketch_choice import not_set
 from dpdau_assets.core.dates import days_between, first_window_end, month_of
 from dpdau_assets.core.errors import ParameterNotSet
 from dpdau_assets.core.facts import ReleaseKey
-from dpdau_assets.core.ports.ledger import Ledger
+from dpdau_assets.core.ports.ledger import LedgerSnapshot, LedgerView
 from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.privacy.schedule import due_on, restatement_due_on
 from dpdau_assets.core.settings import Metric, Settings
@@ -36,13 +36,25 @@ class Step:
 
     @property
     def metric(self) -> Metric:
-        """The metric of a step that publishes a number."""
-        return "dau" if self.kind == DAU else "mau"
+        """The metric whose numbers the step publishes."""
+        return "mau" if self.kind == MAU else "dau"
+
+    def key(self, settings: Settings) -> ReleaseKey:
+        """The key of a step that publishes a number; of a restatement that of the month's first day."""
+        assert self.day is not None, "what publishes has a day"
+        return ReleaseKey(self.metric, settings.window_days(self.metric), self.day, int(self.kind == RESTATEMENT))
 
     @property
     def title(self) -> str:
         """For a progress bar."""
         return f"{self.kind} {self.day or (f'{self.days[0]} to {self.days[-1]}' if self.days else '')}"
+
+
+def step_of(key: ReleaseKey) -> Step:
+    """The step that publishes this number; of a restated one that of its month."""
+    if key.revision:
+        return Step(RESTATEMENT, month_of(key.day))
+    return Step(DAU if key.metric == "dau" else MAU, key.day)
 
 
 def building(days: Iterable[date]) -> list[Step]:
@@ -59,34 +71,37 @@ def plan_run(first: date, last: date, store: Store) -> list[Step]:
     """
     settings = store.settings
     require_ended(last, store.clock)
-    _require_countable(first, last, store.settings, store.accountant)
-    mau_days = [day for day in days_between(first, last) if day >= first_mau_day(settings)]
     with store.accountant.snapshot() as ledger:
-        published = ledger.last_day("mau", settings.mau_window_days)
-        new = [day for day in mau_days if ledger.release(ReleaseKey("mau", settings.mau_window_days, day)) is None]
-        if new and published is not None:
-            require_in_order(ReleaseKey("mau", settings.mau_window_days, new[0]), ledger, settings)
-    due = restatements_due(days_between(first, last), store.settings, store.accountant)
-    return list(steps(first, last, settings, store.accountant.processed(), due))
+        _require_countable(first, last, settings, ledger)
+        _require_no_gap(first, last, settings, ledger)
+        due = restatements_due(days_between(first, last), settings, ledger)
+        return list(steps(first, last, settings, ledger.processed(), due))
 
 
-def _require_countable(first: date, last: date, settings: Settings, accountant: Ledger) -> None:
+def _require_no_gap(first: date, last: date, settings: Settings, ledger: LedgerSnapshot) -> None:
+    """Raise Refused where the first new MAU of these days does not follow the last one."""
+    keys = [ReleaseKey("mau", settings.mau_window_days, day) for day in days_between(first, last)]
+    new = [key for key in keys if key.day >= first_mau_day(settings) and ledger.release(key) is None]
+    if new and ledger.last_day("mau", settings.mau_window_days) is not None:
+        require_in_order(new[0], ledger, settings)
+
+
+def _require_countable(first: date, last: date, settings: Settings, ledger: LedgerSnapshot) -> None:
     """Raise for the first number of each metric that is to be made and cannot be counted."""
     unknown = []
     begins: dict[Metric, date] = {"dau": first, "mau": max(first, first_mau_day(settings))}
-    with accountant.snapshot() as ledger:
-        for metric, day in begins.items():
-            key = ReleaseKey(metric, settings.window_days(metric), day)
-            try:
-                if day <= last and ledger.release(key) is None:
-                    planned_estimator(key, ledger, settings)
-            except ParameterNotSet:
-                unknown.append(metric)
+    for metric, day in begins.items():
+        key = ReleaseKey(metric, settings.window_days(metric), day)
+        try:
+            if day <= last and ledger.release(key) is None:
+                planned_estimator(key, ledger, settings)
+        except ParameterNotSet:
+            unknown.append(metric)
     if unknown:
         raise not_set(unknown, settings)
 
 
-def restatements_due(days: list[date], settings: Settings, accountant: Ledger) -> dict[date, date]:
+def restatements_due(days: list[date], settings: Settings, accountant: LedgerView) -> dict[date, date]:
     """Month to public day, of every month that is not restated yet and has a number, or will have one of these days."""
     published = {month_of(release.key.day) for release in accountant.releases("dau")}
     runs = accountant.mechanism_runs()

@@ -1,4 +1,4 @@
-"""What readers are told, in one form for the CLI, the mart and every other edge: published numbers and their cost.
+"""What readers are told, alike at every edge: published numbers and what they have cost.
 
 Asking costs nothing: everything here reads what was published.
 """
@@ -6,50 +6,64 @@ Asking costs nothing: everything here reads what was published.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import date, datetime
-from typing import Any
 
 from dpdau_assets.core.budget.numbers import interval
 from dpdau_assets.core.budget.planning import budget_of
 from dpdau_assets.core.budget.prospects import prospect
+from dpdau_assets.core.budget.published_runs import PublishedRuns
 from dpdau_assets.core.budget.sketch_choice import estimator_of
 from dpdau_assets.core.dates import month_of, months_read
 from dpdau_assets.core.erasure.requests import deadline, overdue
 from dpdau_assets.core.errors import NotPublished, Refused
 from dpdau_assets.core.facts import Erasure, Release, ReleaseKey
 from dpdau_assets.core.ports.ledger import LedgerView
-from dpdau_assets.core.ports.store import Clock, Erasures, Store
-from dpdau_assets.core.privacy.compositions import COMPOSITIONS, budget_report, budget_summary
+from dpdau_assets.core.ports.store import Clock, Erasures, StoreView
+from dpdau_assets.core.privacy.compositions import BudgetSummary, budget_report, budget_summary
 from dpdau_assets.core.privacy.cost_so_far import Published
 from dpdau_assets.core.privacy.mechanism_run import MechanismRun
 from dpdau_assets.core.privacy.schedule import METRICS, releases_planned
+from dpdau_assets.core.reporting.answer_model import (
+    CapOverride,
+    MonthlyBudget,
+    PublishedNumber,
+    PublishedRange,
+    RequestStanding,
+)
 from dpdau_assets.core.restored import MartRow
 from dpdau_assets.core.settings import Metric, Settings
-from dpdau_assets.core.sketches import estimator_from, parameters_of, public_parameters
-from dpdau_assets.core.sketches.base import Estimator
-
-Answer = dict[str, Any]
+from dpdau_assets.core.sketches import parameters_of, public_parameters
 
 
-def latest_release(metric: Metric, day: date, window_days: int, revision: int | None, store: Store) -> Release:
+def latest_number(
+    metric: Metric, day: date, window_days: int, revision: int | None, store: StoreView
+) -> PublishedNumber:
+    """The number of this revision, or the latest one. Raises NotPublished as `latest_release` does."""
+    with store.snapshot() as snapshot:
+        release = latest_release(metric, day, window_days, revision, snapshot)
+        return release_answer(release, snapshot.settings, snapshot.accountant)
+
+
+def latest_release(metric: Metric, day: date, window_days: int, revision: int | None, store: StoreView) -> Release:
     """The release of this revision, or the latest one.
 
     Raises NotPublished, saying what makes it and when it is due, or that nothing ever does, and why. For machines it
     has `never`, a short `why`, and `due` for one that comes later.
     """
-    same_day = [
-        release
-        for release in store.accountant.releases(metric)
-        if release.key.day == day and release.key.window_days == window_days
-    ]
-    wanted = [release for release in same_day if revision in (None, release.key.revision)]
-    if wanted:
-        return wanted[-1]
-    raise _not_published(ReleaseKey(metric, window_days, day, revision or 0), revision, store)
+    with store.snapshot() as snapshot:
+        same_day = [
+            release
+            for release in snapshot.accountant.releases(metric)
+            if release.key.day == day and release.key.window_days == window_days
+        ]
+        wanted = [release for release in same_day if revision in (None, release.key.revision)]
+        if wanted:
+            return wanted[-1]
+        raise _not_published(ReleaseKey(metric, window_days, day, revision or 0), revision, snapshot)
 
 
-def _not_published(key: ReleaseKey, revision: int | None, store: Store) -> NotPublished:
+def _not_published(key: ReleaseKey, revision: int | None, store: StoreView) -> NotPublished:
     expected = prospect(key, store)
     which = "" if revision is None else f" as revision {revision}"
     never, because = (
@@ -77,83 +91,71 @@ def last_published_month(metric: Metric, accountant: LedgerView) -> date:
     return month_of(max(days))
 
 
-def run_answer(first: date, last: date, accountant: LedgerView) -> Answer:
-    """How many days a range has, how many of them are published, by metric, and how many are restated by now."""
+def run_answer(first: date, last: date, accountant: LedgerView) -> PublishedRange:
+    """How far a range of days has come by now."""
     with accountant.snapshot() as ledger:
         inside = [release.key for release in ledger.releases() if first <= release.key.day <= last]
-        published = {
-            f"{metric}_published": sum(key.metric == metric and not key.revision for key in inside)
-            for metric in METRICS
-        }
-        return {"days": (last - first).days + 1, **published, "restated": sum(key.revision > 0 for key in inside)}
+        return PublishedRange(
+            days=(last - first).days + 1,
+            published={metric: sum(key.metric == metric and not key.revision for key in inside) for metric in METRICS},
+            restated=sum(key.revision > 0 for key in inside),
+        )
 
 
-def release_answer(release: Release, settings: Settings, accountant: LedgerView) -> Answer:
-    """One release as JSON. `epsilon_used` is what its month had cost when it came out, itself included.
-
-    `overrides` are those of its month, by whoever they were made since.
-    """
+def release_answer(release: Release, settings: Settings, accountant: LedgerView) -> PublishedNumber:
+    """One release, with what its month had cost when it came out."""
     with accountant.snapshot() as ledger:
-        key = release.key
-        budget = _summary(key.metric, month_of(key.day), settings, ledger, until=release)
-        run = _mechanism_runs(ledger)[release.run]
-        return {
-            "metric": key.metric,
-            "day": key.day.isoformat(),
-            "window_days": key.window_days,
-            "revision": key.revision,
-            **interval(release, run),
-            "half_width": release.half_width,
-            "epsilon_used": budget["epsilon_spent"],
-            "delta": budget_of(key.metric, month_of(key.day), ledger, settings).delta,
-            "mechanism": release.mechanism,
-            "mechanism_run": run.name,
-            "sketch_impl": release.sketch_impl,
-            "sketch_parameters": _plain_parameters(estimator_of(run)),
-            "privacy_unit": "user-month",
-            "budget_remaining": budget["epsilon_remaining"],
-            "budget": budget,
-            "overrides": override_rows(key.metric, month_of(key.day), ledger),
-            "published_at": release.published_at,
-            "private": release.private,
-            "version": release.version,
-        }
+        key, run = release.key, _mechanism_runs(ledger)[release.run]
+        month, shown = month_of(key.day), interval(release, run)
+        return PublishedNumber(
+            key=key,
+            noisy_value=shown.noisy_value,
+            estimate=shown.estimate,
+            lower_95=shown.lower_95,
+            upper_95=shown.upper_95,
+            noisy_statistic=shown.noisy_statistic,
+            half_width=release.half_width,
+            delta=budget_of(key.metric, month, ledger, settings).delta,
+            mechanism=release.mechanism,
+            mechanism_run=run.name,
+            sketch_impl=release.sketch_impl,
+            sketch_parameters=public_parameters(estimator_of(run)),
+            budget=_summary(key.metric, month, settings, ledger, until=release),
+            overrides=override_rows(key.metric, month, ledger),
+            published_at=datetime.fromisoformat(release.published_at),
+            private=release.private,
+            version=release.version,
+        )
 
 
-def budget_answer(metric: Metric, month: date, settings: Settings, accountant: LedgerView) -> Answer:
-    """One month of one metric: the summary that a release shows too, and beside it what `BudgetReport` holds.
-
-    Its compositions only compare, and stand with the others that do.
-    """
+def budget_answer(metric: Metric, month: date, settings: Settings, accountant: LedgerView) -> MonthlyBudget:
+    """One month of one metric, from all of its numbers and all that it is charged."""
     with accountant.snapshot() as ledger:
         published = _published(metric, month, ledger.releases(metric), ledger)
         charges = ledger.charges(metric, month)
-        report = asdict(budget_report(metric, published, month, charges, _with_caps_of(month, settings, ledger)))
-        summary, compositions = _summary(metric, month, settings, ledger), report.pop("compositions")
-        meaning = {**summary["comparison"]["meaning"], "compositions": COMPOSITIONS}
-        comparison = {**summary["comparison"], "compositions": compositions, "meaning": meaning}
-        return {**summary, **report, "overrides": override_rows(metric, month, ledger), "comparison": comparison}
+        return MonthlyBudget(
+            metric=metric,
+            month=month,
+            summary=_summary(metric, month, settings, ledger),
+            report=budget_report(metric, published, month, charges, _with_caps_of(month, settings, ledger)),
+            overrides=override_rows(metric, month, ledger),
+        )
 
 
-def override_rows(metric: Metric, month: date, accountant: LedgerView) -> list[Answer]:
+def override_rows(metric: Metric, month: date, accountant: LedgerView) -> tuple[CapOverride, ...]:
     """Every decision that changed the month's cap, in order."""
-    return [
-        {
-            "epsilon_cap": float(override.epsilon),
-            "who": override.who,
-            "why": override.why,
-            "made_on": override.made_on.isoformat(),
-        }
+    return tuple(
+        CapOverride(float(override.epsilon), override.who, override.why, override.made_on)
         for override in accountant.overrides()
         if (override.metric, override.month) == (metric, month) and override.epsilon is not None
-    ]
+    )
 
 
-def budget_rows(settings: Settings, accountant: LedgerView) -> list[Answer]:
+def budget_rows(settings: Settings, accountant: LedgerView) -> list[MonthlyBudget]:
     """Every month that a published number was charged to, by metric."""
     with accountant.snapshot() as ledger:
         return [
-            {"metric": metric, "month": f"{month:%Y-%m}", **budget_answer(metric, month, settings, ledger)}
+            budget_answer(metric, month, settings, ledger)
             for metric in METRICS
             for month in charged_months(ledger.releases(metric))
         ]
@@ -168,30 +170,6 @@ def mart_rows(accountant: LedgerView) -> list[MartRow]:
         return _rows(sorted(ledger.releases(), key=lambda release: release.key), ledger)
 
 
-def columns_of(row: MartRow) -> Answer:
-    """The row as the mart's columns, in their order."""
-    key = row.key
-    return {
-        "metric": key.metric,
-        "day": key.day,
-        "window_days": key.window_days,
-        "revision": key.revision,
-        "noisy_value": row.noisy_value,
-        "estimate": row.estimate,
-        "lower_95": row.lower_95,
-        "upper_95": row.upper_95,
-        "noisy_statistic": row.noisy_statistic,
-        "half_width": row.half_width,
-        "mechanism": row.mechanism,
-        "mechanism_run": row.mechanism_run,
-        "sketch_impl": row.parameters["sketch_impl"],
-        "sketch_parameters": _plain_parameters(estimator_from(row.parameters)),
-        "privacy_unit": "user-month",
-        "published_at": row.published_at,
-        "version": row.version,
-    }
-
-
 def series(
     metric: Metric,
     first: date,
@@ -200,7 +178,7 @@ def series(
     accountant: LedgerView,
     *,
     as_published: bool = False,
-) -> list[Answer]:
+) -> list[MartRow]:
     """One row a published day of a range, in order: its latest number, or the one that came out first."""
     with accountant.snapshot() as ledger:
         window_days = settings.window_days(metric)
@@ -211,27 +189,13 @@ def series(
             and first <= release.key.day <= last
             and not (as_published and release.key.revision)
         }
-        return [
-            {**columns_of(row), "day": row.key.day.isoformat(), "published_at": row.published_at.isoformat()}
-            for row in _rows(by_day.values(), ledger)
-        ]
+        return _rows(by_day.values(), ledger)
 
 
-def erasure_rows(requests: Iterable[Erasure], clock: Clock, erasures: Erasures) -> list[Answer]:
+def erasure_rows(requests: Iterable[Erasure], clock: Clock, erasures: Erasures) -> list[RequestStanding]:
     """One row an erasure request, in order: where it stands and until when it has to be done, not whose it is."""
     late = {erasure.receipt for erasure in overdue(clock, erasures)}
-    return [
-        {
-            "receipt": erasure.receipt,
-            "batch": erasure.batch,
-            "state": erasure.state,
-            "scope": {"through": erasure.through.isoformat(), "days": [day.isoformat() for day in erasure.days]},
-            "received_on": erasure.received_on.isoformat(),
-            "deadline": deadline(erasure).isoformat(),
-            "overdue": erasure.receipt in late,
-        }
-        for erasure in requests
-    ]
+    return [RequestStanding(erasure, deadline(erasure), erasure.receipt in late) for erasure in requests]
 
 
 def charged_months(releases: Iterable[Release]) -> list[date]:
@@ -241,14 +205,14 @@ def charged_months(releases: Iterable[Release]) -> list[date]:
 
 def _summary(
     metric: Metric, month: date, settings: Settings, accountant: LedgerView, until: Release | None = None
-) -> Answer:
+) -> BudgetSummary:
     """From all of the month's numbers, or from those published up to `until`."""
     releases = _up_to(until, accountant.releases(metric))
     first_day = min((release.key.day for release in releases), default=month)
     planned = releases_planned(settings, metric, month, first_day)
     published = _published(metric, month, releases, accountant)
     budget = budget_of(metric, month, accountant, settings)
-    return asdict(budget_summary(published, month, budget, planned, settings))
+    return budget_summary(published, month, budget, planned, settings)
 
 
 def _with_caps_of(month: date, settings: Settings, accountant: LedgerView) -> Settings:
@@ -259,28 +223,15 @@ def _with_caps_of(month: date, settings: Settings, accountant: LedgerView) -> Se
 
 def _published(metric: Metric, month: date, releases: list[Release], accountant: LedgerView) -> list[Published]:
     """What is public of every mechanism run of which some number reads the month."""
-    by_run: dict[str, list[Release]] = {}
+    published = PublishedRuns()
     for release in releases:
-        by_run.setdefault(release.run, []).append(release)
-    shown = []
-    for run in accountant.mechanism_runs():
-        numbers = by_run.get(run.name, [])
-        reading = [release for release in numbers if month in months_read(release.key.day, release.key.window_days)]
-        if run.metric == metric and reading:
-            last_day = max(release.key.day for release in numbers)
-            shown.append(Published(run.mechanism, len(reading), run.first_day, last_day))
-    return shown
+        published.add(release.key, release.run)
+    return published.reading(metric, month, _mechanism_runs(accountant))
 
 
 def _up_to(last: Release | None, releases: list[Release]) -> list[Release]:
     """What was published before it, and itself; everything for None."""
     return releases if last is None else releases[: releases.index(last) + 1]
-
-
-def _plain_parameters(estimator: Estimator) -> dict[str, float]:
-    return {
-        name: value if isinstance(value, int) else float(value) for name, value in public_parameters(estimator).items()
-    }
 
 
 def _mechanism_runs(accountant: LedgerView) -> dict[str, MechanismRun]:
@@ -298,9 +249,14 @@ def _mart_row(release: Release, run: MechanismRun) -> MartRow:
             f"{release.key.metric} of {release.key.day} was drawn from predictable noise.",
             "Such a store is for tests; publish from one whose noise is private.",
         )
+    shown = interval(release, run)
     return MartRow(
         key=release.key,
-        **interval(release, run),  # type: ignore[arg-type]
+        noisy_value=shown.noisy_value,
+        estimate=shown.estimate,
+        lower_95=shown.lower_95,
+        upper_95=shown.upper_95,
+        noisy_statistic=shown.noisy_statistic,
         half_width=release.half_width,
         mechanism=release.mechanism,
         mechanism_run=run.name,

@@ -8,7 +8,9 @@ from datetime import date
 
 from dpdau_assets.core.budget.forecast import MonthForecast, forecast
 from dpdau_assets.core.ports.ledger import LedgerView
-from dpdau_assets.core.reporting.answers import Answer, budget_rows
+from dpdau_assets.core.privacy.schedule import METRICS
+from dpdau_assets.core.reporting.answer_model import MonthlyBudget
+from dpdau_assets.core.reporting.answers import budget_rows
 from dpdau_assets.core.settings import Metric, Settings
 
 MONTHS_BACK, MONTHS_AHEAD = 3, 2
@@ -40,17 +42,16 @@ class Bar:
 def budget_bars(settings: Settings, accountant: LedgerView) -> list[Bar]:
     """The last months that were charged and the next that will be, in order of months."""
     with accountant.snapshot() as ledger:
-        ahead = forecast(ledger, settings, MONTHS_AHEAD).months
-        coming = {(row.metric, row.month): row for row in ahead}
-        begun = {
-            (row["metric"], date.fromisoformat(f"{row['month']}-01")): row for row in budget_rows(settings, ledger)
-        }
+        coming = {(row.metric, row.month): row for row in forecast(ledger, settings, MONTHS_AHEAD).months}
+        begun = {(row.metric, row.month): row for row in budget_rows(settings, ledger)}
         newest = sorted({month for _, month in begun})[-MONTHS_BACK:]
         last = newest[-1] if newest else date.min
         months = [*newest, *sorted({month for _, month in coming if month > last})[:MONTHS_AHEAD]]
-        places = sorted({(month, metric) for metric, month in [*begun, *coming] if month in months})
         return [
-            _bar(month, metric, begun.get((metric, month)), coming.get((metric, month))) for month, metric in places
+            _bar(month, metric, begun.get((metric, month)), coming.get((metric, month)))
+            for month in months
+            for metric in METRICS
+            if (metric, month) in begun or (metric, month) in coming
         ]
 
 
@@ -59,13 +60,14 @@ def bars_in_markdown(bars: Iterable[Bar]) -> str:
     return "\n".join(["```", *(bar.text() for bar in bars), LEGEND, "```"])
 
 
-def _bar(month: date, metric: Metric, begun: Answer | None, coming: MonthForecast | None) -> Bar:
-    spent = begun["epsilon_spent"] if begun else 0.0
-    published = begun["releases_made"] if begun else 0
-    charged = begun["charged"]["epsilon"] if begun else 0.0
+def _bar(month: date, metric: Metric, begun: MonthlyBudget | None, coming: MonthForecast | None) -> Bar:
+    spent = begun.summary.epsilon_spent if begun else 0.0
+    published = begun.summary.releases_made if begun else 0
+    charged = begun.report.charged.epsilon if begun else 0.0
     if coming is None:
         assert begun is not None
-        return Bar(month, metric, spent, charged, begun["epsilon_cap"], published, begun["releases_planned"])
+        summary = begun.summary
+        return Bar(month, metric, spent, charged, summary.epsilon_cap, published, summary.releases_planned)
     planned = published + coming.first_numbers + coming.restatements
     return Bar(month, metric, spent, max(charged, coming.charged), coming.cap, published, planned)
 

@@ -18,7 +18,7 @@ from dpdau_assets.core.erasure import requests, retention
 from dpdau_assets.core.erasure.inspection import left_of_anyone, partition_of
 from dpdau_assets.core.errors import DpdauError, Refused
 from dpdau_assets.core.ports.state import StateStore
-from dpdau_assets.core.ports.store import Mart, State, Store
+from dpdau_assets.core.ports.store import Mart, State, Store, StoreView
 from dpdau_assets.core.privacy.schedule import due_on
 from dpdau_assets.core.publication.due import due, overdue_days
 from dpdau_assets.core.publication.ingest import in_whole_per_cent
@@ -80,7 +80,7 @@ def _no_pending_erasures(store: Store, _: Mart) -> Verdict:
     return Verdict(pending.is_none, pending.sentence, tuple(str(day) for day, _ in pending.days))
 
 
-def _erasures_within_deadline(store: Store, _: Mart) -> Verdict:
+def _erasures_within_deadline(store: StoreView, _: Mart) -> Verdict:
     overdue = requests.overdue(store.clock, store.erasures)
     if overdue:
         return Verdict(False, "An erasure is past its deadline: `dpdau erasures` lists it.")
@@ -235,9 +235,9 @@ def _configuration_is_feasible(store: Store, _: Mart) -> Verdict:
     return Verdict(True, f"Every number of the next {MONTHS_AHEAD} months fits.")
 
 
-def _published_on_time(store: Store, _: Mart) -> Verdict:
-    numbers_due = due(store)
-    first = _waited_for_from(store)
+def _published_on_time(store: StoreView, _: Mart) -> Verdict:
+    with store.snapshot() as snapshot:
+        numbers_due, first = due(snapshot), _waited_for_from(snapshot)
     waiting = [day for day in numbers_due.unmarked if first and day >= first]
     if waiting:
         return _days(waiting, "day(s) are due and not declared complete: upstream, or `dpdau complete`", "")
@@ -249,7 +249,7 @@ def _published_on_time(store: Store, _: Mart) -> Verdict:
     return Verdict(True, "Every day that is due and complete is published.")
 
 
-def _waited_for_from(store: Store) -> date | None:
+def _waited_for_from(store: StoreView) -> date | None:
     """Every day once something was published or the schedule is on; else each from the first declared one on, if any.
 
     Before all of these nobody waits: events may be brought in for as long as anybody likes.
@@ -259,12 +259,12 @@ def _waited_for_from(store: Store) -> date | None:
     return min(store.events.completions.completed(), default=None)
 
 
-def _restatement_on_time(store: Store, _: Mart) -> Verdict:
+def _restatement_on_time(store: StoreView, _: Mart) -> Verdict:
     """By the calendar of publication: a month waits while its numbers do, and then no longer."""
-    numbers = store.accountant.releases("dau")
+    with store.accountant.snapshot() as ledger:
+        numbers, restated, runs = ledger.releases("dau"), ledger.restated(), ledger.mechanism_runs()
     last = max((release.key.day for release in numbers), default=None)
-    months = {month_of(release.key.day) for release in numbers} - store.accountant.restated()
-    runs = store.accountant.mechanism_runs()
+    months = {month_of(release.key.day) for release in numbers} - restated
     dates = {month: restatement_due(month, runs, store.settings) for month in sorted(months)}
     missed = [month for month, day in dates.items() if last and day and day < due_on(store.settings, last)]
     if missed:
@@ -272,7 +272,7 @@ def _restatement_on_time(store: Store, _: Mart) -> Verdict:
     return Verdict(True, "Every month that is due is restated.")
 
 
-def _retention_on_time(store: Store, _: Mart) -> Verdict:
+def _retention_on_time(store: StoreView, _: Mart) -> Verdict:
     kept = retention.overdue(store)
     if kept:
         return Verdict(False, f"{len(kept)} day(s) up to {kept[-1]} should be purged by now.")

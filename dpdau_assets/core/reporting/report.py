@@ -31,7 +31,6 @@ from dpdau_assets.core.reporting.promise import (
 )
 from dpdau_assets.core.reporting.report_model import (
     BudgetMonth,
-    CapOverride,
     CheckLine,
     ForOperators,
     MetricPromise,
@@ -93,17 +92,17 @@ def _budget(settings: Settings, accountant: LedgerView) -> Iterable[BudgetMonth]
 
 
 def _budget_month(metric: Metric, month: date, settings: Settings, accountant: LedgerView) -> BudgetMonth:
-    answer = budget_answer(metric, month, settings, accountant)
+    budget = budget_answer(metric, month, settings, accountant)
     return BudgetMonth(
         metric=metric,
         month=month,
-        spent=answer["epsilon_spent"],
-        charged=answer["charged"]["epsilon"],
-        cap=answer["epsilon_cap"],
+        spent=budget.summary.epsilon_spent,
+        charged=budget.report.charged.epsilon,
+        cap=budget.summary.epsilon_cap,
         delta=accountant.delta(metric, month) or settings.delta,
-        releases_made=answer["releases_made"],
-        releases_planned=answer["releases_planned"],
-        overrides=tuple(CapOverride(**override) for override in answer["overrides"]),
+        releases_made=budget.summary.releases_made,
+        releases_planned=budget.summary.releases_planned,
+        overrides=budget.overrides,
     )
 
 

@@ -13,6 +13,7 @@ from dpdau_assets.core.facts import (
     ReportPaths,
 )
 from dpdau_assets.core.privacy.compositions import UserMonths
+from dpdau_assets.core.reporting.answer_model import CapOverride
 from dpdau_assets.core.settings import Metric
 
 
@@ -116,16 +117,6 @@ class Promise:
     timezone: str
     restatement_day: int | None
     due_after_days: int
-
-
-@dataclass(frozen=True)
-class CapOverride:
-    """A decision that gave a month another cap: by whom, why and when."""
-
-    epsilon_cap: float
-    who: str
-    why: str
-    made_on: str
 
 
 @dataclass(frozen=True)

@@ -114,6 +114,17 @@ class Estimator(Protocol):
         """The integer that noise is added to, of a narrowed sketch or a union of such."""
         ...
 
+    def words(self, sketch: Any) -> Keys:
+        """The words that the statistic counts, sorted and distinct, of a narrowed sketch.
+
+        A union has the union of its days' words, but for those that a full sketch has dropped: `counted` needs none.
+        """
+        ...
+
+    def counted(self, words: int) -> int:
+        """The statistic of a union that has so many distinct words."""
+        ...
+
     def users(self, noisy: float) -> float:
         """The estimate from a noisy statistic, in users; below 0 for one below 0."""
         ...

@@ -67,6 +67,12 @@ class ExactEstimator:
         """The number of keys."""
         return len(sketch.keys)
 
+    def words(self, sketch: ExactSketch) -> Keys:
+        return sketch.keys
+
+    def counted(self, words: int) -> int:
+        return words
+
     def users(self, noisy: float) -> float:
         return noisy
 

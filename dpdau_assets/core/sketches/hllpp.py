@@ -102,7 +102,14 @@ class HllEstimator:
 
     def statistic(self, sketch: HllSketch) -> int:
         """C."""
-        return int((sketch.ranks >= self.level).sum())
+        return len(self.words(sketch))
+
+    def words(self, sketch: HllSketch) -> Keys:
+        """The numbers of the registers whose rank is ℓ or more."""
+        return np.flatnonzero(sketch.ranks >= self.level).astype(np.uint64)
+
+    def counted(self, words: int) -> int:
+        return words
 
     def users(self, noisy: float) -> float:
         """ln(1 − C/m) / ln(1 − 2^−(ℓ − 1)/m), for C at most m − ½; it inverts the mean of C exactly."""

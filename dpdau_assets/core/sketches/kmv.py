@@ -86,9 +86,16 @@ class KmvEstimator:
 
     def statistic(self, sketch: KmvSketch) -> int:
         """min(k, the number of keys below θ0): the sketch has no more than k."""
+        return len(self.words(sketch))
+
+    def words(self, sketch: KmvSketch) -> Keys:
         if self.theta0 == 1:
-            return len(sketch.smallest)
-        return int(np.searchsorted(sketch.smallest, np.uint64(self.theta0 * 2**64)))
+            return sketch.smallest
+        return sketch.smallest[: np.searchsorted(sketch.smallest, np.uint64(self.theta0 * 2**64))]
+
+    def counted(self, words: int) -> int:
+        """A day's sketch that is full lacks keys of the union only where the union has k that are smaller."""
+        return min(self.k, words)
 
     def users(self, noisy: float) -> float:
         return noisy / float(self.theta0)

@@ -161,6 +161,12 @@ class ThetaEstimator:
         """The number of hashes, all of them below θ0; the public θ0 makes an estimate of it, never the sketch."""
         return sketch.read().num_retained
 
+    def words(self, sketch: ThetaSketch) -> Keys:
+        return sketch.hashes
+
+    def counted(self, words: int) -> int:
+        return words
+
     def users(self, noisy: float) -> float:
         return noisy / float(self.theta0)
 

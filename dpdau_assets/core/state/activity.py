@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from datetime import date
+from functools import cache, partial
 
 from dpdau_assets.core.dates import (
     epochs_of_day,
@@ -24,6 +25,7 @@ from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.sketches.keysets import EMPTY, places, subtract
 from dpdau_assets.core.state.folding import dropping_sketches, fold_inbox
 from dpdau_assets.core.state.touched import live_days, mark, mark_all
+from dpdau_assets.core.tombstones import Tombstones
 
 
 def process_days(days: list[date], store: Store) -> None:
@@ -128,15 +130,26 @@ def _mark_changed(watermark: int, store: Store) -> None:
 
 def is_clean(day: date, store: Store) -> bool:
     """Whether nobody is left in the day's state whose removal from it was applied by now."""
+    return day in clean_days([day], store)
+
+
+def clean_days(days: Iterable[date], store: Store) -> set[date]:
+    """The days among these in whose state nobody is left whose removal from it was applied by now."""
     with store.state.activity.lock():
-        applied = store.erasures.ledger.applied()
-        for kept in (store.state.activity, store.state.late):
-            for epoch in epochs_of(day, store.settings):
-                removed = store.erasures.ledger.tombstones(epoch, through=applied).removed_on(day)
-                keys = kept.read(day, epoch) if len(removed) else None
-                if keys is not None and len(places(keys, removed)):
-                    return False
-    return True
+        tombstones = cache(partial(store.erasures.ledger.tombstones, through=store.erasures.ledger.applied()))
+        return {
+            day
+            for day in days
+            if not any(
+                _holds_removed(day, epoch, tombstones(epoch), store.state) for epoch in epochs_of(day, store.settings)
+            )
+        }
+
+
+def _holds_removed(day: date, epoch: int, tombstones: Tombstones, state: State) -> bool:
+    removed = tombstones.removed_on(day)
+    kept = (state.activity.read(day, epoch), state.late.read(day, epoch)) if len(removed) else ()
+    return any(keys is not None and len(places(keys, removed)) for keys in kept)
 
 
 def discard_batch(batch: str, events: Events, state: State) -> None:

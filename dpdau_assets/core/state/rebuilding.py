@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 
-from dpdau_assets.core.ports.store import State, Store
-from dpdau_assets.core.state.activity import day_version, is_clean, process_days
+from dpdau_assets.core.ports.store import State, Store, StoreView
+from dpdau_assets.core.state.activity import clean_days, day_version, process_days
 from dpdau_assets.core.state.day_sketch import is_fresh, refresh, sketch_version
 from dpdau_assets.core.state.touched import days_to_rebuild
 
@@ -35,7 +35,7 @@ class Built:
     sketch_is_fresh: bool
 
 
-def days_behind(store: Store) -> dict[date, list[str]]:
+def days_behind(store: StoreView) -> dict[date, list[str]]:
     """Days that are to be built, each with names for what it is to be built for: marks, arrivals, declarations.
 
     A day that nobody has asked for is none of them, whoever was active on it: built, it could be published, and
@@ -62,21 +62,22 @@ def build_days(marks: Mapping[date, int], store: Store) -> list[Built]:
     Their marks were read before: so nothing is claimed that was not applied.
     """
     wanted = sorted(marks)
-    process_days(wanted, store)
-    refresh(wanted, store)
-    changes = store.state.rebuilds.changed()  # before the versions: what changes in between is told again
-    return [
-        Built(
-            day,
-            marks[day],
-            changes.get(day),
-            day_version(day, store),
-            sketch_version(day, store),
-            is_clean(day, store),
-            is_fresh(day, store),
-        )
-        for day in wanted
-    ]
+    with store.state.activity.lock():  # what each file was last written as is then looked up once
+        process_days(wanted, store)
+        refresh(wanted, store)
+        changes, clean = store.state.rebuilds.changed(), clean_days(wanted, store)
+        return [
+            Built(
+                day,
+                marks[day],
+                changes.get(day),
+                day_version(day, store),
+                sketch_version(day, store),
+                day in clean,
+                is_fresh(day, store),
+            )
+            for day in wanted
+        ]
 
 
 def mark_reported(built: Iterable[Built], state: State) -> None:

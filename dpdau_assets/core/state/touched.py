@@ -10,7 +10,7 @@ from dpdau_assets.core.errors import Refused
 from dpdau_assets.core.parallel import work_ahead
 from dpdau_assets.core.ports.ledger import Ledger
 from dpdau_assets.core.ports.state import StateStore
-from dpdau_assets.core.ports.store import Erasures, State, Store
+from dpdau_assets.core.ports.store import Erasures, State, Store, StoreView
 from dpdau_assets.core.sketches.keysets import places
 
 
@@ -75,7 +75,7 @@ def pending(store: Store) -> Pending:
     return Pending(tuple(days_to_rebuild(store)), tuple(erasure.receipt for erasure in waiting))
 
 
-def days_to_rebuild(store: Store) -> list[tuple[date, int]]:
+def days_to_rebuild(store: StoreView) -> list[tuple[date, int]]:
     """Days behind their mark that were built before and can be built again, with their marks.
 
     Not those that nobody has asked for yet: building them would make them ready to be published, and whether they are

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from dpdau_assets.core.budget.forecast import Forecast, MonthForecast, forecast, forecast_answer
+from dpdau_assets.core.budget.forecast import Forecast, MonthForecast, forecast
 from dpdau_assets.core.budget.planning import enter, plan
 from dpdau_assets.core.dates import days_between
 from dpdau_assets.core.errors import BudgetRefused
@@ -19,6 +19,7 @@ from dpdau_assets.core.facts import Override, Release, ReleaseKey
 from dpdau_assets.core.privacy.accounting import mu2
 from dpdau_assets.core.privacy.mechanisms import half_width_95, noise_std
 from dpdau_assets.core.privacy.schedule import first_refusal, mechanism_for
+from dpdau_assets.core.reporting.as_json import as_json
 from dpdau_assets.core.restored import Restore
 from dpdau_assets.core.settings import Metric, Settings
 from dpdau_tests.conftest import SECRET
@@ -300,7 +301,7 @@ def test_looking_ahead_leaves_the_ledger_as_it_was(ledger: SqlLedger) -> None:
 
 def test_as_json_it_has_plain_values_and_names_months_as_months(ledger: SqlLedger) -> None:
     release(ledger, Settings(), "mau", [FIRST_MAU])
-    answer = forecast_answer(forecast(ledger, Settings(mau_budget_total=Fraction(3)), 3))
+    answer = as_json(forecast(ledger, Settings(mau_budget_total=Fraction(3)), 3))
     assert json.loads(json.dumps(answer)) == answer
     assert answer["fits"] is False
     refusal = answer["first_refusal"]
@@ -316,4 +317,4 @@ def test_as_json_it_has_plain_values_and_names_months_as_months(ledger: SqlLedge
             "months_charged_twice": [],
         }
     ]
-    assert forecast_answer(forecast(empty_ledger(), Settings(), 1))["first_refusal"] is None
+    assert as_json(forecast(empty_ledger(), Settings(), 1))["first_refusal"] is None

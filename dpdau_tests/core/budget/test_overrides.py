@@ -18,6 +18,7 @@ from dpdau_assets.core.facts import Override
 from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.privacy.accounting import cost, epsilon_of, total
 from dpdau_assets.core.publication.release import publish, restate
+from dpdau_assets.core.reporting.answer_model import CapOverride
 from dpdau_assets.core.reporting.answers import budget_answer
 from dpdau_assets.core.reporting.label import settings_on_record
 from dpdau_tests.conftest import prepare, put
@@ -58,24 +59,24 @@ def test_an_override_admits_what_the_cap_refused_and_no_more(two_fit: Store) -> 
 
 
 def test_nothing_that_was_spent_is_forgotten_by_an_override(two_fit: Store) -> None:
-    before = budget_answer("dau", JANUARY, two_fit.settings, two_fit.accountant)
+    before = budget_answer("dau", JANUARY, two_fit.settings, two_fit.accountant).summary
     reset_budget("dau", JANUARY, Fraction(4), "The privacy officer", "More was promised.", two_fit)
-    after = budget_answer("dau", JANUARY, two_fit.settings, two_fit.accountant)
-    assert after["epsilon_spent"] == before["epsilon_spent"] == 3.0
-    assert (before["epsilon_cap"], after["epsilon_cap"], after["epsilon_remaining"]) == (3.0, 4.0, 1.0)
+    after = budget_answer("dau", JANUARY, two_fit.settings, two_fit.accountant).summary
+    assert after.epsilon_spent == before.epsilon_spent == 3.0
+    assert (before.epsilon_cap, after.epsilon_cap, after.epsilon_remaining) == (3.0, 4.0, 1.0)
 
 
 def test_every_later_report_shows_who_changed_the_cap_and_why(two_fit: Store) -> None:
-    assert budget_answer("dau", JANUARY, two_fit.settings, two_fit.accountant)["overrides"] == []
+    assert budget_answer("dau", JANUARY, two_fit.settings, two_fit.accountant).overrides == ()
     reset_budget("dau", JANUARY, Fraction(4), " The privacy officer ", "A reason.", two_fit)
     reset_budget("dau", JANUARY, Fraction(5), "Somebody else", "Another reason.", two_fit)
-    shown = [
-        {"epsilon_cap": 4.0, "who": "The privacy officer", "why": "A reason.", "made_on": "2025-03-01"},
-        {"epsilon_cap": 5.0, "who": "Somebody else", "why": "Another reason.", "made_on": "2025-03-01"},
-    ]
-    assert budget_answer("dau", JANUARY, two_fit.settings, two_fit.accountant)["overrides"] == shown
-    assert budget_answer("mau", JANUARY, two_fit.settings, two_fit.accountant)["overrides"] == []
-    assert budget_answer("dau", FEBRUARY, two_fit.settings, two_fit.accountant)["overrides"] == []
+    shown = (
+        CapOverride(4.0, "The privacy officer", "A reason.", date(2025, 3, 1)),
+        CapOverride(5.0, "Somebody else", "Another reason.", date(2025, 3, 1)),
+    )
+    assert budget_answer("dau", JANUARY, two_fit.settings, two_fit.accountant).overrides == shown
+    assert budget_answer("mau", JANUARY, two_fit.settings, two_fit.accountant).overrides == ()
+    assert budget_answer("dau", FEBRUARY, two_fit.settings, two_fit.accountant).overrides == ()
 
 
 def test_a_setting_changes_no_cap_of_a_month_that_was_charged(two_fit: Store) -> None:

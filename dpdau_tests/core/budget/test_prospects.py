@@ -20,7 +20,8 @@ from dpdau_assets.core.erasure.retention import purge
 from dpdau_assets.core.errors import DpdauError, NotPublished, Refused
 from dpdau_assets.core.facts import ReleaseKey
 from dpdau_assets.core.ports.store import Store
-from dpdau_assets.core.publication.release import publish, require_publishable, restate
+from dpdau_assets.core.publication.admission import require_admitted, require_readable
+from dpdau_assets.core.publication.release import publish, restate
 from dpdau_assets.core.reporting.answers import latest_release
 from dpdau_assets.core.settings import Metric
 from dpdau_tests.conftest import FixedClock, prepare, put
@@ -30,6 +31,7 @@ from dpdau_tests.support.stores import DAYS as MONTH
 from dpdau_tests.support.stores import a_month_restated
 from resources.ledger_sql.backup import restore_transaction
 from resources.ledger_sql.database import Database
+from resources.ledger_sql.ledger import SqlLedgerReader
 from resources.store import ledger_url
 
 START = date(2025, 1, 1)
@@ -228,7 +230,7 @@ def test_while_a_restored_ledger_waits_for_erasures_a_day_is_neither_promised_no
     make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = built_by(date(2025, 4, 9), make_store)
-    monkeypatch.setattr(type(store.accountant), "awaits_erasures", lambda self: True)
+    monkeypatch.setattr(SqlLedgerReader, "awaits_erasures", lambda self: True)
     error = refusal_of("dau", date(2025, 2, 3), store)
     assert (error.fields["never"], error.fields["why"]) == (False, "awaits_erasures") and "reopen" in error.remedy
 
@@ -362,7 +364,8 @@ def is_refused(key: ReleaseKey, store: Store) -> bool:
     """By a release, before it reads or seals anything."""
     try:
         with store.accountant.snapshot() as ledger:
-            require_publishable(key, ledger, store.settings, store.clock)
+            require_readable(key, ledger, store.settings, store.clock)
+            require_admitted(key, ledger, store.settings)
     except DpdauError:
         return True
     return False

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import date
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +25,8 @@ from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication import release as main_path
 from dpdau_assets.core.publication.release import publish, restate
 from dpdau_assets.core.publication.runs import plan_run
-from dpdau_assets.core.reporting.answers import columns_of, mart_rows, release_answer, series
+from dpdau_assets.core.reporting.answers import mart_rows, release_answer, series
+from dpdau_assets.core.reporting.as_json import columns_of
 from dpdau_assets.core.sketches import build
 from dpdau_assets.core.sketches.base import to_bytes
 from dpdau_assets.core.sketches.theta import ThetaSketch, theta_hashes
@@ -92,12 +94,12 @@ def test_the_configured_parameter_is_recorded_with_the_release(make_store: Make,
     }[kind]
     assert recorded == {"sketch_impl": kind, **expected}
     answer = release_answer(release, store.settings, store.accountant)
-    assert (answer["sketch_impl"], release.sketch_impl) == (kind, kind)
-    assert answer["sketch_parameters"] == {name: float(value) for name, value in expected.items()}
+    assert (answer.sketch_impl, release.sketch_impl) == (kind, kind)
+    assert answer.sketch_parameters == {name: float(value) for name, value in expected.items()}
     (row,) = mart_rows(store.accountant)
     assert row.parameters == recorded
-    assert columns_of(row)["sketch_parameters"] == answer["sketch_parameters"]
-    assert series("dau", START, START, store.settings, store.accountant)[0]["noisy_value"] == answer["noisy_value"]
+    assert columns_of(row)["sketch_parameters"] == answer.sketch_parameters
+    assert series("dau", START, START, store.settings, store.accountant)[0].noisy_value == answer.noisy_value
 
 
 @pytest.mark.parametrize(
@@ -120,7 +122,7 @@ def test_without_one_the_next_instance_is_counted_as_suits_the_last_published_nu
     assert counted(later, publish("dau", days[0], later)) == {"sketch_impl": "set"}, "published is published"
     second = publish("dau", days[1], later)
     assert counted(later, second) == {"sketch_impl": kind, **chosen}
-    assert release_answer(second, later.settings, later.accountant)["noisy_value"] == pytest.approx(PEOPLE, rel=0.15)
+    assert release_answer(second, later.settings, later.accountant).noisy_value == pytest.approx(PEOPLE, rel=0.15)
 
 
 def test_a_month_and_its_restatement_are_counted_as_it_was_begun(make_store: Make) -> None:
@@ -176,8 +178,8 @@ def test_a_number_read_with_other_parameters_than_are_on_the_books_by_then_is_re
     prepare(store, days)
     real, reads = main_path.read_statistics, []
 
-    def overtaken(keys: list, store: Store) -> tuple:
-        statistics = real(keys, store)
+    def overtaken(*what: Any) -> tuple:
+        statistics = real(*what)
         reads.append({statistic.estimator for statistic in statistics[0].values()})
         if len(reads) == 1:
             monkeypatch.setattr(main_path, "read_statistics", real)
@@ -427,12 +429,12 @@ def test_a_full_sketch_is_published_without_an_upper_bound_and_the_mart_shows_it
     prepare(wide, [START])
     release = replace(publish("dau", START, wide), noisy_value=16.0)  # all registers, whatever was drawn
     (run,) = wide.accountant.mechanism_runs()
-    assert interval(release, run)["upper_95"] is None
+    assert interval(release, run).upper_95 is None
     row = replace(mart_rows(store.accountant)[0], upper_95=None)
     files = MartFiles(tmp_path / "mart").replace([row])
     assert files.chart.read_text().startswith("<svg")
     assert MartFiles(tmp_path / "mart").read() == [row]
-    assert row.noisy_value == answer["noisy_value"]
+    assert row.noisy_value == answer.noisy_value
 
 
 def test_a_living_store_with_another_size_builds_its_sketches_anew(make_store: Make) -> None:

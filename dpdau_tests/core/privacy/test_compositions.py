@@ -63,6 +63,7 @@ from dpdau_assets.core.privacy.mechanisms import (
 )
 from dpdau_assets.core.publication.release import publish
 from dpdau_assets.core.reporting.answers import budget_answer, budget_rows, release_answer
+from dpdau_assets.core.reporting.as_json import as_json
 from dpdau_assets.core.settings import Metric, Settings
 from dpdau_tests.conftest import prepare
 from dpdau_tests.support.lengths import LENGTH, at_length
@@ -516,8 +517,8 @@ def test_a_released_number_shows_the_summary_and_the_budget_of_its_month_the_who
     store = make_store()
     prepare(store, [JANUARY])
     release = publish("dau", JANUARY, store)
-    answer = budget_answer("dau", JANUARY, store.settings, store.accountant)
-    summary = release_answer(release, store.settings, store.accountant)["budget"]
+    answer = as_json(budget_answer("dau", JANUARY, store.settings, store.accountant))
+    summary = as_json(release_answer(release, store.settings, store.accountant))["budget"]
     assert set(summary) == {
         "epsilon_cap",
         "epsilon_spent",
@@ -527,10 +528,10 @@ def test_a_released_number_shows_the_summary_and_the_budget_of_its_month_the_who
         "comparison",
     }
     assert {name: answer[name] for name in summary if name != "comparison"}.items() <= summary.items()
-    assert set(answer) - set(summary) == {"charged", "joint", "user_months", "overrides"}
+    assert set(answer) - set(summary) == {"metric", "month", "charged", "joint", "user_months", "overrides"}
     assert json.loads(json.dumps(answer))["charged"]["epsilon"] == pytest.approx(2.998, abs=5e-4)
     (row,) = budget_rows(store.settings, store.accountant)
-    assert row == {"metric": "dau", "month": "2025-01", **answer}
+    assert as_json(row) == answer and (answer["metric"], answer["month"]) == ("dau", "2025-01")
 
 
 def test_what_only_compares_stands_apart_and_each_figure_says_in_a_sentence_that_it_stops_nothing(
@@ -538,8 +539,8 @@ def test_what_only_compares_stands_apart_and_each_figure_says_in_a_sentence_that
 ) -> None:
     store = make_store()
     prepare(store, [JANUARY])
-    answers = [release_answer(publish("dau", JANUARY, store), store.settings, store.accountant)["budget"]]
-    answers.append(budget_answer("dau", JANUARY, store.settings, store.accountant))
+    answers = [as_json(release_answer(publish("dau", JANUARY, store), store.settings, store.accountant))["budget"]]
+    answers.append(as_json(budget_answer("dau", JANUARY, store.settings, store.accountant)))
     comparing = {"rdp_curve", "advanced_epsilon", "advanced_delta"}
     for answer, more in zip(answers, (set(), {"compositions"}), strict=True):
         compared = dict(answer["comparison"])
@@ -565,6 +566,6 @@ def test_the_numbers_of_a_longer_window_charge_each_month_they_read_once(
     for month in months_read(first, window_days):
         assert [charge.mechanism.name for charge in store.accountant.charges("mau", month)] == ["gaussian_stream"]
         answer = budget_answer("mau", month, store.settings, store.accountant)
-        assert answer["charged"]["epsilon"] == pytest.approx(3.5, abs=1e-4)
-        assert answer["epsilon_spent"] < answer["charged"]["epsilon"]
-        assert answer["releases_made"] == 2
+        assert answer.report.charged.epsilon == pytest.approx(3.5, abs=1e-4)
+        assert answer.summary.epsilon_spent < answer.report.charged.epsilon
+        assert answer.summary.releases_made == 2

@@ -51,7 +51,7 @@ def test_a_day_that_a_number_has_read_is_declared_for_good(store: Store) -> None
     complete_all(DAYS, store)
     prepare(store, DAYS)
     publish("dau", DAYS[1], store)
-    with pytest.raises(Refused, match=f"{DAYS[1]} was read by a published number"):
+    with pytest.raises(Refused, match=f"{DAYS[1]} is sealed"):
         withdraw_all(DAYS, store)
     assert is_declared(store.events, store.accountant) == frozenset(DAYS)
 

@@ -246,9 +246,7 @@ def test_what_a_number_had_cost_when_it_came_out_follows_the_order_of_publicatio
     for day in (after(START, 2), after(START, 1), START):
         publish("dau", day, store)
     order = [
-        release_answer(publish("dau", after(START, n), store), store.settings, store.accountant)["budget"][
-            "releases_made"
-        ]
+        release_answer(publish("dau", after(START, n), store), store.settings, store.accountant).budget.releases_made
         for n in range(3)
     ]
     assert order == [3, 2, 1]

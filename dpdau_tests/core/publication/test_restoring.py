@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, date, datetime, timedelta
 from fractions import Fraction
 from functools import partial
@@ -918,7 +918,7 @@ def test_numbers_of_a_sketch_come_back_from_the_mart_to_the_last_digit(tmp_path:
     for release in again.accountant.releases():
         answer = release_answer(release, again.settings, again.accountant)
         for name in (*shown, *counted):
-            assert answer[name] == seen[release.key][name]
+            assert getattr(answer, name) == getattr(seen[release.key], name)
     assert {one.key for one in again.accountant.releases()} == seen.keys()
     assert verification.problems(again.settings, again.accountant, MartFiles(tmp_path / "mart").read()) == []
 
@@ -1066,7 +1066,7 @@ def test_a_number_of_a_stream_with_the_width_of_another_of_its_days_is_refused(t
     (run,) = store.accountant.mechanism_runs()
     releases = store.accountant.releases()
     narrow = replace(releases[-1], half_width=releases[0].half_width)
-    forged = replace(rows[-1], half_width=narrow.half_width, **interval(narrow, run))
+    forged = replace(rows[-1], half_width=narrow.half_width, **asdict(interval(narrow, run)))
     for shown, says in ((rows, None), ([*rows[:-1], forged], "another noise")):
         show(shown, tmp_path / "mart")
         if says is None:
@@ -1087,14 +1087,14 @@ def test_months_of_different_samples_come_back_from_the_mart_whatever_is_configu
     publish("dau", days[31], later)
     show(mart_rows(later.accountant), tmp_path / "mart")
     seen = {
-        one.key: release_answer(one, later.settings, later.accountant)["sketch_parameters"]
+        one.key: release_answer(one, later.settings, later.accountant).sketch_parameters
         for one in later.accountant.releases()
     }
     shutil.rmtree(tmp_path / "store")
     for number, chosen in enumerate((fine, coarse, {})):
         _, again = restored(tmp_path, tmp_path / str(number), mart=True, **chosen)
         back = {
-            one.key: release_answer(one, again.settings, again.accountant)["sketch_parameters"]
+            one.key: release_answer(one, again.settings, again.accountant).sketch_parameters
             for one in again.accountant.releases()
         }
         assert back == seen and {found["theta0"] for found in back.values()} == {0.5, 0.25}

@@ -36,7 +36,7 @@ def test_each_begun_month_shows_what_its_numbers_have_cost_and_the_coming_ones_w
     bars = {(bar.month, bar.metric): bar for bar in budget_bars(store.settings, store.accountant)}
     january, february, march = (date(2025, month, 1) for month in (1, 2, 3))
     spent = budget_answer("dau", january, store.settings, store.accountant)
-    assert bars[january, "dau"].spent == spent["epsilon_spent"] > 0
+    assert bars[january, "dau"].spent == spent.summary.epsilon_spent > 0
     assert (bars[january, "dau"].published, bars[february, "dau"].published) == (1, 1)
     assert bars[february, "dau"].planned == 28 * 2
     assert (bars[january, "mau"].published, bars[february, "mau"].published) == (2, 1)  # both windows read January

@@ -119,7 +119,7 @@ def test_each_months_budget_is_the_ledgers_with_every_override(store: Store) -> 
     budget = {(row.metric, row.month): row for row in readers_report(store.settings, store.accountant).budget}
     for (metric, month), row in budget.items():
         said = budget_answer(metric, month, store.settings, store.accountant)
-        assert (row.spent, row.charged) == (said["epsilon_spent"], said["charged"]["epsilon"])
+        assert (row.spent, row.charged) == (said.summary.epsilon_spent, said.report.charged.epsilon)
     february = budget["dau", date(2025, 2, 1)]
     assert [(change.epsilon_cap, change.why) for change in february.overrides] == [(3.5, HOSTILE)]
     assert february.cap == 3.5

@@ -14,7 +14,8 @@ from dpdau_assets.core.erasure.retention import purge
 from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.completeness import complete_all
 from dpdau_assets.core.publication.release import publish
-from dpdau_assets.core.reporting.status import Status, status
+from dpdau_assets.core.reporting.answer_model import Status
+from dpdau_assets.core.reporting.status import status
 from dpdau_tests.conftest import FixedClock, folding, prepare, put
 from dpdau_tests.dagster.world import erase
 from resources.published.mart_duckdb import MartFiles
@@ -68,12 +69,12 @@ def test_it_says_how_far_each_metric_has_come_and_when_the_next_number_is_due(st
 
 def test_it_says_what_can_be_published_and_which_days_upstream_owes(store: Store) -> None:
     status_now = standing(store)
-    assert status_now.ready_days == [date(2025, 1, 31)] and status_now.unmarked == (date(2025, 2, 1),)
+    assert status_now.ready_days == (date(2025, 1, 31),) and status_now.unmarked == (date(2025, 2, 1),)
     assert status_now.overdue == (
         "1 day(s) are due and not declared complete: upstream, or `dpdau complete` (2025-02-01).",
     )
     on_time = standing(store, date(2025, 2, 2))
-    assert on_time.ready_days == [date(2025, 1, 31)] and on_time.overdue == ()
+    assert on_time.ready_days == (date(2025, 1, 31),) and on_time.overdue == ()
 
 
 def test_it_says_which_days_are_to_be_built(store: Store) -> None:
@@ -123,11 +124,12 @@ def test_it_waits_for_nobody_who_holds_the_lock(store: Store) -> None:
 def test_a_store_without_anything_has_nothing_to_say(make_store: MakeStore) -> None:
     status_now = standing(make_store(), date(2025, 1, 2))
     assert (
-        status_now.ready,
+        status_now.ready_days,
+        status_now.ready_months,
         status_now.unmarked,
         status_now.behind,
         status_now.erasures,
         status_now.overdue,
         status_now.spent,
-    ) == ((),) * 6
+    ) == ((),) * 7
     assert [series.last_day for series in status_now.published] == [None, None]

@@ -22,7 +22,7 @@ from dpdau_assets.core.ports.events import Scan
 from dpdau_assets.core.publication.ingest import DoubtfulRemovals, IngestReport, NotTaken, ingest_scan
 from dpdau_tests.core.publication.test_ingest import SETTINGS, Folder
 from dpdau_tests.support.lengths import at_length, seed
-from eval import demo
+from eval.moved_events import EVENTS
 from resources.reading.engine_duckdb import DuckDBEngine
 from resources.reading.event_csv import csv_rows
 from resources.reading.event_files import MAX_LINE_BYTES
@@ -293,7 +293,7 @@ def test_what_another_program_writes_is_read_as_it_was_written(
 def real_file(events: int, seed: int) -> bytes:
     """Rows of a real log, one of ten a removal, with notes as people write them: some of them look like rows."""
     choose = random.Random(seed)
-    table = pq.read_table(demo.EVENTS).slice(choose.randrange(10_000), events).to_pylist()
+    table = pq.read_table(EVENTS).slice(choose.randrange(10_000), events).to_pylist()
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator=choose.choice(["\n", "\r\n"]))
     writer.writerow(["user_id", "op", "day", "note"])
