@@ -88,8 +88,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     for name in Environment.model_fields:
         os.environ.pop(name.upper(), None)
-    hypothesis.settings.register_profile("dpdau", deadline=None)  # no test asserts a time
-    hypothesis.settings.load_profile("dpdau")
+    if hypothesis.settings.get_current_profile_name() in ("default", "ci"):  # and no other was asked for
+        hypothesis.settings.register_profile("dpdau", deadline=None)  # no test asserts a time
+        hypothesis.settings.load_profile("dpdau")
     if has_room():
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(IN_MEMORY))
     for library in ("OPENBLAS", "OMP"):  # in each worker: a few small matrices keep no second core from anybody

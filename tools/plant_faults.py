@@ -48,7 +48,7 @@ _NOT_RUNNING = re.compile(
 # Hypothesis would look for the smallest example of what is wrong, for minutes.
 _PLUGIN = "without_shrinking"
 _PLUGIN_TEXT = """from hypothesis import Phase, settings
-settings.register_profile("faults", phases=[Phase.explicit, Phase.generate], database=None)
+settings.register_profile("faults", phases=[Phase.explicit, Phase.generate], database=None, deadline=None)
 settings.load_profile("faults")
 """
 

@@ -38,8 +38,7 @@ from dpdau_assets.core.state.windows import day_statistic, window_statistics
 from dpdau_assets.core.version import VERSION
 
 READ_AT_ONCE = 128
-"""How many numbers are planned and their statistics read at once: two months of DAU and MAU. A list seals so far ahead.
-"""
+"""How many numbers are planned and read at once, and so far ahead a list seals: two months of DAU and MAU."""
 
 
 def publish(metric: Metric, day: date, store: Store) -> Release:
@@ -97,7 +96,7 @@ def publish_in_order(
             yield step.step, releases
         left = left[done:]
         # Where removals come faster than so many are read, fewer are: none of them holds up a number.
-        at_once = min(most, 2 * at_once) if done else max(1, at_once // 2)
+        at_once = min(most, 2 * at_once) if done else max(1, len(planned) // 2)
 
 
 # --- What is asked before anything is done -----------------------------------------------------------------------
