@@ -833,7 +833,7 @@ RELEASE = (
         "removals-that-come-faster-than-a-list-is-read-hold-it-up",
         "dpdau_assets/core/publication/release.py",
         "at_once = min(most, 2 * at_once) if done else max(1, len(planned) // 2)",
-        "at_once = most if done or len(planned) < 40 else 1",
+        "at_once = most",
         (
             "core/publication/test_publish_in_order.py::test_removals_that_come_faster_than_a_list_is_read_hold_up_no_number",
         ),

@@ -13,7 +13,6 @@ import pytest
 from dpdau_tests.cli.conftest import Dpdau
 from dpdau_tests.dagster.schedule_state import InstigatorStatus, switched
 from dpdau_tests.dagster.world import stop_the_clock
-from eval import demo
 
 DAYS = ("2025-01-01", "2025-01-02", "2025-01-03")
 SHE = "she@planted.example"
@@ -154,17 +153,6 @@ def test_work_that_is_under_way_is_told_and_is_no_failure(published: Dpdau) -> N
 def test_a_check_that_is_none_is_wrong_usage_and_the_answer_lists_them(dpdau: Dpdau) -> None:
     done = dpdau("check", "all_is_well")
     assert done.code == 2 and "all_is_well" in done.said and "ledger_holds" in done.said
-
-
-@pytest.mark.slow
-def test_make_check_ends_with_an_error_when_a_check_of_the_demos_store_fails(
-    published: Dpdau, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(demo, "HOME", published.folder)
-    assert demo.check(published.environment) == 0, "days are overdue, as the demo's are"
-    (file,) = (published.folder / "data" / "activity" / f"day={DAYS[0]}").iterdir()
-    file.write_bytes(file.read_bytes()[:-20])
-    assert demo.check(published.environment) == 4
 
 
 # --- report ------------------------------------------------------------------------------------------------------

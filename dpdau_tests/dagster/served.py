@@ -91,6 +91,11 @@ class Ui:
         query = "{ partitionBackfillsOrError { ... on PartitionBackfills { results { status } } } }"
         return [backfill["status"] for backfill in self.ask(query)["partitionBackfillsOrError"]["results"]]
 
+    def runs_of(self, job: str) -> int:
+        """How many runs of the job there are, whatever became of them."""
+        query = f'{{ runsOrError(filter: {{pipelineName: "{job}"}}) {{ ... on Runs {{ results {{ runId }} }} }} }}'
+        return len(self.ask(query)["runsOrError"]["results"])
+
     def has_run(self, asset: str) -> bool:
         """Whether an asset without partitions is there."""
         query = (

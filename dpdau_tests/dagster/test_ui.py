@@ -101,10 +101,13 @@ def test_a_backfill_of_three_days_is_launched_from_the_ui_and_finishes(ui: Ui, p
     page.screenshot(path=PICTURES / "backfill.png")
 
 
-def test_numbers_are_published_from_the_ui_and_shown_with_their_intervals(ui: Ui, page: Page) -> None:
+def test_numbers_of_a_range_are_published_from_the_ui_in_one_run_and_shown_with_their_intervals(
+    ui: Ui, page: Page
+) -> None:
     page.goto(f"{ui.address}/locations/dpdau/jobs/publish_dau")
     launch(page, "Materialize", f"[{DAYS[0]}...{DAYS[-1]}]")
     ui.wait_for("the range", lambda: ui.materialised("dau_release") == len(DAYS))
+    assert ui.runs_of("publish_dau") == 1
     page.goto(f"{ui.address}/assets/dau_release?view=partitions&partition={DAYS[1]}")
     page.get_by_text("upper_95").first.wait_for()
     assert page.get_by_text("gaussian_shared").first.is_visible()

@@ -258,3 +258,8 @@ def test_a_second_run_on_a_later_day_publishes_the_days_since_and_changes_no_num
     with pytest.raises(SystemExit) as ended:
         run_on(today + timedelta(days=2), "--check")
     assert ended.value.code == 0
+    (file,) = (home / "data" / "activity" / f"day={move.first}").iterdir()
+    file.write_bytes(file.read_bytes()[:-20])
+    with pytest.raises(SystemExit) as failed:
+        run_on(today + timedelta(days=2), "--check")
+    assert failed.value.code == 4, "a check of the store fails"

@@ -25,13 +25,14 @@ from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.release import publish
 from dpdau_assets.core.state.activity import process_days
 from dpdau_assets.core.state.touched import mark_touched
+from dpdau_assets.orchestration.recorder import mark_of
 from dpdau_tests.conftest import SECRET, FixedClock, everything_in, prepare, put
+from dpdau_tests.dagster.world import project_under
 from resources.ledger_sql import schema
 from resources.ledger_sql.database import Database
 from resources.ledger_sql.ledger import SqlLedgerTransaction
 from resources.storage.backup_files import back_up
 from resources.store import ledger_url
-from sensors.erasure import reported_mark
 
 Make = Callable[..., Store]
 HER = "her-own-id"
@@ -167,9 +168,10 @@ def write_a_key_into_dagsters_log(case: Case) -> None:
 def tell_dagster(case: Case, metadata: dict[str, str] | None = None) -> None:
     home = case.store.settings.data_dir / "home"
     home.mkdir(exist_ok=True)
+    project, _ = project_under(case.store.settings)
     with dg.DagsterInstance.local_temp(str(home)) as instance:
         for day in case.before["marked"]:  # type: ignore[attr-defined]
-            instance.report_runless_asset_event(reported_mark(dg.AssetKey("erasures"), str(day), 1))
+            instance.report_runless_asset_event(mark_of(day, "1").materialization(project, {}))
         if metadata:
             instance.report_runless_asset_event(dg.AssetMaterialization("activity", metadata=metadata))
 

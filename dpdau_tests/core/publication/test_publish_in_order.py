@@ -178,6 +178,7 @@ def test_removals_that_come_faster_than_a_list_is_read_hold_up_no_number(
     def reading(wanted: Mapping[ReleaseKey, object], *rest: Any) -> object:
         found = read_statistics(wanted, *rest)  # type: ignore[arg-type]
         sizes.append(len(wanted))
+        assert len(sizes) < 60, "it reads again and again, and publishes nothing"
         if len(wanted) > 4:
             put(store, [(f"user {len(sizes)}", DAYS[0], "-")])
         return found
@@ -185,7 +186,7 @@ def test_removals_that_come_faster_than_a_list_is_read_hold_up_no_number(
     monkeypatch.setattr(main_path, "read_statistics", reading)
     steps = [Step(DAU, day) for day in DAYS[1:31]]
     assert [step for step, _ in publish_in_order(steps, store)] == steps
-    assert max(sizes) == 30 and len(sizes) < 60
+    assert max(sizes) == 30
 
 
 def test_a_restatement_within_a_list_has_the_removal_that_came_while_it_was_read(
