@@ -110,7 +110,7 @@ def require_of_one_store(data_dir: Path, ledger: Ledger) -> None:
     is_used = is_on_record = False
     if here is None:
         is_used, is_on_record = any(live_files(data_dir)), ledger.has_folder() or bool(ledger.processed())
-        here = store_id_in(data_dir)  # another process may have named it meanwhile
+        here, wanted = store_id_in(data_dir), ledger.store_id()  # another process may have begun both meanwhile
     if here is not None:
         if here != wanted:
             raise _of_another(data_dir, here, wanted)
