@@ -68,21 +68,25 @@ class Ui:
         with urllib.request.urlopen(request) as answer:
             return json.load(answer)["data"]
 
+    def node(self, asset: str, asked: str) -> dict:
+        """What is asked of an asset. While Dagster loads the code anew there is none, which is waited for."""
+        query, found = f'{{ assetNodes(assetKeys: [{{path: ["{asset}"]}}]) {{ {asked} }} }}', list[dict]()
+        wait_for(asset, lambda: bool(found.extend(self.ask(query)["assetNodes"]) or found))
+        return found[0]
+
     def materialised(self, asset: str) -> int:
         """How many partitions of the asset are there."""
-        query = f'{{ assetNodes(assetKeys: [{{path: ["{asset}"]}}]) {{ partitionStats {{ numMaterialized }} }} }}'
-        return self.ask(query)["assetNodes"][0]["partitionStats"]["numMaterialized"]
+        return self.node(asset, "partitionStats { numMaterialized }")["partitionStats"]["numMaterialized"]
 
     def stale(self, asset: str, day: str) -> bool:
         """Whether the partition is shown as out of date."""
-        query = f'{{ assetNodes(assetKeys: [{{path: ["{asset}"]}}]) {{ staleStatus(partition: "{day}") }} }}'
-        return self.ask(query)["assetNodes"][0]["staleStatus"] == "STALE"
+        return self.node(asset, f'staleStatus(partition: "{day}")')["staleStatus"] == "STALE"
 
     def check_passed(self, asset: str, name: str) -> bool | None:
         """What the graph shows of a check: its result on the newest materialisation; None without one."""
-        query = f'''{{ assetNodes(assetKeys: [{{path: ["{asset}"]}}]) {{ assetChecksOrError {{ ... on AssetChecks {{
-            checks {{ name executionForLatestMaterialization {{ status }} }} }} }} }} }}'''
-        checks = self.ask(query)["assetNodes"][0]["assetChecksOrError"]["checks"]
+        asked = "checks { name executionForLatestMaterialization { status } }"
+        answer = self.node(asset, f"assetChecksOrError {{ ... on AssetChecks {{ {asked} }} }}")
+        checks = answer["assetChecksOrError"]["checks"]
         (execution,) = (check["executionForLatestMaterialization"] for check in checks if check["name"] == name)
         return {"SUCCEEDED": True, "FAILED": False}.get(execution["status"]) if execution else None
 
@@ -98,10 +102,7 @@ class Ui:
 
     def has_run(self, asset: str) -> bool:
         """Whether an asset without partitions is there."""
-        query = (
-            f'{{ assetNodes(assetKeys: [{{path: ["{asset}"]}}]) {{ assetMaterializations(limit: 1) {{ runId }} }} }}'
-        )
-        return bool(self.ask(query)["assetNodes"][0]["assetMaterializations"])
+        return bool(self.node(asset, "assetMaterializations(limit: 1) { runId }")["assetMaterializations"])
 
 
 @contextmanager
