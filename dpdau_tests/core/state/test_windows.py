@@ -11,7 +11,8 @@ import pytest
 
 from dpdau_assets.core.dates import days_between, epoch_of, window
 from dpdau_assets.core.ports.store import Store
-from dpdau_assets.core.publication.release import publish
+from dpdau_assets.core.publication.release import publish, publish_in_order
+from dpdau_assets.core.publication.runs import MAU, Step
 from dpdau_assets.core.sketches import unite
 from dpdau_assets.core.sketches.base import Estimator
 from dpdau_assets.core.sketches.exact import ExactEstimator
@@ -35,21 +36,18 @@ Make = Callable[..., Store]
 
 
 def people(store: Store) -> None:
-    """Some come again, and fewer and fewer come."""
+    """Some come again, fewer and fewer come; two are removed before any number is out, others after 20 of MAU."""
     put(store, PEOPLE)
     prepare(store, DAYS)
+    put(store, [("user 1", date(2025, 2, 3), "-"), ("user 2", DAYS[-1], "-", (DAYS[3], DAYS[40]))])
+    list(publish_in_order([Step(MAU, end) for end in ENDS[:20]], store))
+    put(store, [("user 3", date(2025, 2, 25), "-"), ("user 1", date(2025, 3, 2), "-")])
+    publish("mau", ENDS[20], store)  # which applies them
 
 
 @pytest.fixture
 def store(make_store: Make) -> Store:
-    """Some are removed before any number is out, one when half of them are."""
-    store = make_store(today=LAST + timedelta(days=2), hash_salt_rotation_days=ROTATION, recipe=people)
-    put(store, [("user 1", date(2025, 2, 3), "-"), ("user 2", DAYS[-1], "-", (DAYS[3], DAYS[40]))])
-    for end in ENDS[:20]:
-        publish("mau", end, store)
-    put(store, [("user 3", date(2025, 2, 25), "-"), ("user 1", date(2025, 3, 2), "-")])
-    publish("mau", ENDS[20], store)  # which applies them
-    return store
+    return make_store(today=LAST + timedelta(days=2), hash_salt_rotation_days=ROTATION, recipe=people)
 
 
 def united(end: date, estimator: Estimator, store: Store) -> int:
