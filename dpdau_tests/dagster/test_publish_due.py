@@ -217,6 +217,7 @@ def test_a_number_that_fails_leaves_what_is_out_and_the_next_run_goes_on_from_th
         assert not publish_due(world)
     out = world.store.accountant.releases()
     assert published(world.store)[-1] == date(2025, 2, 1) and published(world.store, "mau")[-1].month == 1
+    assert partitions_reported(world, "dau_release") == [str(day) for day in published(world.store)], "it is told"
     assert publish_due(world)
     assert world.store.accountant.releases()[: len(out)] == out
     assert published(world.store) == DAYS
