@@ -12,7 +12,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test check lint types soak faults bench lock clean
+.PHONY: help demo dev serve test check lint types soak faults bench lock clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
@@ -23,6 +23,11 @@ demo: $(READY) ## Publish bundled real events, moved to end yesterday, and show 
 dev: $(READY) ## Publish what is missing in the demo, and start the Dagster UI on it, on port 3000 or PORT
 	$(BIN)/python -m eval.demo --publish
 	. ./.demo/env; cd .demo && exec ../$(BIN)/dpdau ui --port "$${PORT:-3000}"
+
+serve: $(READY) ## Publish what is missing in the demo, and serve the HTTP API on it, on port 8000 or PORT
+	$(BIN)/python -m eval.demo --publish
+	@echo 'In another shell: . .demo/env; curl -H "X-API-Key: $$SERVICE_API_KEY" ":$(or $(PORT),8000)/status"'
+	. ./.demo/env; cd .demo && exec ../$(BIN)/dpdau serve --port "$${PORT:-8000}"
 
 test: $(READY) ## Ask every behaviour once: the tests, except the ones marked slow, weeks or browser
 	$(BIN)/python -m pytest -m "not slow and not weeks and not browser" -n 2 --dist worksteal $(PYTEST_OPTIONS)
@@ -53,6 +58,7 @@ COMPILE := $(BIN)/pip-compile --quiet --no-strip-extras --generate-hashes --allo
 
 lock: .venv/.locked ## Write requirements.lock and requirements-dev.lock from pyproject.toml
 	$(COMPILE) $(LOCKFLAGS) --extra dev --output-file requirements-dev.lock pyproject.toml
+	sed -i '/^dpdau\[/,+1d; /^# WARNING.*hashed/,+1d' requirements-dev.lock  # the project's own extra, of no index
 	cp requirements-dev.lock requirements.lock
 	$(COMPILE) --output-file requirements.lock pyproject.toml
 

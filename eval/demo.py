@@ -36,6 +36,7 @@ from resources.store import SystemClock
 HOME = Path(".demo")
 TIMEZONE = "UTC"
 WEEKS = "DEMO_WEEKS"
+API_KEY = "SERVICE_API_KEY"
 console = Console()
 _JOB = ("job", "execute", "-m", "dpdau_assets.definitions", "-j")
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -74,6 +75,7 @@ def main(arguments: list[str]) -> None:
     console.print(f"\nPlot: {HOME / 'data' / 'mart' / 'active_users.svg'}")
     console.print(f"One number: [bold]. .demo/env && .venv/bin/dpdau dau {yesterday}[/]")
     console.print("The Dagster UI on this data: [bold]make dev[/], then http://127.0.0.1:3000/asset-groups")
+    console.print("The HTTP API on this data: [bold]make serve[/], then http://127.0.0.1:8000/docs")
 
 
 # --- Settings and events -----------------------------------------------------------------------------------------
@@ -86,6 +88,10 @@ def prepare(home: Path) -> Demo:
     kept = kept_settings(home)
     if WEEKS not in kept:
         sys.exit(f"{home} is of an earlier demo, which did not go on today: `make clean`, or remove that folder.")
+    if API_KEY not in kept:  # of a demo from before there was an API
+        with (home / "env").open("a") as settings:
+            settings.write(_api_key())
+        kept = kept_settings(home)
     others = {name: value for name, value in os.environ.items() if name.lower() not in Environment.model_fields}
     demo = Demo(home, {**others, **kept}, move_from(int(kept[WEEKS]), date.fromisoformat(kept["START_DATE"])))
     lay_out(demo.move, demo.events, demo.landing)
@@ -109,8 +115,13 @@ def begin(home: Path, move: Move) -> None:
         f"export LANDING_DIR='{home}/landing'\nexport MART_DIR=\n"
         f"export TIMEZONE={TIMEZONE}\nexport START_DATE={move.first}\nexport GRACE_DAYS=0\n"
         f"export {WEEKS}={move.weeks}\nexport HASH_SALT_SECRET={secrets.token_hex(32)}\n"
+        f"{_api_key()}"
     )
     new.replace(home / "env")
+
+
+def _api_key() -> str:
+    return f"export {API_KEY}={secrets.token_urlsafe(32)}\n"
 
 
 # --- Publication -------------------------------------------------------------------------------------------------

@@ -17,7 +17,8 @@ from dpdau_assets.core.budget.settings_check import check
 from dpdau_assets.core.errors import BadSetting
 from dpdau_assets.core.settings import Settings
 
-_SECRETS = {"hash_salt_secret", "ledger_url", "alert_webhook"}
+_SECRETS = {"hash_salt_secret", "ledger_url", "alert_webhook", "service_api_key", "rate_limit_url"}
+_LISTS = ("cors_origins", "trusted_proxies")
 _SQLITE_FILE = "sqlite:///"
 
 
@@ -63,6 +64,15 @@ class Environment(BaseSettings):
     landing_dir: Path | None = None
     mart_dir: Path | None = None
     alert_webhook: SecretStr | None = None
+    service_api_key: SecretStr | None = None
+    api_keys_file: Path | None = None
+    rate_limit_per_minute: int = Settings.rate_limit_per_minute
+    rate_limit_events_per_minute: int = Settings.rate_limit_events_per_minute
+    rate_limit_url: SecretStr | None = None
+    metrics_counts: str = Settings.metrics_counts
+    docs_url: str | None = None
+    cors_origins: Annotated[str, NoDecode] = ""
+    trusted_proxies: Annotated[str, NoDecode] = ""
 
 
 def read_settings(tried: Mapping[str, str] | None = None) -> Settings:
@@ -82,6 +92,7 @@ def _parse(tried: Mapping[str, Any]) -> Settings:
         raise BadSetting(_describe(error), "Correct the variables named, in the environment or in .env.") from None
     revealed: dict[str, Any] = {name: _reveal(value) for name, value in values.items()}
     revealed["rdp_orders"] = _orders(values["rdp_orders"])
+    revealed |= {name: tuple(filter(None, map(str.strip, values[name].split(",")))) for name in _LISTS}
     for name in ("dau_theta0", "mau_theta0"):
         revealed[name] = None if values[name] is None else _fraction(name, values[name])
     return Settings(**revealed)

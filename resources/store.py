@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 from zoneinfo import ZoneInfo
 
+from sqlalchemy.exc import OperationalError
+
 from dpdau_assets.core.dates import first_window_end
 from dpdau_assets.core.errors import BadSetting
 from dpdau_assets.core.ports.erasure import ErasureLedger
@@ -40,6 +42,10 @@ from resources.storage.file_lock import FileLock
 if TYPE_CHECKING:
     from resources.published.mart_duckdb import MartFiles
     from resources.published.report_html import ReportFiles
+    from resources.storage.write_ahead_log import FileWriteAheadLog
+
+CANNOT_KEEP: tuple[type[Exception], ...] = (OSError, OperationalError)
+"""What a store raises that cannot write or be reached: a full disk, a ledger that does not answer."""
 
 _SQLITE_FILE = "sqlite:///"
 _READERS_FOLDER = 0o755
@@ -116,13 +122,15 @@ def store_on(database: Database, settings: Settings) -> Store:
     builds = SqlBuilds(database)
     erasures = SqlErasures(database, salts, first_window_end(settings.start_date, settings.mau_window_days))
     landing = _apart(settings.landing_dir, settings)
+    inbox, quarantine = lazy(lambda: _inbox(settings, salts)), lazy(lambda: _quarantine(settings))
     return Store(
         settings=settings,
         clock=SystemClock(settings.timezone),
         events=Events(
             engine=lazy(lambda: _engine(settings)),
-            inbox=lazy(lambda: _inbox(settings, salts)),
-            quarantine=lazy(lambda: _quarantine(settings)),
+            log=lazy(lambda: open_log(settings, inbox, quarantine, salts)),
+            inbox=inbox,
+            quarantine=quarantine,
             landing=lazy(lambda: _landing(landing)),
             completions=SqlCompletions(database),
         ),
@@ -148,6 +156,13 @@ def _engine(settings: Settings) -> Engine:
     from resources.reading.engine_duckdb import DuckDBEngine
 
     return DuckDBEngine(settings.timezone)
+
+
+def open_log(settings: Settings, inbox: Inbox, quarantine: Quarantine, salts: Salts) -> FileWriteAheadLog:
+    """The write-ahead log of this data directory, which seals into the inbox."""
+    from resources.storage.write_ahead_log import FileWriteAheadLog
+
+    return FileWriteAheadLog(settings.data_dir, inbox, quarantine, salts)
 
 
 def _inbox(settings: Settings, salts: Salts) -> Inbox:

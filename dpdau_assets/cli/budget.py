@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import datetime
 from fractions import Fraction
 from typing import Annotated
 
@@ -15,11 +15,9 @@ from dpdau_assets.core.budget import overrides
 from dpdau_assets.core.budget.forecast import Forecast, MonthForecast, RefusedRelease, forecast
 from dpdau_assets.core.errors import BadSetting
 from dpdau_assets.core.ports.ledger import LedgerView
-from dpdau_assets.core.privacy.schedule import METRICS
 from dpdau_assets.core.reporting.answers import budget_answer, last_published_month, override_rows
 from dpdau_assets.core.reporting.as_json import as_json
-from dpdau_assets.core.reporting.label import label as privacy_label
-from dpdau_assets.core.reporting.label import settings_on_record
+from dpdau_assets.core.reporting.label import label_on_record
 from dpdau_assets.core.settings import Metric, Settings
 from resources.ledger_sql.database import Database, open_engine, schema_version
 from resources.ledger_sql.ledger import SqlLedger
@@ -102,14 +100,7 @@ def reset_budget(
 def label() -> None:
     """Print the privacy label of DAU, of MAU and of both, in the shape of OpenDP's deployments registry."""
     store = opened_store()
-    with store.accountant.snapshot() as ledger:
-        first: dict[Metric, date] = {
-            metric: min(release.key.day for release in releases)
-            for metric in METRICS
-            if (releases := ledger.releases(metric))
-        }
-        on_record = settings_on_record(ledger, store.settings)
-    answer(privacy_label(on_record, first))
+    answer(label_on_record(store.accountant, store.settings))
 
 
 def _tell_refusal(refused: RefusedRelease) -> None:

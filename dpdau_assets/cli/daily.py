@@ -14,7 +14,7 @@ from rich.table import Table
 from dpdau_assets.cli.scheduled import knowing_the_schedule
 from dpdau_assets.cli.terminal import DAY, answer, opened_store, tell, tell_table
 from dpdau_assets.core.publication import completeness
-from dpdau_assets.core.reporting.answer_model import Status
+from dpdau_assets.core.reporting.answer_model import DeclaredDays, Status, WithdrawnDays
 from dpdau_assets.core.reporting.checks import CHECKS, Check, Verdict
 from dpdau_assets.core.reporting.checks import answer as ask
 from dpdau_assets.core.reporting.status import status as where_it_stands
@@ -37,12 +37,13 @@ def complete(
     An event that comes after its day's publication is late. All days are declared, or none.
     """
     store = opened_store()
-    wanted = sorted({day.date() for day in days})
+    wanted = tuple(sorted({day.date() for day in days}))
     if undo:
         completeness.withdraw_all(wanted, store)
+        answer(WithdrawnDays(wanted))
     else:
         completeness.complete_all(wanted, store)
-    answer({"withdrawn" if undo else "complete": [str(day) for day in wanted]})
+        answer(DeclaredDays(wanted))
 
 
 @app.command()

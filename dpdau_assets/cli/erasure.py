@@ -22,17 +22,13 @@ from dpdau_assets.core.facts import ErasureState
 from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.runs import building
 from dpdau_assets.core.reporting.answers import erasure_rows
+from dpdau_assets.core.reporting.taken import ALIKE, requests_taken
 from dpdau_assets.core.secret_strength import require_strong
 from dpdau_assets.core.state import touched
 from dpdau_assets.core.state.limits import first_day, last_day
 from dpdau_assets.core.state.vouched_state import RESTORE
 
 NOT_YET, NOT_DONE, NOT_GENUINE = 3, 4, 5
-ALIKE = (
-    "the user_id differs from another line's by case, surrounding space or Unicode form alone: they are different "
-    "people here, and each was taken."
-)
-
 app = typer.Typer()
 _Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Receipts, or batches of requests.")]
 
@@ -65,17 +61,7 @@ def erase(
     store = opened_store()
     asked, alike = _of_file(source, store) if source else (_of_one(user_id, through, days, reference, store), ())
     done = requests.request(asked, store, confirmed=confirm)
-    answer(
-        {
-            "received": len(asked),
-            "receipts": done.receipts,
-            "references": done.references,
-            "parked": done.parked,
-            "batches": done.batches,
-            "passed_over": passed_over(done),
-            "warnings": [_alike(line) for line in alike],
-        }
-    )
+    answer(requests_taken(done, alike))
     tell_passed_over(done)
     if alike:
         tell(f"Line(s) {', '.join(map(str, alike))}: {ALIKE}")
@@ -209,23 +195,10 @@ def tell_parked(requested: Requested) -> None:
     )
 
 
-def passed_over(requested: Requested) -> list[dict[str, object]]:
-    """By receipt, in order: the days that were asked for and can hold nothing, where there are any."""
-    return [
-        {"receipt": name, "days": [day.isoformat() for day in days]}
-        for name, days in zip(requested.receipts, requested.passed_over, strict=True)
-        if days
-    ]
-
-
 def tell_passed_over(requested: Requested) -> None:
     """Say so if days were passed over."""
     if any(requested.passed_over):
         tell("Days that were asked for and can hold nothing, before START_DATE or past retention, are in passed_over.")
-
-
-def _alike(line: int) -> dict[str, object]:
-    return {"line": line, "warning": ALIKE}
 
 
 def _exit_as(documents: Sequence[receipts.Document]) -> None:

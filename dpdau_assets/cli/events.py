@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from dpdau_assets.cli.erasure import passed_over as days_passed_over
 from dpdau_assets.cli.erasure import tell_parked, tell_passed_over
 from dpdau_assets.cli.terminal import DAY, answer, opened_store, progress, tell
 from dpdau_assets.core.publication.ingest import IngestReport, NotTaken, in_whole_per_cent
 from dpdau_assets.core.publication.ingest import ingest as ingest_files
+from dpdau_assets.core.reporting.taken import files_taken
 from dpdau_assets.core.state.activity import discard_batch
 from resources.reading.event_files import event_files, offered
 from resources.settings_env import read_settings
@@ -63,19 +63,7 @@ def _tell_and_answer(report: IngestReport) -> None:
         tell(
             f"{report.removals_waiting} removal(s) among its rows were not taken, and erase nobody yet: mend it first."
         )
-    answer(
-        {
-            "ingested": report.ingested,
-            "rejected": report.rejected,
-            "rejected_by_reason": report.rejections.by_reason(),
-            "quarantine": str(report.quarantine) if report.quarantine else None,
-            "days": [day.isoformat() for day in report.days],
-            "batch": report.batch,
-            "passed_over": days_passed_over(report.removals),
-            "removals_waiting": report.removals_waiting,
-            "other_days": {day.isoformat(): round(share, 4) for day, share in report.elsewhere.items()},
-        }
-    )
+    answer(files_taken(report))
 
 
 @app.command()

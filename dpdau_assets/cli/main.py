@@ -71,6 +71,12 @@ COMMANDS: dict[str, dict[str, str]] = {
     "report": {
         "report": "Write what is published, promised and spent as HTML, readable offline.",
     },
+    "api_key": {
+        "api-key": "Make, list and revoke keys of the HTTP API.",
+    },
+    "serve": {
+        "serve": "Serve the HTTP API on this store.",
+    },
     "ui": {
         "ui": "Open the Dagster UI on this store.",
     },
@@ -79,7 +85,9 @@ COMMANDS: dict[str, dict[str, str]] = {
 
 
 class LazyCommand(TyperCommand):
-    """A command that is imported when it is called; until then no more of it is known than its line in the list."""
+    """A command, or a group of them, that is imported when it is called; until then no more of it is known than its
+    line in the list.
+    """
 
     def __init__(self, name: str, file: str, line: str) -> None:
         super().__init__(name, help=line)

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
+from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 from dpdau_assets.core.dates import day_number
@@ -38,6 +39,7 @@ ISO_PATTERN = (
 MOMENT_LIMIT = 10**10
 """Moments this many seconds from 1970 or further (before 1653, after 2286) are not read as times at all."""
 
+_DATE_LENGTH = len("YYYY-MM-DD")
 _DAY_FOLDER = re.compile(f"day=({DATE_PATTERN})")
 _DATE, _UNIX, _ISO = re.compile(DATE_PATTERN), re.compile(UNIX_PATTERN), re.compile(ISO_PATTERN)
 
@@ -118,7 +120,10 @@ REASONS: tuple[str, ...] = (UNPARSABLE, *(reason for reason, _ in RULES))
 DOUBTFUL = "A removal near rows that cannot be parsed: it may be a piece of one."
 """The reason of a `-` row that is sound by itself and stands where it may be text that a row has lost."""
 
-GIVEN: tuple[str, ...] = (*REASONS, DOUBTFUL)
+TOO_LONG = "user_id or metadata is longer than an event over HTTP may have."
+"""The reason of a row that is longer than what is taken over HTTP; files may hold it."""
+
+GIVEN: tuple[str, ...] = (*REASONS, DOUBTFUL, TOO_LONG)
 """Every reason that the quarantine may give; an engine counts them from 1."""
 
 
@@ -147,8 +152,27 @@ def row_of_object(value: object) -> Row | None:
     return Row(user_id, op, day, ts, _days_of_metadata(value.get("metadata")))
 
 
+def plain_day(value: object, limits: Limits) -> date | None:
+    """The day of an object that is plainly a valid '+' event; None says nothing, and the rules decide.
+
+    A short way for who validates thousands of rows a second: most are such events.
+    """
+    if not isinstance(value, dict):
+        return None
+    user_id, op, text = value.get("user_id"), value.get("op"), value.get("day")
+    if not (isinstance(user_id, str) and user_id and isinstance(text, str) and (op is None or op == "+")):
+        return None
+    day = calendar_day(text)
+    return day if day is not None and limits.first <= day <= limits.last and _has_utf8(user_id) else None
+
+
 def calendar_day(text: str) -> date | None:
     """The day written YYYY-MM-DD, if there is such a day."""
+    return _day_written(text) if len(text) == _DATE_LENGTH else None
+
+
+@lru_cache(maxsize=4096)  # logs name the days of a few months, millions of times
+def _day_written(text: str) -> date | None:
     if not _DATE.fullmatch(text):
         return None
     try:

@@ -134,6 +134,27 @@ class BadShare:
 
 
 @dataclass(frozen=True)
+class Arrivals:
+    """What one request brought, keyed: what has to be durable before it is acknowledged.
+
+    Attributes:
+        days, epochs, keys: parallel arrays, a row a user, day and salt epoch; int32, int32 and uint64, in any order.
+        commitments: to the key of each epoch among them, by epoch.
+        request: by what the log knows the request: 16 characters of ASCII.
+        rejected: line and reason of each bad row.
+        accepted: how many rows were not bad.
+    """
+
+    days: npt.NDArray[np.int32]
+    epochs: npt.NDArray[np.int32]
+    keys: Keys
+    commitments: Mapping[int, str]
+    request: str
+    rejected: tuple[tuple[int, str], ...] = ()
+    accepted: int = 0
+
+
+@dataclass(frozen=True)
 class Removal:
     """What one person's erasure takes out, keyed under every salt epoch that it reaches: (epoch, key), in order.
 

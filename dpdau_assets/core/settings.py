@@ -55,6 +55,15 @@ class Settings:
     rdp_orders: tuple[int, ...] = (2, 4, 8, 16, 32)
     advanced_delta: float = 1e-7
     default_seed: int = 20251009
+    service_api_key: str | None = field(default=None, repr=False)
+    api_keys_file: Path | None = None
+    rate_limit_per_minute: int = 600
+    rate_limit_events_per_minute: int = 1_000_000
+    rate_limit_url: str | None = field(default=None, repr=False)
+    metrics_counts: str = "off"
+    docs_url: str | None = None
+    cors_origins: tuple[str, ...] = ()
+    trusted_proxies: tuple[str, ...] = ()
 
     def window_days(self, metric: Metric) -> int:
         """How many days a release of this metric reads."""

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from datetime import date
 from fractions import Fraction
+from functools import partial
 
 import pytest
 
 from dpdau_assets.core.errors import BadSetting, BudgetRefused
-from dpdau_assets.core.facts import Release, ReleaseKey
+from dpdau_assets.core.facts import Override, Release, ReleaseKey, Removal
 from dpdau_assets.core.privacy.accounting import Budget, Charge, admits
 from dpdau_assets.core.privacy.mechanism_run import MechanismRun
 from dpdau_assets.core.privacy.mechanisms import Laplace, shared_noise, stream
+from dpdau_assets.core.restored import Restore
 from dpdau_tests.conftest import SECRET, everything_in
 from dpdau_tests.support.racing import race
+from resources.ledger_sql.backup import restore_transaction
+from resources.ledger_sql.completions import SqlCompletions
 from resources.ledger_sql.database import Database
+from resources.ledger_sql.erasures import SqlErasures
 from resources.ledger_sql.ledger import SqlLedger
 from resources.ledger_sql.salts import SqlSalts
 
@@ -57,6 +62,53 @@ def test_what_is_stored_is_read_back_alike(ledger: SqlLedger) -> None:
     assert ledger.release(release().key) == release()
     assert ledger.releases() == ledger.releases("dau") == [release()]
     assert ledger.releases("mau") == []
+
+
+def test_the_edition_is_another_one_after_all_that_numbers_and_budgets_follow_from(database_url: str) -> None:
+    database = Database(database_url, SECRET)
+    ledger = SqlLedger(database)
+
+    def published() -> None:
+        with ledger.transaction() as transaction:
+            transaction.open_run(run())
+            transaction.charge(Charge("dau", MONTH, "run 0", PRICE))
+            transaction.store(release())
+
+    def restated() -> None:
+        with ledger.transaction() as transaction:
+            transaction.open_run(run(31))
+            transaction.store(release(31))
+
+    def restored() -> None:
+        with restore_transaction(database) as transaction:
+            transaction.close("dau", MONTH, MONTH)
+            transaction.note_restore(Restore(MONTH, MONTH, None))
+
+    override = Override("cap", "Ada", "a test", MONTH, "dau", MONTH, Fraction(4))
+    changes = [published, restated, restored, partial(ledger.override, override), partial(ledger.purge_through, MONTH)]
+    seen = [ledger.edition()]
+    for change in changes:
+        change()
+        seen.append(ledger.edition())
+        with ledger.snapshot() as snapshot:
+            assert snapshot.edition() == ledger.edition() == seen[-1]
+    assert len(set(seen)) == len(changes) + 1
+
+
+def test_events_and_requests_leave_the_edition_as_it_is_and_so_does_what_failed(database_url: str) -> None:
+    """Who measures how long an answer takes must not learn of them."""
+    database = Database(database_url, SECRET)
+    ledger = SqlLedger(database)
+    before = ledger.edition()
+    ledger.seal([MONTH])
+    ledger.mark_processed([MONTH])
+    SqlSalts(database).epoch_keys([7])
+    SqlErasures(database, SqlSalts(database), MONTH).record([Removal(MONTH, (), ((7, 70),))], MONTH, parked=False)
+    SqlCompletions(database).complete(MONTH)
+    with pytest.raises(RuntimeError), ledger.transaction() as transaction:
+        transaction.open_run(run())
+        raise RuntimeError
+    assert ledger.edition() == before
 
 
 def test_an_aborted_transaction_leaves_nothing(ledger: SqlLedger) -> None:

@@ -11,7 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dpdau_assets.core import events
-from dpdau_assets.core.events import Event, Limits, Row, calendar_day, day_of_moment, row_of_object, validate
+from dpdau_assets.core.events import (
+    Event,
+    Limits,
+    Row,
+    calendar_day,
+    day_of_moment,
+    plain_day,
+    row_of_object,
+    validate,
+)
 
 UTC_ZONE = ZoneInfo("UTC")
 LIMITS = Limits(date(2025, 1, 1), date(2025, 3, 2), UTC_ZONE)
@@ -244,3 +253,44 @@ def test_a_removal_with_unreadable_metadata_is_rejected_and_never_becomes_a_remo
 def test_a_removal_without_listed_days_reaches_through_its_day(metadata: object) -> None:
     row = row_of_object({"user_id": "u", "op": "-", "day": "2025-02-01", "metadata": metadata})
     assert validate(row, LIMITS) == Event("u", "-", date(2025, 2, 1))
+
+
+VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=12),
+    st.sampled_from(["+", "-", "2025-02-01"]),
+)
+DATES = st.dates(date(2024, 12, 30), date(2025, 3, 4)).map(str)
+OBJECTS = st.fixed_dictionaries(
+    {},
+    optional={
+        "user_id": st.one_of(VALUES, st.text(min_size=1), st.just("half a pair \ud800")),
+        "op": VALUES,
+        "day": st.one_of(VALUES, DATES, DATES.map(lambda day: f"{day} ")),
+        "ts": VALUES,
+        "metadata": st.one_of(VALUES, st.fixed_dictionaries({"days": st.lists(DATES, max_size=2)})),
+    },
+)
+
+
+@given(st.one_of(OBJECTS, VALUES, st.lists(VALUES, max_size=2)))
+def test_the_short_way_says_of_a_day_what_the_rules_say_and_else_nothing(value: object) -> None:
+    day = plain_day(value, LIMITS)
+    judged = validate(row_of_object(value), LIMITS)
+    if day is not None:
+        assert isinstance(value, dict) and judged == Event(value["user_id"], "+", day)
+
+
+@given(st.text(min_size=1).filter(lambda text: text.isprintable()), st.dates(LIMITS.first, LIMITS.last))
+def test_plain_events_go_the_short_way(user_id: str, day: date) -> None:
+    for event in ({"user_id": user_id, "day": str(day)}, {"user_id": user_id, "op": "+", "day": str(day), "ts": 1}):
+        assert plain_day(event, LIMITS) == day
+
+
+@given(st.text(max_size=14))
+def test_a_day_that_is_remembered_is_what_it_was_read_as(text: str) -> None:
+    assert calendar_day(text) == calendar_day(text)
+    assert calendar_day(text) is None or str(calendar_day(text)) == text

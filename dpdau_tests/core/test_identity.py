@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dpdau_assets.core.facts import EpochKey
-from dpdau_assets.core.identity import content_hash, data_version, epoch_key_commitment, user_key
+from dpdau_assets.core.identity import KeyedHash, content_hash, data_version, epoch_key_commitment, user_key
 
 KEY = EpochKey(225, bytes(range(32)))
 OTHER = EpochKey(225, bytes(32))
@@ -24,6 +24,13 @@ def test_a_user_key_is_the_first_eight_bytes_of_an_hmac_unsigned() -> None:
 def test_a_user_key_reads_the_id_as_utf8(secret: bytes, user_id: str) -> None:
     full = hmac.new(secret, user_id.encode("utf-8"), hashlib.sha256).digest()
     assert user_key(secret, user_id) == int.from_bytes(full[:8], "big") < 2**64
+
+
+@given(st.binary(max_size=130), st.text())
+def test_a_key_that_is_hashed_once_gives_everybody_the_same_user_key(secret: bytes, user_id: str) -> None:
+    keyed = KeyedHash(secret)
+    for _ in range(2):
+        assert int.from_bytes(keyed.key_bytes(user_id), "big") == user_key(secret, user_id)
 
 
 def test_ids_that_look_alike_stay_apart() -> None:

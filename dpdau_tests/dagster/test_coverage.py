@@ -28,6 +28,7 @@ from dpdau_assets.orchestration.metadata import NO_USER_DATA
 from dpdau_assets.orchestration.running import run_steps
 from dpdau_tests.conftest import SECRET, prepare, put
 from dpdau_tests.dagster.world import stop_the_clock
+from dpdau_tests.support.acknowledging import acknowledge
 from resources.dagster_instance import open_run
 from resources.settings_env import read_settings
 from resources.storage.file_inventory import DiskFileInventory
@@ -79,6 +80,7 @@ def test_her_key_is_found_in_exactly_the_folders_that_are_declared(
         finish = [*building(DAYS[:1]), Step(RESTATEMENT, month_of(DAYS[0])), Step(REPORTS, None)]
         run_steps(finish, definitions, instance, lambda _: None)
     put(store, [(SHE, DAYS[1])])  # and this one waits
+    acknowledge(store, [(SHE, DAYS[1])])  # and this one too
     assert (
         store.accountant.restated() == {month_of(DAYS[0])}
         and (tmp_path / "data" / "mart" / "active_users.csv").exists()

@@ -33,6 +33,21 @@ from resources.ledger_sql.verification import verify
 
 _STORE, _STORE_ID_BYTES = "STORE", 16  # the random name of the store, among its fixed settings
 _FOLDER = "FOLDER"  # there, once a data directory knows that name
+_LAST_ROWS = select(  # of the appended tables that published numbers and budgets follow from; not of those of requests
+    *(
+        select(func.max(table.c.id)).scalar_subquery()
+        for table in (
+            schema.releases,
+            schema.charges,
+            schema.instances,
+            schema.overrides,
+            schema.closures,
+            schema.restores,
+            schema.retention,
+            schema.lost_epochs,
+        )
+    )
+)
 
 
 class SqlLedgerReader:
@@ -262,6 +277,9 @@ class SqlLedgerSnapshot(SqlLedgerReader):
         number = fact(self._connection, "purged_through")
         return None if number is None else UNIX_EPOCH + timedelta(days=number)
 
+    def edition(self) -> str:
+        return ".".join(str(last or 0) for last in self._connection.execute(_LAST_ROWS).one())
+
 
 class SqlLedger:
     """The port Ledger on one database."""
@@ -354,6 +372,10 @@ class SqlLedger:
     def purged_through(self) -> date | None:
         with self.snapshot() as ledger:
             return ledger.purged_through()
+
+    def edition(self) -> str:
+        with self.snapshot() as ledger:
+            return ledger.edition()
 
     def problems(self) -> list[str]:
         return verify(self._database)

@@ -94,6 +94,7 @@ def back_up(target: Path, store: Store) -> Manifest:
         raise Refused("The ledger does not hold, so a backup could not be restored.", "See `dpdau verify-ledger`.")
     staging = target.with_name(f".{target.name}.tmp")
     with store.state.activity.lock():
+        store.events.log.seal()
         shutil.rmtree(staging, ignore_errors=True)
         try:
             manifest = _written(staging, store)

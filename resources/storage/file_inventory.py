@@ -3,6 +3,10 @@
 Nothing here knows which files the project writes: a copy that somebody left in the data directory counts as well. No
 file is unpacked: the project writes keys as they are, and who leaves an archive among them is told that nobody can
 vouch for it.
+
+Databases are read by a process of their own. When a process closes a file, the system takes from it every lock that it
+has on that file, whoever in it asked for the lock (`man 2 fcntl`): SQLite would go on as if it had them, another
+process would take away its log, and what this one commits from then on would be seen by nobody else.
 """
 
 from __future__ import annotations
@@ -11,10 +15,13 @@ import errno
 import fcntl
 import os
 import re
+import shutil
 import stat
+import subprocess
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 from typing import IO
 
@@ -24,9 +31,11 @@ import pyarrow.parquet as pq
 from dpdau_assets.core.errors import BadInput
 from dpdau_assets.core.facts import StoredFile
 from resources.storage.durable import sweep
+from resources.storage.seen_requests import FOLDER, unlink_before
 
 _PIECE = 8 << 20
 _HEAD = 512
+_BESIDE_A_DATABASE = ("-wal", "-shm", "-journal")
 _VANISHED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
 # How each begins; as long as is needed so that hardly any other file begins so.
@@ -61,13 +70,15 @@ class DiskFileInventory:
     """Every file under the data directory and Dagster's home, whatever put it there.
 
     `roots` maps labels to folders or single files, which need not exist. One inside another is walked once, under the
-    outer one; so is a folder that a link leads to, under its own name where it has one. `marts` names DuckDB files that
-    hold published numbers alone: their bytes are given, though DuckDB may pack them.
+    outer one; so is a folder that a link leads to, under its own name where it has one. The data directory is labelled
+    with no text. `marts` names DuckDB files that hold published numbers alone: their bytes are given, though DuckDB may
+    pack them.
     """
 
     def __init__(self, roots: Mapping[str, Path], marts: Collection[str] = ()) -> None:
         self._roots = _outermost([StoredFile(label, path) for label, path in roots.items()])
         self._marts = frozenset(marts)
+        self._data_dir = roots.get("")
 
     def files(self) -> list[StoredFile]:
         """Regular files, and links to such, sorted by name. A temporary file that a living writer holds is left out.
@@ -99,19 +110,23 @@ class DiskFileInventory:
         Raises BadInput, before any of them, if it cannot be read, and for what packs its bytes: archives, compressed
         and encrypted files, and formats of tables that may compress; a Parquet file that shows every value is none.
         """
-        with _readable(file.name), file.path.open("rb") as stream:
-            kind = _kind_by_its_beginning(stream)
+        with _readable(file.name), _opened(file.path) as stream:
+            head = stream.read(_HEAD)
+            kind = _kind_by_its_beginning(head)
             is_open = kind is None or (kind == "DuckDB" and file.name in self._marts)
-            if not is_open and not (kind == "Parquet" and _shows_every_value(stream)):
+            if not is_open and not (kind == "Parquet" and _shows_every_value(file.path)):
                 raise _closed(file.name, str(kind))
-            stream.seek(0)
-            yield from _pieces(stream)
+            yield from _pieces(head, stream)
 
     def sweep(self) -> None:
         """Unlink the temporary files that no living writer holds."""
         for root in self._roots:
             if root.path.is_dir():
                 sweep(root.path)
+
+    def expire_requests(self, before: date) -> None:
+        if self._data_dir is not None:
+            unlink_before(self._data_dir / FOLDER, before)
 
 
 # --- The walk ----------------------------------------------------------------------------------------------------
@@ -165,27 +180,73 @@ def _readable(name: str) -> Iterator[None]:
             ) from None
 
 
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    """The file, to be read once from its beginning to its end."""
+    if _is_a_database(path):
+        with _read_by_another_process(path) as stream:
+            yield stream
+    else:
+        with path.open("rb") as stream:
+            yield stream
+
+
+def _is_a_database(path: Path) -> bool:
+    """Whether it is named as the project's databases and SQLite's files beside them are, or has such beside it.
+
+    Every database that writes ahead has them while anybody has it open.
+    """
+    if path.suffix == ".sqlite" or path.name.endswith(_BESIDE_A_DATABASE):
+        return True
+    return any(path.with_name(path.name + suffix).exists() for suffix in _BESIDE_A_DATABASE)
+
+
+@contextmanager
+def _read_by_another_process(path: Path) -> Iterator[IO[bytes]]:
+    try:
+        reader = subprocess.Popen(
+            [shutil.which("cat") or "cat", "--", path],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+    except OSError as error:  # not as if the file were gone
+        raise OSError(errno.EIO, f"`cat` does not start ({type(error).__name__})") from None
+    with reader:
+        assert reader.stdout is not None
+        try:
+            yield reader.stdout
+        except BaseException:
+            reader.kill()
+            raise
+    if reader.returncode:
+        path.stat()  # raises, if it is gone
+        raise OSError(errno.EIO, "`cat` cannot read it")
+
+
 # --- What its own bytes do not show -----------------------------------------------------------------------------
 
 
-def _pieces(stream: IO[bytes]) -> Iterator[bytes]:
-    while piece := stream.read(_PIECE):
+def _pieces(head: bytes, stream: IO[bytes]) -> Iterator[bytes]:
+    """What was read of the stream already, and the rest."""
+    piece = head + stream.read(_PIECE - len(head))
+    while piece:
         yield piece
+        piece = stream.read(_PIECE)
 
 
-def _kind_by_its_beginning(stream: IO[bytes]) -> str | None:
-    """The kind of a file that packs its bytes, or may; the stream is at its beginning before and after."""
-    head = stream.read(_HEAD)
-    stream.seek(0)
+def _kind_by_its_beginning(head: bytes) -> str | None:
+    """The kind of a file that packs its bytes, or may."""
     return next((kind for kind, beginning in _KINDS.items() if beginning.match(head)), None)
 
 
-def _shows_every_value(stream: IO[bytes]) -> bool:
+def _shows_every_value(path: Path) -> bool:
     """Whether a Parquet file is as this project writes it: nothing compressed, each value as it is."""
     try:
-        metadata = pq.read_metadata(stream)
-        if metadata.serialized_size != _footer_size(stream):
-            return False  # signed: a column may be encrypted, and pyarrow ends the process of who asks for that one
+        with path.open("rb") as stream:
+            metadata = pq.read_metadata(stream)
+            if metadata.serialized_size != _footer_size(stream):
+                return False  # signed: a column may be encrypted, and pyarrow ends the process of who asks for that one
         groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
         columns = [group.column(number) for group in groups for number in range(group.num_columns)]
         return all(each.compression == "UNCOMPRESSED" and {*each.encodings} <= _AS_IT_IS for each in columns)

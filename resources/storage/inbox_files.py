@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import struct
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Set
+from contextlib import suppress
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -84,12 +86,24 @@ class FileInbox:
     def holding(self, days: Set[date]) -> list[str]:
         return [name for name in self.batches() if any(day in days for day, _ in _contents(_opened(self._path(name))))]
 
+    def size(self) -> int:
+        return sum(stat.st_size for stat in self._stats())
+
+    def oldest(self) -> float | None:
+        return min((stat.st_mtime for stat in self._stats()), default=None)
+
     def discard(self, batches: list[str]) -> None:
         sweep(self._staging)
         for name in batches:
             self._path(name).unlink(missing_ok=True)
         if self._folder.exists():
             sync_folder(self._folder)
+
+    def _stats(self) -> Iterator[os.stat_result]:
+        """Sizes and times of the batches that are still there when they are looked at."""
+        for path in self._folder.glob("*.parquet"):
+            with suppress(FileNotFoundError):
+                yield path.stat()
 
     def _require_own(self, batch: _Batch) -> None:
         path, footer = batch

@@ -6,12 +6,13 @@ public. Nothing here reads data. What it says is what a release would say, in th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 
 from dpdau_assets.core.budget.dry_run import DryRunLedger
-from dpdau_assets.core.budget.planning import require_room, restatement_due_under
+from dpdau_assets.core.budget.planning import budget_of, require_room, restatement_due_under
+from dpdau_assets.core.budget.within_budget import next_day_that_fits
 from dpdau_assets.core.dates import (
     days_of_epoch,
     epoch_of,
@@ -23,11 +24,15 @@ from dpdau_assets.core.dates import (
 from dpdau_assets.core.errors import BadSetting, BudgetRefused
 from dpdau_assets.core.facts import ReleaseKey
 from dpdau_assets.core.ports.store import StoreView
+from dpdau_assets.core.privacy.accounting import epsilon_of
+from dpdau_assets.core.privacy.cost_so_far import cost_so_far
 from dpdau_assets.core.privacy.mechanisms import Stream
 from dpdau_assets.core.privacy.schedule import due_on
+from dpdau_assets.core.settings import Settings
 
 _ONE_DAY = timedelta(days=1)
-_FORESEEN = timedelta(days=10 * 366)
+FORESEEN = timedelta(days=10 * 366)
+"""Nobody asks for the calendar of a day that lies so far off, nor does that reach the year 10000."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,8 @@ class Prospect:
         because: the same in words, "" where there is nothing to explain.
         remedy: what to do instead, or what makes it.
         due: the day on which it is due, of one that comes later.
+        refusal: of one that the budget refuses, the fields of BudgetRefused, and in epsilon what the numbers of that
+            `month` that are out have cost, `spent`; empty for all others.
     """
 
     never: bool
@@ -47,6 +54,7 @@ class Prospect:
     because: str
     remedy: str
     due: date | None = None
+    refusal: Mapping[str, object] = field(default_factory=dict)
 
 
 def prospect(key: ReleaseKey, store: StoreView) -> Prospect:
@@ -54,7 +62,19 @@ def prospect(key: ReleaseKey, store: StoreView) -> Prospect:
     with store.snapshot() as snapshot:
         ledger = DryRunLedger(snapshot.accountant, store.settings)
         prospects = (rule(key, ledger, snapshot) for rule in (_RESTATED_RULES if key.revision else _RULES))
-        return next(prospect for prospect in prospects if prospect)
+        found = next(prospect for prospect in prospects if prospect)
+        return replace(found, refusal=_in_full(found.refusal, key, ledger, store.settings)) if found.refusal else found
+
+
+def _in_full(
+    refusal: Mapping[str, object], key: ReleaseKey, ledger: DryRunLedger, settings: Settings
+) -> Mapping[str, object]:
+    """With what the month that refuses it has cost, and the next day that fits, where none is named yet."""
+    month = date.fromisoformat(f"{refusal['month']}-01")
+    delta = budget_of(key.metric, month, ledger, settings).delta
+    spent = epsilon_of(cost_so_far(ledger.published(key.metric, month), month), delta)
+    following = None if key.revision or "next_day" in refusal else next_day_that_fits(key, ledger, settings)
+    return {**refusal, "spent": spent, **({"next_day": following.isoformat()} if following else {})}
 
 
 # --- What never comes --------------------------------------------------------------------------------------------
@@ -62,8 +82,8 @@ def prospect(key: ReleaseKey, store: StoreView) -> Prospect:
 _Rule = Callable[[ReleaseKey, DryRunLedger, StoreView], Prospect | None]
 
 
-def _never(why: str, because: str, remedy: str) -> Prospect:
-    return Prospect(True, why, because, remedy)
+def _never(why: str, because: str, remedy: str, refusal: Mapping[str, object] | None = None) -> Prospect:
+    return Prospect(True, why, because, remedy, refusal=refusal or {})
 
 
 def _not_made(key: ReleaseKey, _: DryRunLedger, store: StoreView) -> Prospect | None:
@@ -119,7 +139,7 @@ def _lost(key: ReleaseKey, _: DryRunLedger, store: StoreView) -> Prospect | None
 
 def _far_off(key: ReleaseKey, _: DryRunLedger, store: StoreView) -> Prospect | None:
     """The calendar of a number so far off is asked by nobody, and does not reach the year 10000."""
-    if key.day - store.clock.today() < _FORESEEN:
+    if key.day - store.clock.today() < FORESEEN:
         return None
     return Prospect(False, "not_due", f"{key.day} is not over", "Ask for a day that is.")
 
@@ -142,7 +162,8 @@ def _no_room(key: ReleaseKey, ledger: DryRunLedger, store: StoreView) -> Prospec
     try:
         require_room(key, ledger, store.settings)
     except BudgetRefused as refused:
-        return _never("no_budget", f"as things stand its budget does not admit it. {refused.reason}", refused.remedy)
+        because = f"as things stand its budget does not admit it. {refused.reason}"
+        return _never("no_budget", because, refused.remedy, refused.fields)
     except BadSetting as error:  # nothing says how to count: a person has to decide that
         return Prospect(False, "settings", error.reason.removesuffix("."), error.remedy)
     return None

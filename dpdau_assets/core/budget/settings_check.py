@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from fractions import Fraction
+from ipaddress import ip_network
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -37,6 +38,10 @@ LEAST_EPSILON, LARGEST_EPSILON = Fraction(1, 10_000), 1000
 LEAST_K, MOST_K = 16, 1 << 26
 LEDGER = re.compile(r"sqlite:///[^:?#]+|postgres(ql)?://[^/]+/.+")
 WEBHOOK = re.compile(r"https?://[^\s/]+(/\S*)?")
+ORIGIN = re.compile(r"https?://[^\s/,*]+")
+DOCS = re.compile(r"https?://[^\s#?]+")
+REDIS = re.compile(r"rediss?://\S+")
+COUNTS = ("off", "exact")
 SHORTEST_SECRET = 32
 ERASURE_MARKS = ("touched", "all")
 
@@ -63,6 +68,7 @@ def _problems(settings: Settings) -> Iterator[str]:
     yield from _publication(settings)
     yield from _store(settings)
     yield from _erasure(settings)
+    yield from _api(settings)
 
 
 def _names(settings: Settings) -> Iterator[str]:
@@ -205,6 +211,32 @@ def _erasure(settings: Settings) -> Iterator[str]:
     if settings.retention_days is not None and settings.retention_days < needed:
         rule = f"windows and the restatement of a month need {needed} days"
         yield _problem(settings, "retention_days", rule, f"set {needed} or more, or leave it out to keep everything")
+
+
+def _api(settings: Settings) -> Iterator[str]:
+    for name in ("rate_limit_per_minute", "rate_limit_events_per_minute"):
+        if getattr(settings, name) < 1:
+            yield _problem(settings, name, "one a minute is the least", f"set {getattr(Settings, name)}")
+    if settings.metrics_counts not in COUNTS:
+        yield _problem(settings, "metrics_counts", f"must be one of {_listed(COUNTS)}", "set METRICS_COUNTS=off")
+    if settings.rate_limit_url is not None and not REDIS.fullmatch(settings.rate_limit_url):
+        yield "RATE_LIMIT_URL=...: not an address of Redis; set redis://host:6379/0, or leave it out"
+    if settings.docs_url is not None and not DOCS.fullmatch(settings.docs_url):
+        yield _problem(settings, "docs_url", "not an address of pages", "set https://host/docs, or leave it out")
+    for origin in settings.cors_origins:
+        if not ORIGIN.fullmatch(origin):
+            rule = "an origin is http or https, a host and perhaps a port, and none stands for all"
+            yield f"CORS_ORIGINS={origin}: {rule}; set such as https://dashboard.example.org, or leave it out"
+    for proxy in settings.trusted_proxies:
+        if not _is_network(proxy):
+            yield f"TRUSTED_PROXIES={proxy}: not an IP address or network; set such as 10.0.0.5 or 10.0.0.0/24"
+
+
+def _is_network(text: str) -> bool:
+    try:
+        return ip_network(text).prefixlen > 0
+    except ValueError:
+        return False
 
 
 def _verdict(settings: Settings) -> Iterator[str]:

@@ -1,8 +1,8 @@
 """Reading everything back: whether anything of an erased person is left, in any partition or any file at all.
 
 A partition is asked twice: by its store, whether the key is in the set or has left a trace in the sketch, and byte by
-byte, for the key and for its hash in a Theta sketch. A batch that waits in the
-inbox is asked by its reader alone, since it may hold days of all kinds; every other file byte by byte. On days that
+byte, for the key and for its hash in a Theta sketch. What waits, in the inbox or in the write-ahead log, is asked by
+its reader alone, since it may hold days of all kinds; every other file byte by byte. On days that
 the request does not remove the person may be there, and nothing is said of it.
 """
 
@@ -12,7 +12,7 @@ import hmac
 import json
 import re
 from collections import defaultdict
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import partial
@@ -23,7 +23,7 @@ from dpdau_assets.core.dates import day_number
 from dpdau_assets.core.erasure.byte_scan import Needles
 from dpdau_assets.core.errors import DpdauError
 from dpdau_assets.core.events import calendar_day
-from dpdau_assets.core.facts import Erasure, Keys, Partition, StoredFile
+from dpdau_assets.core.facts import DaySet, Erasure, Keys, Partition, StoredFile
 from dpdau_assets.core.identity import data_version
 from dpdau_assets.core.parallel import work_ahead
 from dpdau_assets.core.ports.state import StateStore
@@ -36,7 +36,7 @@ from dpdau_assets.core.state.day_sketch import sketch_version, traces_in
 from dpdau_assets.core.tombstones import Tombstones
 
 HOLDS_USER_DATA: Mapping[str, tuple[str, ...]] = {
-    "activity": ("inbox", "activity", "late"),
+    "activity": ("wal", "inbox", "activity", "late"),
     "day_sketch": ("sketches",),
 }
 """Each asset that holds people, and the folders of the data directory in which it does. Nothing else may."""
@@ -53,6 +53,8 @@ IN_SET, IN_BYTES = "the key is in the set", "the key is in the bytes"
 IN_SKETCH = "the sketch may not be the same without the key"
 FILE_IS_GONE = "its file is gone, and may come back"
 KEY_IS_GONE = "the person's keys are all shredded, so nobody can look"
+
+_Read = Callable[[], Iterable[DaySet]]
 
 _NO_KEY = b""  # for content hashes that nobody keeps: the first use of the real key writes it into the ledger
 
@@ -114,7 +116,7 @@ def left_of_anyone(store: Store) -> list[Survivor]:
         erasures = store.erasures.ledger.erasures(("applied", "verified"))
         sought = _Sought(erasures, store.erasures.ledger.keys_of(erasure.receipt for erasure in erasures))
         by_receipt = _survivors(sought, _read_back(sought, _NO_KEY, store), store)
-        waiting = {_batch_file(batch) for batch in store.events.inbox.batches()}
+        waiting = {*_segments(store.events), *_batches(store.events)}
     left = {survivor for survivors in by_receipt.values() for survivor in survivors}
     return sorted(survivor for survivor in left if survivor.file not in waiting or survivor.how != IN_SET)
 
@@ -132,7 +134,8 @@ def _survivors(sought: _Sought, files: Sequence[_Found], store: Store) -> dict[s
     for receipt, survivor in (
         *(left for file in files for left in sought.in_bytes(file)),
         *(left for in_file in in_sets for left in in_file),
-        *(left for batch in store.events.inbox.batches() for left in _in_batch(sought, batch, store.events)),
+        *(left for name, read in _segments(store.events).items() for left in _in_waiting(sought, name, read)),
+        *(left for name, read in _batches(store.events).items() for left in _in_waiting(sought, name, read)),
         *(left for place in live for left in sought.unknowable(place)),
         *(left for place in _missing(live, store.state) for left in sought.everyone(place, FILE_IS_GONE)),
     ):
@@ -279,11 +282,10 @@ def _present_in_sketch(place: Partition, wanted: Keys, state: State) -> list[int
     return [] if sketch is None else traces_in(sketch, place.day, wanted, state).tolist()
 
 
-def _in_batch(sought: _Sought, batch: str, events: Events) -> Iterator[tuple[str, Survivor]]:
-    """Who would be left if this waiting batch were kept as it is; the next fold takes them out."""
-    name = _batch_file(batch)
+def _in_waiting(sought: _Sought, name: str, read: _Read) -> Iterator[tuple[str, Survivor]]:
+    """Who would be left if this waiting file were kept as it is; the next fold takes them out."""
     try:
-        for day_set in events.inbox.read([batch]):
+        for day_set in read():
             present = day_set.keys[places(day_set.keys, sought.on(day_set.day, day_set.epoch))].tolist()
             for receipt in sought.removed(present, day_set.day):
                 yield receipt, Survivor(name, IN_SET)
@@ -292,11 +294,19 @@ def _in_batch(sought: _Sought, batch: str, events: Events) -> Iterator[tuple[str
 
 
 def _is_waiting(name: str, events: Events) -> bool:
-    return name.startswith("inbox/") and name in {_batch_file(batch) for batch in events.inbox.batches()}
+    if name.startswith("inbox/"):
+        return name in _batches(events)
+    return name.startswith("wal/") and name in _segments(events)
 
 
-def _batch_file(batch: str) -> str:
-    return f"inbox/{batch}.parquet"
+def _batches(events: Events) -> dict[str, _Read]:
+    """The batches that wait in the inbox, by file: how each is read."""
+    return {f"inbox/{batch}.parquet": partial(events.inbox.read, [batch]) for batch in events.inbox.batches()}
+
+
+def _segments(events: Events) -> dict[str, _Read]:
+    """Segments of the write-ahead log, by file. Before the batches: one that is sealed meanwhile is a batch by then."""
+    return {f"wal/{segment}": partial(events.log.read, segment) for segment in events.log.segments()}
 
 
 def partition_of(file: str, settings: Settings) -> Partition | None:

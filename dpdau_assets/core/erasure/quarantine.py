@@ -1,4 +1,8 @@
-"""How long the quarantine keeps what it holds: QUARANTINE_DAYS. Whom a request names goes at once (`requests`)."""
+"""How long is kept what is remembered of what came in.
+
+The quarantine for QUARANTINE_DAYS; whom a request names goes from it at once (`requests`). What the HTTP API remembers
+of a day's requests until the end of the next day.
+"""
 
 from __future__ import annotations
 
@@ -8,5 +12,7 @@ from dpdau_assets.core.ports.store import Store
 
 
 def expire(store: Store) -> None:
-    """Let go of what was put there more than QUARANTINE_DAYS ago."""
-    store.events.quarantine.expire(store.clock.today() - timedelta(days=store.settings.quarantine_days))
+    """Let go of what was put into the quarantine more than QUARANTINE_DAYS ago, and of requests before yesterday's."""
+    today = store.clock.today()
+    store.events.quarantine.expire(today - timedelta(days=store.settings.quarantine_days))
+    store.state.files.expire_requests(today - timedelta(days=1))

@@ -95,6 +95,13 @@ def receipt(name: str, store: Store) -> Document:
     return document
 
 
+def last_receipt(erasure: Erasure, store: Store) -> Document:
+    """The receipt that was written last for a request, as it was then; unsigned, where none was written yet."""
+    row = store.erasures.receipts.last(erasure.receipt)
+    reference = store.erasures.ledger.references([erasure.receipt]).get(erasure.receipt)
+    return document_of(row, reference) if row else _unsigned(erasure, reference, store)
+
+
 def receipts_of(reference: str, store: Store) -> Document:
     """The receipts of all requests with this reference, in order of arrival, read back together.
 

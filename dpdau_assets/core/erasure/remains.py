@@ -45,6 +45,15 @@ def remains(
             f"{settings.quarantine_days} days.",
         ),
         _rest(
+            "requests of the API",
+            "If it came by the HTTP API, hashes of the id and of what was sent are kept that day and the next, so that "
+            "one client's requests are counted together and one that is sent twice is known. Their key is random, of "
+            "that day, and lies beside them in api/: whoever has the data directory could try out guesses of the id. "
+            "Both are unlinked together as soon as the API runs, events come, erasures are verified or days are purged "
+            "after that.",
+            "the day after it was last sent has ended",
+        ),
+        _rest(
             "backups made before the erasure",
             "Backups are kept outside this system, hold the person, and each expires within its own deadline.",
             f"{DEADLINE_DAYS} days after the request was applied",

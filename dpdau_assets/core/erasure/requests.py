@@ -46,16 +46,19 @@ class Requested:
 NOTHING_REQUESTED = Requested((), (), False)
 
 
-def request(asked: Sequence[Event], store: Store, *, confirmed: bool = False) -> Requested:
+def request(asked: Sequence[Event], store: Store, *, confirmed: bool = False, already: int = 0) -> Requested:
     """Record these removals durably, all or none, whether anyone knows the people or not.
 
-    More distinct people than the guard lets through at once are parked until they are confirmed. Asking again for the
-    same is answered with the same receipts. Nobody is refused for a day that can hold nothing: it is passed over.
-    Whom the quarantine names is gone from it too, also while the request is parked: only now is the id known.
+    More distinct people than the guard lets through at once are parked until they are confirmed. `already` is how many
+    others whoever hands these in has asked for today, who count too: posts of one person each are guarded as one file
+    is. Asking again for the same is answered with the same receipts. Nobody is refused for a day that can hold nothing:
+    it is passed over. Whom the quarantine names is gone from it too, also while the request is parked: only now is the
+    id known.
     """
     if not asked:
         return NOTHING_REQUESTED
-    parked = not confirmed and len({event.user_id for event in asked}) > guard_limit(store.settings, store.accountant)
+    too_many = already + len({event.user_id for event in asked}) > guard_limit(store.settings, store.accountant)
+    parked = too_many and not confirmed
     removals = keyed(asked, store)
     store.events.quarantine.forget(Named(event.user_id for event in asked))  # first: who is cut short hands it in again
     receipts = store.erasures.ledger.record(removals, store.clock.today(), parked=parked)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from datetime import date
 from pathlib import Path
@@ -103,8 +103,47 @@ class Inbox(Protocol):
         """The batches that wait and hold events of one of these days."""
         ...
 
+    def size(self) -> int:
+        """Bytes of the batches that wait."""
+        ...
+
+    def oldest(self) -> float | None:
+        """When the oldest of the batches that wait was written, in seconds since 1970; None when none waits."""
+        ...
+
     def discard(self, batches: list[str]) -> None:
         """Unlink folded batches."""
+        ...
+
+
+class WriteAheadLog(Protocol):
+    """What was acknowledged over HTTP and is in no batch of the inbox yet. Segments are of one writer each."""
+
+    def seal(self) -> None:
+        """Make batches of everything that was acknowledged by now, whoever wrote it and whether he lives.
+
+        Raises Refused for a segment that is damaged, or of another store.
+        """
+        ...
+
+    def segments(self) -> list[str]:
+        """Names of those that are there, sorted."""
+        ...
+
+    def read(self, segment: str) -> Sequence[DaySet]:
+        """What a segment holds: each (day, epoch) once. Empty for one that was sealed meanwhile; raises as `seal`."""
+        ...
+
+    def days(self) -> frozenset[date]:
+        """The days that they have events of."""
+        ...
+
+    def epochs(self) -> frozenset[int]:
+        """The salt epochs under which they were keyed; asks for no key."""
+        ...
+
+    def size(self) -> int:
+        """Bytes."""
         ...
 
 

@@ -168,6 +168,12 @@ class LedgerView(LedgerReader, Protocol):
         """The last day past retention."""
         ...
 
+    def edition(self) -> str:
+        """Another text after every number, restatement, override, restore and purge, for who keeps answers: while it
+        is the same, all that follows from these is. Events and erasure requests leave it as it is.
+        """
+        ...
+
 
 class LedgerSnapshot(LedgerView, BudgetReader, Protocol):
     """The ledger as it is at one moment, for answers and plans."""

@@ -67,6 +67,10 @@ class FileInventory(Protocol):
         """Unlink what killed writers left half written."""
         ...
 
+    def expire_requests(self, before: date) -> None:
+        """Unlink, durably, what the HTTP API remembers of the requests of days before this one."""
+        ...
+
 
 class PartitionFiles(Protocol):
     """Files of keyed state as they lie there, one immutable file a (day, epoch)."""

@@ -13,7 +13,7 @@ from dpdau_assets.core.facts import (
     MartPaths,
 )
 from dpdau_assets.core.ports.erasure import ErasureLedger, ReceiptChain
-from dpdau_assets.core.ports.events import Completions, Engine, Inbox, Landing, Quarantine
+from dpdau_assets.core.ports.events import Completions, Engine, Inbox, Landing, Quarantine, WriteAheadLog
 from dpdau_assets.core.ports.ledger import Ledger, LedgerView
 from dpdau_assets.core.ports.state import Builds, FileInventory, Rebuilds, Salts, SketchStore, StateStore
 
@@ -76,6 +76,7 @@ class Events:
     """What comes in, and what upstream has said of it."""
 
     engine: Engine
+    log: WriteAheadLog
     inbox: Inbox
     quarantine: Quarantine
     landing: Landing

@@ -181,7 +181,7 @@ def _months_closed(lost: Iterable[ReleaseKey]) -> list[date]:
 def _epochs_kept(events: Events, state: State) -> set[int]:
     """Every salt epoch under which something is kept."""
     stored = (*state.activity.stored(), *state.late.stored(), *state.sketches.stored())
-    return {epoch for _, epoch in stored} | events.inbox.epochs()
+    return {epoch for _, epoch in stored} | events.inbox.epochs() | events.log.epochs()
 
 
 def _first_numbers(metric: Metric, through: date, settings: Settings, accountant: Ledger) -> Iterator[ReleaseKey]:

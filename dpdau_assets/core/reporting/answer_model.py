@@ -92,6 +92,20 @@ class PublishedRange:
 
 
 @dataclass(frozen=True)
+class DeclaredDays:
+    """Days that were declared complete."""
+
+    complete: tuple[date, ...]
+
+
+@dataclass(frozen=True)
+class WithdrawnDays:
+    """Days whose declaration was taken back."""
+
+    withdrawn: tuple[date, ...]
+
+
+@dataclass(frozen=True)
 class RequestStanding:
     """Where an erasure request stands, and until when it has to be done."""
 

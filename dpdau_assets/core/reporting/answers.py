@@ -45,11 +45,22 @@ def latest_number(
         return release_answer(release, snapshot.settings, snapshot.accountant)
 
 
+def latest_row(metric: Metric, day: date, window_days: int, revision: int | None, store: StoreView) -> MartRow:
+    """The number of this revision, or the latest one, as the mart shows it. Raises NotPublished as `latest_release`
+    does, and Refused as `mart_rows` does.
+    """
+    with store.snapshot() as snapshot:
+        release = latest_release(metric, day, window_days, revision, snapshot)
+        (row,) = _rows([release], snapshot.accountant)
+        return row
+
+
 def latest_release(metric: Metric, day: date, window_days: int, revision: int | None, store: StoreView) -> Release:
     """The release of this revision, or the latest one.
 
     Raises NotPublished, saying what makes it and when it is due, or that nothing ever does, and why. For machines it
-    has `never`, a short `why`, and `due` for one that comes later.
+    has `never`, a short `why`, and `due` for one that comes later; where `why` is "no_budget" also the fields of the
+    refusal, see `Prospect`.
     """
     with store.snapshot() as snapshot:
         same_day = [
@@ -70,16 +81,19 @@ def _not_published(key: ReleaseKey, revision: int | None, store: StoreView) -> N
         ", and never will be" if expected.never else "",
         f": {expected.because}" if expected.because else "",
     )
-    due = {} if expected.due is None else {"due": expected.due.isoformat()}
+    fields = {
+        **expected.refusal,
+        "metric": key.metric,
+        "day": key.day.isoformat(),
+        "never": expected.never,
+        "why": expected.why,
+        **({} if expected.due is None else {"due": expected.due.isoformat()}),
+    }
     return NotPublished(
         f"{key.metric} of {key.day} (window {key.window_days} days) is not published{which}{never}{because}".rstrip(".")
         + ".",
         expected.remedy,
-        metric=key.metric,
-        day=key.day.isoformat(),
-        never=expected.never,
-        why=expected.why,
-        **due,
+        **fields,
     )
 
 

@@ -76,6 +76,25 @@ def settings_on_record(ledger: LedgerView, settings: Settings) -> Settings:
         return with_largest(settings, caps, deltas)
 
 
+def label_on_record(ledger: LedgerView, settings: Settings) -> Record:
+    """The label of what is published, and of what will be: under the settings, caps and δ that are on record.
+
+    Raises Refused as `settings_on_record` does.
+    """
+    with ledger.snapshot() as snapshot:
+        first: dict[Metric, date] = {
+            metric: min(release.key.day for release in releases)
+            for metric in METRICS
+            if (releases := snapshot.releases(metric))
+        }
+        return label(settings_on_record(snapshot, settings), first)
+
+
+def label_of(metric: Metric, whole: Record) -> Record:
+    """What a label says of one metric, in the shape of the whole."""
+    return {**whole, **{part: {metric: whole[part][metric]} for part in ("records", "facts")}}
+
+
 def label(settings: Settings, first_published: Mapping[Metric, date] = MappingProxyType({})) -> Record:
     """The labels of DAU, of MAU and of both together, as plain values for JSON.
 

@@ -45,7 +45,7 @@ def _status(store: StoreView, mart: Mart) -> Status:
         behind=tuple(sorted(days_behind(store))),
         erasures=tuple(waiting_days(store.clock, store.erasures)),
         overdue=tuple(_overdue(only_asked, mart)),
-        spent=tuple(_spent(settings, ledger)),
+        spent=tuple(spent_months(settings, ledger)),
         purged_through=ledger.purged_through(),
         purge_due=None if settings.retention_days is None else retention.due_through(settings, ledger),
     )
@@ -66,8 +66,8 @@ def _overdue(store: Store, mart: Mart) -> Iterable[str]:
             yield verdict.sentence
 
 
-def _spent(settings: Settings, accountant: LedgerView) -> Iterable[SpentMonth]:
-    """The months of the last published days, and one before where it was charged."""
+def spent_months(settings: Settings, accountant: LedgerView) -> Iterable[SpentMonth]:
+    """The month of each metric's last published day, and one before where it was charged."""
     for metric in METRICS:
         releases = accountant.releases(metric)
         last = max((month_of(release.key.day) for release in releases), default=date.min)

@@ -30,8 +30,10 @@ def fold(before: Keys, arrived: Keys, removed: Keys) -> Keys:
 def fold_inbox(store: Store) -> None:
     """Fold every batch that waits into state, and let go of it. The caller holds the lock, and has applied removals.
 
-    A batch that holds events of a day whose files cannot be read waits on, for that day's sake.
+    What the write-ahead log has acknowledged comes first into the inbox, so that no number misses it. A batch that
+    holds events of a day whose files cannot be read waits on, for that day's sake.
     """
+    store.events.log.seal()
     batches = store.events.inbox.batches()
     if not batches:
         return

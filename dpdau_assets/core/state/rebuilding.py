@@ -47,7 +47,7 @@ def days_behind(store: StoreView) -> dict[date, list[str]]:
         *((day, f"{MARK} {mark}") for day, mark in days_to_rebuild(store)),
         *((day, f"change {change}") for day, change in store.state.rebuilds.changed().items()),
         *((day, "declared") for day in complete - processed),
-        *((day, "waiting") for day in store.events.inbox.days()),
+        *((day, "waiting") for day in store.events.inbox.days() | store.events.log.days()),
     ]
     behind: dict[date, list[str]] = {}
     for day, reason in sorted(reasons):

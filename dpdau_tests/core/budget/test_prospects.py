@@ -17,7 +17,7 @@ from dpdau_assets.core.budget.overrides import reset_budget
 from dpdau_assets.core.budget.prospects import prospect
 from dpdau_assets.core.dates import days_between, days_of_epoch, epoch_of
 from dpdau_assets.core.erasure.retention import purge
-from dpdau_assets.core.errors import DpdauError, NotPublished, Refused
+from dpdau_assets.core.errors import BudgetRefused, DpdauError, NotPublished, Refused
 from dpdau_assets.core.facts import ReleaseKey
 from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.admission import require_admitted, require_readable
@@ -165,11 +165,38 @@ def test_a_day_between_two_series_never_comes_from_the_change_of_settings_on(mak
     gap = refusal_of("mau", date(2025, 2, 20), changed)
     assert (gap.fields["never"], gap.fields["why"]) == (True, "no_budget")
     assert "as things stand" in gap.reason and "go on with 2025-03-30" in gap.remedy
+    assert (gap.fields["month"], gap.fields["next_day"]) == ("2025-01", "2025-03-30")
+    assert 0 < gap.fields["spent"] < gap.fields["charged"] == pytest.approx(3.5, abs=1e-3)
     publish("mau", date(2025, 3, 30), changed)
     for now in (changed, store):
         gap = refusal_of("mau", date(2025, 2, 20), now)
         assert (gap.fields["never"], gap.fields["why"]) == (True, "between_series")
         assert "Ask from 2025-03-30 on" in gap.remedy
+
+
+def ten_fit(store: Store) -> None:
+    """A cap of January that takes ten numbers of DAU, and these ten."""
+    days = days_between(START, date(2025, 1, 12))
+    put(store, [("somebody", START)])
+    prepare(store, days)
+    for day in days[:10]:
+        publish("dau", day, store)
+
+
+def test_a_number_that_the_budget_refuses_has_the_fields_of_the_refusal_what_is_spent_and_the_next_day(
+    make_store: MakeStore,
+) -> None:
+    pure = {"dau_mechanism": "laplace", "epsilon_dau": Fraction(3, 10), "restatements_per_month": 0}
+    store = make_store(today=date(2025, 2, 9), recipe=ten_fit, **pure)
+    error = refusal_of("dau", date(2025, 1, 12), store)
+    with pytest.raises(BudgetRefused) as refused:
+        publish("dau", date(2025, 1, 12), store)
+    assert refused.value.fields.items() <= error.fields.items()
+    assert (error.fields["never"], error.fields["why"], error.fields["next_day"]) == (True, "no_budget", "2025-02-01")
+    assert (
+        error.fields["spent"] == pytest.approx(3.0) and "cap" not in refusal_of("dau", date(2025, 2, 8), store).fields
+    )
+    assert refusal_of("dau", date(2025, 1, 12), store, 1).fields["why"] == "not_restated"
 
 
 def test_a_month_that_a_restore_has_closed_gets_no_number_until_it_is_opened_on_the_record(

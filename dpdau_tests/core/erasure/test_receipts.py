@@ -274,7 +274,7 @@ def test_a_receipt_names_every_live_partition_of_everything_that_holds_people(st
     stores = {"activity": store.state.activity, "late": store.state.late, "sketches": store.state.sketches}
     assert named == {
         (name, day.isoformat(), epoch) for name, kept in stores.items() for day, epoch in kept.stored()
-    } and set(stores) | {"inbox"} == {folder for folders in HOLDS_USER_DATA.values() for folder in folders}
+    } and set(stores) | {"inbox", "wal"} == {folder for folders in HOLDS_USER_DATA.values() for folder in folders}
     for row in document["partitions"]:
         asked = date.fromisoformat(row["day"]) <= THROUGH
         assert (row["membership"], row["bytes"]) == (("absent", "absent") if asked else ("not asked", "not asked"))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -32,6 +35,7 @@ from resources.ledger_sql import schema
 from resources.ledger_sql.database import Database
 from resources.ledger_sql.ledger import SqlLedgerTransaction
 from resources.storage.backup_files import back_up
+from resources.storage.seen_requests import New, SeenRequests
 from resources.store import ledger_url
 
 Make = Callable[..., Store]
@@ -194,6 +198,39 @@ def name_her_in_the_quarantine(case: Case) -> None:
     (folder / "rows.csv").write_text(f"file,line,reason\nexports/{HER}.csv,3,bad\n")
 
 
+def the_api_has_hashes_of_her_id_alone_until_the_next_day_has_ended(case: Case) -> bool:
+    """While they are there the day's key tells whether she was asked for; then nobody is left who knows."""
+    store, folder = case.store, case.store.settings.data_dir / "api"
+    today, sent = store.clock.today(), (b"POST", b"/erasure", json.dumps({"user_id": HER}).encode())
+    seen = SeenRequests(folder)
+    before = seen.people_asked(today, "the site's key", [HER])
+    new = seen.begin(today, "the site's key", "one key", sent, 1.0)
+    if isinstance(new, New):
+        seen.finish(new, 202, {}, json.dumps({"receipts": [case.name], "references": ["TICKET-1"]}).encode())
+    known = seen.people_asked(today, "the site's key", []) == 1 + before
+    stored = b"".join(path.read_bytes() for path in folder.iterdir())
+    seen.close()
+    is_bare = any(text in stored for text in (HER.encode(), b"TICKET-1", case.name.encode(), b"the site's key"))
+    left = []
+    for days in (1, 2):
+        expire(replace(store, clock=FixedClock(today + timedelta(days=days))))
+        left.append(bool(list(folder.iterdir())))
+    return known and not is_bare and not case.holds_her(folder) and left == [True, False]
+
+
+def keep_what_she_sent_as_it_was(case: Case) -> None:
+    folder, today = case.store.settings.data_dir / "api", case.store.clock.today()
+    with closing(SeenRequests(folder)) as seen:
+        seen.people_asked(today, "the site's key", [HER])
+        with closing(sqlite3.connect(folder / f"{today}.sqlite", isolation_level=None)) as connection:
+            connection.execute("CREATE TABLE sent AS SELECT ? AS body", (HER,))
+
+
+def keep_requests_for_ever(case: Case) -> None:
+    """Keep them under a name that no day has."""
+    (case.store.settings.data_dir / "api" / "2025-02.sqlite").touch()
+
+
 def backups_from_before_hold_her_and_later_ones_do_not(case: Case) -> bool:
     later = case.folder / "backup after"
     if not later.exists():
@@ -230,6 +267,10 @@ SENTENCES: dict[str, list[tuple[Holds, Break]]] = {
     ],
     "Dagster's log": [(dagsters_log_names_the_days_and_nobody, write_a_key_into_dagsters_log)],
     "the quarantine": [(the_quarantine_names_her_nowhere_and_empties_itself, name_her_in_the_quarantine)],
+    "requests of the API": [
+        (the_api_has_hashes_of_her_id_alone_until_the_next_day_has_ended, keep_what_she_sent_as_it_was),
+        (the_api_has_hashes_of_her_id_alone_until_the_next_day_has_ended, keep_requests_for_ever),
+    ],
     "backups made before the erasure": [
         (backups_from_before_hold_her_and_later_ones_do_not, keep_her_in_a_later_backup)
     ],

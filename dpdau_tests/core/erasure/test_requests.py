@@ -8,11 +8,12 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from fractions import Fraction
+from itertools import count as count_up
 from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from dpdau_assets.core.dates import day_number, days_between, epoch_of, month_of, window
@@ -32,12 +33,14 @@ from dpdau_assets.core.state.touched import mark_touched, touched_days
 from dpdau_assets.core.tombstones import Tombstones, excluded_until
 from dpdau_tests.conftest import FixedClock, prepare, put, silent
 from dpdau_tests.support.lengths import at_length
+from resources.storage.seen_requests import SeenRequests
 
 pytestmark = pytest.mark.every_sketch(since="soak")
 Make = Callable[..., Store]
 START = date(2025, 1, 1)
 FIRST_MAU = date(2025, 1, 30)
 DAYS = days_between(START, date(2025, 2, 10))
+NUMBERS = count_up()  # so that no example asks for whom another has asked
 
 
 def minus(user: str, through: date, *days: date) -> Event:
@@ -53,6 +56,13 @@ def ten_people(store: Store) -> None:
 def store(make_store: Make) -> Store:
     """Ten people on every day, without noise."""
     return silent(make_store(today=date(2025, 2, 12), recipe=ten_people))
+
+
+@pytest.fixture
+def published_once(store: Store) -> Store:
+    """A MAU of 10."""
+    publish("mau", FIRST_MAU, store)
+    return store
 
 
 def count(store: Store, day: date) -> int:
@@ -161,6 +171,25 @@ def test_the_quarantine_expires_when_events_come_when_erasures_are_verified_and_
             assert kept.exists() is (age == 7)
 
 
+def test_what_the_api_remembers_of_requests_goes_a_day_later_when_events_come_when_verified_and_when_purged(
+    store: Store,
+) -> None:
+    store = replace(store, settings=replace(store.settings, retention_days=36))
+    today, folder = store.clock.today(), store.settings.data_dir / "api"
+
+    def purge_it(store: Store) -> object:
+        with suppress(Refused):
+            return purge(store)
+
+    for act in (lambda store: put(store, [("a", START)]), apply_and_verify, purge_it):
+        for day in (today - timedelta(days=2), today - timedelta(days=1), today):
+            seen = SeenRequests(folder)
+            seen.people_asked(day, "key", ["user 1"])
+            seen.close()
+        act(store)
+        assert sorted(path.name for path in folder.iterdir()) == ["2025-02-11.sqlite", "2025-02-12.sqlite"]
+
+
 def test_a_minus_event_is_a_request_like_any_other(store: Store) -> None:
     put(store, [("user 1", date(2025, 1, 9), "-"), ("user 2", date(2025, 1, 9), "-", (START, date(2025, 1, 5)))])
     scopes = {(erasure.through, erasure.days) for erasure in store.erasures.ledger.erasures(["received"])}
@@ -181,6 +210,34 @@ def test_the_guard_parks_a_batch_of_more_people_than_its_share_of_the_last_publi
     again = request([minus(f"other {n}", START) for n in range(2)] + three[2:], store, confirmed=True)
     assert again.parked is False and set(again.receipts) == set(parked.receipts)
     assert apply_and_verify(store).verified == 3
+
+
+@settings(max_examples=at_length(test=5, ci=20, soak=200), suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    sizes=st.lists(st.integers(1, 3), min_size=1, max_size=6),
+    share=st.sampled_from([Fraction(1, 10), Fraction(3, 10), Fraction(1, 2)]),
+)
+def test_a_submission_in_parts_is_parked_from_the_person_on_who_takes_the_running_number_past_the_limit(
+    published_once: Store, sizes: list[int], share: Fraction
+) -> None:
+    """Each part says how many people came before it; 10 is the last published MAU."""
+    guarded = replace(published_once, settings=replace(published_once.settings, erasure_guard_share=share))
+    already = 0
+    for size in sizes:
+        part = [minus(f"nobody {next(NUMBERS)}", START) for _ in range(size)]
+        done = request(part + part[:1], guarded, already=already)
+        already += size
+        assert done.parked is (already > 10 * share)
+    whole = [minus(f"nobody {next(NUMBERS)}", START) for _ in range(already)]
+    assert request(whole, guarded).parked is (already > 10 * share), "as one submission of all would be"
+
+
+def test_what_is_in_force_stays_so_when_it_is_asked_for_again_past_the_limit(store: Store) -> None:
+    publish("mau", FIRST_MAU, store)
+    first = request([minus("user 1", START)], store)
+    assert not first.parked and request([minus("user 1", START)], store, already=50) == first
+    assert request([minus("user 2", START)], store, already=50).parked
+    assert not request([minus("user 3", START)], store, confirmed=True, already=50).parked
 
 
 def test_without_a_published_mau_there_is_nothing_to_guard_by(store: Store) -> None:

@@ -46,6 +46,7 @@ from dpdau_tests.support.lengths import at_length
 from dpdau_tests.support.salts import KnownSalts
 from eval.simulate import generate_synthetic
 from resources.reading.engine_duckdb import DuckDBEngine
+from resources.storage.file_inventory import DiskFileInventory
 from resources.storage.inbox_files import FileInbox
 from resources.storage.quarantine_files import FileQuarantine
 
@@ -104,7 +105,12 @@ class Folder:
             settings=settings,
             clock=FixedClock(),
             events=Events(
-                DuckDBEngine("UTC"), self.inbox, FileQuarantine(self.root), landing=unused, completions=unused
+                DuckDBEngine("UTC"),
+                log=unused,
+                inbox=self.inbox,
+                quarantine=FileQuarantine(self.root),
+                landing=unused,
+                completions=unused,
             ),
             state=State(
                 activity=unused,
@@ -113,7 +119,7 @@ class Folder:
                 builds=unused,
                 rebuilds=unused,
                 salts=self.salts,
-                files=unused,
+                files=DiskFileInventory({"": self.root}),
             ),
             erasures=Erasures(ledger=self.erasures, receipts=unused),
             accountant=EmptyLedger(),

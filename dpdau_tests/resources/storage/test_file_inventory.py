@@ -10,9 +10,12 @@ import io
 import lzma
 import os
 import socket
+import sqlite3
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ from pyarrow import feather
 from pyarrow.parquet import encryption
 
 from dpdau_assets.core.errors import BadInput
+from dpdau_tests.support.racing import apart
 from resources.storage.file_inventory import DiskFileInventory, StoredFile
 
 CONTENT = bytes(range(256)) * 50
@@ -307,3 +311,76 @@ def test_of_duckdb_only_the_mart_that_is_named_is_read(tmp_path: Path) -> None:
             read(tmp_path, content, name)
     with pytest.raises(BadInput, match="begins as gzip does"):
         read(tmp_path, gzip.compress(content), "mart/table.duckdb")
+
+
+# --- Databases that are open here --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["ledger.sqlite", "of another name"])
+def test_a_database_that_this_process_has_open_keeps_its_locks_when_it_is_read(tmp_path: Path, name: str) -> None:
+    """The other process would be the last one that has it open, and take away the log that this one writes into."""
+    path = tmp_path / name
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("CREATE TABLE numbers (number)")
+        inventory = DiskFileInventory({"": tmp_path})
+        files = inventory.files()
+        assert [file.name for file in files] == [name, f"{name}-shm", f"{name}-wal"]
+        for file in files:
+            assert sum(map(len, inventory.chunks(file))) == file.path.stat().st_size
+        assert apart(numbers_in, path) == []
+        connection.execute("INSERT INTO numbers VALUES (7)")
+        assert apart(numbers_in, path) == [7]
+
+
+def numbers_in(path: Path) -> list[int]:
+    with closing(sqlite3.connect(path)) as connection:
+        return [number for (number,) in connection.execute("SELECT number FROM numbers")]
+
+
+@pytest.mark.parametrize("size", [0, 1, 511, 512, 513, (8 << 20) + 1, (16 << 20) + 700])
+def test_a_database_is_read_whole_in_pieces(tmp_path: Path, size: int) -> None:
+    content = (b"0123456789abcde" * (size // 15 + 1))[:size]
+    (tmp_path / "x.sqlite").write_bytes(content)
+    pieces = list(DiskFileInventory({}).chunks(StoredFile("x.sqlite", tmp_path / "x.sqlite")))
+    assert b"".join(pieces) == content and [len(piece) for piece in pieces[:-1]] == [8 << 20] * (len(pieces) - 1)
+
+
+def test_what_is_named_as_a_database_is_refused_if_it_packs_something_and_holds_nothing_if_it_is_gone(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "x.sqlite"
+    inventory, file = DiskFileInventory({}), StoredFile("x.sqlite", path)
+    assert list(inventory.chunks(file)) == []
+    path.write_bytes(gzip.compress(b"text"))
+    with pytest.raises(BadInput, match=r"x\.sqlite begins as gzip does"):
+        list(inventory.chunks(file))
+    path.write_bytes(parquet(INTEGERS, **PLAIN))
+    assert b"".join(inventory.chunks(file)) == path.read_bytes()
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(BadInput, match=r"x\.sqlite cannot be read"):
+        list(inventory.chunks(file))
+
+
+def test_where_no_other_process_starts_nobody_takes_the_file_for_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "x.sqlite").write_bytes(CONTENT)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(BadInput, match=r"x\.sqlite cannot be read: `cat` does not start"):
+        list(DiskFileInventory({}).chunks(StoredFile("x.sqlite", tmp_path / "x.sqlite")))
+
+
+# --- What the API remembers --------------------------------------------------------------------------------------
+
+
+def test_requests_expire_in_the_data_directory_alone_also_where_it_lies_inside_another_root(tmp_path: Path) -> None:
+    for folder in ("home/data/api", "home/api"):
+        (tmp_path / folder).mkdir(parents=True)
+        for day in ("2025-01-01", "2025-01-02"):
+            (tmp_path / folder / f"{day}.sqlite").touch()
+    DiskFileInventory({"": tmp_path / "home" / "data", "home": tmp_path / "home"}).expire_requests(date(2025, 1, 2))
+    DiskFileInventory({}).expire_requests(date(2025, 1, 9))
+    left = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.sqlite"))
+    assert left == ["home/api/2025-01-01.sqlite", "home/api/2025-01-02.sqlite", "home/data/api/2025-01-02.sqlite"]

@@ -1,0 +1,120 @@
+"""`dpdau serve`: the HTTP API on one's own store."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from resource import RLIMIT_NOFILE, getrlimit, setrlimit
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
+
+import typer
+
+from dpdau_assets.cli.terminal import answer, tell
+from dpdau_assets.cli.ui import require_free
+from dpdau_assets.core.api_keys import require_usable
+from dpdau_assets.core.errors import BadSetting
+from dpdau_assets.core.settings import Settings
+from resources.settings_env import read_settings
+from resources.storage.api_key_file import api_key_file
+from resources.store import SystemClock, open_store
+
+APP = "dpdau_assets.api.app:create_app"
+IDLE_SECONDS = 15  # a connection that asks for nothing
+STOP_SECONDS = 30  # for requests that are under way
+STUCK_SECONDS = 10  # a worker that says nothing for so long is ended, and another one started
+WAITING_CONNECTIONS = 2_048
+MEMORY = Path("/dev/shm")  # a full disk ends a process that counts in a file of it
+
+app = typer.Typer()
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Processes; one a core.")] = 2,
+    tls_cert: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="PEM; then HTTPS.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="PEM, of --tls-cert.")] = None,
+) -> None:
+    """Serve the HTTP API on this store, until it is ended: events and erasure requests in, published numbers out.
+
+    It refuses to start without a key: `dpdau api-key new`, or SERVICE_API_KEY.
+    """
+    _require_installed()
+    if (tls_cert is None) != (tls_key is None):
+        raise typer.BadParameter("Give both, --tls-cert and --tls-key, or neither.")
+    settings = read_settings()
+    require_keys(settings)
+    require_free(host, port)
+    _require_store(settings)
+    scheme = "https" if tls_cert else "http"
+    answer({"url": f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}", "workers": workers})
+    tell("The API is starting; Ctrl-C ends it. Its routes: /docs.")
+    sys.stdout.flush()
+    with TemporaryDirectory(prefix="dpdau-metrics-", dir=MEMORY if MEMORY.is_dir() else None) as counters:
+        if workers > 1:  # each counts in files of its own: set before anything imports prometheus_client
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = counters
+        _run(host, port, workers, settings, tls_cert, tls_key)
+
+
+def require_keys(settings: Settings) -> None:
+    """Raise BadSetting where nobody could be let in, or the environment's key could be guessed."""
+    if settings.service_api_key is not None:
+        require_usable(settings.service_api_key)
+        return
+    today = SystemClock(settings.timezone).today()
+    if not any(key.state(today) == "valid" for key in api_key_file(settings).read()):
+        raise BadSetting(
+            "There is no key that is valid, so nobody could use the API.",
+            "Make one: `dpdau api-key new NAME --scope ingest`, or set SERVICE_API_KEY.",
+        )
+
+
+def _require_store(settings: Settings) -> None:
+    """A store that cannot be opened is told here, and once, and not by each worker."""
+    if settings.hash_salt_secret is None:
+        raise BadSetting(
+            "HASH_SALT_SECRET is not set, and nothing can be taken in without it.",
+            "Set the secret of this store; for a new one `openssl rand -hex 32` makes one.",
+        )
+    open_store(settings)
+
+
+def _require_installed() -> None:
+    missing = [name for name in ("fastapi", "uvicorn", "msgspec", "limits", "prometheus_client") if not find_spec(name)]
+    if missing:
+        raise BadSetting(f"{', '.join(missing)} is not installed.", "Install the extra: `pip install 'dpdau[api]'`.")
+
+
+def _run(host: str, port: int, workers: int, settings: Settings, cert: Path | None, key: Path | None) -> None:
+    import uvicorn
+
+    from dpdau_assets.api.protocol import BoundedHttpToolsProtocol
+    from dpdau_assets.api.request_log import log_config
+
+    _, most = getrlimit(RLIMIT_NOFILE)
+    setrlimit(RLIMIT_NOFILE, (most, most))  # each connection is one
+    tls: dict[str, Any] = {"ssl_certfile": cert, "ssl_keyfile": key} if cert else {}
+    uvicorn.run(
+        APP,
+        factory=True,
+        host=host,
+        port=port,
+        workers=workers,
+        http=BoundedHttpToolsProtocol,
+        ws="none",
+        lifespan="on",
+        log_config=log_config("info"),
+        access_log=False,
+        server_header=False,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=list(settings.trusted_proxies),
+        timeout_keep_alive=IDLE_SECONDS,
+        timeout_graceful_shutdown=STOP_SECONDS,
+        timeout_worker_healthcheck=STUCK_SECONDS,
+        backlog=WAITING_CONNECTIONS,
+        **tls,
+    )

@@ -1,0 +1,338 @@
+"""The port WriteAheadLog: what was acknowledged over HTTP, before it is a batch of the inbox.
+
+A writer appends frames to a segment of its own, `wal/<random>.open`, under the segment's lock; one frame is what one
+sync made durable. Whoever seals takes the lock too, renames the segment to `.closed`, and makes a batch of it: the
+writer finds its segment gone and begins another. So nobody asks a writer for anything, and one that is dead, or stuck,
+holds nothing up. What is sealed twice is the same batch.
+
+A frame is `magic, length, CRC of the payload, CRC of these`, then the payload: commitments to the epochs' keys, as
+state and inbox have them, keyed rows of 16 bytes, and places of bad rows. A frame that is cut short was never
+acknowledged, and is the last of its segment. No raw id is ever in one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import struct
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+from typing import BinaryIO
+from zlib import crc32
+
+import numpy as np
+import numpy.typing as npt
+
+from dpdau_assets.core.dates import UNIX_EPOCH
+from dpdau_assets.core.errors import Refused
+from dpdau_assets.core.events import GIVEN
+from dpdau_assets.core.facts import Arrivals, DaySet, RejectedRow
+from dpdau_assets.core.identity import epoch_key_commitment
+from dpdau_assets.core.ports.events import Inbox, Quarantine
+from dpdau_assets.core.ports.state import Salts
+from resources.storage.durable import create, make_folder, sync_folder
+
+FOLDER = "wal"
+OPEN, CLOSED = ".open", ".closed"
+
+_MAGIC = b"dpw1"
+_HEAD = struct.Struct("<4sIII")  # magic, length of the payload, its CRC, and the CRC of these three
+_COUNTS = struct.Struct("<HIII")  # epochs, rows, places of bad rows, rows that were accepted
+_EPOCH = struct.Struct("<i32s")
+_ROW = np.dtype([("day", "<i4"), ("epoch", "<i4"), ("key", "<u8")])
+_PLACE = np.dtype([("request", "S16"), ("line", "<u4"), ("reason", "<u4")])
+
+Rows = npt.NDArray[np.void]
+
+
+class SegmentIsGone(Exception):
+    """Somebody has sealed it: the writer begins another one."""
+
+
+@dataclass(frozen=True)
+class _Frame:
+    commitments: dict[int, str]
+    rows: Rows
+    places: Rows
+    accepted: int
+
+
+# --- Writing -----------------------------------------------------------------------------------------------------
+
+
+class Segment:
+    """One writer's file, open to be appended to. Used by one thread at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        make_folder(folder)
+        self.path = folder / f"{secrets.token_hex(8)}{OPEN}"
+        self._file: BinaryIO = create(self.path)
+        self._end = 0
+        sync_folder(folder)
+
+    @property
+    def size(self) -> int:
+        """Bytes that are durable by now."""
+        return self._end
+
+    def append(self, arrivals: Sequence[Arrivals]) -> None:
+        """Make these durable, all or none, as one frame.
+
+        Raises SegmentIsGone, with nothing written, once the segment is sealed; and OSError where the disk does not take
+        it: then nothing of it is left, or the segment is no more to be used, which `is_usable` says.
+        """
+        frame = _frame(arrivals)
+        with _locked(self._file):
+            if not _is_at(self._file, self.path):
+                raise SegmentIsGone
+            try:
+                self._write(frame)
+            except OSError:
+                self._take_back()
+                raise
+        self._end += len(frame)
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether more may be appended: what follows a torn frame could not be read."""
+        return not self._file.closed
+
+    def close(self) -> None:
+        """The writer lets go; what is there waits to be sealed."""
+        self._file.close()
+
+    def _write(self, frame: bytes) -> None:
+        descriptor, rest = self._file.fileno(), memoryview(frame)
+        os.lseek(descriptor, self._end, os.SEEK_SET)
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+        os.fdatasync(descriptor)
+
+    def _take_back(self) -> None:
+        """What a failed sync has left of its pages nobody knows: that segment is not written to again."""
+        with suppress(OSError):
+            os.ftruncate(self._file.fileno(), self._end)
+        self._file.close()
+
+
+def _frame(arrivals: Sequence[Arrivals]) -> bytes:
+    commitments: dict[int, str] = {}
+    for each in arrivals:
+        commitments |= each.commitments
+    rows = np.concatenate([_rows(each) for each in arrivals])
+    places = np.concatenate([_places(each) for each in arrivals])
+    accepted = sum(each.accepted for each in arrivals)
+    epochs = b"".join(_EPOCH.pack(epoch, bytes.fromhex(name)) for epoch, name in sorted(commitments.items()))
+    counts = _COUNTS.pack(len(commitments), len(rows), len(places), accepted)
+    payload = b"".join((counts, epochs, rows.tobytes(), places.tobytes()))
+    head = _HEAD.pack(_MAGIC, len(payload), crc32(payload), 0)[:-4]
+    return head + struct.pack("<I", crc32(head)) + payload
+
+
+def size_of(arrivals: Arrivals) -> int:
+    """Bytes that these take in a segment, without what a frame has once."""
+    return len(arrivals.keys) * _ROW.itemsize + len(arrivals.rejected) * _PLACE.itemsize
+
+
+def _rows(arrivals: Arrivals) -> Rows:
+    rows = np.empty(len(arrivals.keys), _ROW)
+    rows["day"], rows["epoch"], rows["key"] = arrivals.days, arrivals.epochs, arrivals.keys
+    return rows
+
+
+def _places(arrivals: Arrivals) -> Rows:
+    request = arrivals.request.encode("ascii")
+    return np.array([(request, line, GIVEN.index(reason)) for line, reason in arrivals.rejected], _PLACE)
+
+
+# --- Reading and sealing -----------------------------------------------------------------------------------------
+
+
+class FileWriteAheadLog:
+    """Segments in `wal/` below a root, whoever writes them."""
+
+    def __init__(self, root: Path, inbox: Inbox, quarantine: Quarantine, salts: Salts) -> None:
+        self._folder = root / FOLDER
+        self._inbox = inbox
+        self._quarantine = quarantine
+        self._salts = salts
+
+    def seal(self) -> None:
+        for path in sorted(self._folder.glob(f"*{OPEN}")):
+            _close(path)
+        self._seal_all(self._folder.glob(f"*{CLOSED}"))
+
+    def seal_one(self, name: str) -> None:
+        """Seal the segment that a writer has begun under this name, and no other."""
+        path = self._folder / f"{name}{OPEN}"
+        _close(path)
+        self._seal_all([path.with_suffix(CLOSED)])
+
+    def segments(self) -> list[str]:
+        return sorted(path.name for path in self._folder.glob("*") if path.suffix in (OPEN, CLOSED))
+
+    def read(self, segment: str) -> list[DaySet]:
+        return _day_sets(self._frames(self._folder / segment))
+
+    def days(self) -> frozenset[date]:
+        return frozenset(day_set.day for name in self.segments() for day_set in self.read(name))
+
+    def epochs(self) -> frozenset[int]:
+        frames = (frame for name in self.segments() for frame in _frames_of(self._folder / name))
+        return frozenset(epoch for frame in frames for epoch in frame.commitments)
+
+    def size(self) -> int:
+        total = 0
+        for name in self.segments():
+            with suppress(FileNotFoundError):  # sealed meanwhile
+                total += (self._folder / name).stat().st_size
+        return total
+
+    def _seal_all(self, paths: Iterable[Path]) -> None:
+        """The batch is durable before its segment goes: cut short, it is sealed again, into the very same batch."""
+        gone = False
+        for path in sorted(paths):
+            frames = self._frames(path)
+            self._inbox.append(_day_sets(frames))
+            _keep_rejected(frames, self._quarantine)
+            path.unlink(missing_ok=True)
+            gone = True
+        if gone:
+            sync_folder(self._folder)
+
+    def _frames(self, path: Path) -> list[_Frame]:
+        """Raises Refused for a segment that is damaged, or was keyed under another key of an epoch."""
+        frames = _frames_of(path)
+        noted: dict[int, set[str]] = defaultdict(set)
+        for frame in frames:
+            for epoch, commitment in frame.commitments.items():
+                noted[epoch].add(commitment)
+        for epoch, commitments in noted.items():
+            wanted = self._commitment(epoch)
+            if wanted is not None and commitments != {wanted}:
+                raise _unusable(path, f"was keyed under another key of salt epoch {epoch}")
+        return frames
+
+    def _commitment(self, epoch: int) -> str | None:
+        """To the epoch's key; None where that was shredded or lost, and no state takes what is keyed under it."""
+        try:
+            return epoch_key_commitment(self._salts.epoch_keys([epoch])[epoch])
+        except Refused:
+            return None
+
+
+def _close(path: Path) -> None:
+    """From now on its writer writes elsewhere. Waits for one append at most."""
+    with suppress(FileNotFoundError), path.open("rb+") as file, _locked(file):
+        if _is_at(file, path):
+            path.rename(path.with_suffix(CLOSED))
+
+
+@contextmanager
+def _locked(file: BinaryIO) -> Iterator[None]:
+    fcntl.flock(file, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        if not file.closed:
+            fcntl.flock(file, fcntl.LOCK_UN)
+
+
+def _is_at(file: BinaryIO, path: Path) -> bool:
+    """Whether the open file is still the one of this name."""
+    try:
+        there = path.stat()
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(os.fstat(file.fileno()), there)
+
+
+def _frames_of(path: Path) -> list[_Frame]:
+    """Every frame that is whole; none for a segment that is gone by now. Raises Refused where one in between is not."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return []
+    frames: list[_Frame] = []
+    at = 0
+    while payload := _payload(data, at):
+        frames.append(_parsed(payload))
+        at += _HEAD.size + len(payload)
+    if any(_is_head(data, later) for later in _magics(data, at + 1)):
+        raise _unusable(path, f"is damaged at byte {at}")
+    return frames
+
+
+def _payload(data: bytes, at: int) -> bytes | None:
+    """The payload of the frame that begins here; None where none does, or it is not whole."""
+    if not _is_head(data, at):
+        return None
+    _, length, checksum, _ = _HEAD.unpack_from(data, at)
+    payload = data[at + _HEAD.size : at + _HEAD.size + length]
+    return payload if len(payload) == length and crc32(payload) == checksum else None
+
+
+def _is_head(data: bytes, at: int) -> bool:
+    head = data[at : at + _HEAD.size]
+    return len(head) == _HEAD.size and head[:4] == _MAGIC and crc32(head[:-4]) == int.from_bytes(head[-4:], "little")
+
+
+def _magics(data: bytes, start: int) -> Iterator[int]:
+    """Where a frame may begin, from here on."""
+    at = data.find(_MAGIC, start)
+    while at >= 0:
+        yield at
+        at = data.find(_MAGIC, at + 1)
+
+
+def _parsed(payload: bytes) -> _Frame:
+    epochs, rows, places, accepted = _COUNTS.unpack_from(payload)
+    at = _COUNTS.size
+    pairs = [_EPOCH.unpack_from(payload, at + number * _EPOCH.size) for number in range(epochs)]
+    at += epochs * _EPOCH.size
+    keyed = np.frombuffer(payload, _ROW, rows, at)
+    at += keyed.nbytes
+    rejected = np.frombuffer(payload, _PLACE, places, at)
+    return _Frame({epoch: commitment.hex() for epoch, commitment in pairs}, keyed, rejected, accepted)
+
+
+def _day_sets(frames: Sequence[_Frame]) -> list[DaySet]:
+    """Each (day, epoch) once, in order of epochs and days, with its keys in order."""
+    if not frames:
+        return []
+    rows = np.concatenate([frame.rows for frame in frames])
+    rows = rows[np.lexsort((rows["day"], rows["epoch"]))]
+    places = rows[["epoch", "day"]]
+    groups = np.split(rows, np.flatnonzero(places[1:] != places[:-1]) + 1) if len(rows) else []
+    return [DaySet(_day(group["day"][0]), int(group["epoch"][0]), np.unique(group["key"])) for group in groups]
+
+
+def _day(number: int) -> date:
+    return UNIX_EPOCH + timedelta(days=int(number))
+
+
+def _keep_rejected(frames: Sequence[_Frame], quarantine: Quarantine) -> None:
+    """Into the quarantine, under the requests' ids: who sent them was told, and the log knows the requests."""
+    rejected = [
+        RejectedRow(f"POST /event {place['request'].decode('ascii')}", int(place["line"]), GIVEN[place["reason"]])
+        for frame in frames
+        for place in frame.places
+    ]
+    kept = quarantine.keep(rejected)
+    if kept:
+        accepted = sum(frame.accepted for frame in frames)
+        quarantine.note_share(kept, len(rejected) / (len(rejected) + accepted), taken=True)
+
+
+def _unusable(path: Path, what: str) -> Refused:
+    return Refused(
+        f"The segment {path.name} of the write-ahead log {what}.",
+        f"Nothing is folded while it lies there. Move {path} away, and have what was sent when it was written sent "
+        "again.",
+        segment=path.name,
+    )
