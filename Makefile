@@ -26,7 +26,7 @@ dev: $(READY) ## Publish what is missing in the demo, and start the Dagster UI o
 
 serve: $(READY) ## Publish what is missing in the demo, and serve the HTTP API on it, on port 8000 or PORT
 	$(BIN)/python -m eval.demo --publish
-	@echo 'In another shell: . .demo/env; curl -H "X-API-Key: $$SERVICE_API_KEY" ":$(or $(PORT),8000)/status"'
+	@echo 'In another shell: . .demo/env; curl -H "X-API-Key: $$SERVICE_API_KEY" http://127.0.0.1:$(or $(PORT),8000)/status'
 	. ./.demo/env; cd .demo && exec ../$(BIN)/dpdau serve --port "$${PORT:-8000}"
 
 test: $(READY) ## Ask every behaviour once: the tests, except the ones marked slow, weeks or browser
@@ -56,9 +56,11 @@ bench: $(READY) ## Print the measures against bare DuckDB
 COMPILE := $(BIN)/pip-compile --quiet --no-strip-extras --generate-hashes --allow-unsafe --no-header \
 	--no-emit-options --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
-lock: .venv/.locked ## Write requirements.lock and requirements-dev.lock from pyproject.toml
+lock: .venv/.locked ## Write the locks from pyproject.toml: to run, with the API, to work on it
 	$(COMPILE) $(LOCKFLAGS) --extra dev --output-file requirements-dev.lock pyproject.toml
 	sed -i '/^dpdau\[/,+1d; /^# WARNING.*hashed/,+1d' requirements-dev.lock  # the project's own extra, of no index
+	cp requirements-dev.lock requirements-api.lock
+	$(COMPILE) --extra api --output-file requirements-api.lock pyproject.toml
 	cp requirements-dev.lock requirements.lock
 	$(COMPILE) --output-file requirements.lock pyproject.toml
 

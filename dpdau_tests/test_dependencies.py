@@ -16,14 +16,16 @@ SHIPPED = SETTINGS["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
 
 USED_WITHOUT_AN_IMPORT = {
     "dagster-webserver": "`dagster dev`, which `dpdau ui` becomes, starts it by its name",
+    "fastapi-offline": "dpdau_assets/api/docs_page.py serves files that it ships",
     "psycopg": "SQLAlchemy loads it for a LEDGER_URL of PostgreSQL",
     "tzdata": "zoneinfo reads it where the system has no time zones",
 }
 
 
-def dependencies() -> set[str]:
-    """Names as indexes compare them, without versions and extras."""
-    return {plain(re.split(r"[^\w.-]", asked)[0]) for asked in SETTINGS["project"]["dependencies"]}
+def dependencies(extra: str | None = None) -> set[str]:
+    """Names as indexes compare them, without versions and extras: what is always needed, or an extra's."""
+    asked = SETTINGS["project"]["optional-dependencies"][extra] if extra else SETTINGS["project"]["dependencies"]
+    return {plain(re.split(r"[^\w.-]", each)[0]) for each in asked}
 
 
 def plain(name: str) -> str:
@@ -47,12 +49,18 @@ def modules(path: Path) -> Iterator[str]:
 
 
 def test_what_is_not_used_is_not_a_dependency() -> None:
-    assert dependencies() - imported() == set(USED_WITHOUT_AN_IMPORT)
+    assert (dependencies() | dependencies("api")) - imported() == set(USED_WITHOUT_AN_IMPORT)
+
+
+def test_what_an_install_without_extras_imports_needs_none_of_the_api() -> None:
+    assert not {"fastapi", "limits", "prometheus-client"} & dependencies()
 
 
 def test_the_locks_hold_every_dependency_and_say_nothing_of_where_they_were_made() -> None:
-    for lock in ("requirements.lock", "requirements-dev.lock"):
+    api = dependencies("api")
+    extras = {"requirements.lock": set(), "requirements-api.lock": api, "requirements-dev.lock": api}
+    for lock, of_extra in extras.items():
         text = (PROJECT / lock).read_text()
         pinned = {plain(name) for name in re.findall(r"^([\w.-]+)(?:\[.*\])?==", text, re.MULTILINE)}
-        assert dependencies() <= pinned
+        assert dependencies() | of_extra <= pinned
         assert not re.search(r"://|^-|file:/|@ ", text, re.MULTILINE), "options and addresses are whoever installs'"

@@ -262,7 +262,7 @@ def readers_folder(settings: Settings) -> tuple[Path, int] | None:
     for name, folder in closed.items():
         if folder is not None:
             _require_beside(settings.mart_dir, name, folder)
-    ledger = _ledger_file(settings)
+    ledger = ledger_file(settings)
     if ledger and ledger.resolve().is_relative_to(settings.mart_dir.resolve()):
         raise BadSetting(
             f"MART_DIR={settings.mart_dir} holds the ledger ({ledger}), and readers are let into it.",
@@ -308,7 +308,7 @@ def ledger_url(settings: Settings) -> str:
     return settings.ledger_url or f"{_SQLITE_FILE}{settings.data_dir.resolve()}/ledger.sqlite"
 
 
-def _ledger_file(settings: Settings) -> Path | None:
+def ledger_file(settings: Settings) -> Path | None:
     """The file of a ledger on SQLite."""
     url = ledger_url(settings)
     return Path(url.removeprefix(_SQLITE_FILE)) if url.startswith(_SQLITE_FILE) else None

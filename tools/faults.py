@@ -1831,6 +1831,122 @@ READERS = (
     ),
 )
 
+_LOG = "resources/storage/test_write_ahead_log.py"
+_FOLDED = "core/state/test_acknowledged.py"
+API = (
+    Fault(
+        "a-fold-misses-what-is-in-the-write-ahead-log",
+        "dpdau_assets/core/state/folding.py",
+        "    store.events.log.seal()\n",
+        "",
+        (f"{_FOLDED}::test_a_number_misses_no_acknowledged_event_whoever_holds_the_segment",),
+    ),
+    Fault(
+        "a-receipt-does-not-look-into-the-write-ahead-log",
+        "dpdau_assets/core/erasure/inspection.py",
+        "for segment in events.log.segments()}",
+        "for segment in ()}",
+        (f"{_FOLDED}::test_a_receipt_names_the_segment_in_which_a_removed_day_waits_and_the_next_fold_takes_it_out",),
+    ),
+    Fault(
+        "a-frame-that-was-not-synced-is-acknowledged-with-those-after-it",
+        "resources/storage/write_ahead_log.py",
+        "                self._take_back()\n",
+        "",
+        (f"{_LOG}::test_where_the_disk_takes_nothing_nothing_is_kept_of_it_and_what_was_there_stays",),
+    ),
+    Fault(
+        "a-writer-goes-on-in-a-segment-that-was-sealed",
+        "resources/storage/write_ahead_log.py",
+        "                raise SegmentIsGone\n",
+        "                pass\n",
+        (
+            f"{_LOG}::test_a_writer_whose_segment_was_sealed_begins_another_and_loses_nothing",
+            f"{_LOG}::test_of_many_that_append_while_others_seal_everything_that_was_told_durable_is_there",
+        ),
+    ),
+    Fault(
+        "a-damaged-segment-is-taken-for-one-that-was-cut-short",
+        "resources/storage/write_ahead_log.py",
+        "if any(_is_head(data, later)",
+        "if False and any(_is_head(data, later)",
+        (f"{_LOG}::test_a_byte_that_is_changed_before_the_last_frame_is_refused_and_nothing_of_it_is_lost",),
+    ),
+    Fault(
+        "a-segment-of-another-store-is-sealed",
+        "resources/storage/write_ahead_log.py",
+        "if wanted is not None and commitments != {wanted}:",
+        "if False:",
+        (f"{_LOG}::test_a_segment_of_another_store_is_refused_and_stays",),
+    ),
+    Fault(
+        "an-event-is-keyed-under-its-own-epoch-alone",
+        "dpdau_assets/core/publication/arrivals.py",
+        "for epoch in epochs_of_day(day, self._rotation, self._longest):",
+        "for epoch in epochs_of_day(day, self._rotation, 1):",
+        ("core/publication/test_arrivals.py::test_users_are_keyed_under_every_epoch_that_reaches_their_day",),
+    ),
+    Fault(
+        "a-worker-keeps-a-key-that-was-shredded",
+        "dpdau_assets/core/publication/arrivals.py",
+        "if shredded is None or epoch > shredded}",
+        "if True}",
+        (
+            "core/publication/test_arrivals.py::"
+            "test_a_keying_that_is_made_anew_knows_the_new_day_and_forgets_what_was_shredded",
+        ),
+    ),
+    Fault(
+        "the-short-way-takes-events-of-any-day",
+        "dpdau_assets/core/events.py",
+        "return day if day is not None and limits.first <= day <= limits.last and _has_utf8(user_id) else None",
+        "return day if day is not None and _has_utf8(user_id) else None",
+        ("core/test_events.py::test_the_short_way_says_of_a_day_what_the_rules_say_and_else_nothing",),
+    ),
+    Fault(
+        "the-guard-forgets-whom-a-client-asked-for-before",
+        "dpdau_assets/core/erasure/requests.py",
+        "already + len({event.user_id for event in asked})",
+        "len({event.user_id for event in asked})",
+        ("core/erasure/test_requests.py",),
+    ),
+    Fault(
+        "a-key-is-valid-for-ever",
+        "dpdau_assets/core/api_keys.py",
+        'return "expired" if self.expires_on is not None and today > self.expires_on else "valid"',
+        'return "valid"',
+        ("core/test_api_keys.py",),
+    ),
+    Fault(
+        "a-guessable-service-key-is-taken",
+        "dpdau_assets/core/api_keys.py",
+        "    broken = _unusable(text)\n",
+        "    broken = None\n",
+        ("core/test_api_keys.py",),
+    ),
+    Fault(
+        "metrics-count-erasure-requests",
+        "dpdau_assets/api/metrics.py",
+        'if not self._is_exact and (route == _ERASURE or route.startswith(f"{_ERASURE}/")):',
+        "if False:",
+        ("api/test_metrics.py",),
+    ),
+    Fault(
+        "a-scope-opens-every-route",
+        "dpdau_assets/api/access.py",
+        "if self.scope not in known.scopes:",
+        "if False:",
+        ("api/test_refusals.py",),
+    ),
+    Fault(
+        "an-answer-outlives-its-edition",
+        "dpdau_assets/api/answering.py",
+        "asked = (edition, question)",
+        "asked = ('', question)",
+        ("api/test_numbers.py::test_a_restatement_and_an_override_are_seen_at_once",),
+    ),
+)
+
 FAULTS = (
     *COMMANDS,
     *OLDER_FILES,
@@ -1859,4 +1975,5 @@ FAULTS = (
     *MART,
     *DURABILITY,
     *READERS,
+    *API,
 )

@@ -1,9 +1,9 @@
-"""Who asks, and whether he may: keys, scopes, and how many requests are let through."""
+"""Who asks, and whether they may: keys, scopes, and how many requests are let through."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.routing import iter_route_contexts
@@ -52,7 +52,7 @@ class Allowed:
         known = presented and authenticate(presented, service.keys(), service.store.clock.today())
         name = known.name if isinstance(known, ApiKey) else None
         request.state.client = name
-        await admit(request, name)
+        await admit(request, name, self.scope if name else "")
         if not isinstance(known, ApiKey):
             raise ProblemRaised(EXPIRED if known == "expired" else UNAUTHORIZED)
         if self.scope not in known.scopes:
@@ -69,11 +69,6 @@ def presented_in(request: Request) -> str | None:
     return token.strip() if scheme.lower() == "bearer" else None
 
 
-def allowed(scope: Scope) -> Allowed:
-    """See `Allowed`."""
-    return Allowed(scope)
-
-
 def scopes_asked(app: FastAPI) -> dict[tuple[str, str], Scope]:
     """The scope that a key needs for each operation, by path and method; those that need none are not among them."""
     found: dict[tuple[str, str], Scope] = {}
@@ -85,24 +80,27 @@ def scopes_asked(app: FastAPI) -> dict[tuple[str, str], Scope]:
     return found
 
 
-async def admit(request: Request, key_name: str | None) -> None:
-    """Count this request, by key and by address. Raises 429 for what is too many."""
-    _require(await service_of(request).limits.admit(key_name, address_of(request)))
+async def admit(request: Request, key_name: str | None, scope: Scope | Literal[""] = "") -> None:
+    """Count this request, by key, and by address and scope: or who reads would learn how much comes in from there.
+
+    Raises 429 for what is too many.
+    """
+    _require(await service_of(request).limits.admit(key_name, address_of(request), purpose=scope))
 
 
-async def admit_events(request: Request, key_name: str, events: int) -> None:
+async def admit_events(request: Request, key_name: str, events: int, scope: Scope) -> None:
     """Count so many events, or erasure requests, of a request that was let through.
 
     Raises 429 for what is too many, and 413 for more at once than a minute's limit.
     """
-    _require(await service_of(request).limits.admit_events(key_name, address_of(request), events))
+    _require(await service_of(request).limits.admit_events(key_name, address_of(request), events, purpose=scope))
 
 
 def _require(refusal: Refusal | None) -> None:
     if refusal is not None and not refusal.fits:
         raise ProblemRaised(TOO_MANY_AT_ONCE)
     if refusal is not None:
-        raise ProblemRaised(too_many(refusal.retry_after))
+        raise ProblemRaised(too_many(refusal.retry_after).saying(limit=refusal.limit, by=refusal.by))
 
 
 def too_many(seconds: int) -> Problem:
@@ -115,7 +113,5 @@ def address_of(request: Request) -> str:
     return request.client.host if request.client else ""
 
 
-Ingesting = Annotated[ApiKey, Depends(allowed("ingest"))]
-Erasing = Annotated[ApiKey, Depends(allowed("erase"))]
-Reading = Annotated[ApiKey, Depends(allowed("read"))]
-Administering = Annotated[ApiKey, Depends(allowed("admin"))]
+Ingesting = Annotated[ApiKey, Depends(Allowed("ingest"))]
+Erasing = Annotated[ApiKey, Depends(Allowed("erase"))]

@@ -7,6 +7,7 @@ What is refused follows from the day as well, and is not kept.
 from __future__ import annotations
 
 import json
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from hashlib import sha256
 from threading import Lock
 
 from fastapi import Request, Response
+from starlette.concurrency import run_in_threadpool
 
 from dpdau_assets.api.problems import Problem, ProblemRaised
 from dpdau_assets.api.service import service_of
@@ -30,6 +32,9 @@ LARGEST_KEPT = 1_000_000
 """Bytes of one answer."""
 MOST_BYTES_KEPT = 32_000_000
 
+EDITION_SECONDS = 0.02
+"""How long a worker takes the ledger to be as it was when it last asked."""
+
 NOT_ACCEPTABLE = Problem(
     "NotAcceptable",
     406,
@@ -43,36 +48,54 @@ _CACHING = {"Cache-Control": "private, no-cache"}  # kept by who asked, and aske
 
 
 @dataclass(frozen=True)
-class Kept:
+class CachedAnswer:
     """A body that was made, and its ETag."""
 
     body: bytes
     etag: str
 
 
-class Answers:
-    """What a worker has answered from one store, for as long as it is true."""
+class AnswerCache:
+    """What a worker has answered from one store, for as long as it is true.
 
-    def __init__(self, store: Store) -> None:
+    Which edition the ledger has is asked once in EDITION_SECONDS: an answer may be behind by so much.
+    """
+
+    def __init__(self, store: Store, clock: Callable[[], float] = time.monotonic) -> None:
         self.store = store
-        self._kept: OrderedDict[Hashable, Kept] = OrderedDict()
+        self._clock = clock
+        self._edition = ""
+        self._asked_at = -EDITION_SECONDS
+        self._kept: OrderedDict[Hashable, CachedAnswer] = OrderedDict()
         self._bytes = 0
         self._lock = Lock()
 
-    def of(self, question: Hashable, make: Make) -> Kept:
-        """The answer to a question, made if it was not asked in this edition of the ledger yet. Asks the ledger."""
-        edition = self.store.accountant.edition()  # before it is made: what is made may be newer, and never older
-        asked = (edition, question)
+    def at_hand(self, question: Hashable) -> CachedAnswer | None:
+        """The answer, if it is kept and known to be true. Asks nobody."""
+        if self._clock() - self._asked_at >= EDITION_SECONDS:
+            return None
         with self._lock:
+            asked = (self._edition, question)
             if asked in self._kept:
                 self._kept.move_to_end(asked)
-                return self._kept[asked]
+            return self._kept.get(asked)
+
+    def of(self, question: Hashable, make: Make) -> CachedAnswer:
+        """The answer to a question, made if it was not asked in this edition of the ledger yet. Asks the ledger."""
+        asked_at = self._clock()
+        edition = self.store.accountant.edition()  # before it is made: what is made may be newer, and never older
+        with self._lock:
+            if asked_at >= self._asked_at:  # else another thread has asked since
+                self._edition, self._asked_at = edition, asked_at
+        known = self.at_hand(question) if self._edition == edition else None
+        if known is not None:
+            return known
         body = make()
-        answer = Kept(body, f'"{sha256(body).hexdigest()}"')
-        self._keep(asked, answer)
+        answer = CachedAnswer(body, f'"{sha256(body).hexdigest()}"')
+        self._keep((edition, question), answer)
         return answer
 
-    def _keep(self, asked: Hashable, answer: Kept) -> None:
+    def _keep(self, asked: Hashable, answer: CachedAnswer) -> None:
         if len(answer.body) > LARGEST_KEPT:
             return
         with self._lock:
@@ -84,26 +107,28 @@ class Answers:
                 self._bytes -= len(oldest.body)
 
 
-async def answers_of(request: Request) -> Answers:
+def cache_of(request: Request) -> AnswerCache:
     """What this worker has answered from the store that it has open."""
     store = service_of(request).store
-    answers = getattr(request.app.state, "answers", None)
-    if answers is None or answers.store is not store:
-        answers = request.app.state.answers = Answers(store)
-    return answers
+    cache = getattr(request.app.state, "answers", None)
+    if cache is None or cache.store is not store:
+        cache = request.app.state.answers = AnswerCache(store)
+    return cache
 
 
-def answered(request: Request, answers: Answers, question: Hashable, forms: Mapping[str, Make]) -> Response:
+async def answered(request: Request, question: Hashable, forms: Mapping[str, Make]) -> Response:
     """The answer to a question, in the form that the request accepts; 304 for who has it already.
 
-    `forms` are media types, the first being served to who accepts all alike, with what makes the body of each. A single
-    one is served whatever is accepted. Raises the problem NotAcceptable, and whatever making the body raises.
+    `forms` are media types, the first being served to who accepts all alike, with what makes the body of each, in a
+    thread. A single one is served whatever is accepted. Raises the problem NotAcceptable, and whatever making the body
+    raises.
     """
     is_chosen = len(forms) > 1
     media_type = accepted(_listed(request, "accept") if is_chosen else None, tuple(forms))
     if media_type is None:
         raise ProblemRaised(NOT_ACCEPTABLE)
-    answer = answers.of((question, media_type), forms[media_type])
+    cache, asked = cache_of(request), (question, media_type)
+    answer = cache.at_hand(asked) or await run_in_threadpool(cache.of, asked, forms[media_type])
     vary = {"Vary": "Accept"} if is_chosen else {}
     headers = {"ETag": answer.etag, **_CACHING, **vary}
     if is_known(_listed(request, "if-none-match"), answer.etag):

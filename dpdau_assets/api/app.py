@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -12,14 +13,15 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import iter_route_contexts
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from dpdau_assets.api import docs_page, erasure, events, health, numbers, operations, problems
 from dpdau_assets.api.bounds import Bounds
-from dpdau_assets.api.problems import Problem, ProblemRaised, problem_of
-from dpdau_assets.api.request_log import Answered, RequestLog
+from dpdau_assets.api.problems import Problem, ProblemRaised, is_for_operators, problem_of
+from dpdau_assets.api.request_log import Answered, RequestLog, described, new_request_id
 from dpdau_assets.api.schemas import documented
 from dpdau_assets.api.service import Service, opened
 from dpdau_assets.core.errors import DpdauError
@@ -47,9 +49,11 @@ def app_on(settings: Settings, store: Store | None = None) -> ASGIApp:
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         with opened(settings, store) as service:
             app.state.service = service
+            upkeep = asyncio.create_task(service.keep_up())
             try:
                 yield {"docs_url": settings.docs_url}  # for what answers before a request is one
             finally:
+                upkeep.cancel()
                 await service.limits.close()
 
     return bounded(routes(settings, lifespan), settings)
@@ -59,14 +63,31 @@ def bounded(app: FastAPI, settings: Settings) -> ASGIApp:
     """What every request passes, outermost first: log and metrics, sizes and time, origins."""
     inner: ASGIApp = app
     if settings.cors_origins:
-        inner = CORSMiddleware(
+        inner = Origins(
             app,
             allow_origins=list(settings.cors_origins),
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "If-None-Match", "X-API-Key"],
-            expose_headers=["ETag", "Retry-After", "X-Request-ID"],
+            expose_headers=["ETag", "Idempotency-Replayed", "Retry-After", "X-Request-ID"],
         )
+        inner.docs_url = settings.docs_url
     return RequestLog(Bounds(inner, docs_url=settings.docs_url), also=partial(_count, app))
+
+
+class Origins(CORSMiddleware):
+    """Starlette's, whose refusals have the one shape of errors."""
+
+    docs_url: str | None = None
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        """The answer to a browser that asks whether a page may call."""
+        said = super().preflight_response(request_headers)
+        if said.status_code == 200:
+            return said
+        refusal = problems.response(problems.ORIGIN_REFUSED, new_request_id(), self.docs_url)
+        kept = {name: value for name, value in said.headers.items() if name.startswith(("access-control-", "vary"))}
+        refusal.headers.update(kept)
+        return refusal
 
 
 def _count(app: FastAPI, answered: Answered) -> None:
@@ -97,8 +118,19 @@ def routes(settings: Settings, lifespan: Any = None) -> FastAPI:
     for router in ROUTERS:
         app.include_router(router)
 
+    _answer_errors(app, settings.docs_url)
+    return documented(app)
+
+
+def _answer_errors(app: FastAPI, docs_url: str | None) -> None:
+    """Every error in the one shape; what a client can do nothing about is in the log too, under the request's id."""
+
     def answered(problem: Problem, request: Request) -> Response:
-        return problems.response(problem, getattr(request.state, "request_id", ""), settings.docs_url)
+        return problems.response(problem, request.state.request_id, docs_url)
+
+    def told(error: Exception, request: Request, message: str) -> None:
+        fields = {"request_id": request.state.request_id, "errors": described(error)}
+        _log.error("%s", message, extra={"fields": fields})
 
     @app.exception_handler(ProblemRaised)
     async def _(request: Request, error: ProblemRaised) -> Response:
@@ -106,11 +138,13 @@ def routes(settings: Settings, lifespan: Any = None) -> FastAPI:
 
     @app.exception_handler(DpdauError)
     async def _(request: Request, error: DpdauError) -> Response:
+        if is_for_operators(error):
+            told(error, request, f"{error.reason} {error.remedy}")
         return answered(problem_of(error), request)
 
     @app.exception_handler(RequestValidationError)
     async def _(request: Request, error: RequestValidationError) -> Response:
-        broken = [{"field": ".".join(map(str, each["loc"])), "rule": each["msg"]} for each in error.errors()]
+        broken = [{"field": _place(each), "rule": each["msg"].removeprefix("Value error, ")} for each in error.errors()]
         return answered(problems.INVALID.saying(errors=broken), request)
 
     @app.exception_handler(HTTPException)
@@ -127,10 +161,12 @@ def routes(settings: Settings, lifespan: Any = None) -> FastAPI:
 
         @app.exception_handler(kind)
         async def _(request: Request, error: Exception) -> Response:
-            _log.error("request %s: nothing could be kept: %s", request.state.request_id, type(error).__name__)
+            told(error, request, "Something that is kept could not be written or reached.")
             return answered(problems.UNAVAILABLE, request)
 
-    return documented(app)
+
+def _place(broken: Mapping[str, Any]) -> str:
+    return ".".join(map(str, broken["loc"]))
 
 
 def _methods(app: FastAPI, request: Request) -> str:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo
 
+from anyio import to_thread
 from fastapi import APIRouter, Path, Query, Request, Response
+from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
 from dpdau_assets.api.access import Erasing, Serving, admit_events
 from dpdau_assets.api.bodies import body_of, values_of
 from dpdau_assets.api.idempotency import IdempotencyKey, answer, once
+from dpdau_assets.api.numbers import Whole
 from dpdau_assets.api.problems import INVALID, Problem, ProblemRaised
 from dpdau_assets.api.request_schemas import ERASURE_BODY, ERASURE_LINKS
 from dpdau_assets.api.schemas import Cancelled, Confirmed, ErasureRequests, Receipt, RequestsTaken, errors
-from dpdau_assets.api.service import Service
+from dpdau_assets.api.service import Service, service_of
 from dpdau_assets.core.erasure import receipts, requests
 from dpdau_assets.core.events import Event, Limits
 from dpdau_assets.core.facts import Erasure, ErasureState
@@ -65,14 +68,14 @@ async def post_erasures(
     """
     body = await body_of(request)
     fields = values_of(body, request.headers.get("content-type"), "erasure", "erasures", bare="user_id")
-    await admit_events(request, key.name, len(fields))
+    await admit_events(request, key.name, len(fields), "erase")
 
     async def take() -> tuple[int, dict[str, Any]]:
         said = await run_in_threadpool(_recorded, fields, key.name, service)
         service.metrics.asked(said["received"])
         return 202, said
 
-    return await once(request, key.name, idempotency_key, body, take)
+    return await once(request, idempotency_key, body, take)
 
 
 @router.get(
@@ -87,7 +90,9 @@ def list_erasures(
     service: Serving,
     state: Annotated[ErasureState | None, Query(description="Only these.")] = None,
     after: Annotated[str | None, Query(pattern="^[0-9a-f]{16}$", description="Those after this receipt.")] = None,
-    limit: Annotated[int, Query(ge=1, le=MOST_LISTED, description="At most so many.")] = MOST_LISTED,
+    limit: Annotated[
+        Annotated[int, Field(ge=1, le=MOST_LISTED), Whole], Query(description="At most so many.")
+    ] = MOST_LISTED,
 ) -> Response:
     """Where requests stand and until when each has to be done, in order of arrival. Whose they are is not said."""
     store = service.store
@@ -105,15 +110,27 @@ def list_erasures(
     response_model=Receipt,
     responses=errors(401, 403, 404, 422, 429, 503),
 )
-def get_erasure(
+async def get_erasure(
     receipt: Name,
     _: Erasing,
     service: Serving,
     verify: Annotated[bool, Query(description="Read everything that is kept back, now.")] = False,
 ) -> Response:
-    """The receipt as it was last written; with `verify=1` everything is read back for it now, which takes a while."""
-    erasure, store = _named(receipt, service), service.store
-    return answer(200, receipts.receipt(receipt, store) if verify else receipts.last_receipt(erasure, store))
+    """The receipt as it was last written; with `verify=1` everything is read back for it now, which takes a while.
+
+    Of a request that is not applied yet nothing is read back.
+    """
+    if verify:
+        return answer(200, await to_thread.run_sync(_verified, receipt, service, limiter=service.waiting))
+    return answer(200, await run_in_threadpool(_last, receipt, service))
+
+
+def _verified(receipt: str, service: Service) -> dict[str, Any]:
+    return receipts.receipt(_named(receipt, service).receipt, service.store)
+
+
+def _last(receipt: str, service: Service) -> dict[str, Any]:
+    return receipts.last_receipt(_named(receipt, service), service.store)
 
 
 @router.post(
@@ -124,7 +141,7 @@ def get_erasure(
     responses=errors(401, 403, 404, 409, 422, 429, 503),
 )
 async def confirm_erasure(
-    request: Request, receipt: Name, key: Erasing, service: Serving, idempotency_key: IdempotencyKey = None
+    request: Request, receipt: Name, _: Erasing, service: Serving, idempotency_key: IdempotencyKey = None
 ) -> Response:
     """Let a request through that the guard has parked. One that is in force, or cancelled, stays so."""
 
@@ -135,7 +152,7 @@ async def confirm_erasure(
         in_force = sum(erasure.state != "cancelled" for erasure in found)
         return {"confirmed": in_force, "erasures": as_json(erasure_rows(found, store.clock, store.erasures))}
 
-    return await _changed(request, key.name, idempotency_key, confirmed)
+    return await _changed(request, idempotency_key, confirmed)
 
 
 @router.post(
@@ -146,7 +163,7 @@ async def confirm_erasure(
     responses=errors(401, 403, 404, 409, 422, 429, 503),
 )
 async def cancel_erasure(
-    request: Request, receipt: Name, key: Erasing, service: Serving, idempotency_key: IdempotencyKey = None
+    request: Request, receipt: Name, _: Erasing, service: Serving, idempotency_key: IdempotencyKey = None
 ) -> Response:
     """Forget a request that is not being applied yet; one that is, or was, is 409: what is erased cannot come back."""
 
@@ -156,14 +173,14 @@ async def cancel_erasure(
         found = requests.cancel([receipt], store.state, store.erasures)
         return {"cancelled": len(found), "erasures": as_json(erasure_rows(found, store.clock, store.erasures))}
 
-    return await _changed(request, key.name, idempotency_key, cancelled)
+    return await _changed(request, idempotency_key, cancelled)
 
 
-async def _changed(request: Request, client: str, key: str | None, change: Any) -> Response:
+async def _changed(request: Request, key: str | None, change: Callable[[], dict[str, Any]]) -> Response:
     async def make() -> tuple[int, dict[str, Any]]:
-        return 200, await run_in_threadpool(change)
+        return 200, await to_thread.run_sync(change, limiter=service_of(request).waiting)
 
-    return await once(request, client, key, await request.body(), make)
+    return await once(request, key, await request.body(), make)
 
 
 # --- What was asked for ------------------------------------------------------------------------------------------
@@ -171,6 +188,7 @@ async def _changed(request: Request, client: str, key: str | None, change: Any) 
 
 def _recorded(fields: Sequence[object], client: str, service: Service) -> dict[str, Any]:
     """Raises the problem that names each bad one by its place; then nothing is recorded."""
+    service.watch.require_same()
     store = service.store
     zone = ZoneInfo(store.settings.timezone)
     limits = Limits(first_day(store.settings, store.accountant), last_day(store.clock), zone)

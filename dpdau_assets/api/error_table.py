@@ -29,6 +29,12 @@ ERRORS = (
         "Pack it anew, or send it as it is, without Content-Encoding.",
     ),
     Explained(
+        "OriginRefused",
+        400,
+        "A browser asked whether a page of another origin may call the API, and it may not.",
+        "An operator names the origin in CORS_ORIGINS.",
+    ),
+    Explained(
         "Unauthorized",
         401,
         "There is no key, or none that is known. A key that was revoked is not known any more.",
@@ -166,14 +172,14 @@ ERRORS = (
     Explained(
         "BadSetting",
         503,
-        "The server's settings do not allow it, or do not fit the store.",
-        "An operator corrects what `detail` names; docs/settings.md lists them.",
+        "The server's settings, or files that it was given, do not allow it.",
+        "An operator finds the reason in the server's log, under the request's id; docs/settings.md lists them.",
     ),
     Explained(
-        "ParameterNotSet",
+        "Damaged",
         503,
-        "Nothing says yet how users are to be counted: neither a setting nor a published number.",
-        "An operator sets what `remedy` names.",
+        "Something that the server keeps is damaged, or of another store.",
+        "An operator finds it named in the server's log, under the request's id; docs/runbook.md has what to do.",
     ),
 )
 

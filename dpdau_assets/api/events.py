@@ -16,7 +16,7 @@ from dpdau_assets.api.request_schemas import EVENT_BODY
 from dpdau_assets.api.schemas import EventsTaken, errors
 from dpdau_assets.api.service import Service
 from dpdau_assets.core.erasure.requests import request as request_erasure
-from dpdau_assets.core.publication.arrivals import SortedOut, sorted_out
+from dpdau_assets.core.publication.arrivals import Keying, SortedOut, sorted_out
 from dpdau_assets.core.reporting.taken import rows_taken
 from resources.storage.write_ahead_log import size_of
 
@@ -54,24 +54,27 @@ async def post_events(
     """
     body = await body_of(request)
     values = values_of(body, request.headers.get("content-type"), "event", "events")
-    await admit_events(request, key.name, len(values))
+    await admit_events(request, key.name, len(values), "ingest")
 
     async def take() -> tuple[int, dict[str, Any]]:
         keying = await run_in_threadpool(service.keying)
         rows = sorted_out(values, keying.limits)
         if not rows.accepted:
             raise ProblemRaised(_none_valid(rows, explain=explain))
-        await _take(rows, key.name, request.state.request_id, service)
+        await _take(rows, keying, key.name, request.state.request_id, service)
         return 202, rows_taken(rows, explain=explain)
 
-    return await once(request, key.name, idempotency_key, body, take)
+    return await once(request, idempotency_key, body, take)
 
 
-async def _take(rows: SortedOut, client: str, request_id: str, service: Service) -> None:
+async def _take(rows: SortedOut, keying: Keying, client: str, request_id: str, service: Service) -> None:
     """Durable in this order: removals, then events with the places of bad rows."""
     if rows.removals:
         await run_in_threadpool(_request_removals, rows, client, service)
-    arrivals = service.keying().arrivals(rows, request_id)
+    if keying.has_keys_of(rows):
+        arrivals = keying.arrivals(rows, request_id)
+    else:  # which asks the ledger, and may wait for it
+        arrivals = await run_in_threadpool(keying.arrivals, rows, request_id)
     await asyncio.wrap_future(service.writer.append(arrivals))
     rejected = len(rows.rejected)
     service.metrics.took(
@@ -83,6 +86,7 @@ async def _take(rows: SortedOut, client: str, request_id: str, service: Service)
 
 
 def _request_removals(rows: SortedOut, client: str, service: Service) -> None:
+    service.watch.require_same()
     store = service.store
     already = service.seen.people_asked(store.clock.today(), client, {event.user_id for event in rows.removals})
     request_erasure(rows.removals, store, already=already)

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, Literal
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from dpdau_assets.api.access import Serving, address_of, allowed, presented_in, too_many
+from dpdau_assets.api.access import Allowed, Serving, address_of, presented_in, too_many
 from dpdau_assets.api.problems import ProblemRaised
 from dpdau_assets.api.rate_limits import RateLimits
 from dpdau_assets.api.request_log import LOGGER
@@ -42,17 +42,17 @@ PATIENCE_SECONDS = 2.0
 LEAST_FREE = 100_000_000
 """Bytes on DATA_DIR's disk."""
 
-MOST_BATCHES = 100_000
-OLDEST_SECONDS = 2 * 24 * 60 * 60
-"""Of a batch in the inbox. Numbers fold it once a day, so each may wait for a day and some hours in the best of cases;
-a worker seals one every ten seconds, which are 8,640 a day.
-"""
+UNSEALED_SECONDS = 60
+"""Of a segment of the write-ahead log that no worker writes to any more: it is made a batch of within a second."""
 
-_PROXY_HEADERS = frozenset({"forwarded", "via", "x-real-ip"})
+MOST_BATCHES = 100_000
+"""Of the inbox. Numbers fold it once a day, and a worker seals a batch every ten seconds: 8,640 a day."""
+
+_PROXY_HEADERS = frozenset({"cf-connecting-ip", "forwarded", "true-client-ip", "via", "x-real-ip"})
 _ANY = "x-forwarded-"
 
 _log = logging.getLogger(LOGGER)
-_administering = allowed("admin")
+_administering = Allowed("admin")
 
 router = APIRouter(tags=["health"])
 
@@ -162,6 +162,8 @@ def is_local(request: Request, trusted_proxies: Sequence[str]) -> bool:
     """
     if any(name in _PROXY_HEADERS or name.startswith(_ANY) for name in request.headers):
         return False
+    if not _names_this_machine(request.headers.get("host", "")):
+        return False  # a page that had its own name lead here, or a proxy that says nothing of itself
     try:
         address = ip_address(address_of(request))
     except ValueError:  # a socket, which has no address, or none that is known
@@ -170,6 +172,14 @@ def is_local(request: Request, trusted_proxies: Sequence[str]) -> bool:
     if any(_may_be(each, proxy) for each in (address, plain) for proxy in trusted_proxies):
         return False
     return plain.is_loopback
+
+
+def _names_this_machine(host: str) -> bool:
+    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
+    try:
+        return ip_address(name.strip("[]")).is_loopback
+    except ValueError:
+        return name.lower() == "localhost"
 
 
 def _may_be(address: IPv4Address | IPv6Address, proxy: str) -> bool:
@@ -207,8 +217,8 @@ class ReadinessProbe:
         self._parts: dict[str, Callable[[], Part]] = {
             "ledger": partial(_ledger, service),
             "disk": partial(_disk, service.settings.data_dir),
-            "inbox": partial(_inbox, service, now),
-            "log": partial(_writer, service),
+            "inbox": partial(_inbox, service),
+            "log": partial(_writer, service, now),
         }
         self._running: dict[str, asyncio.Task[Part]] = {}
         self._asking = asyncio.Lock()
@@ -247,7 +257,7 @@ class ReadinessProbe:
 
 
 _SILENT = Part(ok=False, sentence="It did not answer in time.")
-_BROKEN = Part(ok=False, sentence="It does not work: the log says why.")
+_BROKEN = Part(ok=False, sentence="It does not work: the server's log says why.")
 
 
 def _answer(name: str, ask: Callable[[], Part]) -> Part:
@@ -259,7 +269,7 @@ def _answer(name: str, ask: Callable[[], Part]) -> Part:
 
 
 def _ledger(service: Service) -> Part:
-    service.store.accountant.purged_through()
+    service.watch.require_same()
     return Part(ok=True, sentence="The ledger answers.")
 
 
@@ -277,20 +287,20 @@ def _write_little(file: BinaryIO) -> None:
     file.write(bytes(4096))
 
 
-def _inbox(service: Service, now: Callable[[], float]) -> Part:
+def _inbox(service: Service) -> Part:
     inbox = service.store.events.inbox
-    oldest = inbox.oldest()
-    if oldest is not None and now() - oldest >= OLDEST_SECONDS:
-        return Part(ok=False, sentence="A batch has waited for too long: no number has folded it.")
     if len(inbox.batches()) >= MOST_BATCHES:
         return Part(ok=False, sentence="Too many batches wait: no number has folded them.")
     return Part(ok=True, sentence="What waits is folded in time.")
 
 
-def _writer(service: Service) -> Part:
-    if service.writer.is_alive:
-        return Part(ok=True, sentence="The log is being written.")
-    return Part(ok=False, sentence="The log's writer has ended: restart the worker.")
+def _writer(service: Service, now: Callable[[], float]) -> Part:
+    if not service.writer.is_alive:
+        return Part(ok=False, sentence="The writer of the write-ahead log has ended: restart the worker.")
+    oldest = service.store.events.log.oldest()
+    if oldest is not None and now() - oldest >= UNSEALED_SECONDS:
+        return Part(ok=False, sentence="What was acknowledged cannot be made a batch: the server's log says why.")
+    return Part(ok=True, sentence="The write-ahead log is being written.")
 
 
 class _Monitoring:

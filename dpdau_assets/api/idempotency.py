@@ -7,9 +7,11 @@ one that is still running 409. What is kept of a request is in `resources.storag
 from __future__ import annotations
 
 import json
+import logging
 import math
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -17,8 +19,12 @@ from fastapi import Header, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from dpdau_assets.api.problems import Problem, ProblemRaised
+from dpdau_assets.api.request_log import LOGGER
 from dpdau_assets.api.service import Service, service_of
 from resources.storage.seen_requests import InProgress, New, OtherBody, Replayed
+from resources.store import CANNOT_KEEP
+
+_log = logging.getLogger(LOGGER)
 
 IdempotencyKey = Annotated[
     str | None,
@@ -49,9 +55,7 @@ RUNNING = Problem(
 Made = tuple[int, dict[str, Any]]
 
 
-async def once(
-    request: Request, client: str, key: str | None, body: bytes, make: Callable[[], Awaitable[Made]]
-) -> Response:
+async def once(request: Request, key: str | None, body: bytes, make: Callable[[], Awaitable[Made]]) -> Response:
     """What `make` answers, status and JSON; or what it answered when this request came before.
 
     What fails is forgotten, and runs again.
@@ -59,7 +63,7 @@ async def once(
     if key is None:
         return answer(*await make())
     service = service_of(request)
-    begun = await run_in_threadpool(_begun, request, client, key, body, service)
+    begun = await run_in_threadpool(_begun, request, key, body, service)
     if isinstance(begun, OtherBody):
         raise ProblemRaised(OTHER_REQUEST)
     if isinstance(begun, InProgress):
@@ -75,10 +79,15 @@ def answer(status: int, said: dict[str, Any]) -> Response:
     return Response(json.dumps(said, separators=(",", ":")).encode(), status, media_type="application/json")
 
 
-def _begun(request: Request, client: str, key: str, body: bytes, service: Service) -> Any:
+def _begun(request: Request, key: str, body: bytes, service: Service) -> Any:
     target = f"{request.url.path}?{request.url.query}".encode()
+    kind = request.headers.get("content-type", "").encode()
     return service.seen.begin(
-        service.store.clock.today(), client, key, (request.method.encode(), target, body), time.time()
+        service.store.clock.today(),
+        request.state.client,
+        key,
+        (request.method.encode(), target, kind, body),
+        time.time(),
     )
 
 
@@ -86,7 +95,13 @@ async def _made(begun: New, make: Callable[[], Awaitable[Made]], service: Servic
     try:
         made = answer(*await make())
     except BaseException:
-        await run_in_threadpool(service.seen.abandon, begun)
+        with suppress(*CANNOT_KEEP):
+            await run_in_threadpool(service.seen.abandon, begun)
         raise
-    await run_in_threadpool(service.seen.finish, begun, made.status_code, {}, bytes(made.body))
+    try:
+        await run_in_threadpool(service.seen.finish, begun, made.status_code, {}, bytes(made.body))
+    except CANNOT_KEEP as error:  # it is done all the same, and once more does no harm
+        _log.error("An answer could not be kept for its Idempotency-Key: %s.", type(error).__name__)
+        with suppress(*CANNOT_KEEP):
+            await run_in_threadpool(service.seen.abandon, begun)
     return made

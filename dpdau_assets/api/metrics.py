@@ -50,6 +50,11 @@ from resources.store import open_mart
 REMEMBERED_SECONDS = 60.0
 """How long a worker goes by what takes it long to ask: budgets and checks."""
 
+_BLOCK = 4096
+"""Bytes; what is written to the log is told in whole blocks, and one at least: a row has as many bytes as any other."""
+_DEPTH = 65_536
+"""Bytes; how much waits is told in whole pieces of so many."""
+
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Seconds."""
 
@@ -79,12 +84,16 @@ class Metrics:
         self._requests = counter("dpdau_http_requests", "Requests that were answered.", "method", "route", "status")
         self._errors = counter("dpdau_http_errors", "Requests that were answered with 5xx.", "route")
         self._seconds = Histogram(
-            "dpdau_http_request_seconds", "Until a request was answered.", ["route"], registry=registry, buckets=BUCKETS
+            "dpdau_http_request_duration_seconds",
+            "Until a request was answered.",
+            ["route"],
+            registry=registry,
+            buckets=BUCKETS,
         )
         self._bytes_in = counter("dpdau_http_request_bytes", "Bodies of requests, as sent.", "route")
         self._bytes_out = counter("dpdau_http_response_bytes", "Bodies of answers, as sent.", "route")
-        self._batches = counter("dpdau_event_batches", "POST /event that were acknowledged.")
-        self._log_bytes = counter("dpdau_log_written_bytes", "Written to the write-ahead log.")
+        self._posts = counter("dpdau_event_posts_accepted", "POST /event that were acknowledged.")
+        self._log_bytes = counter("dpdau_wal_written_bytes", "Written to the write-ahead log.")
         self._share = _RejectedShare(registry, now)
         self._is_exact = exact
         if exact:
@@ -109,10 +118,10 @@ class Metrics:
         self._bytes_in.labels(route).inc(bytes_in)
         self._bytes_out.labels(route).inc(bytes_out)
 
-    def took(self, batches: int = 1, log_bytes: int = 0, rows: int = 0, rejected: int = 0, removals: int = 0) -> None:
-        """Batches of events were acknowledged: so many rows, bad ones and removals (distinct people) among them."""
-        self._batches.inc(batches)
-        self._log_bytes.inc(log_bytes)
+    def took(self, *, log_bytes: int = 0, rows: int = 0, rejected: int = 0, removals: int = 0) -> None:
+        """A POST /event was acknowledged: so many rows, bad ones and removals (distinct people) among them."""
+        self._posts.inc()
+        self._log_bytes.inc(_BLOCK * max(1, math.ceil(log_bytes / _BLOCK)))
         self._share.add(rows, rejected)
         if self._is_exact:
             self._accepted.inc(rows - rejected)
@@ -240,12 +249,16 @@ def _gauge(name: str, says: str, value: float) -> Metric:
 
 
 def _log_depth(store: Store) -> Iterator[Metric]:
-    yield _gauge("dpdau_log_bytes", "In the write-ahead log, and in no batch yet.", store.events.log.size())
+    yield _gauge("dpdau_wal_bytes", "In the write-ahead log, and in no batch yet.", _whole(store.events.log.size()))
+
+
+def _whole(size: int) -> int:
+    return _DEPTH * math.ceil(size / _DEPTH)
 
 
 def _inbox_depth(store: Store) -> Iterator[Metric]:
     inbox = store.events.inbox
-    yield _gauge("dpdau_inbox_bytes", "In batches that wait to be folded.", inbox.size())
+    yield _gauge("dpdau_inbox_bytes", "In batches that wait to be folded.", _whole(inbox.size()))
     yield _gauge("dpdau_inbox_batches", "Batches that wait to be folded.", len(inbox.batches()))
 
 

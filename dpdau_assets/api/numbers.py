@@ -9,15 +9,16 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import BeforeValidator, Field
 
-from dpdau_assets.api.access import Serving, allowed
+from dpdau_assets.api.access import Allowed
 from dpdau_assets.api.answer_schemas import Budget, Label, Number, Row
-from dpdau_assets.api.answering import ARROW, CSV, JSON, Answers, answered, answers_of, to_json
+from dpdau_assets.api.answering import ARROW, CSV, JSON, answered, to_json
 from dpdau_assets.api.problems import ProblemRaised, invalid
 from dpdau_assets.api.schemas import Day, Responses, errors
-from dpdau_assets.api.service import Service
+from dpdau_assets.api.service import service_of
 from dpdau_assets.core.budget.prospects import FORESEEN
 from dpdau_assets.core.dates import month_of
 from dpdau_assets.core.errors import BudgetRefused, NotPublished
+from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.reporting.answers import (
     budget_answer,
     last_published_month,
@@ -29,7 +30,7 @@ from dpdau_assets.core.reporting.label import label_of, label_on_record
 from dpdau_assets.core.settings import Metric
 from resources.published.row_formats import to_arrow, to_csv
 
-router = APIRouter(tags=["numbers"], dependencies=[Depends(allowed("read"))])
+router = APIRouter(tags=["numbers"], dependencies=[Depends(Allowed("read"))])
 
 LONGEST_SERIES = 3_700
 """Days."""
@@ -45,7 +46,6 @@ def _whole_number(value: object) -> object:
 
 
 Whole = BeforeValidator(_whole_number)
-Kept = Annotated[Answers, Depends(answers_of)]
 Revision = Annotated[
     Annotated[int, Field(ge=0, le=9), Whole] | None,
     Query(description="0 is the first that was published; default: the latest."),
@@ -71,10 +71,8 @@ def tables(columns: str) -> Responses:
     response_model=Number,
     responses={**tables("one row in the mart's columns."), **errors(401, 403, 404, 406, 422, 429, 503)},
 )
-def get_dau(
+async def get_dau(
     request: Request,
-    service: Serving,
-    answers: Kept,
     day: Annotated[Day, Path(description="The day that is counted.", examples=["2025-10-01"])],
     revision: Revision = None,
 ) -> Response:
@@ -83,7 +81,7 @@ def get_dau(
     404 says which job makes it and when it is due, or that it never comes and why; 429, code BudgetRefused, that the
     budget refuses it, and which day fits next. As CSV and Arrow it is one row in the mart's columns.
     """
-    return _number(request, service, answers, "dau", day, 1, revision)
+    return await _number(request, "dau", day, 1, revision)
 
 
 @router.get(
@@ -93,10 +91,8 @@ def get_dau(
     response_model=Number,
     responses={**tables("one row in the mart's columns."), **errors(401, 403, 404, 406, 422, 429, 503)},
 )
-def get_mau(
+async def get_mau(
     request: Request,
-    service: Serving,
-    answers: Kept,
     end: Annotated[Day, Query(description="The last day of the window.", examples=["2025-10-31"])],
     window: Annotated[
         Annotated[int, Field(ge=1, le=9_999), Whole] | None,
@@ -105,8 +101,8 @@ def get_mau(
     revision: Revision = None,
 ) -> Response:
     """The published number of the window that ends on a day, answered as that of a day of DAU is."""
-    window_days = service.settings.mau_window_days if window is None else window
-    return _number(request, service, answers, "mau", end, window_days, revision)
+    window_days = service_of(request).settings.mau_window_days if window is None else window
+    return await _number(request, "mau", end, window_days, revision)
 
 
 @router.get(
@@ -116,10 +112,8 @@ def get_mau(
     response_model=list[Row],
     responses={**tables("a row a day, in the mart's columns."), **errors(401, 403, 406, 409, 422, 429, 503)},
 )
-def get_series(
+async def get_series(
     request: Request,
-    service: Serving,
-    answers: Kept,
     metric: Annotated[Metric, Path(description="Which of the two.", examples=["dau"])],
     first: Annotated[Day, Query(alias="from", description="The first day.", examples=["2025-10-01"])],
     last: Annotated[
@@ -140,12 +134,13 @@ def get_series(
     if last - first >= timedelta(days=LONGEST_SERIES):
         raise ProblemRaised(invalid("query.to", f"a range has at most {LONGEST_SERIES:,} days"))
 
+    store = service_of(request).store
+
     def rows() -> Any:
-        store = service.store
         return series(metric, first, last, store.settings, store.accountant, as_published=as_published)
 
     forms = {JSON: lambda: to_json(rows()), CSV: lambda: to_csv(rows()), ARROW: lambda: to_arrow(rows())}
-    return answered(request, answers, ("series", metric, first, last, as_published), forms)
+    return await answered(request, ("series", metric, first, last, as_published), forms)
 
 
 @router.get(
@@ -155,10 +150,8 @@ def get_series(
     response_model=Budget,
     responses={**ETAG, **errors(401, 403, 404, 422, 429, 503)},
 )
-def get_budget(
+async def get_budget(
     request: Request,
-    service: Serving,
-    answers: Kept,
     metric: Annotated[Metric, Path(description="Which of the two.", examples=["mau"])],
     day: Annotated[
         Day | None,
@@ -166,16 +159,16 @@ def get_budget(
     ] = None,
 ) -> Response:
     """What the month's published numbers have cost, what is charged and held to its cap, and what is left."""
-    store = service.store
+    store = service_of(request).store
     if day is not None:
-        _require_foreseen(day, service)
+        _require_foreseen(day, store)
 
     def budget() -> bytes:
         with store.accountant.snapshot() as ledger:
             month = last_published_month(metric, ledger) if day is None else month_of(day)
             return to_json(budget_answer(metric, month, store.settings, ledger))
 
-    return answered(request, answers, ("budget", metric, day and month_of(day)), {JSON: budget})
+    return await answered(request, ("budget", metric, day and month_of(day)), {JSON: budget})
 
 
 @router.get(
@@ -185,10 +178,8 @@ def get_budget(
     response_model=Label,
     responses={**ETAG, **errors(401, 403, 409, 422, 429, 503)},
 )
-def get_label(
+async def get_label(
     request: Request,
-    service: Serving,
-    answers: Kept,
     metric: Annotated[
         Literal["dau", "mau", "joint"],
         Path(description="One of the two; or `joint`, the whole label: each of them, and both together."),
@@ -199,38 +190,38 @@ def get_label(
     409 where numbers were published by another mechanism than is configured: one label cannot state both.
     """
 
+    store = service_of(request).store
+
     def label() -> bytes:
-        whole = label_on_record(service.store.accountant, service.settings)
+        whole = label_on_record(store.accountant, store.settings)
         return to_json(whole if metric == "joint" else label_of(metric, whole))
 
-    return answered(request, answers, ("label", metric), {JSON: label})
+    return await answered(request, ("label", metric), {JSON: label})
 
 
-def _number(
-    request: Request,
-    service: Service,
-    answers: Answers,
-    metric: Metric,
-    day: date,
-    window_days: int,
-    revision: int | None,
-) -> Response:
-    asked = (metric, day, window_days, revision)
+async def _number(request: Request, metric: Metric, day: date, window_days: int, revision: int | None) -> Response:
+    asked: tuple[Metric, date, int, int | None] = (metric, day, window_days, revision)
+    store = service_of(request).store
     forms = {
-        JSON: lambda: to_json(latest_number(*asked, service.store)),
-        CSV: lambda: to_csv([latest_row(*asked, service.store)]),
-        ARROW: lambda: to_arrow([latest_row(*asked, service.store)]),
+        JSON: lambda: to_json(latest_number(*asked, store)),
+        CSV: lambda: to_csv([latest_row(*asked, store)]),
+        ARROW: lambda: to_arrow([latest_row(*asked, store)]),
     }
     try:
-        return answered(request, answers, asked, forms)
+        return await answered(request, asked, forms)
     except NotPublished as missing:
         if missing.fields.get("why") == "no_budget":
             raise BudgetRefused(missing.reason, missing.remedy, **missing.fields) from None
         raise
 
 
-def _require_foreseen(day: date, service: Service) -> None:
+def _require_foreseen(day: date, store: Store) -> None:
     """Months before the first, and far beyond today, have no budget, and no calendar."""
-    first, last = month_of(service.settings.start_date), service.store.clock.today() + FORESEEN
-    if not first <= day < last:
-        raise ProblemRaised(invalid("query.day", f"it lies from {first} to {last}"))
+    first = month_of(store.settings.start_date)
+    require_from_to("query.day", day, first, store.clock.today() + FORESEEN - timedelta(days=1))
+
+
+def require_from_to(field: str, day: date, first: date, last: date) -> None:
+    """Raise the problem that a day of this field lies outside of a range."""
+    if not first <= day <= last:
+        raise ProblemRaised(invalid(field, f"it lies from {first} to {last}"))

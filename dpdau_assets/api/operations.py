@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated
+from datetime import timedelta
+from functools import partial
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import Field
+from starlette.concurrency import run_in_threadpool
 
-from dpdau_assets.api.access import Serving, allowed
+from dpdau_assets.api.access import Allowed, Serving
 from dpdau_assets.api.answer_schemas import DeclaredDays as Declared
 from dpdau_assets.api.answer_schemas import Plan
 from dpdau_assets.api.answer_schemas import Status as Standing
 from dpdau_assets.api.answer_schemas import WithdrawnDays as Withdrawn
 from dpdau_assets.api.answering import JSON, answered, to_json
-from dpdau_assets.api.numbers import ETAG, Kept, Whole
-from dpdau_assets.api.problems import ProblemRaised, invalid
+from dpdau_assets.api.idempotency import IdempotencyKey, once
+from dpdau_assets.api.numbers import ETAG, Whole, require_from_to
 from dpdau_assets.api.schemas import Day, Responses, errors
 from dpdau_assets.core.budget.forecast import forecast
 from dpdau_assets.core.budget.prospects import FORESEEN
@@ -26,7 +29,7 @@ from dpdau_assets.core.reporting.status import status
 from resources.schedule_probe import schedule_probe
 from resources.store import open_mart
 
-router = APIRouter(tags=["operation"], dependencies=[Depends(allowed("admin"))])
+router = APIRouter(tags=["operation"], dependencies=[Depends(Allowed("admin"))])
 
 Complete = Annotated[Day, Path(description="The day.", examples=["2025-10-01"])]
 _UNDO: Responses = {
@@ -41,10 +44,9 @@ _UNDO: Responses = {
     response_model=Plan,
     responses={**ETAG, **errors(401, 403, 422, 429, 503)},
 )
-def get_plan(
+async def get_plan(
     request: Request,
     service: Serving,
-    answers: Kept,
     months: Annotated[
         Annotated[int, Field(ge=1, le=120), Whole], Query(description="How many months from the next number on.")
     ] = 12,
@@ -57,15 +59,16 @@ def get_plan(
 
     It follows from the ledger and the settings; nothing is written.
     """
-    settings, today = service.settings, service.store.clock.today()
-    if first is not None and not settings.start_date <= first < today + FORESEEN:
-        raise ProblemRaised(invalid("query.from", f"it lies from {settings.start_date} to {today + FORESEEN}"))
+    settings = service.settings
+    if first is not None:
+        last = service.store.clock.today() + FORESEEN - timedelta(days=1)
+        require_from_to("query.from", first, settings.start_date, last)
 
     def plan() -> bytes:
         coming = forecast(service.store.accountant, settings, months, first)
         return to_json({"changed": {}, **as_json(coming)})
 
-    return answered(request, answers, ("plan", months, first), {JSON: plan})
+    return await answered(request, ("plan", months, first), {JSON: plan})
 
 
 @router.get(
@@ -88,13 +91,19 @@ def get_status(service: Serving) -> Response:
     response_model=Declared,
     responses={**_UNDO, **errors(401, 403, 409, 422, 429, 503)},
 )
-def complete_day(service: Serving, day: Complete) -> Response:
+async def complete_day(
+    request: Request, service: Serving, day: Complete, idempotency_key: IdempotencyKey = None
+) -> Response:
     """Say that all events of a day have been handed in: it is published when it is due. Again, it changes nothing.
 
     An event that comes after its day's publication is late. 409 for a day that is not over, or past retention.
     """
-    complete_all([day], service.store)
-    return Response(to_json(DeclaredDays((day,))), media_type=JSON)
+
+    def declare() -> tuple[int, dict[str, Any]]:
+        complete_all([day], service.store)
+        return 200, as_json(DeclaredDays((day,)))
+
+    return await once(request, idempotency_key, await request.body(), partial(run_in_threadpool, declare))
 
 
 @router.delete(

@@ -14,7 +14,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from dpdau_assets.core.errors import BadInput, BadSetting, BudgetRefused, DpdauError, NotPublished, Refused
+from dpdau_assets.core.errors import BadInput, BadSetting, BudgetRefused, Damaged, DpdauError, NotPublished, Refused
 from dpdau_assets.core.reporting.as_json import as_json
 
 MEDIA_TYPE = "application/problem+json"
@@ -83,6 +83,13 @@ UNAUTHORIZED = Problem(
     "Send one as X-API-Key, or as a bearer token; `dpdau api-key new` makes one.",
     headers={"WWW-Authenticate": 'Bearer realm="dpdau"'},
 )
+ORIGIN_REFUSED = Problem(
+    "OriginRefused",
+    400,
+    "Another origin",
+    "Pages of this origin may not call the API, or not with this method or these headers.",
+    "An operator allows an origin in CORS_ORIGINS.",
+)
 EXPIRED = replace(
     UNAUTHORIZED,
     code="KeyExpired",
@@ -103,14 +110,14 @@ NOT_FOUND = Problem(
 METHOD_NOT_ALLOWED = Problem(
     "MethodNotAllowed",
     405,
-    "Another method",
+    "Method not allowed",
     "The path takes other methods than this one.",
     "Use one that the Allow header names.",
 )
 TOO_MANY_REQUESTS = Problem(
     "TooManyRequests",
     429,
-    "Too many",
+    "Too many requests",
     "More came in a minute than is let through.",
     "Wait as long as Retry-After says.",
 )
@@ -125,8 +132,8 @@ UNAVAILABLE = Problem(
     "Unavailable",
     503,
     "Not now",
-    "Nothing was taken: the server cannot keep anything at the moment.",
-    "Send it again later; an operator finds the reason at /readyz and in the log.",
+    "The server cannot write or reach what it keeps at the moment, and acknowledges nothing.",
+    "Send it again later: what comes twice counts once. An operator finds the reason at /readyz and in the log.",
     headers={"Retry-After": "10"},
 )
 UNEXPECTED = Problem(
@@ -153,17 +160,42 @@ def invalid(field_name: str, rule: str, *, detail: str | None = None) -> Problem
 
 # --- Errors of ours ----------------------------------------------------------------------------------------------
 
+_OF_OPERATORS = (BadSetting, Damaged)
+"""Errors that only an operator can mend: their words may name files, and are for the log."""
+MISCONFIGURED = Problem(
+    "BadSetting",
+    503,
+    "Not set up for this",
+    "The server's settings, or files that it was given, do not allow this.",
+    "An operator finds the reason in the log, under the request's id.",
+    headers={"Retry-After": "60"},
+)
+DAMAGED = Problem(
+    "Damaged",
+    503,
+    "Something is damaged",
+    "Something that the server keeps is damaged, or of another store.",
+    "An operator finds the reason in the log, under the request's id.",
+    headers={"Retry-After": "60"},
+)
+
 _STATUS: tuple[tuple[type[DpdauError], int, str], ...] = (
     (BudgetRefused, 429, "Refused by the budget"),
     (NotPublished, 404, "Not published"),
     (Refused, 409, "Refused"),
     (BadInput, 422, "Bad input"),
-    (BadSetting, 503, "Not set up for this"),
 )
+
+
+def is_for_operators(error: DpdauError) -> bool:
+    """Whether a client can do nothing about it, so that the log has to say what it was."""
+    return isinstance(error, _OF_OPERATORS)
 
 
 def problem_of(error: DpdauError) -> Problem:
     """The problem that one of our errors is to a client: its sentences, and its fields for machines."""
+    if is_for_operators(error):
+        return DAMAGED if isinstance(error, Damaged) else MISCONFIGURED
     code, fields = type(error).__name__, as_json(error.fields)
     for kind, status, title in _STATUS:
         if isinstance(error, kind):

@@ -85,22 +85,23 @@ class RateLimits:
         self._is_down = False
         self._ask_again_at = self._tell_at = clock()
 
-    async def admit(self, key_name: str | None, address: str, events: int = 0) -> Refusal | None:
-        """Count one request, with so many events if they are known already; None, or why it is too many."""
-        refusal = await self._admitted(key_name, address, "requests", 1)
-        return refusal or await self.admit_events(key_name, address, events)
+    async def admit(self, key_name: str | None, address: str, purpose: str = "") -> Refusal | None:
+        """Count one request; None, or why it is too many. Of an address each purpose is counted by itself."""
+        return await self._admitted(key_name, address, purpose, "requests", 1)
 
-    async def admit_events(self, key_name: str | None, address: str, events: int) -> Refusal | None:
+    async def admit_events(self, key_name: str | None, address: str, events: int, purpose: str = "") -> Refusal | None:
         """Count the events of a request that was admitted before its body was read; None, or why they are too many."""
-        return await self._admitted(key_name, address, "events", events) if events else None
+        return await self._admitted(key_name, address, purpose, "events", events) if events else None
 
     async def close(self) -> None:
         """Let go of the connections to Redis."""
         if self._redis_storage is not None:
             await self._redis_storage.bridge.get_connection().aclose()  # type: ignore[attr-defined]
 
-    async def _admitted(self, key_name: str | None, address: str, limit: Kind, cost: int) -> Refusal | None:
-        whose: list[tuple[By, str]] = [("address", network(address))]
+    async def _admitted(
+        self, key_name: str | None, address: str, purpose: str, limit: Kind, cost: int
+    ) -> Refusal | None:
+        whose: list[tuple[By, str]] = [("address", f"{network(address)} {purpose}".rstrip())]
         if key_name is not None:
             whose.append(("key", key_name))
         if self._redis is not None and self._may_ask_redis():

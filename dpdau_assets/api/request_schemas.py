@@ -46,7 +46,7 @@ EVENT: Schema = {
 }
 
 ERASURE: Schema = {
-    "title": "ErasureRequest",
+    "title": "ErasureRequestBody",
     "type": "object",
     "required": ["user_id"],
     "properties": {
@@ -78,12 +78,12 @@ def _body(schema: Schema, lines: str) -> Schema:
 
 
 EVENT_BODY = _body(
-    {"title": "Events", "oneOf": [_object("event", EVENT), _object("events", _many(EVENT))]},
+    {"title": "EventBody", "oneOf": [_object("event", EVENT), _object("events", _many(EVENT))]},
     "One event a line, each a JSON object.",
 )
 ERASURE_BODY = _body(
     {
-        "title": "ErasureRequests",
+        "title": "ErasureBody",
         "anyOf": [ERASURE, _many(ERASURE), _object("erasure", ERASURE), _object("erasures", _many(ERASURE))],
     },
     "One erasure request a line, each a JSON object.",

@@ -37,6 +37,8 @@ Day = Annotated[date, BeforeValidator(_written_day)]
 
 Month = Annotated[str, Field(pattern="^[0-9]{4}-(0[1-9]|1[0-2])$")]
 _Hex = Annotated[str, Field(pattern="^[0-9a-f]*$")]
+_Name = Annotated[str, Field(pattern="^[0-9a-f]{16}$")]
+_Count = Annotated[int, Field(ge=0)]
 
 
 def not_always(description: str | None = None) -> Any:
@@ -63,7 +65,7 @@ class BrokenRule(Schema):
 class BadEvent(Schema):
     """A bad event: its place, counted from 0, and the rule that it breaks."""
 
-    index: int
+    index: int = Field(ge=0)
     reason: str
 
 
@@ -170,34 +172,34 @@ def _not_null(schema: dict[str, Any]) -> dict[str, Any]:
 class EventsTaken(Schema):
     """How many events were taken, and how many were bad and why."""
 
-    ingested: int
-    rejected: int
-    rejected_by_reason: dict[str, int]
+    ingested: _Count
+    rejected: _Count
+    rejected_by_reason: dict[str, _Count]
     errors: list[BadEvent] = not_always("With `explain=1`.")
 
 
 class PassedOver(Schema):
     """Days of a request that can hold nothing: before START_DATE, or past retention."""
 
-    receipt: str
+    receipt: _Name
     days: list[date]
 
 
 class Warned(Schema):
     """A request that may be meant for the person of another one."""
 
-    line: int = Field(description="Its place, counted from 1.")
+    line: int = Field(ge=1, description="Its place, counted from 1.")
     warning: str
 
 
 class RequestsTaken(Schema):
     """The receipts of erasure requests, in order."""
 
-    received: int
-    receipts: list[str]
+    received: _Count
+    receipts: list[_Name]
     references: list[str | None]
     parked: bool = Field(description="Whether they wait for `confirm`.")
-    batches: list[str]
+    batches: list[_Name]
     passed_over: list[PassedOver]
     warnings: list[Warned]
 
@@ -212,8 +214,8 @@ class ErasureScope(Schema):
 class ErasureRequest(Schema):
     """Where an erasure request stands, and until when it has to be done."""
 
-    receipt: str
-    batch: str
+    receipt: _Name
+    batch: _Name
     state: ErasureState
     scope: ErasureScope
     received_on: date
@@ -227,14 +229,14 @@ ErasureRequests = list[ErasureRequest]
 class Confirmed(Schema):
     """How many requests are in force now."""
 
-    confirmed: int
+    confirmed: _Count
     erasures: list[ErasureRequest]
 
 
 class Cancelled(Schema):
     """How many requests are forgotten now."""
 
-    cancelled: int
+    cancelled: _Count
     erasures: list[ErasureRequest]
 
 
@@ -268,7 +270,7 @@ class Partition(Schema):
 class Receipt(Schema):
     """The signed statement of what is left of a person; unsigned before anything was read back."""
 
-    receipt: str
+    receipt: _Name
     state: ErasureState
     verified: bool
     received_on: date

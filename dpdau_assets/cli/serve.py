@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from dpdau_assets.cli.terminal import answer, tell
-from dpdau_assets.cli.ui import require_free
+from dpdau_assets.cli.ui import LOOPBACK, require_free
 from dpdau_assets.core.api_keys import require_usable
 from dpdau_assets.core.errors import BadSetting
 from dpdau_assets.core.settings import Settings
@@ -22,6 +23,7 @@ from resources.storage.api_key_file import api_key_file
 from resources.store import SystemClock, open_store
 
 APP = "dpdau_assets.api.app:create_app"
+OF_THE_EXTRA = ("fastapi", "fastapi_offline", "httptools", "limits", "msgspec", "prometheus_client", "uvicorn")
 IDLE_SECONDS = 15  # a connection that asks for nothing
 STOP_SECONDS = 30  # for requests that are under way
 STUCK_SECONDS = 10  # a worker that says nothing for so long is ended, and another one started
@@ -46,6 +48,8 @@ def serve(
     _require_installed()
     if (tls_cert is None) != (tls_key is None):
         raise typer.BadParameter("Give both, --tls-cert and --tls-key, or neither.")
+    if tls_cert and tls_key:
+        require_pair(tls_cert, tls_key)
     settings = read_settings()
     require_keys(settings)
     require_free(host, port)
@@ -53,6 +57,8 @@ def serve(
     scheme = "https" if tls_cert else "http"
     answer({"url": f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}", "workers": workers})
     tell("The API is starting; Ctrl-C ends it. Its routes: /docs.")
+    if host not in LOOPBACK and tls_cert is None:
+        tell(f"Keys and ids come to {host} unencrypted: give --tls-cert, or let only a proxy reach it.", style="bold")
     sys.stdout.flush()
     with TemporaryDirectory(prefix="dpdau-metrics-", dir=MEMORY if MEMORY.is_dir() else None) as counters:
         if workers > 1:  # each counts in files of its own: set before anything imports prometheus_client
@@ -62,19 +68,29 @@ def serve(
 
 def require_keys(settings: Settings) -> None:
     """Raise BadSetting where nobody could be let in, or the environment's key could be guessed."""
+    keys, today = api_key_file(settings).read(), SystemClock(settings.timezone).today()
     if settings.service_api_key is not None:
         require_usable(settings.service_api_key)
-        return
-    today = SystemClock(settings.timezone).today()
-    if not any(key.state(today) == "valid" for key in api_key_file(settings).read()):
+    elif not any(key.state(today) == "valid" for key in keys):
         raise BadSetting(
             "There is no key that is valid, so nobody could use the API.",
             "Make one: `dpdau api-key new NAME --scope ingest`, or set SERVICE_API_KEY.",
         )
 
 
+def require_pair(cert: Path, key: Path) -> None:
+    """Raise BadSetting for a certificate and a key that TLS cannot use together."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password="")
+    except (ssl.SSLError, OSError, ValueError) as error:
+        raise BadSetting(
+            f"{cert} and {key} do not serve TLS: {error.strerror if isinstance(error, OSError) else 'unreadable'}.",
+            "Give a certificate and its own key, both PEM, the key without a password.",
+        ) from None
+
+
 def _require_store(settings: Settings) -> None:
-    """A store that cannot be opened is told here, and once, and not by each worker."""
+    """A store that cannot be opened, is told here, and once, and not by each worker."""
     if settings.hash_salt_secret is None:
         raise BadSetting(
             "HASH_SALT_SECRET is not set, and nothing can be taken in without it.",
@@ -84,9 +100,11 @@ def _require_store(settings: Settings) -> None:
 
 
 def _require_installed() -> None:
-    missing = [name for name in ("fastapi", "uvicorn", "msgspec", "limits", "prometheus_client") if not find_spec(name)]
+    missing = [name for name in OF_THE_EXTRA if not find_spec(name)]
     if missing:
-        raise BadSetting(f"{', '.join(missing)} is not installed.", "Install the extra: `pip install 'dpdau[api]'`.")
+        raise BadSetting(
+            f"Not installed: {', '.join(missing)}.", "Install the extra `api`: requirements-api.lock has all of it."
+        )
 
 
 def _run(host: str, port: int, workers: int, settings: Settings, cert: Path | None, key: Path | None) -> None:

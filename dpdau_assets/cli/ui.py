@@ -23,7 +23,7 @@ UNSAID = (
 )
 """How the warnings begin that tell nobody anything; every other one is shown."""
 
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 app = typer.Typer()
 
@@ -43,7 +43,7 @@ def ui(
     prepare_home(home)
     if settings.hash_salt_secret is None:
         tell("HASH_SALT_SECRET is not set: the UI opens, and what needs the secret will fail.", style="bold")
-    if host not in _LOOPBACK:
+    if host not in LOOPBACK:
         tell(f"Whoever reaches {host} can read Dagster's log, start every job and publish.", style="bold")
     environment = {**environment_for(settings), **_of_dagster()}
     answer({"url": f"http://{f'[{host}]' if ':' in host else host}:{port}", "dagster_home": str(home)})

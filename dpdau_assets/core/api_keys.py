@@ -128,10 +128,10 @@ def in_order(scopes: Iterable[Scope]) -> list[Scope]:
 
 
 def _require_well_formed(new: ApiKey, keys: Sequence[ApiKey]) -> None:
-    if not NAME.fullmatch(new.name) or any(new.name == key.id for key in keys):
+    if not NAME.fullmatch(new.name) or new.name == SERVICE or any(new.name == key.id for key in keys):
         raise BadInput(
             f"{new.name!r} is no name for a key.",
-            "Take 1 to 64 of A-Z, a-z, 0-9, `.`, `_` and `-`, which are not the id of another key.",
+            f"Take 1 to 64 of A-Z, a-z, 0-9, `.`, `_` and `-`, which are not the id of another key, nor {SERVICE}.",
         )
     if not new.scopes or not new.scopes <= frozenset(SCOPES):
         raise BadInput("A key has one scope or more, and no others than these.", f"Choose from {', '.join(SCOPES)}.")

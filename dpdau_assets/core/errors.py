@@ -47,6 +47,10 @@ class Refused(DpdauError):
     exit_code = 4
 
 
+class Damaged(Refused):
+    """What is kept is damaged, or of another store: an operator has to put it right, and nobody else can."""
+
+
 class BudgetRefused(Refused):
     """The month's cap does not admit the charge.
 

@@ -142,7 +142,6 @@ class Arrivals:
         commitments: to the key of each epoch among them, by epoch.
         request: by what the log knows the request: 16 characters of ASCII.
         rejected: line and reason of each bad row.
-        accepted: how many rows were not bad.
     """
 
     days: npt.NDArray[np.int32]
@@ -151,7 +150,6 @@ class Arrivals:
     commitments: Mapping[int, str]
     request: str
     rejected: tuple[tuple[int, str], ...] = ()
-    accepted: int = 0
 
 
 @dataclass(frozen=True)

@@ -209,3 +209,13 @@ def test_the_document_is_shown_without_an_error_and_nothing_is_loaded_from_elsew
     hosts = {re.match("[a-z]+://[^/]*", url)[0] for url in asked if not url.startswith("data:")}  # type: ignore[index]
     assert hosts == {address}
     assert [text for text in wrong if "401" not in text] == []  # which is the answer to a request without a key
+
+
+def test_every_reason_why_a_number_is_not_there_is_on_the_page_and_no_other_one() -> None:
+    source = (PROJECT / "dpdau_assets" / "core" / "budget" / "prospects.py").read_text()
+    given = set(re.findall(r'(?:_never|Prospect)\(\s*(?:(?:True|False),\s*)?"(\w+)"', source))
+    page = (PROJECT / "docs" / "errors.md").read_text().partition("## Why a number is not there")[2]
+    listed = {
+        why for row in page.splitlines() if row.startswith("| `") for why in re.findall(r"`(\w+)`", row.split("|")[1])
+    }
+    assert listed == given and len(given) > 10

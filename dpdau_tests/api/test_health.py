@@ -18,7 +18,7 @@ from fastapi import FastAPI, Request, Response
 from sqlalchemy import create_engine, make_url, text
 
 from dpdau_assets.api import health
-from dpdau_assets.api.health import OLDEST_SECONDS, READY_SECONDS, ReadinessProbe
+from dpdau_assets.api.health import READY_SECONDS, UNSEALED_SECONDS, ReadinessProbe
 from dpdau_assets.api.problems import ProblemRaised
 from dpdau_assets.api.problems import response as problem_response
 from dpdau_assets.api.service import Service, opened
@@ -66,7 +66,7 @@ class Server:
 
     async def _get(self, path: str, address: str, headers: dict[str, str]) -> httpx.Response:
         transport = httpx.ASGITransport(self.app, client=(address, 50000))
-        async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost:8000") as client:
             return await client.get(path, headers=headers)
 
 
@@ -154,14 +154,23 @@ def test_a_disk_that_takes_nothing_is_not_ready(server: Server) -> None:
     assert failing(server) == ["disk"]
 
 
-def test_a_batch_that_nobody_folds_is_not_ready_after_two_days(server: Server) -> None:
-    put(server.service.store, [("somebody", DAY)])
-    (batch,) = (server.service.settings.data_dir / "inbox").glob("*.parquet")
-    os.utime(batch, times=(0, 1_000_000))
-    for seconds in (0, OLDEST_SECONDS - 1):
+def test_a_segment_that_cannot_be_made_a_batch_is_not_ready_after_a_minute(server: Server) -> None:
+    folder = server.service.settings.data_dir / "wal"
+    folder.mkdir(exist_ok=True)
+    left = folder / "0123456789abcdef.closed"
+    left.touch()
+    os.utime(left, times=(0, 1_000_000))
+    for seconds in (0, UNSEALED_SECONDS - 1):
         now = 1_000_000.0 + seconds
         assert asked(ReadinessProbe(server.service, now=lambda now=now: now, patience=60))["status"] == "ready"
-    assert failing(server) == ["inbox"]  # by the real clock it is of 1970
+    assert failing(server) == ["log"]  # by the real clock it is of 1970
+
+
+def test_a_store_that_was_replaced_is_not_ready(server: Server) -> None:
+    ledger = server.service.settings.data_dir / "ledger.sqlite"
+    ledger.rename(ledger.with_name("ledger.old"))
+    shutil.copy(ledger.with_name("ledger.old"), ledger)
+    assert failing(server) == ["ledger"]
 
 
 def test_too_many_batches_are_not_ready(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,7 +257,7 @@ def test_a_ledger_that_hangs_is_not_ready_and_takes_one_thread_however_often_it_
         probe = ReadinessProbe(server.service, clock=clock, patience=0.5)
 
         async def ask() -> None:
-            with locked(url, "retention") as waiting:
+            with locked(url, "restores") as waiting:
                 for _ in range(3):
                     ledger = (await probe.asked()).checks.ledger
                     assert (ledger.ok, ledger.sentence) == (False, "It did not answer in time.")
@@ -267,7 +276,7 @@ def test_a_ledger_that_hangs_is_not_ready_and_takes_one_thread_however_often_it_
 def test_a_key_of_scope_admin_reads_the_metrics_from_anywhere(server: Server) -> None:
     for headers in ({"X_API_Key": KEY}, {"Authorization": f"Bearer {KEY}"}):
         answer = server.get("/metrics", **headers)
-        assert answer.status_code == 200 and "dpdau_event_batches_total 0.0" in answer.text
+        assert answer.status_code == 200 and "dpdau_event_posts_accepted_total 0.0" in answer.text
         assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     answer = server.get("/metrics", X_API_Key=KEY, Accept="application/openmetrics-text; version=1.0.0")
     assert answer.headers["content-type"].startswith("application/openmetrics-text") and answer.text.endswith("# EOF\n")
@@ -312,6 +321,12 @@ def test_an_address_that_a_trusted_proxy_may_have_is_not_local(
 @pytest.mark.parametrize("proxy", [f"::ffff:{LOCAL}", "::/0"])
 def test_a_trusted_proxy_may_be_named_as_its_socket_shows_it(serve: Callable[..., Server], proxy: str) -> None:
     assert serve(trusted_proxies=(proxy,)).get("/metrics", f"::ffff:{LOCAL}").status_code == 401
+
+
+@pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "", "10.0.0.1:8000"])
+def test_a_request_that_names_another_host_is_no_local_one(host: str, server: Server) -> None:
+    assert server.get("/metrics", LOCAL, Host=host).status_code == 401
+    assert server.get("/metrics", LOCAL, Host="[::1]:8000").status_code == 200
 
 
 def test_proxies_elsewhere_leave_the_machine_itself_what_it_may(serve: Callable[..., Server]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -114,13 +115,13 @@ def test_requests_are_counted_by_route_with_their_bytes_and_seconds(empty: Store
     assert samples["dpdau_http_response_bytes_total"][0] == ({"route": "/event"}, 100)
     below = {
         labels["le"]: number
-        for labels, number in samples["dpdau_http_request_seconds_bucket"]
+        for labels, number in samples["dpdau_http_request_duration_seconds_bucket"]
         if labels["route"] == "/event"
     }
     assert (below["0.0025"], below["0.005"], below["0.025"], below["+Inf"]) == (0, 1, 2, 2)
     slow = {
         labels["le"]: number
-        for labels, number in samples["dpdau_http_request_seconds_bucket"]
+        for labels, number in samples["dpdau_http_request_duration_seconds_bucket"]
         if labels["route"] != "/event"
     }
     assert (slow["10.0"], slow["+Inf"]) == (0, 1)
@@ -130,20 +131,20 @@ def test_requests_are_counted_by_route_with_their_bytes_and_seconds(empty: Store
 def test_batches_and_bytes_of_the_log_are_counted_from_zero(empty: Store) -> None:
     metrics = Metrics(exact=False)
     assert (
-        value(metrics, empty, "dpdau_event_batches_total")
-        == value(metrics, empty, "dpdau_log_written_bytes_total")
+        value(metrics, empty, "dpdau_event_posts_accepted_total")
+        == value(metrics, empty, "dpdau_wal_written_bytes_total")
         == 0
     )
     metrics.took(rows=5, log_bytes=80)
-    metrics.took(batches=2, rows=3, log_bytes=20)
-    assert value(metrics, empty, "dpdau_event_batches_total") == 3
-    assert value(metrics, empty, "dpdau_log_written_bytes_total") == 100
+    metrics.took(rows=3, log_bytes=20)
+    assert value(metrics, empty, "dpdau_event_posts_accepted_total") == 2
+    assert value(metrics, empty, "dpdau_wal_written_bytes_total") == 2 * 4096
 
 
 def test_two_apps_in_one_process_count_apart(empty: Store) -> None:
     one, other = Metrics(exact=False), Metrics(exact=False)
     one.took(rows=1)
-    assert [value(each, empty, "dpdau_event_batches_total") for each in (one, other)] == [1, 0]
+    assert [value(each, empty, "dpdau_event_posts_accepted_total") for each in (one, other)] == [1, 0]
     assert not is_shared()
 
 
@@ -260,7 +261,7 @@ def test_a_scrape_says_what_the_status_says(store: Store) -> None:
 def test_a_store_without_anything_can_be_scraped(empty: Store) -> None:
     samples = told(Metrics(exact=False), empty)
     assert "dpdau_newest_number_age_days" not in samples and "dpdau_budget_epsilon_cap" not in samples
-    for name in ("log_bytes", "inbox_bytes", "inbox_batches", "erasure_oldest_waiting_days", "erasure_overdue"):
+    for name in ("wal_bytes", "inbox_bytes", "inbox_batches", "erasure_oldest_waiting_days", "erasure_overdue"):
         assert samples[f"dpdau_{name}"] == [({}, 0)]
     assert {labels["source"]: number for labels, number in samples["dpdau_scrape_errors"]} == dict.fromkeys(SOURCES, 0)
 
@@ -271,7 +272,15 @@ def test_the_inbox_is_told_in_bytes_and_batches(store: Store) -> None:
     files = list((store.settings.data_dir / "inbox").glob("*.parquet"))
     metrics = Metrics(exact=False)
     assert value(metrics, store, "dpdau_inbox_batches") == len(files) >= 2
-    assert value(metrics, store, "dpdau_inbox_bytes") == sum(file.stat().st_size for file in files)
+    size = sum(file.stat().st_size for file in files)
+    assert value(metrics, store, "dpdau_inbox_bytes") == 65_536 * math.ceil(size / 65_536) > 0
+
+
+def test_a_request_of_a_row_or_many_or_a_removal_alone_writes_as_many_bytes(empty: Store) -> None:
+    for rows, removals in ((1, 0), (200, 0), (0, 1)):
+        metrics = Metrics(exact=False)
+        metrics.took(log_bytes=16 * rows, rows=rows + removals, removals=removals)
+        assert value(metrics, empty, "dpdau_wal_written_bytes_total") == 4096
 
 
 def test_what_waits_to_be_erased_is_an_age_and_a_flag(store: Store) -> None:
@@ -338,7 +347,11 @@ def test_a_damaged_ledger_is_told_and_everything_else_too(store: Store, caplog: 
     (store.settings.data_dir / "ledger.sqlite").write_bytes(b"no ledger any more" * 1000)
     samples = told(metrics, store)
     assert failed(metrics, store) == {"erasures", "budget", "numbers", "checks"}
-    assert "dpdau_inbox_bytes" in samples and "dpdau_event_batches_total" in samples and "dpdau_log_bytes" in samples
+    assert (
+        "dpdau_inbox_bytes" in samples
+        and "dpdau_event_posts_accepted_total" in samples
+        and "dpdau_wal_bytes" in samples
+    )
     assert "dpdau_erasure_overdue" not in samples and "dpdau_check_passed" not in samples
     assert "Not in the metrics: budget (DatabaseError)." in caplog.messages
     assert str(store.settings.data_dir) not in caplog.text
@@ -408,13 +421,13 @@ def test_any_worker_tells_what_all_have_counted_and_forgets_what_a_dead_one_said
     worker(folder, counting.format(rejected=1))
     told_by_a_third = lines(worker(folder, scrape).encode())
     for line in (
-        "dpdau_event_batches_total 2.0",
+        "dpdau_event_posts_accepted_total 2.0",
         "dpdau_events_accepted_total 3.0",
         'dpdau_http_requests_total{method="POST",route="/event",status="503"} 2.0',
         'dpdau_http_errors_total{route="/event"} 2.0',
-        'dpdau_http_request_seconds_bucket{le="0.0025",route="/event"} 0.0',
-        'dpdau_http_request_seconds_bucket{le="0.005",route="/event"} 2.0',
-        'dpdau_http_request_seconds_count{route="/event"} 2.0',
+        'dpdau_http_request_duration_seconds_bucket{le="0.0025",route="/event"} 0.0',
+        'dpdau_http_request_duration_seconds_bucket{le="0.005",route="/event"} 2.0',
+        'dpdau_http_request_duration_seconds_count{route="/event"} 2.0',
         'dpdau_http_request_bytes_total{route="/event"} 20.0',
         "dpdau_rejected_share 0.25",
         "dpdau_inbox_batches 0.0",

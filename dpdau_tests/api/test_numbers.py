@@ -17,7 +17,7 @@ from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from dpdau_assets.api.answering import ARROW, CSV, JSON, LARGEST_KEPT, MOST_BYTES_KEPT, MOST_KEPT, Answers, accepted
+from dpdau_assets.api.answering import ARROW, CSV, JSON, LARGEST_KEPT, MOST_BYTES_KEPT, MOST_KEPT, AnswerCache, accepted
 from dpdau_assets.api.numbers import LONGEST_SERIES
 from dpdau_assets.core.budget.overrides import reset_budget
 from dpdau_assets.core.errors import BudgetRefused
@@ -465,7 +465,7 @@ def test_what_a_missing_number_is_told_follows_the_day(make_store: MakeStore) ->
 
 
 def test_an_answer_is_made_once_an_edition_and_again_in_the_next(store: Store) -> None:
-    answers, made = Answers(store), []
+    answers, made = AnswerCache(store), []
 
     def make() -> bytes:
         made.append(store.accountant.edition())
@@ -477,7 +477,7 @@ def test_an_answer_is_made_once_an_edition_and_again_in_the_next(store: Store) -
 
 
 def test_what_is_published_while_an_answer_is_made_is_not_missed_by_the_next(store: Store) -> None:
-    answers = Answers(store)
+    answers = AnswerCache(store)
 
     def slowly() -> bytes:
         before = store.accountant.edition()
@@ -489,7 +489,7 @@ def test_what_is_published_while_an_answer_is_made_is_not_missed_by_the_next(sto
 
 
 def test_no_more_is_kept_than_is_said_and_nothing_that_is_large(store: Store) -> None:
-    answers, made = Answers(store), []
+    answers, made = AnswerCache(store), []
 
     def make(question: object, size: int) -> bytes:
         made.append(question)

@@ -126,11 +126,21 @@ def test_one_key_from_many_addresses_and_many_keys_from_one_address_are_both_cou
 
 def test_events_are_counted_apart_from_requests(url: str | None) -> None:
     async def what(limits: RateLimits) -> None:
-        assert await limits.admit("team", ADDRESS, events=600) is None
-        refusal = await limits.admit("team", ADDRESS, events=600)
+        assert await limits.admit_events("team", ADDRESS, 600) is None
+        refusal = await limits.admit_events("team", ADDRESS, 600)
         assert refusal is not None and refusal.limit == "events" and refusal.fits
         assert await limits.admit_events("team", ADDRESS, 400) is None  # what is refused was not counted
-        assert await admitted(limits, "team", ADDRESS, 4) == [True, True, True, False]
+        assert await admitted(limits, "team", ADDRESS, 6) == [*[True] * 5, False]
+
+    run(RateLimits(5, 1000, url), what)
+
+
+def test_who_reads_does_not_learn_how_much_comes_in_from_the_same_address(url: str | None) -> None:
+    async def what(limits: RateLimits) -> None:
+        for number in range(5):
+            assert await limits.admit(f"product {number}", ADDRESS, purpose="ingest") is None
+        assert await limits.admit("product", ADDRESS, purpose="ingest") is not None
+        assert await limits.admit("dashboard", ADDRESS, purpose="read") is None
 
     run(RateLimits(5, 1000, url), what)
 

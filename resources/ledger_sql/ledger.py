@@ -377,6 +377,10 @@ class SqlLedger:
         with self.snapshot() as ledger:
             return ledger.edition()
 
+    def restores(self) -> int:
+        with self._database.read() as connection:
+            return connection.scalar(select(func.count()).select_from(schema.restores)) or 0
+
     def problems(self) -> list[str]:
         return verify(self._database)
 

@@ -64,7 +64,10 @@ class SqlSalts:
 
     def shredded_through(self) -> int | None:
         with self._database.read() as connection:
-            return fact(connection, "shredded_through")
+            gone = fact(connection, "shredded_through")
+        if gone is not None:  # perhaps by another process: what this one has opened goes too
+            self._opened = {number: key for number, key in self._opened.items() if number > gone}
+        return gone
 
     def lost(self) -> frozenset[int]:
         with self._database.read() as connection:

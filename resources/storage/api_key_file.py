@@ -45,7 +45,7 @@ class ApiKeyFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._path = path = path.resolve()  # a link to it is not replaced by a file
         self._lock = FileLock(path.with_name(f"{path.name}.lock"))
         self._known: tuple[_Stamp, tuple[ApiKey, ...]] | None = None  # one value, so that threads see both or neither
 

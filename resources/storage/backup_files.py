@@ -34,7 +34,15 @@ from resources.ledger_sql import chain, schema
 from resources.ledger_sql.backup import from_lines, put, read_out, require_empty, restore_transaction, to_lines
 from resources.ledger_sql.database import Database
 from resources.ledger_sql.ledger import SqlLedger, SqlLedgerTransaction
-from resources.storage.data_dir import LIVE, RESTORING, files_in, live_files, store_id_in, write_store_id
+from resources.storage.data_dir import (
+    LIVE,
+    RESTORING,
+    WRITE_AHEAD_LOG,
+    files_in,
+    live_files,
+    store_id_in,
+    write_store_id,
+)
 from resources.storage.durable import Write, make_folder, sync_folder, write_all_durably, write_durably
 from resources.store import open_ledger, store_on
 
@@ -262,7 +270,13 @@ def _place(source: Path, manifest: Manifest, data_dir: Path) -> bool:
     """
     staged, half = data_dir / RESTORING, data_dir / f"{RESTORING}.tmp"
     if not staged.exists():
-        if any(live_files(data_dir)):
+        live = [path.relative_to(data_dir).parts[0] for path in live_files(data_dir)]
+        if live and set(live) == {WRITE_AHEAD_LOG}:
+            raise Refused(
+                f"{data_dir} holds nothing but {WRITE_AHEAD_LOG}/: an API that was not stopped goes on there.",
+                f"Stop `dpdau serve`, move {WRITE_AHEAD_LOG}/ away, and restore; then have what it held sent again.",
+            )
+        if live:
             return False
         shutil.rmtree(half, ignore_errors=True)
         write_all_durably(_copies(source / FILES, half))

@@ -18,7 +18,9 @@ from dpdau_assets.core.errors import BadSetting
 from dpdau_assets.core.ports.ledger import Ledger
 from resources.storage.durable import sync_folder, write_durably
 
-LIVE = ("activity", "late", "sketches", "inbox", "wal", "quarantine")
+WRITE_AHEAD_LOG = "wal"
+
+LIVE = ("activity", "late", "sketches", "inbox", WRITE_AHEAD_LOG, "quarantine")
 """The folders of the live files below a data directory, which a backup copies."""
 
 RESTORING = ".restoring"

@@ -196,6 +196,11 @@ def _is_a_database(path: Path) -> bool:
 
     Every database that writes ahead has them while anybody has it open.
     """
+    try:
+        if path.is_symlink() or path.stat().st_nlink > 1:  # perhaps one by another name
+            return True
+    except OSError:
+        return False  # gone, or not to be read: opening it says so
     if path.suffix == ".sqlite" or path.name.endswith(_BESIDE_A_DATABASE):
         return True
     return any(path.with_name(path.name + suffix).exists() for suffix in _BESIDE_A_DATABASE)

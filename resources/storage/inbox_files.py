@@ -89,9 +89,6 @@ class FileInbox:
     def size(self) -> int:
         return sum(stat.st_size for stat in self._stats())
 
-    def oldest(self) -> float | None:
-        return min((stat.st_mtime for stat in self._stats()), default=None)
-
     def discard(self, batches: list[str]) -> None:
         sweep(self._staging)
         for name in batches:

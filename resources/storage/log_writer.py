@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
-from threading import Condition, Event, Thread
+from threading import Condition, Event, Lock, Thread
 from time import monotonic
 
 from dpdau_assets.core.errors import DpdauError
@@ -21,7 +21,7 @@ from resources.storage.write_ahead_log import Segment, SegmentIsGone
 GATHER_SECONDS = 0.005
 SEAL_SECONDS = 10.0
 SEAL_BYTES = 16 << 20
-_LOOK_SECONDS = 0.5
+LOOK_SECONDS = 0.5
 
 _log = logging.getLogger("dpdau.api")
 _Waiting = list[tuple[Arrivals, "Future[None]"]]
@@ -41,13 +41,18 @@ class LogWriter:
         gather_seconds: float = GATHER_SECONDS,
         seal_seconds: float = SEAL_SECONDS,
         seal_bytes: int = SEAL_BYTES,
+        look_seconds: float = LOOK_SECONDS,
     ) -> None:
         self._folder, self._seal_one = folder, seal
         self._gather, self._seal_seconds, self._seal_bytes = gather_seconds, seal_seconds, seal_bytes
+        self._look_seconds = look_seconds
         self._waiting: _Waiting = []
         self._arrived = Condition()
         self._closing = Event()
         self._segment: Segment | None = None
+        self._using = Lock()  # of the segment, by the thread that writes and the one that seals
+        self._to_seal = ""
+        self._told = ""
         self._begun_at = 0.0
         self._threads = [Thread(target=self._commit_all, name="log"), Thread(target=self._seal_all, name="seal")]
         for thread in self._threads:
@@ -75,9 +80,8 @@ class LogWriter:
             self._arrived.notify()
         for thread in self._threads:
             thread.join()
-        if self._segment is not None:
-            self._segment.close()
-            self._seal(self._segment)
+        self._let_go(at_once=True)
+        self._seal()
 
     # The thread that writes
 
@@ -103,30 +107,52 @@ class LogWriter:
 
     def _commit(self, arrivals: list[Arrivals]) -> None:
         while True:
-            segment = self._segment
-            if segment is None or not segment.is_usable:
-                self._begun_at = monotonic()
-                self._segment = segment = Segment(self._folder)
-            try:
-                segment.append(arrivals)
-                return
-            except SegmentIsGone:
-                segment.close()
+            with self._using:
+                if self._segment is None or not self._segment.is_usable:
+                    self._segment = Segment(self._folder)
+                    self._begun_at = monotonic()
+                try:
+                    self._segment.append(arrivals)
+                    return
+                except SegmentIsGone:
+                    self._segment.close()
+                    self._segment = None
 
     # The thread that seals
 
     def _seal_all(self) -> None:
-        while not self._closing.wait(_LOOK_SECONDS):
+        while not self._closing.wait(self._look_seconds):
+            self._let_go()
+            self._seal()
+
+    def _let_go(self, *, at_once: bool = False) -> None:
+        """Close a segment that is due to be sealed, or that others have sealed: while it is open its bytes stay."""
+        with self._using:
             segment = self._segment
-            if segment is not None and segment.size and self._is_due(segment):
-                self._seal(segment)
+            if segment is None or not (at_once or self._is_due(segment) or not segment.is_there):
+                return
+            self._segment = None
+            if segment.is_usable:
+                self._to_seal = segment.path.stem
+                segment.close()
 
     def _is_due(self, segment: Segment) -> bool:
-        return monotonic() - self._begun_at >= self._seal_seconds or segment.size >= self._seal_bytes
+        is_old = monotonic() - self._begun_at >= self._seal_seconds
+        return not segment.is_usable or (segment.size > 0 and (is_old or segment.size >= self._seal_bytes))
 
-    def _seal(self, segment: Segment) -> None:
-        """What cannot be sealed now is there the next time, and for whoever folds."""
+    def _seal(self) -> None:
+        """What cannot be sealed now is tried again at the next look, and by whoever folds."""
+        if not self._to_seal:
+            return
         try:
-            self._seal_one(segment.path.stem)
-        except (DpdauError, OSError) as error:
-            _log.error("The write-ahead log could not be sealed: %s.", type(error).__name__)
+            self._seal_one(self._to_seal)
+            self._to_seal = ""
+        except DpdauError as error:
+            self._tell_once(error.reason)
+        except OSError as error:
+            self._tell_once(f"{self._to_seal} cannot be sealed: {error.strerror}.")
+
+    def _tell_once(self, reason: str) -> None:
+        if reason != self._told:
+            self._told = reason
+            _log.error("The write-ahead log: %s", reason)

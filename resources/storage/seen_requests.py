@@ -27,7 +27,7 @@ from time import monotonic, sleep
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from dpdau_assets.core.errors import Refused
+from dpdau_assets.core.errors import Damaged
 from resources.storage.durable import create_missing, make_folder, sync_folder
 
 FOLDER = "api"
@@ -41,6 +41,7 @@ LARGEST_ANSWER = 256_000
 """Bytes; a larger body is not kept, and its request runs again when it comes again."""
 
 _KEY_BYTES = 32
+_AFTER = timedelta(days=2)  # from the first day that is kept, yesterday, to tomorrow, which may have begun elsewhere
 _NONCE = bytes(12)
 _WAIT_SECONDS = 60
 _ANOTHER_TRY_SECONDS = 0.01
@@ -94,7 +95,7 @@ class SeenRequests:
     """The files of one folder, which is made at the first use. For the threads of one process; give each its own.
 
     `client` is the name of the API key, `today` the day by the store's clock, `now` seconds since 1970. Every method
-    raises OSError where the disk takes nothing or another process holds the file for a minute, and Refused for a file
+    raises OSError where the disk takes nothing or another process holds the file for a minute, and Damaged for a file
     that is damaged.
     """
 
@@ -203,8 +204,12 @@ class SeenRequests:
 
 
 def unlink_before(folder: Path, before: date) -> None:
-    """Unlink, durably, the files of days before this one; whatever else lies there stays."""
-    old = [path for path in sorted(folder.glob("*.sqlite*")) if (_day_of(path) or before) < before]
+    """Unlink, durably, the files of days before this one; whatever else lies there stays.
+
+    Files of days to come, which a clock that was set forward has left, go too: they would lie there for years.
+    """
+    last = before + _AFTER
+    old = [path for path in sorted(folder.glob("*.sqlite*")) if not before <= (_day_of(path) or before) <= last]
     for path in old:
         path.unlink(missing_ok=True)
     if old:
@@ -289,7 +294,7 @@ class _Day:
         except sqlite3.Error as error:
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF
             if code in _DAMAGED:
-                raise Refused(
+                raise Damaged(
                     f"{FOLDER}/{self._name} is damaged.",
                     "Remove it, with the files beside it of that name: it holds nothing but which requests came that "
                     "day, each of which may be made again.",

@@ -2,8 +2,10 @@
 
 A writer appends frames to a segment of its own, `wal/<random>.open`, under the segment's lock; one frame is what one
 sync made durable. Whoever seals takes the lock too, renames the segment to `.closed`, and makes a batch of it: the
-writer finds its segment gone and begins another. So nobody asks a writer for anything, and one that is dead, or stuck,
-holds nothing up. What is sealed twice is the same batch.
+writer finds its segment gone and begins another. So nobody asks a writer for anything, and one that is dead holds
+nothing up. Where somebody keeps a segment locked, stopped in the middle, a batch is made of what is whole, and the
+segment stays for the next who seals: nothing that was acknowledged is missing, and what is sealed twice is the same
+batch, or adds nothing to it.
 
 A frame is `magic, length, CRC of the payload, CRC of these`, then the payload: commitments to the epochs' keys, as
 state and inbox have them, keyed rows of 16 bytes, and places of bad rows. A frame that is cut short was never
@@ -17,11 +19,12 @@ import os
 import secrets
 import struct
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
+from time import monotonic, sleep
 from typing import BinaryIO
 from zlib import crc32
 
@@ -29,20 +32,24 @@ import numpy as np
 import numpy.typing as npt
 
 from dpdau_assets.core.dates import UNIX_EPOCH
-from dpdau_assets.core.errors import Refused
+from dpdau_assets.core.errors import Damaged, Refused
 from dpdau_assets.core.events import GIVEN
 from dpdau_assets.core.facts import Arrivals, DaySet, RejectedRow
 from dpdau_assets.core.identity import epoch_key_commitment
 from dpdau_assets.core.ports.events import Inbox, Quarantine
 from dpdau_assets.core.ports.state import Salts
+from resources.storage.data_dir import WRITE_AHEAD_LOG
 from resources.storage.durable import create, make_folder, sync_folder
 
-FOLDER = "wal"
+FOLDER = WRITE_AHEAD_LOG
 OPEN, CLOSED = ".open", ".closed"
+PATIENCE_SECONDS = 5.0
+"""How long who seals waits for a segment's lock: an append is over by then, on all but a disk that hangs."""
+_ASK_AGAIN_SECONDS = 0.002
 
 _MAGIC = b"dpw1"
 _HEAD = struct.Struct("<4sIII")  # magic, length of the payload, its CRC, and the CRC of these three
-_COUNTS = struct.Struct("<HIII")  # epochs, rows, places of bad rows, rows that were accepted
+_COUNTS = struct.Struct("<HII")  # epochs, rows, places of bad rows
 _EPOCH = struct.Struct("<i32s")
 _ROW = np.dtype([("day", "<i4"), ("epoch", "<i4"), ("key", "<u8")])
 _PLACE = np.dtype([("request", "S16"), ("line", "<u4"), ("reason", "<u4")])
@@ -59,7 +66,6 @@ class _Frame:
     commitments: dict[int, str]
     rows: Rows
     places: Rows
-    accepted: int
 
 
 # --- Writing -----------------------------------------------------------------------------------------------------
@@ -87,8 +93,10 @@ class Segment:
         it: then nothing of it is left, or the segment is no more to be used, which `is_usable` says.
         """
         frame = _frame(arrivals)
-        with _locked(self._file):
-            if not _is_at(self._file, self.path):
+        if not self.is_there:  # and perhaps locked by who seals it
+            raise SegmentIsGone
+        with _locked(self._file) as is_mine:
+            if not (is_mine and self.is_there):
                 raise SegmentIsGone
             try:
                 self._write(frame)
@@ -101,6 +109,11 @@ class Segment:
     def is_usable(self) -> bool:
         """Whether more may be appended: what follows a torn frame could not be read."""
         return not self._file.closed
+
+    @property
+    def is_there(self) -> bool:
+        """Whether nobody has sealed it."""
+        return _is_at(self._file, self.path)
 
     def close(self) -> None:
         """The writer lets go; what is there waits to be sealed."""
@@ -117,6 +130,8 @@ class Segment:
         """What a failed sync has left of its pages nobody knows: that segment is not written to again."""
         with suppress(OSError):
             os.ftruncate(self._file.fileno(), self._end)
+            if not self._end and self.is_there:
+                self.path.unlink()
         self._file.close()
 
 
@@ -126,9 +141,8 @@ def _frame(arrivals: Sequence[Arrivals]) -> bytes:
         commitments |= each.commitments
     rows = np.concatenate([_rows(each) for each in arrivals])
     places = np.concatenate([_places(each) for each in arrivals])
-    accepted = sum(each.accepted for each in arrivals)
     epochs = b"".join(_EPOCH.pack(epoch, bytes.fromhex(name)) for epoch, name in sorted(commitments.items()))
-    counts = _COUNTS.pack(len(commitments), len(rows), len(places), accepted)
+    counts = _COUNTS.pack(len(commitments), len(rows), len(places))
     payload = b"".join((counts, epochs, rows.tobytes(), places.tobytes()))
     head = _HEAD.pack(_MAGIC, len(payload), crc32(payload), 0)[:-4]
     return head + struct.pack("<I", crc32(head)) + payload
@@ -164,14 +178,14 @@ class FileWriteAheadLog:
 
     def seal(self) -> None:
         for path in sorted(self._folder.glob(f"*{OPEN}")):
-            _close(path)
-        self._seal_all(self._folder.glob(f"*{CLOSED}"))
+            if not _close(path):
+                self._inbox.append(_day_sets(self._frames(path)))
+        self._seal_closed()
 
     def seal_one(self, name: str) -> None:
-        """Seal the segment that a writer has begun under this name, and no other."""
-        path = self._folder / f"{name}{OPEN}"
-        _close(path)
-        self._seal_all([path.with_suffix(CLOSED)])
+        """Seal the segment that a writer has begun under this name, and what nobody writes to any more."""
+        _close(self._folder / f"{name}{OPEN}")
+        self._seal_closed()
 
     def segments(self) -> list[str]:
         return sorted(path.name for path in self._folder.glob("*") if path.suffix in (OPEN, CLOSED))
@@ -186,6 +200,13 @@ class FileWriteAheadLog:
         frames = (frame for name in self.segments() for frame in _frames_of(self._folder / name))
         return frozenset(epoch for frame in frames for epoch in frame.commitments)
 
+    def oldest(self) -> float | None:
+        times = []
+        for path in self._folder.glob(f"*{CLOSED}"):
+            with suppress(FileNotFoundError):
+                times.append(path.stat().st_mtime)
+        return min(times, default=None)
+
     def size(self) -> int:
         total = 0
         for name in self.segments():
@@ -193,20 +214,26 @@ class FileWriteAheadLog:
                 total += (self._folder / name).stat().st_size
         return total
 
-    def _seal_all(self, paths: Iterable[Path]) -> None:
-        """The batch is durable before its segment goes: cut short, it is sealed again, into the very same batch."""
-        gone = False
-        for path in sorted(paths):
-            frames = self._frames(path)
-            self._inbox.append(_day_sets(frames))
-            _keep_rejected(frames, self._quarantine)
-            path.unlink(missing_ok=True)
-            gone = True
-        if gone:
+    def _seal_closed(self) -> None:
+        """The batch is durable before its segment goes: cut short, it is sealed again, into the very same batch.
+
+        Under the segment's lock, so that nobody makes a batch anew of what another one has sealed and folded.
+        """
+        closed = sorted(self._folder.glob(f"*{CLOSED}"))
+        for path in closed:
+            with suppress(FileNotFoundError), path.open("rb") as file, _locked(file) as is_mine:
+                if not _is_at(file, path):
+                    continue  # another one has sealed it
+                frames = self._frames(path)
+                self._inbox.append(_day_sets(frames))
+                if is_mine:
+                    self._quarantine.keep(_rejected_in(frames))
+                    path.unlink()
+        if closed:
             sync_folder(self._folder)
 
     def _frames(self, path: Path) -> list[_Frame]:
-        """Raises Refused for a segment that is damaged, or was keyed under another key of an epoch."""
+        """Raises Damaged for a segment that is damaged, or was keyed under another key of an epoch."""
         frames = _frames_of(path)
         noted: dict[int, set[str]] = defaultdict(set)
         for frame in frames:
@@ -226,21 +253,35 @@ class FileWriteAheadLog:
             return None
 
 
-def _close(path: Path) -> None:
-    """From now on its writer writes elsewhere. Waits for one append at most."""
-    with suppress(FileNotFoundError), path.open("rb+") as file, _locked(file):
+def _close(path: Path) -> bool:
+    """From now on its writer writes elsewhere; False where the segment is locked for longer than an append takes."""
+    with suppress(FileNotFoundError), path.open("rb+") as file, _locked(file) as is_mine:
+        if not is_mine:
+            return False
         if _is_at(file, path):
             path.rename(path.with_suffix(CLOSED))
+    return True
 
 
 @contextmanager
-def _locked(file: BinaryIO) -> Iterator[None]:
-    fcntl.flock(file, fcntl.LOCK_EX)
+def _locked(file: BinaryIO) -> Iterator[bool]:
+    """Whether the lock was had in time."""
+    until = monotonic() + PATIENCE_SECONDS
+    while not (is_mine := _try_to_lock(file)) and monotonic() < until:
+        sleep(_ASK_AGAIN_SECONDS)
     try:
-        yield
+        yield is_mine
     finally:
-        if not file.closed:
+        if is_mine and not file.closed:
             fcntl.flock(file, fcntl.LOCK_UN)
+
+
+def _try_to_lock(file: BinaryIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _is_at(file: BinaryIO, path: Path) -> bool:
@@ -253,7 +294,7 @@ def _is_at(file: BinaryIO, path: Path) -> bool:
 
 
 def _frames_of(path: Path) -> list[_Frame]:
-    """Every frame that is whole; none for a segment that is gone by now. Raises Refused where one in between is not."""
+    """Every frame that is whole; none for a segment that is gone by now. Raises Damaged where one in between is not."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -291,14 +332,14 @@ def _magics(data: bytes, start: int) -> Iterator[int]:
 
 
 def _parsed(payload: bytes) -> _Frame:
-    epochs, rows, places, accepted = _COUNTS.unpack_from(payload)
+    epochs, rows, places = _COUNTS.unpack_from(payload)
     at = _COUNTS.size
     pairs = [_EPOCH.unpack_from(payload, at + number * _EPOCH.size) for number in range(epochs)]
     at += epochs * _EPOCH.size
     keyed = np.frombuffer(payload, _ROW, rows, at)
     at += keyed.nbytes
     rejected = np.frombuffer(payload, _PLACE, places, at)
-    return _Frame({epoch: commitment.hex() for epoch, commitment in pairs}, keyed, rejected, accepted)
+    return _Frame({epoch: commitment.hex() for epoch, commitment in pairs}, keyed, rejected)
 
 
 def _day_sets(frames: Sequence[_Frame]) -> list[DaySet]:
@@ -316,21 +357,20 @@ def _day(number: int) -> date:
     return UNIX_EPOCH + timedelta(days=int(number))
 
 
-def _keep_rejected(frames: Sequence[_Frame], quarantine: Quarantine) -> None:
-    """Into the quarantine, under the requests' ids: who sent them was told, and the log knows the requests."""
-    rejected = [
+def _rejected_in(frames: Sequence[_Frame]) -> list[RejectedRow]:
+    """Bad rows under the requests' ids: who sent them was told of each, and the server's log knows the requests.
+
+    No share is noted of them: the check of shares is of files that an operator handed in, and can hand in again.
+    """
+    return [
         RejectedRow(f"POST /event {place['request'].decode('ascii')}", int(place["line"]), GIVEN[place["reason"]])
         for frame in frames
         for place in frame.places
     ]
-    kept = quarantine.keep(rejected)
-    if kept:
-        accepted = sum(frame.accepted for frame in frames)
-        quarantine.note_share(kept, len(rejected) / (len(rejected) + accepted), taken=True)
 
 
-def _unusable(path: Path, what: str) -> Refused:
-    return Refused(
+def _unusable(path: Path, what: str) -> Damaged:
+    return Damaged(
         f"The segment {path.name} of the write-ahead log {what}.",
         f"Nothing is folded while it lies there. Move {path} away, and have what was sent when it was written sent "
         "again.",

@@ -229,7 +229,7 @@ def _api(settings: Settings) -> Iterator[str]:
             yield f"CORS_ORIGINS={origin}: {rule}; set such as https://dashboard.example.org, or leave it out"
     for proxy in settings.trusted_proxies:
         if not _is_network(proxy):
-            yield f"TRUSTED_PROXIES={proxy}: not an IP address or network; set such as 10.0.0.5 or 10.0.0.0/24"
+            yield f"TRUSTED_PROXIES={proxy}: names every address, or none; set such as 10.0.0.5 or 10.0.0.0/24"
 
 
 def _is_network(text: str) -> bool:

@@ -20,7 +20,7 @@ from dpdau_assets.core.erasure.inspection import Inspection, Survivor, inspect
 from dpdau_assets.core.erasure.quarantine import expire
 from dpdau_assets.core.erasure.remains import remains
 from dpdau_assets.core.erasure.requests import deadline, epochs_reached, named
-from dpdau_assets.core.errors import BadInput, ParameterNotSet
+from dpdau_assets.core.errors import BadInput, Damaged, ParameterNotSet
 from dpdau_assets.core.facts import Erasure, Inspected, ReceiptRow, Reference
 from dpdau_assets.core.identity import REFERENCE, commitment
 from dpdau_assets.core.ports.store import Erasures, State, Store
@@ -124,6 +124,8 @@ def _documents(erasures: Sequence[Erasure], store: Store) -> list[Document]:
     rows: dict[str, ReceiptRow] = {}
     if done:
         with store.state.activity.lock():
+            with suppress(Damaged):  # which reading back finds, and names
+                store.events.log.seal()
             refresh_all(store, missing_only=True)  # or which are there would tell for which days somebody new came
             rows = {row.receipt: row for row in write_receipts(done, store)}
     references = store.erasures.ledger.references(erasure.receipt for erasure in erasures)

@@ -107,10 +107,6 @@ class Inbox(Protocol):
         """Bytes of the batches that wait."""
         ...
 
-    def oldest(self) -> float | None:
-        """When the oldest of the batches that wait was written, in seconds since 1970; None when none waits."""
-        ...
-
     def discard(self, batches: list[str]) -> None:
         """Unlink folded batches."""
         ...
@@ -120,9 +116,9 @@ class WriteAheadLog(Protocol):
     """What was acknowledged over HTTP and is in no batch of the inbox yet. Segments are of one writer each."""
 
     def seal(self) -> None:
-        """Make batches of everything that was acknowledged by now, whoever wrote it and whether he lives.
+        """Make batches of everything that was acknowledged by now, whoever wrote it, dead or alive.
 
-        Raises Refused for a segment that is damaged, or of another store.
+        Raises Damaged for a segment that is damaged, or of another store.
         """
         ...
 
@@ -140,6 +136,13 @@ class WriteAheadLog(Protocol):
 
     def epochs(self) -> frozenset[int]:
         """The salt epochs under which they were keyed; asks for no key."""
+        ...
+
+    def oldest(self) -> float | None:
+        """When the oldest that no writer writes to any more was written last, seconds since 1970; None without one.
+
+        They are gone in a moment, unless something keeps them from being made batches of.
+        """
         ...
 
     def size(self) -> int:

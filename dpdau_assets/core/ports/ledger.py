@@ -220,6 +220,10 @@ class Ledger(LedgerView, Protocol):
         """The random name of the store that this is the ledger of; None until it is begun."""
         ...
 
+    def restores(self) -> int:
+        """How often it was restored from a backup."""
+        ...
+
     def has_folder(self) -> bool:
         """Whether it is on record that a data directory was named after this store: no empty one takes its place."""
         ...

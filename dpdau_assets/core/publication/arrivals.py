@@ -139,8 +139,12 @@ class Keying:
             commitments=commitments,
             request=request,
             rejected=tuple((place + 1, reason) for place, reason in sorted_rows.rejected),
-            accepted=sorted_rows.accepted,
         )
+
+    def has_keys_of(self, sorted_rows: SortedOut) -> bool:
+        """Whether the ledger need not be asked for a key of these."""
+        days = {day for _, day in sorted_rows.users}
+        return all(epoch in self._hashes for day in days for epoch in epochs_of_day(day, self._rotation, self._longest))
 
     def _hash(self, epoch: int) -> tuple[KeyedHash, str]:
         if epoch not in self._hashes:

@@ -34,6 +34,7 @@ from dpdau_assets.core.settings import Metric, Settings
 from dpdau_assets.core.sketches.base import Estimator
 from dpdau_assets.core.state.activity import apply_pending, repair
 from dpdau_assets.core.state.day_sketch import refresh
+from dpdau_assets.core.state.folding import fold_inbox
 from dpdau_assets.core.state.windows import day_statistic, window_statistics
 from dpdau_assets.core.version import VERSION
 
@@ -184,6 +185,7 @@ def read_statistics(
         estimators = _up_to_undeclared(estimators, declared() if declared else None)
         days = {day for key in estimators for day in window(key.day, key.window_days)}
         repair(sorted(days), store)  # older files that were put back
+        fold_inbox(store)  # what was acknowledged meanwhile: repairing may take long
         store.accountant.seal(days)
         watermark = store.erasures.ledger.applied()
         statistics: dict[ReleaseKey, Counted] = {}

@@ -155,6 +155,7 @@ def _holds_removed(day: date, epoch: int, tombstones: Tombstones, state: State) 
 def discard_batch(batch: str, events: Events, state: State) -> None:
     """Take back an import that was not folded yet. Raises Refused once it was, or if there never was such a batch."""
     with state.activity.lock():
+        events.log.seal()  # what was sealed in part makes its batch again
         if batch not in events.inbox.batches():
             raise Refused(
                 f"No batch {batch} waits in the inbox.",

@@ -473,6 +473,17 @@ def test_after_a_second_restore_one_declaration_and_one_override_are_enough_and_
         assert verification.problems(twice.settings, twice.accountant) == []
 
 
+def test_a_folder_in_which_nothing_lives_but_the_log_of_an_api_that_was_not_stopped_is_no_place_to_restore_into(
+    world: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "wal").mkdir()
+    (tmp_path / "wal" / "0123456789abcdef.open").touch()
+    with pytest.raises(Refused, match="move wal/ away"):
+        restored(world, tmp_path)
+    (tmp_path / "wal" / "0123456789abcdef.open").unlink()
+    assert not restored(world, tmp_path)[0].files_kept
+
+
 def test_the_stream_goes_on_as_another_one_with_the_first_day_that_reads_no_closed_month(
     world: Path, tmp_path: Path
 ) -> None:

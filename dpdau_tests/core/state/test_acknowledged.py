@@ -11,7 +11,7 @@ import pytest
 
 from dpdau_assets.core.dates import days_between
 from dpdau_assets.core.erasure.byte_scan import Needles
-from dpdau_assets.core.erasure.inspection import IN_SET, left_of_anyone
+from dpdau_assets.core.erasure.inspection import IN_SET, Survivor, inspect, left_of_anyone
 from dpdau_assets.core.erasure.receipts import apply_and_verify, receipt
 from dpdau_assets.core.erasure.requests import request
 from dpdau_assets.core.errors import Refused
@@ -71,9 +71,12 @@ def test_a_receipt_names_the_segment_in_which_a_removed_day_waits_and_the_next_f
     name = erase(store, DAYS[1])
     apply_and_verify(store)
     segment = acknowledge(store, HERS)
-    document = receipt(name, store)
-    assert document["survivors"] == [{"file": f"wal/{segment.path.name}", "how": IN_SET}]
+    with store.state.activity.lock():
+        left = inspect(store.erasures.ledger.find([name]), store).survivors
+    assert left == {name: [Survivor(f"wal/{segment.path.name}", IN_SET)]}
     assert left_of_anyone(store) == []
+    (survivor,) = receipt(name, store)["survivors"]  # which seals before it looks
+    assert survivor["file"].startswith("inbox/") and not segment.is_there
     assert apply_and_verify(store).unverified == () and receipt(name, store)["verified"]
     assert [users_of(day, store) for day in DAYS] == [1, 1, 2, 2]
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import resource
 import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
+from time import sleep
 
 import numpy as np
 import pytest
@@ -25,6 +27,7 @@ from dpdau_assets.core.events import BAD_DAY, GIVEN, NO_USER
 from dpdau_assets.core.facts import Arrivals
 from dpdau_assets.core.identity import epoch_key_commitment
 from dpdau_tests.support.salts import KnownSalts
+from resources.storage import write_ahead_log
 from resources.storage.inbox_files import FileInbox
 from resources.storage.log_writer import LogWriter
 from resources.storage.quarantine_files import FileQuarantine
@@ -45,7 +48,6 @@ def arrivals(rows: list[Row], rejected: list[tuple[int, str]] | None = None) -> 
         commitments={epoch: epoch_key_commitment(salts.epoch_keys([epoch])[epoch]) for epoch in epochs},
         request="0123456789abcdef",
         rejected=tuple(rejected or ()),
-        accepted=len(rows),
     )
 
 
@@ -152,13 +154,11 @@ def test_a_segment_of_another_store_is_refused_and_stays(tmp_path: Path) -> None
     assert len(log.log.segments()) == 1 and log.inbox.batches() == []
 
 
-def test_bad_rows_are_in_the_quarantine_under_their_request_with_the_share_that_they_were(tmp_path: Path) -> None:
+def test_bad_rows_are_in_the_quarantine_under_their_request_and_fail_no_check_of_files(tmp_path: Path) -> None:
     log = Log(tmp_path)
     log.segment().append([arrivals([(20_000, 222, 1)], [(2, NO_USER), (5, BAD_DAY)])])
     log.log.seal()
-    quarantine = FileQuarantine(tmp_path)
-    (share,) = quarantine.shares()
-    assert (share.share, share.taken) == (2 / 3, True)
+    assert FileQuarantine(tmp_path).shares() == []
     (kept,) = (tmp_path / "quarantine").glob("*.csv")
     assert [line.split(",")[:2] for line in kept.read_text().splitlines()[1:]] == [
         ["POST /event 0123456789abcdef", "2"],
@@ -280,3 +280,119 @@ def test_rows_of_a_day_are_found_by_day_and_epoch(tmp_path: Path) -> None:
     assert (second.day, second.epoch, second.keys.tolist()) == (date(2024, 10, 5), 223, [3, 9])
     log.log.seal()
     assert log.log.read(segment.path.name) == []
+
+
+def test_a_segment_is_sealed_once_however_long_nothing_comes(tmp_path: Path) -> None:
+    log, calls, again = Log(tmp_path), list[str](), threading.Event()
+
+    def seal(name: str) -> None:
+        calls.append(name)
+        log.log.seal_one(name)
+        again.set()
+
+    writer = LogWriter(log.folder, seal, gather_seconds=0, seal_seconds=0, look_seconds=0.001)
+    try:
+        for key in range(3):
+            again.clear()
+            writer.append(arrivals([(20_000, 222, key)])).result()
+            assert again.wait(60)
+    finally:
+        writer.close()
+    assert len(set(calls[:3])) == 3 and len(calls) <= 4, "once each, and the last one when the writer is closed"
+    assert log.sealed() == {(20_000, 222, key) for key in range(3)}
+
+
+def test_what_could_not_be_sealed_is_with_the_next_one(tmp_path: Path) -> None:
+    log = Log(tmp_path)
+    left, other = log.segment(), log.segment()
+    left.append([arrivals([(20_000, 222, 1)])])
+    left.path.rename(left.path.with_suffix(".closed"))
+    other.append([arrivals([(20_000, 222, 2)])])
+    assert log.log.oldest() is not None
+    log.log.seal_one(other.path.stem)
+    assert (
+        log.log.segments() == [] and log.log.oldest() is None and log.sealed() == {(20_000, 222, 1), (20_000, 222, 2)}
+    )
+
+
+@contextmanager
+def stopped_while_it_holds(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Somebody has locked this segment and does not go on; nobody waits for long."""
+    monkeypatch.setattr(write_ahead_log, "PATIENCE_SECONDS", 0.01)
+    with path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@pytest.mark.parametrize("suffix", [".open", ".closed"])
+def test_who_is_stopped_while_it_holds_a_segment_holds_nothing_up_and_loses_nothing(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = Log(tmp_path)
+    segment = log.segment()
+    segment.append([arrivals([(20_000, 222, 1)])])
+    path = segment.path.with_suffix(suffix)
+    segment.path.rename(path)
+    with stopped_while_it_holds(path, monkeypatch):
+        log.log.seal()
+        assert log.inbox.batches() and log.log.segments() == [path.name]
+        log.log.seal()
+    assert log.sealed() == {(20_000, 222, 1)} and len(log.inbox.batches()) == 1
+
+
+def test_who_was_stopped_while_sealing_brings_nothing_back_that_another_has_sealed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = Log(tmp_path)
+    log.segment().append([arrivals([(20_000, 222, 1)])])
+    append, calls = log.inbox.append, list[str]()
+
+    def meanwhile(sets: object) -> str | None:
+        """Another process tries to seal while this one is about to make the batch."""
+        monkeypatch.setattr(log.inbox, "append", append)
+        monkeypatch.setattr(write_ahead_log, "PATIENCE_SECONDS", 0.01)
+        calls.append("stopped")
+        Log(tmp_path).log.seal()
+        return append(sets)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(log.inbox, "append", meanwhile)
+    log.log.seal()
+    log.inbox.discard(log.inbox.batches())  # as a fold does
+    assert calls == ["stopped"] and log.log.segments() == [] and log.sealed() == set()
+
+
+def test_an_idle_writer_lets_go_of_a_segment_that_others_have_sealed(tmp_path: Path) -> None:
+    log = Log(tmp_path)
+    writer = LogWriter(log.folder, log.log.seal_one, gather_seconds=0, look_seconds=0.001)
+    try:
+        writer.append(arrivals([(20_000, 222, 1)])).result()
+        log.log.seal()
+        wait_for(lambda: not [link for link in open_files() if link.startswith(str(log.folder))])
+    finally:
+        writer.close()
+
+
+def open_files() -> list[str]:
+    links = list(Path("/proc/self/fd").iterdir())
+    return [str(link.readlink()) for link in links if link.is_symlink()]
+
+
+def wait_for(ready: Callable[[], bool]) -> None:
+    """Only a hang makes it end."""
+    for _ in range(60_000):
+        if ready():
+            return
+        sleep(0.001)
+    pytest.fail("it did not come")
+
+
+def test_refused_appends_leave_no_empty_segments(tmp_path: Path) -> None:
+    log = Log(tmp_path)
+    writer = LogWriter(log.folder, log.log.seal_one, gather_seconds=0)
+    try:
+        with no_file_longer_than(16):
+            for key in range(5):
+                assert isinstance(writer.append(arrivals([(20_000, 222, key)])).exception(), OSError)
+            assert log.log.segments() == []
+    finally:
+        writer.close()
