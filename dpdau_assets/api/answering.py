@@ -38,7 +38,7 @@ EDITION_SECONDS = 0.02
 NOT_ACCEPTABLE = Problem(
     "NotAcceptable",
     406,
-    "No such representation",
+    "Not acceptable",
     "The Accept header admits none of the media types that this is served as.",
     f"Accept {JSON}, text/csv or {ARROW}.",
 )

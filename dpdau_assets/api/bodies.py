@@ -22,7 +22,7 @@ MOST_ROWS = 10_000
 UNSUPPORTED = Problem(
     "UnsupportedMediaType",
     415,
-    "Another media type",
+    "Unsupported media type",
     "The body is said to be of a media type that is not read here.",
     f"Send {JSON}, or one JSON object a line as {NDJSON}, in UTF-8; packed by gzip or not.",
 )

@@ -57,7 +57,7 @@ async def post_events(
     await admit_events(request, key.name, len(values), "ingest")
 
     async def take() -> tuple[int, dict[str, Any]]:
-        keying = await run_in_threadpool(service.keying)
+        keying = await service.keying()
         rows = sorted_out(values, keying.limits)
         if not rows.accepted:
             raise ProblemRaised(_none_valid(rows, explain=explain))

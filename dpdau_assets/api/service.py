@@ -63,13 +63,19 @@ class Service:
         own = self.settings.service_api_key
         return [*self.key_file.read(), *([service_key(own)] if own else [])]
 
-    def keying(self) -> Keying:
-        """Which days events may have, and their users' keys; looked up anew each second. Asks the ledger then."""
+    async def keying(self) -> Keying:
+        """Which days events may have, and their users' keys; looked up anew each second, in a thread."""
+        known = self._keying
+        if known is not None and monotonic() - known[0] < _KEYING_SECONDS:
+            return known[1]
+        return await run_in_threadpool(self._keying_anew)
+
+    def _keying_anew(self) -> Keying:
+        self.watch.require_same()
         now, before = monotonic(), self._keying
-        if before is None or now - before[0] >= _KEYING_SECONDS:
-            self.watch.require_same()
-            self._keying = before = now, Keying(self.store, before[1] if before else None)
-        return before[1]
+        keying = Keying(self.store, before[1] if before else None)
+        self._keying = now, keying
+        return keying
 
     async def keep_up(self) -> None:
         """Each minute let go of what is kept for a day alone, until this is cancelled: who has it open closes it."""

@@ -13,8 +13,8 @@ from typing import Annotated, Any
 
 import typer
 
+from dpdau_assets.cli.listening import LOOPBACK, require_free
 from dpdau_assets.cli.terminal import answer, tell
-from dpdau_assets.cli.ui import LOOPBACK, require_free
 from dpdau_assets.core.api_keys import require_usable
 from dpdau_assets.core.errors import BadSetting
 from dpdau_assets.core.settings import Settings
@@ -52,7 +52,7 @@ def serve(
         require_pair(tls_cert, tls_key)
     settings = read_settings()
     require_keys(settings)
-    require_free(host, port)
+    require_free(host, port, "The API", "dpdau serve")
     _require_store(settings)
     scheme = "https" if tls_cert else "http"
     answer({"url": f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}", "workers": workers})

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import sys
 from typing import Annotated
 
 import typer
 
+from dpdau_assets.cli.listening import LOOPBACK, require_free
 from dpdau_assets.cli.terminal import answer, on_terminal, tell
-from dpdau_assets.core.errors import BadSetting
 from resources.dagster_files import WORKSPACE, prepare_home, shipped
 from resources.settings_env import dagster_home, environment_for, read_settings
 
@@ -22,8 +21,6 @@ UNSAID = (
     "Parameter `owners` of initializer `SensorDefinition.__init__` is currently in beta",  # Dagster's own call
 )
 """How the warnings begin that tell nobody anything; every other one is shown."""
-
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 app = typer.Typer()
 
@@ -38,7 +35,7 @@ def ui(
     It needs no `dpdau run` before, and no DAGSTER_HOME: what is missing is made.
     """
     settings = read_settings()
-    require_free(host, port)
+    require_free(host, port, "The UI", "dpdau ui")
     home = dagster_home(settings)
     prepare_home(home)
     if settings.hash_salt_secret is None:
@@ -59,18 +56,6 @@ def command(host: str, port: int) -> list[str]:
     """Web server, daemon and code server, which end together."""
     serving = [sys.executable, "-m", "dpdau_assets.serving", "--log-format", _log_format()]
     return [*serving, "--workspace", str(shipped(WORKSPACE)), "--host", host, "--port", str(port)]
-
-
-def require_free(host: str, port: int) -> None:
-    """Raises BadSetting if nobody could listen on this address."""
-    try:
-        for family, _, _, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-            socket.create_server(address[:2], family=family).close()
-    except OSError as error:
-        raise BadSetting(
-            f"The UI cannot listen on port {port} of {host}: {str(error.strerror).partition(' (')[0]}.",
-            "End what uses the port, or name another: `dpdau ui --port N`.",
-        ) from None
 
 
 def _of_dagster() -> dict[str, str]:

@@ -241,3 +241,15 @@ def look(store: Store, sent: list[Sent]) -> None:
     needle = MARK.encode()
     files = [path for path in store.settings.data_dir.rglob("*") if path.is_file()]
     assert [path for path in files if needle in path.read_bytes()] == []
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_server_that_is_told_to_end_answers_what_is_under_way_and_leaves_nothing_unsealed(
+    workers: int, tmp_path: Path
+) -> None:
+    with serve(tmp_path, workers=workers, START_DATE=str(DAYS[0])) as served:
+        rows = [{"user_id": f"{MARK}{number}", "day": str(DAYS[0])} for number in range(BATCH)]
+        assert served.ask("POST", "/event", {"events": rows}).status == 202
+        assert served.end(signal.SIGTERM) in (0, -signal.SIGTERM)  # after it has ended well, uvicorn ends by the signal
+    store = opened(tmp_path)
+    assert store.events.log.segments() == [] and len(store.events.inbox.batches()) > 0

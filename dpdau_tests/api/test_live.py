@@ -42,7 +42,7 @@ class Product:
 
     @property
     def days(self) -> list[date]:
-        """Those of the beginning; the next one is yesterday's eve."""
+        """The days of the beginning; the next one is yesterday's eve."""
         return days_between(self.start, self.today - timedelta(days=3))
 
     @property

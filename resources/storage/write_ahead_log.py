@@ -191,13 +191,13 @@ class FileWriteAheadLog:
         return sorted(path.name for path in self._folder.glob("*") if path.suffix in (OPEN, CLOSED))
 
     def read(self, segment: str) -> list[DaySet]:
-        return _day_sets(self._frames(self._folder / segment))
+        return _day_sets(self._frames(self._path_of(segment)))
 
     def days(self) -> frozenset[date]:
         return frozenset(day_set.day for name in self.segments() for day_set in self.read(name))
 
     def epochs(self) -> frozenset[int]:
-        frames = (frame for name in self.segments() for frame in _frames_of(self._folder / name))
+        frames = (frame for name in self.segments() for frame in _frames_of(self._path_of(name)))
         return frozenset(epoch for frame in frames for epoch in frame.commitments)
 
     def oldest(self) -> float | None:
@@ -213,6 +213,11 @@ class FileWriteAheadLog:
             with suppress(FileNotFoundError):  # sealed meanwhile
                 total += (self._folder / name).stat().st_size
         return total
+
+    def _path_of(self, segment: str) -> Path:
+        """Where a segment that was listed lies by now: it may have been closed since, and be no batch yet."""
+        path = self._folder / segment
+        return path if path.exists() else path.with_suffix(CLOSED)
 
     def _seal_closed(self) -> None:
         """The batch is durable before its segment goes: cut short, it is sealed again, into the very same batch.

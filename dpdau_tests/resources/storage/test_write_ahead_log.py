@@ -396,3 +396,12 @@ def test_refused_appends_leave_no_empty_segments(tmp_path: Path) -> None:
             assert log.log.segments() == []
     finally:
         writer.close()
+
+
+def test_a_segment_that_is_closed_between_listing_and_reading_is_read_all_the_same(tmp_path: Path) -> None:
+    log = Log(tmp_path)
+    segment = log.segment()
+    segment.append([arrivals([(20_000, 222, 1)])])
+    (listed,) = log.log.segments()
+    segment.path.rename(segment.path.with_suffix(".closed"))
+    assert [each.keys.tolist() for each in log.log.read(listed)] == [[1]]
