@@ -1941,8 +1941,8 @@ API = (
     Fault(
         "an-answer-outlives-its-edition",
         "dpdau_assets/api/answering.py",
-        "asked = (edition, question)",
-        "asked = ('', question)",
+        "edition = self.store.accountant.edition()",
+        "edition = ''",
         ("api/test_numbers.py::test_a_restatement_and_an_override_are_seen_at_once",),
     ),
 )

@@ -81,7 +81,7 @@ SCOPES = st.sampled_from(
 )
 REFERENCES = st.sampled_from([{}, {"reference": "ticket-1"}])
 EXAMPLES = settings(
-    max_examples=at_length(test=15, ci=60, soak=400),
+    max_examples=at_length(test=6, ci=60, soak=400),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 

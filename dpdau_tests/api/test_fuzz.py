@@ -586,14 +586,14 @@ CAREFULLY = settings(
 
 
 @pytest.mark.also_long(weight=2)
-@settings(CAREFULLY, max_examples=at_length(test=150, ci=450, soak=8_000))
+@settings(CAREFULLY, max_examples=at_length(test=40, ci=450, soak=8_000))
 @given(sent=sendings(bodies(event_texts, "event", "events")))
 def test_events_are_taken_as_the_reference_takes_them_and_nothing_else_is_kept(fuzzed: Fuzzed, sent: Sent) -> None:
     fuzzed.ask("/event", sent, events_judged)
 
 
 @pytest.mark.also_long
-@settings(CAREFULLY, max_examples=at_length(test=50, ci=150, soak=3_000))
+@settings(CAREFULLY, max_examples=at_length(test=15, ci=150, soak=3_000))
 @given(sent=sendings(bodies(erasure_texts, "erasure", "erasures")))
 def test_erasures_are_recorded_as_the_reference_records_them_and_nothing_else_is(fuzzed: Fuzzed, sent: Sent) -> None:
     fuzzed.ask("/erasure", sent, erasures_judged)

@@ -119,6 +119,7 @@ def test_the_status_is_that_of_the_command_line_and_asking_changes_nothing(make_
     assert everything_in(database) == before
 
 
+@pytest.mark.slow(weight=0.1)
 def test_a_schedule_that_is_switched_on_is_known_from_another_process(tmp_path: Path) -> None:
     now = [0.0]
     probe = ScheduleProbe(tmp_path / "home", lambda: now[0])
@@ -134,6 +135,7 @@ def test_a_schedule_that_is_switched_on_is_known_from_another_process(tmp_path: 
         assert not probe.is_scheduled()
 
 
+@pytest.mark.slow(weight=0.1)
 def test_a_home_that_dagster_cannot_open_is_said_so_and_asked_anew(tmp_path: Path) -> None:
     configuration = tmp_path / "dagster.yaml"
     configuration.write_text("storage: [")
@@ -162,7 +164,7 @@ print(*[name for name in sys.modules if name.partition(".")[0] in ("dagster", "d
 """
 
 
-def test_no_worker_ever_loads_dagster() -> None:
+def test_importing_the_application_loads_no_dagster() -> None:
     done = subprocess.run([sys.executable, "-c", ASKED], capture_output=True, text=True, cwd=PROJECT, check=True)
     assert done.stdout.strip() == ""
 

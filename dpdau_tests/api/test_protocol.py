@@ -178,7 +178,7 @@ def serving(protocol: type[BoundedHttpToolsProtocol], loop: str, limits: Limits 
             thread.join()
 
 
-@pytest.fixture(scope="module", params=["asyncio", "uvloop"])
+@pytest.fixture(scope="module", params=[pytest.param("asyncio", marks=pytest.mark.slow(weight=0.3)), "uvloop"])
 def loop(request: pytest.FixtureRequest) -> str:
     """Which event loop serves."""
     return request.param

@@ -86,7 +86,13 @@ def published(make_store: MakeStore, **settings: object) -> Store:
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, THETA, PURE, {"timezone": "Asia/Kolkata"}], ids=["set", "theta", "pure", "zone"]
+    "settings",
+    [
+        pytest.param({}, id="set"),
+        pytest.param(THETA, id="theta"),
+        pytest.param(PURE, id="pure", marks=pytest.mark.slow(weight=0.1)),
+        pytest.param({"timezone": "Asia/Kolkata"}, id="zone", marks=pytest.mark.slow(weight=0.1)),
+    ],
 )
 def test_every_answer_of_a_month_has_the_fields_of_its_schema_and_no_others(
     make_store: MakeStore, settings: dict[str, object]
