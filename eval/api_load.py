@@ -85,7 +85,7 @@ def main() -> None:
         table = Table(
             "loads", "of", "offered/s", "answered/s", "events/s", "p50 ms", "p95", "p99", "errors", box=box.SIMPLE
         )
-        asyncio.run(offered([Load("", reads.requests, 100)], port, 3))  # what is warm when it serves for a while
+        asyncio.run(offered([Load("", reads.requests, 100)], port, 10))  # a worker that has run for a while is warm
         for mix in ([batches], [batches, reads], [reads], [singles]):
             heard = asyncio.run(offered(mix, port, chosen.seconds))
             for load, of_load in zip(mix, heard, strict=True):
@@ -202,10 +202,14 @@ async def offered(loads: Sequence[Load], port: int, seconds: float) -> list[Hear
 async def _offered(load: Load, port: int, seconds: float) -> Heard:
     """Each request is sent when it is due, or as soon as a connection is free; its time counts from when it was due."""
     heard, due = Heard(), iter(range(int(load.rate * seconds)))
+    # One after the other, as clients come: of many that come at once one worker may accept nearly all.
+    connections = []
+    for _ in range(CONNECTIONS):
+        connections.append(await asyncio.open_connection("127.0.0.1", port))
+        await asyncio.sleep(0.01)
     begun = time.perf_counter()
 
-    async def client() -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         for number in due:
             at = begun + number / load.rate
             await asyncio.sleep(max(0.0, at - time.perf_counter()))
@@ -214,7 +218,7 @@ async def _offered(load: Load, port: int, seconds: float) -> Heard:
             heard.seconds.append(time.perf_counter() - at)
         writer.close()
 
-    await asyncio.gather(*(client() for _ in range(CONNECTIONS)))
+    await asyncio.gather(*(client(*connection) for connection in connections))
     return heard
 
 

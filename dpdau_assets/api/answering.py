@@ -34,6 +34,8 @@ MOST_BYTES_KEPT = 32_000_000
 
 EDITION_SECONDS = 0.02
 """How long a worker takes the ledger to be as it was when it last asked."""
+PATIENCE_SECONDS = 0.25
+"""How long it does so while it asks again: else all who come meanwhile would ask too."""
 
 NOT_ACCEPTABLE = Problem(
     "NotAcceptable",
@@ -58,21 +60,24 @@ class CachedAnswer:
 class AnswerCache:
     """What a worker has answered from one store, for as long as it is true.
 
-    Which edition the ledger has is asked once in EDITION_SECONDS: an answer may be behind by so much.
+    Which edition the ledger has is asked once in EDITION_SECONDS, by one thread: an answer may be behind by so much,
+    and by PATIENCE_SECONDS while that is being asked.
     """
 
     def __init__(self, store: Store, clock: Callable[[], float] = time.monotonic) -> None:
         self.store = store
         self._clock = clock
         self._edition = ""
-        self._asked_at = -EDITION_SECONDS
+        self._asked_at = -PATIENCE_SECONDS
+        self._is_asking = False
         self._kept: OrderedDict[Hashable, CachedAnswer] = OrderedDict()
         self._bytes = 0
         self._lock = Lock()
 
     def at_hand(self, question: Hashable) -> CachedAnswer | None:
         """The answer, if it is kept and known to be true. Asks nobody."""
-        if self._clock() - self._asked_at >= EDITION_SECONDS:
+        age = self._clock() - self._asked_at
+        if age >= EDITION_SECONDS and not (self._is_asking and age < PATIENCE_SECONDS):
             return None
         with self._lock:
             asked = (self._edition, question)
@@ -83,7 +88,11 @@ class AnswerCache:
     def of(self, question: Hashable, make: Make) -> CachedAnswer:
         """The answer to a question, made if it was not asked in this edition of the ledger yet. Asks the ledger."""
         asked_at = self._clock()
-        edition = self.store.accountant.edition()  # before it is made: what is made may be newer, and never older
+        self._is_asking = True
+        try:
+            edition = self.store.accountant.edition()  # before it is made: what is made may be newer, and never older
+        finally:
+            self._is_asking = False
         with self._lock:
             if asked_at >= self._asked_at:  # else another thread has asked since
                 self._edition, self._asked_at = edition, asked_at
