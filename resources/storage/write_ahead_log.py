@@ -357,7 +357,7 @@ def _day_sets(frames: Sequence[_Frame]) -> list[DaySet]:
     days, epochs, keys = (np.concatenate([frame.rows[name] for frame in frames] or [_NO_ROWS[name]]) for name in _NAMES)
     places = (epochs.astype(np.int64) << 32) + days
     return [
-        DaySet(_day(days[first]), int(epochs[first]), np.unique(keys[places == place]))
+        DaySet(_day(int(days[first])), int(epochs[first]), np.unique(keys[places == place]))
         for place, first in zip(*np.unique(places, return_index=True), strict=True)
     ]
 
