@@ -12,7 +12,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev serve test check lint types soak faults bench lock clean
+.PHONY: help demo dev serve test clients check lint types soak faults bench lock clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
@@ -29,8 +29,11 @@ serve: $(READY) ## Publish what is missing in the demo, and serve the HTTP API o
 	@echo 'In another shell: . .demo/env; curl -H "X-API-Key: $$SERVICE_API_KEY" http://127.0.0.1:$(or $(PORT),8000)/status'
 	. ./.demo/env; cd .demo && exec ../$(BIN)/dpdau serve --port "$${PORT:-8000}"
 
-test: $(READY) ## Ask every behaviour once: the tests, except the ones marked slow, weeks or browser
-	$(BIN)/python -m pytest -m "not slow and not weeks and not browser" -n 2 --dist worksteal $(PYTEST_OPTIONS)
+test: $(READY) ## Ask every behaviour once: the tests, except the ones marked slow, weeks, browser, clients or containers
+	$(BIN)/python -m pytest -m "not slow and not weeks and not browser and not clients and not containers" -n 2 --dist worksteal $(PYTEST_OPTIONS)
+
+clients: $(READY) ## Check the TypeScript client's types, and test it against a running server
+	$(BIN)/python -m pytest dpdau_tests/clients -m clients
 
 check: $(READY) ## Publish what is missing in the demo, and ask every check of its store
 	$(BIN)/python -m eval.demo --check
@@ -65,7 +68,7 @@ lock: .venv/.locked ## Write the locks from pyproject.toml: to run, with the API
 	$(COMPILE) --output-file requirements.lock pyproject.toml
 
 clean: ## Remove .venv, the demo's data and caches; never ./data
-	rm -rf .venv .demo .artifacts .pytest_cache .ruff_cache .hypothesis build dist
+	rm -rf .venv .demo .artifacts .pytest_cache .ruff_cache .hypothesis build dist clients/ts/node_modules clients/ts/dist
 	find . -type d -name __pycache__ -prune -exec rm -rf {} +
 
 .venv/.locked: requirements-dev.lock

@@ -29,6 +29,7 @@ GROUND_FLOOR = (
     "parallel",
     "restored",
     "secret_strength",
+    "security_events",
     "settings",
     "tombstones",
     "version",

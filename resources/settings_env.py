@@ -17,8 +17,16 @@ from dpdau_assets.core.budget.settings_check import check
 from dpdau_assets.core.errors import BadSetting
 from dpdau_assets.core.settings import Settings
 
-_SECRETS = {"hash_salt_secret", "ledger_url", "alert_webhook", "service_api_key", "rate_limit_url"}
-_LISTS = ("cors_origins", "trusted_proxies")
+_SECRETS = {
+    "hash_salt_secret",
+    "ledger_url",
+    "alert_webhook",
+    "digest_webhook",
+    "smtp_url",
+    "service_api_key",
+    "rate_limit_url",
+}
+_LISTS = ("admin_email", "cors_origins", "trusted_proxies")
 _SQLITE_FILE = "sqlite:///"
 
 
@@ -64,6 +72,9 @@ class Environment(BaseSettings):
     landing_dir: Path | None = None
     mart_dir: Path | None = None
     alert_webhook: SecretStr | None = None
+    digest_webhook: SecretStr | None = None
+    smtp_url: SecretStr | None = None
+    admin_email: Annotated[str, NoDecode] = ""
     service_api_key: SecretStr | None = None
     api_keys_file: Path | None = None
     rate_limit_per_minute: int = Settings.rate_limit_per_minute

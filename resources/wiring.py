@@ -24,10 +24,10 @@ from dpdau_assets.core.budget.settings_check import check
 from dpdau_assets.core.errors import BadSetting
 from dpdau_assets.core.ports.ledger import Ledger
 from dpdau_assets.core.ports.state import SketchStore
-from dpdau_assets.core.ports.store import Alerts, Clock, Erasures, Events, Mart, Noise, State
+from dpdau_assets.core.ports.store import Clock, Erasures, Events, Mart, Noise, State
 from dpdau_assets.core.reporting.report_model import Reports
 from dpdau_assets.core.settings import Settings
-from resources.alerts_webhook import WebhookAlerts
+from resources.messages.messages import Messages
 from resources.settings_env import is_held_by_a_variable, variable_that_holds
 from resources.store import SystemClock, events_of, open_mart, open_noise, open_reports, open_store, store_of
 
@@ -171,18 +171,35 @@ class ReportsResource(dg.ConfigurableResource):
 
 
 class AlertsResource(_OfProject):
-    """Where people are told of failed runs and of what is overdue: a line in the log, and a webhook."""
+    """Where people are told of failed runs, of what is overdue and of what may be an attack: a line in the log, a
+    webhook and e-mail; and, once a day, of what was published. What a receiver does not take is kept, and sent again.
+    """
 
+    accountant: dg.ResourceDependency[Ledger] = Field(description=_OF_THE_STORE)
     alert_webhook: str | None = Field(
         default=None,
         description="ALERT_WEBHOOK, an address that takes each alert as JSON; it may hold a token. "
-        "Empty: as .env says, or else the log alone.",
+        "Empty: as .env says, or else none.",
+    )
+    digest_webhook: str | None = Field(
+        default=None,
+        description="DIGEST_WEBHOOK, an address that takes the daily digest in Slack's form; it may hold a token. "
+        "Empty: as .env says, or else nobody gets one.",
+    )
+    smtp_url: str | None = Field(
+        default=None,
+        description="SMTP_URL, the mail server, perhaps with a password, through which ADMIN_EMAIL gets each alert. "
+        "Empty: as .env says, or else no mail is sent.",
     )
 
-    def create_resource(self, context: dg.InitResourceContext) -> Alerts:
-        return WebhookAlerts(
-            _of_a_variable("alert_webhook", self.alert_webhook, context) or self.settings.alert_webhook
-        )
+    def create_resource(self, context: dg.InitResourceContext) -> Messages:
+        wanted = {
+            name: _of_a_variable(name, getattr(self, name), context) or getattr(self.settings, name)
+            for name in ("alert_webhook", "digest_webhook", "smtp_url")
+        }
+        settings = replace(store_of(self.accountant).settings, admin_email=self.settings.admin_email, **wanted)
+        _require_right(settings)
+        return Messages(settings)
 
 
 def resources_under(settings: Settings) -> dict[str, Any]:
@@ -209,7 +226,12 @@ def resources_under(settings: Settings) -> dict[str, Any]:
         "duckdb": DuckDBResource(database=":memory:"),  # the mart's work: no file that somebody reads is opened
         "mart": MartResource(accountant=accountant, mart_dir=mart_dir),
         "reports": ReportsResource(accountant=accountant, mart_dir=mart_dir),
-        "alerts": of_settings(AlertsResource)(**_secret("alert_webhook", settings)),
+        "alerts": of_settings(AlertsResource)(
+            accountant=accountant,
+            **_secret("alert_webhook", settings),
+            **_secret("digest_webhook", settings),
+            **_secret("smtp_url", settings),
+        ),
     }
 
 
@@ -232,7 +254,7 @@ def _description(resource: type[dg.ConfigurableResource], settings: Settings) ->
     lines = [
         f"- `{name.upper()}` = {_plain(value)}: {UNDER[resource.__name__][name]}"
         for name, value in values.items()
-        if value is not None
+        if value not in (None, ())
     ]
     if not lines:
         return doc
@@ -240,6 +262,8 @@ def _description(resource: type[dg.ConfigurableResource], settings: Settings) ->
 
 
 def _plain(value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
     return str(float(value)) if isinstance(value, Fraction) else str(value)
 
 
@@ -274,6 +298,9 @@ UNDER: Mapping[str, Mapping[str, str]] = {
         "hll_registers": "how many registers an hllpp sketch has",
         "dau_level": "the rank from which registers count for DAU",
         "mau_level": "the rank from which registers count for MAU",
+    },
+    "AlertsResource": {
+        "admin_email": "who gets each alert by e-mail",
     },
     "ClockResource": {
         "timezone": "in which days begin and end",

@@ -1,8 +1,9 @@
-"""The alert sensor: failed runs, and checks that are watched, told to people once each.
+"""The alert sensor: failed runs, checks that are watched, and overrides of the budget, told to people once each.
 
-A failed run is told once, a failing check once a day: its words change by the minute while what it waits for comes.
-What did not arrive is sent again at the next tick, and in order: the cursor goes as far as was delivered. (Dagster's
-own failure sensors pass over a run whose alert failed.)
+A failed run and an override are told once, a failing check once a day: its words change by the minute while what it
+waits for comes. The cursor goes as far as was kept for those who are to be told. (Dagster's own failure sensors pass
+over a run whose alert failed.) What a receiver did not take is sent again at each tick, and what of the API's security
+events was summed is told when its time has come.
 """
 
 import json
@@ -19,6 +20,7 @@ from dpdau_assets.core.facts import Alert
 from dpdau_assets.core.ports.ledger import Ledger
 from dpdau_assets.core.ports.store import Alerts, Clock, Erasures, Events, Mart, State, Store
 from dpdau_assets.core.reporting.checks import CHECKS, answer
+from dpdau_assets.core.security_events import override_alerts
 from dpdau_assets.orchestration.jobs import NEW_LINE, Jobs
 from dpdau_assets.orchestration.private import cursor_after
 from dpdau_assets.orchestration.project import ASSETS, NotAsked, Project
@@ -30,13 +32,14 @@ _CLASS = re.compile(r"^[\w.]+: ")  # Dagster puts it before the words
 
 @dataclass(frozen=True)
 class Cursor:
-    """The last failure that was told, None before the first tick; the day on which each failing check was told; and
-    what was told of refused folders, the newest of it.
+    """The last failure that was told, None before the first tick; the day on which each failing check was told; what
+    was told of refused folders, the newest of it; and how many overrides the ledger had, None before the first tick.
     """
 
     failure: str | None = None
     told: Mapping[str, str] = field(default_factory=dict)
     landings: Sequence[str] = ()
+    overrides: int | None = None
 
     @classmethod
     def read(cls, text: str | None) -> "Cursor":
@@ -53,7 +56,7 @@ def build_alert_sensor(project: Project, jobs: Jobs) -> dg.SensorDefinition:
         name=project.name("alert_sensor"),
         minimum_interval_seconds=60,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Tells of failed runs, and of what is overdue: a line in the log, and ALERT_WEBHOOK.",
+        description="Tells of failed runs, of what is overdue and of overrides: to log, ALERT_WEBHOOK and ADMIN_EMAIL.",
     )
     @project.asking
     def alert_sensor(
@@ -80,6 +83,12 @@ def build_alert_sensor(project: Project, jobs: Jobs) -> dg.SensorDefinition:
                 if alert:
                     alerts.send(alert)
                 cursor = told
+            overrides = store.accountant.overrides()
+            told_before = len(overrides) if cursor.overrides is None else cursor.overrides
+            for name, alert in override_alerts(overrides, told_before):
+                alerts.send(alert, once=name)  # the command that made it may have told of it
+            cursor = replace(cursor, overrides=len(overrides))
+            alerts.deliver()
         except DpdauError as error:
             return dg.SensorResult(skip_reason=error.reason, cursor=cursor.text())
         return dg.SensorResult(cursor=cursor.text())

@@ -978,7 +978,7 @@ LEDGER = (
     Fault(
         "the-lock-of-a-data-directory-is-not-taken",
         "resources/storage/file_lock.py",
-        "        with lock:\n            yield\n",
+        "        with self._opened():\n            yield\n",
         "        yield\n",
         (
             "resources/storage/test_file_lock.py::test_another_process_gets_the_lock_once_its_holder_has_let_go_and_not_before",
@@ -1396,8 +1396,8 @@ CHECKS = (
     Fault(
         "a-ledger-that-does-not-hold-blocks-nothing",
         "dpdau_assets/core/reporting/checks.py",
-        "_ledger_holds,\n        blocking=True,\n    ),",
-        "_ledger_holds),",
+        "_ledger_holds,\n        blocking=True,\n",
+        "_ledger_holds,\n",
         ("dagster/test_checks.py::test_what_could_let_a_wrong_number_leave_or_data_stay_blocks",),
     ),
 )
@@ -1947,6 +1947,86 @@ API = (
     ),
 )
 
+MESSAGES = (
+    Fault(
+        "a-change-inside-a-month-has-the-noise-of-two-unrelated-numbers",
+        "dpdau_assets/core/privacy/changes.py",
+        "with_month=one.run != other.run",
+        "with_month=True",
+        ("core/privacy/test_changes.py", "core/reporting/test_digest.py"),
+    ),
+    Fault(
+        "two-days-of-a-stream-share-nothing",
+        "dpdau_assets/core/privacy/changes.py",
+        "response_overlap(mechanism.filter, first, last - first)",
+        "response_overlap(mechanism.filter, first, 4000)",
+        ("core/privacy/test_changes.py",),
+    ),
+    Fault(
+        "two-samples-are-taken-for-independent",
+        "dpdau_assets/core/reporting/digest.py",
+        "sum(error for error in errors if error is not None)",
+        "sum(error * error for error in errors if error is not None) ** 0.5",
+        ("core/reporting/test_digest.py::test_with_a_sampled_sketch_the_errors_of_both_numbers_are_added_up",),
+    ),
+    Fault(
+        "a-restated-number-is-compared-with-a-first-one",
+        "dpdau_assets/core/reporting/digest.py",
+        "rows = [row for row in mart_rows(snapshot) if not row.key.revision]",
+        "rows = mart_rows(snapshot)",
+        ("core/reporting/test_digest.py::test_what_is_compared_are_numbers_as_first_published_and_no_restated_ones",),
+    ),
+    Fault(
+        "the-digest-tells-of-work-under-way",
+        "dpdau_assets/core/reporting/digest.py",
+        "if not check.passed and check.name not in _UNDER_WAY:",
+        "if not check.passed:",
+        ("core/reporting/test_digest.py::test_work_that_is_under_way_needs_nobody",),
+    ),
+    Fault(
+        "what-repeats-is-told-each-time",
+        "dpdau_assets/core/security_events.py",
+        "0 <= now - self.told_at < SUMMED_SECONDS",
+        "0 <= now - self.told_at < 1",
+        ("core/test_security_events.py",),
+    ),
+    Fault(
+        "an-outbox-forgets-what-was-not-taken",
+        "resources/messages/outbox.py",
+        "                return error\n            with self.changed()",
+        "                pass\n            with self.changed()",
+        ("resources/messages/test_outbox.py", "resources/messages/test_messages.py"),
+    ),
+    Fault(
+        "a-receiver-gets-what-another-has-refused-again",
+        "resources/messages/outbox.py",
+        "left = {other: payload for other, payload in kept.waiting.get(number, {}).items() if other != name}",
+        "left = dict(kept.waiting.get(number, {}))",
+        ("resources/messages/test_outbox.py", "resources/messages/test_messages.py"),
+    ),
+    Fault(
+        "a-password-goes-over-plain-smtp",
+        "resources/messages/mail.py",
+        'if self._user or server.has_extn("starttls"):',
+        'if server.has_extn("starttls"):',
+        ("resources/messages/test_mail.py::test_a_server_that_offers_no_tls_is_sent_no_password",),
+    ),
+    Fault(
+        "a-refused-key-is-told-to-nobody",
+        "dpdau_assets/api/access.py",
+        "if presented and not isinstance(known, ApiKey):",
+        "if known is None:",
+        ("api/test_security.py",),
+    ),
+    Fault(
+        "a-restored-ledgers-overrides-are-taken-for-told",
+        "dpdau_assets/core/security_events.py",
+        'yield f"override {place}: {override}"',
+        'yield f"override {place}"',
+        ("core/test_security_events.py::test_each_override_is_told_with_who_and_why_under_a_name_of_its_own",),
+    ),
+)
+
 FAULTS = (
     *COMMANDS,
     *OLDER_FILES,
@@ -1976,4 +2056,5 @@ FAULTS = (
     *DURABILITY,
     *READERS,
     *API,
+    *MESSAGES,
 )

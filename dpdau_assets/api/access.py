@@ -53,9 +53,12 @@ class Allowed:
         name = known.name if isinstance(known, ApiKey) else None
         request.state.client = name
         await admit(request, name, self.scope if name else "")
+        if presented and not isinstance(known, ApiKey):
+            service.security.note("key_expired" if known == "expired" else "key_refused")
         if not isinstance(known, ApiKey):
             raise ProblemRaised(EXPIRED if known == "expired" else UNAUTHORIZED)
         if self.scope not in known.scopes:
+            service.security.note("scope_refused", known.name)
             raise ProblemRaised(FORBIDDEN.saying(scope=self.scope))
         return known
 
@@ -85,7 +88,8 @@ async def admit(request: Request, key_name: str | None, scope: Scope | Literal["
 
     Raises 429 for what is too many.
     """
-    _require(await service_of(request).limits.admit(key_name, address_of(request), purpose=scope))
+    service = service_of(request)
+    _require(await service.limits.admit(key_name, address_of(request), purpose=scope), service, key_name)
 
 
 async def admit_events(request: Request, key_name: str, events: int, scope: Scope) -> None:
@@ -93,10 +97,14 @@ async def admit_events(request: Request, key_name: str, events: int, scope: Scop
 
     Raises 429 for what is too many, and 413 for more at once than a minute's limit.
     """
-    _require(await service_of(request).limits.admit_events(key_name, address_of(request), events, purpose=scope))
+    service = service_of(request)
+    refusal = await service.limits.admit_events(key_name, address_of(request), events, purpose=scope)
+    _require(refusal, service, key_name)
 
 
-def _require(refusal: Refusal | None) -> None:
+def _require(refusal: Refusal | None, service: Service, key_name: str | None) -> None:
+    if refusal is not None:
+        service.security.note_limit(refusal, key_name)
     if refusal is not None and not refusal.fits:
         raise ProblemRaised(TOO_MANY_AT_ONCE)
     if refusal is not None:

@@ -49,11 +49,12 @@ def app_on(settings: Settings, store: Store | None = None) -> ASGIApp:
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         with opened(settings, store) as service:
             app.state.service = service
-            upkeep = asyncio.create_task(service.keep_up())
+            upkeep = [asyncio.create_task(service.keep_up()), asyncio.create_task(service.security.keep_telling())]
             try:
                 yield {"docs_url": settings.docs_url}  # for what answers before a request is one
             finally:
-                upkeep.cancel()
+                for task in upkeep:
+                    task.cancel()
                 await service.limits.close()
 
     return bounded(routes(settings, lifespan), settings)

@@ -283,8 +283,8 @@ class Receipt(Schema):
     reference_commitment: _Hex | None
     partitions_digest: _Hex
     previous: _Hex
-    partitions: list[Partition] = not_always("Not of one that was superseded.")
-    partitions_nonce: _Hex | None = not_always("Not of one that was superseded.")
+    partitions: list[Partition] = not_always("Only with `verify`, or if nothing was read back for the request yet.")
+    partitions_nonce: _Hex | None = not_always("Only with `verify`, or if nothing was read back for the request yet.")
     reference: str | None
     reference_opening: _Hex | None
     hash: _Hex | None

@@ -20,11 +20,13 @@ from starlette.concurrency import run_in_threadpool
 from dpdau_assets.api.metrics import Metrics, forget
 from dpdau_assets.api.rate_limits import RateLimits
 from dpdau_assets.api.request_log import LOGGER
+from dpdau_assets.api.security import SecurityWatch
 from dpdau_assets.core.api_keys import ApiKey, service_key
 from dpdau_assets.core.errors import DpdauError
 from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.arrivals import Keying
 from dpdau_assets.core.settings import Settings
+from resources.messages.messages import Messages
 from resources.storage import seen_requests
 from resources.storage.api_key_file import ApiKeyFile, api_key_file
 from resources.storage.log_writer import LogWriter
@@ -50,6 +52,7 @@ class Service:
     seen: SeenRequests
     metrics: Metrics
     watch: StoreWatch
+    security: SecurityWatch
     waiting: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(_THREADS_THAT_WAIT), repr=False)
     _keying: tuple[float, Keying] | None = field(default=None, repr=False)
 
@@ -104,10 +107,12 @@ def opened(settings: Settings, store: Store | None = None) -> Iterator[Service]:
     seen = SeenRequests(settings.data_dir / seen_requests.FOLDER)
     with suppress(OSError):  # tried again each minute
         seen.expire(store.clock.today())
+    security = SecurityWatch(Messages(settings))
     metrics = Metrics(exact=settings.metrics_counts == "exact")
     try:
-        yield Service(store, writer, api_key_file(settings), limits, seen, metrics, StoreWatch(store))
+        yield Service(store, writer, api_key_file(settings), limits, seen, metrics, StoreWatch(store), security)
     finally:
+        security.tell()
         writer.close()
         seen.close()
         forget(os.getpid())

@@ -7,6 +7,7 @@ import dagster as dg
 from dpdau_assets.core.ports.ledger import Ledger
 from dpdau_assets.core.ports.state import SketchStore
 from dpdau_assets.core.ports.store import Clock, Erasures, Events, Mart, Noise, State, Store
+from dpdau_assets.core.reporting.digest import Digests, digest_of
 from dpdau_assets.core.reporting.report import check_lines, operators_report, readers_report
 from dpdau_assets.core.reporting.report_model import Reports
 from dpdau_assets.orchestration.metadata import CODE_VERSION, DAILY, NO_USER_DATA, described, reveal
@@ -43,6 +44,7 @@ def build_report(project: Project) -> dg.AssetsDefinition:
         noise: dg.ResourceParam[Noise],
         mart: dg.ResourceParam[Mart],
         reports: dg.ResourceParam[Reports],
+        alerts: dg.ResourceParam[Digests],
     ) -> dg.MaterializeResult:
         store = project.store(
             context.instance,
@@ -55,16 +57,18 @@ def build_report(project: Project) -> dg.AssetsDefinition:
             noise=noise,
         )
         with refusals_fail_at_once():
-            return dg.MaterializeResult(metadata=refresh_report(store, mart, reports))
+            return dg.MaterializeResult(metadata=refresh_report(store, mart, reports, alerts))
 
     return report
 
 
-def refresh_report(store: Store, mart: Mart, reports: Reports) -> dict[str, Any]:
-    """Replace both files; the metadata of doing so."""
-    paths = reports.replace(
-        readers_report(store.settings, store.accountant), operators_report(store, check_lines(store, mart))
-    )
+def refresh_report(store: Store, mart: Mart, reports: Reports, digests: Digests) -> dict[str, Any]:
+    """Replace both files, and send the digest of the last due day once; the metadata of doing so."""
+    for_operators = operators_report(store, check_lines(store, mart))
+    paths = reports.replace(readers_report(store.settings, store.accountant), for_operators)
+    digest = digest_of(for_operators, store.accountant)
+    if digest is not None:
+        digests.digest(digest)
     return reveal(
         {
             "readers_file": dg.MetadataValue.path(paths.readers),

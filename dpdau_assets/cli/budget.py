@@ -10,6 +10,7 @@ import typer
 from rich import box
 from rich.table import Table
 
+from dpdau_assets.cli.alerting import tell_of_overrides
 from dpdau_assets.cli.terminal import DAY, answer, opened_store, tell, tell_table
 from dpdau_assets.core.budget import overrides
 from dpdau_assets.core.budget.forecast import Forecast, MonthForecast, RefusedRelease, forecast
@@ -87,6 +88,7 @@ def reset_budget(
         raise typer.BadParameter(f"--cap {cap} is not a number.") from None
     store = opened_store()
     overrides.reset_budget(metric, month.date(), epsilon, who, why, store)
+    tell_of_overrides(store)
     answer(
         {
             "metric": metric,

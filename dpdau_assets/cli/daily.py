@@ -11,11 +11,12 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from dpdau_assets.cli.alerting import tell_of_tampering
 from dpdau_assets.cli.scheduled import knowing_the_schedule
 from dpdau_assets.cli.terminal import DAY, answer, opened_store, tell, tell_table
 from dpdau_assets.core.publication import completeness
 from dpdau_assets.core.reporting.answer_model import DeclaredDays, Status, WithdrawnDays
-from dpdau_assets.core.reporting.checks import CHECKS, Check, Verdict
+from dpdau_assets.core.reporting.checks import CHECKS, Check, Verdict, tampering_in
 from dpdau_assets.core.reporting.checks import answer as ask
 from dpdau_assets.core.reporting.status import status as where_it_stands
 from resources.store import open_mart
@@ -69,6 +70,7 @@ def check(
     verdicts = [(check, ask(check, store, mart)) for check in chosen]
     answer([_row(check, verdict) for check, verdict in verdicts])
     tell_table(_verdicts(verdicts), WIDTH)
+    tell_of_tampering(tampering_in(verdicts), store)
     failed = [check.name for check, verdict in verdicts if not verdict.passed and not check.waiting]
     if failed:
         tell(f"Failed: {', '.join(failed)}.", style="bold")

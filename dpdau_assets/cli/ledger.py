@@ -8,12 +8,14 @@ from typing import Annotated
 
 import typer
 
+from dpdau_assets.cli.alerting import tell_of_overrides, tell_of_tampering
 from dpdau_assets.cli.terminal import DAY, answer, opened_store, tell
 from dpdau_assets.core.budget import verification
 from dpdau_assets.core.errors import BadInput, NotPublished
 from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication import restoring as core
 from dpdau_assets.core.restored import Declared
+from dpdau_assets.core.security_events import SecurityEvent
 from resources.ledger_sql.database import open_engine, schema_version
 from resources.published.mart_duckdb import MartFiles
 from resources.settings_env import read_settings
@@ -44,6 +46,7 @@ def verify_ledger(
         problems.append(f"{head} is no head of this ledger: its newest rows were cut off, or it is another one.")
     answer({"holds": not problems, "problems": problems, "head": store.accountant.head()})
     if problems:
+        tell_of_tampering({SecurityEvent("tampering_found", f"verify-ledger: {len(problems)} problem(s)."): 1}, store)
         raise typer.Exit(BROKEN)
 
 
@@ -123,6 +126,7 @@ def reopen(who: _Who, why: _Why) -> None:
     """Declare that every erasure request since the restored backup was submitted again, and let publishing go on."""
     store = opened_store()
     core.reopen(who, why, store.clock, store.accountant)
+    tell_of_overrides(store)
     answer({"reopened": True})
 
 

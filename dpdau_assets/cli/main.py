@@ -70,6 +70,7 @@ COMMANDS: dict[str, dict[str, str]] = {
     },
     "report": {
         "report": "Write what is published, promised and spent as HTML, readable offline.",
+        "digest": "Show what the daily message says of the last published numbers.",
     },
     "api_key": {
         "api-key": "Make, list and revoke keys of the HTTP API.",

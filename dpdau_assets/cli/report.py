@@ -1,4 +1,4 @@
-"""`dpdau report`: the HTML files for readers and for operators."""
+"""What people read: `dpdau report`, the HTML files for readers and operators, and `dpdau digest`, the daily message."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ import typer
 
 from dpdau_assets.cli.scheduled import knowing_the_schedule
 from dpdau_assets.cli.terminal import answer, opened_store
+from dpdau_assets.core.errors import BadSetting, NotPublished
 from dpdau_assets.core.ports.store import Store
+from dpdau_assets.core.reporting.digest import digest_of
 from dpdau_assets.core.reporting.report import check_lines, operators_report, readers_report
 from dpdau_assets.core.reporting.report_model import Report
+from resources.messages.messages import Messages
 from resources.published.report_html import write_report
 from resources.store import open_mart, open_reports
 
@@ -38,6 +41,27 @@ def report(
             out,
         )
         answer({"files": [str(out)]})
+
+
+@app.command()
+def digest(
+    send: Annotated[bool, typer.Option("--send", help="To DIGEST_WEBHOOK, unless this day's was sent before.")] = False,
+) -> None:
+    """Show what the daily message says of the last published numbers; it is sent after each publication by Dagster.
+
+    Exit code 3: nothing is published yet.
+    """
+    store = opened_store()
+    messages = Messages(store.settings)
+    if send and not messages.wants_digest:
+        raise BadSetting("DIGEST_WEBHOOK is not set, so nobody gets the digest.", "Set it, or leave out --send.")
+    newest = digest_of(_for_operators(store), store.accountant)
+    if newest is None:
+        raise NotPublished("No number is published yet.", "`dpdau run` publishes, or the schedule does.")
+    answer(newest)
+    if send:
+        messages.digest(newest)
+        messages.deliver()
 
 
 def _for_operators(store: Store) -> Report:

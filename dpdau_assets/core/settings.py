@@ -52,6 +52,9 @@ class Settings:
     landing_dir: Path | None = None
     mart_dir: Path | None = None
     alert_webhook: str | None = field(default=None, repr=False)
+    digest_webhook: str | None = field(default=None, repr=False)
+    smtp_url: str | None = field(default=None, repr=False)
+    admin_email: tuple[str, ...] = ()
     rdp_orders: tuple[int, ...] = (2, 4, 8, 16, 32)
     advanced_delta: float = 1e-7
     default_seed: int = 20251009

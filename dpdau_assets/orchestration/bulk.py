@@ -24,6 +24,7 @@ from dpdau_assets.core.ports.store import Clock, Erasures, Events, Mart, Noise, 
 from dpdau_assets.core.publication.completeness import is_declared
 from dpdau_assets.core.publication.due import due
 from dpdau_assets.core.publication.runs import DAU, MAU, RESTATEMENT, Step, step_of
+from dpdau_assets.core.reporting.digest import Digests
 from dpdau_assets.core.reporting.report_model import Reports
 from dpdau_assets.core.state.activity import require_ended
 from dpdau_assets.core.state.rebuilding import build_days, days_behind, mark_reported
@@ -234,7 +235,7 @@ def build_refresh(project: Project) -> dg.OpDefinition:
         ins={"published": dg.In(dg.Nothing)},
         out=dg.Out(dg.Nothing),
         retry_policy=SAFE,
-        description="Replace the mart and the reports.",
+        description="Replace the mart and the reports, and send the daily digest.",
     )
     @project.asking
     def files(
@@ -249,6 +250,7 @@ def build_refresh(project: Project) -> dg.OpDefinition:
         mart: dg.ResourceParam[Mart],
         duckdb: DuckDBResource,
         reports: dg.ResourceParam[Reports],
+        alerts: dg.ResourceParam[Digests],
     ) -> Iterator[Event]:
         store = project.store(
             context.instance,
@@ -264,7 +266,7 @@ def build_refresh(project: Project) -> dg.OpDefinition:
         with refusals_fail_at_once():
             yield from recorder.reported([Record("active_users", metadata=refresh_mart(store, mart, duckdb))])
             yield from recorder.reported([Record("budget_report", metadata=refresh_budget_report(store))])
-            yield from recorder.reported([Record("report", metadata=refresh_report(store, mart, reports))])
+            yield from recorder.reported([Record("report", metadata=refresh_report(store, mart, reports, alerts))])
 
     return files
 

@@ -10,8 +10,8 @@ from typing import Any, cast
 import dagster as dg
 
 from dpdau_assets.core.erasure.requests import waiting_days
-from dpdau_assets.core.ports.store import Mart, Store
-from dpdau_assets.core.reporting.checks import CHECKS, Check, answer
+from dpdau_assets.core.ports.store import Alerts, Mart, Store
+from dpdau_assets.core.reporting.checks import CHECKS, Check, answer, tampering_in
 from dpdau_assets.orchestration.metadata import erasure_queue, reveal
 from dpdau_assets.orchestration.project import NotAsked, Project
 
@@ -27,12 +27,12 @@ ASKED_OF = {
     _PENDING: ("clock", "accountant", "erasure_ledger", "state"),
     _DEADLINE: ("clock", "erasure_ledger"),
     "no_erased_user_in_live_state": ("erasure_ledger", "events", "state", "sketches"),
-    "state_is_keyed": ("accountant", "state"),
-    "no_older_files": ("state",),
+    "state_is_keyed": ("accountant", "state", "alerts"),
+    "no_older_files": ("state", "alerts"),
     "sketches_are_fresh": ("state", "sketches"),
     "few_rows_rejected": ("clock", "events"),
-    "ledger_holds": ("accountant", "mart"),
-    "noise_is_private": ("accountant", "noise"),
+    "ledger_holds": ("accountant", "mart", "alerts"),
+    "noise_is_private": ("accountant", "noise", "alerts"),
     "configuration_is_feasible": ("accountant",),
     "published_on_time": ("clock", "accountant", "events"),
     "restatement_on_time": ("accountant",),
@@ -57,8 +57,11 @@ def _asset_check(project: Project, check: Check) -> dg.AssetChecksDefinition:
     def asked(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         parts = {name: getattr(context.resources, project.name(name)) for name in ASKED_OF[check.name]}
         mart = cast(Mart, parts.pop("mart", NotAsked("mart")))
+        alerts = cast(Alerts, parts.pop("alerts", NotAsked("alerts")))
         store = project.store(context.instance, **cast(dict[str, Any], parts))
         verdict = answer(check, store, mart)
+        if check.tampering:
+            alerts.note(tampering_in([(check, verdict)]))
         return dg.AssetCheckResult(
             passed=verdict.passed,
             severity=severity(check),

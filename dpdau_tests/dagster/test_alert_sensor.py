@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date, timedelta
+from fractions import Fraction
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
+from dpdau_assets.cli import alerting
+from dpdau_assets.core.budget.overrides import reset_budget
 from dpdau_assets.core.dates import days_between
 from dpdau_assets.core.facts import Alert
 from dpdau_assets.core.ports.store import Store
@@ -17,7 +20,9 @@ from dpdau_assets.core.publication.completeness import complete
 from dpdau_assets.orchestration.names import PUBLISH_DAU
 from dpdau_tests.conftest import FixedClock, put
 from dpdau_tests.dagster.world import KeptAlerts, World, erase
-from resources.alerts_webhook import NotDelivered
+from dpdau_tests.support.receiving import webhook_receiver
+from resources.messages.delivery import NotDelivered
+from resources.messages.messages import Messages
 
 TODAY = date(2025, 1, 3)
 DAYS = days_between(date(2025, 1, 1), date(2025, 1, 2))
@@ -247,3 +252,49 @@ def test_no_alert_tells_of_anybody(world: World) -> None:
     later(world, DAYS[1] + timedelta(days=40)).tick()
     assert len(world.alerts.sent) >= 2
     assert SHE not in repr(world.alerts.sent)
+
+
+# --- Overrides ---------------------------------------------------------------------------------------------------
+
+
+def test_an_override_is_told_once_with_who_and_why_and_one_of_before_the_first_tick_is_not(
+    make_store: MakeStore, instance: dg.DagsterInstance
+) -> None:
+    store = make_store(today=DAYS[1])
+    reset_budget("dau", DAYS[0], Fraction(7, 2), "The board", "of old", store)
+    world = World(store, instance, sensor="alert_sensor")
+    world.tick()
+    assert world.alerts.sent == []
+    reset_budget("dau", DAYS[0], Fraction(4), "The board", "a launch", store)
+    world.tick()
+    world.tick()
+    (alert,) = world.alerts.sent
+    assert alert.name == "budget_overridden"
+    assert alert.text == "The cap of dau of 2025-01 was set to epsilon 4 by The board: a launch"
+
+
+def test_the_sensor_and_the_command_tell_of_one_override_under_one_name(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reset_budget("dau", DAYS[0], Fraction(4), "The board", "a launch", world.store)
+    by_command = KeptAlerts()
+    monkeypatch.setattr(alerting, "Messages", lambda settings: by_command)
+    alerting.tell_of_overrides(world.store)
+    world.tick()
+    assert by_command.sent == world.alerts.sent != []
+    assert by_command.names == world.alerts.names
+
+
+def test_what_a_receiver_did_not_take_is_delivered_by_the_next_tick(world: World) -> None:
+    with webhook_receiver() as receiver:
+        receiver.status = 503
+        settings = replace(world.store.settings, alert_webhook=receiver.address)
+        world.alerts = Messages(settings)  # type: ignore[assignment]
+        assert not world.execute(PUBLISH_DAU, str(DAYS[0])).success
+        skipped = world.evaluate()
+        world.cursor = skipped.cursor
+        assert "ALERT_WEBHOOK did not take a message" in str(skipped.skip_reason) and receiver.bodies == []
+        receiver.status = 200
+        world.tick()
+        world.tick()
+        assert [body["alert"] for body in receiver.bodies] == ["run_failed"]

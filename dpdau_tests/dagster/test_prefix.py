@@ -24,6 +24,7 @@ from dpdau_assets.orchestration.project import ASSETS
 from dpdau_tests.conftest import SECRET, put
 from dpdau_tests.dagster.world import stop_the_clock
 from dpdau_tests.support.project import PROJECT
+from resources.messages.messages import Messages
 from resources.settings_env import read_settings
 from resources.store import open_store
 
@@ -217,7 +218,7 @@ def test_people_are_told_of_our_failed_runs_and_of_none_of_the_teams(
     both: Both, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[str] = []
-    monkeypatch.setattr("resources.alerts_webhook.WebhookAlerts.send", lambda self, alert: told.append(alert.text))
+    monkeypatch.setattr(Messages, "send", lambda self, alert, once=None: told.append(alert.text))
     cursor = both.tick("dpdau_alert_sensor").cursor
     assert not both.execute("publish_due").success  # theirs
     wrong = {"ops": {"dpdau_take_landed_days": {"config": {"days": ["no day"]}}}}

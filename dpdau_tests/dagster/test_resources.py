@@ -41,6 +41,8 @@ HIDDEN = {
     "HASH_SALT_SECRET": SECRET,
     "LEDGER_URL": "postgresql://dpdau:word-of-the-ledger@nowhere/dpdau",
     "ALERT_WEBHOOK": "https://hooks.example.org/token-of-the-webhook",
+    "DIGEST_WEBHOOK": "https://hooks.example.org/token-of-the-digest",
+    "SMTP_URL": "smtp://dpdau:word-of-the-mail@nowhere",
 }
 """Each is a secret, or holds one."""
 
@@ -75,7 +77,7 @@ def test_every_resource_and_each_of_its_fields_says_what_it_is_for() -> None:
         model: Any = resources_under(Settings())[name]
         assert model.__class__.model_fields["accountant"].description, name
     assert shown["accountant"].parent_resources == {name: "accountant" for name in dependent}
-    assert dependent == {"erasure_ledger", "state", "sketches", "events", "mart", "reports"}
+    assert dependent == {"erasure_ledger", "state", "sketches", "events", "mart", "reports", "alerts"}
 
 
 def test_a_page_says_the_settings_that_the_resource_works_under() -> None:
@@ -89,7 +91,9 @@ def test_a_page_says_the_settings_that_the_resource_works_under() -> None:
 
 def test_no_secret_is_in_what_dagster_is_told_of_the_project(environment: pytest.MonkeyPatch) -> None:
     """Nor where it comes from: of what the environment holds the page names the variable, of `.env` nothing."""
-    fields_of = {"hash_salt_secret": "accountant", "ledger_url": "accountant", "alert_webhook": "alerts"}
+    fields_of = {"hash_salt_secret": "accountant", "ledger_url": "accountant"}
+    fields_of |= dict.fromkeys(("alert_webhook", "digest_webhook", "smtp_url"), "alerts")
+    environment.setenv("ADMIN_EMAIL", "privacy@example.org")
     for name, value in HIDDEN.items():
         environment.setenv(name, value)
     from_environment = read_settings()
@@ -103,7 +107,7 @@ def test_no_secret_is_in_what_dagster_is_told_of_the_project(environment: pytest
                 environment.setenv(name, value)
         told = RepositorySnap.from_def(build_definitions(from_environment).get_repository_def())
         text = serialize_value(told)
-        assert not any(word in text for word in (SECRET, "word-of-the-ledger", "token-of-the-webhook"))
+        assert not any(word in text for word in (SECRET, "word-of-the-ledger", "word-of-the-mail", "token-of-the"))
         assert all((f'"{name}"' in text) == is_set for name in HIDDEN)
         for name in HIDDEN:
             environment.delenv(name, raising=False)
@@ -204,17 +208,22 @@ def test_a_secret_that_is_typed_into_a_launch_is_refused_and_not_repeated(
     assert store.accountant.processed() == set()
 
 
-def test_a_webhook_that_is_typed_into_a_launch_is_refused_and_one_that_a_variable_holds_is_taken(
-    environment: pytest.MonkeyPatch,
+@pytest.mark.parametrize("field", ["alert_webhook", "digest_webhook", "smtp_url"])
+def test_an_address_that_is_typed_into_a_launch_is_refused_and_one_that_a_variable_holds_is_taken(
+    field: str, environment: pytest.MonkeyPatch
 ) -> None:
-    environment.setenv("ANOTHER_WEBHOOK", HIDDEN["ALERT_WEBHOOK"])
-    alerts = resources_under(read_settings())["alerts"]
-    context = dg.build_init_resource_context()
-    assert alerts.__class__(alert_webhook=HIDDEN["ALERT_WEBHOOK"]).create_resource(context)
-    environment.delenv("ANOTHER_WEBHOOK")
-    with pytest.raises(BadSetting, match="alert_webhook was typed into the launch") as refused:
-        alerts.__class__(alert_webhook=HIDDEN["ALERT_WEBHOOK"]).create_resource(context)
-    assert "token-of-the-webhook" not in str(refused.value)
+    environment.setenv("SMTP_URL", "smtp://localhost")
+    environment.setenv("ADMIN_EMAIL", "privacy@example.org")
+    environment.setenv("ANOTHER", HIDDEN[field.upper()])
+    settings = read_settings()
+    alerts = resources_under(settings)["alerts"]
+    accountant, context = open_store(settings).accountant, dg.build_init_resource_context()
+    typed = {"accountant": accountant, field: HIDDEN[field.upper()]}
+    assert alerts.__class__(**typed).create_resource(context)
+    environment.delenv("ANOTHER")
+    with pytest.raises(BadSetting, match=f"{field} was typed into the launch") as refused:
+        alerts.__class__(**typed).create_resource(context)
+    assert "-of-the-" not in str(refused.value)
 
 
 @pytest.mark.parametrize("held_by", ["the environment", ".env"])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
@@ -21,6 +22,8 @@ from dpdau_assets.core.erasure.requests import request
 from dpdau_assets.core.events import Event
 from dpdau_assets.core.facts import Alert
 from dpdau_assets.core.ports.store import Store
+from dpdau_assets.core.reporting.digest import Digest
+from dpdau_assets.core.security_events import SecurityEvent
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.definitions import build_definitions
 from dpdau_assets.orchestration.jobs import Jobs, build_jobs
@@ -71,13 +74,26 @@ def asked_of(schedule: dg.ScheduleDefinition, store: Store) -> dict[str, Any]:
 
 
 class KeptAlerts:
-    """The port Alerts, for as long as nobody but the test is to be told."""
+    """The ports Alerts and Digests, for as long as nobody but the test is to be told."""
 
     def __init__(self) -> None:
         self.sent: list[Alert] = []
+        self.names: list[str | None] = []
+        self.noted: Counter[SecurityEvent] = Counter()
+        self.digests: list[Digest] = []
 
-    def send(self, alert: Alert) -> None:
+    def send(self, alert: Alert, once: str | None = None) -> None:
         self.sent.append(alert)
+        self.names.append(once)
+
+    def note(self, events: Mapping[SecurityEvent, int]) -> None:
+        self.noted.update(events)
+
+    def deliver(self) -> None:
+        """Everything has arrived."""
+
+    def digest(self, digest: Digest) -> None:
+        self.digests.append(digest)
 
 
 @dataclass

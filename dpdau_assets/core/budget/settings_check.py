@@ -37,6 +37,8 @@ LONGEST_GRACE = LATEST_RESTATEMENT_DAY - 2  # a month is restated after all of i
 LEAST_EPSILON, LARGEST_EPSILON = Fraction(1, 10_000), 1000
 LEAST_K, MOST_K = 16, 1 << 26
 LEDGER = re.compile(r"sqlite:///[^:?#]+|postgres(ql)?://[^/]+/.+")
+SMTP = re.compile(r"smtps?://([^\s/@:]+(:[^\s/@]*)?@)?[^\s/@:?#]+(:\d{1,5})?/?")
+MAILBOX = re.compile(r"[^\s@,<>\"]+@[^\s@,<>\"]+")
 WEBHOOK = re.compile(r"https?://[^\s/]+(/\S*)?")
 ORIGIN = re.compile(r"https?://[^\s/,*]+")
 DOCS = re.compile(r"https?://[^\s#?]+")
@@ -67,6 +69,7 @@ def _problems(settings: Settings) -> Iterator[str]:
     yield from _budgets(settings)
     yield from _publication(settings)
     yield from _store(settings)
+    yield from _messages(settings)
     yield from _erasure(settings)
     yield from _api(settings)
 
@@ -192,8 +195,26 @@ def _store(settings: Settings) -> Iterator[str]:
     if settings.hash_salt_secret is not None and len(settings.hash_salt_secret) < SHORTEST_SECRET:
         rule = f"shorter than {SHORTEST_SECRET} characters"
         yield f"HASH_SALT_SECRET=...: {rule}; set a random one, for example from: openssl rand -hex 32"
-    if settings.alert_webhook is not None and not WEBHOOK.fullmatch(settings.alert_webhook):
-        yield "ALERT_WEBHOOK=...: not an address that can be posted to; set https://host/path, or leave it out"
+
+
+def _messages(settings: Settings) -> Iterator[str]:
+    for name in ("alert_webhook", "digest_webhook"):
+        address = getattr(settings, name)
+        if address is not None and not WEBHOOK.fullmatch(address):
+            rule = "not an address that can be posted to"
+            yield f"{name.upper()}=...: {rule}; set https://host/path, or leave it out"
+    if settings.smtp_url is not None and not SMTP.fullmatch(settings.smtp_url):
+        yield (
+            "SMTP_URL=...: not the address of a mail server; set smtp://user:password@host:587 or smtps://host:465, "
+            "user and password percent-encoded, or leave it out"
+        )
+    for address in settings.admin_email:
+        if not MAILBOX.fullmatch(address):
+            yield f"ADMIN_EMAIL={address}: not an e-mail address; set such as privacy@example.org, several with commas"
+    if settings.admin_email and settings.smtp_url is None:
+        yield "SMTP_URL=: not set, and ADMIN_EMAIL is, so no mail could be sent; set it, or leave both out"
+    if settings.smtp_url is not None and not settings.admin_email:
+        yield "ADMIN_EMAIL=: not set, and SMTP_URL is, so mail would go to nobody; set it, or leave both out"
 
 
 def _erasure(settings: Settings) -> Iterator[str]:

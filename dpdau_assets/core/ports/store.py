@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -19,6 +19,7 @@ from dpdau_assets.core.ports.state import Builds, FileInventory, Rebuilds, Salts
 
 if TYPE_CHECKING:
     from dpdau_assets.core.restored import MartRow
+    from dpdau_assets.core.security_events import SecurityEvent
     from dpdau_assets.core.settings import Settings
 
 
@@ -44,10 +45,18 @@ class Clock(Protocol):
 
 
 class Alerts(Protocol):
-    """Where people are told what needs them."""
+    """Where people are told what needs them. What is kept for somebody is delivered by whoever delivers next."""
 
-    def send(self, alert: Alert) -> None:
-        """Raises DpdauError if it did not arrive; then it is sent again."""
+    def send(self, alert: Alert, once: str | None = None) -> None:
+        """Keep the alert for everybody who is to have it, unless one of this name was kept before, and deliver."""
+        ...
+
+    def note(self, events: Mapping[SecurityEvent, int]) -> None:
+        """Count these security events; the first of a kind is told at once, and what follows in sum."""
+        ...
+
+    def deliver(self) -> None:
+        """Deliver what waits. Raises DpdauError for what did not arrive; it is kept."""
         ...
 
 

@@ -335,13 +335,13 @@ def half_width_95(mechanism: Mechanism, stream_day: int = 1) -> float:
     """The smallest h with P(|noise of a published number| <= h) >= 0.95, in users, from the noise as it is drawn."""
     match mechanism:
         case SharedNoise():
-            return _covering(_probabilities(mechanism.sigma_day), _probabilities(mechanism.sigma_month)) / 2
+            return _covering(draw_probabilities(mechanism.sigma_day), draw_probabilities(mechanism.sigma_month)) / 2
         case Stream():
             # A sum of discrete Gaussians that are thousands of steps wide, in steps of 1/1024: a normal distribution
             # to far more digits than are published.
             return NormalDist().inv_cdf((1 + COVERAGE) / 2) * noise_std(mechanism, stream_day)
         case Gaussian():
-            return float(_covering(_probabilities(mechanism.sigma), np.ones(1)))
+            return float(_covering(draw_probabilities(mechanism.sigma), np.ones(1)))
         case Laplace():
             return float(_laplace_covering(float(mechanism.epsilon)))
         case _:
@@ -368,11 +368,15 @@ def noise_width(mechanism: Mechanism, half_width: float) -> NoiseWidth:
     """The width of a number's noise whose `half_width_95` is this."""
     match mechanism:
         case SharedNoise():
-            step, first, second = 0.5, _probabilities(mechanism.sigma_day), _probabilities(mechanism.sigma_month)
+            step, first, second = (
+                0.5,
+                draw_probabilities(mechanism.sigma_day),
+                draw_probabilities(mechanism.sigma_month),
+            )
         case Gaussian():
-            step, first, second = 1.0, _probabilities(mechanism.sigma), np.ones(1)
+            step, first, second = 1.0, draw_probabilities(mechanism.sigma), np.ones(1)
         case Laplace():
-            step, first, second = 1.0, _laplace_probabilities(float(mechanism.epsilon)), np.ones(1)
+            step, first, second = 1.0, laplace_probabilities(float(mechanism.epsilon)), np.ones(1)
         case Stream():
             return NoiseWidth(half_width, half_width, 0.0)
         case _:
@@ -382,7 +386,7 @@ def noise_width(mechanism: Mechanism, half_width: float) -> NoiseWidth:
     return NoiseWidth(half_width, step * (steps - 0.5 + (COVERAGE - inside) / (within - inside)), step)
 
 
-def _probabilities(sigma: float) -> Probabilities:
+def draw_probabilities(sigma: float) -> Probabilities:
     """The discrete Gaussian's probabilities on -n..n; what lies beyond is below 1e-30."""
     reach = math.ceil(12 * sigma) + 1
     weights = np.exp(-((np.arange(-reach, reach + 1) / sigma) ** 2) / 2)
@@ -391,12 +395,12 @@ def _probabilities(sigma: float) -> Probabilities:
 
 def _gaussian_std(sigma: float) -> float:
     """Standard deviation of the discrete Gaussian: `sigma` itself but for sigma below about 1."""
-    probabilities = _probabilities(sigma)
+    probabilities = draw_probabilities(sigma)
     reach = len(probabilities) // 2
     return math.sqrt(float(probabilities @ np.arange(-reach, reach + 1) ** 2))
 
 
-def _laplace_probabilities(epsilon: float) -> Probabilities:
+def laplace_probabilities(epsilon: float) -> Probabilities:
     """The discrete Laplace's probabilities on -n..n; what lies beyond is below 1e-17."""
     reach = math.ceil(40 / epsilon)
     weights = np.exp(-epsilon * np.abs(np.arange(-reach, reach + 1)))

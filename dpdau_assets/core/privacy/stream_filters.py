@@ -61,11 +61,30 @@ def interval_cost_so_far(filter_: Sequence[int], days: int, outputs: int) -> int
     return int((own[:, None] + own - 2 * product).max())  # an interval is one row minus a later one
 
 
-@lru_cache(maxsize=4096)
-def response_norm(filter_: tuple[int, ...], day: int) -> float:
-    """‖first `day` values of the inverse filter's impulse response‖: what the noise so far adds up to."""
+@lru_cache(maxsize=64)
+def impulse_response(filter_: tuple[int, ...]) -> tuple[float, ...]:
+    """What one draw adds to the numbers from its own on, in shares of what it adds to its own.
+
+    As many values as matter: the slowest response in the table is below 1e-50 long before they end.
+    """
     response: list[float] = []
-    for n in range(min(day, 4096)):  # the slowest response in the table is below 1e-50 long before
+    for n in range(4096):
         past = zip(filter_[1:], reversed(response), strict=False)
         response.append(((n == 0) * filter_[0] - sum(weight * value for weight, value in past)) / filter_[0])
-    return math.sqrt(math.fsum(value * value for value in response))
+    return tuple(response)
+
+
+@lru_cache(maxsize=4096)
+def response_overlap(filter_: tuple[int, ...], day: int, later: int) -> float:
+    """How much noise the number of `day`, counted from 1, has in common with the one `later` days after it.
+
+    Times σ² / filter[0]² it is their covariance: Σ r_j r_(j+later) over the draws that the earlier one has, r being the
+    impulse response.
+    """
+    response = impulse_response(filter_)
+    return math.fsum(a * b for a, b in zip(response[:day], response[later:], strict=False))
+
+
+def response_norm(filter_: tuple[int, ...], day: int) -> float:
+    """‖first `day` values of the impulse response‖: what the noise so far adds up to."""
+    return math.sqrt(response_overlap(filter_, day, 0))

@@ -22,6 +22,7 @@ from dpdau_assets.core.ports.store import Mart, State, Store, StoreView
 from dpdau_assets.core.privacy.schedule import due_on
 from dpdau_assets.core.publication.due import due, overdue_days
 from dpdau_assets.core.publication.ingest import in_whole_per_cent
+from dpdau_assets.core.security_events import SecurityEvent
 from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.sketches import build
 from dpdau_assets.core.sketches.base import to_bytes
@@ -49,6 +50,7 @@ class Check:
         blocking: whether a wrong number could leave, or data stay, where it fails.
         waiting: whether it only says that work is under way: no failure of anything yet.
         watched: whether it is cheap, and asked every few minutes to raise an alert.
+        tampering: whether somebody's hand may be behind its failing: whoever finds it so tells of a security event.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Check:
     blocking: bool = False
     waiting: bool = False
     watched: bool = False
+    tampering: bool = False
 
 
 def ask_all(store: Store, mart: Mart) -> dict[str, Verdict]:
@@ -70,6 +73,14 @@ def answer(check: Check, store: Store, mart: Mart) -> Verdict:
         return check.ask(store, mart)
     except DpdauError as error:
         return Verdict(False, f"It could not be asked: {error.reason}")
+
+
+def tampering_in(verdicts: Iterable[tuple[Check, Verdict]]) -> dict[SecurityEvent, int]:
+    """The security events in what checks have found."""
+    found = (
+        f"{check.name}: {verdict.sentence}" for check, verdict in verdicts if check.tampering and not verdict.passed
+    )
+    return {SecurityEvent("tampering_found", about): 1 for about in found}
 
 
 # --- Erasures ----------------------------------------------------------------------------------------------------
@@ -320,12 +331,14 @@ CHECKS = (
         "The state of every day that was built is there, whole, and holds keys alone.",
         _state_is_keyed,
         blocking=True,
+        tampering=True,
     ),
     Check(
         "no_older_files",
         "Every file of the state is the one that was written last: none was put back.",
         _no_older_files,
         blocking=True,
+        tampering=True,
     ),
     Check(
         "sketches_are_fresh",
@@ -343,12 +356,14 @@ CHECKS = (
         "The ledger is as it was written, every number was charged within its cap, the mart shows no other.",
         _ledger_holds,
         blocking=True,
+        tampering=True,
     ),
     Check(
         "noise_is_private",
         "No number was, or will be, drawn from noise that can be predicted.",
         _noise_is_private,
         blocking=True,
+        tampering=True,
     ),
     Check(
         "configuration_is_feasible",

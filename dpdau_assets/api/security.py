@@ -1,0 +1,61 @@
+"""What a worker has seen of possible attacks: counted while it answers, and told from time to time.
+
+Names of keys are told and no addresses, which are people's: a proxy's log has them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+
+from starlette.concurrency import run_in_threadpool
+
+from dpdau_assets.api.rate_limits import Refusal
+from dpdau_assets.api.request_log import LOGGER
+from dpdau_assets.core.errors import DpdauError
+from dpdau_assets.core.ports.store import Alerts
+from dpdau_assets.core.security_events import Kind, SecurityEvent
+from resources.store import CANNOT_KEEP
+
+TELLING_SECONDS = 5.0
+_log = logging.getLogger(LOGGER)
+
+
+class SecurityWatch:
+    """Counts security events in memory, so that no request waits for a receiver, and hands them on.
+
+    What a worker that is killed has counted and not handed on is in its request log alone, for TELLING_SECONDS at most.
+    """
+
+    def __init__(self, alerts: Alerts) -> None:
+        self._alerts = alerts
+        self._counted: Counter[SecurityEvent] = Counter()
+
+    def note(self, kind: Kind, about: str = "") -> None:
+        """Count one."""
+        self._counted[SecurityEvent(kind, about)] += 1
+
+    def note_limit(self, refusal: Refusal, key_name: str | None) -> None:
+        """Count a request that was one too many; one that is larger than a minute's limit is a mistake, and none."""
+        if refusal.fits:
+            self.note("limit_reached", f"The key {key_name}" if key_name else "Somebody without a valid key")
+
+    def tell(self) -> None:
+        """Hand on what was counted, and deliver what waits. What cannot be kept is logged, and tried the next time."""
+        counted, self._counted = self._counted, Counter()
+        try:
+            if counted:
+                self._alerts.note(counted)
+            self._alerts.deliver()
+        except CANNOT_KEEP as error:
+            self._counted.update(counted)
+            _log.error("Security events cannot be kept: %s.", type(error).__name__)
+        except DpdauError as error:
+            _log.warning("%s %s", error.reason, error.remedy)
+
+    async def keep_telling(self) -> None:
+        """Do so each TELLING_SECONDS, until this is cancelled."""
+        while True:
+            await asyncio.sleep(TELLING_SECONDS)
+            await run_in_threadpool(self.tell)

@@ -1,0 +1,151 @@
+"""Receivers of messages on this machine: one of webhooks, and a mail server."""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email import message_from_bytes, policy
+from email.message import EmailMessage
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, Literal
+
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+
+Tls = Literal["none", "starttls", "whole"]
+TOKEN = "a-token-that-lets-anyone-post"
+
+
+@dataclass
+class Receiver:
+    """What a receiver of webhooks was sent, and how it answers; None hangs up."""
+
+    status: int | None = 200
+    bodies: list[dict[str, Any]] = field(default_factory=list)
+    types: list[str | None] = field(default_factory=list)
+    address: str = ""
+
+
+@contextmanager
+def webhook_receiver() -> Iterator[Receiver]:
+    """One that listens until the end of the block."""
+    receiver = Receiver()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            if receiver.status is None:
+                self.close_connection = True
+                return
+            if receiver.status < 300:
+                receiver.bodies.append(json.loads(body))
+                receiver.types.append(self.headers["Content-Type"])
+            self.send_response(receiver.status)
+            self.send_header("Location", self.path)
+            self.end_headers()
+
+        def do_GET(self) -> None:  # what a redirected POST would become
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        receiver.address = f"http://127.0.0.1:{server.server_port}/hooks/{TOKEN}"
+        yield receiver
+        server.shutdown()
+
+
+@dataclass
+class Mailbox:
+    """What a mail server took, and how it answers."""
+
+    refuses: str | None = None
+    mails: list[EmailMessage] = field(default_factory=list)
+    recipients: list[list[str]] = field(default_factory=list)
+    logins: list[tuple[str, str]] = field(default_factory=list)
+    over_tls: list[bool] = field(default_factory=list)
+    port: int = 0
+
+
+@contextmanager
+def mail_server(
+    folder: Path, *, tls: Literal["none", "starttls", "whole"], password: bool = False
+) -> Iterator[Mailbox]:
+    """A mail server that listens until the end of the block, with a certificate of its own in `folder`/ca.pem.
+
+    With a password it takes mail from who has logged in as `dpdau` with `p@ss word` alone, and that over TLS alone.
+    """
+    mailbox = Mailbox()
+    context = None if tls == "none" else _certified(folder)
+
+    class Handler:
+        async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
+            if mailbox.refuses:
+                return mailbox.refuses
+            mailbox.mails.append(message_from_bytes(envelope.content or b"", policy=policy.default))
+            mailbox.recipients.append(list(envelope.rcpt_tos))
+            mailbox.over_tls.append(session.ssl is not None or tls == "whole")
+            return "250 OK"
+
+    def authenticated(server: SMTP, session: Session, envelope: Envelope, mechanism: str, data: LoginPassword) -> Any:
+        mailbox.logins.append((data.login.decode(), data.password.decode()))
+        return AuthResult(success=mailbox.logins[-1] == ("dpdau", "p@ss word"))
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        mailbox.port = free.getsockname()[1]
+    controller = Controller(
+        Handler(),
+        hostname="127.0.0.1",
+        port=mailbox.port,
+        tls_context=context if tls == "starttls" else None,
+        authenticator=authenticated,
+        auth_required=password,
+        auth_require_tls=tls == "starttls",
+        ssl_context=context if tls == "whole" else None,
+    )
+    controller.start()
+    try:
+        yield mailbox
+    finally:
+        controller.stop()
+
+
+def _certified(folder: Path) -> ssl.SSLContext:
+    """What a server presents: a certificate of 127.0.0.1 that a client trusts which is told of ca.pem."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "ca.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
+    (folder / "key.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(folder / "ca.pem", folder / "key.pem")
+    return context
