@@ -12,10 +12,10 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev serve test clients check lint types soak faults bench lock clean
+.PHONY: help demo dev serve test clients check lint types load-test soak faults bench lock clean
 
 help: ## Show the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
 
 demo: $(READY) ## Publish bundled real events, moved to end yesterday, and show what came out
 	$(BIN)/python -m eval.demo
@@ -45,6 +45,9 @@ lint: $(READY) ## Check style, format and placeholders
 
 types: $(READY) ## Check types with pyright
 	$(BIN)/pyright
+
+load-test: $(READY) ## Clients side by side against the API, by Locust: LOAD_USERS, LOAD_RUNTIME, LOAD_HOST; see docs/monitoring.md
+	$(BIN)/python -m eval.load_test
 
 soak: $(READY) ## The long tests for MINUTES, shared among them by weight, every choice under a printed seed
 	$(BIN)/python -m dpdau_tests.support.soak --minutes $(MINUTES)

@@ -8,13 +8,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import threading
 from collections import Counter
 from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from statistics import median
 
@@ -34,6 +32,7 @@ from dpdau_tests.conftest import SECRET, FixedClock, put
 from dpdau_tests.support.browser import PICTURES as KEPT
 from dpdau_tests.support.fast_folder import fast_folder
 from dpdau_tests.support.lengths import LENGTH, at_length, chance
+from dpdau_tests.support.receiving import webhook_receiver
 from dpdau_tests.support.simulation import Daemon, wait_until
 from resources.published.mart_duckdb import MartFiles
 from resources.settings_env import read_settings
@@ -136,24 +135,18 @@ pytestmark = [pytest.mark.weeks, pytest.mark.timeout(at_length(ci=3600, soak=20_
 
 @pytest.fixture
 def receiver() -> Iterator[list[dict]]:
-    """A local receiver of alerts; its address is in ALERT_WEBHOOK."""
-    told: list[dict] = []
+    """What a local receiver of alerts is told; its address is in ALERT_WEBHOOK."""
+    with webhook_receiver() as receiver, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ALERT_WEBHOOK", receiver.address)
+        yield receiver.bodies
 
-    class Receiver(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(200)
-            self.end_headers()
 
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Receiver) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("ALERT_WEBHOOK", f"http://127.0.0.1:{server.server_port}/")
-            yield told
-        server.shutdown()
+@pytest.fixture
+def channel() -> Iterator[list[dict]]:
+    """The daily digests, in order; their address is in DIGEST_WEBHOOK."""
+    with webhook_receiver() as receiver, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DIGEST_WEBHOOK", receiver.address)
+        yield receiver.bodies
 
 
 class Operation:
@@ -248,13 +241,16 @@ def at(day: date, hour: int = 1, minute: int = 5) -> datetime:
 
 
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS.keys())
-def test_days_of_operation_publish_every_number_on_time_and_once(plan: Plan, receiver: list[dict]) -> None:
+def test_days_of_operation_publish_every_number_on_time_and_once(
+    plan: Plan, receiver: list[dict], channel: list[dict]
+) -> None:
     with operation(plan, receiver) as running:
         for today in plan.days:
             live_through(today, running)
         assert_nothing_is_missing_or_double(running)
         assert_all_is_well(running)
         assert_only_what_went_wrong_was_told(receiver, running)
+        assert_each_publication_had_one_digest(channel, running)
         keep_ticks(running.daemon)
 
 
@@ -337,6 +333,14 @@ def assert_only_what_went_wrong_was_told(told: list[dict], running: Operation) -
     assert Counter(one["alert"] for one in told)["run_failed"] == len(failed)
     assert {one["alert"] for one in told} <= {"run_failed", "published_on_time"}
     assert any(str(plan.late) in one["text"] for one in told)
+
+
+def assert_each_publication_had_one_digest(digests: list[dict], running: Operation) -> None:
+    """By the day on which its last number was due; whatever crashed in between, none came twice."""
+    due_days = [digest["text"].partition(":")[0].rpartition(" ")[2] for digest in digests]
+    assert due_days == sorted(set(due_days))
+    assert due_days[-1] == str(running.published("dau")[-1] + timedelta(days=2))
+    assert len(due_days) >= len(running.plan.live) - len(running.plan.down) - 1
 
 
 def keep_ticks(daemon: Daemon) -> None:
