@@ -12,10 +12,10 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev serve test clients check lint types load-test soak faults bench lock clean
+.PHONY: help demo dev serve test clients check lint types load-test verify-deploy soak faults bench lock clean
 
 help: ## Show the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
 
 demo: $(READY) ## Publish bundled real events, moved to end yesterday, and show what came out
 	$(BIN)/python -m eval.demo
@@ -48,6 +48,9 @@ types: $(READY) ## Check types with pyright
 
 load-test: $(READY) ## Clients side by side against the API, by Locust: LOAD_USERS, LOAD_RUNTIME, LOAD_HOST; see docs/monitoring.md
 	$(BIN)/python -m eval.load_test
+
+verify-deploy: $(READY) ## Smoke-test a running deployment, and write nothing: make verify-deploy URL=https://...
+	$(BIN)/python tools/verify_deploy.py $(URL)
 
 soak: $(READY) ## The long tests for MINUTES, shared among them by weight, every choice under a printed seed
 	$(BIN)/python -m dpdau_tests.support.soak --minutes $(MINUTES)

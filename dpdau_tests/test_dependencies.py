@@ -15,6 +15,7 @@ SETTINGS = tomllib.loads((PROJECT / "pyproject.toml").read_text())
 SHIPPED = SETTINGS["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
 
 USED_WITHOUT_AN_IMPORT = {
+    "async-timeout": "redis imports it below Python 3.11.3, where the lock, made by a newer one, would not have it",
     "dagster-webserver": "`dagster dev`, which `dpdau ui` becomes, starts it by its name",
     "fastapi-offline": "dpdau_assets/api/docs_page.py serves files that it ships",
     "psycopg": "SQLAlchemy loads it for a LEDGER_URL of PostgreSQL",

@@ -58,6 +58,7 @@ DAGSTER = frozenset(
                 "publishing",
                 "recorder",
                 "retries",
+                "telling",
             )
         ),
     }
@@ -112,6 +113,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
         }
     ),
     "dpdau_assets.orchestration.retries": frozenset({"dagster", "dpdau_assets.core"}),
+    "dpdau_assets.orchestration.telling": frozenset({"dpdau_assets.core"}),
     "dpdau_assets.assets": DAGSTER | {"dpdau_assets.assets"},
     "dpdau_assets.assets.mart": DAGSTER
     | {"dpdau_assets.assets", "dpdau_assets.orchestration.tables", "dagster_duckdb"},

@@ -17,7 +17,7 @@ from dpdau_assets.core.budget.settings_check import check
 from dpdau_assets.core.errors import BadSetting
 from dpdau_assets.core.settings import Settings
 
-_SECRETS = {
+SECRETS = {
     "hash_salt_secret",
     "ledger_url",
     "alert_webhook",
@@ -133,7 +133,7 @@ def _describe(error: ValidationError) -> str:
     problems = []
     for problem in error.errors():
         name = str(problem["loc"][0])
-        shown = "..." if name in _SECRETS else problem["input"]
+        shown = "..." if name in SECRETS else problem["input"]
         problems.append(f"{name.upper()}={shown}: {problem['msg']}")
     return "; ".join(problems) + "."
 

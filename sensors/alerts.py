@@ -81,7 +81,7 @@ def build_alert_sensor(project: Project, jobs: Jobs) -> dg.SensorDefinition:
         try:
             for alert, told in what_to_tell(cursor, failures, store):
                 if alert:
-                    alerts.send(alert)
+                    alerts.send(alert, once=_once(alert))
                 cursor = told
             overrides = store.accountant.overrides()
             told_before = len(overrides) if cursor.overrides is None else cursor.overrides
@@ -96,8 +96,13 @@ def build_alert_sensor(project: Project, jobs: Jobs) -> dg.SensorDefinition:
     return alert_sensor
 
 
+def _once(alert: Alert) -> str | None:
+    """A name for what is told but once, also if the tick is cut short and its cursor is lost."""
+    return f"run {alert.fields['run']}" if "run" in alert.fields else None
+
+
 def what_to_tell(cursor: Cursor, failures: "Failures", store: Store) -> Iterator[tuple[Alert | None, Cursor]]:
-    """Each alert, with what the cursor is once it has arrived."""
+    """Each alert, with what the cursor is once it is kept for those who are to be told."""
     mart = cast(Mart, NotAsked("mart"))  # no check that is watched reads it
     for alert, told in failures.since(cursor):
         yield alert, told

@@ -1432,9 +1432,9 @@ SENSORS = (
     Fault(
         "the-alert-sensors-cursor-goes-ahead-of-what-was-delivered",
         "sensors/alerts.py",
-        "                if alert:\n                    alerts.send(alert)\n                cursor = told\n",
-        "                cursor = told\n                if alert:\n                    alerts.send(alert)\n",
-        ("dagster/test_alert_sensor.py::test_what_the_receiver_did_not_take_is_sent_again_in_order_and_nothing_twice",),
+        "                    alerts.send(alert, once=_once(alert))\n                cursor = told\n",
+        "                    cursor = told\n                    alerts.send(alert, once=_once(alert))\n",
+        ("dagster/test_alert_sensor.py::test_what_could_not_be_kept_is_told_again_in_order_and_nothing_twice",),
     ),
     Fault(
         "the-inbox-sensor-builds-days-that-nobody-asked-for",
@@ -1993,16 +1993,47 @@ MESSAGES = (
     Fault(
         "an-outbox-forgets-what-was-not-taken",
         "resources/messages/outbox.py",
-        "                return error\n            with self.changed()",
-        "                pass\n            with self.changed()",
+        "raise error if isinstance(error, DpdauError) else NotDelivered.by(name.upper(), error) from None",
+        "pass",
         ("resources/messages/test_outbox.py", "resources/messages/test_messages.py"),
     ),
     Fault(
         "a-receiver-gets-what-another-has-refused-again",
         "resources/messages/outbox.py",
-        "left = {other: payload for other, payload in kept.waiting.get(number, {}).items() if other != name}",
-        "left = dict(kept.waiting.get(number, {}))",
+        "kept.now = kept.now.without(number, name)",
+        "kept.now = kept.now",
         ("resources/messages/test_outbox.py", "resources/messages/test_messages.py"),
+    ),
+    Fault(
+        "a-process-without-a-receiver-lets-go-of-what-waits-for-it",
+        "resources/messages/outbox.py",
+        "name in self._receivers and",
+        "self._receivers.setdefault(name, str) and",
+        ("resources/messages/test_outbox.py",),
+    ),
+    Fault(
+        "a-slow-receiver-holds-up-who-delivers",
+        "resources/messages/outbox.py",
+        "self._thread.join(patience)",
+        "self._thread.join()",
+        (
+            "resources/messages/test_outbox.py"
+            "::test_a_receiver_that_takes_for_ever_is_waited_for_no_longer_than_asked_and_holds_up_no_other",
+        ),
+    ),
+    Fault(
+        "a-publication-fails-where-nobody-can-be-told",
+        "dpdau_assets/orchestration/telling.py",
+        "except DpdauError as error:",
+        "except ZeroDivisionError as error:",
+        ("dagster/test_digest.py::test_a_publication_and_a_check_do_not_fail_where_nobody_can_be_told",),
+    ),
+    Fault(
+        "a-webhook-with-a-password-is-taken",
+        "dpdau_assets/core/budget/settings_check.py",
+        'WEBHOOK = re.compile(rf"https?://{_HOST}([/?][!-~]*)?", re.ASCII)',
+        'WEBHOOK = re.compile(r"https?://[!-~]+", re.ASCII)',
+        ("resources/messages/test_webhook.py",),
     ),
     Fault(
         "a-password-goes-over-plain-smtp",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
+from threading import Lock
 
 from starlette.concurrency import run_in_threadpool
 
@@ -16,7 +17,6 @@ from dpdau_assets.api.request_log import LOGGER
 from dpdau_assets.core.errors import DpdauError
 from dpdau_assets.core.ports.store import Alerts
 from dpdau_assets.core.security_events import Kind, SecurityEvent
-from resources.store import CANNOT_KEEP
 
 TELLING_SECONDS = 5.0
 _log = logging.getLogger(LOGGER)
@@ -31,31 +31,41 @@ class SecurityWatch:
     def __init__(self, alerts: Alerts) -> None:
         self._alerts = alerts
         self._counted: Counter[SecurityEvent] = Counter()
+        self._lock = Lock()
 
     def note(self, kind: Kind, about: str = "") -> None:
         """Count one."""
-        self._counted[SecurityEvent(kind, about)] += 1
+        with self._lock:
+            self._counted[SecurityEvent(kind, about)] += 1
 
     def note_limit(self, refusal: Refusal, key_name: str | None) -> None:
         """Count a request that was one too many; one that is larger than a minute's limit is a mistake, and none."""
         if refusal.fits:
             self.note("limit_reached", f"The key {key_name}" if key_name else "Somebody without a valid key")
 
-    def tell(self) -> None:
-        """Hand on what was counted, and deliver what waits. What cannot be kept is logged, and tried the next time."""
-        counted, self._counted = self._counted, Counter()
+    def keep(self) -> None:
+        """Hand on what was counted. What cannot be kept is logged, and tried the next time."""
+        with self._lock:
+            counted, self._counted = self._counted, Counter()
         try:
-            if counted:
-                self._alerts.note(counted)
+            self._alerts.note(counted)
+        except Exception as error:  # whatever it is, what was counted is not lost
+            with self._lock:
+                self._counted.update(counted)
+            _log.error("Security events cannot be kept (%s): they are counted on.", type(error).__name__)
+
+    def deliver(self) -> None:
+        """Deliver what waits for receivers; what does not arrive is logged, and kept."""
+        try:
             self._alerts.deliver()
-        except CANNOT_KEEP as error:
-            self._counted.update(counted)
-            _log.error("Security events cannot be kept: %s.", type(error).__name__)
         except DpdauError as error:
             _log.warning("%s %s", error.reason, error.remedy)
+        except Exception as error:  # whatever it is, the next ones are told
+            _log.error("Alerts cannot be delivered (%s): they are kept.", type(error).__name__)
 
-    async def keep_telling(self) -> None:
-        """Do so each TELLING_SECONDS, until this is cancelled."""
+    async def keep_telling(self, each: float = TELLING_SECONDS) -> None:
+        """Do both each so many seconds, until this is cancelled."""
         while True:
-            await asyncio.sleep(TELLING_SECONDS)
-            await run_in_threadpool(self.tell)
+            await asyncio.sleep(each)
+            await run_in_threadpool(self.keep)
+            await run_in_threadpool(self.deliver)

@@ -112,8 +112,8 @@ def opened(settings: Settings, store: Store | None = None) -> Iterator[Service]:
     try:
         yield Service(store, writer, api_key_file(settings), limits, seen, metrics, StoreWatch(store), security)
     finally:
-        security.tell()
         writer.close()
+        security.keep()
         seen.close()
         forget(os.getpid())
 

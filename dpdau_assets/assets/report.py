@@ -13,6 +13,7 @@ from dpdau_assets.core.reporting.report_model import Reports
 from dpdau_assets.orchestration.metadata import CODE_VERSION, DAILY, NO_USER_DATA, described, reveal
 from dpdau_assets.orchestration.project import Project
 from dpdau_assets.orchestration.retries import SAFE, refusals_fail_at_once
+from dpdau_assets.orchestration.telling import telling
 
 
 def build_report(project: Project) -> dg.AssetsDefinition:
@@ -68,7 +69,8 @@ def refresh_report(store: Store, mart: Mart, reports: Reports, digests: Digests)
     paths = reports.replace(readers_report(store.settings, store.accountant), for_operators)
     digest = digest_of(for_operators, store.accountant)
     if digest is not None:
-        digests.digest(digest)
+        with telling():
+            digests.digest(digest)
     return reveal(
         {
             "readers_file": dg.MetadataValue.path(paths.readers),

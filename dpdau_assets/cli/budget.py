@@ -22,12 +22,12 @@ from dpdau_assets.core.reporting.label import label_on_record
 from dpdau_assets.core.settings import Metric, Settings
 from resources.ledger_sql.database import Database, open_engine, schema_version
 from resources.ledger_sql.ledger import SqlLedger
-from resources.settings_env import Environment, read_settings
+from resources.settings_env import SECRETS, Environment, read_settings
 from resources.store import ledger_url, open_store
 
 REFUSED = 4
 TABLE_WIDTH = 120
-NOT_TRIED = ("DATA_DIR", "LEDGER_URL", "HASH_SALT_SECRET")
+NOT_TRIED = {"DATA_DIR", *map(str.upper, SECRETS)}
 
 app = typer.Typer()
 
@@ -144,7 +144,7 @@ def _tried(changed: list[str]) -> dict[str, str]:
         if not given or name.lower() not in Environment.model_fields:
             raise BadSetting(f"--set {name}: no such setting.", "Write --set NAME=VALUE, with a name of .env.example.")
         if name.upper() in NOT_TRIED:
-            reason = f"--set {name.upper()}: it says where the ledger is, or opens it, and is not for trying."
+            reason = f"--set {name.upper()}: it says where the ledger is, or is a secret, and is not for trying."
             raise BadSetting(reason, "Set it in the environment.")
         tried[name.upper()] = value
     return tried

@@ -24,6 +24,7 @@ _SAID: Mapping[Kind, str] = {
     "limit_reached": "{about} has sent more than its limit admits.",
     "tampering_found": "{about}",
 }
+KINDS = frozenset(_SAID)
 OVERRIDDEN = "budget_overridden"
 
 
@@ -103,5 +104,6 @@ def _override_alert(override: Override) -> Alert:
         fields = {"metric": override.metric, "month": month}
     else:
         what, fields = "Every erasure request since the restored backup was declared to be submitted again", {}
-    by = {"who": override.who, "why": override.why, "made_on": override.made_on.isoformat()}
-    return Alert(OVERRIDDEN, f"{what} by {override.who}: {override.why}", {**fields, **by})
+    who, why = (" ".join(text.split()) for text in (override.who, override.why))
+    by = {"who": who, "why": why, "made_on": override.made_on.isoformat()}
+    return Alert(OVERRIDDEN, f"{what} by {who}: {why}", {**fields, **by})

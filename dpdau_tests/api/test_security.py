@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Iterator
 from datetime import date
@@ -35,7 +36,8 @@ def receiver() -> Iterator[Receiver]:
 
 def tell(client: TestClient) -> None:
     """What the worker does each few seconds."""
-    service(client).security.tell()
+    service(client).security.keep()
+    service(client).security.deliver()
 
 
 def service(client: TestClient) -> Any:
@@ -114,9 +116,14 @@ def test_a_batch_that_is_larger_than_a_minutes_limit_is_a_mistake_and_no_securit
     assert receiver.bodies == []
 
 
-def test_what_was_counted_is_told_when_the_worker_ends(make_store: MakeStore, receiver: Receiver) -> None:
-    with asking(make_store(), alert_webhook=receiver.address) as client:
+def test_what_was_counted_is_kept_when_the_worker_ends_and_delivered_by_the_next(
+    make_store: MakeStore, receiver: Receiver
+) -> None:
+    store = make_store()
+    with asking(store, alert_webhook=receiver.address) as client:
         wrong(client, 3)
+    with asking(store, alert_webhook=receiver.address) as client:
+        tell(client)
     assert [body["count"] for body in receiver.bodies] == ["3"]
 
 
@@ -135,11 +142,11 @@ def test_no_request_waits_for_a_receiver_and_nothing_is_lost_that_cannot_be_kept
     watch = SecurityWatch(alerts)
     for _ in range(4):
         watch.note("key_refused")
-    watch.tell()
-    assert "cannot be kept: OSError" in caplog.text
+    watch.keep()
+    assert "cannot be kept (OSError)" in caplog.text
     watch.note("key_refused")
     alerts.full = False
-    watch.tell()
+    watch.keep()
     assert alerts.noted == {SecurityEvent("key_refused"): 5}
 
 
@@ -153,8 +160,9 @@ def test_a_receiver_that_does_not_answer_is_told_in_the_log_and_holds_up_no_othe
     alerts = Away()
     watch = SecurityWatch(alerts)
     watch.note("key_refused")
-    watch.tell()
-    watch.tell()
+    for _ in range(2):
+        watch.keep()
+        watch.deliver()
     assert alerts.noted == {SecurityEvent("key_refused"): 1} and "ALERT_WEBHOOK did not take" in caplog.text
 
 
@@ -168,8 +176,33 @@ def test_workers_of_one_server_tell_one_alert_of_a_flood_and_its_whole_sum_is_ke
     kept = json.loads((tmp_path / "store" / "messages" / "outbox.json").read_text())
     (waiting,) = kept["sums"]
     told = [int(body["count"]) for body in receiver.bodies if body["alert"] == "key_refused"]
+    told += [int(payloads["alert_webhook"]["count"]) for payloads in kept["waiting"].values()]
     assert len(told) == 1 and told[0] + waiting["count"] == asked
 
 
 def key_of(client: TestClient, name: str, *scopes: Scope) -> str:
     return service(client).key_file.add(name, frozenset(scopes), date(2025, 1, 1))[1]
+
+
+def test_the_worker_goes_on_telling_whatever_a_receiver_or_the_disk_does() -> None:
+    class Broken(KeptAlerts):
+        delivered = 0
+
+        def deliver(self) -> None:
+            self.delivered += 1
+            if self.delivered == 1:
+                raise RuntimeError("of no kind that anybody knows")
+
+    alerts = Broken()
+    watch = SecurityWatch(alerts)
+
+    async def some_rounds() -> None:
+        task = asyncio.create_task(watch.keep_telling(0.001))
+        for _ in range(6_000):
+            await asyncio.sleep(0.01)
+            if alerts.delivered >= 3:
+                break
+        task.cancel()
+
+    asyncio.run(some_rounds())
+    assert alerts.delivered >= 3

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import date, timedelta
 
 import dagster as dg
+import pytest
 
 from dpdau_assets.core.dates import days_between
 from dpdau_assets.core.ports.store import Store
@@ -34,6 +35,8 @@ def test_after_each_publication_one_message_tells_of_its_last_day_and_running_th
                 complete(today, now)
             world = World(now, instance, alerts=Messages(settings))  # type: ignore[arg-type]
             assert world.execute("publish_due").success
+        assert channel.bodies == [], "a publication waits for no receiver"
+        Messages(settings).deliver()
     titles = [body["blocks"][0]["text"]["text"] for body in channel.bodies]
     assert titles == [f"Active users, published {day + timedelta(days=2)}" for day in DAYS[2:]]
     assert alerts.bodies == []
@@ -70,3 +73,20 @@ def test_what_a_check_finds_that_somebody_may_have_done_is_noted_as_a_security_e
     (event,) = world.alerts.noted
     assert event.kind == "tampering_found" and event.about.startswith("state_is_keyed: 1 day(s) with state that is")
     assert "somebody" not in event.about
+
+
+def test_a_publication_and_a_check_do_not_fail_where_nobody_can_be_told(
+    make_store: MakeStore, instance: dg.DagsterInstance, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = make_store(today=DAYS[1] + timedelta(days=2))
+    put(store, [("somebody", DAYS[0])])
+    complete_all(DAYS[:1], store)
+    (store.settings.data_dir / "messages").write_text("a file in the way")
+    settings = replace(store.settings, digest_webhook="http://127.0.0.1:1/nobody")
+    world = World(store, instance, alerts=Messages(settings))  # type: ignore[arg-type]
+    assert world.execute("publish_due").success
+    (file,) = (store.settings.data_dir / "activity" / f"day={DAYS[0]}").iterdir()
+    file.write_bytes(b"not Parquet any more")
+    world.ask("report", "state_is_keyed")
+    assert (said := world.last_check("report", "state_is_keyed")) and not said.passed
+    assert caplog.text.count("A message to operators cannot be kept") == 2

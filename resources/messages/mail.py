@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import smtplib
 import ssl
-from collections.abc import Mapping, Sequence
 from email.message import EmailMessage
 from urllib.parse import unquote, urlsplit
 
-from resources.messages.delivery import NotDelivered
+from resources.messages.delivery import NotDelivered, Payload, Unwanted
 
 PATIENCE_SECONDS = 10
 _SUBMISSION, _OVER_TLS = 587, 465
 
 
 class Mail:
-    """A mailbox, or several, and the server that takes mail for them.
+    """One mailbox, and the server that takes mail for it.
 
     `smtps://` speaks TLS from the first byte on. `smtp://` goes over to TLS where the server offers that, and has to
     before a password is sent. The server's certificate is verified in both.
@@ -23,33 +22,38 @@ class Mail:
     Args:
         url: smtp:// or smtps://, with user and password if the server asks for them (percent-encoded), host and port;
             without a port, 587 and 465.
-        to: addresses; the first one is the sender's too.
+        to: the address, which is the sender's too.
     """
 
-    def __init__(self, url: str, to: Sequence[str]) -> None:
+    def __init__(self, url: str, to: str) -> None:
         parts = urlsplit(url)
         self._is_tls = parts.scheme == "smtps"
         self._host, self._port = parts.hostname or "", parts.port or (_OVER_TLS if self._is_tls else _SUBMISSION)
         self._user, self._password = unquote(parts.username or ""), unquote(parts.password or "")
-        self._to = list(to)
+        self._to = to
 
-    def __call__(self, payload: Mapping[str, str]) -> None:
-        """Send `subject` and `text`. Raises NotDelivered unless the server has taken it for every mailbox."""
-        message = EmailMessage()
-        message["Subject"] = payload["subject"]
-        message["From"] = self._to[0]
-        message["To"] = ", ".join(self._to)
-        message["Auto-Submitted"] = "auto-generated"
-        message.set_content(payload["text"])
+    def __call__(self, payload: Payload) -> None:
+        """Send `subject` and `text`. Raises Unwanted if the server refuses what is in it, NotDelivered for all else."""
         try:
+            message = self._message(payload)
             with self._connected() as server:
                 if self._user:
                     server.login(self._user, self._password)
-                refused = server.send_message(message)
+                server.send_message(message)
+        except smtplib.SMTPDataError as error:
+            if 500 <= error.smtp_code < 600:
+                raise Unwanted.by("SMTP_URL", error.smtp_code) from None
+            raise NotDelivered.by("SMTP_URL", error) from None
         except (smtplib.SMTPException, OSError, ValueError) as error:
             raise NotDelivered.by("SMTP_URL", error) from None
-        if refused:
-            raise NotDelivered("SMTP_URL did not take a message for every ADMIN_EMAIL.", "It is kept, and sent again.")
+
+    def _message(self, payload: Payload) -> EmailMessage:
+        message = EmailMessage()
+        message["Subject"] = payload["subject"]
+        message["From"] = message["To"] = self._to
+        message["Auto-Submitted"] = "auto-generated"
+        message.set_content(payload["text"].encode(errors="replace").decode())  # halves of surrogate pairs are no text
+        return message
 
     def _connected(self) -> smtplib.SMTP:
         context = ssl.create_default_context()

@@ -1,4 +1,8 @@
-"""The ports Alerts and Digests: a line of JSON in the log, and a message to whoever is configured to get it."""
+"""The ports Alerts and Digests: a line of JSON in the log, and a message to whoever is configured to get it.
+
+What is told is only kept here, and takes a moment; `deliver` sends it, and is for those whom a slow receiver may hold
+up: the alert sensor, the API's upkeep, and commands that are done with their work.
+"""
 
 from __future__ import annotations
 
@@ -6,27 +10,32 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
 
-from dpdau_assets.core.errors import DpdauError
 from dpdau_assets.core.facts import Alert
 from dpdau_assets.core.reporting.digest import Digest
 from dpdau_assets.core.security_events import SecurityEvent, noted, told
 from dpdau_assets.core.settings import Settings
+from resources.messages.delivery import NotKept, Receiver
 from resources.messages.mail import Mail
 from resources.messages.outbox import FOLDER, Outbox, Payloads
-from resources.messages.slack import slack_message
+from resources.messages.slack import escaped, slack_message
 from resources.messages.webhook import Webhook
 
-ALERTS, MAIL, DIGEST = "alert_webhook", "admin_email", "digest_webhook"
+PATIENCE_SECONDS = 20.0
+"""How long all receivers together are waited for. A tick of Dagster's sensors has 60 seconds."""
+
+LONGEST_TEXT = 10_000
+"""Characters of an alert that are sent; the log has all of it."""
+
+_WEBHOOK, _MAIL, _DIGEST = "alert_webhook", "admin_email", "digest_webhook"
 _LOG = logging.getLogger("dpdau.alerts")
 
 
 class Messages:
     """Everything that people are told of one store.
 
-    Alerts go to the log, ALERT_WEBHOOK and ADMIN_EMAIL, the digest to DIGEST_WEBHOOK; each receiver gets each once, and
-    what one of them does not take holds up no other.
+    Alerts go to the log, ALERT_WEBHOOK and each ADMIN_EMAIL, the digest to DIGEST_WEBHOOK; each receiver gets each
+    once, and what one of them does not take holds up no other.
 
     Args:
         now: seconds since 1970.
@@ -40,86 +49,89 @@ class Messages:
     @property
     def wants_digest(self) -> bool:
         """Whether anybody gets a digest."""
-        return DIGEST in self._receivers
+        return _DIGEST in self._receivers
 
     def send(self, alert: Alert, once: str | None = None) -> None:
-        """Log the alert, keep it, and deliver what waits; nothing of it for one that was sent before under this name.
+        """Log the alert, and keep it; nothing of it for one that was sent before under this name.
 
-        Raises OSError where it cannot be kept. What does not arrive now is sent again by `deliver`.
+        Raises NotKept where it cannot be written; it is logged all the same.
         """
-        if self._outbox.put(self._payloads(alert), once):
+        try:
+            is_new = self._outbox.put(self._payloads(alert), once)
+        except NotKept:
             _log(alert)
-            self._try_to_deliver()
+            raise
+        if is_new:
+            _log(alert)
 
     def note(self, events: Mapping[SecurityEvent, int]) -> None:
-        """Count these security events, and tell those that are due."""
-        if not events:
-            return
+        """Count these security events, and keep alerts of those that are due. Raises NotKept; then none is counted."""
+        if events:
+            self._tell_sums(events)
+
+    def digest(self, digest: Digest) -> None:
+        """Keep the digest, unless one of these numbers was kept before. Raises NotKept."""
+        if self.wants_digest:
+            self._outbox.put({_DIGEST: slack_message(digest)}, f"digest {digest.key}")
+
+    def deliver(self) -> None:
+        """Keep alerts of what was summed and is due by now, and deliver what waits, in PATIENCE_SECONDS at most.
+
+        Raises NotDelivered for a receiver that does not take it, which is sent it again the next time, and NotKept.
+        """
+        if self._outbox.is_used:
+            self._tell_sums({})
+            self._outbox.deliver(PATIENCE_SECONDS)
+
+    def _tell_sums(self, events: Mapping[SecurityEvent, int]) -> None:
         with self._outbox.changed() as kept:
             sums = kept.now.sums
             for event, count in events.items():
                 sums = noted(sums, event, count, self._now())
-            kept.now = kept.now.with_sums(sums)
-        self._tell_sums()
-        self._try_to_deliver()
-
-    def digest(self, digest: Digest) -> None:
-        """Send the digest, unless one of this day was sent before."""
-        if self.wants_digest and self._outbox.put({DIGEST: slack_message(digest)}, f"digest {digest.as_of}"):
-            self._try_to_deliver()
-
-    def deliver(self) -> None:
-        """Tell what has been summed and is due by now, and deliver what waits.
-
-        Raises NotDelivered for a receiver that does not take it: it is kept, and sent again the next time.
-        """
-        if self._outbox.is_used:
-            self._tell_sums()
-            self._outbox.deliver()
-
-    def _tell_sums(self) -> None:
-        with self._outbox.changed() as kept:
-            alerts, left = told(kept.now.sums, self._now())
+            alerts, left = told(sums, self._now())
             kept.now = kept.now.with_sums(left)
             for alert in alerts:
-                _log(alert)
-                kept.put(self._payloads(alert))
-
-    def _try_to_deliver(self) -> None:
-        try:
-            self._outbox.deliver()
-        except DpdauError as error:
-            _LOG.warning("%s %s", error.reason, error.remedy)
+                kept.now = kept.now.having(self._payloads(alert))
+        for alert in alerts:
+            _log(alert)
 
     def _payloads(self, alert: Alert) -> Payloads:
-        """`text` is what chat services show of a posted message; the other fields are for machines."""
         return {
-            name: _as_mail(alert) if name == MAIL else _as_posted(alert)
-            for name in (ALERTS, MAIL)
-            if name in self._receivers
+            name: _as_mail(alert) if name.startswith(_MAIL) else _as_posted(alert)
+            for name in self._receivers
+            if name != _DIGEST
         }
 
 
-def receivers(settings: Settings) -> dict[str, Callable[[Any], None]]:
+def receivers(settings: Settings) -> dict[str, Receiver]:
     """Who is configured to be told, by name."""
-    ways: dict[str, Callable[[Any], None]] = {}
+    ways: dict[str, Receiver] = {}
     if settings.alert_webhook:
-        ways[ALERTS] = Webhook("ALERT_WEBHOOK", settings.alert_webhook)
+        ways[_WEBHOOK] = Webhook("ALERT_WEBHOOK", settings.alert_webhook)
     if settings.digest_webhook:
-        ways[DIGEST] = Webhook("DIGEST_WEBHOOK", settings.digest_webhook)
-    if settings.smtp_url and settings.admin_email:
-        ways[MAIL] = Mail(settings.smtp_url, settings.admin_email)
+        ways[_DIGEST] = Webhook("DIGEST_WEBHOOK", settings.digest_webhook)
+    if settings.smtp_url:
+        ways |= {f"{_MAIL} {address}": Mail(settings.smtp_url, address) for address in settings.admin_email}
     return ways
 
 
 def _as_posted(alert: Alert) -> dict[str, str]:
-    return {"alert": alert.name, "text": alert.text, **alert.fields}
+    """`text` is what chat services show of a posted message; the other fields are for machines."""
+    return {**_fields(alert), "alert": alert.name, "text": escaped(_shortened(alert.text))}
 
 
 def _as_mail(alert: Alert) -> dict[str, str]:
-    fields = "".join(f"{name}: {value}\n" for name, value in alert.fields.items())
-    return {"subject": f"dpdau: {alert.name}", "text": f"{alert.text}\n\n{fields}"}
+    fields = "".join(f"{name}: {' '.join(value.split())}\n" for name, value in _fields(alert).items())
+    return {"subject": f"dpdau: {alert.name}", "text": f"{_shortened(alert.text)}\n\n{fields}"}
+
+
+def _fields(alert: Alert) -> dict[str, str]:
+    return {name: _shortened(value) for name, value in alert.fields.items()}
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}…"
 
 
 def _log(alert: Alert) -> None:
-    _LOG.error("%s", json.dumps(_as_posted(alert)))
+    _LOG.error("%s", json.dumps({"alert": alert.name, "text": alert.text, **alert.fields}))

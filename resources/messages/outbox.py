@@ -1,33 +1,43 @@
 """Messages that wait until every receiver has taken them, in one file that all processes of a store share.
 
-`outbox.json` is replaced whole, under a lock that nobody holds while a receiver is waited for. Who delivers holds
-another lock, so that two processes do not send one message; where one dies in between, the next sends it again.
+`outbox.json` is replaced whole, under a lock that nobody holds while a receiver is waited for. Who sends to a receiver
+holds that receiver's own lock, so that two processes do not send it one message, and one that is slow holds up no
+other; where a process dies in between, the next sends the message again.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import math
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
+from time import monotonic
 from typing import Any, BinaryIO
 
-from dpdau_assets.core.security_events import SecurityEvent, Sum, Sums
-from resources.messages.delivery import NotDelivered
+from dpdau_assets.core.errors import DpdauError
+from dpdau_assets.core.security_events import KINDS, SecurityEvent, Sum, Sums
+from resources.messages.delivery import NotDelivered, NotKept, Payload, Receiver, Unwanted
 from resources.storage.durable import write_durably
 from resources.storage.file_lock import FileLock
 
 FOLDER = "messages"
 
 MOST_WAITING = 1_000
-"""Messages; of a receiver that stays away for longer the oldest ones are let go of, which the log has."""
+"""Messages for one receiver; if it stays away for longer the oldest ones are let go of, and alerts are in the log."""
+
+REST_SECONDS = 60.0
+"""How long a process leaves a receiver alone that did not take a message."""
 
 _REMEMBERED = 1_000  # names of messages that are sent once
+_UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 _LOG = logging.getLogger("dpdau.alerts")
 
-Payloads = Mapping[str, Mapping[str, Any]]
+Payloads = Mapping[str, Payload]
 """What each receiver gets, by its name."""
 
 
@@ -45,6 +55,17 @@ class Kept:
     once: tuple[str, ...] = ()
     sums: Sums = field(default_factory=dict)
 
+    def having(self, payloads: Payloads, once: str | None = None) -> Kept:
+        """What is kept, and one more message."""
+        names = self.once if once is None else (*self.once, once)[-_REMEMBERED:]
+        added = {self.following: payloads} if payloads else {}
+        waiting = _newest({**self.waiting, **added})
+        return replace(self, following=self.following + 1, waiting=waiting, once=names)
+
+    def without(self, number: int, name: str) -> Kept:
+        """What is kept, but for what this receiver was to get as this message."""
+        return replace(self, waiting=_left(self.waiting, {(number, name)}))
+
     def with_sums(self, sums: Sums) -> Kept:
         """What is kept, with other sums."""
         return replace(self, sums=sums)
@@ -55,12 +76,44 @@ class Kept:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Kept:
-        sums = {
-            SecurityEvent(each["kind"], each["about"]): Sum(each["count"], each["since"], each["told_at"])
-            for each in value["sums"]
-        }
-        waiting = {int(number): payloads for number, payloads in value["waiting"].items()}
-        return cls(int(value["following"]), waiting, tuple(value["once"]), sums)
+        """The reverse of `to_json`. Raises one of several errors for anything else."""
+        sums = {_event(each): _sum(each) for each in value["sums"]}
+        waiting = {int(number): _payloads(payloads) for number, payloads in value["waiting"].items()}
+        return cls(int(value["following"]), waiting, tuple(map(str, value["once"])), sums)
+
+
+def _event(row: Mapping[str, Any]) -> SecurityEvent:
+    if row["kind"] not in KINDS:
+        raise ValueError("no such kind")
+    return SecurityEvent(row["kind"], str(row["about"]))
+
+
+def _sum(row: Mapping[str, Any]) -> Sum:
+    times = [float(row["since"]), *([] if row["told_at"] is None else [float(row["told_at"])])]
+    if not all(map(math.isfinite, times)):
+        raise ValueError("no time")
+    return Sum(int(row["count"]), times[0], *times[1:])
+
+
+def _payloads(row: Mapping[str, Any]) -> Payloads:
+    return {str(name): dict(payload) for name, payload in row.items()}
+
+
+def _newest(waiting: Mapping[int, Payloads]) -> Mapping[int, Payloads]:
+    """What waits, with no more of each receiver's than are kept."""
+    too_old: set[tuple[int, str]] = set()
+    for name in {name for payloads in waiting.values() for name in payloads}:
+        numbers = [number for number, payloads in waiting.items() if name in payloads]
+        too_old |= {(number, name) for number in numbers[: max(0, len(numbers) - MOST_WAITING)]}
+    return _left(waiting, too_old) if too_old else waiting
+
+
+def _left(waiting: Mapping[int, Payloads], gone: set[tuple[int, str]]) -> Mapping[int, Payloads]:
+    left = {
+        number: {name: payload for name, payload in payloads.items() if (number, name) not in gone}
+        for number, payloads in waiting.items()
+    }
+    return {number: payloads for number, payloads in left.items() if payloads}
 
 
 class Outbox:
@@ -68,15 +121,19 @@ class Outbox:
 
     Args:
         folder: DATA_DIR/messages.
-        receivers: by name, each of which takes what is put in for it or raises NotDelivered. What waits for one that is
-            not among them is let go of: nobody is told any more there.
+        receivers: by name. What waits for one that is not among them stays: another process may know it.
+        clock: seconds, from any beginning.
     """
 
-    def __init__(self, folder: Path, receivers: Mapping[str, Callable[[Any], None]]) -> None:
+    def __init__(self, folder: Path, receivers: Mapping[str, Receiver], clock: Callable[[], float] = monotonic) -> None:
+        self._folder = folder
         self._file = folder / "outbox.json"
         self._lock = FileLock(folder / "outbox.lock")
-        self._sender = FileLock(folder / "sender.lock")
         self._receivers = receivers
+        self._clock = clock
+        self._sending: dict[str, _Sending] = {}
+        self._taken: set[tuple[int, str]] = set()
+        self._rests_until: dict[str, float] = {}
 
     @property
     def is_used(self) -> bool:
@@ -84,61 +141,89 @@ class Outbox:
         return self._file.exists()
 
     def put(self, payloads: Payloads, once: str | None = None) -> bool:
-        """Keep a message until it has arrived; False for one that was put in before under this name."""
+        """Keep a message until it has arrived; False for one that was put in before under this name.
+
+        Raises NotKept.
+        """
         with self.changed() as kept:
             if once is not None and once in kept.now.once:
                 return False
-            kept.now = _with(kept.now, [payloads], once)
+            kept.now = kept.now.having(payloads, once)
         return True
-
-    def deliver(self) -> None:
-        """Give every receiver what waits for it, in order, as far as it takes it.
-
-        Raises NotDelivered, of the first receiver that does not, when all were asked. Returns at once where another
-        process is delivering.
-        """
-        with self._sender.tried() as is_free:
-            if not is_free or not self.is_used:
-                return
-            failed = [error for name in self._named() if (error := self._deliver_to(name))]
-        if failed:
-            raise failed[0]
 
     @contextmanager
     def changed(self) -> Iterator[Change]:
-        """What is kept, for a change: what `now` is at the end of the block is written, if it is another."""
-        with self._lock.held():
-            change = Change(before := self._read())
-            yield change
-            if change.now != before:
-                self._write(change.now)
+        """What is kept, for a change: what `now` is at the end of the block is written, if it is another.
 
-    def _named(self) -> list[str]:
-        with self._lock.held():
-            return list(dict.fromkeys(name for payloads in self._read().waiting.values() for name in payloads))
+        Raises NotKept where it cannot be read or written; then nothing is changed.
+        """
+        try:
+            with self._lock.held():
+                change = Change(before := self._read())
+                yield change
+                if change.now != before:
+                    self._write(change.now)
+        except OSError as error:
+            raise NotKept.by(error) from None
 
-    def _deliver_to(self, name: str) -> NotDelivered | None:
-        with self._lock.held():
-            mine = [(number, payloads[name]) for number, payloads in self._read().waiting.items() if name in payloads]
-        receiver = self._receivers.get(name, _nobody)
-        for number, payload in mine:
-            try:
-                receiver(payload)
-            except NotDelivered as error:
-                return error
+    def deliver(self, patience: float) -> None:
+        """Give every receiver what waits for it, in order, as far as it takes it; for so many seconds at most.
+
+        A receiver that takes longer goes on being sent to, by a thread that ends with the process; meanwhile no other
+        one is sent to it. Raises NotDelivered, of the first receiver that has not taken everything, and NotKept.
+        """
+        if not self.is_used:
+            return
+        until = self._clock() + patience
+        sending = [self._sending_to(name) for name in self._waited_for()]
+        failed = [error for each in sending if (error := each.outcome(max(0.0, until - self._clock())))]
+        if failed:
+            raise failed[0]
+
+    def _waited_for(self) -> list[str]:
+        with self.changed() as kept:
+            names = dict.fromkeys(name for payloads in kept.now.waiting.values() for name in payloads)
+        return [name for name in names if name in self._receivers and self._clock() >= self._rests_until.get(name, 0)]
+
+    def _sending_to(self, name: str) -> _Sending:
+        running = self._sending.get(name)
+        if running is None or not running.is_alive():
+            self._sending[name] = running = _Sending(name, lambda: self._send(name))
+        return running
+
+    def _send(self, name: str) -> None:
+        """All that waits for this receiver; nothing where another process is at it."""
+        lock = FileLock(self._folder / f"receiver-{sha256(name.encode()).hexdigest()[:16]}.lock")
+        with lock.tried() as is_free:
+            if not is_free:
+                return
             with self.changed() as kept:
-                kept.now = _arrived(kept.now, number, name)
-        return None
+                mine = [(number, payloads[name]) for number, payloads in kept.now.waiting.items() if name in payloads]
+            for number, payload in mine:
+                self._send_one(number, name, payload)
+
+    def _send_one(self, number: int, name: str, payload: Payload) -> None:
+        if (number, name) not in self._taken:
+            try:
+                self._receivers[name](payload)
+            except Unwanted as error:
+                _LOG.error("%s %s", error.reason, error.remedy)
+            except Exception as error:
+                self._rests_until[name] = self._clock() + REST_SECONDS
+                raise error if isinstance(error, DpdauError) else NotDelivered.by(name.upper(), error) from None
+            self._taken.add((number, name))  # so that it is not sent again where this cannot be written
+        with self.changed() as kept:
+            kept.now = kept.now.without(number, name)
+        self._taken.discard((number, name))
 
     def _read(self) -> Kept:
         try:
-            text = self._file.read_text()
+            return Kept.from_json(json.loads(self._file.read_bytes()))
         except FileNotFoundError:
             return Kept()
-        try:
-            return Kept.from_json(json.loads(text))
-        except (ValueError, KeyError, TypeError, AttributeError):
-            _LOG.error("%s cannot be read: what waited in it is lost, and the log alone has it.", self._file.name)
+        except _UNREADABLE:
+            self._file.replace(self._file.with_suffix(".unreadable"))
+            _LOG.error("%s could not be read and was moved aside: the log has its alerts.", self._file.name)
             return Kept()
 
     def _write(self, kept: Kept) -> None:
@@ -156,26 +241,31 @@ class Change:
 
     now: Kept
 
-    def put(self, payloads: Payloads) -> None:
-        """Keep one more message."""
-        self.now = _with(self.now, [payloads], None)
 
+class _Sending:
+    """A thread that sends to one receiver. No process waits for it when it ends."""
 
-def _with(kept: Kept, messages: list[Payloads], once: str | None) -> Kept:
-    numbered = {kept.following + place: payloads for place, payloads in enumerate(messages) if payloads}
-    waiting = {**kept.waiting, **numbered}
-    for number in list(waiting)[: max(0, len(waiting) - MOST_WAITING)]:
-        del waiting[number]
-    names = kept.once if once is None else (*kept.once, once)[-_REMEMBERED:]
-    return replace(kept, following=kept.following + len(messages), waiting=waiting, once=names)
+    def __init__(self, name: str, send: Callable[[], None]) -> None:
+        self._name = name
+        self._error: DpdauError | None = None
+        self._thread = threading.Thread(target=self._run, args=(send,), name=f"messages to {name}", daemon=True)
+        self._thread.start()
 
+    def is_alive(self) -> bool:
+        """Whether it is still at it."""
+        return self._thread.is_alive()
 
-def _arrived(kept: Kept, number: int, name: str) -> Kept:
-    left = {other: payload for other, payload in kept.waiting.get(number, {}).items() if other != name}
-    others = {place: payloads for place, payloads in kept.waiting.items() if place != number}
-    waiting = dict(sorted({**others, number: left}.items())) if left else others
-    return replace(kept, waiting=waiting)
+    def outcome(self, patience: float) -> DpdauError | None:
+        """What went wrong, by the end of this time: also that it is not done."""
+        self._thread.join(patience)
+        if self.is_alive():
+            return NotDelivered(f"{self._name.upper()} takes its time.", "It goes on being sent to.")
+        return self._error
 
-
-def _nobody(_: object) -> None:
-    """Stands for a receiver that is configured no more."""
+    def _run(self, send: Callable[[], None]) -> None:
+        try:
+            send()
+        except DpdauError as error:
+            self._error = error
+        except Exception as error:  # of ours: it must not end without being told
+            self._error = NotDelivered.by(self._name.upper(), error)

@@ -26,7 +26,7 @@ def slack_message(digest: Digest) -> dict[str, Any]:
     title = f"Active users, published {digest.as_of:%Y-%m-%d}"
     summary = "; ".join(f"{_name(newest)} {_users(newest.number.estimate)}" for newest in digest.numbers)
     needs = f"; {len(digest.needs)} to look at" if digest.needs else ""
-    return {"text": _escaped(f"{title}: {summary}{needs}"), "blocks": list(_blocks(title, digest))}
+    return {"text": escaped(f"{title}: {summary}{needs}"), "blocks": list(_blocks(title, digest))}
 
 
 def _blocks(title: str, digest: Digest) -> Iterator[Block]:
@@ -35,11 +35,11 @@ def _blocks(title: str, digest: Digest) -> Iterator[Block]:
         yield _section("\n".join(_number_lines(newest)))
     if digest.restated:
         months = ", ".join(f"{month:%Y-%m}" for month in digest.restated)
-        yield _section(_escaped(f"Every DAU of {months} was restated, as on this day of every month."))
+        yield _section(escaped(f"Every DAU of {months} was restated, as on this day of every month."))
     yield {"type": "divider"}
     if digest.needs:
         yield _section("*To look at*")
-        yield from (_section(f"• {_escaped(need)}") for need in digest.needs[:MOST_NEEDS])
+        yield from (_section(f"• {escaped(need)}") for need in digest.needs[:MOST_NEEDS])
         if len(digest.needs) > MOST_NEEDS:
             yield _section(f"• and {len(digest.needs) - MOST_NEEDS} more: `dpdau check`")
     else:
@@ -82,6 +82,6 @@ def _section(text: str) -> Block:
     return {"type": "section", "text": {"type": "mrkdwn", "text": shown}}
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     """What Slack takes for markup of links and mentions is shown as it is."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
 
-from resources.messages.delivery import NotDelivered
+from resources.messages.delivery import NotDelivered, Payload, Unwanted
 
 PATIENCE_SECONDS = 10
+"""For each thing that is waited for: the connection, a piece of the answer."""
+
+_FOR_GOOD = frozenset({400, 413, 422})
 
 
 class Webhook:
@@ -23,14 +26,18 @@ class Webhook:
         self._setting = setting
         self._address = address
 
-    def __call__(self, payload: Mapping[str, object]) -> None:
-        """Post it. Raises NotDelivered for any answer but a 2xx, and for none."""
+    def __call__(self, payload: Payload) -> None:
+        """Post it. Raises Unwanted for an answer of 400, 413 or 422, and NotDelivered for any other but a 2xx."""
         headers = {"Content-Type": "application/json"}
-        request = urllib.request.Request(self._address, json.dumps(payload).encode(), headers)
         try:
+            request = urllib.request.Request(self._address, json.dumps(payload).encode(), headers)
             with _without_redirects().open(request, timeout=PATIENCE_SECONDS):
                 pass
-        except (urllib.error.URLError, OSError, ValueError) as error:
+        except urllib.error.HTTPError as error:
+            if error.code in _FOR_GOOD:
+                raise Unwanted.by(self._setting, error.code) from None
+            raise NotDelivered.by(self._setting, error) from None
+        except (OSError, http.client.HTTPException, ValueError) as error:
             raise NotDelivered.by(self._setting, error) from None
 
 

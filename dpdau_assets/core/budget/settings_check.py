@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from ipaddress import ip_network
 from typing import Any
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from dpdau_assets.core.errors import BadSetting
@@ -37,9 +38,11 @@ LONGEST_GRACE = LATEST_RESTATEMENT_DAY - 2  # a month is restated after all of i
 LEAST_EPSILON, LARGEST_EPSILON = Fraction(1, 10_000), 1000
 LEAST_K, MOST_K = 16, 1 << 26
 LEDGER = re.compile(r"sqlite:///[^:?#]+|postgres(ql)?://[^/]+/.+")
-SMTP = re.compile(r"smtps?://([^\s/@:]+(:[^\s/@]*)?@)?[^\s/@:?#]+(:\d{1,5})?/?")
-MAILBOX = re.compile(r"[^\s@,<>\"]+@[^\s@,<>\"]+")
-WEBHOOK = re.compile(r"https?://[^\s/]+(/\S*)?")
+_HOST = r"([\w.-]+|\[[0-9A-Fa-f:.]+\])(:\d+)?"
+_ENCODED = r"[\w.~!$&'()*+,;=%-]+"
+SMTP = re.compile(rf"smtps?://({_ENCODED}(:{_ENCODED})?@)?{_HOST}/?", re.ASCII)
+MAILBOX = re.compile(r"[\w.!#$%&'*+/=?^`{|}~-]+@[\w-]+(\.[\w-]+)*", re.ASCII)
+WEBHOOK = re.compile(rf"https?://{_HOST}([/?][!-~]*)?", re.ASCII)
 ORIGIN = re.compile(r"https?://[^\s/,*]+")
 DOCS = re.compile(r"https?://[^\s#?]+")
 REDIS = re.compile(r"rediss?://\S+")
@@ -200,10 +203,10 @@ def _store(settings: Settings) -> Iterator[str]:
 def _messages(settings: Settings) -> Iterator[str]:
     for name in ("alert_webhook", "digest_webhook"):
         address = getattr(settings, name)
-        if address is not None and not WEBHOOK.fullmatch(address):
-            rule = "not an address that can be posted to"
+        if address is not None and not _is_address(address, WEBHOOK):
+            rule = "not an address that can be posted to, or one with a user and password, or a wrong port"
             yield f"{name.upper()}=...: {rule}; set https://host/path, or leave it out"
-    if settings.smtp_url is not None and not SMTP.fullmatch(settings.smtp_url):
+    if settings.smtp_url is not None and not _is_address(settings.smtp_url, SMTP):
         yield (
             "SMTP_URL=...: not the address of a mail server; set smtp://user:password@host:587 or smtps://host:465, "
             "user and password percent-encoded, or leave it out"
@@ -215,6 +218,14 @@ def _messages(settings: Settings) -> Iterator[str]:
         yield "SMTP_URL=: not set, and ADMIN_EMAIL is, so no mail could be sent; set it, or leave both out"
     if settings.smtp_url is not None and not settings.admin_email:
         yield "ADMIN_EMAIL=: not set, and SMTP_URL is, so mail would go to nobody; set it, or leave both out"
+
+
+def _is_address(text: str, form: re.Pattern[str]) -> bool:
+    """Whether it has this form, and a port and a host that are some."""
+    try:
+        return bool(form.fullmatch(text)) and urlsplit(text).port != 0
+    except ValueError:
+        return False
 
 
 def _erasure(settings: Settings) -> Iterator[str]:

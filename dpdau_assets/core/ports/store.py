@@ -45,18 +45,24 @@ class Clock(Protocol):
 
 
 class Alerts(Protocol):
-    """Where people are told what needs them. What is kept for somebody is delivered by whoever delivers next."""
+    """Where people are told what needs them. Whatever is told is kept at once, and delivered by `deliver`."""
 
     def send(self, alert: Alert, once: str | None = None) -> None:
-        """Keep the alert for everybody who is to have it, unless one of this name was kept before, and deliver."""
+        """Keep the alert for everybody who is to have it, unless one of this name was kept before.
+
+        Raises DpdauError where it cannot be kept.
+        """
         ...
 
     def note(self, events: Mapping[SecurityEvent, int]) -> None:
-        """Count these security events; the first of a kind is told at once, and what follows in sum."""
+        """Count these security events; the first of a kind is told at once, and what follows in sum.
+
+        Raises DpdauError where they cannot be kept; then none is counted.
+        """
         ...
 
     def deliver(self) -> None:
-        """Deliver what waits. Raises DpdauError for what did not arrive; it is kept."""
+        """Deliver what waits, for as long as a step may take. Raises DpdauError for what did not arrive; it is kept."""
         ...
 
 

@@ -35,11 +35,17 @@ _NAMED = 3  # as many days as one sentence names
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a check found, in words; `places` are partitions it found something in."""
+    """What a check found, in words.
+
+    Attributes:
+        places: partitions that it found something in.
+        is_asked: False where it could not be asked, which says nothing of what it guards.
+    """
 
     passed: bool
     sentence: str
     places: tuple[str, ...] = ()
+    is_asked: bool = True
 
 
 @dataclass(frozen=True)
@@ -72,13 +78,15 @@ def answer(check: Check, store: Store, mart: Mart) -> Verdict:
     try:
         return check.ask(store, mart)
     except DpdauError as error:
-        return Verdict(False, f"It could not be asked: {error.reason}")
+        return Verdict(False, f"It could not be asked: {error.reason}", is_asked=False)
 
 
 def tampering_in(verdicts: Iterable[tuple[Check, Verdict]]) -> dict[SecurityEvent, int]:
     """The security events in what checks have found."""
     found = (
-        f"{check.name}: {verdict.sentence}" for check, verdict in verdicts if check.tampering and not verdict.passed
+        f"{check.name}: {verdict.sentence}"
+        for check, verdict in verdicts
+        if check.tampering and verdict.is_asked and not verdict.passed
     )
     return {SecurityEvent("tampering_found", about): 1 for about in found}
 

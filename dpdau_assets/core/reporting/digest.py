@@ -66,7 +66,7 @@ class Digest:
     """What the message says.
 
     Attributes:
-        as_of: the last due day of a published number: one digest for each.
+        as_of: the last due day of a published number.
         restated: the months whose DAU was released once more on that day, by their first day.
         needs: what somebody has to look at, a sentence each; checks of work that is under way are not among them.
     """
@@ -76,12 +76,18 @@ class Digest:
     restated: tuple[date, ...]
     needs: tuple[str, ...]
 
+    @property
+    def key(self) -> str:
+        """What it tells of: no two messages have the same, whatever the checks say meanwhile."""
+        days = [f"{newest.metric} {newest.day}" for newest in self.numbers]
+        return ", ".join([str(self.as_of), *days, *map(str, self.restated)])
+
 
 class Digests(Protocol):
     """Where operators are told once a day what was published."""
 
     def digest(self, digest: Digest) -> None:
-        """Keep it for whoever is to have it, unless one of this day was kept before, and deliver."""
+        """Keep it for whoever is to have it, unless one of these numbers was kept before. Raises DpdauError."""
         ...
 
 

@@ -7,17 +7,19 @@ import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
 
-from dpdau_assets.core.facts import Alert
-from dpdau_assets.core.reporting.digest import Digest
-from dpdau_assets.core.security_events import SUMMED_SECONDS, SecurityEvent
+from dpdau_assets.core.facts import Alert, Override
+from dpdau_assets.core.reporting.digest import Digest, NewestNumber
+from dpdau_assets.core.reporting.report_model import Number
+from dpdau_assets.core.security_events import SUMMED_SECONDS, SecurityEvent, override_alerts
 from dpdau_assets.core.settings import Settings
 from dpdau_tests.support.receiving import TOKEN, Mailbox, Receiver, mail_server, webhook_receiver
-from resources.messages.delivery import NotDelivered
-from resources.messages.messages import Messages
+from resources.messages.delivery import NotDelivered, NotKept
+from resources.messages.messages import LONGEST_TEXT, Messages
 
 ALERT = Alert("run_failed", "publish_due has failed: There is no state.", {"job": "publish_due", "run": "0001"})
 POSTED = {"alert": "run_failed", "text": ALERT.text, "job": "publish_due", "run": "0001"}
@@ -51,6 +53,8 @@ def test_an_alert_goes_to_log_webhook_and_mail(
     settings: Settings, receiver: Receiver, mailbox: Mailbox, caplog: pytest.LogCaptureFixture
 ) -> None:
     Messages(settings).send(ALERT)
+    assert receiver.bodies == mailbox.mails == [], "who tells waits for no receiver"
+    Messages(settings).deliver()
     assert receiver.bodies == [POSTED]
     (mail,) = mailbox.mails
     assert mail["Subject"] == "dpdau: run_failed"
@@ -72,6 +76,9 @@ def test_what_one_receiver_does_not_take_is_sent_again_to_it_alone(
     messages.send(ALERT)
     with pytest.raises(NotDelivered, match="ALERT_WEBHOOK"):
         messages.deliver()
+    messages = Messages(settings)
+    with pytest.raises(NotDelivered, match="ALERT_WEBHOOK"):
+        messages.deliver()
     receiver.status = 200
     Messages(settings).deliver()
     Messages(settings).deliver()
@@ -83,6 +90,7 @@ def test_what_one_receiver_does_not_take_is_sent_again_to_it_alone(
 def test_an_alert_under_a_name_is_told_once_by_whoever_tells_it(settings: Settings, receiver: Receiver) -> None:
     for _ in range(3):
         Messages(settings).send(ALERT, once="override 0")
+        Messages(settings).deliver()
     assert len(receiver.bodies) == 1
 
 
@@ -94,6 +102,7 @@ def test_a_flood_of_refused_keys_is_two_alerts_with_its_sum(
     for second in range(100):
         now[0] += 1
         workers[second % 2].note({REFUSED: 7})
+        workers[second % 2].deliver()
     assert [body["count"] for body in receiver.bodies] == ["7"]
     now[0] += SUMMED_SECONDS
     workers[0].deliver()
@@ -107,6 +116,7 @@ def test_the_digest_of_a_day_is_sent_once_and_to_its_own_webhook(settings: Setti
         chosen = replace(settings, digest_webhook=channel.address)
         for day in (3, 3, 4):
             Messages(chosen).digest(replace(DIGEST, as_of=date(2025, 3, day)))
+        Messages(chosen).deliver()
         assert [body["text"].partition(":")[0][-10:] for body in channel.bodies] == ["2025-03-03", "2025-03-04"]
     assert receiver.bodies == []
 
@@ -115,7 +125,9 @@ def test_a_digest_that_nobody_gets_is_not_kept(settings: Settings, receiver: Rec
     """One that is configured later begins with the day's own."""
     Messages(settings).digest(DIGEST)
     assert not (settings.data_dir / "messages").exists()
-    Messages(replace(settings, digest_webhook=receiver.address)).digest(DIGEST)
+    later = Messages(replace(settings, digest_webhook=receiver.address))
+    later.digest(DIGEST)
+    later.deliver()
     assert len(receiver.bodies) == 1
 
 
@@ -123,7 +135,61 @@ def test_a_digest_that_did_not_arrive_is_sent_again(settings: Settings, receiver
     receiver.status = 500
     chosen = replace(settings, digest_webhook=receiver.address)
     Messages(chosen).digest(DIGEST)
+    with pytest.raises(NotDelivered, match="DIGEST_WEBHOOK"):
+        Messages(chosen).deliver()
     receiver.status = 200
     Messages(chosen).deliver()
     Messages(chosen).digest(DIGEST)
+    Messages(chosen).deliver()
     assert len(receiver.bodies) == 1
+
+
+def test_a_digest_of_more_numbers_of_the_same_day_is_another_one(settings: Settings, receiver: Receiver) -> None:
+    """For example where DAU is published by hand, the mart refreshed, and MAU follows."""
+    messages = Messages(replace(settings, digest_webhook=receiver.address))
+    number = Number(0, 5.0, 5.0, 0.0, 20.0, date(2025, 3, 3))
+    for metrics in (("dau",), ("dau", "mau"), ("dau", "mau")):
+        newest = tuple(NewestNumber(metric, 1, date(2025, 3, 1), number, (), 0) for metric in metrics)  # type: ignore[arg-type]
+        messages.digest(replace(DIGEST, numbers=newest, needs=(f"{len(receiver.bodies)}",)))
+        messages.deliver()
+    assert len(receiver.bodies) == 2
+
+
+def test_each_mailbox_is_told_for_itself(settings: Settings, mailbox: Mailbox) -> None:
+    both = replace(settings, admin_email=("privacy@example.org", "data@example.org"))
+    Messages(both).send(ALERT)
+    Messages(both).deliver()
+    assert sorted(mailbox.recipients) == [["data@example.org"], ["privacy@example.org"]]
+
+
+def test_what_people_wrote_is_no_markup_in_a_chat_and_no_field_in_a_mail(
+    settings: Settings, receiver: Receiver, mailbox: Mailbox
+) -> None:
+    override = Override(
+        "cap", "a", "<!channel>\nwho: the board", date(2025, 3, 4), "mau", date(2025, 3, 1), Fraction(4)
+    )
+    ((name, alert),) = override_alerts([override], 0)
+    Messages(settings).send(alert, once=name)
+    Messages(settings).deliver()
+    (body,), (mail,) = receiver.bodies, mailbox.mails
+    assert "&lt;!channel&gt;" in body["text"] and "<" not in body["text"]
+    assert [line for line in mail.get_content().splitlines() if line.startswith("who:")] == ["who: a"]
+
+
+def test_a_very_long_alert_is_shortened_where_it_is_sent_and_whole_in_the_log(
+    settings: Settings, receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    Messages(settings).send(Alert("run_failed", "x" * 1_000_000))
+    Messages(settings).deliver()
+    assert len(receiver.bodies[0]["text"]) == LONGEST_TEXT + 1
+    assert "x" * 1_000_000 in caplog.text
+
+
+def test_an_alert_that_can_be_kept_nowhere_is_logged_and_an_error(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings.data_dir.mkdir()
+    (settings.data_dir / "messages").write_text("a file in the way")
+    with pytest.raises(NotKept):
+        Messages(settings).send(ALERT)
+    assert "run_failed" in caplog.text

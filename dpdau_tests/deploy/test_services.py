@@ -1,0 +1,125 @@
+"""The two scripts of the image, run as they are in a container: what starts Dagster's services, and what asks whether
+a service answers.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from dpdau_assets.core.errors import BadSetting
+from dpdau_tests.api.serving import KEY, serve
+from dpdau_tests.deploy.proxying import Passed, Spoiling, proxy
+from dpdau_tests.support.master_secret import SECRET
+from dpdau_tests.support.project import PROJECT
+from resources.dagster_files import WORKSPACE, shipped
+from resources.store import open_store
+
+SERVICES, HEALTH = PROJECT / "docker" / "services.py", PROJECT / "docker" / "health.py"
+
+Ran = subprocess.CompletedProcess[str]
+
+
+def run(script: Path, *arguments: str, **environment: str) -> Ran:
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+    command = [sys.executable, str(script), *arguments]
+    own = {**kept, **environment}
+    return subprocess.run(command, env=own, cwd="/", capture_output=True, text=True, check=False, timeout=300)
+
+
+def settings(folder: Path, **changed: str) -> dict[str, str]:
+    own = {
+        "DATA_DIR": str(folder / "store"),
+        "DAGSTER_HOME": str(folder / "dagster_home"),
+        "HASH_SALT_SECRET": SECRET,
+        "SERVICE_API_KEY": KEY,
+        "START_DATE": "2026-01-01",
+    }
+    return {**own, **changed}
+
+
+def loaded(script: Path) -> ModuleType:
+    spec = spec_from_file_location(script.stem, script)
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_prepare_makes_store_ledger_and_dagsters_home_and_the_second_time_changes_nothing(tmp_path: Path) -> None:
+    first = run(SERVICES, "prepare", **settings(tmp_path))
+    assert first.returncode == 0, first.stderr
+    made = {path.relative_to(tmp_path) for path in tmp_path.rglob("*") if not path.name.endswith(("-shm", "-wal"))}
+    named = {"store/ledger.sqlite", "dagster_home/dagster.yaml", "dagster_home/event_log.db"}
+    assert named | {"dagster_home/history/runs.db", "dagster_home/schedules/schedules.db"} <= set(map(str, made))
+    ledger = (tmp_path / "store" / "ledger.sqlite").read_bytes()
+    second = run(SERVICES, "prepare", **settings(tmp_path))
+    assert (second.returncode, second.stderr) == (0, "")
+    assert (tmp_path / "store" / "ledger.sqlite").read_bytes() == ledger
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("HASH_SALT_SECRET", ""),
+        ("HASH_SALT_SECRET", "short"),
+        ("HASH_SALT_SECRET", "a" * 40),
+        ("SERVICE_API_KEY", ""),
+        ("SERVICE_API_KEY", "changeme"),
+        ("START_DATE", ""),
+        ("GRACE_DAYS", "-1"),
+    ],
+)
+def test_prepare_refuses_what_no_service_could_work_with_and_names_it(
+    tmp_path: Path, name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable, text in settings(tmp_path, **{name: value}).items():
+        monkeypatch.setenv(variable, text)
+    monkeypatch.chdir(tmp_path)
+    open_store.cache_clear()
+    with pytest.raises(BadSetting, match=name):
+        loaded(SERVICES).prepare()
+    assert not (tmp_path / "dagster_home").exists()
+
+
+def test_what_prepare_refuses_ends_it_with_the_code_of_settings(tmp_path: Path) -> None:
+    ran = run(SERVICES, "prepare", **settings(tmp_path, START_DATE=""))
+    assert ran.returncode == 2 and ran.stderr.startswith("BadSetting: START_DATE is not set"), ran.stderr
+
+
+def test_a_word_that_is_no_service_is_told_with_those_that_are() -> None:
+    for arguments in ((), ("api",)):
+        ran = run(SERVICES, *arguments)
+        assert ran.returncode == 1 and "prepare, webserver or daemon" in ran.stderr
+
+
+def test_the_services_of_dagster_are_started_on_the_shipped_workspace() -> None:
+    services = loaded(SERVICES)
+    for service, program in (("webserver", "dagster-webserver"), ("daemon", "dagster-daemon")):
+        command = services.command(service, ["--port", "3000"])
+        assert Path(command[0]).name == program and os.access(command[0], os.X_OK)
+        assert command[command.index("--workspace") + 1] == str(shipped(WORKSPACE))
+        assert command[-2:] == ["--port", "3000"]
+
+
+def test_health_is_good_where_200_is_answered_and_bad_where_anything_else_is_or_nobody(tmp_path: Path) -> None:
+    with serve(tmp_path) as served:
+        here = f"http://127.0.0.1:{served.port}"
+        assert run(HEALTH, f"{here}/healthz").returncode == 0
+        assert run(HEALTH, f"{here}/readyz").returncode == 0
+        assert run(HEALTH, f"{here}/status").returncode == 1
+        for status in (302, 503):
+            with proxy(
+                served.port, Spoiling(answers={"/readyz": Passed(status, {"Location": "/healthz"}, b"")})
+            ) as port:
+                assert run(HEALTH, f"http://127.0.0.1:{port}/readyz").returncode == 1
+    assert run(HEALTH, f"{here}/healthz").returncode == 1
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        assert run(HEALTH, f"http://127.0.0.1:{silent.getsockname()[1]}/").returncode == 1
