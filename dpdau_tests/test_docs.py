@@ -45,6 +45,8 @@ from dpdau_assets.core.privacy.mechanisms import (
 )
 from dpdau_assets.core.privacy.schedule import mechanism_for
 from dpdau_assets.core.privacy.stream_filters import STREAM_FILTERS
+from dpdau_assets.core.reporting.checks import CHECKS
+from dpdau_assets.core.security_events import KINDS, OVERRIDDEN
 from dpdau_assets.core.settings import Metric, Settings
 from dpdau_tests.support.lengths import LENGTH
 from dpdau_tests.support.project import PROJECT
@@ -573,6 +575,14 @@ def test_the_rho_of_a_pure_number_bounds_every_order(eps: float) -> None:
     for order in (1.0001, 1.5, 2.0, 4.0, 16.0, 200.0):
         log_moment = np.logaddexp(eps + (order - 1) * eps, -(order - 1) * eps) - np.logaddexp(0, eps)
         assert log_moment / (order - 1) <= order * pure_rho(eps) * (1 + 1e-9)
+
+
+def test_every_alert_has_its_line_in_the_runbook_and_on_the_page_of_messages() -> None:
+    runbook, messages = ((PROJECT / "docs" / name).read_text() for name in ("runbook.md", "messages.md"))
+    watched = {check.name for check in CHECKS if check.watched}
+    for name in {*KINDS, OVERRIDDEN, "run_failed"}:
+        assert f"`{name}`" in runbook and f"`{name}`" in messages, name
+    assert all(f"`{name}`" in runbook for name in watched)
 
 
 # --- What stands in the code --------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ GROUND_FLOOR = (
     "secret_strength",
     "security_events",
     "settings",
+    "telling",
     "tombstones",
     "version",
 )
@@ -58,7 +59,6 @@ DAGSTER = frozenset(
                 "publishing",
                 "recorder",
                 "retries",
-                "telling",
             )
         ),
     }
@@ -113,7 +113,6 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
         }
     ),
     "dpdau_assets.orchestration.retries": frozenset({"dagster", "dpdau_assets.core"}),
-    "dpdau_assets.orchestration.telling": frozenset({"dpdau_assets.core"}),
     "dpdau_assets.assets": DAGSTER | {"dpdau_assets.assets"},
     "dpdau_assets.assets.mart": DAGSTER
     | {"dpdau_assets.assets", "dpdau_assets.orchestration.tables", "dagster_duckdb"},

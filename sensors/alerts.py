@@ -125,7 +125,10 @@ class Failures:
     jobs: Jobs
 
     def since(self, cursor: Cursor) -> Iterator[tuple[Alert | None, Cursor]]:
-        """The moment since which failed runs are told; what failed before the first tick is history."""
+        """An alert for each run that failed after the cursor, and the cursor after it.
+
+        At the first tick there are none: what failed before it is history.
+        """
         if cursor.failure is None:
             newest = self.instance.fetch_run_status_changes(dg.DagsterEventType.RUN_FAILURE, limit=1)
             yield None, replace(cursor, failure=newest.cursor)

@@ -1993,7 +1993,7 @@ MESSAGES = (
     Fault(
         "an-outbox-forgets-what-was-not-taken",
         "resources/messages/outbox.py",
-        "raise error if isinstance(error, DpdauError) else NotDelivered.by(name.upper(), error) from None",
+        "raise error if isinstance(error, DpdauError) else NotDelivered.by(_setting(name), error) from None",
         "pass",
         ("resources/messages/test_outbox.py", "resources/messages/test_messages.py"),
     ),
@@ -2023,9 +2023,9 @@ MESSAGES = (
     ),
     Fault(
         "a-publication-fails-where-nobody-can-be-told",
-        "dpdau_assets/orchestration/telling.py",
-        "except DpdauError as error:",
-        "except ZeroDivisionError as error:",
+        "dpdau_assets/assets/report.py",
+        "with telling(_log.error):",
+        "if True:",
         ("dagster/test_digest.py::test_a_publication_and_a_check_do_not_fail_where_nobody_can_be_told",),
     ),
     Fault(
@@ -2041,6 +2041,13 @@ MESSAGES = (
         'if self._user or server.has_extn("starttls"):',
         'if server.has_extn("starttls"):',
         ("resources/messages/test_mail.py::test_a_server_that_offers_no_tls_is_sent_no_password",),
+    ),
+    Fault(
+        "how-many-erasures-were-refused-is-told",
+        "dpdau_assets/api/security.py",
+        'is_counted=scope != "erase"',
+        "is_counted=True",
+        ("api/test_security.py::test_of_refused_requests_for_erasures_no_number_is_told",),
     ),
     Fault(
         "a-refused-key-is-told-to-nobody",

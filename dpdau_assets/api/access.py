@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.routing import iter_route_contexts
@@ -52,13 +52,13 @@ class Allowed:
         known = presented and authenticate(presented, service.keys(), service.store.clock.today())
         name = known.name if isinstance(known, ApiKey) else None
         request.state.client = name
-        await admit(request, name, self.scope if name else "")
+        await admit(request, name, self.scope)
         if presented and not isinstance(known, ApiKey):
-            service.security.note("key_expired" if known == "expired" else "key_refused")
+            service.security.note("key_expired" if known == "expired" else "key_refused", self.scope)
         if not isinstance(known, ApiKey):
             raise ProblemRaised(EXPIRED if known == "expired" else UNAUTHORIZED)
         if self.scope not in known.scopes:
-            service.security.note("scope_refused", known.name)
+            service.security.note("scope_refused", self.scope, known.name)
             raise ProblemRaised(FORBIDDEN.saying(scope=self.scope))
         return known
 
@@ -83,13 +83,15 @@ def scopes_asked(app: FastAPI) -> dict[tuple[str, str], Scope]:
     return found
 
 
-async def admit(request: Request, key_name: str | None, scope: Scope | Literal[""] = "") -> None:
-    """Count this request, by key, and by address and scope: or who reads would learn how much comes in from there.
+async def admit(request: Request, key_name: str | None, scope: Scope) -> None:
+    """Count this request to a route of this scope, by key, and by address and scope: or who reads would learn how much
+    comes in from there. Those without a valid key are counted together.
 
     Raises 429 for what is too many.
     """
     service = service_of(request)
-    _require(await service.limits.admit(key_name, address_of(request), purpose=scope), service, key_name)
+    refusal = await service.limits.admit(key_name, address_of(request), purpose=scope if key_name else "")
+    _require(refusal, service, key_name, scope)
 
 
 async def admit_events(request: Request, key_name: str, events: int, scope: Scope) -> None:
@@ -99,12 +101,12 @@ async def admit_events(request: Request, key_name: str, events: int, scope: Scop
     """
     service = service_of(request)
     refusal = await service.limits.admit_events(key_name, address_of(request), events, purpose=scope)
-    _require(refusal, service, key_name)
+    _require(refusal, service, key_name, scope)
 
 
-def _require(refusal: Refusal | None, service: Service, key_name: str | None) -> None:
+def _require(refusal: Refusal | None, service: Service, key_name: str | None, scope: Scope) -> None:
     if refusal is not None:
-        service.security.note_limit(refusal, key_name)
+        service.security.note_limit(refusal, key_name, scope)
     if refusal is not None and not refusal.fits:
         raise ProblemRaised(TOO_MANY_AT_ONCE)
     if refusal is not None:

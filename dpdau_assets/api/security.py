@@ -14,9 +14,10 @@ from starlette.concurrency import run_in_threadpool
 
 from dpdau_assets.api.rate_limits import Refusal
 from dpdau_assets.api.request_log import LOGGER
-from dpdau_assets.core.errors import DpdauError
+from dpdau_assets.core.api_keys import Scope
 from dpdau_assets.core.ports.store import Alerts
 from dpdau_assets.core.security_events import Kind, SecurityEvent
+from dpdau_assets.core.telling import telling
 
 TELLING_SECONDS = 5.0
 _log = logging.getLogger(LOGGER)
@@ -33,15 +34,15 @@ class SecurityWatch:
         self._counted: Counter[SecurityEvent] = Counter()
         self._lock = Lock()
 
-    def note(self, kind: Kind, about: str = "") -> None:
-        """Count one."""
+    def note(self, kind: Kind, scope: Scope, about: str = "") -> None:
+        """Note one, of a request to a route of this scope. How many there are of `erase` is how many people: untold."""
         with self._lock:
-            self._counted[SecurityEvent(kind, about)] += 1
+            self._counted[SecurityEvent(kind, about, is_counted=scope != "erase")] += 1
 
-    def note_limit(self, refusal: Refusal, key_name: str | None) -> None:
-        """Count a request that was one too many; one that is larger than a minute's limit is a mistake, and none."""
+    def note_limit(self, refusal: Refusal, key_name: str | None, scope: Scope) -> None:
+        """Note a request that was one too many; one that is larger than a minute's limit is a mistake, and none."""
         if refusal.fits:
-            self.note("limit_reached", f"The key {key_name}" if key_name else "Somebody without a valid key")
+            self.note("limit_reached", scope, f"The key {key_name}" if key_name else "Somebody without a valid key")
 
     def keep(self) -> None:
         """Hand on what was counted. What cannot be kept is logged, and tried the next time."""
@@ -56,12 +57,8 @@ class SecurityWatch:
 
     def deliver(self) -> None:
         """Deliver what waits for receivers; what does not arrive is logged, and kept."""
-        try:
+        with telling(_log.warning):
             self._alerts.deliver()
-        except DpdauError as error:
-            _log.warning("%s %s", error.reason, error.remedy)
-        except Exception as error:  # whatever it is, the next ones are told
-            _log.error("Alerts cannot be delivered (%s): they are kept.", type(error).__name__)
 
     async def keep_telling(self, each: float = TELLING_SECONDS) -> None:
         """Do both each so many seconds, until this is cancelled."""

@@ -1,5 +1,6 @@
 """`report`: what was published, what it promises and has cost, as one HTML file for readers and one for operators."""
 
+import logging
 from typing import Any
 
 import dagster as dg
@@ -10,10 +11,12 @@ from dpdau_assets.core.ports.store import Clock, Erasures, Events, Mart, Noise, 
 from dpdau_assets.core.reporting.digest import Digests, digest_of
 from dpdau_assets.core.reporting.report import check_lines, operators_report, readers_report
 from dpdau_assets.core.reporting.report_model import Reports
+from dpdau_assets.core.telling import telling
 from dpdau_assets.orchestration.metadata import CODE_VERSION, DAILY, NO_USER_DATA, described, reveal
 from dpdau_assets.orchestration.project import Project
 from dpdau_assets.orchestration.retries import SAFE, refusals_fail_at_once
-from dpdau_assets.orchestration.telling import telling
+
+_log = logging.getLogger("dpdau.messages")
 
 
 def build_report(project: Project) -> dg.AssetsDefinition:
@@ -45,7 +48,7 @@ def build_report(project: Project) -> dg.AssetsDefinition:
         noise: dg.ResourceParam[Noise],
         mart: dg.ResourceParam[Mart],
         reports: dg.ResourceParam[Reports],
-        alerts: dg.ResourceParam[Digests],
+        alerts: dg.ResourceParam[Digests],  # the one resource that tells people, here of the digest
     ) -> dg.MaterializeResult:
         store = project.store(
             context.instance,
@@ -69,7 +72,7 @@ def refresh_report(store: Store, mart: Mart, reports: Reports, digests: Digests)
     paths = reports.replace(readers_report(store.settings, store.accountant), for_operators)
     digest = digest_of(for_operators, store.accountant)
     if digest is not None:
-        with telling():
+        with telling(_log.error):
             digests.digest(digest)
     return reveal(
         {

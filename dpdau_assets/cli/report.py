@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from dpdau_assets.cli.scheduled import knowing_the_schedule
-from dpdau_assets.cli.terminal import answer, opened_store
+from dpdau_assets.cli.terminal import answer, opened_store, tell
 from dpdau_assets.core.errors import BadSetting, NotPublished
 from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.reporting.digest import digest_of
@@ -45,11 +45,11 @@ def report(
 
 @app.command()
 def digest(
-    send: Annotated[bool, typer.Option("--send", help="To DIGEST_WEBHOOK, unless this day's was sent before.")] = False,
+    send: Annotated[bool, typer.Option("--send", help="To DIGEST_WEBHOOK, unless it was sent before.")] = False,
 ) -> None:
     """Show what the daily message says of the last published numbers; it is sent after each publication by Dagster.
 
-    Exit code 3: nothing is published yet.
+    Exit code 3: nothing is published yet. 4: it is kept and did not arrive yet, and is sent again.
     """
     store = opened_store()
     messages = Messages(store.settings)
@@ -60,7 +60,8 @@ def digest(
         raise NotPublished("No number is published yet.", "`dpdau run` publishes, or the schedule does.")
     answer(newest)
     if send:
-        messages.digest(newest)
+        if not messages.digest(newest):
+            tell("A digest of exactly these days was sent before: nothing new is sent.")
         messages.deliver()
 
 

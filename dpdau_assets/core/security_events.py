@@ -30,10 +30,16 @@ OVERRIDDEN = "budget_overridden"
 
 @dataclass(frozen=True)
 class SecurityEvent:
-    """One kind of event, and about which key, limit or check it is; empty where there is only one."""
+    """One kind of event.
+
+    Attributes:
+        about: which key, limit or check it is about; empty where there is only one.
+        is_counted: whether an alert may say how often it came; not where that is how many people were asked for.
+    """
 
     kind: Kind
     about: str = ""
+    is_counted: bool = True
 
     @property
     def sentence(self) -> str:
@@ -59,7 +65,7 @@ class Sum:
         return self.count > 0 and not self._is_fresh(now)
 
     def over(self, now: float) -> bool:
-        """Whether nothing came since it was told, and so long ago that the next one is a first one."""
+        """Whether the event may be forgotten: it was told more than SUMMED_SECONDS ago, and none came since."""
         return self.count == 0 and not self._is_fresh(now)
 
     def _is_fresh(self, now: float) -> bool:
@@ -78,17 +84,19 @@ def noted(sums: Sums, event: SecurityEvent, count: int, now: float) -> Sums:
 
 def told(sums: Sums, now: float) -> tuple[list[Alert], Sums]:
     """An alert for each event that is due, and the sums that are left once these are out."""
-    alerts = [_alert(event, kept) for event, kept in sums.items() if kept.due(now)]
+    alerts = [alert_of(event, kept) for event, kept in sums.items() if kept.due(now)]
     left = {event: Sum(0, now, now) if kept.due(now) else kept for event, kept in sums.items() if not kept.over(now)}
     return alerts, left
 
 
-def _alert(event: SecurityEvent, kept: Sum) -> Alert:
+def alert_of(event: SecurityEvent, kept: Sum) -> Alert:
+    """What is told of an event that came so often."""
     since = datetime.fromtimestamp(kept.since, UTC).isoformat(timespec="seconds")
+    fields = {"about": event.about, "since": since}
+    if not event.is_counted:
+        return Alert(event.kind, f"{event.sentence} Since {since}, on a route of erasures.", fields)
     how_often = "" if kept.count == 1 else f" {kept.count} times since {since}."
-    return Alert(
-        event.kind, event.sentence + how_often, {"about": event.about, "count": str(kept.count), "since": since}
-    )
+    return Alert(event.kind, event.sentence + how_often, {**fields, "count": str(kept.count)})
 
 
 def override_alerts(overrides: list[Override], after: int) -> Iterator[tuple[str, Alert]]:

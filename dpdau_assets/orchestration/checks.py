@@ -5,6 +5,7 @@ The four checks of one partition (`orchestration.recorder.ANSWERED_IN_RUNS`) are
 1; `dpdau check` ends non-zero for the others too, but for one that only says that work is under way.
 """
 
+import logging
 from typing import Any, cast
 
 import dagster as dg
@@ -12,9 +13,9 @@ import dagster as dg
 from dpdau_assets.core.erasure.requests import waiting_days
 from dpdau_assets.core.ports.store import Alerts, Mart, Store
 from dpdau_assets.core.reporting.checks import CHECKS, Check, answer, tampering_in
+from dpdau_assets.core.telling import telling
 from dpdau_assets.orchestration.metadata import erasure_queue, reveal
 from dpdau_assets.orchestration.project import NotAsked, Project
-from dpdau_assets.orchestration.telling import telling
 
 # A backfill from the UI runs every check of its assets once a partition, whatever a job leaves out; and a blocking
 # check holds up what follows in the same run, which must be neither the rebuild that is overdue nor a release, whose
@@ -23,6 +24,8 @@ from dpdau_assets.orchestration.telling import telling
 LAST = "report"
 _PENDING, _DEADLINE = "no_pending_erasures", "erasures_within_deadline"
 
+
+_log = logging.getLogger("dpdau.messages")
 
 ASKED_OF = {
     _PENDING: ("clock", "accountant", "erasure_ledger", "state"),
@@ -62,7 +65,7 @@ def _asset_check(project: Project, check: Check) -> dg.AssetChecksDefinition:
         store = project.store(context.instance, **cast(dict[str, Any], parts))
         verdict = answer(check, store, mart)
         if check.tampering:
-            with telling():
+            with telling(_log.error):
                 alerts.note(tampering_in([(check, verdict)]))
         return dg.AssetCheckResult(
             passed=verdict.passed,

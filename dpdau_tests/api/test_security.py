@@ -91,6 +91,23 @@ def test_a_key_that_asks_for_more_than_its_scopes_is_told_by_its_name(
     assert (body["alert"], body["about"]) == ("scope_refused", "dashboard") and narrow not in json.dumps(body)
 
 
+@pytest.mark.parametrize("scopes", [("erase",), ("read",)])
+def test_of_refused_requests_for_erasures_no_number_is_told(
+    scopes: tuple[Scope, ...], make_store: MakeStore, receiver: Receiver
+) -> None:
+    """A client with an expired key asks for one person after the other; so does one that reaches its limit."""
+    with asking(make_store(), alert_webhook=receiver.address, rate_limit_per_minute=9) as client:
+        key = key_of(client, "crm", *scopes)
+        for headers in ({"X-API-Key": WRONG}, {"X-API-Key": key}):
+            for number in range(12):
+                client.post("/erasure", json={"user_id": f"user {number}"}, headers=headers)
+        tell(client)
+    alerts = {body["alert"]: body for body in receiver.bodies}
+    assert alerts.keys() == {"key_refused", "limit_reached", *(["scope_refused"] if scopes == ("read",) else [])}
+    for body in alerts.values():
+        assert "count" not in body and body["text"].endswith(", on a route of erasures.")
+
+
 def test_a_limit_that_is_reached_is_told_with_the_key_and_without_an_address(
     make_store: MakeStore, receiver: Receiver
 ) -> None:
@@ -141,10 +158,10 @@ def test_no_request_waits_for_a_receiver_and_nothing_is_lost_that_cannot_be_kept
     alerts = Full()
     watch = SecurityWatch(alerts)
     for _ in range(4):
-        watch.note("key_refused")
+        watch.note("key_refused", "read")
     watch.keep()
     assert "cannot be kept (OSError)" in caplog.text
-    watch.note("key_refused")
+    watch.note("key_refused", "read")
     alerts.full = False
     watch.keep()
     assert alerts.noted == {SecurityEvent("key_refused"): 5}
@@ -159,7 +176,7 @@ def test_a_receiver_that_does_not_answer_is_told_in_the_log_and_holds_up_no_othe
 
     alerts = Away()
     watch = SecurityWatch(alerts)
-    watch.note("key_refused")
+    watch.note("key_refused", "read")
     for _ in range(2):
         watch.keep()
         watch.deliver()

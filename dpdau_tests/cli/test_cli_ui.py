@@ -15,9 +15,8 @@ import dagster as dg
 import pytest
 from dagster._core.telemetry_upload import upload_logs
 
-from dpdau_assets.cli.ui import NOTHING_IS_SENT
 from dpdau_tests.cli.conftest import SECRET, Dpdau
-from resources.dagster_files import CONFIGURATION, WORKSPACE, prepare_home, shipped
+from resources.dagster_files import CONFIGURATION, NOTHING_IS_SENT, WORKSPACE, prepare_home, shipped
 from resources.dagster_instance import open_run
 from resources.settings_env import Environment, dagster_home, environment_for, read_settings
 

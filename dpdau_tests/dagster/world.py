@@ -92,8 +92,9 @@ class KeptAlerts:
     def deliver(self) -> None:
         """Everything has arrived."""
 
-    def digest(self, digest: Digest) -> None:
+    def digest(self, digest: Digest) -> bool:
         self.digests.append(digest)
+        return True
 
 
 @dataclass

@@ -76,6 +76,9 @@ class Mailbox:
     """What a mail server took, and how it answers."""
 
     refuses: str | None = None
+    refuses_mailbox: str | None = None
+    goodbye: str | None = None
+    user: str = "dpdau"
     mails: list[EmailMessage] = field(default_factory=list)
     recipients: list[list[str]] = field(default_factory=list)
     logins: list[tuple[str, str]] = field(default_factory=list)
@@ -89,12 +92,23 @@ def mail_server(
 ) -> Iterator[Mailbox]:
     """A mail server that listens until the end of the block, with a certificate of its own in `folder`/ca.pem.
 
-    With a password it takes mail from who has logged in as `dpdau` with `p@ss word` alone, and that over TLS alone.
+    With a password it takes mail from who has logged in alone, as the mailbox's `user` with `p@ss word`, over TLS.
     """
     mailbox = Mailbox()
     context = None if tls == "none" else _certified(folder)
 
     class Handler:
+        async def handle_RCPT(
+            self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
+        ) -> str:
+            if mailbox.refuses_mailbox:
+                return mailbox.refuses_mailbox
+            envelope.rcpt_tos.append(address)
+            return "250 OK"
+
+        async def handle_QUIT(self, server: SMTP, session: Session, envelope: Envelope) -> str:
+            return mailbox.goodbye or "221 Bye"
+
         async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
             if mailbox.refuses:
                 return mailbox.refuses
@@ -105,7 +119,7 @@ def mail_server(
 
     def authenticated(server: SMTP, session: Session, envelope: Envelope, mechanism: str, data: LoginPassword) -> Any:
         mailbox.logins.append((data.login.decode(), data.password.decode()))
-        return AuthResult(success=mailbox.logins[-1] == ("dpdau", "p@ss word"))
+        return AuthResult(success=mailbox.logins[-1] == (mailbox.user, "p@ss word"))
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

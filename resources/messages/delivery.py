@@ -15,6 +15,8 @@ Receiver: TypeAlias = Callable[[Any], None]
 class NotDelivered(DpdauError):
     """A receiver did not take a message; it is kept, and sent again."""
 
+    exit_code = 4
+
     @classmethod
     def by(cls, setting: str, error: BaseException) -> Self:
         """What the error's text says is not passed on: it may quote an address, or a password."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import smtplib
 import ssl
+from contextlib import suppress
 from email.message import EmailMessage
 from urllib.parse import unquote, urlsplit
 
@@ -22,7 +23,7 @@ class Mail:
     Args:
         url: smtp:// or smtps://, with user and password if the server asks for them (percent-encoded), host and port;
             without a port, 587 and 465.
-        to: the address, which is the sender's too.
+        to: the address. The sender is the server's user where that is an address, else the mailbox itself.
     """
 
     def __init__(self, url: str, to: str) -> None:
@@ -35,22 +36,28 @@ class Mail:
     def __call__(self, payload: Payload) -> None:
         """Send `subject` and `text`. Raises Unwanted if the server refuses what is in it, NotDelivered for all else."""
         try:
-            message = self._message(payload)
-            with self._connected() as server:
-                if self._user:
-                    server.login(self._user, self._password)
-                server.send_message(message)
-        except smtplib.SMTPDataError as error:
-            if 500 <= error.smtp_code < 600:
-                raise Unwanted.by("SMTP_URL", error.smtp_code) from None
-            raise NotDelivered.by("SMTP_URL", error) from None
+            self._send(self._message(payload))
         except (smtplib.SMTPException, OSError, ValueError) as error:
+            if refused := _for_good(error):
+                raise Unwanted.by("SMTP_URL", refused) from None
             raise NotDelivered.by("SMTP_URL", error) from None
+
+    def _send(self, message: EmailMessage) -> None:
+        server = self._connected()
+        try:
+            if self._user:
+                server.login(self._user, self._password)
+            server.send_message(message)
+        finally:
+            with suppress(smtplib.SMTPException, OSError):  # what was taken stays taken, however the server ends it
+                server.quit()
+            server.close()
 
     def _message(self, payload: Payload) -> EmailMessage:
         message = EmailMessage()
         message["Subject"] = payload["subject"]
-        message["From"] = message["To"] = self._to
+        message["From"] = self._user if "@" in self._user else self._to
+        message["To"] = self._to
         message["Auto-Submitted"] = "auto-generated"
         message.set_content(payload["text"].encode(errors="replace").decode())  # halves of surrogate pairs are no text
         return message
@@ -68,3 +75,12 @@ class Mail:
             server.close()
             raise
         return server
+
+
+def _for_good(error: Exception) -> int | None:
+    """The server's code, if it will never take this message for this mailbox."""
+    if isinstance(error, smtplib.SMTPRecipientsRefused):
+        codes = [code for code, _ in error.recipients.values()]
+    else:
+        codes = [error.smtp_code] if isinstance(error, smtplib.SMTPDataError) else []
+    return next((code for code in codes if 500 <= code < 600), None)

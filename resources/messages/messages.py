@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 
 from dpdau_assets.core.facts import Alert
 from dpdau_assets.core.reporting.digest import Digest
-from dpdau_assets.core.security_events import SecurityEvent, noted, told
+from dpdau_assets.core.security_events import SecurityEvent, Sum, alert_of, noted, told
 from dpdau_assets.core.settings import Settings
 from resources.messages.delivery import NotKept, Receiver
 from resources.messages.mail import Mail
@@ -69,10 +69,9 @@ class Messages:
         if events:
             self._tell_sums(events)
 
-    def digest(self, digest: Digest) -> None:
-        """Keep the digest, unless one of these numbers was kept before. Raises NotKept."""
-        if self.wants_digest:
-            self._outbox.put({_DIGEST: slack_message(digest)}, f"digest {digest.key}")
+    def digest(self, digest: Digest) -> bool:
+        """Keep the digest; False if one of exactly these days was kept before, or nobody gets any. Raises NotKept."""
+        return self.wants_digest and self._outbox.put({_DIGEST: slack_message(digest)}, f"digest {digest.key}")
 
     def deliver(self) -> None:
         """Keep alerts of what was summed and is due by now, and deliver what waits, in PATIENCE_SECONDS at most.
@@ -84,16 +83,23 @@ class Messages:
             self._outbox.deliver(PATIENCE_SECONDS)
 
     def _tell_sums(self, events: Mapping[SecurityEvent, int]) -> None:
+        """Without a receiver of alerts the log is told at once, and the sums stay for a process that has one."""
         with self._outbox.changed() as kept:
             sums = kept.now.sums
             for event, count in events.items():
                 sums = noted(sums, event, count, self._now())
-            alerts, left = told(sums, self._now())
+            alerts, left = told(sums, self._now()) if self._has_alert_receivers else ([], sums)
             kept.now = kept.now.with_sums(left)
             for alert in alerts:
                 kept.now = kept.now.having(self._payloads(alert))
+        if not self._has_alert_receivers:
+            alerts = [alert_of(event, Sum(count, self._now())) for event, count in events.items()]
         for alert in alerts:
             _log(alert)
+
+    @property
+    def _has_alert_receivers(self) -> bool:
+        return any(name != _DIGEST for name in self._receivers)
 
     def _payloads(self, alert: Alert) -> Payloads:
         return {

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from time import monotonic
@@ -35,7 +36,7 @@ REST_SECONDS = 60.0
 
 _REMEMBERED = 1_000  # names of messages that are sent once
 _UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
-_LOG = logging.getLogger("dpdau.alerts")
+_LOG = logging.getLogger("dpdau.messages")
 
 Payloads = Mapping[str, Payload]
 """What each receiver gets, by its name."""
@@ -82,16 +83,26 @@ class Kept:
         return cls(int(value["following"]), waiting, tuple(map(str, value["once"])), sums)
 
 
+def _empty() -> Kept:
+    """Nothing, numbered from now on: who sends what was there before is not to take a new message for it."""
+    return Kept(following=time.time_ns())
+
+
+def _setting(name: str) -> str:
+    """The variable that names this receiver, for errors: what it holds may be an address."""
+    return name.partition(" ")[0].upper()
+
+
 def _event(row: Mapping[str, Any]) -> SecurityEvent:
     if row["kind"] not in KINDS:
         raise ValueError("no such kind")
-    return SecurityEvent(row["kind"], str(row["about"]))
+    return SecurityEvent(row["kind"], str(row["about"]), bool(row["is_counted"]))
 
 
 def _sum(row: Mapping[str, Any]) -> Sum:
     times = [float(row["since"]), *([] if row["told_at"] is None else [float(row["told_at"])])]
-    if not all(map(math.isfinite, times)):
-        raise ValueError("no time")
+    for moment in times:
+        datetime.fromtimestamp(moment, UTC)  # raises for what is no time
     return Sum(int(row["count"]), times[0], *times[1:])
 
 
@@ -137,14 +148,19 @@ class Outbox:
 
     @property
     def is_used(self) -> bool:
-        """Whether anything was ever put in: a store that has told nobody anything has no file."""
-        return self._file.exists()
+        """Whether anything was ever put in: a store that has told nobody anything has no file. Raises NotKept."""
+        try:
+            return self._file.exists()
+        except OSError as error:
+            raise NotKept.by(error) from None
 
     def put(self, payloads: Payloads, once: str | None = None) -> bool:
         """Keep a message until it has arrived; False for one that was put in before under this name.
 
-        Raises NotKept.
+        The name of a message for nobody is not remembered: another process may know for whom it is. Raises NotKept.
         """
+        if not payloads:
+            return True
         with self.changed() as kept:
             if once is not None and once in kept.now.once:
                 return False
@@ -169,14 +185,21 @@ class Outbox:
     def deliver(self, patience: float) -> None:
         """Give every receiver what waits for it, in order, as far as it takes it; for so many seconds at most.
 
-        A receiver that takes longer goes on being sent to, by a thread that ends with the process; meanwhile no other
-        one is sent to it. Raises NotDelivered, of the first receiver that has not taken everything, and NotKept.
+        A receiver that takes longer goes on being sent to, by a thread that ends with the process. Meanwhile nothing
+        else is sent to it, and it is waited for no more.
+
+        Raises NotDelivered, of the first receiver that has not taken everything, and NotKept.
         """
         if not self.is_used:
             return
         until = self._clock() + patience
+        before = {name: each for name, each in self._sending.items() if each.is_alive()}
         sending = [self._sending_to(name) for name in self._waited_for()]
-        failed = [error for each in sending if (error := each.outcome(max(0.0, until - self._clock())))]
+        failed = [
+            error
+            for each in sending
+            if (error := each.outcome(0.0 if each in before.values() else max(0.0, until - self._clock())))
+        ]
         if failed:
             raise failed[0]
 
@@ -199,6 +222,7 @@ class Outbox:
                 return
             with self.changed() as kept:
                 mine = [(number, payloads[name]) for number, payloads in kept.now.waiting.items() if name in payloads]
+                self._write(kept.now)  # nothing is sent where its arrival could not be written
             for number, payload in mine:
                 self._send_one(number, name, payload)
 
@@ -210,7 +234,7 @@ class Outbox:
                 _LOG.error("%s %s", error.reason, error.remedy)
             except Exception as error:
                 self._rests_until[name] = self._clock() + REST_SECONDS
-                raise error if isinstance(error, DpdauError) else NotDelivered.by(name.upper(), error) from None
+                raise error if isinstance(error, DpdauError) else NotDelivered.by(_setting(name), error) from None
             self._taken.add((number, name))  # so that it is not sent again where this cannot be written
         with self.changed() as kept:
             kept.now = kept.now.without(number, name)
@@ -220,11 +244,11 @@ class Outbox:
         try:
             return Kept.from_json(json.loads(self._file.read_bytes()))
         except FileNotFoundError:
-            return Kept()
+            return _empty()
         except _UNREADABLE:
             self._file.replace(self._file.with_suffix(".unreadable"))
             _LOG.error("%s could not be read and was moved aside: the log has its alerts.", self._file.name)
-            return Kept()
+            return _empty()
 
     def _write(self, kept: Kept) -> None:
         content = json.dumps(kept.to_json()).encode()
@@ -249,7 +273,10 @@ class _Sending:
         self._name = name
         self._error: DpdauError | None = None
         self._thread = threading.Thread(target=self._run, args=(send,), name=f"messages to {name}", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:  # no more threads
+            self._error = NotDelivered.by(_setting(name), error)
 
     def is_alive(self) -> bool:
         """Whether it is still at it."""
@@ -257,9 +284,10 @@ class _Sending:
 
     def outcome(self, patience: float) -> DpdauError | None:
         """What went wrong, by the end of this time: also that it is not done."""
-        self._thread.join(patience)
         if self.is_alive():
-            return NotDelivered(f"{self._name.upper()} takes its time.", "It goes on being sent to.")
+            self._thread.join(patience)
+        if self.is_alive():
+            return NotDelivered(f"{_setting(self._name)} takes its time.", "It goes on being sent to.")
         return self._error
 
     def _run(self, send: Callable[[], None]) -> None:
@@ -268,4 +296,4 @@ class _Sending:
         except DpdauError as error:
             self._error = error
         except Exception as error:  # of ours: it must not end without being told
-            self._error = NotDelivered.by(self._name.upper(), error)
+            self._error = NotDelivered.by(_setting(self._name), error)

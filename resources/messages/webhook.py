@@ -34,6 +34,7 @@ class Webhook:
             with _without_redirects().open(request, timeout=PATIENCE_SECONDS):
                 pass
         except urllib.error.HTTPError as error:
+            error.close()
             if error.code in _FOR_GOOD:
                 raise Unwanted.by(self._setting, error.code) from None
             raise NotDelivered.by(self._setting, error) from None

@@ -77,7 +77,10 @@ def covariance(one: NoiseOf, other: NoiseOf) -> float:
 
 
 def _draws(one: NoiseOf, other: NoiseOf) -> list[Probabilities] | None:
-    """The independent draws that are left in the difference, in steps of it; None where these are too fine."""
+    """The independent draws that are left in the difference, in steps of it.
+
+    None for streams, whose steps are too fine to count, and for two mechanisms with different steps.
+    """
     if isinstance(one.mechanism, Stream) or isinstance(other.mechanism, Stream):
         return None
     shared = [isinstance(noise.mechanism, SharedNoise) for noise in (one, other)]

@@ -45,7 +45,7 @@ class Change:
 
     @property
     def exceeds_noise(self) -> bool:
-        """Whether the difference is larger than that."""
+        """Whether the difference is larger than `half_width_95`."""
         return abs(self.difference) > self.half_width_95
 
 
@@ -86,8 +86,8 @@ class Digest:
 class Digests(Protocol):
     """Where operators are told once a day what was published."""
 
-    def digest(self, digest: Digest) -> None:
-        """Keep it for whoever is to have it, unless one of these numbers was kept before. Raises DpdauError."""
+    def digest(self, digest: Digest) -> bool:
+        """Keep it for whoever is to have it; False if one of exactly these days was kept before. Raises DpdauError."""
         ...
 
 

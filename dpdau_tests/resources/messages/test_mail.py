@@ -62,6 +62,33 @@ def test_a_message_that_the_server_refuses_for_good_is_told_from_one_that_may_ar
             Mail(f"smtp://127.0.0.1:{mailbox.port}", TO)(PAYLOAD)
 
 
+def test_a_mailbox_that_the_server_refuses_for_good_is_such_a_message_too(tmp_path: Path) -> None:
+    with mail_server(tmp_path, tls="none") as mailbox:
+        mailbox.refuses_mailbox = "550 no such mailbox"
+        with pytest.raises(Unwanted, match=r"\(550\)"):
+            Mail(f"smtp://127.0.0.1:{mailbox.port}", TO)(PAYLOAD)
+        mailbox.refuses_mailbox = "450 later"
+        with pytest.raises(NotDelivered):
+            Mail(f"smtp://127.0.0.1:{mailbox.port}", TO)(PAYLOAD)
+
+
+def test_what_a_server_has_taken_stays_taken_however_it_says_good_bye(tmp_path: Path) -> None:
+    with mail_server(tmp_path, tls="none") as mailbox:
+        mailbox.goodbye = "421 closing"
+        Mail(f"smtp://127.0.0.1:{mailbox.port}", TO)(PAYLOAD)
+    assert len(mailbox.mails) == 1
+
+
+def test_the_sender_is_the_servers_user_where_that_is_an_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    with mail_server(tmp_path, tls="starttls", password=True) as mailbox:
+        mailbox.user = "dpdau@example.org"
+        Mail(f"smtp://dpdau%40example.org:{PASSWORD}@127.0.0.1:{mailbox.port}", TO)(PAYLOAD)
+    assert (mailbox.mails[0]["From"], mailbox.mails[0]["To"]) == ("dpdau@example.org", TO)
+
+
 @pytest.mark.parametrize("answer", ["451 later", None])
 def test_mail_that_is_not_taken_is_an_error_that_tells_no_password(answer: str | None, tmp_path: Path) -> None:
     with mail_server(tmp_path, tls="none") as mailbox:

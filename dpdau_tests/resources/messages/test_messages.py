@@ -94,6 +94,27 @@ def test_an_alert_under_a_name_is_told_once_by_whoever_tells_it(settings: Settin
     assert len(receiver.bodies) == 1
 
 
+def test_a_process_without_receivers_logs_what_it_notes_and_leaves_the_telling_to_one_that_has_some(
+    settings: Settings, receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    alone = Messages(Settings(data_dir=settings.data_dir))
+    alone.note({REFUSED: 3})
+    alone.deliver()
+    assert "3 times since" in caplog.text and receiver.bodies == []
+    Messages(settings).deliver()
+    assert [body["count"] for body in receiver.bodies] == ["3"]
+
+
+def test_how_many_requests_to_routes_of_erasures_were_refused_is_not_told(
+    settings: Settings, receiver: Receiver, mailbox: Mailbox
+) -> None:
+    messages = Messages(settings)
+    messages.note({SecurityEvent("key_refused", is_counted=False): 37})
+    messages.deliver()
+    (body,), (mail,) = receiver.bodies, mailbox.mails
+    assert "on a route of erasures" in body["text"] and "37" not in json.dumps(body) + mail.get_content()
+
+
 def test_a_flood_of_refused_keys_is_two_alerts_with_its_sum(
     settings: Settings, receiver: Receiver, mailbox: Mailbox
 ) -> None:
