@@ -50,7 +50,7 @@ load-test: $(READY) ## Clients side by side against the API, by Locust: LOAD_USE
 	$(BIN)/python -m eval.load_test
 
 verify-deploy: $(READY) ## Smoke-test a running deployment, and write nothing: make verify-deploy URL=https://...
-	$(BIN)/python tools/verify_deploy.py $(URL)
+	$(BIN)/python tools/verify_deploy.py "$(URL)"
 
 soak: $(READY) ## The long tests for MINUTES, shared among them by weight, every choice under a printed seed
 	$(BIN)/python -m dpdau_tests.support.soak --minutes $(MINUTES)

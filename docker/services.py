@@ -12,12 +12,10 @@ from pathlib import Path
 import dagster as dg
 
 from dpdau_assets.cli.serve import require_keys
-from dpdau_assets.cli.ui import NOTHING_IS_SENT, UNSAID
 from dpdau_assets.core.errors import BadSetting, DpdauError
-from dpdau_assets.core.settings import Settings
-from resources.dagster_files import WORKSPACE, prepare_home, shipped
+from resources.dagster_files import WORKSPACE, environment_of_dagster, prepare_home, shipped
 from resources.dagster_instance import open_run
-from resources.settings_env import dagster_home, environment_for, read_settings
+from resources.settings_env import dagster_home, read_settings
 from resources.store import open_store
 
 PROGRAMS = {"webserver": ["dagster-webserver"], "daemon": ["dagster-daemon", "run"]}
@@ -55,13 +53,6 @@ def command(service: str, options: list[str]) -> list[str]:
     return [str(beside), *words, "--workspace", str(shipped(WORKSPACE)), "--log-format", LOG_FORMAT, *options]
 
 
-def environment(settings: Settings) -> dict[str, str]:
-    """What Dagster's processes are told; nothing is sent to its makers."""
-    log = {"DAGSTER_CLI_CODE_SERVER_START_LOG_FORMAT": LOG_FORMAT}
-    quiet = {"PYTHONWARNINGS": ",".join(f"ignore:{beginning}" for beginning in UNSAID)}
-    return {**environment_for(settings), **NOTHING_IS_SENT, **log, **quiet, "PYTHONSAFEPATH": "1"}
-
-
 def become(service: str, options: list[str]) -> None:
     """Replace this process by the service."""
     settings = read_settings()
@@ -69,7 +60,7 @@ def become(service: str, options: list[str]) -> None:
     prepare_home(home)
     arguments = command(service, options)
     os.chdir(home)  # no .env is here, and no folder that has the name of a module
-    os.execve(arguments[0], arguments, environment(settings))
+    os.execve(arguments[0], arguments, environment_of_dagster(settings, LOG_FORMAT))
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ not as expected. Locust's report and its figures are left in .artifacts/load. Wh
     LOAD_RUNTIME    how long, such as 90s or 5m (60s)
     LOAD_SEED       all ids, days and choices follow from it (1)
     LOAD_HOST       a server that runs already, such as http://127.0.0.1:8000; it is written to
-    LOAD_CONFIRM    1, where LOAD_HOST is on another machine
+    LOAD_CONFIRM    LOAD_HOST once more: its store is changed
     SERVICE_API_KEY the key for LOAD_HOST, with the scopes ingest, erase and read
 """
 
@@ -22,16 +22,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+import httpx
 
 from dpdau_assets.core.errors import BadInput, BadSetting, DpdauError
 from eval.api_load import KEY, served
@@ -131,22 +130,15 @@ def _require_allowed(host: str, environment: Mapping[str, str]) -> None:
     parts = urlsplit(host)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.username:
         raise BadSetting(f"LOAD_HOST={host[:60]} is no address.", "Give one such as http://127.0.0.1:8000.")
-    if not _is_this_machine(parts.hostname) and environment.get("LOAD_CONFIRM") != "1":
+    if environment.get("LOAD_CONFIRM") != host:
         raise BadSetting(
-            f"LOAD_HOST={host[:60]} is not on this machine, and the load test hands events and erasure requests in.",
-            "If they may go there, set LOAD_CONFIRM=1.",
+            f"LOAD_HOST={host[:60]}: the load test hands events and erasure requests of invented people in there.",
+            "If its store may be changed so, set LOAD_CONFIRM to that address too.",
         )
     if "SERVICE_API_KEY" not in environment:
         raise BadSetting(
             "SERVICE_API_KEY is not set, and LOAD_HOST needs a key.", "Set one with the scopes ingest, erase and read."
         )
-
-
-def _is_this_machine(name: str) -> bool:
-    try:
-        return ip_address(name).is_loopback
-    except ValueError:
-        return name == "localhost"
 
 
 def requests_of(seed: int, client: int, published: Published) -> Iterator[Request]:
@@ -200,13 +192,14 @@ def published_at(host: str, key: str, today: date) -> Published:
 def _published_days(host: str, key: str, metric: str, today: date) -> list[date]:
     address = f"{host}/series/{metric}?from={today - _YEARS_BACK}&to={today}"
     try:
-        with urllib.request.urlopen(urllib.request.Request(address, headers={"X-API-Key": key}), timeout=60) as answer:
-            return [date.fromisoformat(row["day"]) for row in json.load(answer)]
-    except urllib.error.HTTPError as error:
-        raise BadInput(
-            f"{host} answers {error.code} to a reader.", "Does SERVICE_API_KEY have the scopes ingest, erase and read?"
-        ) from error
-    except (OSError, ValueError) as error:
+        answer = httpx.get(address, headers={"X-API-Key": key}, timeout=60, follow_redirects=False)
+        if answer.status_code != 200:
+            raise BadInput(
+                f"{host} answers {answer.status_code} to a reader.",
+                "Does SERVICE_API_KEY have the scopes ingest, erase and read?",
+            )
+        return [date.fromisoformat(row["day"]) for row in answer.json()]
+    except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
         raise BadInput(
             f"{host} does not answer as dpdau does ({type(error).__name__}).", "Is `dpdau serve` running there?"
         ) from error

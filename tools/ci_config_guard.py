@@ -1,10 +1,13 @@
-"""Fails where a deployment's secrets are missing, placeholders or guessable, or where dpdau would refuse its settings.
+"""For whoever deploys, and for the pipeline that does: run before anything starts, it fails where secrets are missing,
+placeholders or guessable, or where dpdau would refuse the settings. The name says where it is run, not what it reads.
 
-Usage: python tools/ci_config_guard.py [FILE...] [--files-alone] [--require NAME]...
+Usage: python tools/ci_config_guard.py [FILE...] [--compose FILE] [--files-alone] [--require NAME]...
 
 FILE is an env file, such as .env or docker/.env; of two the later one counts, and the environment before both, as for
-compose. --files-alone leaves the environment out. --require names a variable that has to be there besides. The rules
-are dpdau's own. No value is ever printed: what is wrong is told by name, rule and remedy.
+compose. --compose names the compose file that they are filled in for: what it asks for has to be there, the env files
+that it hands on (docker/settings.env) are read too, and a variable that has no effect where it stands is told.
+--files-alone leaves the environment out. --require names a variable that has to be there besides. The rules are dpdau's
+own. What is wrong is told by name, rule and remedy, and never with the value that breaks the rule.
 """
 
 from __future__ import annotations
@@ -15,16 +18,18 @@ import sys
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import chdir, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.parse import unquote, urlsplit
 
+import yaml
 from dotenv import dotenv_values
 
 from dpdau_assets.cli.serve import require_keys
 from dpdau_assets.core.api_keys import VARIABLE as SERVICE_KEY
 from dpdau_assets.core.api_keys import require_usable
+from dpdau_assets.core.budget.settings_check import is_ledger
 from dpdau_assets.core.errors import BadSetting
 from dpdau_assets.core.secret_strength import VARIABLE as SALT_SECRET
 from dpdau_assets.core.secret_strength import require_strong, weakness
@@ -33,8 +38,11 @@ from resources.settings_env import Environment, read_settings
 LEDGER, PASSWORD = "LEDGER_URL", "POSTGRES_PASSWORD"
 RANDOM = "Take a random one: `openssl rand -hex 32` makes one."
 OF_A_STORE = f"{RANDOM} A living store gets another one by `dpdau rotate-salt` alone."
+_CORRECT = "Correct it: docs/settings.md says what it means."
 SETTINGS = frozenset(name.upper() for name in Environment.model_fields)
 
+_IN_AN_ADDRESS = re.compile(r"[A-Za-z0-9._~-]+")
+_ASKED = re.compile(r"\$\{([A-Z_]+)(:\?)?")
 _TOKEN = re.compile(r"\{\{[A-Z][A-Z0-9_]*\}\}")
 _NAMED = re.compile(r"(?:^|[;\n]\s*)([A-Z][A-Z0-9_]*)=")
 
@@ -51,10 +59,46 @@ class Finding:
         return f"{self.variable}: {self.rule}. {self.remedy}"
 
 
+@dataclass(frozen=True)
+class Compose:
+    """What a compose file does with variables: none at all, where there is no compose.
+
+    Attributes:
+        sets: the variables that it sets itself in services, with a value of its own or one that it asks for.
+        asks: those that it takes from its env file and the environment.
+        requires: those of them without which it does not start.
+        hands_on: env files that it gives to services as they are, of those that are there.
+    """
+
+    sets: frozenset[str] = frozenset()
+    asks: frozenset[str] = frozenset()
+    requires: tuple[str, ...] = ()
+    hands_on: Mapping[Path, Mapping[str, str]] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path) -> Compose:
+        """What the file at this path does with them. Raises ValueError for what is no compose file."""
+        text = path.read_text(encoding="utf-8")
+        try:
+            services = [*yaml.safe_load(text)["services"].values()]
+        except (yaml.YAMLError, KeyError, TypeError, AttributeError):
+            raise ValueError(path) from None
+        named = [each for service in services for each in service.get("env_file", ())]
+        files = {path.parent / (each if isinstance(each, str) else each["path"]) for each in named}
+        asked = _ASKED.findall(text)
+        return cls(
+            frozenset(name for service in services for name in service.get("environment", ())),
+            frozenset(name for name, _ in asked),
+            tuple(dict.fromkeys(name for name, required in asked if required)),
+            {file: _values_in(file) for file in sorted(files) if file.exists()},
+        )
+
+
 def main(arguments: Sequence[str]) -> int:
     """Print every finding and return 1, or return 0; 2 for a file that cannot be read."""
     parser = ArgumentParser(description="Fails on secrets that are missing, placeholders or guessable.")
     parser.add_argument("files", nargs="*", type=Path, metavar="FILE")
+    parser.add_argument("--compose", type=Path, metavar="FILE", help="the compose file that they are filled in for")
     parser.add_argument("--files-alone", action="store_true", help="leave the environment out")
     parser.add_argument("--require", action="append", default=[], metavar="NAME", help="a variable that has to be set")
     options = parser.parse_args(arguments)
@@ -62,8 +106,14 @@ def main(arguments: Sequence[str]) -> int:
     if unreadable:
         print(f"{', '.join(map(str, unreadable))}: not a text file that can be read. Name env files.", file=sys.stderr)
         return 2
-    values = gathered(options.files, {} if options.files_alone else os.environ)
-    found = [*findings(values, options.require)]
+    try:
+        compose = Compose.read(options.compose) if options.compose else Compose()
+    except (OSError, ValueError):
+        print(f"{options.compose}: not a compose file that can be read. Name docker/compose.yaml.", file=sys.stderr)
+        return 2
+    values = gathered([*compose.hands_on, *options.files], {} if options.files_alone else os.environ)
+    misplaced = [*_misplaced(options.files, compose)] if options.compose else []
+    found = [*findings(values, [*compose.requires, *options.require]), *misplaced]
     for finding in found:
         print(finding, file=sys.stderr)
     if not found:
@@ -83,8 +133,24 @@ def gathered(files: Sequence[Path], environment: Mapping[str, str]) -> dict[str,
     """The variables of files and environment by name; a name without a value is empty."""
     values: dict[str, str] = {}
     for path in files:
-        values |= {name: value or "" for name, value in dotenv_values(path, interpolate=False).items()}
+        values |= _values_in(path)
     return values | dict(environment)
+
+
+def _values_in(path: Path) -> dict[str, str]:
+    return {name: value or "" for name, value in dotenv_values(path, interpolate=False).items()}
+
+
+def _misplaced(files: Sequence[Path], compose: Compose) -> Iterator[Finding]:
+    """Variables that nobody would see an effect of: set in two places, or in the one that is not read."""
+    for path, values in compose.hands_on.items():
+        for name in sorted(values.keys() & compose.sets):
+            remedy = "Set it in docker/.env alone." if name in compose.asks else "Leave it out."
+            yield Finding(name, f"without effect in {path.name}, since compose sets it", remedy)
+    there = {name for path in files for name in _values_in(path)} & SETTINGS - compose.asks
+    for name in sorted(there):
+        remedy = "Leave it out: compose sets it." if name in compose.sets else "Set it in docker/settings.env."
+        yield Finding(name, "without effect here, since compose does not ask for it", remedy)
 
 
 def findings(values: Mapping[str, str], required: Sequence[str] = ()) -> Iterator[Finding]:
@@ -104,7 +170,7 @@ def _of_secrets(values: Mapping[str, str], required: Sequence[str]) -> Iterator[
     elif not _has_key_file(values):
         yield Finding(SERVICE_KEY, "not set, and no file of keys has one that is valid", RANDOM)
     if PASSWORD in values or PASSWORD in required:
-        yield from _judged(PASSWORD, values.get(PASSWORD, ""), _password_rule)
+        yield from _judged(PASSWORD, values.get(PASSWORD, ""), _database_password_rule)
     if url := values.get(LEDGER, ""):
         yield from _of_ledger(url)
     for name in required:
@@ -142,6 +208,13 @@ def _password_rule(text: str) -> str | None:
     return _placeholder_rule(text) or (broken and f"{broken}, so it can be guessed")
 
 
+def _database_password_rule(text: str) -> str | None:
+    """The rule that a text breaks as a password that becomes part of an address, unencoded."""
+    if broken := _password_rule(text):
+        return broken
+    return None if _IN_AN_ADDRESS.fullmatch(text) else "of other characters than letters, digits and - . _ ~"
+
+
 def _placeholder_rule(text: str) -> str | None:
     """The one rule of keys that every secret has to keep."""
     rule = _key_rule(text)
@@ -153,13 +226,9 @@ def _without_name(error: BadSetting) -> str:
 
 
 def _of_ledger(url: str) -> Iterator[Finding]:
-    if url.startswith("sqlite:"):
+    if url.startswith("sqlite:") or not is_ledger(url):  # which the settings' own rules tell
         return
-    try:
-        password = unquote(urlsplit(url).password or "")
-    except ValueError:
-        yield Finding(LEDGER, "not an address", "Set postgresql://user:password@host/database.")
-        return
+    password = unquote(urlsplit(url).password or "")
     rule = "without a password" if not password else _password_rule(password)
     if rule:
         yield Finding(LEDGER, f"its password is {rule}" if password else rule, RANDOM)
@@ -184,15 +253,17 @@ def _has_key_file(values: Mapping[str, str]) -> bool:
 
 
 def _of_settings(values: Mapping[str, str]) -> Iterator[Finding]:
-    """The variables that dpdau itself would refuse. Its own sentences hold values, and are not repeated."""
+    """The variables that dpdau itself would refuse, and the rules. Its own sentences hold values: none is repeated."""
     try:
         with _environment_of(values):
             read_settings()
     except BadSetting as error:
-        told = error.fields.get("variables")
-        names = told if isinstance(told, list) else _NAMED.findall(error.reason)
-        for name in sorted({*names} & SETTINGS) or ["settings"]:
-            yield Finding(name, "dpdau would refuse it", "Correct it: docs/settings.md; `dpdau status` says the rule.")
+        names, rules = error.fields.get("variables"), error.fields.get("rules")
+        if isinstance(names, list) and isinstance(rules, list):
+            yield from (Finding(name, rule, _CORRECT) for name, rule in zip(names, rules, strict=True))
+            return
+        for name in sorted({*_NAMED.findall(error.reason)} & SETTINGS) or ["settings"]:
+            yield Finding(name, "not of its kind, such as a number, a day or a path", _CORRECT)
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from dpdau_assets.api.request_log import LOGGER
 from dpdau_assets.api.schemas import Schema, errors
 from dpdau_assets.api.service import Service, service_of
 from dpdau_assets.core.version import VERSION
+from resources.loopback import is_loopback
 from resources.storage.durable import sweep, unlink_durably, write_durably
 from resources.storage.seen_requests import FOLDER
 
@@ -171,15 +172,11 @@ def is_local(request: Request, trusted_proxies: Sequence[str]) -> bool:
     plain = (isinstance(address, IPv6Address) and address.ipv4_mapped) or address
     if any(_may_be(each, proxy) for each in (address, plain) for proxy in trusted_proxies):
         return False
-    return plain.is_loopback
+    return is_loopback(str(plain))
 
 
 def _names_this_machine(host: str) -> bool:
-    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
-    try:
-        return ip_address(name.strip("[]")).is_loopback
-    except ValueError:
-        return name.lower() == "localhost"
+    return is_loopback(host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host)
 
 
 def _may_be(address: IPv4Address | IPv6Address, proxy: str) -> bool:

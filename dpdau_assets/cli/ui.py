@@ -11,16 +11,8 @@ import typer
 
 from dpdau_assets.cli.listening import LOOPBACK, require_free
 from dpdau_assets.cli.terminal import answer, on_terminal, tell
-from resources.dagster_files import WORKSPACE, prepare_home, shipped
-from resources.settings_env import dagster_home, environment_for, read_settings
-
-NOTHING_IS_SENT = {"DAGSTER_DISABLE_TELEMETRY": "1"}
-"""To Dagster's makers, not even what was noted for them while something else used this home."""
-UNSAID = (
-    "Function `dev_command` is superseded",  # by a command of a package that this project does not need
-    "Parameter `owners` of initializer `SensorDefinition.__init__` is currently in beta",  # Dagster's own call
-)
-"""How the warnings begin that tell nobody anything; every other one is shown."""
+from resources.dagster_files import WORKSPACE, environment_of_dagster, prepare_home, shipped
+from resources.settings_env import dagster_home, read_settings
 
 app = typer.Typer()
 
@@ -42,7 +34,7 @@ def ui(
         tell("HASH_SALT_SECRET is not set: the UI opens, and what needs the secret will fail.", style="bold")
     if host not in LOOPBACK:
         tell(f"Whoever reaches {host} can read Dagster's log, start every job and publish.", style="bold")
-    environment = {**environment_for(settings), **_of_dagster()}
+    environment = environment_of_dagster(settings, _log_format())
     answer({"url": f"http://{f'[{host}]' if ':' in host else host}:{port}", "dagster_home": str(home)})
     tell("Dagster is starting; Ctrl-C ends it.")
     sys.stdout.flush()
@@ -56,13 +48,6 @@ def command(host: str, port: int) -> list[str]:
     """Web server, daemon and code server, which end together."""
     serving = [sys.executable, "-m", "dpdau_assets.serving", "--log-format", _log_format()]
     return [*serving, "--workspace", str(shipped(WORKSPACE)), "--host", host, "--port", str(port)]
-
-
-def _of_dagster() -> dict[str, str]:
-    """What its processes are told besides the settings."""
-    quiet = ",".join(f"ignore:{beginning}" for beginning in UNSAID)
-    log = {"DAGSTER_CLI_CODE_SERVER_START_LOG_FORMAT": _log_format()}
-    return {**NOTHING_IS_SENT, **log, "PYTHONWARNINGS": quiet, "PYTHONSAFEPATH": "1"}
 
 
 def _log_format() -> str:

@@ -126,8 +126,26 @@ class Docker:
         required(["docker", "build", "--file", str(PROJECT / "docker" / "Dockerfile"), "--tag", IMAGE, str(PROJECT)])
 
     def compose(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return called(self._compose(*arguments), self._environment)
+
+    def _compose(self, *arguments: str) -> list[str]:
         files = ["--file", str(self.folder / COMPOSE), "--env-file", str(self.variables)]
-        return called(["docker", "compose", "--project-name", self.project, *files, *arguments], self._environment)
+        return ["docker", "compose", "--project-name", self.project, *files, *arguments]
+
+    def description(self) -> dict[str, object]:
+        """What another process needs to have this deployment before it."""
+        named = {"folder": str(self.folder), "variables": str(self.variables)}
+        return {"engine": "docker", **named, "project": self.project, "ports": self.ports}
+
+    def typed(self, verb: str, *rest: str) -> int:
+        """What somebody types after `docker compose -f docker/compose.yaml`, who has no terminal; its exit code."""
+        without = ["-T"] if verb in ("exec", "run") and "-T" not in rest else []
+        environment = {**os.environ, **self._environment}
+        return subprocess.run(self._compose(verb, *without, *rest), env=environment, check=False).returncode
+
+    def typed_run(self, *rest: str) -> int:
+        """What somebody types after `docker run`; its exit code."""
+        return subprocess.run(["docker", "run", *rest], check=False).returncode
 
     def _require(self, *arguments: str) -> None:
         ran = self.compose(*arguments)
@@ -144,10 +162,6 @@ class Docker:
 
     def lose(self, volume: str) -> None:
         required(["docker", "volume", "rm", f"{self.project}_{volume}"])
-
-    def once(self, *command: str) -> subprocess.CompletedProcess[str]:
-        """A command in a container of its own, with the settings and the volume of `prepare`."""
-        return self.compose("run", "--rm", "--no-deps", "-T", "--entrypoint", command[0], "prepare", *command[1:])
 
     def remove(self) -> None:
         self._require("down", "--volumes")
@@ -202,12 +216,16 @@ class Podman:
     api: str = "http://127.0.0.1:8000"
     ui: str = "http://127.0.0.1:3000"
 
+    namespace: str = field(default_factory=lambda: f"dpdau-{os.getpid()}")
+
     def __post_init__(self) -> None:
-        self.namespace = f"dpdau-{os.getpid()}"
         self._environment = {"STORAGE_DRIVER": "vfs", "BUILDAH_ISOLATION": "chroot"}
         self._places = ["--root", str(self.storage / "root"), "--runroot", str(self.storage / "runroot")]
         self._wrapper = self.storage / "podman"
         self._override = self.storage / "override.yaml"
+
+    def begin(self) -> None:
+        """Make what everything else needs: the command with its options, and the network."""
         options = " ".join([*self._places, "--runtime", "runc", "--cgroup-manager=cgroupfs"])
         self._wrapper.write_text(f'#!/bin/sh\nexport STORAGE_DRIVER=vfs\nexec podman {options} "$@"\n')
         self._wrapper.chmod(0o755)
@@ -260,11 +278,48 @@ class Podman:
 
     # Services.
 
+    def description(self) -> dict[str, object]:
+        """What another process needs to have this deployment before it."""
+        named = {"folder": str(self.folder), "variables": str(self.variables), "storage": str(self.storage)}
+        return {"engine": "podman", **named, "namespace": self.namespace}
+
+    def typed(self, verb: str, *rest: str) -> int:
+        """What somebody types after `docker compose -f docker/compose.yaml`, who has no terminal; its exit code."""
+        words = [word for word in rest if word != "-T"]
+        if (verb, *rest) == ("down",):
+            self.down()
+        elif (verb, *rest) == ("up", "--detach", "--wait"):
+            self.up()
+        elif (verb, *rest) == ("up", "--detach", "--wait", "postgres"):
+            self.up_database()
+        elif verb == "run":
+            self.up_database()
+            return subprocess.run(self._compose(verb, *rest), check=False).returncode
+        elif verb == "exec":
+            inside = [str(self._wrapper), "exec", "--interactive", self._container(words[0]), *words[1:]]
+            return subprocess.run(self.here(*inside), check=False).returncode
+        elif verb == "cp":
+            service, _, path = rest[0].partition(":")
+            required([str(self._wrapper), "cp", f"{self._container(service)}:{path}", rest[1]])
+        else:
+            pytest.fail(f"{verb}: nobody knows how it is tried here")
+        return 0
+
+    def typed_run(self, *rest: str) -> int:
+        """What somebody types after `docker run`; its exit code."""
+        limits = [f"--ulimit={name}={most}:{most}" for name, most in LIMITS.items()]
+        options = ["--pull=never", *limits, *([] if "--network" in rest else ["--network=host"])]
+        named = [f"localhost/{word}" if word == IMAGE else word for word in rest]
+        return subprocess.run(self.here(str(self._wrapper), "run", *options, *named), check=False).returncode
+
     def compose(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return called(self._compose(*arguments))
+
+    def _compose(self, *arguments: str) -> list[str]:
         program = [str(Path(sys.executable).with_name("podman-compose")), "--in-pod", "false", "--no-ansi"]
         options = ["--podman-path", str(self._wrapper), "--env-file", str(self.variables), "-p", self.project]
         files = ["-f", str(self.folder / COMPOSE), "-f", str(self._override)]
-        return called(self.here(*program, *options, *files, *arguments))
+        return self.here(*program, *options, *files, *arguments)
 
     def _up(self, *services: str, detached: bool = True) -> None:
         ran = self.compose("up", "--no-build", "--no-deps", *(["--detach"] if detached else []), *services)
@@ -291,10 +346,6 @@ class Podman:
 
     def lose(self, volume: str) -> None:
         assert self.podman("volume", "rm", f"{self.project}_{volume}").returncode == 0
-
-    def once(self, *command: str) -> subprocess.CompletedProcess[str]:
-        """A command in a container of its own, with the settings and the volume of `prepare`."""
-        return self.compose("run", "--rm", "--no-deps", "-T", "--entrypoint", command[0], "prepare", *command[1:])
 
     def remove(self) -> None:
         self.compose("down", "--volumes")
@@ -341,6 +392,45 @@ def _enter(namespace: str) -> None:
             raise OSError(ctypes.get_errno(), "setns")
 
 
+# --- As a command ---------------------------------------------------------------------------------------------------
+
+
+DESCRIPTION = "DPDAU_TEST_DEPLOYMENT"
+"""The variable that names a deployment to the command that stands in for Docker's."""
+
+
+def stand_in(engine: Docker | Podman, folder: Path) -> dict[str, str]:
+    """The environment of a shell in which `docker` is this deployment's, whatever project the typed words name."""
+    program = folder / "bin" / "docker"
+    program.parent.mkdir(parents=True)
+    program.write_text(f'#!/bin/sh\nexport PATH="$REAL_PATH"\nexec {sys.executable} -m {__name__} "$@"\n')
+    program.chmod(0o755)
+    paths = {"PATH": f"{program.parent}:{os.environ['PATH']}", "REAL_PATH": os.environ["PATH"]}
+    return {**os.environ, **paths, "PYTHONPATH": str(PROJECT), DESCRIPTION: json.dumps(engine.description())}
+
+
+def described(text: str) -> Docker | Podman:
+    """The deployment that another process has begun."""
+    told = json.loads(text)
+    folder, variables = Path(told["folder"]), Path(told["variables"])
+    if told["engine"] == "docker":
+        return Docker(folder, variables, project=told["project"], ports=tuple(told["ports"]))
+    return Podman(folder, variables, Path(told["storage"]), namespace=told["namespace"])
+
+
+def main(words: list[str]) -> int:
+    """Do what somebody types after `docker`."""
+    engine = described(os.environ[DESCRIPTION])
+    if words[:3] == ["compose", "-f", str(COMPOSE)]:
+        return engine.typed(*words[3:])
+    if words[:2] == ["volume", "rm"]:
+        engine.lose(words[2].removeprefix("dpdau_"))
+        return 0
+    if words[0] == "run":
+        return engine.typed_run(*words[1:])
+    pytest.fail(f"docker {' '.join(words)}: nobody knows how it is tried here")
+
+
 # --- Which one ------------------------------------------------------------------------------------------------------
 
 
@@ -355,7 +445,12 @@ def deployment(folder: Path, variables: Path) -> Iterator[Docker | Podman]:
             why = f"No Docker daemon answers, and for podman these are missing: {', '.join(missing)}."
             pytest.fail(why) if os.environ.get("DPDAU_CI") else pytest.skip(why)
         found = Podman(folder, variables, Path(mkdtemp(prefix="dpdau-containers-", dir="/var/tmp")))
+        found.begin()
     try:
         yield found
     finally:
         found.remove()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -23,14 +23,19 @@ KUBERNETES_VERSION = "1.35"
 USER, POSTGRES_USER = 10001, 999
 OF_DPDAU = ("prepare", "api", "daemon", "webserver")
 SECRETS = ("HASH_SALT_SECRET", "SERVICE_API_KEY", "POSTGRES_PASSWORD")
+BY_HAND = "by-hand"
+"""The pod in which nothing runs by itself, and its container."""
+
+NOT_APPLIED_WITH_THE_REST = {"kustomization.yaml", "secret.example.yaml", "by-hand.yaml"}
 SETTINGS = frozenset(name.upper() for name in Environment.model_fields)
 OF_CONTAINERS = frozenset({"TMPDIR", "POSTGRES_PASSWORD"})
 """What a container of dpdau has besides settings: where sockets are, and what Kubernetes makes LEDGER_URL of."""
-OF_COMPOSE = frozenset({"POSTGRES_PASSWORD", "API_WORKERS", "API_PORT", "UI_PORT"})
+OF_COMPOSE = frozenset({"POSTGRES_PASSWORD", "BASE", "API_WORKERS", "API_PORT", "UI_PORT"})
 """What is filled in besides settings: of the containers themselves."""
 
 Found = Iterator[str]
 
+_NAME_OF_POSTGRES = {"app.kubernetes.io/name": "postgres"}
 _INTERPOLATED = re.compile(r"\$\{([A-Z_]+)(:[-?])")
 
 
@@ -51,9 +56,11 @@ def manifests(root: Path) -> list[dict[str, Any]]:
 
 
 def pods(root: Path) -> dict[str, dict[str, Any]]:
-    """The specification of each StatefulSet's pod, by name."""
-    sets = [found for found in manifests(root) if found["kind"] == "StatefulSet"]
-    return {found["metadata"]["name"]: found["spec"]["template"]["spec"] for found in sets}
+    """The specification of each StatefulSet's pod, and of each pod of its own, by name."""
+    there = manifests(root)
+    sets = {found["metadata"]["name"]: found["spec"]["template"] for found in there if found["kind"] == "StatefulSet"}
+    alone = {found["metadata"]["name"]: found for found in there if found["kind"] == "Pod"}
+    return {name: found["spec"] for name, found in (sets | alone).items()}
 
 
 def containers(root: Path) -> dict[str, dict[str, Any]]:
@@ -107,10 +114,10 @@ def manifests_keep_their_schemas(root: Path) -> Found:
             yield f"{found.get('kind')}: {error}"
 
 
-def kustomization_lists_everything_but_the_example(root: Path) -> Found:
+def kustomization_lists_what_is_applied_together_and_no_more(root: Path) -> Found:
     folder = root / "docker" / "kubernetes"
     listed = set(yaml.safe_load((folder / "kustomization.yaml").read_text())["resources"])
-    there = {path.name for path in folder.glob("*.yaml")} - {"kustomization.yaml", "secret.example.yaml"}
+    there = {path.name for path in folder.glob("*.yaml")} - NOT_APPLIED_WITH_THE_REST
     if listed != there:
         yield f"kustomization.yaml: {sorted(listed ^ there)}"
 
@@ -176,7 +183,7 @@ def pods_are_small_in_rights(root: Path) -> Found:
         yield from (f"pod {name}: {what}" for what, holds in wanted.items() if not holds)
     for name, container in containers(root).items():
         context, resources = container.get("securityContext", {}), container.get("resources", {})
-        probes = {"startupProbe", "livenessProbe"} if name != "prepare" else set()
+        probes = {"startupProbe", "livenessProbe"} if name not in ("prepare", BY_HAND) else set()
         wanted = {
             "a root that can be written": context.get("readOnlyRootFilesystem") is True,
             "capabilities": context.get("capabilities") == {"drop": ["ALL"]},
@@ -211,6 +218,34 @@ def every_pod_is_closed_to_strangers(root: Path) -> Found:
                 yield f"NetworkPolicy {name}: everybody, or every port"
     if "ingress" not in policies.get("postgres", {}) or policies["postgres"].get("egress"):
         yield "NetworkPolicy postgres: the database is not shut off"
+
+
+def the_pod_for_work_by_hand_has_what_the_services_have_and_is_reached_by_nobody(root: Path) -> Found:
+    there = manifests(root)
+    pod = next(found for found in there if found["kind"] == "Pod")
+    store = next(found for found in there if found["kind"] == "StatefulSet" and found["metadata"]["name"] == "dpdau")
+    ours, theirs = in_kubernetes(root, BY_HAND), in_kubernetes(root, "daemon") - {"TMPDIR"}
+    yield from (f"by-hand: {each} is here or there alone" for each in sorted(ours ^ theirs))
+    (template,) = store["spec"]["volumeClaimTemplates"]
+    claim = f"{template['metadata']['name']}-{store['metadata']['name']}-0"
+    (volume,) = [each for each in pod["spec"]["volumes"] if "persistentVolumeClaim" in each]
+    mounts = {each["name"]: each["mountPath"] for each in containers(root)[BY_HAND]["volumeMounts"]}
+    if volume["persistentVolumeClaim"] != {"claimName": claim} or mounts.get(volume["name"]) != "/data":
+        yield f"by-hand: {claim} is not at /data"
+    if pod["spec"].get("securityContext") != store["spec"]["template"]["spec"]["securityContext"]:
+        yield "by-hand: another user, or other rights on the volume"
+    labels = pod["metadata"]["labels"].items()
+    selectors = [each["spec"]["selector"] for each in there if each["kind"] in ("Service", "StatefulSet")]
+    if any(each.get("matchLabels", each).items() <= labels for each in selectors):
+        yield "by-hand: a service leads to it, or a set takes it for its own"
+    policies = [each["spec"] for each in there if each["kind"] == "NetworkPolicy"]
+    mine = [each for each in policies if each["podSelector"].get("matchLabels", {"": ""}).items() <= labels]
+    if any("ingress" in each for each in mine) or not any("egress" in each for each in mine):
+        yield "by-hand: somebody reaches it, or it does not reach the database"
+    name = dict(labels)["app.kubernetes.io/name"]
+    to_postgres = [each for each in policies if each["podSelector"] == {"matchLabels": _NAME_OF_POSTGRES}]
+    if not any(name in json.dumps(each.get("ingress")) for each in to_postgres):
+        yield "by-hand: the database does not let it in"
 
 
 # --- One store, one version, the same variables ---------------------------------------------------------------------
@@ -288,6 +323,22 @@ def the_example_names_what_compose_asks_for(root: Path) -> Found:
     yield from (f"env.example: {name}" for name in sorted(asked ^ set(_example(root))))
 
 
+def an_image_that_is_there_is_taken_and_another_base_can_be_named(root: Path) -> Found:
+    for name in OF_DPDAU:
+        service = compose(root)["services"][name]
+        if service.get("pull_policy") != "missing":
+            yield f"compose, {name}: what was pulled or built is not taken"
+        if service["build"].get("args") != {"BASE": f"${{BASE:-{_base(root)}}}"}:
+            yield f"compose, {name}: its base is not the Dockerfile's, or cannot be named"
+    if _example(root)["BASE"] != _base(root):
+        yield "env.example: another base"
+
+
+def _base(root: Path) -> str:
+    (base,) = re.findall(r"^ARG BASE=(\S+)$", (root / "docker" / "Dockerfile").read_text(), flags=re.MULTILINE)
+    return base
+
+
 def secrets_have_no_default(root: Path) -> Found:
     text = (root / "docker" / "compose.yaml").read_text()
     asked = _INTERPOLATED.findall(text)
@@ -326,17 +377,19 @@ RULES = (
     hadolint_is_content,
     compose_keeps_its_schema,
     manifests_keep_their_schemas,
-    kustomization_lists_everything_but_the_example,
+    kustomization_lists_what_is_applied_together_and_no_more,
     the_image_is_small_in_rights,
     services_are_small_in_rights,
     pods_are_small_in_rights,
     the_api_is_asked_what_it_answers,
     every_pod_is_closed_to_strangers,
+    the_pod_for_work_by_hand_has_what_the_services_have_and_is_reached_by_nobody,
     a_store_has_one_of_each,
     the_images_tag_is_the_version,
     every_variable_is_a_setting,
     compose_and_kubernetes_give_the_same_variables,
     the_example_names_what_compose_asks_for,
+    an_image_that_is_there_is_taken_and_another_base_can_be_named,
     secrets_have_no_default,
     the_builder_is_sent_what_is_copied_and_no_more,
 )

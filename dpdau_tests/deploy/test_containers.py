@@ -17,13 +17,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dpdau_assets.core.dates import days_between
 from dpdau_assets.core.version import VERSION
-from dpdau_tests.deploy import engines
+from dpdau_tests.deploy import engines, page
 from dpdau_tests.deploy.engines import Docker, Podman, wait_for
 from dpdau_tests.support.project import PROJECT
 
@@ -46,6 +47,9 @@ with store.accountant.transaction() as ledger:
     print(ledger.frozen(ledger.last_run("mau", 30).name, 1)[0])
 """
 """Prints the exact count on which the newest MAU's noise went: for operators who may read the store, as a test may."""
+
+TYPED = ("The tools inside the image", "Event files", "Numbers for readers", "Backup", "After a loss")
+"""The headings of docs/deploy.md whose commands are typed here as they stand, in this order."""
 
 RESIDENT = """
 import pathlib, re
@@ -293,26 +297,98 @@ def test_events_become_numbers_an_erasure_is_verified_and_nothing_is_lost_when_e
     assert checked.returncode == 0, checked.stderr
 
 
-def test_after_the_loss_of_store_and_database_a_restore_brings_numbers_and_receipts_back(product: Product) -> None:
-    before, receipts = product.read(), product.ask("GET", "/erasure").said
-    engine, folder = product.engine, "/data/backups/day"
-    backed_up = engine.exec("daemon", "dpdau", "backup", "--to", folder)
-    assert backed_up.returncode == 0, backed_up.stderr
-    assert engine.exec("daemon", "cp", "-a", "/data/mart", "/data/backups/mart").returncode == 0
-    engine.down()
-    engine.lose("ledger")
-    for command in (
-        ("sh", "-c", "rm -rf /data/store /data/dagster_home /data/mart"),
-        ("dpdau", "restore", "--from", folder, "--mart", "/data/backups/mart"),
-        ("dpdau", "reopen", "--who", "A. Name", "--why", "nothing came since"),
-    ):
-        engine.up_database()
-        ran = engine.once(*command)
-        assert ran.returncode == 0, f"{ran.stdout}\n{ran.stderr}"
-    engine.up()
+class Shell:
+    """Where the commands of the page are typed: in a checkout, with a `docker` that is this deployment's."""
+
+    def __init__(self, product: Product, folder: Path) -> None:
+        self.checkout, self.elsewhere = product.engine.folder, folder / "elsewhere"
+        self.elsewhere.mkdir()
+        self._environment = engines.stand_in(product.engine, folder)
+        self._real = {"/elsewhere/": f"{self.elsewhere}/", "http://127.0.0.1:8000": product.engine.api}
+
+    def type(self, heading: str, **real: str) -> list[str]:
+        """What each block below this heading prints; every command of it has to end well."""
+        return [self._run(block, real) for block in page.blocks("sh")[heading]]
+
+    def _run(self, block: str, real: dict[str, str]) -> str:
+        for name, instead in {**self._real, **real}.items():
+            block = block.replace(name, instead)
+        script = f"shopt -s expand_aliases\nset -ex -o pipefail\n{page.alias('dpdau')}\n{block}"
+        ran = subprocess.run(
+            ["bash", "-c", script],
+            cwd=self.checkout,
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert ran.returncode == 0, f"{ran.stdout[-2000:]}\n{ran.stderr[-6000:]}"
+        return ran.stdout
+
+
+@pytest.fixture(scope="module")
+def shell(product: Product, tmp_path_factory: pytest.TempPathFactory) -> Shell:
+    return Shell(product, tmp_path_factory.mktemp("shell"))
+
+
+def test_guard_and_smoke_test_run_inside_the_image_by_the_commands_of_the_page(shell: Shell) -> None:
+    shutil.copytree(PROJECT / "tools", shell.checkout / "tools", ignore=shutil.ignore_patterns("__pycache__"))
+    (said,) = shell.type("The tools inside the image")
+    assert said.count("Secrets and settings: usable.") == 1 and said.count("\nok ") == 10, said
+
+
+def events(product: Product, folder: Path) -> None:
+    """A folder `events` with a file of yesterday."""
+    rows = [{"user_id": user, "day": str(product.today - timedelta(days=1))} for user in PEOPLE]
+    (folder / "events").mkdir()
+    (folder / "events" / "yesterday.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+
+
+def test_event_files_are_taken_in_by_the_commands_of_the_page_and_none_of_them_stays(
+    product: Product, shell: Shell
+) -> None:
+    events(product, shell.checkout)
+    (said,) = shell.type("Event files")
+    assert f'"{product.today - timedelta(days=1)}"' in said, said
+    left = product.engine.exec("daemon", "sh", "-c", "ls /tmp; grep -rlF planted.example /data /tmp; true")
+    assert "events" not in left.stdout.split() and "/data" not in left.stdout, left.stdout
+
+
+def test_the_mart_is_handed_on_by_the_command_of_the_page(product: Product, shell: Shell) -> None:
+    shell.type("Numbers for readers")
+    assert str(product.first_days[-1]) in (shell.checkout / "mart" / "latest.csv").read_text()
+
+
+def test_after_the_loss_of_everything_the_commands_of_the_page_bring_numbers_receipts_and_keys_back(
+    product: Product, shell: Shell
+) -> None:
+    made = json.loads(product.engine.exec("daemon", "dpdau", "api-key", "new", "reader", "--scope", "read").stdout)
+    before, requests = product.read(), product.ask("GET", "/erasure").said
+    said, _ = shell.type("Backup")
+    head = json.JSONDecoder().raw_decode(said[said.index("{") :])[0]["head"]
+    assert {path.name for path in shell.elsewhere.iterdir()} == {"2026-02-02.tar", "api_keys.json"}
+    assert {path.stat().st_mode & 0o777 for path in shell.elsewhere.iterdir()} == {0o600}
+
+    # Somebody asks to be erased afterwards, which the backup does not know of; then all is lost.
+    asked = {"user_id": NEWCOMERS[0], "through": str(product.next_day)}
+    assert product.ask("POST", "/erasure", asked).status == 202
+    (shell.checkout / "requests-since-2026-02-02.csv").write_text(f"user_id,through\n{','.join(asked.values())}\n")
+    required = ["tar", "-C", str(shell.checkout), "-cf", str(shell.checkout / "events-since-2026-02-02.tar"), "events"]
+    engines.required(required)
+    lost = product.engine.exec("daemon", "sh", "-c", "rm -rf /data/mart /data/backups")
+    assert lost.returncode == 0, lost.stderr
+
+    shell.type("After a loss", HEAD=head)
     assert product.read() == before
-    assert product.ask("GET", "/erasure").said == receipts
-    checked = engine.exec("daemon", "dpdau", "verify-ledger")
+    answer = product.engine.ask(f"{product.engine.api}/dau/{product.next_day}", X_API_Key=made["key"])
+    assert answer.status == 200
+    now = product.ask("GET", "/erasure").said
+    assert [each for each in now if each in requests] == requests
+    (again,) = [each["receipt"] for each in now if each not in requests]
+    shown = product.ask("GET", f"/erasure/{again}?verify=1").said
+    assert (shown["verified"], shown["survivors"]) == (True, []), shown
+    checked = product.engine.exec("daemon", "dpdau", "verify-ledger")
     assert checked.returncode == 0, checked.stderr
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from dpdau_tests.support.project import PROJECT
 DOCKERFILE, COMPOSE, EXAMPLE = "docker/Dockerfile", "docker/compose.yaml", "docker/env.example"
 DPDAU, POSTGRES = "docker/kubernetes/dpdau.yaml", "docker/kubernetes/postgres.yaml"
 SETTINGS, NETWORK = "docker/kubernetes/settings.yaml", "docker/kubernetes/network.yaml"
+BY_HAND = "docker/kubernetes/by-hand.yaml"
 SECRET, KUSTOMIZATION = "docker/kubernetes/secret.example.yaml", "docker/kubernetes/kustomization.yaml"
 
 Rule = Callable[[Path], Iterator[str]]
@@ -36,12 +38,15 @@ FAULTS = (
     Fault(COMPOSE, "  cap_drop: [ALL]", "  cap_dropp: [ALL]", rules.compose_keeps_its_schema),
     Fault(DPDAU, "readOnlyRootFilesystem: true", "readOnlyRootFileSystem: true", rules.manifests_keep_their_schemas),
     Fault(DPDAU, "replicas: 1", 'replicas: "1"', rules.manifests_keep_their_schemas),
-    Fault(KUSTOMIZATION, "  - network.yaml\n", "", rules.kustomization_lists_everything_but_the_example),
-    Fault(
-        KUSTOMIZATION,
-        "  - network.yaml\n",
-        "  - network.yaml\n  - secret.example.yaml\n",
-        rules.kustomization_lists_everything_but_the_example,
+    Fault(KUSTOMIZATION, "  - network.yaml\n", "", rules.kustomization_lists_what_is_applied_together_and_no_more),
+    *(
+        Fault(
+            KUSTOMIZATION,
+            "  - network.yaml\n",
+            f"  - network.yaml\n  - {file}\n",
+            rules.kustomization_lists_what_is_applied_together_and_no_more,
+        )
+        for file in ("secret.example.yaml", "by-hand.yaml")
     ),
     Fault(DOCKERFILE, "USER 10001:10001\n", "", rules.the_image_is_small_in_rights),
     Fault(DOCKERFILE, 'ENTRYPOINT ["dpdau"]', 'ENTRYPOINT ["sh", "-c", "dpdau"]', rules.the_image_is_small_in_rights),
@@ -77,6 +82,36 @@ FAULTS = (
         "    - to:\n        - namespaceSelector",
         rules.every_pod_is_closed_to_strangers,
     ),
+    Fault(BY_HAND, "readOnlyRootFilesystem: true", "readOnlyRootFilesystem: false", rules.pods_are_small_in_rights),
+    Fault(BY_HAND, "image: dpdau:0.1.0", "image: dpdau:latest", rules.the_images_tag_is_the_version),
+    Fault(BY_HAND, "restartPolicy: Never", "restartPolicy: No", rules.manifests_keep_their_schemas),
+    *(
+        Fault(
+            BY_HAND,
+            text,
+            instead,
+            rules.the_pod_for_work_by_hand_has_what_the_services_have_and_is_reached_by_nobody,
+        )
+        for text, instead in (
+            ("        - name: HASH_SALT_SECRET\n", "        - name: SERVICE_API_KEY\n"),
+            ("claimName: store-dpdau-0", "claimName: store"),
+            ("mountPath: /data", "mountPath: /volume"),
+            ("fsGroup: 10001", "fsGroup: 10002"),
+            ("app.kubernetes.io/name: dpdau-by-hand", "app.kubernetes.io/name: dpdau"),
+            ("  egress:\n", "  ingress:\n"),
+            ("  ingress:\n", "  egress:\n"),
+        )
+    ),
+    Fault(
+        COMPOSE,
+        "pull_policy: missing",
+        "pull_policy: build",
+        rules.an_image_that_is_there_is_taken_and_another_base_can_be_named,
+    ),
+    Fault(
+        COMPOSE, "${BASE:-python", "${BASE:-pypy", rules.an_image_that_is_there_is_taken_and_another_base_can_be_named
+    ),
+    Fault(EXAMPLE, "BASE=python", "BASE=pypy", rules.an_image_that_is_there_is_taken_and_another_base_can_be_named),
     Fault(DPDAU, "replicas: 1", "replicas: 2", rules.a_store_has_one_of_each),
     Fault(COMPOSE, "    ports:\n", "    scale: 2\n    ports:\n", rules.a_store_has_one_of_each),
     Fault(COMPOSE, "image: dpdau:0.1.0", "image: dpdau:latest", rules.the_images_tag_is_the_version),
@@ -126,6 +161,40 @@ def test_each_planted_fault_is_seen_by_its_rule(fault: Fault, tmp_path: Path) ->
 
 def test_every_rule_has_a_fault_that_it_sees() -> None:
     assert {fault.rule for fault in FAULTS} == set(rules.RULES)
+
+
+EVENT_FILES = re.compile(r"^(\s*)# - (.*/?landing.*)$", re.MULTILINE)
+
+
+def test_the_mounts_of_event_files_hold_where_their_comments_are_taken_off(tmp_path: Path) -> None:
+    copied = copy_of_the_files(tmp_path)
+    for file in (COMPOSE, DPDAU):
+        text, changed = EVENT_FILES.subn(r"\1- \2", (copied / file).read_text())
+        assert changed == (2 if file == COMPOSE else 3)
+        (copied / file).write_text(text)
+    assert [said for rule in rules.RULES for said in rule(copied)] == []
+    services = rules.compose(copied)["services"]
+    having = {name for name, service in services.items() if "/srv/dpdau-events:/landing:ro" in service["volumes"]}
+    assert having == {"prepare", "daemon"}
+    for name in ("prepare", "daemon"):
+        assert {"name": "landing", "mountPath": "/landing", "readOnly": True} in (
+            rules.containers(copied)[name]["volumeMounts"]
+        )
+    assert "landing" in [volume["name"] for volume in rules.pods(copied)["dpdau"]["volumes"]]
+
+
+def test_the_port_of_redis_is_open_where_its_comment_is_taken_off(tmp_path: Path) -> None:
+    copied = copy_of_the_files(tmp_path)
+    text, changed = re.subn(
+        r"^(    )# (- ports: # Redis|    - \{.*6379)", r"\1\2", (copied / NETWORK).read_text(), flags=re.M
+    )
+    assert changed == 2
+    (copied / NETWORK).write_text(text)
+    assert [said for rule in rules.RULES for said in rule(copied)] == []
+    policies = {
+        found["metadata"]["name"]: found for found in rules.manifests(copied) if "egress" in found.get("spec", {})
+    }
+    assert {"protocol": "TCP", "port": 6379} in policies["dpdau"]["spec"]["egress"][-1]["ports"]
 
 
 def copy_of_the_files(folder: Path) -> Path:

@@ -5,6 +5,7 @@ a service answers.
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -19,7 +20,8 @@ from dpdau_tests.api.serving import KEY, serve
 from dpdau_tests.deploy.proxying import Passed, Spoiling, proxy
 from dpdau_tests.support.master_secret import SECRET
 from dpdau_tests.support.project import PROJECT
-from resources.dagster_files import WORKSPACE, shipped
+from resources.dagster_files import WORKSPACE, environment_of_dagster, shipped
+from resources.settings_env import read_settings
 from resources.store import open_store
 
 SERVICES, HEALTH = PROJECT / "docker" / "services.py", PROJECT / "docker" / "health.py"
@@ -89,6 +91,17 @@ def test_prepare_refuses_what_no_service_could_work_with_and_names_it(
     assert not (tmp_path / "dagster_home").exists()
 
 
+@pytest.mark.parametrize("password", ["horse/battery", "horse@battery", "horse@battery:staple/7", "horse:7/@#battery"])
+def test_a_password_that_breaks_the_ledgers_address_is_refused_and_no_output_has_a_part_of_it(
+    tmp_path: Path, password: str
+) -> None:
+    url = f"postgresql://dpdau:{password}@127.0.0.1:9/dpdau"
+    ran = run(SERVICES, "prepare", **settings(tmp_path, LEDGER_URL=url))
+    assert ran.returncode == 2 and ran.stderr.startswith("BadSetting: LEDGER_URL=...: neither a file"), ran.stderr
+    assert "percent-encoded" in ran.stderr and "Traceback" not in ran.stderr
+    assert not [part for part in re.findall(r"\w+", password) if re.search(rf"\b{part}\b", ran.stdout + ran.stderr)]
+
+
 def test_what_prepare_refuses_ends_it_with_the_code_of_settings(tmp_path: Path) -> None:
     ran = run(SERVICES, "prepare", **settings(tmp_path, START_DATE=""))
     assert ran.returncode == 2 and ran.stderr.startswith("BadSetting: START_DATE is not set"), ran.stderr
@@ -107,6 +120,20 @@ def test_the_services_of_dagster_are_started_on_the_shipped_workspace() -> None:
         assert Path(command[0]).name == program and os.access(command[0], os.X_OK)
         assert command[command.index("--workspace") + 1] == str(shipped(WORKSPACE))
         assert command[-2:] == ["--port", "3000"]
+
+
+def test_they_are_told_what_dpdau_ui_tells_its_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in settings(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    begun: list[dict[str, str]] = []
+    monkeypatch.setattr(os, "execve", lambda program, arguments, environment: begun.append(environment))
+    loaded(SERVICES).become("webserver", [])
+    (told,) = begun
+    assert told == environment_of_dagster(read_settings(), "json")
+    assert (told["DAGSTER_DISABLE_TELEMETRY"], told["PYTHONSAFEPATH"]) == ("1", "1")
+    assert told["DAGSTER_CLI_CODE_SERVER_START_LOG_FORMAT"] == "json" and "dev_command" in told["PYTHONWARNINGS"]
+    assert told["HASH_SALT_SECRET"] == SECRET and told["DATA_DIR"] == str(tmp_path / "store")
 
 
 def test_health_is_good_where_200_is_answered_and_bad_where_anything_else_is_or_nobody(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ proxy, and that it changes nothing.
 from __future__ import annotations
 
 import http.client
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from io import StringIO
 from pathlib import Path
 from types import ModuleType
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -90,10 +92,16 @@ def failed(ran: Ran) -> set[str]:
     return {line.split()[1].rstrip(":") for line in lines}
 
 
+def test_a_key_is_sent_to_nobody_elsewhere_in_clear() -> None:
+    there = TOOL.Deployment(urlsplit("http://192.0.2.1:9"), VERSION, KEY)
+    with pytest.raises(TOOL.Failed, match="would cross the network unencrypted, and was not sent"):
+        TOOL.the_key_reads(there)
+
+
 def test_a_deployment_that_is_well_passes_every_check(served: Served) -> None:
     ran = verify(at(served.port), key=KEY)
     assert failed(ran) == set()
-    assert sum(line.startswith("ok ") for line in ran.stdout.splitlines()) == 11
+    assert sum(line.startswith("ok ") for line in ran.stdout.splitlines()) == 10
     assert KEY not in ran.stdout + ran.stderr
 
 
@@ -156,7 +164,6 @@ SPOILED = {
         Spoiling(without=("x-api-key",), sent={"X-API-Key": KEY}),
         {
             "nobody_reads_without_a_key",
-            "a_wrong_key_is_refused",
             "nobody_posts_without_a_key",
             "strangers_get_no_metrics",
         },
@@ -187,6 +194,7 @@ def test_a_proxy_that_passes_everything_on_passes_every_check(served: Served) ->
 def test_another_version_is_found(served: Served) -> None:
     ran = verify(at(served.port), "--version", f"{VERSION}9")
     assert failed(ran) == {"it_lives", "it_documents_itself"}
+    assert f"Version {VERSION} answers, not {VERSION}9." in ran.stdout
 
 
 def test_a_key_that_may_not_read_is_told(served: Served) -> None:
@@ -206,7 +214,7 @@ def test_the_headers_of_https_and_the_certificate_are_asked_behind_a_proxy_that_
             assert failed(ran) == set()
             assert "strict-transport-security" in ran.stdout
             unknown = verify(at(port, "https"))
-            assert "tls_holds" in failed(unknown) and "The certificate does not hold" in unknown.stdout
+            assert failed(unknown) == {"tls_holds"} and "The certificate does not hold" in unknown.stdout
         with proxy(behind.port, Spoiling(), tls) as port:
             assert failed(verify(at(port, "https"), SSL_CERT_FILE=str(cert))) == {"answers_carry_headers"}
         (tmp_path / "short").mkdir()
@@ -223,7 +231,21 @@ def test_a_store_that_was_moved_away_is_told_as_not_ready_and_an_ended_server_as
         assert failed(ran) == {"it_is_ready"} and "ledger" in ran.stdout
         running.end()
         gone = verify(at(running.port))
-        assert len(failed(gone)) == 10 and "ConnectionRefusedError" in gone.stdout
+        assert failed(gone) == {"it_lives"} and "ConnectionRefusedError" in gone.stdout
+
+
+def test_where_nothing_answers_one_check_is_asked_and_no_more(served: Served) -> None:
+    for port, answered in ((_free_port(), 0), (served.port, 10)):
+        ran = verify(at(port))
+        assert [line[:4].strip() for line in ran.stdout.splitlines()].count("ok") == answered
+        assert ("Nothing else was asked." in ran.stdout) == (not answered)
+        assert len(failed(ran)) == (0 if answered else 1)
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 def test_a_post_without_a_key_is_refused_before_its_body_is_sent(served: Served) -> None:
@@ -240,8 +262,32 @@ def test_a_post_without_a_key_is_refused_before_its_body_is_sent(served: Served)
 
 
 @pytest.mark.parametrize(
-    "url", ["dpdau.example.org", "ftp://host", "https://", "http://host/?key=1", "http://a:b@host"]
+    "url",
+    [
+        "",
+        "dpdau.example.org",
+        "ftp://host",
+        "https://",
+        "http://host/?key=1",
+        "http://a:b@host",
+        "http://host:99999",
+        "http://host:0",
+        "http://host:http",
+        "http://[::1",
+    ],
 )
 def test_what_is_no_address_of_an_api_is_refused_as_usage(url: str) -> None:
     ran = verify(url)
-    assert ran.returncode == 2 and "URL is http:// or https://" in ran.stderr
+    assert ran.returncode == 2 and "URL is http:// or https://" in ran.stderr and ran.stdout == ""
+
+
+def test_without_an_address_make_is_told_to_name_one() -> None:
+    ran = subprocess.run([sys.executable, str(SCRIPT)], capture_output=True, text=True, check=False, timeout=300)
+    assert ran.returncode == 2 and "make verify-deploy URL=https://" in ran.stderr, ran
+
+
+def test_a_week_without_numbers_is_no_fault(served: Served) -> None:
+    """The store of these tests has published none."""
+    week = datetime.now(UTC).date() - timedelta(days=7)
+    assert served.ask("GET", f"/series/dau?from={week}&to={date.today()}").said == []
+    assert "ok   the_key_reads" in verify(at(served.port), key=KEY).stdout

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from ipaddress import ip_network
 from typing import Any
@@ -37,9 +38,13 @@ LATEST_RESTATEMENT_DAY = 28  # a day that every month has
 LONGEST_GRACE = LATEST_RESTATEMENT_DAY - 2  # a month is restated after all of it is published
 LEAST_EPSILON, LARGEST_EPSILON = Fraction(1, 10_000), 1000
 LEAST_K, MOST_K = 16, 1 << 26
-LEDGER = re.compile(r"sqlite:///[^:?#]+|postgres(ql)?://[^/]+/.+")
 _HOST = r"([\w.-]+|\[[0-9A-Fa-f:.]+\])(:\d+)?"
 _ENCODED = r"[\w.~!$&'()*+,;=%-]+"
+LEDGER_FILE = re.compile(r"sqlite:///[^:?#]+")
+# Nowhere but before the host is an @, so that no part of a password is taken for a host, a port or a database.
+LEDGER_DATABASE = re.compile(
+    rf"postgres(ql)?://({_ENCODED}(:{_ENCODED})?@({_HOST})?|{_HOST})/[^/?#@\s]+(\?[^?#@\s]*)?", re.ASCII
+)
 SMTP = re.compile(rf"smtps?://({_ENCODED}(:{_ENCODED})?@)?{_HOST}/?", re.ASCII)
 MAILBOX = re.compile(r"[\w.!#$%&'*+/=?^`{|}~-]+@[\w-]+(\.[\w-]+)*", re.ASCII)
 WEBHOOK = re.compile(rf"https?://{_HOST}([/?][!-~]*)?", re.ASCII)
@@ -51,21 +56,44 @@ SHORTEST_SECRET = 32
 ERASURE_MARKS = ("touched", "all")
 
 
+@dataclass(frozen=True)
+class Problem:
+    """A rule that a variable breaks, and what to set; `shown` is its value, or what stands for a secret one."""
+
+    variable: str
+    shown: str
+    rule: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.variable}={self.shown}: {self.rule}; {self.remedy}"
+
+    @property
+    def without_value(self) -> str:
+        return f"{self.rule}; {self.remedy}"
+
+
+HIDDEN = "..."
+"""Shown for a value that may be secret."""
+
+
 def check(settings: Settings) -> None:
     """Raise one BadSetting that lists every problem as "VARIABLE=value: rule; what to set"; else return.
 
-    The calendar is asked only when each value is right by itself. The error's `variables` names those at fault.
+    The calendar is asked only when each value is right by itself. The error's `variables` names those at fault, and
+    `rules` says for each of them the rule and what to set, without the value that breaks it.
     """
     problems = list(_problems(settings)) or list(_verdict(settings))
     if problems:
         raise BadSetting(
             "\n".join(f"{problem}." for problem in problems),
             "Correct what is named, in the environment or in .env.",
-            variables=[problem.partition("=")[0] for problem in problems],
+            variables=[problem.variable for problem in problems],
+            rules=[problem.without_value for problem in problems],
         )
 
 
-def _problems(settings: Settings) -> Iterator[str]:
+def _problems(settings: Settings) -> Iterator[Problem]:
     yield from _names(settings)
     yield from _sketch(settings)
     yield from _window(settings)
@@ -77,7 +105,7 @@ def _problems(settings: Settings) -> Iterator[str]:
     yield from _api(settings)
 
 
-def _names(settings: Settings) -> Iterator[str]:
+def _names(settings: Settings) -> Iterator[Problem]:
     if settings.dau_mechanism not in DAU_MECHANISMS:
         yield _problem(settings, "dau_mechanism", "no such mechanism for DAU", f"set one of {_listed(DAU_MECHANISMS)}")
     if settings.mau_mechanism not in MAU_MECHANISMS:
@@ -86,7 +114,7 @@ def _names(settings: Settings) -> Iterator[str]:
         yield _problem(settings, "sketch_impl", f"must be one of {_listed(SKETCHES)}", "set SKETCH_IMPL=set")
 
 
-def _sketch(settings: Settings) -> Iterator[str]:
+def _sketch(settings: Settings) -> Iterator[Problem]:
     for name in ("dau_theta0", "mau_theta0"):
         theta0 = getattr(settings, name)
         if theta0 is not None and not is_threshold(theta0):
@@ -106,7 +134,7 @@ def _sketch(settings: Settings) -> Iterator[str]:
     yield from _sketch_in_stream(settings)
 
 
-def _sketch_in_stream(settings: Settings) -> Iterator[str]:
+def _sketch_in_stream(settings: Settings) -> Iterator[Problem]:
     """Conditions 3 and 4 of docs/privacy.md, lemma 2."""
     kind = ESTIMATORS.get(settings.sketch_impl)
     if kind is None or settings.mau_mechanism != Stream.name:
@@ -137,7 +165,7 @@ def _independent_mau(settings: Settings) -> str:
     return f"MAU_MECHANISM=gaussian with EPSILON_MAU={fitting:.3f} or less, which fits MAU_BUDGET_TOTAL"
 
 
-def _window(settings: Settings) -> Iterator[str]:
+def _window(settings: Settings) -> Iterator[Problem]:
     if settings.w_bound != 2:
         rule = (
             "the noise is calibrated for a user's published bit that changes twice, on one interval; removals that end "
@@ -153,7 +181,7 @@ def _window(settings: Settings) -> Iterator[str]:
         yield _problem(settings, "mau_window_days", rule, remedy)
 
 
-def _budgets(settings: Settings) -> Iterator[str]:
+def _budgets(settings: Settings) -> Iterator[Problem]:
     for name in ("dau_budget_total", "mau_budget_total", "epsilon_dau", "epsilon_mau"):
         if not LEAST_EPSILON <= getattr(settings, name) <= LARGEST_EPSILON:
             rule = f"an epsilon is {float(LEAST_EPSILON):g} to {LARGEST_EPSILON}; more protects nobody"
@@ -166,7 +194,7 @@ def _budgets(settings: Settings) -> Iterator[str]:
         yield _problem(settings, "rdp_orders", "orders are above 1", "set RDP_ORDERS=2,4,8,16,32")
 
 
-def _publication(settings: Settings) -> Iterator[str]:
+def _publication(settings: Settings) -> Iterator[Problem]:
     try:
         ZoneInfo(settings.timezone)
     except (ZoneInfoNotFoundError, ValueError, OSError):  # unknown, malformed, or a folder of zones such as America
@@ -185,39 +213,49 @@ def _publication(settings: Settings) -> Iterator[str]:
         )
 
 
-def _store(settings: Settings) -> Iterator[str]:
+def _store(settings: Settings) -> Iterator[Problem]:
     if settings.hash_salt_rotation_days < settings.mau_window_days:
         rule = f"a salt must last for a whole window of {settings.mau_window_days} days"
         remedy = f"set {settings.mau_window_days} or more"
         yield _problem(settings, "hash_salt_rotation_days", rule, remedy)
-    if settings.ledger_url is not None and not LEDGER.fullmatch(settings.ledger_url):
-        yield (
-            "LEDGER_URL=...: neither a file of SQLite nor a database of PostgreSQL; set "
-            "sqlite:////absolute/path/to/ledger.sqlite or postgresql://user:password@host/database, or leave it out"
+    if settings.ledger_url is not None and not is_ledger(settings.ledger_url):
+        rule = "neither a file of SQLite nor a database of PostgreSQL"
+        remedy = (
+            "set sqlite:////absolute/path/to/ledger.sqlite or postgresql://user:password@host:5432/database, user and "
+            "password percent-encoded, or leave it out"
         )
+        yield Problem("LEDGER_URL", HIDDEN, rule, remedy)
     if settings.hash_salt_secret is not None and len(settings.hash_salt_secret) < SHORTEST_SECRET:
         rule = f"shorter than {SHORTEST_SECRET} characters"
-        yield f"HASH_SALT_SECRET=...: {rule}; set a random one, for example from: openssl rand -hex 32"
+        yield Problem("HASH_SALT_SECRET", HIDDEN, rule, "set a random one, for example from: openssl rand -hex 32")
 
 
-def _messages(settings: Settings) -> Iterator[str]:
+def is_ledger(url: str) -> bool:
+    """Whether this is where a ledger can be: a file of SQLite, or a database of PostgreSQL at a host and port."""
+    return bool(LEDGER_FILE.fullmatch(url)) or _is_address(url, LEDGER_DATABASE)
+
+
+def _messages(settings: Settings) -> Iterator[Problem]:
     for name in ("alert_webhook", "digest_webhook"):
         address = getattr(settings, name)
         if address is not None and not _is_address(address, WEBHOOK):
             rule = "not an address that can be posted to, or one with a user and password, or a wrong port"
-            yield f"{name.upper()}=...: {rule}; set https://host/path, or leave it out"
+            yield Problem(name.upper(), HIDDEN, rule, "set https://host/path, or leave it out")
     if settings.smtp_url is not None and not _is_address(settings.smtp_url, SMTP):
-        yield (
-            "SMTP_URL=...: not the address of a mail server; set smtp://user:password@host:587 or smtps://host:465, "
-            "user and password percent-encoded, or leave it out"
+        remedy = (
+            "set smtp://user:password@host:587 or smtps://host:465, user and password percent-encoded, or leave it out"
         )
+        yield Problem("SMTP_URL", HIDDEN, "not the address of a mail server", remedy)
     for address in settings.admin_email:
         if not MAILBOX.fullmatch(address):
-            yield f"ADMIN_EMAIL={address}: not an e-mail address; set such as privacy@example.org, several with commas"
+            remedy = "set such as privacy@example.org, several with commas"
+            yield Problem("ADMIN_EMAIL", address, "not an e-mail address", remedy)
     if settings.admin_email and settings.smtp_url is None:
-        yield "SMTP_URL=: not set, and ADMIN_EMAIL is, so no mail could be sent; set it, or leave both out"
+        rule = "not set, and ADMIN_EMAIL is, so no mail could be sent"
+        yield Problem("SMTP_URL", "", rule, "set it, or leave both out")
     if settings.smtp_url is not None and not settings.admin_email:
-        yield "ADMIN_EMAIL=: not set, and SMTP_URL is, so mail would go to nobody; set it, or leave both out"
+        rule = "not set, and SMTP_URL is, so mail would go to nobody"
+        yield Problem("ADMIN_EMAIL", "", rule, "set it, or leave both out")
 
 
 def _is_address(text: str, form: re.Pattern[str]) -> bool:
@@ -228,7 +266,7 @@ def _is_address(text: str, form: re.Pattern[str]) -> bool:
         return False
 
 
-def _erasure(settings: Settings) -> Iterator[str]:
+def _erasure(settings: Settings) -> Iterator[Problem]:
     if settings.erasure_mark not in ERASURE_MARKS:
         rule = f"must be one of {_listed(ERASURE_MARKS)}"
         yield _problem(settings, "erasure_mark", rule, "set ERASURE_MARK=touched")
@@ -245,23 +283,26 @@ def _erasure(settings: Settings) -> Iterator[str]:
         yield _problem(settings, "retention_days", rule, f"set {needed} or more, or leave it out to keep everything")
 
 
-def _api(settings: Settings) -> Iterator[str]:
+def _api(settings: Settings) -> Iterator[Problem]:
     for name in ("rate_limit_per_minute", "rate_limit_events_per_minute"):
         if getattr(settings, name) < 1:
             yield _problem(settings, name, "one a minute is the least", f"set {getattr(Settings, name)}")
     if settings.metrics_counts not in COUNTS:
         yield _problem(settings, "metrics_counts", f"must be one of {_listed(COUNTS)}", "set METRICS_COUNTS=off")
     if settings.rate_limit_url is not None and not REDIS.fullmatch(settings.rate_limit_url):
-        yield "RATE_LIMIT_URL=...: not an address of Redis; set redis://host:6379/0, or leave it out"
+        remedy = "set redis://host:6379/0, or leave it out"
+        yield Problem("RATE_LIMIT_URL", HIDDEN, "not an address of Redis", remedy)
     if settings.docs_url is not None and not DOCS.fullmatch(settings.docs_url):
         yield _problem(settings, "docs_url", "not an address of pages", "set https://host/docs, or leave it out")
     for origin in settings.cors_origins:
         if not ORIGIN.fullmatch(origin):
             rule = "an origin is http or https, a host and perhaps a port, and none stands for all"
-            yield f"CORS_ORIGINS={origin}: {rule}; set such as https://dashboard.example.org, or leave it out"
+            yield Problem("CORS_ORIGINS", origin, rule, "set such as https://dashboard.example.org, or leave it out")
     for proxy in settings.trusted_proxies:
         if not _is_network(proxy):
-            yield f"TRUSTED_PROXIES={proxy}: names every address, or none; set such as 10.0.0.5 or 10.0.0.0/24"
+            yield Problem(
+                "TRUSTED_PROXIES", proxy, "names every address, or none", "set such as 10.0.0.5 or 10.0.0.0/24"
+            )
 
 
 def _is_network(text: str) -> bool:
@@ -271,7 +312,7 @@ def _is_network(text: str) -> bool:
         return False
 
 
-def _verdict(settings: Settings) -> Iterator[str]:
+def _verdict(settings: Settings) -> Iterator[Problem]:
     refusal = first_refusal(settings)
     if refusal is not None:
         name = f"epsilon_{refusal.metric}"
@@ -286,9 +327,9 @@ def _way_out(refusal: Refusal, settings: Settings) -> str:
     return f"set {metric}_MECHANISM={default}, a smaller EPSILON_{metric} or a larger {metric}_BUDGET_TOTAL"
 
 
-def _problem(settings: Settings, name: str, rule: str, remedy: str) -> str:
+def _problem(settings: Settings, name: str, rule: str, remedy: str) -> Problem:
     value = getattr(settings, name)
-    return f"{name.upper()}={value if name.endswith('theta0') else _shown(value)}: {rule}; {remedy}"
+    return Problem(name.upper(), str(value) if name.endswith("theta0") else _shown(value), rule, remedy)
 
 
 def _shown(value: Any) -> str:

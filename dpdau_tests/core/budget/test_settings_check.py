@@ -7,10 +7,13 @@ from datetime import date
 from fractions import Fraction
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dpdau_assets.core.budget.settings_check import check
 from dpdau_assets.core.errors import BadSetting
 from dpdau_assets.core.settings import Settings
+from dpdau_tests.support.lengths import at_length
 
 SECRET = "correct horse battery staple, longer than it needs"
 
@@ -135,6 +138,75 @@ def test_a_short_secret_is_refused_without_being_shown() -> None:
     assert secret not in str(raised.value)
     assert secret not in repr(raised.value.fields)
     assert "32 characters" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite:////data/ledger.sqlite",
+        "sqlite:///ledger.sqlite",
+        "postgresql://dpdau@db/dpdau",
+        "postgres://dpdau:p%40ss%2Fword-._~@db.example.org:5432/dpdau",
+        "postgresql://db/dpdau",
+        "postgresql://dpdau:word@[::1]:5432/dpdau?options=-csearch_path%3Dledger",
+        "postgresql://dpdau:word@/dpdau?host=/var/run/postgresql",
+    ],
+)
+def test_an_address_of_a_ledger_is_accepted(url: str) -> None:
+    check(Settings(ledger_url=url))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mysql://dpdau:horse@db/dpdau",
+        "postgresql://dpdau:horse@db:port/dpdau",
+        "postgresql://dpdau:horse@db:0/dpdau",
+        "postgresql://dpdau:horse@db:70000/dpdau",
+        "postgresql://dpdau:horse@db",
+        "postgresql://dpdau:horse@db/",
+        "postgresql://dpdau:two horse@db/dpdau",
+        "postgresql://dpdau:horse@db/dpdau#part",
+        "postgresql:///dpdau",
+        "sqlite://",
+        "",
+    ],
+)
+def test_what_is_no_address_of_a_ledger_is_refused_without_being_shown(url: str) -> None:
+    with pytest.raises(BadSetting, match=r"LEDGER_URL=\.\.\.: neither a file of SQLite nor") as raised:
+        check(Settings(ledger_url=url))
+    assert "horse@" not in str(raised.value) + repr(raised.value.fields)
+    assert "user and password percent-encoded" in str(raised.value)
+
+
+@pytest.mark.also_long
+@settings(max_examples=at_length(test=200, ci=2000, soak=20_000), deadline=None)
+@given(
+    st.text("abc/@:?#% \\[]'1234567890.-_~&=", min_size=1, max_size=12),
+    st.sampled_from("/@:?#[] \\"),
+    st.text("abc/@:?#% []1234567890.-_~&=", max_size=12),
+)
+def test_a_password_that_is_not_percent_encoded_is_never_taken_for_a_host_a_port_or_a_database(
+    before: str, character: str, after: str
+) -> None:
+    with pytest.raises(BadSetting, match=r"LEDGER_URL=\.\.\.: ") as raised:
+        check(Settings(ledger_url=f"postgresql://dpdau:{before}{character}{after}@postgres:5432/dpdau"))
+    assert raised.value.fields["variables"] == ["LEDGER_URL"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"timezone": "a: b; c"}, "not a time zone of the tz database; set one such as Europe/Berlin"),
+        ({"cors_origins": ("*: x; y",)}, "an origin is http or https, a host and perhaps a port, and none stands for"),
+        ({"rate_limit_url": "redis: ; x"}, "not an address of Redis; set redis://host:6379/0, or leave it out"),
+    ],
+)
+def test_the_rules_are_told_apart_from_the_values_that_break_them(wrong: dict[str, object], told: str) -> None:
+    with pytest.raises(BadSetting) as raised:
+        check(Settings(**wrong))  # type: ignore[arg-type]
+    (rule,) = raised.value.fields["rules"]  # type: ignore[misc]
+    assert rule.startswith(told)
 
 
 def test_a_schedule_that_does_not_fit_is_refused_with_the_day_it_would_run_out() -> None:
