@@ -235,7 +235,7 @@ def test_a_store_that_was_moved_away_is_told_as_not_ready_and_an_ended_server_as
 
 
 def test_where_nothing_answers_one_check_is_asked_and_no_more(served: Served) -> None:
-    for port, answered in ((_free_port(), 0), (served.port, 10)):
+    for port, answered in ((_free_port(), 0), (served.port, 9)):
         ran = verify(at(port))
         assert [line[:4].strip() for line in ran.stdout.splitlines()].count("ok") == answered
         assert ("Nothing else was asked." in ran.stdout) == (not answered)
