@@ -7,16 +7,14 @@ import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dpdau_tests.support.lengths import at_length
-from dpdau_tests.support.project import PROJECT
+from dpdau_tests.support.project import PROJECT, loaded
 from resources.storage.api_key_file import ApiKeyFile
 
 SCRIPT = PROJECT / "tools" / "ci_config_guard.py"
@@ -28,16 +26,7 @@ UNFILLED = "{{" + "HASH_SALT_SECRET" + "}}"  # spelled so, this file holds no pl
 GOOD = {"HASH_SALT_SECRET": SALT, "SERVICE_API_KEY": KEY}
 
 
-def _loaded() -> ModuleType:
-    spec = spec_from_file_location("ci_config_guard", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-guard = _loaded()
+guard = loaded(SCRIPT)
 
 
 def found(values: dict[str, str], *required: str) -> dict[str, str]:

@@ -9,9 +9,7 @@ import re
 import socket
 import subprocess
 import sys
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
@@ -19,7 +17,7 @@ from dpdau_assets.core.errors import BadSetting
 from dpdau_tests.api.serving import KEY, serve
 from dpdau_tests.deploy.proxying import Passed, Spoiling, proxy
 from dpdau_tests.support.master_secret import SECRET
-from dpdau_tests.support.project import PROJECT
+from dpdau_tests.support.project import PROJECT, loaded
 from resources.dagster_files import WORKSPACE, environment_of_dagster, shipped
 from resources.settings_env import read_settings
 from resources.store import open_store
@@ -45,14 +43,6 @@ def settings(folder: Path, **changed: str) -> dict[str, str]:
         "START_DATE": "2026-01-01",
     }
     return {**own, **changed}
-
-
-def loaded(script: Path) -> ModuleType:
-    spec = spec_from_file_location(script.stem, script)
-    assert spec is not None and spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_prepare_makes_store_ledger_and_dagsters_home_and_the_second_time_changes_nothing(tmp_path: Path) -> None:

@@ -14,18 +14,17 @@ from collections.abc import Iterator
 from contextlib import closing, redirect_stderr, redirect_stdout
 from datetime import UTC, date, datetime, timedelta
 from hashlib import sha256
-from importlib.util import module_from_spec, spec_from_file_location
 from io import StringIO
 from pathlib import Path
-from types import ModuleType
 from urllib.parse import urlsplit
 
 import pytest
 
 from dpdau_assets.core.version import VERSION
 from dpdau_tests.api.serving import KEY, PATIENCE, Served, serve
-from dpdau_tests.deploy.proxying import Passed, Spoiling, certificate, proxy
-from dpdau_tests.support.project import PROJECT
+from dpdau_tests.deploy.proxying import Passed, Spoiling, proxy
+from dpdau_tests.support.certificates import certificate
+from dpdau_tests.support.project import PROJECT, loaded
 from resources.storage.api_key_file import ApiKeyFile
 
 Ran = subprocess.CompletedProcess[str]
@@ -33,16 +32,7 @@ Ran = subprocess.CompletedProcess[str]
 SCRIPT = PROJECT / "tools" / "verify_deploy.py"
 
 
-def _loaded() -> ModuleType:
-    spec = spec_from_file_location("verify_deploy", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-TOOL = _loaded()
+TOOL = loaded(SCRIPT)
 
 
 @pytest.fixture(scope="module")

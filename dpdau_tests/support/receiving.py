@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import json
 import socket
-import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal
 
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
+
+from dpdau_tests.support.certificates import certificate
 
 Tls = Literal["none", "starttls", "whole"]
 TOKEN = "a-token-that-lets-anyone-post"
@@ -90,12 +84,12 @@ class Mailbox:
 def mail_server(
     folder: Path, *, tls: Literal["none", "starttls", "whole"], password: bool = False
 ) -> Iterator[Mailbox]:
-    """A mail server that listens until the end of the block, with a certificate of its own in `folder`/ca.pem.
+    """A mail server that listens until the end of the block, with a certificate of its own in `folder`/cert.pem.
 
     With a password it takes mail from who has logged in alone, as the mailbox's `user` with `p@ss word`, over TLS.
     """
     mailbox = Mailbox()
-    context = None if tls == "none" else _certified(folder)
+    context = None if tls == "none" else certificate(folder)[1]
 
     class Handler:
         async def handle_RCPT(
@@ -139,27 +133,3 @@ def mail_server(
         yield mailbox
     finally:
         controller.stop()
-
-
-def _certified(folder: Path) -> ssl.SSLContext:
-    """What a server presents: a certificate of 127.0.0.1 that a client trusts which is told of ca.pem."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    (folder / "ca.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
-    (folder / "key.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(folder / "ca.pem", folder / "key.pem")
-    return context

@@ -30,7 +30,7 @@ def test_a_message_reaches_its_mailbox_with_subject_and_text(tmp_path: Path) -> 
 def test_mail_goes_over_tls_where_the_server_has_it_and_the_password_over_nothing_else(
     tls: Tls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
     scheme = "smtps" if tls == "whole" else "smtp"
     with mail_server(tmp_path, tls=tls, password=True) as mailbox:
         Mail(f"{scheme}://dpdau:{PASSWORD}@127.0.0.1:{mailbox.port}", TO)(PAYLOAD)
@@ -82,7 +82,7 @@ def test_what_a_server_has_taken_stays_taken_however_it_says_good_bye(tmp_path: 
 def test_the_sender_is_the_servers_user_where_that_is_an_address(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
     with mail_server(tmp_path, tls="starttls", password=True) as mailbox:
         mailbox.user = "dpdau@example.org"
         Mail(f"smtp://dpdau%40example.org:{PASSWORD}@127.0.0.1:{mailbox.port}", TO)(PAYLOAD)
