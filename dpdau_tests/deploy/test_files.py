@@ -150,6 +150,7 @@ def test_the_files_keep_every_rule(rule: Rule) -> None:
     assert list(rule(PROJECT)) == []
 
 
+@pytest.mark.slow(weight=0.1)
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.rule.__name__}: {fault.instead.strip()[:40]}")
 def test_each_planted_fault_is_seen_by_its_rule(fault: Fault, tmp_path: Path) -> None:
     copied = copy_of_the_files(tmp_path)
@@ -166,6 +167,7 @@ def test_every_rule_has_a_fault_that_it_sees() -> None:
 EVENT_FILES = re.compile(r"^(\s*)# - (.*/?landing.*)$", re.MULTILINE)
 
 
+@pytest.mark.slow(weight=0.1)
 def test_the_mounts_of_event_files_hold_where_their_comments_are_taken_off(tmp_path: Path) -> None:
     copied = copy_of_the_files(tmp_path)
     for file in (COMPOSE, DPDAU):
@@ -183,6 +185,7 @@ def test_the_mounts_of_event_files_hold_where_their_comments_are_taken_off(tmp_p
     assert "landing" in [volume["name"] for volume in rules.pods(copied)["dpdau"]["volumes"]]
 
 
+@pytest.mark.slow(weight=0.1)
 def test_the_port_of_redis_is_open_where_its_comment_is_taken_off(tmp_path: Path) -> None:
     copied = copy_of_the_files(tmp_path)
     text, changed = re.subn(

@@ -81,6 +81,7 @@ def test_prepare_refuses_what_no_service_could_work_with_and_names_it(
     assert not (tmp_path / "dagster_home").exists()
 
 
+@pytest.mark.slow(weight=0.1)
 @pytest.mark.parametrize("password", ["horse/battery", "horse@battery", "horse@battery:staple/7", "horse:7/@#battery"])
 def test_a_password_that_breaks_the_ledgers_address_is_refused_and_no_output_has_a_part_of_it(
     tmp_path: Path, password: str
@@ -92,11 +93,13 @@ def test_a_password_that_breaks_the_ledgers_address_is_refused_and_no_output_has
     assert not [part for part in re.findall(r"\w+", password) if re.search(rf"\b{part}\b", ran.stdout + ran.stderr)]
 
 
+@pytest.mark.slow(weight=0.1)
 def test_what_prepare_refuses_ends_it_with_the_code_of_settings(tmp_path: Path) -> None:
     ran = run(SERVICES, "prepare", **settings(tmp_path, START_DATE=""))
     assert ran.returncode == 2 and ran.stderr.startswith("BadSetting: START_DATE is not set"), ran.stderr
 
 
+@pytest.mark.slow(weight=0.1)
 def test_a_word_that_is_no_service_is_told_with_those_that_are() -> None:
     for arguments in ((), ("api",)):
         ran = run(SERVICES, *arguments)
@@ -126,6 +129,7 @@ def test_they_are_told_what_dpdau_ui_tells_its_processes(tmp_path: Path, monkeyp
     assert told["HASH_SALT_SECRET"] == SECRET and told["DATA_DIR"] == str(tmp_path / "store")
 
 
+@pytest.mark.slow(weight=0.1)
 def test_health_is_good_where_200_is_answered_and_bad_where_anything_else_is_or_nobody(tmp_path: Path) -> None:
     with serve(tmp_path) as served:
         here = f"http://127.0.0.1:{served.port}"
