@@ -85,3 +85,20 @@ def test_what_passes_has_its_bits_and_the_error_shows_nothing_of_the_secret(text
 
 def test_the_secrets_of_the_tests_are_strong() -> None:
     assert weakness(SECRET) is None and weakness(NEW_SECRET) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "abcdefghijklmnopqrstuvwxyz0123456789",
+        "00112233445566778899aabbccddeeff",
+        "zyxwvutsrqponmlkjihgfedcba9876543210",
+        "0123456789abcdef0123456789ABCDEFGHIJ",
+    ],
+)
+def test_characters_in_their_order_are_refused(text: str) -> None:
+    assert weakness(text) == "mostly characters in their order"
+
+
+def test_random_digits_the_worst_alphabet_are_not_taken_for_characters_in_their_order() -> None:
+    assert all(weakness("".join(secrets.choice("0123456789") for _ in range(40))) is None for _ in range(2_000))
