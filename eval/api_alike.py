@@ -38,6 +38,7 @@ from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.state.activity import process_days
 from dpdau_assets.core.state.day_sketch import refresh
 from eval.api_load import KEY, SECRET, wait_until_ready
+from resources.reading.event_files import event_file
 from resources.store import SystemClock, open_store
 
 USERS = 20_000
@@ -147,7 +148,7 @@ def fill(settings: Settings, known: Sequence[str], today: date) -> None:
         rows.writerow(["user_id", "op", "day"])
         rows.writerows((user, "+", day) for user in known for day in chance.sample(days, EACH))
     store = open_store(settings)
-    ingest([events], store)
+    ingest([event_file(events)], store)
     process_days(days, store)
     refresh(days, store)
 

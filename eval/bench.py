@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import os
 import resource
 import shutil
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,6 +40,7 @@ from dpdau_assets.core.sketches.exact import ExactEstimator
 from dpdau_assets.core.state.activity import apply_pending, process_days
 from dpdau_assets.core.state.day_sketch import refresh
 from eval.simulate import DEFAULT_SEED, generate_synthetic
+from resources.reading.event_files import event_files
 from resources.store import open_store
 
 WINDOW_DAYS = 30
@@ -67,11 +71,73 @@ def main() -> None:
     options.add_argument("--users", type=int, default=1_000_000)
     options.add_argument("--days", type=int, default=30)
     options.add_argument("--repeat", type=int, default=3)
+    options.add_argument("--process-events", type=int, default=10_000_000, help="for `dpdau ingest` as a process")
+    options.add_argument("--only", choices=["state", "formats"], help="one half of the measures")
     chosen = options.parse_args()
     events = chosen.folder / f"events-{chosen.events}-{chosen.users}-{chosen.days}-{DEFAULT_SEED}.parquet"
     if not events.exists():
         generate_synthetic(events, days=chosen.days, users=chosen.users, events=chosen.events, first_day=FIRST_DAY)
-    bench(events, chosen.folder / "data", chosen.days, chosen.users, chosen.repeat)
+    if chosen.only != "formats":
+        bench(events, chosen.folder / "data", chosen.days, chosen.users, chosen.repeat)
+    if chosen.only != "state":
+        bench_formats(events, chosen.folder / "data", chosen.repeat, chosen.process_events)
+
+
+def bench_formats(events: Path, data_dir: Path, repeat: int, process_events: int) -> None:
+    """Measure each format of files, holding the same events, against the bare query over the very file.
+
+    First from the file to sketches, with all of the events; then `dpdau ingest` as a whole process, with some of them,
+    against the bare query as a whole process.
+    """
+    for suffix in (".parquet", ".csv", ".jsonl"):
+        figures: dict[str, list[Figure]] = {}
+        path, fewer = written_as(events, suffix), written_as(events, suffix, process_events)
+        for _ in range(repeat):
+            figures.setdefault(f"bare count(distinct), {suffix}", []).append(measure(bare_query, path, data_dir, 0))
+            shutil.rmtree(data_dir, ignore_errors=True)
+            figures.setdefault(f"ingest, state and sketches, {suffix}", []).append(
+                measure(ingest_and_state, path, data_dir, 90)
+            )
+        show(figures)
+        figures = {}
+        for _ in range(repeat):
+            figures.setdefault(f"bare query as a process, {suffix}", []).append(process(bare_command(fewer), data_dir))
+            figures.setdefault(f"dpdau ingest as a process, {suffix}", []).append(
+                process([str(Path(sys.executable).with_name("dpdau")), "ingest", "--from", str(fewer)], data_dir)
+            )
+        show(figures)
+
+
+def written_as(events: Path, suffix: str, rows: int | None = None) -> Path:
+    """A file of these events in another format, or of some of them, beside the one that they are in."""
+    path = events.with_name(f"{events.stem}{f'-{rows}' if rows else ''}{suffix}")
+    if not path.exists():
+        options = {".parquet": "FORMAT parquet", ".csv": "FORMAT csv, HEADER", ".jsonl": "FORMAT json"}[suffix]
+        some = "" if rows is None else f"LIMIT {rows}"
+        with duckdb.connect() as connection:
+            connection.execute("SET enable_progress_bar = false").fetchall()
+            connection.execute(f"COPY (FROM '{events}' {some}) TO '{path}' ({options})").fetchall()
+    return path
+
+
+def bare_command(events: Path) -> list[str]:
+    """The bare query as a process."""
+    query = f"import duckdb; duckdb.sql({bare(events)!r}).fetchall()"
+    return [sys.executable, "-c", query]
+
+
+def process(command: Sequence[str], data_dir: Path) -> Figure:
+    """Run a command on an empty data directory, from its start to its end."""
+    shutil.rmtree(data_dir, ignore_errors=True)
+    settings = {"DATA_DIR": str(data_dir), "START_DATE": FIRST_DAY.isoformat(), "HASH_SALT_SECRET": SECRET}
+    start = time.perf_counter()
+    child = subprocess.Popen(
+        command, env={**os.environ, **settings}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    _, status, usage = os.wait4(child.pid, 0)
+    if status:
+        raise RuntimeError(f"{command[0]} failed: {os.waitstatus_to_exitcode(status)}")
+    return Figure(time.perf_counter() - start, usage.ru_maxrss // 1024, {})
 
 
 def bench(events: Path, data_dir: Path, days: int, users: int, repeat: int) -> None:
@@ -116,15 +182,19 @@ def measure(work: Work, events: Path, data_dir: Path, rotation_days: int) -> Fig
 def bare_query(events: Path, data_dir: Path, rotation_days: int) -> None:  # noqa: ARG001
     """What everything is compared with: plain DuckDB, all memory, no privacy."""
     with duckdb.connect() as connection:
-        connection.execute("SET enable_progress_bar = false")
-        query = "SELECT day, count(DISTINCT user_id) FROM read_parquet(?) GROUP BY day"
-        connection.execute(query, [str(events)]).fetchall()
+        connection.execute("SET enable_progress_bar = false").fetchall()
+        connection.execute(bare(events)).fetchall()
+
+
+def bare(events: Path) -> str:
+    """The query that everything is compared with."""
+    return f"SELECT day, count(DISTINCT user_id) FROM '{events}' GROUP BY day"
 
 
 def ingest_and_state(events: Path, data_dir: Path, rotation_days: int) -> None:
     """Raw Parquet to the durable inbox, and from there to keyed state and exact sketches; all of it on disk."""
     store = open_bench_store(data_dir, rotation_days)
-    report = ingest([events], store)
+    report = ingest(event_files(events), store)
     process_days(list(report.days), store)
     refresh(report.days, store)
 

@@ -34,6 +34,7 @@ from dpdau_assets.core.publication.runs import BUILD, Step
 from dpdau_assets.orchestration import bulk, publishing
 from dpdau_assets.orchestration.names import BUILD_STATE, PUBLISH_DAU, REBUILD_DAYS
 from eval.simulate import DEFAULT_SEED, generate_synthetic
+from resources.reading.event_files import event_file
 
 FIRST_DAY, DAYS = date(2025, 1, 1), 365
 USERS, EVENTS = 20_000, 2_000_000
@@ -82,7 +83,7 @@ def fill(folder: Path, days: list[date], store: Store) -> None:
     """A year of events in the inbox, and every day declared complete."""
     file = folder / "events.parquet"
     generate_synthetic(file, days=DAYS, users=USERS, events=EVENTS, first_day=FIRST_DAY, seed=DEFAULT_SEED)
-    ingest([file], store)
+    ingest([event_file(file)], store)
     for day in days:
         complete(day, store)
 

@@ -26,7 +26,7 @@ SECRETS = {
     "service_api_key",
     "rate_limit_url",
 }
-_LISTS = ("admin_email", "cors_origins", "trusted_proxies")
+_LISTS = ("user_id_normalize", "admin_email", "cors_origins", "trusted_proxies")
 _SQLITE_FILE = "sqlite:///"
 
 
@@ -38,6 +38,8 @@ class Environment(BaseSettings):
     data_dir: Path = Settings.data_dir
     start_date: date = Settings.start_date
     timezone: str = Settings.timezone
+    naive_zone: str = Settings.naive_zone
+    user_id_normalize: Annotated[str, NoDecode] = ""
     sketch_impl: str = Settings.sketch_impl
     dau_theta0: str | None = None
     mau_theta0: str | None = None
@@ -69,6 +71,7 @@ class Environment(BaseSettings):
     erasure_mark: str = Settings.erasure_mark
     erasure_guard_share: Decimal = Decimal("0.2")
     dagster_home: Path | None = None
+    sources_file: Path | None = None
     landing_dir: Path | None = None
     mart_dir: Path | None = None
     alert_webhook: SecretStr | None = None
@@ -104,6 +107,8 @@ def _parse(tried: Mapping[str, Any]) -> Settings:
     revealed: dict[str, Any] = {name: _reveal(value) for name, value in values.items()}
     revealed["rdp_orders"] = _orders(values["rdp_orders"])
     revealed |= {name: tuple(filter(None, map(str.strip, values[name].split(",")))) for name in _LISTS}
+    if revealed["user_id_normalize"] == ("none",):  # as errors call it
+        revealed["user_id_normalize"] = ()
     for name in ("dau_theta0", "mau_theta0"):
         revealed[name] = None if values[name] is None else _fraction(name, values[name])
     return Settings(**revealed)

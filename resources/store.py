@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import date, datetime
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 from zoneinfo import ZoneInfo
 
@@ -152,10 +152,10 @@ def store_on(database: Database, settings: Settings) -> Store:
 # --- What is imported when it is used ------------------------------------------------------------------------------
 
 
-def _engine(settings: Settings) -> Engine:
+def _engine(settings: Settings) -> Engine[Any]:  # noqa: ARG001
     from resources.reading.engine_duckdb import DuckDBEngine
 
-    return DuckDBEngine(settings.timezone)
+    return DuckDBEngine()
 
 
 def open_log(settings: Settings, inbox: Inbox, quarantine: Quarantine, salts: Salts) -> FileWriteAheadLog:

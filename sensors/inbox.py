@@ -11,11 +11,14 @@ import dagster as dg
 
 from dpdau_assets.core.ports.ledger import Ledger
 from dpdau_assets.core.ports.store import Clock, Events, State, Store
-from dpdau_assets.core.publication.completeness import landed
+from dpdau_assets.core.publication.completeness import landed, without_marker
 from dpdau_assets.core.state.rebuilding import MARK, days_behind
 from dpdau_assets.orchestration.jobs import TAKE_LANDED, Jobs
 from dpdau_assets.orchestration.project import Project
 from sensors.attempts import TASK, is_under_way, next_key, task_name, tries_of
+
+REMEDY = "Write _SUCCESS into the day's folder, or into LANDING_DIR last of all."
+_NAMED = 5
 
 
 def build_inbox_sensor(project: Project, jobs: Jobs) -> dg.SensorDefinition:
@@ -38,7 +41,8 @@ def build_inbox_sensor(project: Project, jobs: Jobs) -> dg.SensorDefinition:
     ) -> dg.SensorResult:
         store = project.store(clock=clock, accountant=accountant, events=events, state=state)
         ask = Asking(project, jobs, store, context.instance)
-        return dg.SensorResult(list(ask.taking()) or list(ask.rebuild()))
+        wanted = list(ask.taking()) or list(ask.rebuild())
+        return dg.SensorResult(wanted) if wanted else dg.SensorResult(skip_reason=ask.hint())
 
     return inbox_sensor
 
@@ -74,6 +78,14 @@ class Asking:
         if behind:
             parts = [*map(str, behind), *(self.store.events.inbox.batches() or _reasons(behind))]
             yield from self._requested("inbox", parts, self.jobs.rebuild)
+
+    def hint(self) -> str | None:
+        """Which days wait for their marker, if any do."""
+        days = without_marker(self.store)
+        if not days:
+            return None
+        named = ", ".join(map(str, days[:_NAMED])) + (", and more" if len(days) > _NAMED else "")
+        return f"Days with event files and no _SUCCESS: {named}. {REMEDY}"
 
     def _requested(
         self, kind: str, parts: Iterable[str], job: dg.JobDefinition, config: dict | None = None

@@ -565,7 +565,7 @@ ERASURE_REQUESTS = (
     Fault(
         "a-removal-of-long-ago-is-read-by-the-clocks-of-today",
         "resources/reading/engine_duckdb.py",
-        "day if second is None else day_of_second(second, self._zone) or day",
+        "day if second is None else day_of_second(second, self._limits.zone) or day",
         "day",
         (
             "resources/reading/test_engine_duckdb.py::test_a_removal_of_long_ago_is_of_the_day_that_the_zones_clocks_had_then",
@@ -1076,7 +1076,7 @@ INGEST = (
     Fault(
         "the-quarantine-keeps-the-name-of-whoever-is-erased",
         "dpdau_assets/core/erasure/requests.py",
-        "    store.events.quarantine.forget(Named(event.user_id for event in asked))  # first",
+        "    store.events.quarantine.forget(named)  # first",
         "    # first",
         (
             "core/erasure/test_requests.py::test_whom_a_request_names_is_gone_from_the_quarantine_also_while_it_is_parked",
@@ -1148,7 +1148,7 @@ INGEST = (
         "a-quote-inside-of-a-plain-field-is-text",
         "resources/reading/event_csv.py",
         "        if text and not rule.fullmatch(text):\n",
-        "        if escape and text and not rule.fullmatch(text):\n",
+        "        if grammar.escape and text and not rule.fullmatch(text):\n",
         (
             "resources/reading/test_event_csv.py::test_a_file_whose_quotes_do_not_say_where_a_row_ends_is_refused_with_the_line",
         ),
@@ -1165,7 +1165,7 @@ INGEST = (
     Fault(
         "text-that-was-a-note-erases-somebody",
         "resources/reading/event_reading.py",
-        "            self._doubt_removals()\n",
+        "                self._doubt_removals()\n",
         "",
         ("resources/reading/test_event_csv.py::test_a_removal_near_a_row_that_fell_to_pieces_erases_nobody",),
     ),
@@ -1214,10 +1214,10 @@ INGEST = (
         "a-batch-is-there-before-its-removals",
         "dpdau_assets/core/publication/ingest.py",
         "    requested = request(asked, store)\n"
-        "    batch = store.events.inbox.append(keyed_days(scan, store.state.salts, store.settings, "
-        "progress))\n",
-        "    batch = store.events.inbox.append(keyed_days(scan, store.state.salts, store.settings, "
-        "progress))\n"
+        "    keyed = keyed_days(scan, store.state.salts, store.settings, progress)\n"
+        "    batch = store.events.inbox.append(made_ahead(keyed, lambda made: made.keys.nbytes, _KEYED_AHEAD_BYTES))\n",
+        "    keyed = keyed_days(scan, store.state.salts, store.settings, progress)\n"
+        "    batch = store.events.inbox.append(made_ahead(keyed, lambda made: made.keys.nbytes, _KEYED_AHEAD_BYTES))\n"
         "    requested = request(asked, store)\n",
         (
             "core/publication/test_ingest.py::test_a_removal_is_recorded_in_every_epoch_it_reaches_before_the_batch_is_there",
@@ -1656,9 +1656,9 @@ COMMANDS = (
     ),
     Fault(
         "a-request-in-parquet-is-answered-with-the-endings-of-events",
-        "resources/reading/event_files.py",
-        '_TEXT_ENDINGS = ENDINGS.replace(", .parquet", "")',
-        "_TEXT_ENDINGS = ENDINGS",
+        "resources/reading/file_names.py",
+        '_TEXT_ENDINGS = (".jsonl", ".ndjson", ".json", ".csv")',
+        "_TEXT_ENDINGS = tuple(_FORMATS)",
         (
             "resources/reading/test_erasure_files.py::"
             "test_a_file_of_another_kind_is_answered_with_the_endings_that_requests_are_read_from",
@@ -2065,7 +2065,164 @@ MESSAGES = (
     ),
 )
 
+READING = (
+    Fault(
+        "a-time-without-a-zone-is-of-the-zone-that-decides-days",
+        "dpdau_assets/core/events.py",
+        "naive_zone=shape.naive_zone or ZoneInfo(settings.naive_zone)",
+        "naive_zone=shape.naive_zone or ZoneInfo(settings.timezone)",
+        (
+            "cli/test_cases.py::test_a_time_without_a_zone_is_of_naive_zone_whatever_timezone_is",
+            "core/test_events.py::test_the_limits_of_a_source_are_those_of_the_store_but_for_what_its_shape_says",
+        ),
+    ),
+    Fault(
+        "what-a-source-says-of-its-zone-is-not-heard",
+        "dpdau_assets/core/events.py",
+        "naive_zone=shape.naive_zone or ZoneInfo(settings.naive_zone)",
+        "naive_zone=ZoneInfo(settings.naive_zone)",
+        ("core/test_events.py::test_the_limits_of_a_source_are_those_of_the_store_but_for_what_its_shape_says",),
+    ),
+    Fault(
+        "a-request-is-not-spelled-as-the-events-are",
+        "dpdau_assets/core/events.py",
+        "    if row.user_id and limits.normalize:\n",
+        '    if row.user_id and limits.normalize and row.op != "-":\n',
+        (
+            "resources/reading/test_erasure_files.py::test_a_request_names_whom_the_events_of_this_spelling_are_of",
+            "cli/test_cases.py::test_an_erasure_finds_another_spelling_only_as_far_as_ids_are_normalised",
+        ),
+    ),
+    Fault(
+        "a-float-that-may-have-been-another-id-is-one",
+        "dpdau_assets/core/user_ids.py",
+        "EXACT_BELOW, EXACT_BELOW_SINGLE = 2**53, 2**24",
+        "EXACT_BELOW, EXACT_BELOW_SINGLE = 2**60, 2**24",
+        ("core/test_user_ids.py::test_what_may_have_been_another_id_or_is_no_id_has_no_text",),
+    ),
+    Fault(
+        "a-moment-of-parquets-old-type-is-of-naive-zone",
+        "resources/reading/input_file.py",
+        "_MOMENT if name in self.utc_columns else kind",
+        "_MOMENT if name not in self.names else kind",
+        ("cli/test_cases.py::test_a_time_of_parquets_old_type_is_of_utc_whatever_naive_zone_is",),
+    ),
+    Fault(
+        "the-folders-day-wins-over-the-rows",
+        "resources/reading/field_sql.py",
+        '    own = f"WHEN {_holds(day)} THEN {value}"\n',
+        '    own = f"WHEN NOT {_holds(day)} THEN {value}"\n',
+        (
+            "resources/reading/test_field_sql.py::test_a_row_s_own_day_or_time_comes_before_the_day_of_the_path",
+            "cli/test_cases.py::test_a_folders_value_never_stands_in_for_what_the_row_says",
+        ),
+    ),
+    Fault(
+        "a-removal-has-to-be-activity",
+        "resources/reading/event_sql.py",
+        "NOT (active OR broken OR op = '-')",
+        "NOT (active OR broken)",
+        ("cli/test_cases.py::test_a_removal_is_taken_whether_or_not_its_row_is_activity",),
+    ),
+    Fault(
+        "what-is-activity-and-what-is-not-are-exchanged",
+        "resources/reading/field_sql.py",
+        "return FieldSql(has_one if active_when.are_active else",
+        "return FieldSql(has_one if not active_when.are_active else",
+        (
+            "resources/reading/test_field_sql.py::test_activity_is_what_has_one_of_the_values",
+            "cli/test_cases.py::test_rows_that_are_no_activity_are_counted_apart_and_it_is_told_if_none_is",
+        ),
+    ),
+    Fault(
+        "a-vendors-device-comes-before-its-person",
+        "resources/reading/presets.py",
+        "user_id=user_id|device_id|amplitude_id",
+        "user_id=device_id|user_id|amplitude_id",
+        (
+            "resources/reading/test_presets.py::test_people_counted_through_a_preset_leave_the_state_that_plain_events_leave",
+        ),
+    ),
+    Fault(
+        "json-that-names-a-person-twice-is-a-row",
+        "resources/reading/json_sources.py",
+        "AND len({keys}) = len(list_distinct({keys}))",
+        "AND len({keys}) >= len(list_distinct({keys}))",
+        (
+            "resources/reading/test_engine_duckdb.py::test_bad_json_lines_are_bad_rows_and_blank_ones_are_none",
+            "cli/test_cases.py::test_a_json_object_that_names_a_person_twice_is_a_bad_row",
+        ),
+    ),
+    Fault(
+        "a-folder-without-a-marker-is-complete",
+        "resources/reading/landing_files.py",
+        "return any(_is_marked(folder) or self._was_whole(folder) for folder in folders)",
+        "return bool(folders)",
+        ("resources/reading/test_landing_files.py::test_without_a_marker_a_day_is_not_taken_and_told_to_have_none",),
+    ),
+    Fault(
+        "what-is-younger-than-the-roots-marker-is-complete",
+        "resources/reading/landing_files.py",
+        "                return _youngest(folder) <= marker.st_mtime_ns\n",
+        "                return True\n",
+        (
+            "resources/reading/test_landing_files.py::"
+            "test_what_is_younger_than_the_marker_at_the_root_is_not_finished_until_it_is_written_anew",
+        ),
+    ),
+    Fault(
+        "a-day-that-somebody-declared-is-told-to-have-no-marker",
+        "dpdau_assets/core/publication/completeness.py",
+        "sorted(set(unmarked) - is_declared(store.events, store.accountant))",
+        "sorted(unmarked)",
+        ("core/reporting/test_status.py::test_it_says_which_days_have_landed_and_have_no_marker",),
+    ),
+    Fault(
+        "every-csv-is-separated-by-commas",
+        "resources/reading/event_csv.py",
+        "    return max(DELIMITERS, key=fit)\n",
+        '    return max(DELIMITERS, key=fit)[:0] or ","\n',
+        ("cli/test_cases.py::test_what_separates_the_fields_is_found_out_and_told",),
+    ),
+    Fault(
+        "what-a-csv-is-taken-to-be-separated-by-is-not-told",
+        "resources/reading/input_file.py",
+        'self.file.delimiter is None and self.delimiter != ","',
+        'self.file.delimiter is not None and self.delimiter != ","',
+        ("cli/test_cases.py::test_what_separates_the_fields_is_found_out_and_told",),
+    ),
+    Fault(
+        "a-vendors-json-is-refused-without-the-presets-name",
+        "dpdau_assets/cli/ingest_options.py",
+        "remedy_for_columns(files, shape) if isinstance(error, NoValidRow) else None",
+        "remedy_for_columns(files, shape) if not isinstance(error, NoValidRow) else None",
+        ("cli/test_cases.py::test_json_whose_columns_are_called_otherwise_is_refused_with_what_to_say",),
+    ),
+    Fault(
+        "a-part-of-the-people-takes-others-too",
+        "resources/reading/event_reading.py",
+        'f"hash({user_id}) % {self.parts} = {self.number}"',
+        'f"hash({user_id}) % {self.parts} <= {self.number}"',
+        ("resources/reading/test_engine_duckdb.py::test_more_people_than_memory_holds_are_read_in_parts",),
+    ),
+    Fault(
+        "people-that-do-not-fit-into-memory-go-to-a-folder",
+        "resources/reading/engine_duckdb.py",
+        '            "temp_directory": "",\n',
+        "",
+        ("resources/reading/test_engine_duckdb.py::test_duckdb_would_spill_raw_ids_if_it_had_a_folder",),
+    ),
+    Fault(
+        "a-url-with-a-key-in-it-is-read-and-told",
+        "resources/reading/remote_files.py",
+        "    _require_no_secret(scheme, rest)\n",
+        "",
+        ("resources/reading/test_locations.py::test_a_url_with_a_password_or_a_key_is_refused_without_telling_it",),
+    ),
+)
+
 FAULTS = (
+    *READING,
     *COMMANDS,
     *OLDER_FILES,
     *TRACES,

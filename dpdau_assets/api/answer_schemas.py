@@ -330,6 +330,7 @@ class Status(Schema):
     purge_due: date | None
     ready: Span = Field(description="Days of which a number can be published now.")
     months_to_restate: list[date]
+    without_marker: Span = Field(description="Days with event files in LANDING_DIR that no _SUCCESS makes complete.")
 
 
 class DeclaredDays(Schema):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Annotated, Any
-from zoneinfo import ZoneInfo
 
 from anyio import to_thread
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -21,14 +20,14 @@ from dpdau_assets.api.request_schemas import ERASURE_BODY, ERASURE_LINKS
 from dpdau_assets.api.schemas import Cancelled, Confirmed, ErasureRequests, Receipt, RequestsTaken, errors
 from dpdau_assets.api.service import Service, service_of
 from dpdau_assets.core.erasure import receipts, requests
-from dpdau_assets.core.events import Event, Limits
+from dpdau_assets.core.events import Event, Limits, limits_of
 from dpdau_assets.core.facts import Erasure, ErasureState
 from dpdau_assets.core.publication.arrivals import LONGEST_ID
 from dpdau_assets.core.reporting.answers import erasure_rows
 from dpdau_assets.core.reporting.as_json import as_json
 from dpdau_assets.core.reporting.taken import requests_taken
 from dpdau_assets.core.state.limits import first_day, last_day
-from resources.reading.erasure_files import REFERENCE_IS_ID, alike, request_of
+from resources.reading.erasure_files import REFERENCE_IS_ID, alike, people_of, request_of
 
 router = APIRouter(prefix="/erasure", tags=["erasure"])
 
@@ -190,12 +189,11 @@ def _recorded(fields: Sequence[object], client: str, service: Service) -> dict[s
     """Raises the problem that names each bad one by its place; then nothing is recorded."""
     service.watch.require_same()
     store = service.store
-    zone = ZoneInfo(store.settings.timezone)
-    limits = Limits(first_day(store.settings, store.accountant), last_day(store.clock), zone)
+    limits = limits_of(store.settings, first_day(store.settings, store.accountant), last_day(store.clock))
     asked = {place: _request_of(value, limits) for place, value in enumerate(fields)}
-    people = {event.user_id for event in asked.values() if isinstance(event, Event)}
     bad = {place: said for place, said in asked.items() if isinstance(said, str)}
     good = {place: event for place, event in asked.items() if isinstance(event, Event)}
+    people = people_of(good.values(), limits)
     bad |= {place: REFERENCE_IS_ID for place, event in good.items() if event.reference in people}
     if bad:
         broken = [{"field": f"erasures[{place}]", "rule": said} for place, said in sorted(bad.items())]

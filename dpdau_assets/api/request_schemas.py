@@ -11,10 +11,10 @@ Schema = dict[str, Any]
 
 _DAY: Schema = {"type": "string", "format": "date", "pattern": r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"}
 _USER_ID: Schema = {
-    "type": "string",
+    "type": ["string", "integer"],
     "minLength": 1,
     "maxLength": LONGEST_ID,
-    "description": "Who. It is turned into a key at once, and never written.",
+    "description": 'Who; 101 and "101" are one person. It is turned into a key at once, and never written.',
 }
 _DAYS: Schema = {"type": ["array", "null"], "items": _DAY, "minItems": 1}
 _DAY_OR_NONE: Schema = {**_DAY, "type": ["string", "null"]}
@@ -33,7 +33,7 @@ EVENT: Schema = {
         "day": {**_DAY_OR_NONE, "description": "The day; or `ts`."},
         "ts": {
             "type": ["string", "number", "null"],
-            "description": "An ISO 8601 time, or Unix seconds; the day follows in TIMEZONE. Not read beside `day`.",
+            "description": "An ISO 8601 or Unix time; its day follows in TIMEZONE. Not read beside `day`.",
         },
         "metadata": {
             "type": ["object", "null"],

@@ -143,6 +143,8 @@ def _lines_of_work(standing: Status) -> Iterator[tuple[str, str]]:
         yield "to restate", ", ".join(f"{month:%Y-%m}" for month in standing.ready_months)
     undeclared = f"{_named(standing.unmarked)}: upstream, or `dpdau complete`"
     yield "not complete", undeclared if standing.unmarked else "no day due"
+    if standing.without_marker:
+        yield "no _SUCCESS", f"{_named(standing.without_marker)}: event files are there in LANDING_DIR, and no marker"
     if standing.refused:
         yield "refused", standing.refused
     yield "to rebuild", _named(standing.behind) or "nothing"

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
-from zoneinfo import ZoneInfo
 
 import typer
 
@@ -17,7 +16,7 @@ from dpdau_assets.core.budget.settings_check import SHORTEST_SECRET
 from dpdau_assets.core.erasure import receipts, requests, retention
 from dpdau_assets.core.erasure.requests import Requested
 from dpdau_assets.core.errors import BadInput, BadSetting
-from dpdau_assets.core.events import Event, Limits
+from dpdau_assets.core.events import Event, Limits, limits_of
 from dpdau_assets.core.facts import ErasureState
 from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.runs import building
@@ -51,6 +50,8 @@ def erase(
 ) -> None:
     """Ask for people to be erased. The answer is alike whether anyone knows them or not.
 
+    Ids are compared byte by byte, unless USER_ID_NORMALIZE says otherwise: a receipt says nothing of another spelling.
+
     Recorded durably now, and applied by the next release or by `flush-deletes`. Exit code 4: recorded, but more people
     at once than ERASURE_GUARD_SHARE allows, so they are parked until they are confirmed.
     """
@@ -63,6 +64,8 @@ def erase(
     done = requests.request(asked, store, confirmed=confirm)
     answer(requests_taken(done, alike))
     tell_passed_over(done)
+    if not store.settings.user_id_normalize:
+        tell("Ids are compared byte by byte: who is known by another spelling of one has to be named by that too.")
     if alike:
         tell(f"Line(s) {', '.join(map(str, alike))}: {ALIKE}")
     if done.parked:
@@ -248,7 +251,7 @@ def _of_one(
 
 
 def _limits(store: Store) -> Limits:
-    return Limits(first_day(store.settings, store.accountant), last_day(store.clock), ZoneInfo(store.settings.timezone))
+    return limits_of(store.settings, first_day(store.settings, store.accountant), last_day(store.clock))
 
 
 def _id_from_stdin() -> str:

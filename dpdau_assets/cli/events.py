@@ -9,12 +9,26 @@ from typing import Annotated
 import typer
 
 from dpdau_assets.cli.erasure import tell_parked, tell_passed_over
+from dpdau_assets.cli.ingest_options import (
+    ActiveWhen,
+    Columns,
+    Delimiter,
+    Encoding,
+    Format,
+    Preset,
+    Source,
+    Unit,
+    Zone,
+    explain,
+    options_written,
+    with_remedy,
+)
 from dpdau_assets.cli.terminal import DAY, answer, opened_store, progress, tell
 from dpdau_assets.core.publication.ingest import IngestReport, NotTaken, in_whole_per_cent
 from dpdau_assets.core.publication.ingest import ingest as ingest_files
 from dpdau_assets.core.reporting.taken import files_taken
 from dpdau_assets.core.state.activity import discard_batch
-from resources.reading.event_files import event_files, offered
+from resources.reading.event_files import events_at
 from resources.settings_env import read_settings
 
 _NAMED = 5
@@ -24,27 +38,58 @@ app = typer.Typer()
 
 @app.command()
 def ingest(
-    source: Annotated[Path, typer.Option("--from", help="A file, or a folder of files.")],
+    locations: Annotated[
+        list[str] | None,
+        typer.Option("--from", help="A file, a folder of files, a pattern or a URL; several times for several."),
+    ] = None,
     partial: Annotated[
         bool, typer.Option("--partial", help="Take the good rows, also if more are bad than MAX_REJECTED_SHARE.")
     ] = False,
+    columns: Columns = None,
+    preset: Preset = None,
+    source: Source = None,
+    active_when: ActiveWhen = None,
+    unit: Unit = None,
+    zone: Zone = None,
+    format_: Format = None,
+    encoding: Encoding = None,
+    delimiter: Delimiter = None,
+    explain_only: Annotated[
+        bool, typer.Option("--explain", help="Only say what would be read as what. Nothing is taken or changed.")
+    ] = False,
 ) -> None:
-    """Take events in: JSON Lines, CSV or Parquet, each also .gz. Twice the same file changes nothing.
+    """Take events in: JSON, CSV or Parquet, also packed. Twice the same file changes nothing.
 
     An input is refused whole if more of its rows are bad than MAX_REJECTED_SHARE, and is bad input if none is valid:
     then nothing of it is taken, no removal either.
     """
+    options = options_written(
+        locations or [],
+        columns or [],
+        preset=preset,
+        source=source,
+        unit=unit,
+        zone=zone,
+        encoding=encoding,
+        delimiter=delimiter,
+        format_=format_,
+        active_when=active_when,
+    )
+    shape = options.shape()
+    if explain_only:
+        explain(options)
+        return
     store = opened_store()
-    files = event_files(source)
-    if source.is_dir() and (others := offered(source).others):
-        names = ", ".join(str(path) for path in others[:_NAMED]) + (", and more" if len(others) > _NAMED else "")
+    there = events_at(options.locations, options.file_options())
+    if there.others:
+        names = ", ".join(there.others[:_NAMED]) + (", and more" if len(there.others) > _NAMED else "")
         tell(f"Passed over, since they are no files with an ending that is read: {names}.")
     try:
         with progress() as sink:
-            report = ingest_files(files, store, sink.stage, sink.share, partial=partial)
+            report = ingest_files(there.files, store, sink.stage, sink.share, shape=shape, partial=partial)
     except NotTaken as error:
         _tell_and_answer(error.report)
-        raise
+        raise with_remedy(error, there.files, shape) from None
     tell(f"{report.ingested} rows taken, {report.rejected} rejected.")
     if report.removals.receipts:
         tell(f"{len(report.removals.receipts)} removal(s) among them are erasure requests now: `dpdau erasures`.")
@@ -55,6 +100,12 @@ def ingest(
 
 
 def _tell_and_answer(report: IngestReport) -> None:
+    for remark in report.remarks:
+        tell(remark)
+    if report.idle:
+        tell(f"{report.idle} row(s) are no activity by what counts as active: neither taken nor rejected.")
+    if report.idle and not report.ingested and not report.rejected:
+        tell("None is activity. If some should be, see with --explain which column is asked, and for which values.")
     if report.quarantine:
         tell(f"Where and why: {report.quarantine}")
     for day, share in report.elsewhere.items():

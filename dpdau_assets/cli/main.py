@@ -27,7 +27,7 @@ from dpdau_assets.core.version import VERSION
 
 COMMANDS: dict[str, dict[str, str]] = {
     "events": {
-        "ingest": "Take events in: JSON Lines, CSV or Parquet, each also .gz.",
+        "ingest": "Take events in: JSON, CSV or Parquet, also packed.",
         "discard": "Take back an ingested batch of events that was not folded into the state yet.",
         "generate-synthetic": "Write made-up events, the same ones for the same seed.",
     },

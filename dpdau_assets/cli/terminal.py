@@ -10,7 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import count
 from threading import Lock
 from time import monotonic
@@ -113,8 +113,8 @@ class ProgressSink(Protocol):
         """What is being done from now on, as a sentence."""
         ...
 
-    def share(self, done: float) -> None:
-        """How much of it is done, from 0 to 1."""
+    def share(self, done: float, rows: int = 0) -> None:
+        """How much of it is done, from 0 to 1, and about how many rows of it."""
         ...
 
     def advance(self, done: int, steps: int, text: str) -> None:
@@ -141,14 +141,17 @@ class Bar:
     def __init__(self, bars: Progress) -> None:
         self._bars = bars
         self._task = bars.add_task("", total=None, count="")
+        self._began_at = monotonic()
 
     def stage(self, text: str) -> None:
         """A bar without an end."""
+        self._began_at = monotonic()
         self._bars.reset(self._task, total=None, description=text, count="")
 
-    def share(self, done: float) -> None:
-        """A bar with per cent."""
-        self._bars.update(self._task, total=1, completed=done, count=f"{_per_cent(done)} %")
+    def share(self, done: float, rows: int = 0) -> None:
+        """A bar with per cent, and how fast it goes."""
+        count = f"{_per_cent(done)} %{_pace(done, rows, monotonic() - self._began_at)}"
+        self._bars.update(self._task, total=1, completed=done, count=count)
 
     def advance(self, done: int, steps: int, text: str) -> None:
         """A bar with the count of steps."""
@@ -174,11 +177,12 @@ class Lines:
             self._begin(text)
             self._say(text)
 
-    def share(self, done: float) -> None:
-        """A line with per cent, if one is due."""
+    def share(self, done: float, rows: int = 0) -> None:
+        """A line with per cent and how fast it goes, if one is due."""
         with self._lock:
             if self._is_due(done):
-                self._say(f"{self._text}: {_per_cent(done)} %")
+                pace = _pace(done, rows, self._seconds() - self._began_at)
+                self._say(f"{self._text}: {_per_cent(done)} %{pace}")
 
     def advance(self, done: int, steps: int, text: str) -> None:
         """A line with the count of steps, if one is due."""
@@ -189,6 +193,7 @@ class Lines:
     def _begin(self, text: str) -> None:
         self._text = text.removesuffix(".")
         self._tenth, self._said_at = 0, self._seconds()
+        self._began_at = self._said_at
 
     def _is_due(self, share: float) -> bool:
         tenth, now = _per_cent(share) // 10, self._seconds()
@@ -196,6 +201,14 @@ class Lines:
             return False
         self._tenth, self._said_at = tenth, now
         return True
+
+
+def _pace(done: float, rows: int, seconds: float) -> str:
+    """Rows a second and the time that is left, in words; nothing where no rows are counted, or none yet."""
+    if not rows or not done or seconds <= 0:
+        return ""
+    left = timedelta(seconds=round(seconds * (1 - done) / done))
+    return f", {rows / seconds:,.0f} rows/s, {left} left"
 
 
 def _per_cent(share: float) -> int:

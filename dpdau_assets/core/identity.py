@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from dpdau_assets.core.facts import EpochKey
+from dpdau_assets.core.user_ids import Normalization, normalize
 
 KEY_BYTES = 8
 _BLOCK = hashlib.sha256().block_size
@@ -73,15 +74,18 @@ def data_version(label: str, hashes: Iterable[str]) -> str:
 class Named:
     """Whether one of these ids stands in a text as a whole: no letter, digit or underscore right before or after it.
 
-    An id itself may hold anything. Part of a longer word is not the id: `anna` is not in `susanna.csv`.
+    An id itself may hold anything. Part of a longer word is not the id: `anna` is not in `susanna.csv`. A text is
+    looked at as it stands, and spelled as ids are, by `how`.
     """
 
-    def __init__(self, ids: Iterable[str]) -> None:
+    def __init__(self, ids: Iterable[str], how: Collection[Normalization] = ()) -> None:
         self._ids = [user_id for user_id in dict.fromkeys(ids) if user_id]
+        self._how = how
 
     def is_in(self, text: str) -> bool:
         """For one text; cost goes with the number of ids."""
-        return any(user_id in text and _stands_alone(user_id, text) for user_id in self._ids)
+        texts = {text, normalize(text, self._how)}
+        return any(user_id in text and _stands_alone(user_id, text) for text in texts for user_id in self._ids)
 
 
 def _stands_alone(user_id: str, text: str) -> bool:

@@ -8,6 +8,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 
+from dpdau_assets.core.user_ids import NORMALIZATIONS, Normalization
+
 Metric = Literal["dau", "mau"]
 
 
@@ -21,6 +23,8 @@ class Settings:
     data_dir: Path = Path("data")
     start_date: date = date(2025, 1, 1)
     timezone: str = "UTC"
+    naive_zone: str = "UTC"
+    user_id_normalize: tuple[Normalization, ...] = ()
     sketch_impl: str = "set"
     dau_theta0: Fraction | None = None
     mau_theta0: Fraction | None = None
@@ -49,6 +53,7 @@ class Settings:
     erasure_mark: str = "touched"
     erasure_guard_share: Fraction = Fraction(1, 5)
     dagster_home: Path | None = None
+    sources_file: Path | None = None
     landing_dir: Path | None = None
     mart_dir: Path | None = None
     alert_webhook: str | None = field(default=None, repr=False)
@@ -97,6 +102,12 @@ class Settings:
         return {
             "START_DATE": self.start_date.isoformat(),
             "TIMEZONE": self.timezone,
+            "NAIVE_ZONE": self.naive_zone,
+            "USER_ID_NORMALIZE": self._normalize_in_order(),
             "MAU_WINDOW_DAYS": str(self.mau_window_days),
             "HASH_SALT_ROTATION_DAYS": str(self.hash_salt_rotation_days),
         }
+
+    def _normalize_in_order(self) -> str:
+        """Each once, in one order: how it was written says nothing."""
+        return ",".join(how for how in NORMALIZATIONS if how in self.user_id_normalize) or "none"

@@ -94,6 +94,15 @@ def test_status_is_one_screen_of_what_is_published_pending_overdue_and_spent(pub
     assert SHE not in published.printed
 
 
+def test_status_says_which_days_landed_and_have_no_marker(tmp_path: Path) -> None:
+    dpdau = Dpdau(tmp_path, LANDING_DIR=str(tmp_path / "landing"))
+    (tmp_path / "landing" / "dt=20250102").mkdir(parents=True)
+    (tmp_path / "landing" / "dt=20250102" / "e.csv").write_text("user_id\nann\n")
+    done = dpdau("status")
+    assert done.json["without_marker"] == {"days": 1, "first": "2025-01-02", "last": "2025-01-02"}
+    assert "no _SUCCESS 2025-01-02: event files are there in LANDING_DIR, and no marker" in done.said
+
+
 # --- check -------------------------------------------------------------------------------------------------------
 
 

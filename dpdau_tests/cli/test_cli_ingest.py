@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from dpdau_assets.core.events import BAD_DAY, BAD_OP
 from dpdau_tests.cli.conftest import Dpdau
 
 FIELDS = [
     "ingested",
     "rejected",
     "rejected_by_reason",
+    "not_active",
     "quarantine",
     "days",
     "batch",
@@ -58,7 +60,8 @@ def test_too_many_bad_rows_end_with_4_and_are_taken_in_part_when_asked(dpdau: Dp
     assert {**refused.json, "quarantine": ""} == {
         "ingested": 0,
         "rejected": 2,
-        "rejected_by_reason": {"day is not a real date written YYYY-MM-DD.": 1, "op is neither + nor -.": 1},
+        "rejected_by_reason": {BAD_DAY: 1, BAD_OP: 1},
+        "not_active": 0,
         "quarantine": "",
         "days": [],
         "batch": None,

@@ -149,6 +149,23 @@ def test_terms_are_fixed_at_the_first_opening_and_a_change_is_named(ledger: SqlL
         ledger.fix_settings({"TIMEZONE": "Asia/Kolkata", "START_DATE": "2025-01-01"})
 
 
+def test_a_store_of_before_naive_zone_read_such_times_in_its_own_zone_and_no_id_in_another_spelling(
+    ledger: SqlLedger,
+) -> None:
+    begun = {"TIMEZONE": "Asia/Kolkata"}
+    ledger.fix_settings(begun)
+    of_today = {**begun, "NAIVE_ZONE": "UTC", "USER_ID_NORMALIZE": "nfc"}
+    with pytest.raises(BadSetting) as refused:
+        ledger.fix_settings(of_today)
+    assert "NAIVE_ZONE=UTC" in refused.value.reason and "keep to NAIVE_ZONE=Asia/Kolkata" in refused.value.reason
+    assert "keep to USER_ID_NORMALIZE=none" in refused.value.reason
+    as_it_was = {**begun, "NAIVE_ZONE": "Asia/Kolkata", "USER_ID_NORMALIZE": "none"}
+    ledger.fix_settings(as_it_was)
+    ledger.fix_settings(as_it_was)
+    with pytest.raises(BadSetting, match="NAIVE_ZONE=UTC: this store was begun with Asia/Kolkata"):
+        ledger.fix_settings({**as_it_was, "NAIVE_ZONE": "UTC"})
+
+
 def test_a_seal_is_for_ever(database_url: str) -> None:
     open_ledger(database_url).seal([date(2025, 1, 2), MONTH])
     reopened = open_ledger(database_url)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -11,16 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dpdau_assets.core import events
+from dpdau_assets.core.event_shape import EventShape
 from dpdau_assets.core.events import (
     Event,
     Limits,
     Row,
     calendar_day,
     day_of_moment,
+    limits_of,
     plain_day,
     row_of_object,
     validate,
 )
+from dpdau_assets.core.settings import Settings
 
 UTC_ZONE = ZoneInfo("UTC")
 LIMITS = Limits(date(2025, 1, 1), date(2025, 3, 2), UTC_ZONE)
@@ -58,7 +62,13 @@ def test_an_op_that_is_neither_plus_nor_minus_is_rejected(op: str) -> None:
         "2025-02-29",
         "2025-13-01",
         "2025-2-1",
-        "20250201",
+        "20250230",
+        "20251301",
+        "00010101",
+        "2025020",
+        "202502010",
+        "20250201.0",
+        "٢٠٢٥٠٢٠١",
         "2025-02-01 ",
         "2025-02-01\n",
         "0000-01-01",
@@ -105,14 +115,21 @@ def test_a_row_without_day_and_moment_is_rejected() -> None:
         "2025-02-01T10",
         "2025-02-01T10:00+24:00",
         "2025-02-01T10:00+01:60",
-        "2025-02-01t10:00z",
+        "2025-02-01T10:00  Z",
+        "2025-02-01T10:00 UTC+1",
+        "2025-02-01T10:00utc",
+        "2025-02-01T10:00 Z ",
+        "2025-02-01 +0000",
+        "20250230T10:00",
         "1e9",
         "NaN",
         "1738400000.",
         ".5",
         "+1738400000",
         "17384000000",
-        "1738400000000",
+        "9223372036854775807",
+        "9300000000000000000",
+        "17384000000000000000",
         "1 738 400 000",
         "2025-02-01T10:00Z ",
         "true",
@@ -121,7 +138,7 @@ def test_a_row_without_day_and_moment_is_rejected() -> None:
         "-9999999999.5",
     ],
 )
-def test_a_moment_that_is_neither_iso_nor_unix_seconds_is_rejected(ts: str) -> None:
+def test_a_moment_that_is_neither_iso_nor_unix_time_is_rejected(ts: str) -> None:
     assert reason_of(day=None, ts=ts) in (events.BAD_TS, events.TOO_EARLY)
     assert reason_of(day=None, ts=ts) == events.BAD_TS or ts == "-9999999999.5"
 
@@ -144,13 +161,89 @@ def test_a_moment_that_is_neither_iso_nor_unix_seconds_is_rejected(ts: str) -> N
     ],
 )
 def test_the_day_of_a_moment_follows_in_utc(ts: str, day: date) -> None:
-    assert day_of_moment(ts, UTC_ZONE) == day
+    assert day_of_moment(ts, LIMITS) == day
+
+
+@pytest.mark.parametrize(
+    "ts",
+    [
+        "2025-02-01T23:30:00-01:00",
+        "2025-02-01 23:30:00.000 -0100",
+        "2025-02-01 23:30 -01",
+        "2025-02-02T00:30Z",
+        "2025-02-02T00:30:00.123456789 Z",
+        "2025-02-02 00:30:00 UTC",
+        "2025-02-02 00:30:00.5UTC",
+        "2025-02-02t00:30:00z",
+        "2025-02-02 00:30",
+        "1738456200",
+        "1738456200.25",
+        "1738456200000",
+        "1738456200000.5",
+        "1738456200000000",
+        "1738456200000000000",
+        "20250202",
+    ],
+)
+def test_a_moment_is_the_same_however_it_is_written(ts: str) -> None:
+    assert day_of_moment(ts, LIMITS) == date(2025, 2, 2)
+    assert reason_of(day=None, ts=ts) == ""
+
+
+def test_the_unit_of_a_unix_time_is_the_first_that_puts_it_within_the_limits() -> None:
+    early = Limits(date(1970, 1, 1), date(1970, 12, 31), UTC_ZONE)
+    assert day_of_moment("86400", early) == date(1970, 1, 2)
+    assert day_of_moment("31536000", early) == date(1970, 1, 1)  # as seconds it would be in 1971
+    assert day_of_moment("20250201", early) == date(1970, 8, 23)
+
+
+@pytest.mark.parametrize("seconds", [1, 1_000_000, 1_600_000_000])
+@pytest.mark.parametrize("unit", events.UNITS)
+def test_a_unix_time_of_before_start_date_is_too_early_and_not_unreadable(seconds: int, unit: str) -> None:
+    assert reason_of(day=None, ts=str(seconds * events.UNITS[unit])) == events.TOO_EARLY  # type: ignore[index]
+
+
+@pytest.mark.parametrize("unit", events.UNITS)
+def test_a_declared_unit_is_believed(unit: events.UnixUnit) -> None:
+    limits = replace(LIMITS, unit=unit)
+    assert day_of_moment(str(1738456200 * events.UNITS[unit]), limits) == date(2025, 2, 2)
+    assert day_of_moment("20250202", limits) != date(2025, 2, 2)
+    assert day_of_moment("2025-02-02", limits) == date(2025, 2, 2)
+
+
+def test_eight_digits_that_are_no_date_are_a_unix_time() -> None:
+    assert day_of_moment("20250230", LIMITS) == date(1970, 8, 23)
+    assert day_of_moment("20250202.0", LIMITS) == date(1970, 8, 23)
 
 
 @pytest.mark.parametrize(("zone", "day"), [("America/New_York", date(2025, 3, 9)), ("Asia/Kolkata", date(2025, 3, 10))])
-def test_the_day_of_a_moment_follows_in_the_zone_but_a_naive_time_is_already_there(zone: str, day: date) -> None:
-    assert day_of_moment("2025-03-10T03:59:59Z", ZoneInfo(zone)) == day
-    assert day_of_moment("2025-03-10T03:59:59", ZoneInfo(zone)) == date(2025, 3, 10)
+def test_the_day_of_a_moment_follows_in_the_zone_and_a_date_alone_is_already_there(zone: str, day: date) -> None:
+    limits = Limits(LIMITS.first, LIMITS.last, ZoneInfo(zone))
+    assert day_of_moment("2025-03-10T03:59:59Z", limits) == day
+    assert day_of_moment("2025-03-10", limits) == date(2025, 3, 10)
+
+
+def test_a_time_without_a_zone_is_of_naive_zone_and_its_day_follows_in_the_zone() -> None:
+    in_utc = Limits(LIMITS.first, LIMITS.last, ZoneInfo("America/New_York"))
+    assert day_of_moment("2025-03-10T03:59:59", in_utc) == date(2025, 3, 9)
+    in_kolkata = replace(in_utc, naive_zone=ZoneInfo("Asia/Kolkata"))
+    assert day_of_moment("2025-03-10T09:29:59", in_kolkata) == date(2025, 3, 9)
+    assert day_of_moment("2025-03-10T09:30", in_kolkata) == date(2025, 3, 10)
+    in_its_own = replace(in_utc, naive_zone=in_utc.zone)
+    assert day_of_moment("2025-03-10T00:00", in_its_own) == date(2025, 3, 10)
+
+
+def test_a_time_that_clocks_show_twice_is_the_first_and_one_that_they_pass_over_is_after_the_jump() -> None:
+    limits = Limits(date(2025, 1, 1), date(2025, 12, 31), UTC_ZONE, ZoneInfo("America/New_York"))
+    for ts, moment in (("2025-11-02T01:30", "2025-11-02T05:30Z"), ("2025-03-09T02:30", "2025-03-09T07:30Z")):
+        for hours in range(-12, 15):  # in one of these zones a day begins between the two moments that it could be
+            other = replace(limits, zone=timezone_of(hours))
+            assert day_of_moment(ts, other) == day_of_moment(moment, other)
+
+
+def timezone_of(hours: int) -> ZoneInfo:
+    """So many hours ahead of UTC; the names of these zones have the other sign."""
+    return ZoneInfo(f"Etc/GMT{-hours:+d}")
 
 
 @given(st.datetimes(datetime(1990, 1, 1), datetime(2100, 1, 1)), st.integers(-1439, 1439))
@@ -158,8 +251,8 @@ def test_an_iso_time_with_an_offset_is_the_same_moment_as_its_unix_seconds(momen
     sign, minutes = "-" if ahead < 0 else "+", abs(ahead)
     text = f"{moment.isoformat()}{sign}{minutes // 60:02}:{minutes % 60:02}"
     unix = (moment.replace(tzinfo=UTC) - timedelta(minutes=ahead)).timestamp()
-    zone = ZoneInfo("Australia/Lord_Howe")
-    assert day_of_moment(text, zone) == day_of_moment(str(int(unix // 1)), zone)
+    limits = Limits(date(1990, 1, 1), date(2100, 1, 1), ZoneInfo("Australia/Lord_Howe"), unit="s")
+    assert day_of_moment(text, limits) == day_of_moment(str(int(unix // 1)), limits)
 
 
 def test_listed_days_are_kept_sorted_and_once() -> None:
@@ -231,14 +324,56 @@ def test_half_a_surrogate_pair_cannot_be_an_id() -> None:
     assert row_of_object(json.loads('{"user_id": "a\\ud83d\\ude00"}')) == Row("a😀")
 
 
-@pytest.mark.parametrize("user_id", [7, True, 1.5, ["u"], {"u": 1}, None])
-def test_an_id_that_is_no_string_is_a_missing_id(user_id: object) -> None:
+@pytest.mark.parametrize("user_id", [True, 1.5, ["u"], {"u": 1}, None, float("nan"), 2.0**53])
+def test_an_id_that_is_neither_text_nor_a_whole_number_is_a_missing_id(user_id: object) -> None:
     assert row_of_object({"user_id": user_id}) == Row(None)
+
+
+def test_a_number_and_its_digits_as_text_are_one_person() -> None:
+    said = [
+        row_of_object(json.loads(text)) for text in ('{"user_id": 101}', '{"user_id": 101.0}', '{"user_id": "101"}')
+    ]
+    assert said == [Row("101")] * 3
+    assert row_of_object({"user_id": "101.0"}) == Row("101.0")
+
+
+def test_a_day_may_be_a_json_number() -> None:
+    assert validate(row_of_object({"user_id": "u", "day": 20250201}), LIMITS) == Event("u", "+", date(2025, 2, 1))
+    listed = row_of_object({"user_id": "u", "op": "-", "metadata": {"days": [20250103, "20250104"]}})
+    found = validate(listed, LIMITS)
+    assert isinstance(found, Event) and found.days == (date(2025, 1, 3), date(2025, 1, 4))
+
+
+@pytest.mark.parametrize(
+    ("user_id", "spelled"), [(" Jose\u0301 ", "jos\u00e9"), ("STRASSE", "strasse"), ("Straße", "strasse"), ("a", "a")]
+)
+def test_an_event_names_its_person_as_the_store_spells_ids(user_id: str, spelled: str) -> None:
+    limits = replace(LIMITS, normalize=("nfc", "trim", "casefold"))
+    for op in ("+", "-"):
+        found = validate(Row(user_id, op, "2025-02-01"), limits)
+        assert isinstance(found, Event) and found.user_id == spelled
+
+
+def test_an_id_that_is_empty_once_it_is_trimmed_is_a_missing_id() -> None:
+    limits = replace(LIMITS, normalize=("trim",))
+    assert validate(Row(" \u3000", day="2025-02-01"), limits) == events.NO_USER
+    assert plain_day({"user_id": " \u3000", "day": "2025-02-01"}, limits) is None
+    assert isinstance(validate(Row(" \u3000", day="2025-02-01"), LIMITS), Event)
+
+
+def test_the_limits_of_a_source_are_those_of_the_store_but_for_what_its_shape_says() -> None:
+    settings = Settings(timezone="Asia/Kolkata", naive_zone="Europe/Berlin", user_id_normalize=("trim",))
+    first, last = LIMITS.first, LIMITS.last
+    limits = limits_of(settings, first, last)
+    assert limits == Limits(first, last, ZoneInfo("Asia/Kolkata"), ZoneInfo("Europe/Berlin"), None, ("trim",))
+    shape = EventShape(unit="ms", naive_zone=UTC_ZONE)
+    assert limits_of(settings, first, last, shape) == replace(limits, unit="ms", naive_zone=UTC_ZONE)
 
 
 def test_unix_seconds_may_be_json_numbers() -> None:
     assert row_of_object({"user_id": "u", "ts": 1738400000}) == Row("u", ts="1738400000")
     assert row_of_object({"user_id": "u", "ts": 1738400000.5}) == Row("u", ts="1738400000.5")
+    assert row_of_object({"user_id": "u", "ts": 1.7384e18}) == Row("u", ts="1738400000000000000")
 
 
 @pytest.mark.parametrize("metadata", ["2025-01-03", 5, ["2025-01-03"], {"days": "2025-01-03"}, {"days": {}}])

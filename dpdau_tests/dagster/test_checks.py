@@ -35,6 +35,7 @@ from dpdau_tests.support.lengths import LENGTH
 from resources.dagster_instance import open_run
 from resources.ledger_sql.database import Database
 from resources.published.mart_duckdb import MartFiles
+from resources.reading.event_files import event_file
 from resources.store import ledger_url, open_store
 
 DAYS = days_between(date(2025, 1, 1), date(2025, 1, 31))
@@ -173,13 +174,13 @@ def keep_a_day_for_too_long(store: Store) -> Store:
 
 
 def take_a_file_in_part(store: Store) -> Store:
-    ingest([_with_a_bad_row(store)], store, partial=True)
+    ingest([event_file(_with_a_bad_row(store))], store, partial=True)
     return store
 
 
 def hand_in_a_file_that_is_refused(store: Store) -> Store:
     with pytest.raises(TooManyRejected):
-        ingest([_with_a_bad_row(store)], store)
+        ingest([event_file(_with_a_bad_row(store))], store)
     return store
 
 

@@ -255,6 +255,21 @@ def test_a_folder_that_goes_or_changes_while_it_is_taken_in_makes_no_day_complet
     assert NEW in world.store.events.completions.completed() and active_on(NEW, world.store) == 2
 
 
+def test_days_with_event_files_and_no_marker_are_told_where_there_is_nothing_to_do(world: World, landing: Path) -> None:
+    assert world.evaluate().skip_reason is None
+    days = [NEW + timedelta(days=n) for n in range(6)]
+    for day in days:
+        land(landing, day, "user 1", complete=False)
+    skipped = world.evaluate().skip_reason
+    assert isinstance(skipped, dg.SkipReason) and skipped.skip_message == (
+        f"Days with event files and no _SUCCESS: {', '.join(map(str, days[:5]))}, and more. "
+        "Write _SUCCESS into the day's folder, or into LANDING_DIR last of all."
+    )
+    (landing / "_SUCCESS").touch()
+    assert len(world.run_until_idle()) > 0 and world.evaluate().skip_reason is None
+    assert set(world.store.events.completions.completed()) == set(days)
+
+
 def test_one_folder_that_nobody_can_read_stops_no_other(world: World, landing: Path) -> None:
     folder = land(landing, NEW, "user 1")
     (folder / "she@example.org.csv").symlink_to("nowhere")

@@ -29,6 +29,7 @@ from dpdau_assets.orchestration.running import run_steps
 from dpdau_tests.conftest import SECRET, prepare, put
 from dpdau_tests.dagster.world import World, erase, stop_the_clock
 from resources.dagster_instance import open_run
+from resources.reading.event_files import event_file
 from resources.settings_env import read_settings
 from resources.store import open_store
 
@@ -61,7 +62,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         events = folder / "events.csv"
         people = (f"user {n},+,{day}\n" for day, count in COUNTED.items() for n in range(count))
         events.write_text(f"user_id,op,day\n{PLANTED},+,{FIRST}\n{ERASED},+,{FIRST}\n" + "".join(people))
-        assert not ingest([events], store).rejected
+        assert not ingest([event_file(events)], store).rejected
         prepare(store, days_between(date(2025, 1, 1), date(2025, 1, 27)))  # two runs of the job show what all do
         wanted = list(steps(FIRST, LAST, store.settings, store.accountant.processed()))
         with open_run(home) as instance:

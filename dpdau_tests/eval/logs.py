@@ -22,6 +22,7 @@ from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.ingest import ingest
 from dpdau_assets.core.sketches.keysets import unite
 from dpdau_tests.support.project import PROJECT
+from resources.reading.event_files import event_file
 
 BUNDLED = PROJECT / "eval" / "data"
 BESIDE = PROJECT.parent / "shared" / "data"
@@ -57,7 +58,7 @@ def erasures_of(name: str, which: str) -> list[tuple[str, date]]:
 
 def ingest_log(name: str, store: Store) -> None:
     """Ingest all events of the log."""
-    ingest([file_of(name, "events.parquet")], store)
+    ingest([event_file(file_of(name, "events.parquet"))], store)
 
 
 def ingest_days(name: str, days: list[date], store: Store) -> None:
@@ -66,7 +67,7 @@ def ingest_days(name: str, days: list[date], store: Store) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "events.parquet"
         pq.write_table(whole.filter(pc.is_in(whole["day"], value_set=pa.array(days))), path)
-        ingest([path], store)
+        ingest([event_file(path)], store)
 
 
 def counted(days: list[date], store: Store) -> tuple[Series, Series]:

@@ -24,6 +24,7 @@ from dpdau_assets.core.sketches import parameters_of
 from dpdau_assets.core.sketches.exact import ExactEstimator
 from dpdau_tests.conftest import prepare
 from eval.simulate import generate_synthetic
+from resources.reading.event_files import event_file
 from resources.store import open_mart
 
 pytestmark = pytest.mark.every_sketch
@@ -45,7 +46,7 @@ def test_one_month(make_store: Callable[..., Store], sketch_settings: dict, tmp_
     check(store.settings)
     events = tmp_path / "events.parquet"
     generate_synthetic(events, days=59, users=3_000, events=60_000, first_day=START, seed=1)
-    report = ingest([events], store)
+    report = ingest([event_file(events)], store)
     assert (report.ingested, report.rejected) == (60_000, 0)
     prepare(store, days_between(START, LAST))
 

@@ -423,11 +423,7 @@ class SqlLedger:
     def fix_settings(self, fixed_settings: Mapping[str, str]) -> None:
         with self._database.write() as connection:
             fixed = {row.name: row.value for row in connection.execute(select(schema.terms))}
-            wrong = [
-                f"{name}={value}: this store was begun with {fixed[name]}"
-                for name, value in fixed_settings.items()
-                if fixed.get(name, value) != value
-            ]
+            wrong = list(_differing(fixed_settings, fixed))
             if wrong:
                 raise BadSetting("; ".join(wrong) + ".", "Set them back, or begin a new DATA_DIR.")
             if not fixed:
@@ -436,6 +432,23 @@ class SqlLedger:
             new = [{"name": name, "value": wanted[name]} for name in sorted(wanted.keys() - fixed.keys())]
             if self._database.keyring.has_secret:  # without it nothing can be kept that they would bind
                 append(connection, self._database.keyring, schema.terms, new)
+
+
+def _differing(fixed_settings: Mapping[str, str], fixed: Mapping[str, str]) -> Iterator[str]:
+    """Each setting that is another one than the store's.
+
+    A store that was begun before these two settings existed read times without a zone as times of its TIMEZONE, and
+    took each id as it came: that is what it has fixed.
+    """
+    unsaid = {"NAIVE_ZONE": fixed["TIMEZONE"], "USER_ID_NORMALIZE": "none"} if "TIMEZONE" in fixed else {}
+    for name, value in fixed_settings.items():
+        begun = fixed.get(name, unsaid.get(name, value))
+        if begun == value:
+            continue
+        if name in fixed:
+            yield f"{name}={value}: this store was begun with {begun}"
+        else:
+            yield f"{name}={value}: this store was begun before {name} was a setting, and has to keep to {name}={begun}"
 
 
 def _value_of(name: str) -> Select[Any]:

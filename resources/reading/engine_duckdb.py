@@ -1,7 +1,8 @@
 """The port Engine on DuckDB: event files in bulk, each distinct user held once, raw ids in memory only.
 
 DuckDB gets no folder to spill to: its temporary files would hold raw ids, and it can encrypt them only with an
-extension that does not come with it. What does not fit into the memory limit is refused.
+extension that does not come with it. More people than fit into the memory limit are read in parts: the files are read
+again for each, and a part has the people whose ids have one remainder of a hash.
 """
 
 from __future__ import annotations
@@ -10,49 +11,60 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date, timedelta
-from pathlib import Path
-from zoneinfo import ZoneInfo
+from math import ceil
 
 import duckdb
 import numpy as np
 import numpy.typing as npt
 from duckdb import DuckDBPyConnection
 
+from dpdau_assets.core.errors import BadInput
+from dpdau_assets.core.event_shape import PLAIN, EventShape
 from dpdau_assets.core.events import GIVEN, Event, Limits, day_of_second
 from dpdau_assets.core.facts import DaySet, EpochKey, Keys, RejectedRow, Rejections
 from dpdau_assets.core.ports.events import Tell, nothing_told
+from dpdau_assets.core.user_ids import normalize
+from resources.arrow_arrays import to_numpy
+from resources.reading.event_files import EventFile
 from resources.reading.event_reading import (
     BLOCK_DAYS,
+    Part,
+    Reading,
+    TooManyPeople,
+    changed,
     failed,
     own_words,
     quiet,
-    read_files,
     watched,
 )
 from resources.reading.event_sql import USER_KEY
+from resources.reading.reading_progress import ReadingProgress
 
 _ROWS_AT_ONCE = 10_000
 _HMAC_BLOCK_BYTES = 64
+_BYTES_A_PERSON = 400
+"""About what one takes in DuckDB while a part is read, with an id of some twenty letters."""
+_MOST_PARTS = 1 << 10
+_UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
 class DuckDBEngine:
     """Each scan has an in-memory database of its own."""
 
-    def __init__(self, timezone: str, memory_limit: str = "2GB", threads: int | None = None) -> None:
+    def __init__(self, memory_limit: str = "2GB", threads: int | None = None) -> None:
         """`memory_limit` bounds DuckDB, not the arrays of keys beside it; `threads` are all cores by default."""
-        self._zone = ZoneInfo(timezone)
         self._memory_limit = memory_limit
         self._threads = threads
 
     @contextmanager
     def scan(
-        self, files: Sequence[Path], first_day: date, last_day: date, tell: Tell = nothing_told
+        self, files: Sequence[EventFile], limits: Limits, tell: Tell = nothing_told, shape: EventShape = PLAIN
     ) -> Iterator[DuckDBScan]:
         """Read and judge every row of these files. The scan's answers are there until the context ends."""
         with duckdb.connect(":memory:", config=self._config()) as connection:
-            limits = Limits(first_day, last_day, self._zone)
-            accepted = read_files(watched(connection), files, limits, tell)
-            yield DuckDBScan(connection, files, first_day, accepted, self._zone)
+            progress = ReadingProgress(connection, sum(file.size for file in files), tell)
+            reading = Reading(watched(connection), files, shape, limits, progress)
+            yield DuckDBScan(connection, reading, _read(reading, self._memory_limit), files, limits)
 
     def _config(self) -> dict[str, str | bool | int | float | list[str]]:
         return {
@@ -66,33 +78,72 @@ class DuckDBEngine:
         }
 
 
+def _read(reading: Reading, memory_limit: str) -> int:
+    """Read the first part, of as few as fit into memory, and return how many there are."""
+    parts = 1
+    while True:
+        try:
+            reading.read(Part(0, parts))
+        except TooManyPeople:
+            if parts >= _MOST_PARTS:
+                raise _no_room() from None
+            parts = 2 * parts if parts > 1 else max(2, ceil(reading.people() * _BYTES_A_PERSON / _bytes(memory_limit)))
+        else:
+            return parts
+
+
+@contextmanager
+def _enough_memory() -> Iterator[None]:
+    """Where it is too late to read in more parts."""
+    try:
+        yield
+    except TooManyPeople:
+        raise _no_room() from None
+
+
+def _no_room() -> BadInput:
+    return BadInput(
+        "These files name more people at once, or hold more bad rows or removals, than fit into memory; nothing of "
+        "them was taken, but perhaps removals.",
+        "Hand in fewer files at a time (each file may be a part of a day), or allow more memory.",
+    )
+
+
+def _bytes(memory_limit: str) -> int:
+    number, unit = memory_limit[:-2], memory_limit[-2:]
+    return int(number) * _UNITS[unit]
+
+
 class DuckDBScan:
     """The port Scan, on the tables that `event_reading` has filled."""
 
     def __init__(
-        self, connection: DuckDBPyConnection, files: Sequence[Path], first_day: date, accepted: int, zone: ZoneInfo
+        self, connection: DuckDBPyConnection, reading: Reading, parts: int, files: Sequence[EventFile], limits: Limits
     ) -> None:
-        self.accepted = accepted
-        self._zone = zone
+        self.accepted = reading.accepted
+        self.idle = reading.idle
+        self.remarks: Sequence[str] = reading.remarks()
         self._connection = connection
+        self._reading = reading
+        self.part_count = parts
         self._files = files
-        self._first_day = first_day
+        self._limits = limits
 
     def rejected(self) -> Iterator[RejectedRow]:
         """In order of files and lines."""
         for file, line, code in self._rows("SELECT file, line, code FROM odd WHERE code > 0 ORDER BY file, line"):
-            yield RejectedRow(str(self._files[file]), line, GIVEN[code - 1])
+            yield RejectedRow(self._files[file].name, line, GIVEN[code - 1])
 
     def rejections(self) -> Rejections:
         rows = self._rows("SELECT file, code, count(*) FROM odd WHERE code > 0 GROUP BY ALL ORDER BY ALL")
-        return Rejections({(str(self._files[file]), GIVEN[code - 1]): count for file, code, count in rows})
+        return Rejections({(self._files[file].name, GIVEN[code - 1]): count for file, code, count in rows})
 
     def elsewhere(self) -> dict[date, float]:
         rows = self._rows("SELECT day, sum(elsewhere) / sum(rows) AS share FROM placed GROUP BY day ORDER BY day")
         return {day: share for day, share in rows if share}
 
     def days(self) -> list[date]:
-        rows = self._rows("SELECT block, bit_or(mask) FROM bits GROUP BY block ORDER BY block")
+        rows = self._rows("SELECT block, mask FROM counted ORDER BY block")
         return [self._day(block, bit) for block, mask in rows for bit in range(BLOCK_DAYS) if mask >> bit & 1]
 
     def removals(self) -> Iterator[Event]:
@@ -101,14 +152,34 @@ class DuckDBScan:
             FROM odd WHERE code = 0 ORDER BY ALL"""
         )
         removals = (
-            Event(user_id, "-", day if second is None else day_of_second(second, self._zone) or day, tuple(days))
+            Event(
+                normalize(user_id, self._limits.normalize),
+                "-",
+                day if second is None else day_of_second(second, self._limits.zone) or day,
+                tuple(days),
+            )
             for user_id, day, days, second in rows
         )
         yield from dict.fromkeys(removals)
 
+    def parts(self) -> Iterator[DuckDBScan]:
+        """This scan, as often as there are parts, with the people of one part each time."""
+        rows = 0
+        for number in range(self.part_count):
+            if self._reading.part.number != number:
+                with _enough_memory():
+                    self._reading.read(Part(number, self.part_count))
+            rows += self._reading.part_rows
+            yield self
+        if rows != self._reading.plus_rows:
+            raise changed(self._files)
+
     def user_days(self, key: EpochKey, first: date, last: date) -> Iterator[DaySet]:
-        """Hashes each user who has a day there once. Memory: every user's key, and the bits of one block of days."""
-        first_block, last_block = ((day - self._first_day).days // BLOCK_DAYS for day in (first, last))
+        """Days of the part that was read last. Hashes each user who has a day there once.
+
+        Memory: every user's key, and the bits of one block of days.
+        """
+        first_block, last_block = ((day - self._limits.first).days // BLOCK_DAYS for day in (first, last))
         present = f"SELECT * FROM bits WHERE block BETWEEN {first_block} AND {last_block}"
         blocks = [block for (block,) in self._rows(f"SELECT DISTINCT block FROM ({present}) ORDER BY block")]
         users = SortedUsers(
@@ -126,18 +197,19 @@ class DuckDBScan:
 
     def _rows(self, query: str, parameters: Sequence[bytes] = ()) -> Iterator[tuple]:
         """Rows a few at a time, by a cursor of their own, so that other queries may run in between."""
-        with own_words(failed), self._connection.cursor() as cursor:
+        with _enough_memory(), own_words(failed), self._connection.cursor() as cursor:
             quiet(cursor).execute(query, parameters)
             while rows := cursor.fetchmany(_ROWS_AT_ONCE):
                 yield from rows
 
     def _arrays(self, query: str, parameters: Sequence[bytes] = ()) -> list[np.ndarray]:
-        with own_words(failed):
+        """A column of ids, and one of keys or masks."""
+        with _enough_memory(), own_words(failed):
             table = self._connection.sql(query, params=list(parameters)).to_arrow_table()
-        return [column.to_numpy() for column in table.columns]
+        return [to_numpy(column, kind) for column, kind in zip(table.columns, (np.int64, np.uint64), strict=True)]
 
     def _day(self, block: int, bit: int) -> date:
-        return self._first_day + timedelta(days=block * BLOCK_DAYS + bit)
+        return self._limits.first + timedelta(days=block * BLOCK_DAYS + bit)
 
 
 class SortedUsers:

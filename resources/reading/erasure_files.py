@@ -17,10 +17,13 @@ from pathlib import Path
 from dpdau_assets.core import events
 from dpdau_assets.core.errors import BadInput
 from dpdau_assets.core.events import Event, Limits, row_of_object, validate
-from resources.reading.event_csv import csv_rows
+from dpdau_assets.core.user_ids import normalize
+from resources.reading.event_csv import Meant, csv_rows, delimiter_of
 from resources.reading.event_files import COLUMNS as OF_EVENTS
-from resources.reading.event_files import text_format_of
+from resources.reading.event_files import event_file
 from resources.reading.event_tables import json_tables
+from resources.reading.file_names import text_format_of
+from resources.reading.json_layout import LINES
 
 LIMITS = ("through", "erase_day", "days", "metadata.days")
 COLUMNS = ("user_id", *LIMITS, "reference")
@@ -33,12 +36,13 @@ SHOWN_LINES = 20
 
 _ALMOST = (*LIMITS, "day", "date", "until")  # what is passed over must not have been meant as a limit
 _CLOSE = 0.6
+_MEANT = Meant(frozenset(["user_id"]), None, frozenset([*LIMITS, "reference"]))
 _RULES = (
     "A request has user_id, at most one of through (or erase_day) and days, and perhaps a reference; other fields are "
     "passed over."
 )
 _IN_OUR_WORDS = {
-    events.BAD_DAY: "through is not a real date written YYYY-MM-DD.",
+    events.BAD_DAY: events.BAD_DAY.replace("day", "through", 1),
     events.BAD_LIST: events.BAD_LIST.replace("metadata.days", "days"),
     events.LIST_TOO_LATE: events.LIST_TOO_LATE.replace("metadata.days", "days"),
 }
@@ -67,11 +71,19 @@ def read_requests(path: Path, limits: Limits) -> RequestFile:
             bad[line] = request
         else:
             asked[line] = request
-    people = {event.user_id for event in asked.values()}
+    people = people_of(asked.values(), limits)
     bad |= {line: REFERENCE_IS_ID for line, event in asked.items() if event.reference in people}
     if bad:
         raise _refusal(path, sorted(bad.items()))
     return RequestFile(tuple(asked.values()), tuple(alike(asked)))
+
+
+def people_of(asked: Iterable[Event], limits: Limits) -> set[str]:
+    """The ids of these requests, and those of their references that are one of them in another spelling."""
+    asked = list(asked)
+    ids = {event.user_id for event in asked}
+    references = {event.reference for event in asked if event.reference is not None}
+    return ids | {reference for reference in references if normalize(reference, limits.normalize) in ids}
 
 
 def alike(asked: Mapping[int, Event]) -> list[int]:
@@ -90,7 +102,10 @@ def _plain(user_id: str) -> str:
 
 
 def request_of(fields: object, limits: Limits) -> Event | str:
-    """The removal that these fields ask for, or the reason why they ask for none."""
+    """The removal that these fields ask for, or the reason why they ask for none.
+
+    Whom it names is spelled as `Limits.normalize` says, like the ids of events.
+    """
     if not isinstance(fields, Mapping):
         return events.UNPARSABLE
     if misspelt(fields):
@@ -109,7 +124,8 @@ def request_of(fields: object, limits: Limits) -> Event | str:
         return request
     if not isinstance(reference, str) or not REFERENCE.fullmatch(reference):
         return BAD_REFERENCE
-    return REFERENCE_IS_ID if reference == request.user_id else replace(request, reference=reference)
+    names_them = normalize(reference, limits.normalize) == request.user_id
+    return REFERENCE_IS_ID if names_them else replace(request, reference=reference)
 
 
 def misspelt(names: Iterable[str]) -> list[str]:
@@ -123,7 +139,8 @@ def _rows(path: Path) -> Iterator[tuple[int, object]]:
 
 
 def _csv_requests(path: Path) -> Iterator[tuple[int, _Fields | None]]:
-    with csv_rows(path, COLUMNS) as (names, rows):
+    file = event_file(path)
+    with csv_rows(file, delimiter_of(file, COLUMNS), lambda _: _MEANT) as (names, rows):
         header = names or []  # of a file that holds nothing
         _require_request(header, path)
         for line, texts in rows:
@@ -144,7 +161,7 @@ def _days(text: str) -> object:
 
 
 def _json_requests(path: Path) -> Iterator[tuple[int, object]]:
-    for table in json_tables(path):
+    for table in json_tables(event_file(path), LINES):
         for line, raw in zip(table["line"].to_pylist(), table["raw"].to_pylist(), strict=True):
             if raw is None or not re.fullmatch(r"[ \t\r\n]*", raw):
                 yield line, None if raw is None else _decoded(raw)

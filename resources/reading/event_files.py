@@ -2,173 +2,281 @@
 
 from __future__ import annotations
 
-import gzip
 import os
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from difflib import get_close_matches
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO, Literal, cast
+from typing import BinaryIO
 
 import pyarrow as pa
 
 from dpdau_assets.core.errors import BadInput
+from resources.reading.file_bytes import (
+    BOM,
+    Compression,
+    as_utf8,
+    continued,
+    encoding_of,
+    head_of,
+    packed_as,
+    text_codec,
+    unpacked,
+)
+from resources.reading.file_names import ENDINGS, Format, folder_values, named_as, unknown_ending
+from resources.reading.file_names import text_format_of as text_format_of
+from resources.reading.local_files import Entry, entry_of
+from resources.reading.locations import entries_at, folders_of
 
-Format = Literal["json", "csv", "parquet"]
 Follow = Callable[[BinaryIO], None]
 """Is told the open file, whose position says how much of it was read."""
 
 COLUMNS = ("user_id", "op", "day", "ts", "metadata", "metadata.days")
 MAX_LINE_BYTES = 1 << 20
 """A longer line is a bad row; what it holds is dropped while it is read."""
-BOM = b"\xef\xbb\xbf"
 
-_FORMATS: dict[str, Format] = {
-    ".jsonl": "json",
-    ".ndjson": "json",
-    ".json": "json",
-    ".csv": "csv",
-    ".parquet": "parquet",
-}
-ENDINGS = f"{', '.join(_FORMATS)}, each also with .gz"
-_TEXT_ENDINGS = ENDINGS.replace(", .parquet", "")
-_CHECKSUMS = (".crc", ".md5", ".sha1", ".sha256", ".sha512")
-_CLOSE = 0.85
+_PARQUET = b"PAR1"
+
+
+@dataclass(frozen=True)
+class FileOptions:
+    """What is declared of files, and is not to be told from their endings and first bytes."""
+
+    format: Format | None = None
+    encoding: str | None = None
+    delimiter: str | None = None
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a file's first bytes say. The encoding inside of a packed file is told when it is opened, and None here."""
+
+    compression: Compression | None
+    encoding: str | None
+    has_bom: bool
+
+
+@dataclass(frozen=True)
+class EventFile:
+    """A file of events. What its first bytes say is read once, when it is asked for."""
+
+    name: str
+    """What quarantine and messages call it: its path as given, or its URL without what is secret in it."""
+    format: Format
+    named_compression: Compression | None = None
+    """How it is packed by its ending."""
+    encoding: str | None = None
+    """The declared one."""
+    delimiter: str | None = None
+    """The declared one, or what the ending `.tsv` or `.psv` says."""
+    size: int = 0
+    """Bytes as stored, 0 if unknown."""
+    local: Path | None = None
+    """Where it lies on this machine."""
+    folder_values: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """What the folders around it say that are called `name=value`, by name; of two, what the nearer one says."""
+    source: Callable[[], BinaryIO] = field(repr=False, compare=False, kw_only=True)
+    """Opens the bytes as stored."""
+
+    def __str__(self) -> str:
+        return self.name
+
+    @cached_property
+    def start(self) -> Start:
+        """Raises BadInput for a file that cannot be opened, or whose first bytes say something else than its ending."""
+        with self.stored() as file:
+            return self._start(head_of(file))
+
+    def _start(self, head: bytes) -> Start:
+        if self.format == "parquet" and head.startswith(_PARQUET):  # some name it after the packing inside of it
+            return Start(None, None, False)
+        compression = packed_as(head)
+        if compression != self.named_compression and self.named_compression is not None:
+            raise unreadable(self)
+        if compression is not None or self.format == "parquet":
+            return Start(compression, None, False)
+        if head.startswith(_PARQUET):
+            raise BadInput(
+                f"{self} is Parquet, and is read as {self.format}.",
+                "Name it after its format, or declare no other one.",
+                path=self.name,
+            )
+        encoding = encoding_of(head) if self.encoding is None else text_codec(self.encoding)
+        return Start(None, encoding, encoding == "utf-8" and head.startswith(BOM))
+
+    @property
+    def compression(self) -> Compression | None:
+        """How it is packed. Raises BadInput as `start` does."""
+        return self.start.compression
+
+    @property
+    def has_bom(self) -> bool:
+        """Whether a plain file begins with the byte order mark of UTF-8. Raises BadInput as `start` does."""
+        return self.start.has_bom
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether DuckDB can read it where it lies: on this machine, under a name that is text, not packed, and Parquet
+        or UTF-8, perhaps with its mark.
+        """
+        if self.local is None or self.start.compression is not None or not _is_text(os.path.realpath(self.local)):
+            return False
+        return self.format == "parquet" or self.start.encoding in ("utf-8", "utf-8-sig")
+
+    @contextmanager
+    def stored(self, follow: Follow | None = None) -> Iterator[BinaryIO]:
+        """The bytes as stored, seekable where the storage can. Raises BadInput for a file that cannot be read."""
+        with as_bad_input(self), self.source() as file:
+            (follow or nobody)(file)
+            yield file
+
+    @contextmanager
+    def opened(self, follow: Follow | None = None) -> Iterator[BinaryIO]:
+        """The bytes unpacked, and text as UTF-8 without a byte order mark.
+
+        Raises BadInput, also while it is read, for a file that is damaged, and for text that is not in its encoding.
+        """
+        with self.stored(follow) as file:
+            head = head_of(file)
+            with unpacked(continued(file, head), self._start(head).compression) as plain:
+                yield plain if self.format == "parquet" else as_utf8(plain, self.encoding, self._undecodable)
+
+    def _undecodable(self, encoding: str) -> BadInput:
+        return BadInput(
+            f"{self} holds bytes that are no text in the encoding {encoding}.",
+            "Nothing was taken. Declare the encoding that it was written in, with --encoding, or write it as UTF-8.",
+            path=self.name,
+        )
 
 
 @dataclass(frozen=True)
 class Offered:
-    """What a folder holds, in order of names: event files, and entries that are not read.
+    """What is at locations, in order of names: event files, and the names of what is not read.
 
     Hidden ones are in neither: names that begin with `.` or `_`, and checksums.
     """
 
-    files: list[Path]
-    others: list[Path]
+    files: list[EventFile]
+    others: list[str]
 
 
-def event_files(path: Path) -> list[Path]:
-    """The event files that a path names: itself, or all in a folder and the folders below it, sorted.
+Locations = str | Path | Sequence[str | Path]
+"""Paths of files and folders, patterns, and URLs."""
 
-    In a folder, names that begin with `.` or `_` and files with other endings are passed over. Raises BadInput for a
-    path that does not exist, a folder without any event file, or a file whose ending is unknown.
+
+def event_files(locations: Locations, options: FileOptions | None = None) -> list[EventFile]:
+    """The event files that `events_at` finds, without what it does not read."""
+    return events_at(locations, options).files
+
+
+def events_at(locations: Locations, options: FileOptions | None = None) -> Offered:
+    """The event files at one or more locations, each once, in order of names, and what else is there.
+
+    A location is the path or URL of a file, or of a folder with files in it and below it, or a pattern of such, with
+    `*`, `?` and `**`; what is there as it stands is no pattern. In a folder, names that begin with `.` or `_` and files
+    with other endings are passed over; with a declared format, files without an ending are taken too. Raises BadInput
+    for a location that does not exist or cannot be read, or has no event file, for a file that is named and whose
+    ending is unknown, and for an unknown encoding.
     """
-    if not path.exists():
-        raise BadInput(f"{path} does not exist.", "Name a file, or a folder that holds event files.", path=str(path))
-    if not path.is_dir():
-        format_of(path)
-        return [path]
-    paths = offered(path).files
-    if not paths:
-        raise BadInput(f"{path} holds no event files.", f"Put files there that end in {ENDINGS}.", path=str(path))
-    return paths
+    options = options or FileOptions()
+    if options.encoding is not None:
+        text_codec(options.encoding)
+    found = []
+    for location in _each(locations):
+        found.append(_offered_at(location, options))
+        if not found[-1].files:
+            raise BadInput(
+                f"{location} holds no event files.",
+                f"Put files there that end in {ENDINGS}; or declare the format, with --format, if they have no ending.",
+                path=str(location),
+            )
+    return _together(found)
 
 
-def offered(folder: Path) -> Offered:
-    """What is in it and in the folders below it. Links to folders are not followed, and count as not read.
+def offered(locations: Locations, options: FileOptions | None = None) -> Offered:
+    """What is there, as `events_at` looks for it; a location without event files is no error."""
+    return _together([_offered_at(location, options or FileOptions()) for location in _each(locations)])
 
-    Raises BadInput for a folder that cannot be read.
-    """
+
+def event_file(path: Path, options: FileOptions | None = None) -> EventFile:
+    """The event file at a path on this machine, whether or not it is there. Raises BadInput for an unknown ending."""
+    return _event_file(entry_of(path), options or FileOptions())
+
+
+def _each(locations: Locations) -> Sequence[str | Path]:
+    return [locations] if isinstance(locations, str | Path) else locations
+
+
+def _together(found: Iterable[Offered]) -> Offered:
+    """What several locations offer; a file at more than one is called as the first one calls it."""
+    files: dict[str, EventFile] = {}
+    others: dict[str, None] = {}
+    for there in found:
+        files = {_identity(file): file for file in there.files} | files
+        others |= dict.fromkeys(there.others)
+    return Offered(sorted(files.values(), key=lambda file: file.name.split("/")), list(others))
+
+
+def _identity(file: EventFile) -> str:
+    return file.name if file.local is None else os.path.abspath(file.local)  # noqa: PTH100
+
+
+def _offered_at(location: str | Path, options: FileOptions) -> Offered:
     files, others = [], []
-    for path in sorted(_entries(folder)):
-        (files if _is_known(path) and path.is_file() else others).append(path)
+    for entry in entries_at(location):
+        if entry.place == "named" or (entry.source is not None and _format_of(entry, options) is not None):
+            files.append(_event_file(entry, options))
+        else:
+            others.append(entry.name)
     return Offered(files, others)
 
 
-def _entries(folder: Path) -> Iterator[Path]:
-    def fail(error: OSError) -> None:
-        where = str(error.filename)
-        raise BadInput(f"{where} cannot be opened: {error.strerror}.", "Make it readable.", path=where)
-
-    for place, folders, files in os.walk(folder, onerror=fail):
-        links = [name for name in folders if (Path(place) / name).is_symlink()]
-        folders[:] = [name for name in folders if not _is_hidden(name)]
-        shown = (name for name in files if not _is_checksum(name))
-        yield from (Path(place) / name for name in (*shown, *links) if not _is_hidden(name))
-
-
-def kind_of(path: Path) -> str:
-    """What is made of a file by its path in a folder: its format, or that it is passed over, or not read."""
-    is_hidden = _is_checksum(path.name) or any(map(_is_hidden, path.parts))
-    return "hidden" if is_hidden else _FORMATS.get(_bare(path).suffix.lower(), "other")
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith((".", "_"))
-
-
-def _is_checksum(name: str) -> bool:
-    return name.lower().endswith(_CHECKSUMS)
-
-
-def _is_known(file: Path) -> bool:
-    return _bare(file).suffix.lower() in _FORMATS
-
-
-def format_of(path: Path) -> Format:
-    """The format by the file's ending. Raises BadInput for any other."""
-    format_ = _FORMATS.get(_bare(path).suffix.lower())
+def _event_file(entry: Entry, options: FileOptions) -> EventFile:
+    named, format_ = named_as(entry.name), _format_of(entry, options)
+    if entry.source is None:
+        raise BadInput(f"{entry.name} is no file.", "Name a file, or a folder that holds event files.", path=entry.name)
     if format_ is None:
-        raise BadInput(f"{path} has no known ending.", f"Name it after its format: {ENDINGS}.", path=str(path))
-    return format_
-
-
-def text_format_of(path: Path) -> Format:
-    """The format of a file whose lines are read as they stand: JSON Lines or CSV. Raises BadInput for Parquet too."""
-    format_ = _FORMATS.get(_bare(path).suffix.lower())
-    if format_ is None or format_ == "parquet":
-        reason = f"{path} {'is named as a Parquet file' if format_ else 'has no known ending'}."
-        raise BadInput(reason, f"Write it as JSON Lines or CSV, and name it so: {_TEXT_ENDINGS}.", path=str(path))
-    return format_
-
-
-def is_gzip(path: Path) -> bool:
-    """Whether the file is compressed, by its ending."""
-    return path.suffix.lower() == ".gz"
-
-
-def require_columns(names: Sequence[str], path: Path) -> None:
-    """Raise BadInput for columns that no event can be read from, or of which one may be meant that is not there.
-
-    It tells known names only: where the header is missing, people stand there.
-    """
-    known = [name for name in names if name in COLUMNS]
-    if len(set(known)) < len(known) or "user_id" not in known or not ("day" in known or "ts" in known):
-        raise BadInput(
-            f"{path} has {len(names)} column(s), of which known: {', '.join(known) or 'none'}.",
-            "It must name user_id and day or ts, each once; a CSV does so in its first line, separated by commas.",
-            path=str(path),
-        )
-    for meant in ("op", "metadata", "metadata.days"):
-        almost = [name for name in names if name not in COLUMNS and _is_almost(name, meant)]
-        if almost and meant not in known:
-            raise BadInput(
-                f"{path} has the column {almost[0]}, and none that is called {meant}.",
-                f"Name it {meant}, or otherwise if it is something else: what it says would be passed over.",
-                path=str(path),
-            )
-
-
-def _is_almost(name: str, meant: str) -> bool:
-    """Whether names are equal but for case and space; a long one also but for a letter or two."""
-    plain = name.strip().lower()
-    return plain == meant or (meant == "metadata.days" and bool(get_close_matches(plain, [meant], 1, _CLOSE)))
-
-
-def unreadable(path: Path) -> BadInput:
-    """The error for a file that is damaged. It does not say what the reading library says, which can quote rows."""
-    what = "gzip" if is_gzip(path) else format_of(path)
-    return BadInput(
-        f"{path} cannot be read as {what}: it is damaged, cut short, or something else.",
-        "Write it again and hand it in again; nothing was taken.",
-        path=str(path),
+        raise unknown_ending(entry.name)
+    return EventFile(
+        entry.name,
+        format_,
+        named.compression,
+        options.encoding,
+        options.delimiter or named.delimiter,
+        entry.size,
+        entry.local,
+        folder_values(folders_of(entry)),
+        source=entry.source,
     )
 
 
-def _bare(path: Path) -> Path:
-    return path.with_suffix("") if is_gzip(path) else path
+def _format_of(entry: Entry, options: FileOptions) -> Format | None:
+    """What is declared goes before the ending; in a folder, where the ending says nothing or another format."""
+    named = named_as(entry.name)
+    if named.format is None and entry.place == "inside" and not named.has_no_format:
+        return None
+    return options.format or named.format
+
+
+def unreadable(file: EventFile) -> BadInput:
+    """The error for a file that is damaged. It does not say what the reading library says, which can quote rows."""
+    named = file.named_compression or file.format
+    return BadInput(
+        f"{file} cannot be read as {named}: it is damaged, cut short, or something else.",
+        "Write it again and hand it in again; nothing was taken.",
+        path=file.name,
+    )
+
+
+def _is_text(path: str) -> bool:
+    """False for names that are bytes in another encoding, which Linux allows."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def nobody(_: BinaryIO) -> None:
@@ -176,29 +284,15 @@ def nobody(_: BinaryIO) -> None:
 
 
 @contextmanager
-def as_bad_input(path: Path) -> Iterator[None]:
+def as_bad_input(file: EventFile) -> Iterator[None]:
     """Whatever a damaged file makes a library raise becomes BadInput, without the library's words."""
     try:
         yield
     except FileNotFoundError as error:
         raise BadInput(
-            f"{path} cannot be opened: {error.strerror}.", "Name a file that is there.", path=str(path)
+            f"{file} cannot be opened: {error.strerror}.", "Name a file that is there.", path=file.name
         ) from None
     except (PermissionError, IsADirectoryError) as error:
-        raise BadInput(f"{path} cannot be opened: {error.strerror}.", "Make it readable.", path=str(path)) from None
+        raise BadInput(f"{file} cannot be opened: {error.strerror}.", "Make it readable.", path=file.name) from None
     except (OSError, EOFError, zlib.error, pa.ArrowException, UnicodeError):
-        raise unreadable(path) from None
-
-
-@contextmanager
-def opened(path: Path, follow: Follow = nobody) -> Iterator[BinaryIO]:
-    """The file's bytes, unpacked if it is gzip."""
-    with path.open("rb") as file:
-        follow(file)
-        if not is_gzip(path):
-            yield file
-            return
-        if not file.peek(1):
-            raise EOFError  # gzip would take an empty file for an empty archive
-        with gzip.open(file, "rb") as unpacked:
-            yield cast(BinaryIO, unpacked)
+        raise unreadable(file) from None

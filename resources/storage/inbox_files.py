@@ -28,6 +28,7 @@ from dpdau_assets.core.facts import DaySet, Keys
 from dpdau_assets.core.identity import epoch_key_commitment
 from dpdau_assets.core.ports.state import Salts
 from dpdau_assets.core.sketches.keysets import unite
+from resources.arrow_arrays import to_arrow
 from resources.storage.durable import sweep, sync_folder, write_named_durably
 
 _SCHEMA = pa.schema([("epoch", pa.int32()), ("day", pa.date32()), ("key", pa.uint64())])
@@ -144,10 +145,10 @@ def _write_batch(sets: Iterable[DaySet], commitment: Callable[[int], str | None]
 
 
 def _table(day_set: DaySet) -> pa.Table:
-    epochs = np.full(len(day_set.keys), day_set.epoch, dtype=np.int32)
-    days = np.full(len(day_set.keys), day_number(day_set.day), dtype=np.int32)
-    columns = [pa.array(epochs), pa.array(days).view(pa.date32()), pa.array(day_set.keys, pa.uint64())]
-    return pa.table(columns, schema=_SCHEMA)
+    count = len(day_set.keys)
+    epochs = to_arrow(np.full(count, day_set.epoch, dtype=np.int32), pa.int32())
+    days = to_arrow(np.full(count, day_number(day_set.day), dtype=np.int32), pa.date32())
+    return pa.Table.from_arrays([epochs, days, to_arrow(day_set.keys, pa.uint64())], schema=_SCHEMA)
 
 
 def _opened(path: Path) -> _Batch:

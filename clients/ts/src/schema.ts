@@ -1415,6 +1415,8 @@ export interface components {
             today: string;
             /** @description Days that are due and that nobody has declared complete. */
             unmarked: components["schemas"]["Span"];
+            /** @description Days with event files in LANDING_DIR that no _SUCCESS makes complete. */
+            without_marker: components["schemas"]["Span"];
         };
         /**
          * Survivor
@@ -2000,8 +2002,8 @@ export interface operations {
                      * @description The last day to erase; without, tomorrow, the last there can be.
                      */
                     through?: string | null;
-                    /** @description Who. It is turned into a key at once, and never written. */
-                    user_id: string;
+                    /** @description Who; 101 and "101" are one person. It is turned into a key at once, and never written. */
+                    user_id: string | number;
                 } & {
                     [key: string]: unknown;
                 }) | ({
@@ -2014,8 +2016,8 @@ export interface operations {
                      * @description The last day to erase; without, tomorrow, the last there can be.
                      */
                     through?: string | null;
-                    /** @description Who. It is turned into a key at once, and never written. */
-                    user_id: string;
+                    /** @description Who; 101 and "101" are one person. It is turned into a key at once, and never written. */
+                    user_id: string | number;
                 } & {
                     [key: string]: unknown;
                 })[] | {
@@ -2037,8 +2039,8 @@ export interface operations {
                          * @description The last day to erase; without, tomorrow, the last there can be.
                          */
                         through?: string | null;
-                        /** @description Who. It is turned into a key at once, and never written. */
-                        user_id: string;
+                        /** @description Who; 101 and "101" are one person. It is turned into a key at once, and never written. */
+                        user_id: string | number;
                     } & {
                         [key: string]: unknown;
                     };
@@ -2053,8 +2055,8 @@ export interface operations {
                          * @description The last day to erase; without, tomorrow, the last there can be.
                          */
                         through?: string | null;
-                        /** @description Who. It is turned into a key at once, and never written. */
-                        user_id: string;
+                        /** @description Who; 101 and "101" are one person. It is turned into a key at once, and never written. */
+                        user_id: string | number;
                     } & {
                         [key: string]: unknown;
                     })[];
@@ -2520,10 +2522,10 @@ export interface operations {
                          * @enum {unknown}
                          */
                         op?: "+" | "-" | null;
-                        /** @description An ISO 8601 time, or Unix seconds; the day follows in TIMEZONE. Not read beside `day`. */
+                        /** @description An ISO 8601 or Unix time; its day follows in TIMEZONE. Not read beside `day`. */
                         ts?: string | number | null;
-                        /** @description Who. It is turned into a key at once, and never written. */
-                        user_id: string;
+                        /** @description Who; 101 and "101" are one person. It is turned into a key at once, and never written. */
+                        user_id: string | number;
                     } & {
                         [key: string]: unknown;
                     };
@@ -2546,10 +2548,10 @@ export interface operations {
                          * @enum {unknown}
                          */
                         op?: "+" | "-" | null;
-                        /** @description An ISO 8601 time, or Unix seconds; the day follows in TIMEZONE. Not read beside `day`. */
+                        /** @description An ISO 8601 or Unix time; its day follows in TIMEZONE. Not read beside `day`. */
                         ts?: string | number | null;
-                        /** @description Who. It is turned into a key at once, and never written. */
-                        user_id: string;
+                        /** @description Who; 101 and "101" are one person. It is turned into a key at once, and never written. */
+                        user_id: string | number;
                     } & {
                         [key: string]: unknown;
                     })[];

@@ -29,6 +29,7 @@ from dpdau_assets.core.settings import Settings
 from dpdau_assets.core.sketches import ESTIMATORS
 from dpdau_assets.core.sketches.hllpp import LEAST_REGISTERS, MOST_REGISTERS, highest_level
 from dpdau_assets.core.sketches.sampling import is_threshold
+from dpdau_assets.core.user_ids import NORMALIZATIONS
 
 SKETCHES = tuple(ESTIMATORS)
 DAU_MECHANISMS = (SharedNoise.name, Gaussian.name, Laplace.name)
@@ -98,6 +99,7 @@ def _problems(settings: Settings) -> Iterator[Problem]:
     yield from _sketch(settings)
     yield from _window(settings)
     yield from _budgets(settings)
+    yield from _rows(settings)
     yield from _publication(settings)
     yield from _store(settings)
     yield from _messages(settings)
@@ -194,11 +196,26 @@ def _budgets(settings: Settings) -> Iterator[Problem]:
         yield _problem(settings, "rdp_orders", "orders are above 1", "set RDP_ORDERS=2,4,8,16,32")
 
 
-def _publication(settings: Settings) -> Iterator[Problem]:
+def _rows(settings: Settings) -> Iterator[Problem]:
+    """What decides who a row is about and which day it is of."""
+    for name in ("timezone", "naive_zone"):
+        if not is_zone(getattr(settings, name)):
+            yield _problem(settings, name, "not a time zone of the tz database", "set one such as Europe/Berlin")
+    if set(settings.user_id_normalize) - set(NORMALIZATIONS):
+        rule = f"ids are normalised by any of {_listed(NORMALIZATIONS)}, with commas between"
+        yield _problem(settings, "user_id_normalize", rule, "set such as nfc,trim, or leave it out")
+
+
+def is_zone(name: str) -> bool:
+    """Whether the tz database has a time zone of this name."""
     try:
-        ZoneInfo(settings.timezone)
+        ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):  # unknown, malformed, or a folder of zones such as America
-        yield _problem(settings, "timezone", "not a time zone of the tz database", "set one such as Europe/Berlin")
+        return False
+    return True
+
+
+def _publication(settings: Settings) -> Iterator[Problem]:
     if settings.grace_days < 0:
         yield _problem(settings, "grace_days", "a day is published after it has ended", "set 0 or more")
     if settings.restatements_per_month not in (0, 1):

@@ -60,7 +60,8 @@ def request(asked: Sequence[Event], store: Store, *, confirmed: bool = False, al
     too_many = already + len({event.user_id for event in asked}) > guard_limit(store.settings, store.accountant)
     parked = too_many and not confirmed
     removals = keyed(asked, store)
-    store.events.quarantine.forget(Named(event.user_id for event in asked))  # first: who is cut short hands it in again
+    named = Named((event.user_id for event in asked), store.settings.user_id_normalize)
+    store.events.quarantine.forget(named)  # first: who is cut short hands it in again
     receipts = store.erasures.ledger.record(removals, store.clock.today(), parked=parked)
     erasures = store.erasures.ledger.find(receipts)
     return Requested(

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from dpdau_assets.core.event_shape import PLAIN, EventShape
 from dpdau_assets.core.facts import (
     BadShare,
     DaySet,
@@ -17,14 +18,16 @@ from dpdau_assets.core.facts import (
 )
 
 if TYPE_CHECKING:
-    from dpdau_assets.core.events import Event
+    from dpdau_assets.core.events import Event, Limits
     from dpdau_assets.core.identity import Named
 
-Tell = Callable[[float], None]
-"""Hears which share of the work is done, from 0 to 1, while it is done; perhaps in another thread."""
+Tell = Callable[[float, int], None]
+"""Hears which share of the work is done, from 0 to 1, and about how many rows, while it is done; perhaps in another
+thread.
+"""
 
 
-def nothing_told(_: float) -> None:
+def nothing_told(_share: float, _rows: int) -> None:
     """Where nobody waits."""
 
 
@@ -33,6 +36,12 @@ class Scan(Protocol):
 
     accepted: int
     """Rows that passed every rule."""
+    idle: int
+    """Rows that are no activity by the shape's `active_when`: neither taken nor bad."""
+    part_count: int
+    """In how many parts the users are read."""
+    remarks: Sequence[str]
+    """What was taken for granted of the files, in sentences."""
 
     def rejected(self) -> Iterable[RejectedRow]: ...
 
@@ -52,18 +61,42 @@ class Scan(Protocol):
         """The distinct removals that the accepted '-' rows ask for; the day of one with listed days is the last."""
         ...
 
+    def parts(self) -> Iterator[UserDays]:
+        """The users, in as many parts as it takes to hold one part in memory; each is gone when the next is asked for.
+
+        Raises BadInput at the end if the files were changed between two parts.
+        """
+        ...
+
+
+class UserDays(Protocol):
+    """Some of a scan's users, who are in no other part of it; two spellings of one id may be in two."""
+
     def user_days(self, key: EpochKey, first: date, last: date) -> Iterator[DaySet]:
         """The keyed users of each day from `first` to `last` that has any, in order of days."""
         ...
 
 
-class Engine(Protocol):
+class NamedFile(Protocol):
+    """A file of events, wherever it lies."""
+
+    @property
+    def name(self) -> str:
+        """What the quarantine and messages call it."""
+        ...
+
+
+Files = TypeVar("Files", bound=NamedFile, contravariant=True)
+"""What an engine can read."""
+
+
+class Engine(Protocol[Files]):
     """Reads event files in bulk; raw ids live in its memory only."""
 
     def scan(
-        self, files: list[Path], first_day: date, last_day: date, tell: Tell = nothing_told
+        self, files: Sequence[Files], limits: Limits, tell: Tell = nothing_told, shape: EventShape = PLAIN
     ) -> AbstractContextManager[Scan]:
-        """Parse and validate; `tell` hears which share of the bytes was read.
+        """Parse and validate rows of this shape; `tell` hears which share of the bytes was read.
 
         Raises BadInput, having kept nothing, when a file cannot be read at all.
         """
@@ -206,7 +239,11 @@ class Landing(Protocol):
         """The days whose folder upstream has finished, in order, with a fingerprint of the files in it."""
         ...
 
-    def files(self, day: date) -> list[Path]:
+    def unmarked(self) -> list[date]:
+        """Days whose folder has event files, and that nothing says are complete."""
+        ...
+
+    def files(self, day: date) -> Sequence[NamedFile]:
         """The event files of such a day; none for one on which nothing happened.
 
         Raises BadInput for a folder with other files, or that cannot be read: who wrote them meant something by them.

@@ -90,7 +90,7 @@ def by_hand() -> bool:
 class Events:
     """What comes in, and what upstream has said of it."""
 
-    engine: Engine
+    engine: Engine[Any]
     log: WriteAheadLog
     inbox: Inbox
     quarantine: Quarantine

@@ -11,16 +11,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property
-from zoneinfo import ZoneInfo
 
 import numpy as np
 
 from dpdau_assets.core.dates import day_number, epochs_of_day
-from dpdau_assets.core.events import TOO_LONG, Event, Limits, plain_day, row_of_object, validate
+from dpdau_assets.core.events import TOO_LONG, Event, Limits, limits_of, plain_day, row_of_object, validate
 from dpdau_assets.core.facts import Arrivals
 from dpdau_assets.core.identity import KeyedHash, epoch_key_commitment
 from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.state.limits import first_day, last_day
+from dpdau_assets.core.user_ids import normalize
 
 LONGEST_ID = 1_024
 """Characters of a user_id over HTTP."""
@@ -33,7 +33,7 @@ class SortedOut:
     """The rows of one request, by what the rules say of them.
 
     Attributes:
-        users: who was active, and when.
+        users: who was active, and when; each id as `Limits.normalize` spells it.
         removals: the distinct removals that '-' rows ask for, in order.
         rejected: place, counted from 0, and reason of each bad row, in order.
         accepted: how many rows are good, removals and repeated ones among them.
@@ -64,7 +64,8 @@ def sorted_out(values: Sequence[object], limits: Limits) -> SortedOut:
             continue
         day = plain_day(value, limits)
         if day is not None:
-            users.append((value["user_id"], day))  # type: ignore[index]  # which only an object has
+            user_id = normalize(value["user_id"], limits.normalize)  # type: ignore[index]  # which only an object has
+            users.append((user_id, day))
             continue
         judged = validate(row_of_object(value), limits)
         if isinstance(judged, str):
@@ -78,7 +79,7 @@ def sorted_out(values: Sequence[object], limits: Limits) -> SortedOut:
 
 def _is_too_long(value: Mapping[str, object]) -> bool:
     user_id, metadata = value.get("user_id"), value.get("metadata")
-    if isinstance(user_id, str) and len(user_id) > LONGEST_ID:
+    if isinstance(user_id, str | int) and len(str(user_id)) > LONGEST_ID:
         return True
     return metadata is not None and _places_in(metadata, LONGEST_METADATA) > LONGEST_METADATA
 
@@ -108,8 +109,7 @@ class Keying:
         """`before` hands on the keys that it has, but for those that were shredded since."""
         self._store, settings = store, store.settings
         self._rotation, self._longest = settings.hash_salt_rotation_days, settings.mau_window_days
-        zone = ZoneInfo(settings.timezone)
-        self.limits = Limits(first_day(settings, store.accountant), last_day(store.clock), zone)
+        self.limits = limits_of(settings, first_day(settings, store.accountant), last_day(store.clock))
         shredded = store.state.salts.shredded_through()
         known = {} if before is None else before._hashes
         self._hashes = {epoch: kept for epoch, kept in known.items() if shredded is None or epoch > shredded}

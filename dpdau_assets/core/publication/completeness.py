@@ -11,8 +11,9 @@ from datetime import date
 from pathlib import Path
 
 from dpdau_assets.core.errors import BadInput, DpdauError, Refused
+from dpdau_assets.core.ports.events import NamedFile
 from dpdau_assets.core.ports.ledger import LedgerView
-from dpdau_assets.core.ports.store import Events, Store
+from dpdau_assets.core.ports.store import Events, Store, StoreView
 from dpdau_assets.core.privacy.schedule import METRICS
 from dpdau_assets.core.publication.ingest import ingest
 from dpdau_assets.core.state.activity import require_ended, require_kept
@@ -85,7 +86,7 @@ class NotLanded(DpdauError):
 
 def _take_landed(day: date, store: Store) -> Mapping[date, float]:
     """Returns which share of its events is of other days, if any is. Raises NotLanded, with nothing taken."""
-    files: list[Path] = []
+    files: Sequence[NamedFile] = []
     version = ""
     try:
         fingerprint = store.events.landing.fingerprint(day)
@@ -108,7 +109,10 @@ def _take_landed(day: date, store: Store) -> Mapping[date, float]:
 
 def _require_finished(day: date, fingerprint: str | None) -> None:
     if fingerprint is None:
-        raise BadInput(f"No finished folder day={day} is in the landing folder.", "Its last file is _SUCCESS.")
+        raise BadInput(
+            f"No finished folder for {day} is in LANDING_DIR.",
+            "Write _SUCCESS into the day's folder, or into LANDING_DIR last of all.",
+        )
 
 
 def _require_same(day: date, fingerprint: str | None, events: Events) -> None:
@@ -117,9 +121,9 @@ def _require_same(day: date, fingerprint: str | None, events: Events) -> None:
         raise BadInput("It was changed while it was taken in.", "It is taken in anew once nothing writes to it.")
 
 
-def _by_place(reason: str, files: Sequence[Path], folder: Path | None) -> str:
+def _by_place(reason: str, files: Sequence[NamedFile], folder: Path | None) -> str:
     """The reason with files told by their place in the order of names; where another name is left, without it."""
-    for path, place in sorted(((str(path), place) for place, path in enumerate(files, 1)), reverse=True):
+    for path, place in sorted(((file.name, place) for place, file in enumerate(files, 1)), reverse=True):
         reason = reason.replace(path, f"file {place} of {len(files)}")  # a name that begins another one comes after it
     return "Something of it cannot be read." if folder and f"{folder}/" in reason else reason
 
@@ -129,13 +133,23 @@ def landed(store: Store) -> dict[date, str]:
 
     Not what lies there for days that cannot be taken in: before START_DATE, not over yet, or past retention.
     """
-    known, gone = store.events.completions.completed(), store.accountant.purged_through() or date.min
-    first, today = store.settings.start_date, store.clock.today()
-    return {
-        day: fingerprint
-        for day, fingerprint in store.events.landing.days().items()
-        if known.get(day) != fingerprint and max(first, gone) <= day < today and day > gone
-    }
+    known, days = store.events.completions.completed(), store.events.landing.days()
+    wanted = _that_can_be_taken(days, store)
+    return {day: days[day] for day in wanted if known.get(day) != days[day]}
+
+
+def without_marker(store: StoreView) -> list[date]:
+    """Days whose folder has event files, and that neither a _SUCCESS nor anybody else has declared complete, in order.
+
+    Not days that cannot be taken in. Raises BadSetting for a LANDING_DIR that is no folder.
+    """
+    unmarked = _that_can_be_taken(store.events.landing.unmarked(), store)
+    return sorted(set(unmarked) - is_declared(store.events, store.accountant)) if unmarked else []
+
+
+def _that_can_be_taken(days: Iterable[date], store: StoreView) -> list[date]:
+    gone, first = store.accountant.purged_through() or date.min, store.settings.start_date
+    return [day for day in days if max(first, gone) <= day < store.clock.today() and day > gone]
 
 
 def is_declared(events: Events, accountant: LedgerView) -> frozenset[date]:

@@ -20,10 +20,12 @@ from dpdau_assets.core.dates import days_of_epoch, epochs_of_day
 from dpdau_assets.core.erasure.quarantine import expire
 from dpdau_assets.core.erasure.requests import NOTHING_REQUESTED, Requested, request
 from dpdau_assets.core.errors import BadInput, DpdauError, Refused
-from dpdau_assets.core.events import DOUBTFUL, TOO_EARLY, Event, Limits, Row, day_of_folder, validate
+from dpdau_assets.core.event_shape import PLAIN, EventShape
+from dpdau_assets.core.events import DOUBTFUL, TOO_EARLY, Event, Limits, Row, day_of_folder, limits_of, validate
 from dpdau_assets.core.facts import NOTHING_REJECTED, DaySet, EpochKey, RejectedRow, Rejections
 from dpdau_assets.core.identity import Named, user_key
-from dpdau_assets.core.ports.events import Scan, Tell, nothing_told
+from dpdau_assets.core.parallel import made_ahead
+from dpdau_assets.core.ports.events import NamedFile, Scan, Tell, nothing_told
 from dpdau_assets.core.ports.state import Salts
 from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.settings import Settings
@@ -33,6 +35,7 @@ Progress = Callable[[str], None]
 
 NAME_LEFT_OUT = "(a name that is left out)"
 _SHOWN_REASONS = 3
+_KEYED_AHEAD_BYTES = 1 << 27  # while the days before are being written
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class IngestReport:
     `rejections` says how many bad rows there are by file and reason. `elsewhere` says of each folder that is named
     after a day which share of its '+' rows is of other days. `removals_waiting` removals were not taken, and erase
     nobody before the input is mended and handed in again: the doubtful ones, or all of them if nothing was taken.
+    `idle` rows are no activity by the source's `active_when`; `remarks` say what was taken for granted of the files.
     """
 
     ingested: int
@@ -54,6 +58,8 @@ class IngestReport:
     rejections: Rejections = NOTHING_REJECTED
     elsewhere: Mapping[date, float] = field(default_factory=dict)
     removals_waiting: int = 0
+    idle: int = 0
+    remarks: Sequence[str] = ()
 
 
 class NotTaken(DpdauError):
@@ -77,11 +83,12 @@ class DoubtfulRemovals(NotTaken, Refused):
 
 
 def ingest(
-    files: list[Path],
+    files: Sequence[NamedFile],
     store: Store,
     progress: Progress | None = None,
     tell: Tell = nothing_told,
     *,
+    shape: EventShape = PLAIN,
     partial: bool = False,
 ) -> IngestReport:
     """Validate, key and durably keep the events of these files; `tell` hears which share of them is read.
@@ -91,11 +98,10 @@ def ingest(
     """
     say = progress or (lambda _: None)
     say(f"Reading {len(files)} file(s).")
-    with store.events.engine.scan(
-        files, first_day(store.settings, store.accountant), last_day(store.clock), tell
-    ) as scan:
+    limits = limits_of(store.settings, first_day(store.settings, store.accountant), last_day(store.clock), shape)
+    with store.events.engine.scan(files, limits, tell, shape) as scan:
         report = ingest_scan(scan, store, say, partial=partial)
-    store.events.quarantine.made_good(frozenset(map(str, files)))
+    store.events.quarantine.made_good(frozenset(file.name for file in files))
     return report
 
 
@@ -117,7 +123,8 @@ def ingest_scan(scan: Scan, store: Store, progress: Progress, *, partial: bool =
     if asked:
         progress("Recording removals.")
     requested = request(asked, store)
-    batch = store.events.inbox.append(keyed_days(scan, store.state.salts, store.settings, progress))
+    keyed = keyed_days(scan, store.state.salts, store.settings, progress)
+    batch = store.events.inbox.append(made_ahead(keyed, lambda made: made.keys.nbytes, _KEYED_AHEAD_BYTES))
     kept = _quarantine(scan, asked, share, store, taken=True)
     return IngestReport(
         scan.accepted,
@@ -129,6 +136,8 @@ def ingest_scan(scan: Scan, store: Store, progress: Progress, *, partial: bool =
         rejections,
         scan.elsewhere(),
         removals_waiting=rejections.by_reason().get(DOUBTFUL, 0),
+        idle=scan.idle,
+        remarks=tuple(scan.remarks),
     )
 
 
@@ -150,12 +159,15 @@ def _left(scan: Scan, asked: Sequence[Event], share: Fraction, store: Store) -> 
         rejections=rejections,
         elsewhere=scan.elsewhere(),
         removals_waiting=len(asked) + rejections.by_reason().get(DOUBTFUL, 0),
+        idle=scan.idle,
+        remarks=tuple(scan.remarks),
     )
 
 
 def _quarantine(scan: Scan, asked: Sequence[Event], share: Fraction, store: Store, *, taken: bool) -> Path | None:
     """Keep the bad rows; without its name if the file is named after somebody who is erased by now."""
-    is_named = cache(Named(event.user_id for event in asked if taken).is_in)
+    named = Named((event.user_id for event in asked if taken), store.settings.user_id_normalize)
+    is_named = cache(named.is_in)
     expire(store)
     rows = (replace(row, file=NAME_LEFT_OUT) if is_named(row.file) else row for row in scan.rejected())
     kept = store.events.quarantine.keep(rows)
@@ -212,9 +224,12 @@ def keyed_days(scan: Scan, salts: Salts, settings: Settings, progress: Progress)
     rotation, longest = settings.hash_salt_rotation_days, settings.mau_window_days
     epochs = sorted({epoch for day in scan.days() for epoch in epochs_of_day(day, rotation, longest)})
     keys = salts.epoch_keys(epochs)
-    for epoch in epochs:
-        progress(f"Keying the days of salt epoch {epoch}.")
-        yield from scan.user_days(keys[epoch], *days_of_epoch(epoch, rotation, longest))
+    for number, part in enumerate(scan.parts(), 1):
+        for epoch in epochs:
+            progress(f"Keying the days of salt epoch {epoch}.")
+            yield from part.user_days(keys[epoch], *days_of_epoch(epoch, rotation, longest))
+        if number < scan.part_count:
+            progress(f"Reading the files again for more people, part {number + 1} of {scan.part_count}.")
 
 
 class RowScan:
@@ -222,7 +237,9 @@ class RowScan:
 
     def __init__(self, rows: Iterable[tuple[str, int, Row | None]], limits: Limits) -> None:
         """Rows are (file, line, row); a row that cannot be parsed is None."""
-        self.accepted = 0
+        self.accepted = self.idle = 0
+        self.part_count = 1
+        self.remarks: Sequence[str] = ()
         self._placed: dict[date, list[bool]] = defaultdict(list)
         self._users: dict[date, set[str]] = defaultdict(set)
         self._removals: dict[Event, None] = {}
@@ -260,6 +277,9 @@ class RowScan:
 
     def removals(self) -> Iterator[Event]:
         return iter(self._removals)
+
+    def parts(self) -> Iterator[RowScan]:
+        yield self
 
     def user_days(self, key: EpochKey, first: date, last: date) -> Iterator[DaySet]:
         days = [day for day in self.days() if first <= day <= last]

@@ -152,6 +152,7 @@ class Status:
         ready_days: days of which a first number can be published now.
         ready_months: months that can be restated now, by their first day.
         unmarked: days whose number is due and that upstream has not declared complete.
+        without_marker: days that files landed for in LANDING_DIR, and whose folder no _SUCCESS makes complete.
         refused: why numbers that are due will not come; "" if all will.
         behind: days whose state or sketch is to be built anew.
         overdue: what the watched checks found, in sentences: publication, restatement, erasures, retention.
@@ -163,6 +164,7 @@ class Status:
     ready_days: tuple[date, ...]
     ready_months: tuple[date, ...]
     unmarked: tuple[date, ...]
+    without_marker: tuple[date, ...]
     refused: str
     behind: tuple[date, ...]
     erasures: tuple[WaitingDay, ...]

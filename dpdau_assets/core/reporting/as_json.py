@@ -214,6 +214,7 @@ def _(status: Status) -> Json:
         "purge_due": as_json(status.purge_due),
         "ready": _span(status.ready_days),
         "months_to_restate": as_json(status.ready_months),
+        "without_marker": _span(status.without_marker),
     }
 
 

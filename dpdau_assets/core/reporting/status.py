@@ -12,9 +12,11 @@ from typing import cast
 from dpdau_assets.core.dates import month_of
 from dpdau_assets.core.erasure import retention
 from dpdau_assets.core.erasure.requests import waiting_days
+from dpdau_assets.core.errors import BadSetting
 from dpdau_assets.core.ports.ledger import LedgerView
 from dpdau_assets.core.ports.store import Mart, Store, StoreView
 from dpdau_assets.core.privacy.schedule import METRICS, due_on
+from dpdau_assets.core.publication.completeness import without_marker
 from dpdau_assets.core.publication.due import due
 from dpdau_assets.core.publication.runs import RESTATEMENT
 from dpdau_assets.core.reporting.answer_model import PublishedSeries, SpentMonth, Status
@@ -41,6 +43,7 @@ def _status(store: StoreView, mart: Mart) -> Status:
         ready_days=tuple(sorted({step.day for step in numbers_due.numbers if step.day and step.kind != RESTATEMENT})),
         ready_months=tuple(step.day for step in numbers_due.numbers if step.day and step.kind == RESTATEMENT),
         unmarked=numbers_due.unmarked,
+        without_marker=_without_marker(store),
         refused=numbers_due.refused,
         behind=tuple(sorted(days_behind(store))),
         erasures=tuple(waiting_days(store.clock, store.erasures)),
@@ -58,6 +61,14 @@ def _published(metric: Metric, settings: Settings, accountant: LedgerView) -> Pu
     last = max(days)
     following = date.fromordinal(last.toordinal() + 1)
     return PublishedSeries(metric, last, due_on(settings, last), following, due_on(settings, following))
+
+
+def _without_marker(store: StoreView) -> tuple[date, ...]:
+    """Nothing of a LANDING_DIR that is not there: it may be on the machine that takes in what lands alone."""
+    try:
+        return tuple(without_marker(store))
+    except BadSetting:
+        return ()
 
 
 def _overdue(store: Store, mart: Mart) -> Iterable[str]:

@@ -23,6 +23,7 @@ def files_taken(report: IngestReport) -> Json:
         "ingested": report.ingested,
         "rejected": report.rejected,
         "rejected_by_reason": report.rejections.by_reason(),
+        "not_active": report.idle,
         "quarantine": str(report.quarantine) if report.quarantine else None,
         "days": [day.isoformat() for day in report.days],
         "batch": report.batch,

@@ -22,6 +22,7 @@ from dpdau_assets.core.publication.release import publish, restate
 from dpdau_assets.core.state.activity import process_days
 from dpdau_assets.core.state.day_sketch import refresh
 from dpdau_tests.conftest import FixedClock, prepare, put, silent
+from resources.reading.event_files import event_file
 
 Make = Callable[..., Store]
 START = date(2025, 1, 27)
@@ -152,7 +153,7 @@ def test_a_removal_of_days_past_retention_takes_the_living_ones_and_names_the_ot
     asked: list[dict[str, object]] = [{"user_id": "her", "op": "-", "metadata": row} for row in rows]
     asked.append({"user_id": "a", "op": "-", "day": str(PURGED)})
     path.write_text("".join(json.dumps(row) + "\n" for row in asked))
-    done = ingest([path], store).removals
+    done = ingest([event_file(path)], store).removals
     named = dict(
         zip([erasure.through for erasure in store.erasures.ledger.find(done.receipts)], done.passed_over, strict=True)
     )
@@ -181,7 +182,7 @@ def test_a_purged_day_is_never_rebuilt_and_its_events_are_rejected(store: Store)
     for act in (process_days, refresh):
         with pytest.raises(Refused, match="2025-02-10 is past retention"):
             act([PURGED], store)
-    report = ingest([path], store)
+    report = ingest([event_file(path)], store)
     assert (report.ingested, report.rejected, report.days) == (1, 1, (date(2025, 2, 11),))
     put(store, [("her", LAST)])
     process_days([LAST], store)

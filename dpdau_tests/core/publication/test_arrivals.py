@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dpdau_assets.core.dates import UNIX_EPOCH, days_of_epoch, epoch_of, epochs_of_day
 from dpdau_assets.core.errors import Refused
-from dpdau_assets.core.events import BAD_OP, NO_DAY, TOO_LATE, TOO_LONG, UNPARSABLE, row_of_object
+from dpdau_assets.core.events import BAD_OP, NO_DAY, NO_USER, TOO_LATE, TOO_LONG, UNPARSABLE, row_of_object
 from dpdau_assets.core.identity import epoch_key_commitment, user_key
 from dpdau_assets.core.ports.store import Store
 from dpdau_assets.core.publication.arrivals import LONGEST_ID, LONGEST_METADATA, Keying, sorted_out
@@ -24,7 +24,7 @@ TODAY = date(2025, 3, 20)
 FIRST, LAST = date(2025, 1, 1), TODAY + timedelta(days=1)
 
 EVENTS = st.fixed_dictionaries(
-    {"user_id": st.sampled_from(["", "a", "b", "c", None, 7])},
+    {"user_id": st.sampled_from(["", "a", "b", "c", None, 7, 7.5])},
     optional={
         "op": st.sampled_from(["+", "-", "x", None]),
         "day": st.dates(date(2024, 12, 28), date(2025, 3, 24)).map(str),
@@ -74,6 +74,16 @@ def test_users_are_keyed_under_every_epoch_that_reaches_their_day(store: Store) 
     assert arrivals.commitments == {epoch: epoch_key_commitment(key) for epoch, key in secrets.items()}
 
 
+def test_an_id_over_http_may_be_a_number_and_is_spelled_as_the_store_says(store: Store) -> None:
+    limits = replace(Keying(store).limits, normalize=("nfc", "trim", "casefold"))
+    ids = [101, "101", 101.0, " Jose\u0301", "JOS\u00c9 ", True, 1.5, " "]
+    rows = sorted_out([{"user_id": user_id, "day": str(FIRST)} for user_id in ids], limits)
+    assert [user_id for user_id, _ in rows.users] == ["101", "101", "101", "jos\u00e9", "jos\u00e9"]
+    assert rows.rejected == tuple((place, NO_USER) for place in (5, 6, 7))
+    removed = sorted_out([{"user_id": " ANNA", "op": "-"}], limits).removals
+    assert [event.user_id for event in removed] == ["anna"]
+
+
 def test_bad_rows_are_told_by_their_line(store: Store) -> None:
     keying = Keying(store)
     values: list[object] = [None, {"user_id": "a", "day": str(FIRST)}, {"user_id": "a"}, {"user_id": "a", "op": "x"}]
@@ -86,6 +96,8 @@ def test_bad_rows_are_told_by_their_line(store: Store) -> None:
     [
         ({"user_id": "x" * LONGEST_ID}, False),
         ({"user_id": "x" * (LONGEST_ID + 1)}, True),
+        ({"user_id": 10 ** (LONGEST_ID - 1)}, False),
+        ({"user_id": 10**LONGEST_ID}, True),
         ({"user_id": "a", "metadata": {"note": "x" * (LONGEST_METADATA - 10)}}, False),
         ({"user_id": "a", "metadata": {"note": "x" * LONGEST_METADATA}}, True),
         ({"user_id": "a", "metadata": {"x" * LONGEST_METADATA: 1}}, True),

@@ -46,6 +46,7 @@ from dpdau_tests.support.lengths import at_length
 from dpdau_tests.support.salts import KnownSalts
 from eval.simulate import generate_synthetic
 from resources.reading.engine_duckdb import DuckDBEngine
+from resources.reading.event_files import event_file
 from resources.storage.file_inventory import DiskFileInventory
 from resources.storage.inbox_files import FileInbox
 from resources.storage.quarantine_files import FileQuarantine
@@ -105,7 +106,7 @@ class Folder:
             settings=settings,
             clock=FixedClock(),
             events=Events(
-                DuckDBEngine("UTC"),
+                DuckDBEngine(),
                 log=unused,
                 inbox=self.inbox,
                 quarantine=FileQuarantine(self.root),
@@ -127,7 +128,8 @@ class Folder:
         )
 
     def ingest(self, *files: Path, settings: Settings = SETTINGS, partial: bool = False) -> IngestReport:
-        return ingest(list(files), self.store(settings), self.said.append, partial=partial)
+        found = [event_file(file) for file in files]
+        return ingest(found, self.store(settings), self.said.append, partial=partial)
 
     def contents(self) -> dict[tuple[date, int], list[int]]:
         return {
@@ -428,7 +430,7 @@ def test_how_far_the_reading_is_grows_to_the_whole(folder: Folder, tmp_path: Pat
         path.parent.mkdir()
         write_table(table, path)
     told: list[float] = []
-    ingest(files, folder.store(SETTINGS), tell=told.append)
+    ingest([event_file(file) for file in files], folder.store(SETTINGS), tell=lambda share, _: told.append(share))
     assert told == sorted(told) and told[-1] == 1.0 and len(told) >= 3
 
 

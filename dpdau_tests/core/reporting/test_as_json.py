@@ -58,6 +58,7 @@ def test_the_status_tells_many_days_by_their_first_and_last() -> None:
         ready_days=days,
         ready_months=(date(2025, 1, 1),),
         unmarked=(),
+        without_marker=days,
         refused="",
         behind=(),
         erasures=(),
@@ -68,6 +69,7 @@ def test_the_status_tells_many_days_by_their_first_and_last() -> None:
     )
     shown = as_json(status)
     assert shown["ready"] == {"days": 2, "first": "2025-01-31", "last": "2025-02-01"}
+    assert shown["without_marker"] == shown["ready"]
     assert shown["unmarked"] == {"days": 0, "first": None, "last": None}
     assert (shown["months_to_restate"], shown["purged_through"]) == (["2025-01-01"], None)
 

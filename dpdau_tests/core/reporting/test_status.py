@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import date, timedelta
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 
@@ -77,6 +78,23 @@ def test_it_says_what_can_be_published_and_which_days_upstream_owes(store: Store
     assert on_time.ready_days == (date(2025, 1, 31),) and on_time.overdue == ()
 
 
+def test_it_says_which_days_have_landed_and_have_no_marker(make_store: MakeStore, tmp_path: Path) -> None:
+    """Not one that is before START_DATE, not over yet, declared by somebody, or empty."""
+    landing = tmp_path / "landing"
+    store = make_store(today=TODAY, start_date=START, landing_dir=landing)
+    for day in (date(2025, 1, 1), *DAYS, TODAY):
+        (landing / f"day={day}").mkdir(parents=True)
+        (landing / f"day={day}" / "e.csv").write_text("user_id\n" if day != DAYS[3] else "")
+    (landing / f"day={DAYS[3]}" / "e.csv").unlink()
+    (landing / f"day={DAYS[0]}" / "_SUCCESS").touch()
+    complete_all([DAYS[1]], store)
+    assert standing(store).without_marker == (DAYS[2],)
+
+
+def test_of_a_landing_folder_that_is_not_there_it_says_nothing(make_store: MakeStore, tmp_path: Path) -> None:
+    assert standing(make_store(today=TODAY, landing_dir=tmp_path / "elsewhere")).without_marker == ()
+
+
 def test_it_says_which_days_are_to_be_built(store: Store) -> None:
     store.state.rebuilds.mark_reported(store.state.rebuilds.changed())  # Dagster knows of what was built
     assert standing(store).behind == (date(2025, 1, 31),)
@@ -127,9 +145,10 @@ def test_a_store_without_anything_has_nothing_to_say(make_store: MakeStore) -> N
         status_now.ready_days,
         status_now.ready_months,
         status_now.unmarked,
+        status_now.without_marker,
         status_now.behind,
         status_now.erasures,
         status_now.overdue,
         status_now.spent,
-    ) == ((),) * 7
+    ) == ((),) * 8
     assert [series.last_day for series in status_now.published] == [None, None]

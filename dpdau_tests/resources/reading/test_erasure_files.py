@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
 import re
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import cast
 from zoneinfo import ZoneInfo
 
+import pyarrow as pa
 import pytest
 
 from dpdau_assets.core import events
 from dpdau_assets.core.errors import BadInput
 from dpdau_assets.core.events import Event, Limits
-from resources.reading.erasure_files import BAD_REFERENCE, MISSPELT, REFERENCE_IS_ID, TWO_LIMITS, read_requests
+from resources.reading.erasure_files import (
+    BAD_REFERENCE,
+    MISSPELT,
+    REFERENCE_IS_ID,
+    TWO_LIMITS,
+    people_of,
+    read_requests,
+    request_of,
+)
 
 LIMITS = Limits(date(2025, 1, 1), date(2025, 3, 11), ZoneInfo("UTC"))
 
@@ -143,16 +154,23 @@ def test_at_most_twenty_lines_are_shown(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ({"user_id": 7}, events.NO_USER),
+        ({"user_id": 7.5}, events.NO_USER),
+        ({"user_id": True}, events.NO_USER),
         ({"user_id": ""}, events.NO_USER),
         ({"through": "2025-02-03"}, events.NO_USER),
         ({"user_id": "\ud800"}, events.UNPARSABLE),
         (["anna"], events.UNPARSABLE),
-        ({"user_id": "anna", "through": ""}, "through is not a real date written YYYY-MM-DD."),
-        ({"user_id": "anna", "through": 20250203}, "through is not a real date written YYYY-MM-DD."),
-        ({"user_id": "anna", "days": []}, "days is not a non-empty list of real dates written YYYY-MM-DD."),
-        ({"user_id": "anna", "days": "2025-02-03"}, "days is not a non-empty list of real dates written YYYY-MM-DD."),
-        ({"user_id": "anna", "days": ["2025-02-30"]}, "days is not a non-empty list of real dates written YYYY-MM-DD."),
+        ({"user_id": "anna", "through": ""}, "through is not a real date written YYYY-MM-DD or YYYYMMDD."),
+        ({"user_id": "anna", "through": 20250230}, "through is not a real date written YYYY-MM-DD or YYYYMMDD."),
+        ({"user_id": "anna", "days": []}, "days is not a non-empty list of real dates written YYYY-MM-DD or YYYYMMDD."),
+        (
+            {"user_id": "anna", "days": "2025-02-03"},
+            "days is not a non-empty list of real dates written YYYY-MM-DD or YYYYMMDD.",
+        ),
+        (
+            {"user_id": "anna", "days": ["2025-02-30"]},
+            "days is not a non-empty list of real dates written YYYY-MM-DD or YYYYMMDD.",
+        ),
         ({"user_id": "anna", "days": ["2025-03-12"]}, "days names a day after tomorrow."),
         ({"user_id": "anna", "reference": 7}, BAD_REFERENCE),
         ({"user_id": "anna", "reference": ""}, BAD_REFERENCE),
@@ -220,6 +238,16 @@ def test_a_file_that_cannot_be_read_is_refused(name: str, content: bytes | None,
 
 
 ENDINGS = (".jsonl", ".ndjson", ".json", ".csv")
+PACKED = (".gz", ".gzip", ".zst", ".zstd", ".bz2")
+
+
+def packed(content: bytes, ending: str) -> bytes:
+    """What a file with this ending holds."""
+    if ending.endswith((".gz", ".gzip")):
+        return gzip.compress(content)
+    if ending.endswith(".bz2"):
+        return bz2.compress(content)
+    return pa.compress(content, codec="zstd", asbytes=True) if ending.endswith((".zst", ".zstd")) else content
 
 
 @pytest.mark.parametrize(
@@ -233,12 +261,35 @@ def test_a_file_of_another_kind_is_answered_with_the_endings_that_requests_are_r
     with pytest.raises(BadInput) as refused:
         read_requests(tmp_path / name, LIMITS)
     assert says in refused.value.reason
-    assert re.findall(r"\.[a-z]+", refused.value.remedy) == [*ENDINGS, ".gz"]
+    assert re.findall(r"\.[a-z0-9]+", refused.value.remedy) == [*ENDINGS, *PACKED]
 
 
-@pytest.mark.parametrize("ending", [*ENDINGS, *(f"{ending}.gz" for ending in ENDINGS)])
+@pytest.mark.parametrize("ending", [f"{ending}{packing}" for ending in ENDINGS for packing in ("", *PACKED)])
 def test_each_of_the_endings_that_are_listed_is_read(ending: str, tmp_path: Path) -> None:
     content = b"user_id\nanna\n" if ending.startswith(".csv") else b'{"user_id": "anna"}\n'
     path = tmp_path / f"a{ending}"
-    path.write_bytes(gzip.compress(content) if ending.endswith(".gz") else content)
+    path.write_bytes(packed(content, ending))
     assert [event.user_id for event in read_requests(path, LIMITS).asked] == ["anna"]
+
+
+def test_a_request_may_name_a_person_by_a_number_and_a_day_without_hyphens() -> None:
+    for user_id in (7, 7.0, "7"):
+        assert request_of({"user_id": user_id}, LIMITS) == through("7")
+    for day in (20250203, "20250203", "2025-02-03"):
+        assert request_of({"user_id": "anna", "through": day}, LIMITS) == through("anna", date(2025, 2, 3))
+        assert request_of({"user_id": "anna", "days": [day]}, LIMITS) == listed("anna", date(2025, 2, 3))
+
+
+def test_a_request_names_whom_the_events_of_this_spelling_are_of() -> None:
+    spelled = replace(LIMITS, normalize=("nfc", "trim", "casefold"))
+    for user_id in ("jos\u00e9@example.org", "Jose\u0301@example.org", " JOS\u00c9@Example.org\t"):
+        assert request_of({"user_id": user_id}, spelled) == through("jos\u00e9@example.org")
+        assert request_of({"user_id": user_id}, LIMITS) == through(user_id)
+    assert request_of({"user_id": " "}, spelled) == events.NO_USER
+
+
+def test_a_reference_may_be_nobodys_id_in_another_spelling_either() -> None:
+    spelled = replace(LIMITS, normalize=("casefold",))
+    assert request_of({"user_id": "ben", "reference": "BEN"}, spelled) == REFERENCE_IS_ID
+    asked = [request_of({"user_id": "ben"}, spelled), request_of({"user_id": "cleo", "reference": "Ben"}, spelled)]
+    assert "Ben" in people_of([event for event in asked if isinstance(event, Event)], spelled)
