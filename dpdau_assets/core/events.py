@@ -55,7 +55,7 @@ FIRST_COMPACT, LAST_COMPACT = 10_000_101, 99_991_231
 UTC = ZoneInfo("UTC")
 
 _DATE_LENGTH, _COMPACT_LENGTH = len("YYYY-MM-DD"), len("YYYYMMDD")
-_DAY_FOLDER = re.compile(f"day=({DATE_PATTERN})")
+_DAY_FOLDER = re.compile(r"(?:day|dt|event_date|date)=([0-9]{4})(-?)([0-9]{2})\2([0-9]{2})")
 _DATE, _UNIX, _ISO = re.compile(DATE_PATTERN), re.compile(UNIX_PATTERN), re.compile(ISO_PATTERN)
 
 
@@ -245,9 +245,9 @@ def _day_written(text: str) -> date | None:
 
 
 def day_of_folder(path: str) -> date | None:
-    """The day that the nearest folder around this file, named such as day=2025-02-01, is of."""
+    """The day that the nearest folder around this file is of, named such as day=2025-02-01 or dt=20250201."""
     names = (_DAY_FOLDER.fullmatch(name) for name in reversed(path.split("/")[:-1]))
-    return next((day for name in names if name and (day := calendar_day(name[1]))), None)
+    return next((day for name in names if name and (day := calendar_day(f"{name[1]}-{name[3]}-{name[4]}"))), None)
 
 
 def day_of_moment(text: str, limits: Limits) -> date | None:

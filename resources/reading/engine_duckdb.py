@@ -105,7 +105,7 @@ def _no_room() -> BadInput:
     return BadInput(
         "These files name more people at once, or hold more bad rows or removals, than fit into memory; nothing of "
         "them was taken, but perhaps removals.",
-        "Hand in fewer files at a time (each file may be a part of a day), or allow more memory.",
+        "Hand in fewer files at a time (each file may be a part of a day).",
     )
 
 

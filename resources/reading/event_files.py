@@ -26,7 +26,6 @@ from resources.reading.file_bytes import (
     unpacked,
 )
 from resources.reading.file_names import ENDINGS, Format, folder_values, named_as, unknown_ending
-from resources.reading.file_names import text_format_of as text_format_of
 from resources.reading.local_files import Entry, entry_of
 from resources.reading.locations import entries_at, folders_of
 
@@ -35,7 +34,9 @@ Follow = Callable[[BinaryIO], None]
 
 COLUMNS = ("user_id", "op", "day", "ts", "metadata", "metadata.days")
 MAX_LINE_BYTES = 1 << 20
-"""A longer line is a bad row; what it holds is dropped while it is read."""
+"""A longer line is a bad row where rows are read here, and what it holds is dropped while it is read; JSON Lines that
+DuckDB reads by itself may have longer ones.
+"""
 
 _PARQUET = b"PAR1"
 

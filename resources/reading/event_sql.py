@@ -20,6 +20,7 @@ from dpdau_assets.core.dates import day_number
 from dpdau_assets.core.errors import BadInput
 from dpdau_assets.core.events import UNITS, Limits, local_offset
 from dpdau_assets.core.user_ids import EXACT_BELOW, EXACT_BELOW_SINGLE, WHITE_SPACE
+from resources.reading.sql_text import is_json
 
 Types = Mapping[str, DuckDBPyType]
 
@@ -103,11 +104,6 @@ def id_text(value: str, kind: DuckDBPyType) -> str:
     if kind.id == "decimal":
         return _whole_digits(value, "true")
     return "NULL::VARCHAR"
-
-
-def is_json(kind: DuckDBPyType) -> bool:
-    """Whether a column holds JSON values; DuckDB calls their type a VARCHAR."""
-    return str(kind) == "JSON"
 
 
 def require_types(types: Types, path: str) -> None:

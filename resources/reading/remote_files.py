@@ -18,7 +18,8 @@ _WEB = ("http", "https")
 _BUCKETS = ("s3", "s3a", "gs", "gcs")
 _PASSWORD = re.compile(r"[^/@:]*:(?!\d+(?:/|$))[^@]*@")
 _SECRET = re.compile(r"[?&;][^=&/]*(?:sig|token|key|secret|passw|credential|auth|x-amz|x-goog)[^=&/]*=", re.IGNORECASE)
-_PACKAGES = {"s3": "'dpdau[s3]'", "s3a": "'dpdau[s3]'", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "az": "adlfs"}
+_OURS = "'.[s3]' in a clone of dpdau"
+_PACKAGES = {"s3": _OURS, "s3a": _OURS, "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "az": "adlfs"}
 _BLOCK_BYTES = 1 << 22
 _BUFFER_BYTES = 1 << 20
 

@@ -144,7 +144,7 @@ def test_storages_that_nothing_can_read_are_told_with_what_to_install() -> None:
         event_files("nostorage://events/ev")
     without = "import sys; sys.modules['s3fs'] = None\nfrom resources.reading.event_files import event_files\n"
     done = subprocess.run([sys.executable, "-c", f"{without}event_files('s3://events/ev')"], capture_output=True)
-    assert b"pip install 'dpdau[s3]'" in done.stderr and b"not installed" in done.stderr
+    assert b"pip install '.[s3]'" in done.stderr and b"not installed" in done.stderr
 
 
 # A storage that speaks S3's protocol.
