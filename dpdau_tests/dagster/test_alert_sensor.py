@@ -145,7 +145,7 @@ def test_a_refused_folder_is_told_once_by_the_files_place_and_the_commonest_reas
     run_of_landing(world, DAYS)
     world.tick()
     assert str(DAYS[0]) not in texts(world)[1] and f"{DAYS[1]}: file 1 of 1 cannot be read as CSV" in texts(world)[1]
-    land(first, ("a.csv", "user_id,day\nuser 1,2025-01-01\n"), (f"{SHE}.csv", ",\n"))
+    land(first, ("a.csv", "user_id,day\nuser 1,2025-01-01\n"), (f"{SHE}.csv", "one,two\n"))
     run_of_landing(world, DAYS)
     world.tick()
     assert f"{DAYS[0]}: file 2 of 2 has 2 column(s)" in texts(world)[2] and str(DAYS[1]) not in texts(world)[2]
