@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from resources.reading.sql_text import identifier, is_json, literal
 
 _ELEMENTS_AT_ONCE = 1 << 20
 _LOOK_BYTES = 1 << 24
-_REMOVAL = re.compile(rb'"-"|u002[dD]')
+_REMOVALS = (b'"-"', b"u002d", b"u002D")
 _TRIMMED = f"trim(raw, {literal(WHITE.decode())})"
 _IS_REMOVAL = """(contains(raw, '"-"') OR regexp_matches(raw, 'u002[dD]'))"""
 _ONCE_A_NUMBER = (
@@ -85,7 +84,7 @@ def _may_remove(one: InputFile, path: str) -> bool:
     before = b""
     with Path(path).open("rb") as stream:
         while block := stream.read(_LOOK_BYTES):
-            if _REMOVAL.search(before + block):
+            if any(sign in before + block for sign in _REMOVALS):  # a pattern for all takes twenty times as long
                 return True
             before = block[-8:]
     return False

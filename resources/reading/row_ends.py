@@ -20,8 +20,7 @@ _BLANK_LINES = (b"\n\n", b"\n\r\n")
 _WHITE_LINE = re.compile(rb"(?m)^\s*$")
 WHITE = b" \t\n\v\f\r"
 """What DuckDB passes over around a JSON value."""
-_NEVER_READ = (b"\0", b'\\"')
-"""Read in two ways, by this reader and by others."""
+
 
 Lines = npt.NDArray[np.int64]
 
@@ -45,12 +44,13 @@ class CsvRows:
 
     def look(self, block: bytes) -> int:
         """How many of the block's bytes belong to whole rows. Raises Unclear."""
-        if not _is_utf8(block) or any(signs in block for signs in _NEVER_READ):
+        has_quotes = b'"' in block
+        if not _is_utf8(block) or b"\0" in block or (has_quotes and b'\\"' in block):  # read in two ways by readers
             raise Unclear
         self._require_one_line_end(block)
         if self._columns == 1 and (not block.isascii() or _WHITE_LINE.search(block.removesuffix(b"\n"))):
             raise Unclear  # a line of white space, which is a row to DuckDB and none to others
-        if self._is_quoted or b'"' in block:
+        if self._is_quoted or has_quotes:
             return self._look_at_quotes(block)
         self.rows += block.count(b"\n") + (not block.endswith(b"\n")) - _blank_lines(block)
         return len(block)
@@ -61,7 +61,10 @@ class CsvRows:
             raise Unclear
 
     def _require_one_line_end(self, block: bytes) -> None:
-        returns, lines = block.count(b"\r"), block.count(b"\n")
+        has_returns = b"\r" in block  # the sign alone is found far faster than it is counted
+        if not has_returns and self._has_returns is False:
+            return
+        returns, lines = block.count(b"\r") if has_returns else 0, block.count(b"\n")
         if self._has_returns is None and lines:
             self._has_returns = returns > 0
         if returns and (not self._has_returns or not returns == lines == block.count(b"\r\n")):
