@@ -82,7 +82,14 @@ def _text(value: object) -> object:
 
 def _columns_by_arrow(content: bytes) -> tuple[list[object], list[object]]:
     table = pq.read_table(pa.BufferReader(content), columns=["user_id", "op"])
-    return table["user_id"].to_pylist(), table["op"].to_pylist()
+    return _values_by_arrow(table["user_id"]), _values_by_arrow(table["op"])
+
+
+def _values_by_arrow(column: pa.ChunkedArray) -> list[object]:
+    """Texts as their bytes: one that is no UTF-8 then hides none of the others."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    return (column.cast(pa.binary()) if pa.types.is_string(column.type) else column).to_pylist()
 
 
 def _columns_by_duckdb(content: bytes) -> tuple[list[object], list[object]]:

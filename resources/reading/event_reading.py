@@ -360,10 +360,13 @@ class Reading:
         mine = self.part.holds("user_id")
         others = "true" if self._is_first else f"{is_plus} AND {mine}"
         self._run(
-            f"""INSERT INTO masks SELECT CASE WHEN {is_plus} AND {mine} THEN user_id END AS person,
-                CASE WHEN {is_plus} THEN {number} // {BLOCK_DAYS} WHEN {is_idle} THEN {_IDLE} ELSE {_ODD} END AS place,
-                bit_or(1::UBIGINT << (CASE WHEN {is_plus} THEN {number} % {BLOCK_DAYS} ELSE 0 END)::UBIGINT), count(*)
-            FROM ({rows}) WHERE {others} GROUP BY person, place"""
+            f"""INSERT INTO masks SELECT person, place, bit_or(bit), count(*) FROM (
+                SELECT CASE WHEN is_plus AND {mine} THEN user_id END AS person,
+                    CASE WHEN is_plus THEN number // {BLOCK_DAYS} WHEN {is_idle} THEN {_IDLE} ELSE {_ODD} END::USMALLINT
+                        AS place,
+                    CASE WHEN is_plus THEN 1::UBIGINT << (number % {BLOCK_DAYS})::UBIGINT ELSE 1 END AS bit
+                FROM (SELECT *, {is_plus} AS is_plus, {number} AS number FROM ({rows})) WHERE {others})
+            GROUP BY person, place"""
         )
 
     def _require_no_breaks(self, source: RowSource) -> None:

@@ -80,10 +80,12 @@ def judged(source: str, types: Types, limits: Limits) -> str:
         for code, reason in enumerate(events.REASONS, start=1)
     )
     idle = f"WHEN NOT (active OR broken OR op = '-') THEN {IDLE} " if "active" in types else ""
+    is_plain = f"op = '+' AND day BETWEEN {first} AND {last} AND {spelled} <> '' AND NOT broken"
+    is_plain += " AND active" if "active" in types else ""
     return f"""
         SELECT file, line, user_id, op, listed, CASE WHEN op = '-' AND listed IS NULL THEN second END AS second,
             CASE WHEN op = '-' THEN coalesce(list_max(listed), day, {last}) ELSE day END AS day,
-            (CASE {idle}{cases} ELSE 0 END)::UTINYINT AS code
+            (CASE WHEN {is_plain} THEN 0 {idle}{cases} ELSE 0 END)::UTINYINT AS code
         FROM ({_fields(source, types, limits)})"""
 
 
@@ -392,6 +394,8 @@ def _offset_changes(zone: ZoneInfo, first: date, last: date) -> tuple[tuple[int,
     By Python's zone data, as in the reference: DuckDB brings its own, which may be of another year, and is slower.
     """
     days = range(day_number(first - timedelta(days=2)), day_number(last + timedelta(days=3)) + 1)
+    if zone.utcoffset(None) is not None:  # it never changes
+        days = days[-1:]
     return (*_changes(zone, days), (days[-1] * _DAY, local_offset(days[-1] * _DAY, zone)))
 
 

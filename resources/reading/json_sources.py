@@ -23,8 +23,10 @@ from resources.reading.row_source import BROKEN, CHUNK, FILE, LINE, LineNumbers,
 from resources.reading.sql_text import identifier, is_json, literal
 
 _ELEMENTS_AT_ONCE = 1 << 20
-_LOOK_BYTES = 1 << 24
-_REMOVALS = (b'"-"', b"u002d", b"u002D")
+_LOOK_BYTES = 1 << 18  # what is looked at several times is still in a core's cache then
+_TAKEN_FOR_NOTHING = 1  # of one byte, whatever it says, DuckDB makes no row
+_ESCAPED_MINUS = (b"u002d", b"u002D")
+_QUOTED_MINUS = int.from_bytes(b'"-', "little")
 _TRIMMED = f"trim(raw, {literal(WHITE.decode())})"
 _IS_REMOVAL = """(contains(raw, '"-"') OR regexp_matches(raw, 'u002[dD]'))"""
 _ONCE_A_NUMBER = (
@@ -84,10 +86,18 @@ def _may_remove(one: InputFile, path: str) -> bool:
     before = b""
     with Path(path).open("rb") as stream:
         while block := stream.read(_LOOK_BYTES):
-            if any(sign in before + block for sign in _REMOVALS):  # a pattern for all takes twenty times as long
+            if _shows_minus(before + block):
                 return True
             before = block[-8:]
     return False
+
+
+def _shows_minus(content: bytes) -> bool:
+    """Whether a text may be '-' in it. What is rare is looked for first, by what costs the least."""
+    pairs = (np.frombuffer(content, "<u2", (len(content) - shift) // 2, shift) for shift in (0, 1))
+    if any((pair == _QUOTED_MINUS).any() for pair in pairs) and b'"-"' in content:
+        return True
+    return b"\\" in content and any(sign in content for sign in _ESCAPED_MINUS)
 
 
 def _source(place: int, one: InputFile, path: str, lines: LineNumbers, *, removes: bool) -> RowSource:
@@ -108,6 +118,8 @@ def _source(place: int, one: InputFile, path: str, lines: LineNumbers, *, remove
     table = f"(SELECT {place} AS {FILE}, * FROM {read})"
     size = one.file.size if one.file.is_plain else 0
     rows, check = one.about_rows if size else 0, _misnamed_removals(one, path) if removes else None
+    if Path(path).stat().st_size <= _TAKEN_FOR_NOTHING:
+        check = "SELECT 1"
     return RowSource(
         table,
         [(place, one)],

@@ -28,7 +28,7 @@ from dpdau_assets.core.facts import DaySet, Keys
 from dpdau_assets.core.identity import epoch_key_commitment
 from dpdau_assets.core.ports.state import Salts
 from dpdau_assets.core.sketches.keysets import unite
-from resources.arrow_arrays import to_arrow
+from resources.arrow_arrays import to_arrow, to_numpy
 from resources.storage.durable import sweep, sync_folder, write_named_durably
 
 _SCHEMA = pa.schema([("epoch", pa.int32()), ("day", pa.date32()), ("key", pa.uint64())])
@@ -177,7 +177,7 @@ def _keys(batch: _Batch, group: int) -> Keys:
     path, footer = batch
     try:
         with pq.ParquetFile(path, metadata=footer) as file:
-            return file.read_row_group(group, columns=["key"])["key"].to_numpy()
+            return to_numpy(file.read_row_group(group, columns=["key"])["key"].cast(pa.uint64()), np.uint64)
     except (OSError, pa.ArrowException):
         raise _broken(path) from None
 

@@ -21,6 +21,7 @@ from dpdau_assets.core.facts import DaySet, Keys
 from dpdau_assets.core.identity import epoch_key_commitment
 from dpdau_assets.core.ports.state import Salts
 from dpdau_assets.core.sketches.keysets import digest, is_key_set
+from resources.arrow_arrays import to_arrow, to_numpy
 from resources.storage.durable import Write, sweep, unlink_durably, write_all_durably
 from resources.storage.file_lock import FileLock
 from resources.storage.partition_files import partition_path, partitions_in
@@ -62,8 +63,8 @@ class StateFiles:
         if self.digest(day, epoch) is None:
             return None
         with _readable(day), pq.ParquetFile(self._path(day, epoch)) as file:
-            column = file.read(["key"])["key"]
-        keys = column.to_numpy().astype(np.uint64, copy=False)
+            column = file.read(["key"])["key"].cast(pa.uint64())
+        keys = to_numpy(column, np.uint64)
         if digest(keys) != self.digest(day, epoch):
             raise _damaged(day)
         return keys
@@ -119,7 +120,7 @@ class StateFiles:
 
     def _writer(self, day_set: DaySet, content: str) -> Write:
         footer = {"digest": content, "epoch_key_commitment": self._commitment(day_set.epoch)}
-        table = pa.table({"key": pa.array(day_set.keys, pa.uint64())}).replace_schema_metadata(footer)
+        table = pa.table({"key": to_arrow(day_set.keys, pa.uint64())}).replace_schema_metadata(footer)
 
         def write(file: BinaryIO) -> None:
             pq.write_table(table, file, compression="none", use_dictionary=False, column_encoding="PLAIN")

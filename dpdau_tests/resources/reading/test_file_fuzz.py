@@ -221,11 +221,7 @@ def test_of_damaged_json_duckdb_finds_the_rows_that_the_exact_reader_finds(
 
 
 @pytest.mark.also_long(weight=2)
-@settings(
-    LENIENTLY,
-    max_examples=at_length(test=430, ci=430, soak=30_000),
-    derandomize=bool(at_length(test=1, ci=1, soak=0)),
-)
+@settings(LENIENTLY, max_examples=at_length(test=430, ci=2_000, soak=30_000))
 @given(file=damaged("parquet"))
 def test_damaged_parquet_is_read_or_refused_and_no_text_of_it_becomes_a_removal(
     file: Damaged, folder: Path, database: Database
