@@ -90,5 +90,6 @@ clean: ## Remove .venv, the demo's data and caches; never ./data
 
 $(READY): .venv/.locked pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m compileall -q dpdau_assets resources sensors eval  # or each start compiles, where nothing is written
 	@$(BIN)/python -m pip check || { echo "The lock does not satisfy pyproject.toml: make lock." >&2; exit 1; }
 	@touch $@

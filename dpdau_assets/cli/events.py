@@ -27,6 +27,7 @@ from dpdau_assets.cli.terminal import DAY, answer, opened_store, progress, tell
 from dpdau_assets.core.publication.ingest import IngestReport, NotTaken, in_whole_per_cent
 from dpdau_assets.core.publication.ingest import ingest as ingest_files
 from dpdau_assets.core.reporting.taken import files_taken
+from dpdau_assets.core.secret_strength import require_set
 from dpdau_assets.core.state.activity import discard_batch
 from resources.reading.event_files import events_at
 from resources.settings_env import read_settings
@@ -80,6 +81,7 @@ def ingest(
         explain(options)
         return
     store = opened_store()
+    require_set(store.settings.hash_salt_secret)
     there = events_at(options.locations, options.file_options())
     if there.others:
         names = ", ".join(there.others[:_NAMED]) + (", and more" if len(there.others) > _NAMED else "")

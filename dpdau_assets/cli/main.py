@@ -9,6 +9,7 @@ of its commands is called: `dpdau --help` and a mistyped word are answered at on
 
 from __future__ import annotations
 
+import gc
 import sys
 import warnings
 from collections.abc import Callable
@@ -138,8 +139,13 @@ def version(show: Annotated[bool, typer.Option("--version", help="Print the vers
         raise typer.Exit
 
 
+_LIVES_TO_THE_END = 100_000
+"""How many objects are made before the collector looks for dead ones: those of the imports, a tenth of a start."""
+
+
 def main() -> None:
     """Run the command line; an error of ours ends with its own exit code and says what to do."""
+    gc.set_threshold(_LIVES_TO_THE_END)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("always", WeakSecret)

@@ -17,6 +17,7 @@ from dpdau_assets.cli.listening import LOOPBACK, require_free
 from dpdau_assets.cli.terminal import answer, tell
 from dpdau_assets.core.api_keys import require_usable
 from dpdau_assets.core.errors import BadSetting
+from dpdau_assets.core.secret_strength import require_set
 from dpdau_assets.core.settings import Settings
 from resources.settings_env import read_settings
 from resources.storage.api_key_file import api_key_file
@@ -91,11 +92,7 @@ def require_pair(cert: Path, key: Path) -> None:
 
 def _require_store(settings: Settings) -> None:
     """A store that cannot be opened, is told here, and once, and not by each worker."""
-    if settings.hash_salt_secret is None:
-        raise BadSetting(
-            "HASH_SALT_SECRET is not set, and nothing can be taken in without it.",
-            "Set the secret of this store; for a new one `openssl rand -hex 32` makes one.",
-        )
+    require_set(settings.hash_salt_secret)
     open_store(settings)
 
 

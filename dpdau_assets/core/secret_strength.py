@@ -45,6 +45,15 @@ def require_strong(secret: str) -> None:
         )
 
 
+def require_set(secret: str | None) -> None:
+    """Raise BadSetting where there is none: told before work begins that would end without it."""
+    if secret is None:
+        raise BadSetting(
+            f"{VARIABLE} is not set, and nothing can be taken in without it.",
+            "Set the secret of this store; for a new one `openssl rand -hex 32` makes one.",
+        )
+
+
 def warning(secret: str | None) -> str | None:
     """What operators of a store with this secret are told; None where there is nothing to tell."""
     broken = None if secret is None else weakness(secret)

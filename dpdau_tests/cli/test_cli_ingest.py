@@ -115,3 +115,10 @@ def test_events_of_other_days_in_a_days_folder_are_told(dpdau: Dpdau) -> None:
     assert (answer.code, answer.json["ingested"]) == (0, 3)
     assert answer.json["other_days"] == {"2025-02-01": 0.3333}
     assert "In the folder day=2025-02-01, 33 % of the events are of other days." in answer.said
+
+
+def test_without_a_secret_an_ingest_ends_before_it_reads_anything(dpdau: Dpdau) -> None:
+    (dpdau.folder / "e.csv").write_text("user_id,day\nann,2025-02-01\n")
+    refused = dpdau("ingest", "--from", "e.csv", HASH_SALT_SECRET="")
+    assert refused.code == 2 and "HASH_SALT_SECRET is not set" in refused.said
+    assert "Reading" not in refused.said

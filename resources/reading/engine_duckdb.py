@@ -74,6 +74,7 @@ class DuckDBEngine:
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,
             "python_enable_replacements": False,
+            "disabled_optimizers": "in_clause",  # over a list of five values it thinks for half a minute
             **({"threads": self._threads} if self._threads else {}),
         }
 

@@ -96,7 +96,12 @@ def test_a_removal_is_a_request_whatever_counts_as_active_and_however_it_is_esca
 # --- Names --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("column", ["file", "line", "broken", "Line", "chunk", "file_index", "is_broken", "doc", "raw"])
+IN_CI = ["line", "broken", "Line", "file_index", "is_broken", "raw"]
+
+
+@pytest.mark.parametrize(
+    "column", ["file", "chunk", "doc", *(pytest.param(name, marks=pytest.mark.slow) for name in IN_CI)]
+)
 def test_a_column_may_be_called_as_one_of_ours(column: str, tmp_path: Path) -> None:
     shape = mapped(user_id=column)
     expected = ({asked("anna")}, [], 2, 0)
