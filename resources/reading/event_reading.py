@@ -336,10 +336,10 @@ class Reading:
         self._require_no_breaks(source)
         if source.check is not None and self._count(source.check):
             raise _NotAsCounted
-        before, odd_before = self._rows(), self._odd_rows()
+        before = self._folded()
         self._fold(rows)
         self._sources += 1
-        odd, read = self._odd_rows() - odd_before, self._rows() - before
+        read, odd = (now - then for now, then in zip(self._folded(), before, strict=True))
         self._share.took(read)
         if self._count("SELECT count(*) FROM masks") > self._compact_above:
             self._compact()
@@ -463,13 +463,13 @@ class Reading:
     def _is_first(self) -> bool:
         return self.part.number == 0
 
-    def _rows(self) -> int:
-        return self._count("SELECT coalesce(sum(times), 0)::BIGINT FROM masks")
-
-    def _odd_rows(self) -> int:
-        return self._count(
-            f"SELECT coalesce(sum(times), 0)::BIGINT FROM masks WHERE user_id IS NULL AND block = {_ODD}"
+    def _folded(self) -> tuple[int, int]:
+        """How many rows there were up to now, and how many of them are odd."""
+        [counts] = self._run(
+            f"""SELECT coalesce(sum(times), 0)::BIGINT,
+                coalesce(sum(times) FILTER (user_id IS NULL AND block = {_ODD}), 0)::BIGINT FROM masks"""
         )
+        return counts
 
     def _count(self, query: str) -> int:
         [(count,)] = self._run(query)

@@ -387,12 +387,16 @@ def _second_of_clock(clock: str, limits: Limits) -> str:
     return f"({clock} - {f'CASE {cases} ELSE {changes[0][1]} END' if cases else changes[0][1]})"
 
 
-@lru_cache(maxsize=32)
 def _offset_changes(zone: ZoneInfo, first: date, last: date) -> tuple[tuple[int, int], ...]:
     """(first second from which it no longer holds, offset) of each stretch of one offset, in order.
 
     By Python's zone data, as in the reference: DuckDB brings its own, which may be of another year, and is slower.
     """
+    return _changes_between(zone, first, date(last.year, 12, 31))
+
+
+@lru_cache(maxsize=64)
+def _changes_between(zone: ZoneInfo, first: date, last: date) -> tuple[tuple[int, int], ...]:
     days = range(day_number(first - timedelta(days=2)), day_number(last + timedelta(days=3)) + 1)
     if zone.utcoffset(None) is not None:  # it never changes
         days = days[-1:]
@@ -400,8 +404,8 @@ def _offset_changes(zone: ZoneInfo, first: date, last: date) -> tuple[tuple[int,
 
 
 def _changes(zone: ZoneInfo, days: range) -> Iterator[tuple[int, int]]:
-    for before, after in pairwise(day * _DAY for day in days):
-        old, new = local_offset(before, zone), local_offset(after, zone)
+    offsets = ((day * _DAY, local_offset(day * _DAY, zone)) for day in days)
+    for (before, old), (after, new) in pairwise(offsets):
         while old != new and after - before > 1:
             middle = (before + after) // 2
             before, after = (middle, after) if local_offset(middle, zone) == old else (before, middle)

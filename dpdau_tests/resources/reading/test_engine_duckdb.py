@@ -903,6 +903,7 @@ def test_more_people_than_memory_holds_are_read_in_parts(tmp_path: Path) -> None
 PLANTED = "planted-person-7e57"
 
 
+@pytest.mark.slow
 def test_nothing_is_spilled_to_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the little memory that makes DuckDB spill wherever it may: see what it writes, and whom it names."""
     monkeypatch.chdir(tmp_path)
@@ -922,6 +923,7 @@ def test_nothing_is_spilled_to_any_folder(tmp_path: Path, monkeypatch: pytest.Mo
 PLANTED_IDS = f"CREATE TABLE t AS SELECT '{PLANTED}-' || lpad(i::VARCHAR, 9, '0') AS u FROM range(4000000) r(i)"
 
 
+@pytest.mark.slow
 def test_duckdb_would_spill_raw_ids_if_it_had_a_folder(tmp_path: Path) -> None:
     """The reason why it has none, and the proof that one would be noticed."""
     with DuckDBEngine().scan(files_at(), LIMITS) as scan:
@@ -931,6 +933,7 @@ def test_duckdb_would_spill_raw_ids_if_it_had_a_folder(tmp_path: Path) -> None:
         assert any(PLANTED.encode() in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
 
 
+@pytest.mark.slow
 def test_duckdb_alone_cannot_encrypt_what_it_spills(tmp_path: Path) -> None:
     """Should this fail one day, spilling may be allowed: see what is in the files then."""
     config: dict[str, str | bool | int | float | list[str]] = {
