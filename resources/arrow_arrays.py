@@ -20,7 +20,9 @@ def to_arrow(numbers: npt.NDArray[Any], kind: pa.DataType) -> pa.Array:
 
 
 def to_numpy(column: pa.ChunkedArray | pa.Array, kind: npt.DTypeLike) -> npt.NDArray[Any]:
-    """The numbers of a column without nulls."""
+    """The numbers of a column. Raises pyarrow.ArrowInvalid if one of them is null."""
+    if column.null_count:
+        raise pa.ArrowInvalid(f"{column.null_count} of {len(column)} numbers are null.")
     dtype = np.dtype(kind)
     chunks = [
         np.frombuffer(chunk.buffers()[1], dtype, len(chunk), chunk.offset * dtype.itemsize)

@@ -63,8 +63,7 @@ class StateFiles:
         if self.digest(day, epoch) is None:
             return None
         with _readable(day), pq.ParquetFile(self._path(day, epoch)) as file:
-            column = file.read(["key"])["key"].cast(pa.uint64())
-        keys = to_numpy(column, np.uint64)
+            keys = to_numpy(file.read(["key"])["key"].cast(pa.uint64()), np.uint64)
         if digest(keys) != self.digest(day, epoch):
             raise _damaged(day)
         return keys

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -143,6 +144,24 @@ def test_discarded_batches_are_gone_and_discarding_again_is_no_error(tmp_path: P
     inbox.discard([first])
     inbox.discard([first, "never-there"])
     assert inbox.batches() == [second]
+
+
+def test_a_batch_in_which_keys_are_missing_is_refused_and_never_folded_as_others(tmp_path: Path) -> None:
+    inbox = FileInbox(tmp_path, KnownSalts())
+    name = inbox.append(SETS)
+    path = tmp_path / "inbox" / f"{name}.parquet"
+    whole = pq.ParquetFile(path)
+    with pq.ParquetWriter(path.with_suffix(".new"), whole.schema_arrow) as writer:
+        for group in range(whole.num_row_groups):
+            table = whole.read_row_group(group)
+            without = pa.array([None] * len(table), pa.uint64())
+            writer.write_table(table.set_column(2, "key", without))
+        writer.add_key_value_metadata(
+            {key: value for key, value in whole.metadata.metadata.items() if b"ARROW" not in key}
+        )
+    path.with_suffix(".new").replace(path)
+    with pytest.raises(Refused, match="cannot be read"):
+        list(FileInbox(tmp_path, KnownSalts()).read([str(name)]))
 
 
 def test_a_damaged_batch_is_refused_by_name(tmp_path: Path) -> None:
