@@ -143,6 +143,11 @@ def _describe(error: ValidationError) -> str:
     return "; ".join(problems) + "."
 
 
+def variable(name: str) -> str | None:
+    """What a variable that somebody named holds; None where it is not set, or empty."""
+    return os.environ.get(name) or None
+
+
 def variable_that_holds(field: str, value: str | None) -> str | None:
     """The name of the environment's variable for this setting, if it holds this value: `.env` may, or nothing."""
     return next((name for name, held in os.environ.items() if name.lower() == field and held == value), None)

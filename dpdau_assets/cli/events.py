@@ -17,9 +17,12 @@ from dpdau_assets.cli.ingest_options import (
     Format,
     Preset,
     Source,
+    Sql,
+    Timeout,
     Unit,
     Zone,
     explain,
+    opened_input,
     options_written,
     with_remedy,
 )
@@ -29,7 +32,6 @@ from dpdau_assets.core.publication.ingest import ingest as ingest_files
 from dpdau_assets.core.reporting.taken import files_taken
 from dpdau_assets.core.secret_strength import require_set
 from dpdau_assets.core.state.activity import discard_batch
-from resources.reading.event_files import events_at
 from resources.settings_env import read_settings
 
 _NAMED = 5
@@ -41,7 +43,11 @@ app = typer.Typer()
 def ingest(
     locations: Annotated[
         list[str] | None,
-        typer.Option("--from", help="A file, a folder of files, a pattern or a URL; several times for several."),
+        typer.Option(
+            "--from",
+            help="A file, a folder of files, a pattern or a URL; several times for several. With --sql the "
+            "URL or the file of a database.",
+        ),
     ] = None,
     partial: Annotated[
         bool, typer.Option("--partial", help="Take the good rows, also if more are bad than MAX_REJECTED_SHARE.")
@@ -55,6 +61,8 @@ def ingest(
     format_: Format = None,
     encoding: Encoding = None,
     delimiter: Delimiter = None,
+    sql: Sql = None,
+    timeout: Timeout = None,
     explain_only: Annotated[
         bool, typer.Option("--explain", help="Only say what would be read as what. Nothing is taken or changed.")
     ] = False,
@@ -75,6 +83,8 @@ def ingest(
         delimiter=delimiter,
         format_=format_,
         active_when=active_when,
+        sql=sql,
+        timeout=timeout,
     )
     shape = options.shape()
     if explain_only:
@@ -82,16 +92,16 @@ def ingest(
         return
     store = opened_store()
     require_set(store.settings.hash_salt_secret)
-    there = events_at(options.locations, options.file_options())
-    if there.others:
-        names = ", ".join(there.others[:_NAMED]) + (", and more" if len(there.others) > _NAMED else "")
-        tell(f"Passed over, since they are no files with an ending that is read: {names}.")
-    try:
-        with progress() as sink:
-            report = ingest_files(there.files, store, sink.stage, sink.share, shape=shape, partial=partial)
-    except NotTaken as error:
-        _tell_and_answer(error.report)
-        raise with_remedy(error, there.files, shape) from None
+    with opened_input(options) as (files, others):
+        if others:
+            names = ", ".join(others[:_NAMED]) + (", and more" if len(others) > _NAMED else "")
+            tell(f"Passed over, since they are no files with an ending that is read: {names}.")
+        try:
+            with progress() as sink:
+                report = ingest_files(files, store, sink.stage, sink.share, shape=shape, partial=partial)
+        except NotTaken as error:
+            _tell_and_answer(error.report)
+            raise with_remedy(error, files, shape) from None
     tell(f"{report.ingested} rows taken, {report.rejected} rejected.")
     if report.removals.receipts:
         tell(f"{len(report.removals.receipts)} removal(s) among them are erasure requests now: `dpdau erasures`.")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
@@ -12,7 +14,7 @@ if TYPE_CHECKING:
 
     from dpdau_assets.core.event_shape import EventShape
     from dpdau_assets.core.publication.ingest import NotTaken
-    from resources.reading.event_files import EventFile
+    from resources.reading.event_query import Readable
     from resources.reading.explaining import Account, FieldAccount
     from resources.reading.input_options import InputOptions
 
@@ -46,6 +48,11 @@ ActiveWhen: TypeAlias = Annotated[
     typer.Option(help="Which rows are activity: event=open,login. Or which are not: event!=push_delivered."),
 ]
 
+Sql: TypeAlias = Annotated[
+    Path | None, typer.Option(help="A file with one SELECT, asked of the database that --from names.")
+]
+Timeout: TypeAlias = Annotated[int | None, typer.Option(min=1, help="Seconds that the query may take. Default: 3600.")]
+
 
 def options_written(
     locations: Sequence[str],
@@ -59,6 +66,8 @@ def options_written(
     delimiter: str | None,
     format_: str | None,
     active_when: str | None,
+    sql: Path | None,
+    timeout: int | None,
 ) -> InputOptions:
     """The options of the command line over those of the source. Raises BadSetting for what cannot be read or is not
     known, and where nothing says where the input lies.
@@ -77,6 +86,8 @@ def options_written(
         activity_written(active_when, "--active-when") if active_when else None,
         input_options.unit_written(unit, "--unit") if unit else None,
         input_options.zone_written(zone, "--zone") if zone else None,
+        sql,
+        timeout,
     )
     options = said.over(_source_named(source)) if source else said
     if not options.locations:
@@ -91,13 +102,29 @@ def _source_named(name: str) -> InputOptions:
     return source_named(name, read_settings().sources_file)
 
 
+@contextmanager
+def opened_input(options: InputOptions) -> Iterator[tuple[Sequence[Readable], Sequence[str]]]:
+    """What is read, and the names of what is passed over; a query's snapshot is open until the context ends."""
+    asked = options.query()
+    if asked is None:
+        from resources.reading.event_files import events_at
+
+        there = events_at(options.locations, options.file_options())
+        yield there.files, there.others
+        return
+    from resources.reading.event_query import opened_query
+
+    with opened_query(*asked) as query:
+        yield [query], []
+
+
 def explain(options: InputOptions) -> None:
     """Say what would be read as what, as JSON and for people. No store is opened, and none is made."""
     from dpdau_assets.cli.terminal import answer, tell, tell_table
-    from resources.reading.event_files import event_files
     from resources.reading.explaining import accounts
 
-    told = accounts(event_files(options.locations, options.file_options()), options.shape())
+    with opened_input(options) as (files, _):
+        told = accounts(files, options.shape())
     for account in told:
         tell(heading(account))
         if not account.is_empty:
@@ -107,7 +134,7 @@ def explain(options: InputOptions) -> None:
     answer([account_as_json(account) for account in told])
 
 
-def with_remedy(error: NotTaken, files: Sequence[EventFile], shape: EventShape) -> NotTaken:
+def with_remedy(error: NotTaken, files: Sequence[Readable], shape: EventShape) -> NotTaken:
     """The error; where no row is valid since the columns are called otherwise, with what to do about that."""
     from dpdau_assets.core.publication.ingest import NoValidRow
     from resources.reading.explaining import remedy_for_columns

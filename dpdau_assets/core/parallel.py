@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Condition, Thread
@@ -27,7 +27,7 @@ def work_ahead(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterato
             yield waiting.popleft().result()
 
 
-def made_ahead(items: Iterator[Item], size: Callable[[Item], int], most: int) -> Iterator[Item]:
+def made_ahead(items: Iterator[Item], size: Callable[[Item], int], most: int) -> Generator[Item]:
     """The items in order, made by a thread of its own while the ones before them are used.
 
     What waits is at most `most` by its `size`, or one item. What `items` raises is raised here; who stops early stops

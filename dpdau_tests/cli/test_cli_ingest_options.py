@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -162,3 +163,47 @@ def test_a_wrong_option_ends_with_2_and_makes_no_store(dpdau: Dpdau, options: li
 def test_an_input_that_nobody_names_ends_with_2(dpdau: Dpdau) -> None:
     answer = dpdau("ingest")
     assert answer.code == 2 and "Nothing says where the events lie." in answer.said
+
+
+QUERY = "SELECT who AS user_id, seen AS ts FROM events"
+
+
+def test_a_query_is_taken_by_one_command_and_by_a_named_source(dpdau: Dpdau) -> None:
+    with duckdb.connect(dpdau.folder / "w.duckdb") as connection:
+        connection.execute(
+            "CREATE TABLE events AS SELECT 'u' || i AS who, TIMESTAMP '2025-02-01' AS seen FROM range(9) t(i)"
+        ).fetchall()
+    write(dpdau, "q.sql", QUERY)
+    by_hand = dpdau("ingest", "--sql", "q.sql", "--from", "w.duckdb")
+    assert by_hand.code == 0 and by_hand.json["ingested"] == 9
+    write(dpdau, "more/q.sql", QUERY)
+    write(dpdau, "more/s.toml", '[w]\nlocation = "w.duckdb"\nsql = "q.sql"\ntimeout = 60\n')
+    named = dpdau("ingest", "--source", "w", SOURCES_FILE="more/s.toml")
+    assert named.code == 0 and named.json["batch"] == by_hand.json["batch"]
+    explained = dpdau("ingest", "--sql", "q.sql", "--from", "w.duckdb", "--explain")
+    assert explained.json[0]["fields"]["user_id"]["types"] == ["VARCHAR"] and "u1" not in explained.said
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--sql", "none.sql", "--from", "w.duckdb"], "none.sql cannot be read: No such file"),
+        (["--sql", "empty.sql", "--from", "w.duckdb"], "empty.sql is empty"),
+        (["--sql", "q.sql", "--from", "a", "--from", "b"], "A query is asked of one database"),
+        (["--sql", "q.sql", "--from", "w.duckdb", "--format", "csv"], "A query has no format"),
+        (["--from", "e.csv", "--timeout", "5"], "A time-out is of a query"),
+        (["--sql", "q.sql", "--from", "postgresql://a:hush-7e57@127.0.0.1/x"], "holds a password"),
+    ],
+)
+def test_a_query_that_is_asked_for_wrongly_ends_with_2(dpdau: Dpdau, options: list[str], said: str) -> None:
+    write(dpdau, "q.sql", QUERY)
+    write(dpdau, "empty.sql", " ")
+    write(dpdau, "e.csv", EXPORT)
+    answer = dpdau("ingest", *options)
+    assert answer.code == 2 and said in answer.said and "hush" not in dpdau.printed
+
+
+def test_a_time_out_in_a_source_that_is_no_number_is_refused(dpdau: Dpdau) -> None:
+    write(dpdau, "s.toml", '[w]\nlocation = "w.duckdb"\nsql = "q.sql"\ntimeout = "soon"\n')
+    answer = dpdau("ingest", "--source", "w", SOURCES_FILE="s.toml")
+    assert answer.code == 2 and "timeout = soon: not a number of seconds" in answer.said

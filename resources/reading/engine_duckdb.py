@@ -25,7 +25,7 @@ from dpdau_assets.core.facts import DaySet, EpochKey, Keys, RejectedRow, Rejecti
 from dpdau_assets.core.ports.events import Tell, nothing_told
 from dpdau_assets.core.user_ids import normalize
 from resources.arrow_arrays import to_numpy
-from resources.reading.event_files import EventFile
+from resources.reading.event_query import Readable
 from resources.reading.event_reading import (
     BLOCK_DAYS,
     Part,
@@ -58,7 +58,11 @@ class DuckDBEngine:
 
     @contextmanager
     def scan(
-        self, files: Sequence[EventFile], limits: Limits, tell: Tell = nothing_told, shape: EventShape = PLAIN
+        self,
+        files: Sequence[Readable],
+        limits: Limits,
+        tell: Tell = nothing_told,
+        shape: EventShape = PLAIN,
     ) -> Iterator[DuckDBScan]:
         """Read and judge every row of these files. The scan's answers are there until the context ends."""
         with duckdb.connect(":memory:", config=self._config()) as connection:
@@ -119,7 +123,12 @@ class DuckDBScan:
     """The port Scan, on the tables that `event_reading` has filled."""
 
     def __init__(
-        self, connection: DuckDBPyConnection, reading: Reading, parts: int, files: Sequence[EventFile], limits: Limits
+        self,
+        connection: DuckDBPyConnection,
+        reading: Reading,
+        parts: int,
+        files: Sequence[Readable],
+        limits: Limits,
     ) -> None:
         self.accepted = reading.accepted
         self.idle = reading.idle

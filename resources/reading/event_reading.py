@@ -26,15 +26,16 @@ from dpdau_assets.core.errors import BadInput, DpdauError
 from dpdau_assets.core.event_shape import EventShape
 from dpdau_assets.core.events import DOUBTFUL, GIVEN, UNPARSABLE, Limits, day_of_folder
 from resources.arrow_arrays import arrow_batches, to_arrow, to_numpy
-from resources.reading import csv_sources, json_sources, parquet_sources
+from resources.reading import csv_sources, event_query, json_sources, parquet_sources
 from resources.reading.event_files import EventFile, as_bad_input, unreadable
+from resources.reading.event_query import EventQuery, InputQuery, Readable
 from resources.reading.event_sql import IDLE, Types, judged
 from resources.reading.id_sql import normalized, teach_normalizing
 from resources.reading.input_file import InputFile
 from resources.reading.json_layout import ARRAY, LINES
 from resources.reading.reading_progress import ReadingProgress
 from resources.reading.row_ends import Unclear
-from resources.reading.row_source import FILE, LINE, Files, RowSource
+from resources.reading.row_source import FILE, LINE, Files, Named, RowSource
 from resources.reading.sql_text import identifier
 
 BLOCK_DAYS = 64
@@ -123,7 +124,7 @@ class Reading:
     def __init__(
         self,
         connection: DuckDBPyConnection,
-        files: Sequence[EventFile],
+        files: Sequence[Readable],
         shape: EventShape,
         limits: Limits,
         share: ReadingProgress,
@@ -131,7 +132,7 @@ class Reading:
         self._connection = connection
         self._limits = limits
         self._share = share
-        self._inputs = [(place, InputFile(file, shape, connection)) for place, file in enumerate(files)]
+        self._inputs = [(place, _input(file, shape, connection)) for place, file in enumerate(files)]
         self._exactly: set[object] = set()  # what DuckDB was found not to read, by what it was
         self.part = Part()
         self._counts_people, self._people = False, 0
@@ -196,6 +197,8 @@ class Reading:
         """What tells that a file on this machine was written to; some are looked at twice, and must say one thing."""
         stats = []
         for _, one in self._inputs:
+            if isinstance(one, InputQuery):  # its snapshot stays as it is
+                continue
             with as_bad_input(one.file):
                 stats.append(one.file.local.stat() if one.file.local else None)
         return [(stat.st_size, stat.st_mtime_ns) if stat else (0, 0) for stat in stats]
@@ -232,7 +235,9 @@ class Reading:
     def _take_all(self) -> None:
         parquet = []
         for place, one in self._inputs:
-            if one.is_empty:
+            if isinstance(one, InputQuery):
+                self._take_query(place, one)
+            elif one.is_empty:
                 self._share.done(one.file.size)
             elif one.file.format == "csv":
                 self._take_csv(place, one)
@@ -245,7 +250,13 @@ class Reading:
         for group in parquet_sources.direct_groups(parquet):
             self._take_parquet(group)
 
-    def _take_parquet(self, files: Files) -> None:
+    def _take_query(self, place: int, one: InputQuery) -> None:
+        with own_words(failed), closing(event_query.rows(place, one)) as sources:
+            for source in sources:
+                self._judge(source)
+        self._share.done(one.file.size)
+
+    def _take_parquet(self, files: parquet_sources.ParquetFiles) -> None:
         """Many files at once; if one of them cannot be read so, each by itself."""
         names = tuple(place for place, _ in files)
         if self._took(("parquet", names), lambda: iter([parquet_sources.direct(files)]), files):
@@ -510,12 +521,20 @@ def _fields_of(source: RowSource) -> tuple[str, Types]:
     return f"(SELECT {FILE} AS file, {line} AS line, {source.broken} AS broken{columns} FROM {source.table})", types
 
 
-def _day_named(file: EventFile) -> date | None:
+def _input(file: Readable, shape: EventShape, connection: DuckDBPyConnection) -> InputFile | InputQuery:
+    if isinstance(file, EventQuery):
+        return InputQuery(file, shape, connection)
+    return InputFile(file, shape, connection)
+
+
+def _day_named(file: Readable) -> date | None:
     """The day that the nearest folder around a file is named after."""
+    if isinstance(file, EventQuery):
+        return None
     return day_of_folder(str(file.local.resolve())) if file.local else day_of_folder(file.name)
 
 
-def changed(files: Sequence[EventFile]) -> BadInput:
+def changed(files: Sequence[Named]) -> BadInput:
     names = ", ".join(file.name for file in files)
     return BadInput(
         f"Changed while it was read: {names}; none of its '+' rows was taken.",

@@ -76,7 +76,7 @@ def parquet_tables(file: EventFile, needed: list[str], follow: Follow = nobody) 
     with as_bad_input(file), _seekable(file, follow) as stream:
         line = 1
         for batch in pq.ParquetFile(stream).iter_batches(batch_size=_CHUNK_ROWS, columns=needed):
-            table = _with_broken(batch.select(needed))
+            table = with_broken(batch.select(needed))
             yield table.append_column("line", pa.array(np.arange(line, line + len(table))))
             line += len(table)
 
@@ -125,7 +125,7 @@ def _seekable(file: EventFile, follow: Follow = nobody) -> Iterator[BinaryIO]:
         yield io.BytesIO(stream.read())
 
 
-def _with_broken(batch: pa.RecordBatch) -> pa.Table:
+def with_broken(batch: pa.RecordBatch) -> pa.Table:
     """The batch; rows of which a field is unsound have no field at all, and are broken."""
     plain = [
         column.dictionary_decode() if isinstance(column, pa.DictionaryArray) else column for column in batch.columns

@@ -9,7 +9,7 @@ import duckdb
 
 from dpdau_assets.core.event_shape import FIELDS, EventShape, Field, FieldName
 from resources.reading.columns_option import written
-from resources.reading.event_files import EventFile
+from resources.reading.event_query import EventQuery, InputQuery, Readable
 from resources.reading.field_sql import Columns, EventFields, FieldSql, Place, remedy_for
 from resources.reading.input_file import InputFile
 from resources.reading.json_layout import QUIET
@@ -62,22 +62,29 @@ class Account:
         return [name for name in FIELDS if name not in there]
 
 
-def accounts(files: Sequence[EventFile], shape: EventShape) -> list[Account]:
+def accounts(files: Sequence[Readable], shape: EventShape) -> list[Account]:
     """One account for files that are read alike, in order. Raises BadInput for a file that no event can be read of."""
     alike: dict[Account, list[str]] = {}
     with duckdb.connect(config=QUIET) as connection:
         for file in files:
-            alike.setdefault(_account(InputFile(file, shape, connection), shape), []).append(file.name)
+            account = (
+                _account_of_query(InputQuery(file, shape, connection), shape)
+                if isinstance(file, EventQuery)
+                else _account(InputFile(file, shape, connection), shape)
+            )
+            alike.setdefault(account, []).append(file.name)
     return [_named(account, names) for account, names in alike.items()]
 
 
-def remedy_for_columns(files: Sequence[EventFile], shape: EventShape) -> str | None:
+def remedy_for_columns(files: Sequence[Readable], shape: EventShape) -> str | None:
     """What to do about the first file whose first rows do not show who did something, or when; None if all do.
 
     Only JSON can be so: of other files the columns are known, and whoever reads them says it at once.
     """
     with duckdb.connect(config=QUIET) as connection:
         for file in files:
+            if isinstance(file, EventQuery):
+                continue
             one = InputFile(file, shape, connection)
             if file.format == "json" and not one.is_empty and not _is_told(one.fields):
                 return remedy_for(list(one.columns.types)) if one.columns.types else _NO_OBJECTS
@@ -109,10 +116,32 @@ def _account(input_file: InputFile, shape: EventShape) -> Account:
         fields=tuple(_field_account(name, fields.fields[name], shape) for name in FIELDS if name in fields.fields),
         day_of_folder=fields.folder_day is not None,
         active_when=_activity(shape) if fields.active else None,
-        unix_times=f"in {shape.unit}" if shape.unit else "in s, ms, us or ns by their size",
+        unix_times=_unix_times(shape),
         naive_zone=shape.naive_zone.key if shape.naive_zone else None,
         unused=() if is_empty else _unused(input_file.columns, fields),
     )
+
+
+def _account_of_query(one: InputQuery, shape: EventShape) -> Account:
+    fields = one.fields
+    return Account(
+        files=(),
+        format="query",
+        compression=None,
+        encoding=None,
+        delimiter=None,
+        is_empty=False,
+        fields=tuple(_field_account(name, fields.fields[name], shape) for name in FIELDS if name in fields.fields),
+        day_of_folder=False,
+        active_when=_activity(shape) if fields.active else None,
+        unix_times=_unix_times(shape),
+        naive_zone=shape.naive_zone.key if shape.naive_zone else None,
+        unused=_unused(one.columns, fields),
+    )
+
+
+def _unix_times(shape: EventShape) -> str:
+    return f"in {shape.unit}" if shape.unit else "in s, ms, us or ns by their size"
 
 
 def _field_account(name: FieldName, made: FieldSql, shape: EventShape) -> FieldAccount:

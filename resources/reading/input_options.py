@@ -6,17 +6,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from types import MappingProxyType
 from typing import cast
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from dpdau_assets.core.errors import BadSetting
 from dpdau_assets.core.event_shape import PLAIN, ActiveWhen, EventShape, Field, FieldName, UnixUnit
+from resources.databases.addresses import Address, address_written
+from resources.databases.snapshots import Query
 from resources.reading.event_files import FileOptions, Format
 from resources.reading.presets import PRESETS
 
 FORMATS: tuple[Format, ...] = ("json", "csv", "parquet")
 UNITS: tuple[UnixUnit, ...] = ("s", "ms", "us", "ns")
+QUERY_SECONDS = 3600
+"""How long a query may take, if nobody says."""
+
 _TIMES: tuple[FieldName, ...] = ("day", "ts")
 
 
@@ -24,7 +30,8 @@ _TIMES: tuple[FieldName, ...] = ("day", "ts")
 class InputOptions:
     """What somebody says of an input; None and empty where nothing is said.
 
-    `locations` are paths, globs and URLs; `columns` are the fields that are named; `preset` is the name of one.
+    `locations` are paths, globs and URLs, and of an `sql` file the one database; `columns` are the fields that are
+    named; `preset` is the name of one; `timeout` are the seconds that a query may take.
     """
 
     locations: tuple[str, ...] = ()
@@ -36,6 +43,8 @@ class InputOptions:
     active_when: ActiveWhen | None = None
     unit: UnixUnit | None = None
     zone: ZoneInfo | None = None
+    sql: Path | None = None
+    timeout: int | None = None
 
     def over(self, farther: InputOptions) -> InputOptions:
         """These options, and the farther ones for what they leave open."""
@@ -45,6 +54,30 @@ class InputOptions:
     def file_options(self) -> FileOptions:
         """What is declared of the files' bytes."""
         return FileOptions(self.format, self.encoding, self.delimiter)
+
+    def query(self) -> tuple[Address, Query] | None:
+        """The database and the query that `sql` asks it; None where files are read.
+
+        Raises BadSetting for another number of locations than one, for what is said of files, and for a query that
+        cannot be read or is empty; BadSetting and BadInput as `address_written` does.
+        """
+        if self.sql is None:
+            if self.timeout is not None:
+                raise BadSetting("A time-out is of a query.", "Leave it out, or name a query with --sql.")
+            return None
+        if len(self.locations) != 1:
+            raise BadSetting("A query is asked of one database.", "Name it with --from, once.")
+        if self.format or self.encoding or self.delimiter:
+            raise BadSetting("A query has no format, encoding or delimiter.", "Leave them out.")
+        try:
+            text = self.sql.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            said = error.strerror if isinstance(error, OSError) else "it is no UTF-8"
+            raise BadSetting(f"{self.sql} cannot be read: {said}.", "Name a file with one SELECT.") from None
+        if not text.strip():
+            raise BadSetting(f"{self.sql} is empty.", "Write one SELECT into it.")
+        address = address_written(self.locations[0])
+        return address, Query(text, f"{self.sql.name} at {address}", self.timeout or QUERY_SECONDS)
 
     def shape(self) -> EventShape:
         """Where the fields stand. Raises BadSetting for a preset that there is not."""
@@ -62,6 +95,13 @@ def preset_shape(name: str) -> EventShape:
     if name not in PRESETS:
         raise BadSetting(f"There is no preset {name}.", f"There are {', '.join(PRESETS)}.")
     return PRESETS[name].shape
+
+
+def timeout_written(seconds: object, where: str) -> int:
+    """Raises BadSetting for what is no number of whole seconds from 1 up."""
+    if not isinstance(seconds, int) or isinstance(seconds, bool) or seconds < 1:
+        raise BadSetting(f"{where} {seconds}: not a number of seconds.", "Give a whole number from 1 up.")
+    return seconds
 
 
 def format_written(text: str, where: str) -> Format:

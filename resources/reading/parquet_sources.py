@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 
 from resources.reading.event_files import Follow, nobody
 from resources.reading.event_tables import parquet_tables
 from resources.reading.input_file import InputFile, read_parquet
-from resources.reading.row_source import BROKEN, CHUNK, FILE, LINE, Files, RowSource, chunk_of
+from resources.reading.row_source import BROKEN, CHUNK, FILE, LINE, RowSource, chunk_of
 from resources.reading.sql_text import identifier
 
+ParquetFiles = Sequence[tuple[int, InputFile]]
 
-def direct_groups(files: Files) -> Iterator[Files]:
+
+def direct_groups(files: ParquetFiles) -> Iterator[ParquetFiles]:
     """Files that DuckDB can read together, since their fields are made alike."""
     alike: dict[str, list[tuple[int, InputFile]]] = defaultdict(list)
     for place, one in files:
@@ -21,7 +23,7 @@ def direct_groups(files: Files) -> Iterator[Files]:
     yield from alike.values()
 
 
-def direct(files: Files) -> RowSource:
+def direct(files: ParquetFiles) -> RowSource:
     """Rows of files whose fields are made alike, read by DuckDB."""
     first = files[0][1]
     places = [place for place, _ in files]

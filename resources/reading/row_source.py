@@ -5,16 +5,38 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
 import pyarrow as pa
 from duckdb import DuckDBPyConnection
 
 from resources.reading.field_sql import EventFields
-from resources.reading.input_file import InputFile
 from resources.reading.row_ends import Lines
 from resources.reading.sql_text import identifier
 
-Files = Sequence[tuple[int, InputFile]]
+
+class Named(Protocol):
+    """A file, or a query, by the name that messages call it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def local(self) -> Path | None: ...
+
+
+class Input(Protocol):
+    """What rows come from, as far as it matters to those who judge them."""
+
+    @property
+    def file(self) -> Named: ...
+
+
+Files = Sequence[tuple[int, Input]]
 """Each with its place in the scan."""
 
 LineNumbers = Callable[[], Iterator[Lines]]

@@ -17,6 +17,7 @@ from resources.reading.input_options import (
     delimiter_written,
     format_written,
     preset_shape,
+    timeout_written,
     unit_written,
     zone_written,
 )
@@ -45,6 +46,7 @@ class _Source:
 
     def __init__(self, name: str, path: Path, table: Mapping[str, Any]) -> None:
         self._table = table
+        self._path = path
         self._where = f"Source {name} in {path}:"
 
     def options(self) -> InputOptions:
@@ -58,6 +60,8 @@ class _Source:
             "active_when": self._activity,
             "unit": lambda key: unit_written(self._text(key), self._at(key)),
             "zone": lambda key: zone_written(self._text(key), self._at(key)),
+            "sql": lambda key: self._path.parent / self._text(key),
+            "timeout": lambda key: timeout_written(self._table[key], self._at(key)),
         }
         self._require_known(self._table, list(read), "")
         said = {key: read_one(key) for key, read_one in read.items() if key in self._table}
