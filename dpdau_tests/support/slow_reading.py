@@ -112,7 +112,7 @@ def _texts(content: bytes) -> Iterator[str]:
 def _asked_in_table(rows: Sequence[list[str] | None]) -> set[str]:
     header = next((row for row in rows if row is not None), None)
     names = [name.strip().casefold() for name in header or []]
-    whole = [row for row in rows if row and (len(row) == len(names) or (len(row) == len(names) + 1 and not row[-1]))]
+    whole = [row for row in rows if row and len(row) >= len(names) and {"", "\\N"}.issuperset(row[len(names) :])]
     ids, ops = ([place for place, found in enumerate(names) if found == name] for name in ("user_id", "op"))
     return {row[place] for row in whole for place in ids if any(row[op] == "-" for op in ops)}
 

@@ -7,8 +7,9 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager
 from typing import BinaryIO
 
+from resources.reading.event_csv import NULL
 from resources.reading.event_files import MAX_LINE_BYTES, Follow, nobody
-from resources.reading.event_tables import NULL, csv_tables
+from resources.reading.event_tables import csv_tables
 from resources.reading.in_memory import in_memory
 from resources.reading.input_file import InputFile
 from resources.reading.json_layout import quoted_path

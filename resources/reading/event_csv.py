@@ -22,6 +22,10 @@ DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "pipes"}
 """What separates fields, and what people call it."""
 
 
+NULL = "\\N"
+"""What MySQL, PostgreSQL and Hive write in CSV for no value."""
+
+
 @dataclass(frozen=True)
 class Meant:
     """The columns that say who did something, what was done, and all else that belongs on one line."""
@@ -79,9 +83,8 @@ class _Columns:
         return record.end - record.first == 1 or not any(map(self._has_swallowed, self.meant, repeat(record.fields)))
 
     def _is_as_wide(self, record: _Record) -> bool:
-        """Whether it has a field for each name; a delimiter after the last one is none between fields."""
-        is_ended = record.width == self.width + 1 and record.fields is not None and record.fields[-1] == ""
-        return record.width == self.width or is_ended
+        """Whether it has a field for each name; those beyond hold nothing, as where a line ends with delimiters."""
+        return record.width >= self.width and {"", NULL}.issuperset((record.fields or [])[self.width :])
 
     def removal_in(self, record: _Record | None) -> str | None:
         """Who is removed, in a row that asks for it."""

@@ -17,12 +17,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from resources.reading.event_csv import Meant, csv_rows
+from resources.reading.event_csv import NULL, Meant, csv_rows
 from resources.reading.event_files import MAX_LINE_BYTES, EventFile, Follow, as_bad_input, nobody
 from resources.reading.json_layout import JsonLayout, documents
 
-NULL = "\\N"
-"""What MySQL, PostgreSQL and Hive write in CSV for no value."""
 _CHUNK_BYTES = 1 << 25
 _CHUNK_ROWS = 1 << 18
 

@@ -434,3 +434,18 @@ def test_a_row_of_empty_fields_is_a_bad_row_and_no_blank_line(tmp_path: Path) ->
     path.write_text("user_id,op,day\na,+\n")
     with DuckDBEngine().scan([event_file(path)], LIMITS) as scan:
         assert [row.reason for row in scan.rejected()] == [UNPARSABLE]
+
+
+@pytest.mark.parametrize("beyond", ["", ",", ",,,", ',"",', ",\\N,"])
+@pytest.mark.parametrize("ending", ["\n", "\r\n"], ids=["read by DuckDB", "read here"])
+def test_what_stands_beyond_the_last_name_may_be_nothing_and_is_else_a_broken_row(
+    beyond: str, ending: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "e.csv"
+    text = f"user_id,day\na,2025-02-01{beyond}\nb,2025-02-01\n"
+    path.write_bytes(text.replace("\n", ending, 1).encode())  # line ends of two kinds are no matter of DuckDB
+    with DuckDBEngine().scan([event_file(path)], LIMITS) as scan:
+        assert (scan.accepted, scan.rejections().total) == (2, 0)
+    path.write_bytes(text.replace("\nb", ",x\nb").replace("\n", ending, 1).encode())
+    with DuckDBEngine().scan([event_file(path)], LIMITS) as scan:
+        assert (scan.accepted, scan.rejections().by_reason()) == (1, {UNPARSABLE: 1})
