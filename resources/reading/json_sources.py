@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from resources.reading.event_files import MAX_LINE_BYTES, Follow, nobody
 from resources.reading.event_tables import json_tables, line_tables, whole_lines
+from resources.reading.file_bytes import BOM
 from resources.reading.in_memory import in_memory
 from resources.reading.input_file import InputFile, text_columns
 from resources.reading.json_layout import ARRAY, quoted_path, readable_by_duckdb
@@ -118,7 +119,7 @@ def _source(place: int, one: InputFile, path: str, lines: LineNumbers, *, remove
     table = f"(SELECT {place} AS {FILE}, * FROM {read})"
     size = one.file.size if one.file.is_plain else 0
     rows, check = one.about_rows if size else 0, _misnamed_removals(one, path) if removes else None
-    if Path(path).stat().st_size <= _TAKEN_FOR_NOTHING:
+    if _is_read_otherwise(path):
         check = "SELECT 1"
     return RowSource(
         table,
@@ -131,6 +132,13 @@ def _source(place: int, one: InputFile, path: str, lines: LineNumbers, *, remove
         lines_of=lines,
         check=check,
     )
+
+
+def _is_read_otherwise(path: str) -> bool:
+    """Whether DuckDB makes no row of what stands there, or passes over a byte order mark behind one that is gone."""
+    with Path(path).open("rb") as file:
+        head = file.read(len(BOM) + 1)
+    return len(head) <= _TAKEN_FOR_NOTHING or head.startswith(BOM)
 
 
 def _misnamed_removals(one: InputFile, path: str) -> str:

@@ -1039,3 +1039,10 @@ def test_a_zone_that_is_not_utc_holds_for_every_format(tmp_path: Path) -> None:
         assert scanned(write(tmp_path, name, writer(objects)), zone="America/New_York") == (
             wanted if name != "e.csv" else by_reference(objects, "America/New_York", 2)
         )
+
+
+def test_a_second_byte_order_mark_is_part_of_a_row_that_cannot_be_parsed(tmp_path: Path) -> None:
+    rows = b'{"user_id": "a", "day": "2025-02-01"}\n{"user_id": "b", "day": "2025-02-01"}\n'
+    for marks, bad in ((1, []), (2, [(1, events.UNPARSABLE)])):
+        path = write(tmp_path, "e.jsonl", b"\xef\xbb\xbf" * marks + rows)
+        assert scanned(path)[:2] == (2 - len(bad), bad)
